@@ -1,0 +1,40 @@
+"""The command ``maskrcnn-ext``: one module a command, imported when that command runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+
+from maskrcnn_ext import __version__
+from maskrcnn_ext.errors import InputError
+
+# Command -> what `--help` says of it. The module of the same name has add_arguments(parser) and run(args) -> exit status.
+COMMANDS = {
+    "configs": "list the configs that ship with the package, or print the path of one",
+    "demo": "train, evaluate and show a Mask R-CNN on generated images, in minutes on a CPU",
+    "doctor": "say what is installed, what is wrong and the command that mends it",
+    "report": "write the HTML page of a finished run",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command; returns its exit status. A mistake in the input is one line on stderr and status 2."""
+    arguments = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="maskrcnn-ext", description="Mask R-CNN on Detectron2, by overrides.")
+    parser.add_argument("--version", action="version", version=f"maskrcnn-ext {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if arguments[:1] == [name]:  # the others' modules need not be imported
+            import_module(f"maskrcnn_ext.cli.{name}").add_arguments(command)
+    args = parser.parse_args(arguments)
+    try:
+        status: int = import_module(f"maskrcnn_ext.cli.{args.command}").run(args)
+    except InputError as error:
+        print(f"maskrcnn-ext {args.command}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return status

@@ -1,0 +1,157 @@
+"""``maskrcnn-ext doctor``: one screen that says what is installed, what is wrong and how to mend it.
+
+Everything is looked at in processes of their own, so that this starts, and ends, in any broken environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from maskrcnn_ext import __version__
+
+_TIMEOUT = 120  # seconds; the first import of torch from a cold disk is slow
+
+# Each prints a JSON list: what to show, and notes that are no faults.
+_PROBES = {
+    "torch": """
+import torch
+cuda = torch.cuda.is_available()
+name = torch.cuda.get_device_name() if cuda else "no CUDA device, runs on the CPU"
+print(json.dumps([f"{torch.__version__} (CUDA build {torch.version.cuda or 'none'}; {name})"]))""",
+    "torchvision": """
+import torch, torchvision
+torchvision.ops.nms(torch.rand(1, 4), torch.rand(1), 0.5)
+print(json.dumps([f"{torchvision.__version__}, its operators load"]))""",
+    "numpy": "import numpy; print(json.dumps([numpy.__version__]))",
+    "Pillow": "import PIL.Image; print(json.dumps([PIL.__version__]))",
+    "OpenCV": "import cv2; print(json.dumps([cv2.__version__]))",
+    "pycocotools": "import importlib.metadata, pycocotools.mask; print(json.dumps([importlib.metadata.version('pycocotools')]))",
+    "omegaconf": "import omegaconf, hydra; print(json.dumps([f'{omegaconf.__version__}, hydra-core {hydra.__version__}']))",
+    "detectron2": """
+import importlib.metadata, detectron2.data, detectron2.engine, detectron2.evaluation, detectron2.modeling
+from maskrcnn_ext import compat
+try:
+    version = importlib.metadata.version("detectron2")
+except importlib.metadata.PackageNotFoundError:
+    version = detectron2.__version__ + ", on the import path"
+compiled = "with" if compat.has_compiled_operators() else "without"
+notes = [] if compiled == "with" else ["no deformable or rotated operators and no fast COCOeval: Mask R-CNN needs none of them"]
+print(json.dumps([f"{version} ({compat.detectron2_kind()}, {compiled} compiled operators)"] + notes))""",
+    "model zoo": """
+import glob, os
+from detectron2 import model_zoo
+count = len(glob.glob(os.path.join(os.path.dirname(model_zoo.__file__), "configs", "**", "*.*"), recursive=True))
+print(json.dumps([f"{count} configs of Detectron2's own"]))""",
+    "pkg_resources": """
+import importlib.util
+there = importlib.util.find_spec("pkg_resources") is not None
+print(json.dumps(["there" if there else "absent, and not needed (Detectron2's main branch needs it: setuptools below 82)"]))""",
+    "maskrcnn_ext": """
+from maskrcnn_ext.env import setup_environment
+from maskrcnn_ext.zoo import list_configs
+setup_environment()
+print(json.dumps([f"{len(list_configs())} configs, data sets registered"]))""",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a probe said of one part; `mend` is empty where the part works."""
+
+    part: str
+    text: str
+    notes: tuple[str, ...] = ()
+    mend: str = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command takes no arguments."""
+
+
+def run(_: argparse.Namespace) -> int:
+    """Prints the findings; returns 1 when something is broken."""
+    findings = examine()
+    for finding in findings:
+        print(f"{'BROKEN' if finding.mend else 'ok':<7}{finding.part:<15}{finding.text}")
+        for note in finding.notes:
+            print(f"{'':<22}{note}")
+        if finding.mend:
+            print(f"{'':<22}mend: {finding.mend}")
+    broken = sum(bool(finding.mend) for finding in findings)
+    print(f"\n{broken} broken: mend the topmost first, then ask again" if broken else "\neverything works")
+    return 1 if broken else 0
+
+
+def examine() -> list[Finding]:
+    """Looks at every part, in parallel; returns the findings in the order in which faults should be mended."""
+    with ThreadPoolExecutor(4) as pool:
+        imported = list(pool.map(_probe, _PROBES))
+    return [_python(), *imported, _datasets()]
+
+
+def _python() -> Finding:
+    version = sys.version.split()[0]
+    mend = "" if sys.version_info >= (3, 10) else "use Python 3.10 or newer"
+    return Finding("Python", f"{version}, maskrcnn_ext {__version__}, {sys.prefix}", mend=mend)
+
+
+def _datasets() -> Finding:
+    root = os.environ.get("DETECTRON2_DATASETS")
+    if root is None:
+        return Finding("data sets", "DETECTRON2_DATASETS is not set: data is looked for in ./datasets")
+    if not Path(root).expanduser().is_dir():
+        return Finding(
+            "data sets",
+            f"DETECTRON2_DATASETS={root}: no such folder",
+            mend="export DETECTRON2_DATASETS=/the/right/folder",
+        )
+    return Finding("data sets", f"looked for below {root}")
+
+
+def _probe(part: str) -> Finding:
+    # The working directory is left out of the import path (-P needs Python 3.11): a folder called `torch` there must not count.
+    code = "import json, warnings; warnings.simplefilter('ignore')\n" + _PROBES[part]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
+    }
+    command = [sys.executable, "-c", code]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_TIMEOUT, cwd=tempfile.gettempdir(), env=environment
+        )
+    except subprocess.TimeoutExpired:
+        return Finding(part, f"did not load within {_TIMEOUT} seconds", mend=_mend(part, ""))
+    if done.returncode == 0:
+        text, *notes = json.loads(done.stdout.strip().splitlines()[-1])
+        return Finding(part, text, notes=tuple(notes))
+    reason = (done.stderr.strip().splitlines() or [f"the process ended with status {done.returncode}"])[-1]
+    return Finding(part, reason, mend=_mend(part, reason))
+
+
+def _mend(part: str, reason: str) -> str:
+    python = sys.executable
+    scripts = Path(__file__).parents[2] / "scripts"
+    if "pkg_resources" in reason:
+        return f"{python} -m pip install 'setuptools<82'"
+    if part in ("torch", "torchvision"):
+        return f"{python} -m pip install --upgrade torch torchvision    (the two as a pair, from one index)"
+    if part in ("detectron2", "model zoo"):
+        if (scripts / "install_detectron2.py").is_file():
+            return f"{python} {scripts / 'install_detectron2.py'}"
+        return "install Detectron2 as its INSTALL.md says, or run scripts/install_detectron2.py of maskrcnn_ext's repository"
+    if part == "OpenCV":
+        return f"{python} -m pip install opencv-python-headless"
+    packages = {
+        "omegaconf": "'omegaconf>=2.1,<2.4' hydra-core",
+        "maskrcnn_ext": "--force-reinstall --no-deps maskrcnn_ext",
+    }
+    return f"{python} -m pip install {packages.get(part, part)}"
