@@ -1,0 +1,9 @@
+"""The plugin hook of Detectron2: with ``DETECTRON2_ENV_MODULE=maskrcnn_ext.env`` any program that imports detectron2 has our parts."""
+
+
+def setup_environment() -> None:
+    """Registers the named data sets. Idempotent, reads no file; Detectron2 calls it at ``import detectron2``."""
+    # Imported here: this module is loaded while detectron2 itself is still being imported.
+    from maskrcnn_ext.data.domains import register_domains
+
+    register_domains()

@@ -1,0 +1,122 @@
+"""Registration with Detectron2: lazy, idempotent, and one line where something is wrong."""
+
+import json
+
+import pytest
+from conftest import COCO_KEYPOINTS
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from maskrcnn_ext import InputError, get_dataset_dicts
+from maskrcnn_ext.data.catalog import register
+from maskrcnn_ext.data.domains import register_domains
+from maskrcnn_ext.data.keypoints import flip_map, hflip_indices
+
+
+@pytest.fixture
+def name():
+    """A name that is free again after the test."""
+    yield "test_catalog_set"
+    if "test_catalog_set" in DatasetCatalog.list():
+        DatasetCatalog.remove("test_catalog_set")
+        MetadataCatalog.remove("test_catalog_set")
+
+
+def test_registering_reads_nothing_and_can_be_repeated(name):
+    for _ in range(2):
+        register(name, format="via", json="nowhere/a.json", images="nowhere", classes=["thing"])
+    assert MetadataCatalog.get(name).thing_classes == ["thing"]
+    with pytest.raises(InputError, match="registered already"):
+        register(name, format="via", json="nowhere/b.json", images="nowhere", classes=["thing"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"format": "voc", "images": "a"}, "unknown format 'voc', expected one of coco, via, dsb2018"),
+        ({"format": "via", "images": "a", "classes": ["x"]}, "format via needs `json`"),
+        ({"format": "dsb2018", "images": "a", "json": "b", "classes": ["x"]}, "format dsb2018 takes no `json`"),
+        ({"format": "dsb2018", "images": "a"}, "format dsb2018 needs `classes`"),
+    ],
+)
+def test_wrong_arguments_are_named(name, arguments, message):
+    with pytest.raises(InputError, match=message):
+        register(name, **arguments)
+    assert name not in DatasetCatalog.list()
+
+
+@pytest.mark.parametrize("name", ["nuclei_train", "nuclei_val", "balloon_train", "balloon_val"])
+def test_a_missing_folder_is_named_with_the_layout(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    with pytest.raises(InputError) as caught:
+        get_dataset_dicts(name)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert f"data set {name}: no such file or folder: {tmp_path}/" in message
+    assert f"expected below {tmp_path}: " in message
+
+
+def test_a_missing_coco_is_named_with_the_layout():
+    with pytest.raises(InputError, match=r"coco_2017_train: no such file .*expected below .*: coco/\{train,val\}2017"):
+        get_dataset_dicts("coco_2017_train")
+
+
+def test_a_wrong_name_says_what_is_near():
+    with pytest.raises(InputError, match="no data set 'nuclei_trian' is registered: did you mean nuclei_train"):
+        get_dataset_dicts("nuclei_trian")
+    with pytest.raises(InputError, match=r"write coco:/path/annotations\.json@/path/images"):
+        get_dataset_dicts("coco:/only/a.json")
+
+
+def test_a_teams_own_registration_of_our_name_stands():
+    register_domains()
+    DatasetCatalog.remove("balloon_val")
+    MetadataCatalog.remove("balloon_val")
+    try:
+        DatasetCatalog.register("balloon_val", lambda: [{"mine": True}])
+        register_domains()
+        assert DatasetCatalog.get("balloon_val") == [{"mine": True}]
+    finally:
+        DatasetCatalog.remove("balloon_val")
+        register_domains()
+
+
+def test_a_string_needs_no_registration(shapes):
+    spec = f"coco:{shapes}@{shapes.parent / 'images'}"
+    dicts = get_dataset_dicts(spec, filter_empty=False)
+    data = json.loads(shapes.read_text())
+    assert len(dicts) == len(data["images"])
+    assert sum(len(record["annotations"]) for record in dicts) == len(data["annotations"])
+    assert len(get_dataset_dicts(spec)) == len({annotation["image_id"] for annotation in data["annotations"]})
+    metadata = MetadataCatalog.get(spec)
+    assert metadata.json_file == str(shapes)
+    assert metadata.thing_classes == ["disc", "rectangle", "triangle", "star", "ring"]
+
+
+def test_a_relative_string_is_relative_to_the_working_directory(shapes, monkeypatch):
+    monkeypatch.chdir(shapes.parent)
+    monkeypatch.setenv("DETECTRON2_DATASETS", "/nowhere")
+    assert len(get_dataset_dicts("coco:annotations.json@images", filter_empty=False)) == 8
+
+
+def test_two_data_sets_are_joined(shapes, people):
+    spec = f"coco:{shapes}@{shapes.parent / 'images'}"
+    assert len(get_dataset_dicts([spec, spec], filter_empty=False)) == 16
+
+
+def test_keypoints_bring_their_flip_map(people):
+    (record, *_) = get_dataset_dicts(people)
+    assert len(record["annotations"][0]["keypoints"]) == 51
+    indices = hflip_indices(people)
+    assert [COCO_KEYPOINTS[index] for index in indices][:5] == [
+        "nose",
+        "right_eye",
+        "left_eye",
+        "right_ear",
+        "left_ear",
+    ]
+    assert [indices[index] for index in indices] == list(range(17)), "mirroring twice changes nothing"
+
+
+def test_a_flip_map_pairs_only_names_that_have_both_sides():
+    names = ["tip", "left_wing", "right_wing", "left_over", "front_left_paw", "front_right_paw"]
+    assert flip_map(names) == [("left_wing", "right_wing"), ("front_left_paw", "front_right_paw")]

@@ -1,0 +1,57 @@
+"""Folders of masks: what is read, and what is wrong with broken ones."""
+
+import cv2
+import numpy as np
+import pycocotools.mask as mask_util
+import pytest
+
+from maskrcnn_ext import InputError
+from maskrcnn_ext.data.formats.dsb2018 import list_ids, read_dsb2018
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("b", "a"):
+        for part in ("images", "masks"):
+            (tmp_path / name / part).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / name / f"images/{name}.png"), np.zeros((20, 30, 4), np.uint8))
+    (tmp_path / "notes").mkdir()  # not an image's folder
+    return tmp_path
+
+
+def write_mask(path, rows, columns, shape=(20, 30)):
+    mask = np.zeros(shape, np.uint8)
+    mask[rows, columns] = 255
+    cv2.imwrite(str(path), mask)
+    return mask > 0
+
+
+def test_masks_and_boxes_are_exact(folder):
+    masks = [
+        write_mask(folder / "a/masks/1.png", slice(2, 9), slice(3, 4)),
+        write_mask(folder / "a/masks/2.png", slice(10, 20), slice(20, 30)),
+    ]
+    first, second = read_dsb2018(folder)
+    assert [first.image_id, second.image_id] == ["a", "b"] == list_ids(folder)
+    assert (first.height, first.width) == (20, 30)
+    assert [annotation.box for annotation in first.annotations] == [(3, 2, 4, 9), (20, 10, 30, 20)]
+    for annotation, mask in zip(first.annotations, masks, strict=True):
+        np.testing.assert_array_equal(mask_util.decode(annotation.segmentation), mask)
+    assert second.annotations == [], "an image without masks is kept"
+
+
+def test_an_all_zero_mask_is_no_object(folder):
+    write_mask(folder / "a/masks/1.png", slice(0, 0), slice(0, 0))
+    assert read_dsb2018(folder, ids=["a"])[0].annotations == []
+
+
+def test_broken_folders_are_named(folder):
+    write_mask(folder / "a/masks/1.png", slice(0, 5), slice(0, 5), shape=(20, 31))
+    with pytest.raises(InputError, match=r"a/masks/1\.png: mask is 31 x 20, its image 30 x 20"):
+        read_dsb2018(folder)
+    (folder / "a/masks/1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(InputError, match=r"a/masks/1\.png: not a readable PNG"):
+        read_dsb2018(folder)
+    (folder / "b/images/b.png").unlink()
+    with pytest.raises(InputError, match=r"b/images: expected one PNG, found 0"):
+        read_dsb2018(folder, ids=["b"])

@@ -1,0 +1,107 @@
+"""VIA 1.x and 2.x files, every shape, and what is wrong with broken ones."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from maskrcnn_ext import InputError
+from maskrcnn_ext.data.formats.via import read_via
+
+TRIANGLE = {"name": "polygon", "all_points_x": [10, 40.5, 20], "all_points_y": [5, 15, 35.25]}
+
+
+@pytest.fixture
+def write(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((40, 60, 3), np.uint8))
+
+    def write(regions, *, project=False, filename="a.png"):
+        entries = {f"{filename}1234": {"filename": filename, "size": 1234, "regions": regions, "file_attributes": {}}}
+        file = tmp_path / "via.json"
+        file.write_text(json.dumps({"_via_img_metadata": entries, "_via_settings": {}} if project else entries))
+        return file
+
+    return write
+
+
+def region(shape, **attributes):
+    return {"shape_attributes": shape, "region_attributes": attributes}
+
+
+@pytest.mark.parametrize(
+    ("regions", "project"),
+    [({"0": region(TRIANGLE)}, False), ([region(TRIANGLE)], False), ([region(TRIANGLE)], True)],
+    ids=["1.x", "2.x", "2.x project"],
+)
+def test_both_versions_keep_sub_pixel_polygons(write, tmp_path, regions, project):
+    (record,) = read_via(write(regions, project=project), tmp_path, classes=["thing"])
+    assert (record.width, record.height, record.image_id) == (60, 40, "a.png")
+    assert record.annotations[0].segmentation == [[10, 5, 40.5, 15, 20, 35.25]]
+    assert record.annotations[0].box == (10, 5, 40.5, 35.25)
+
+
+def test_rectangles_circles_and_ellipses_become_polygons(write, tmp_path):
+    shapes = [
+        {"name": "rect", "x": 5, "y": 6, "width": 10, "height": 20},
+        {"name": "circle", "cx": 30, "cy": 20, "r": 10},
+        {"name": "ellipse", "cx": 30, "cy": 20, "rx": 12, "ry": 6, "theta": np.pi / 2},
+    ]
+    (record,) = read_via(write([region(shape) for shape in shapes]), tmp_path, classes=["thing"])
+    boxes = [annotation.box for annotation in record.annotations]
+    np.testing.assert_allclose(boxes, [[5, 6, 15, 26], [20, 10, 40, 30], [24, 8, 36, 32]], atol=1e-9)
+    areas = [polygon_area(annotation.segmentation[0]) for annotation in record.annotations]
+    np.testing.assert_allclose(areas, [200, np.pi * 100, np.pi * 72], rtol=2e-3)
+
+
+def test_a_polygon_beyond_the_edge_keeps_its_points_and_its_box_ends_at_the_edge(write, tmp_path):
+    shape = {"name": "polygon", "all_points_x": [-3, 70, 20], "all_points_y": [5, 15, 45]}
+    (record,) = read_via(write([region(shape)]), tmp_path, classes=["thing"])
+    assert record.annotations[0].segmentation == [[-3, 5, 70, 15, 20, 45]]
+    assert record.annotations[0].box == (0, 5, 60, 40)
+
+
+def polygon_area(points):
+    x, y = np.array(points).reshape(-1, 2).T
+    return abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2
+
+
+def test_classes_come_from_an_attribute(write, tmp_path):
+    file = write([region(TRIANGLE, kind="dog"), region(TRIANGLE, kind="cat")])
+    (record,) = read_via(file, tmp_path, classes=["cat", "dog"], attribute="kind")
+    assert [annotation.category for annotation in record.annotations] == [1, 0]
+    with pytest.raises(InputError, match=r"region 0: attribute 'kind' is 'dog', expected one of cat, cow"):
+        read_via(file, tmp_path, classes=["cat", "cow"], attribute="kind")
+    with pytest.raises(InputError, match="must name the region attribute"):
+        read_via(file, tmp_path, classes=["cat", "dog"])
+
+
+def test_an_image_without_regions_is_kept(write, tmp_path):
+    (record,) = read_via(write([]), tmp_path, classes=["thing"])
+    assert record.annotations == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ({"name": "point", "cx": 1, "cy": 2}, "shape 'point' encloses no area"),
+        ({"name": "rect", "x": 5, "y": 6, "width": 10}, "rect lacks or spoils 'height'"),
+        ({**TRIANGLE, "all_points_y": [5, 15]}, "polygon lacks or spoils"),
+        ({**TRIANGLE, "all_points_x": [1, 2], "all_points_y": [1, 2]}, "needs 3 points, this one has 2"),
+        ({}, "shape None encloses no area"),
+    ],
+)
+def test_a_broken_region_is_named(write, tmp_path, shape, message):
+    with pytest.raises(InputError, match=message) as caught:
+        read_via(write([region(TRIANGLE), region(shape)]), tmp_path, classes=["thing"])
+    assert "via.json: record 'a.png1234', region 1:" in str(caught.value)
+
+
+def test_broken_files_are_named(write, tmp_path):
+    with pytest.raises(InputError, match=r"cannot read image .*missing\.png"):
+        read_via(write([], filename="missing.png"), tmp_path, classes=["thing"])
+    file = tmp_path / "via.json"
+    for text, message in (("{", "not a JSON file"), ("[1]", "not a VIA annotation file"), ('{"a": 1}', "not a VIA")):
+        file.write_text(text)
+        with pytest.raises(InputError, match=message):
+            read_via(file, tmp_path, classes=["thing"])

@@ -1,0 +1,44 @@
+"""Detectron2's plugin hook: any program that imports detectron2 has our data sets."""
+
+import pytest
+
+from maskrcnn_ext import compat
+from maskrcnn_ext.env import setup_environment
+
+HOOK = {"DETECTRON2_ENV_MODULE": "maskrcnn_ext.env"}
+LIST = "from detectron2.data import DatasetCatalog as d; print(sorted(n for n in d.list() if 'nuclei' in n or 'balloon' in n))"
+NAMES = "['balloon_train', 'balloon_val', 'nuclei_train', 'nuclei_val']"
+
+
+def test_importing_detectron2_registers(run_python):
+    assert run_python("-c", LIST, env=HOOK).stdout.strip() == NAMES
+    assert run_python("-c", LIST).stdout.strip() == "[]", "without the hook nothing is registered"
+
+
+@pytest.mark.parametrize(
+    "module", ["maskrcnn_ext.data", "maskrcnn_ext.data.catalog", "maskrcnn_ext.engine.trainer", "maskrcnn_ext.zoo"]
+)
+def test_the_hook_does_not_mind_which_module_comes_first(module, run_python):
+    done = run_python("-c", f"import {module}; {LIST}", env=HOOK)
+    assert done.stdout.strip() == NAMES, done.stderr
+
+
+def test_setting_up_twice_changes_nothing():
+    from detectron2.data import DatasetCatalog
+
+    setup_environment()
+    before = {name: DatasetCatalog[name] for name in DatasetCatalog.list()}
+    setup_environment()
+    assert {name: DatasetCatalog[name] for name in DatasetCatalog.list()} == before
+
+
+def test_compat_agrees_with_the_installed_detectron2():
+    from detectron2.layers import ShapeSpec
+
+    assert compat.detectron2_kind() == ("v0.6" if issubclass(ShapeSpec, tuple) else "main")
+    try:
+        import detectron2._C  # noqa: F401
+    except ImportError:
+        assert not compat.has_compiled_operators()
+    else:
+        assert compat.has_compiled_operators()
