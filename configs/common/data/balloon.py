@@ -1,0 +1,8 @@
+"""The balloon photographs of Matterport's Mask R-CNN, prepared as COCO's are."""
+
+from .coco import dataloader
+
+dataloader.train.dataset.names = "balloon_train"
+dataloader.test.dataset.names = "balloon_val"
+dataloader.train.update(total_batch_size=2, num_workers=2)
+dataloader.test.num_workers = 2

@@ -1,0 +1,18 @@
+"""What the training script reads: the keys and values of Detectron2's configs/common/train.py, and a device that exists."""
+
+import torch
+
+train = dict(
+    output_dir="./output",
+    init_checkpoint="",
+    max_iter=90000,
+    amp=dict(enabled=False),
+    ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
+    checkpointer=dict(period=5000, max_to_keep=100),
+    eval_period=5000,
+    log_period=20,
+    device="cuda" if torch.cuda.is_available() else "cpu",
+)
+if train["device"] == "cpu":
+    # Several processes without CUDA: DistributedDataParallel must be given no device.
+    train["ddp"]["device_ids"] = None

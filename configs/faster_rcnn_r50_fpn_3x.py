@@ -1,0 +1,6 @@
+"""Faster R-CNN, ResNet-50 FPN (no masks): 37 epochs of COCO (270 000 iterations of 16 images)."""
+
+from .common.schedule.coco import lr_multiplier_3x as lr_multiplier
+from .faster_rcnn_r50_fpn_1x import dataloader, model, optimizer, train
+
+train.max_iter = 270000

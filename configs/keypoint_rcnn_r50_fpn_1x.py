@@ -1,0 +1,9 @@
+"""Keypoint R-CNN, ResNet-50 FPN (human pose): 12 epochs of COCO (90 000 iterations of 16 images)."""
+
+from .common.data.coco_keypoint import dataloader
+from .common.models.keypoint_rcnn_fpn import model
+from .common.optim.sgd import optimizer
+from .common.schedule.coco import lr_multiplier_1x as lr_multiplier
+from .common.train.default import train
+
+train.init_checkpoint = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"

@@ -1,0 +1,6 @@
+"""Mask R-CNN, ResNet-101 DC5: 37 epochs of COCO (270 000 iterations of 16 images)."""
+
+from .mask_rcnn_r50_dc5_3x import dataloader, lr_multiplier, model, optimizer, train
+
+model.backbone.stages.depth = 101
+train.init_checkpoint = "detectron2://ImageNetPretrained/MSRA/R-101.pkl"

@@ -1,0 +1,1 @@
+"""Parts of the model: each takes explicit arguments, so that a LazyConfig can build it."""

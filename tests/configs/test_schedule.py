@@ -1,0 +1,62 @@
+"""Solver, input and data settings against Detectron2's own yaml configs."""
+
+import pytest
+from detectron2 import model_zoo
+from detectron2.config import instantiate
+from test_layout import OFFICIAL, official_yaml
+
+from maskrcnn_ext import get_config
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_training_is_the_official_one(name):
+    cfg, official = get_config(name), official_yaml(name)
+    solver = official.SOLVER
+    assert cfg.train.max_iter == solver.MAX_ITER
+    assert cfg.dataloader.train.total_batch_size == solver.IMS_PER_BATCH
+    assert (cfg.optimizer.lr, cfg.optimizer.momentum, cfg.optimizer.weight_decay) == (0.02, 0.9, 1e-4)
+    assert (solver.BASE_LR, solver.MOMENTUM, solver.WEIGHT_DECAY) == (0.02, 0.9, 1e-4)
+    assert cfg.optimizer.params.weight_decay_norm == solver.WEIGHT_DECAY_NORM
+    assert cfg.train.init_checkpoint == official.MODEL.WEIGHTS
+
+    schedule = instantiate(cfg.lr_multiplier)
+    last = schedule(0.0) * cfg.optimizer.lr
+    assert last == pytest.approx(solver.BASE_LR * solver.WARMUP_FACTOR)
+    for step, factor in zip((*solver.STEPS,), (0.1, 0.01), strict=True):
+        before, after = (schedule((step + shift) / solver.MAX_ITER) for shift in (-1, 1))
+        assert (before, after) == (pytest.approx(10 * factor), pytest.approx(factor))
+    warm = solver.WARMUP_ITERS / solver.MAX_ITER
+    assert schedule(warm * 0.999) < 1 == schedule(warm * 1.001)
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_images_are_prepared_as_the_official_ones(name):
+    cfg, official = get_config(name), official_yaml(name)
+    train, test = cfg.dataloader.train.mapper, cfg.dataloader.test.mapper
+    assert tuple(train.augmentations[0].short_edge_length) == official.INPUT.MIN_SIZE_TRAIN
+    assert train.augmentations[0].max_size == official.INPUT.MAX_SIZE_TRAIN
+    assert test.augmentations[0].short_edge_length == official.INPUT.MIN_SIZE_TEST
+    assert train.image_format == test.image_format == official.INPUT.FORMAT
+    assert train.use_instance_mask == official.MODEL.MASK_ON
+    assert bool(train.get("use_keypoint", False)) == official.MODEL.KEYPOINT_ON
+    assert (cfg.dataloader.train.dataset.names,) == official.DATASETS.TRAIN
+    assert (cfg.dataloader.test.dataset.names,) == official.DATASETS.TEST
+    if official.MODEL.KEYPOINT_ON:
+        assert cfg.dataloader.train.dataset.min_keypoints == official.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
+
+
+def test_lsj_trains_as_the_official_lazy_config():
+    ours = get_config("mask_rcnn_r50_fpn_lsj_100ep")
+    official = model_zoo.get_config("new_baselines/mask_rcnn_R_50_FPN_100ep_LSJ.py")
+    assert ours.train.max_iter == official.train.max_iter
+    assert ours.train.amp.enabled is official.train.amp.enabled is True
+    assert (ours.optimizer.lr, ours.optimizer.weight_decay) == (official.optimizer.lr, official.optimizer.weight_decay)
+    assert ours.dataloader.train.total_batch_size == official.dataloader.train.total_batch_size
+    assert ours.dataloader.train.mapper.recompute_boxes is official.dataloader.train.mapper.recompute_boxes is True
+    schedules = [instantiate(cfg.lr_multiplier) for cfg in (ours, official)]
+    for where in (0.0, 0.001, 0.5, 0.888, 0.889, 0.962, 0.963, 1.0):
+        assert schedules[0](where) == schedules[1](where)
+    kinds = [
+        [type(instantiate(a)).__name__ for a in cfg.dataloader.train.mapper.augmentations] for cfg in (ours, official)
+    ]
+    assert kinds[0] == kinds[1]

@@ -1,0 +1,63 @@
+"""Every config trains two iterations and evaluates under the unedited tools/lazyconfig_train_net.py."""
+
+import importlib.util
+import json
+
+import pytest
+from detectron2.engine import default_argument_parser
+from test_zoo import NAMES
+
+from maskrcnn_ext import get_config
+from maskrcnn_ext.zoo import config_path
+
+RESIZE = ("short_edge_length", "max_size", "target_height", "target_width")
+
+
+def small(name: str, people: str, output_dir: str) -> list[str]:
+    """Overrides that make a config small enough for a test and leave its parts as they are."""
+    cfg = get_config(name)
+    overrides = {
+        "dataloader.train.dataset.names": people,
+        "dataloader.test.dataset.names": people,
+        "dataloader.train.total_batch_size": 2,
+        "dataloader.train.num_workers": 0,
+        "dataloader.test.num_workers": 0,
+        "model.roi_heads.num_classes": 1,
+        "model.roi_heads.batch_size_per_image": 16,
+        "model.proposal_generator.post_nms_topk": "[50,20]",
+        "train.output_dir": output_dir,
+        "train.device": "cpu",
+        "train.init_checkpoint": "''",
+        "train.amp.enabled": False,
+        "train.max_iter": 2,
+        "train.eval_period": 2,
+        "train.log_period": 1,
+    }
+    for split in ("train", "test"):
+        for index, augmentation in enumerate(cfg.dataloader[split].mapper.augmentations):
+            for key in RESIZE:
+                if key in augmentation:
+                    overrides[f"dataloader.{split}.mapper.augmentations.{index}.{key}"] = 96
+            if "crop_size" in augmentation:
+                overrides[f"dataloader.{split}.mapper.augmentations.{index}.crop_size"] = "[64,64]"
+    return [f"{key}={value}" for key, value in overrides.items()]
+
+
+@pytest.fixture(scope="module")
+def stock(stock_script):
+    spec = importlib.util.spec_from_file_location("stock_lazyconfig_train_net", stock_script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_trains_and_evaluates(name, stock, people, tmp_path):
+    arguments = ["--config-file", str(config_path(name)), "--num-gpus", "0", *small(name, people, str(tmp_path))]
+    stock.main(default_argument_parser().parse_args(arguments))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    losses = [line["total_loss"] for line in lines if "total_loss" in line]
+    assert len(losses) == 2
+    assert all(0 < loss < 1e4 for loss in losses)
+    assert (tmp_path / "model_final.pth").is_file()
+    assert any("bbox/AP" in line for line in lines)
