@@ -1,0 +1,115 @@
+"""The training script against the stock one, and what it adds: names of configs, one-line errors, a device that is there."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+
+from maskrcnn_ext.engine.main import main
+from maskrcnn_ext.zoo import config_path
+
+SCRIPT = ROOT / "scripts/train_net.py"
+
+
+def overrides(spec, output_dir, **more):
+    keys = {
+        "dataloader.train.dataset.names": spec,
+        "dataloader.test.dataset.names": spec,
+        "dataloader.train.total_batch_size": 2,
+        "dataloader.train.num_workers": 0,
+        "dataloader.test.num_workers": 0,
+        "model.backbone.out_channels": 32,
+        "train.output_dir": output_dir,
+        "train.max_iter": 4,
+        "train.eval_period": 4,
+        "train.log_period": 1,
+        "train.seed": 3,
+        **more,
+    }
+    return [f"{key}={value}" for key, value in keys.items()]
+
+
+@pytest.fixture
+def spec(shapes):
+    return f"coco:{shapes}@{shapes.parent / 'images'}"
+
+
+def losses(folder):
+    lines = [json.loads(line) for line in (Path(folder) / "metrics.json").read_text().splitlines()]
+    return [[line[key] for key in sorted(line) if "loss" in key] for line in lines if "total_loss" in line]
+
+
+def weights(folder):
+    return torch.load(Path(folder) / "model_final.pth", weights_only=True)["model"]
+
+
+@pytest.mark.slow
+def test_losses_and_weights_are_the_stock_scripts(spec, stock_script, tmp_path, run_python):
+    config = config_path("domains/shapes.py")
+    for name, script in (("stock", stock_script), ("ours", SCRIPT)):
+        arguments = [script, "--config-file", config, "--num-gpus", "0", *overrides(spec, tmp_path / name)]
+        done = run_python(*arguments)
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert len(losses(tmp_path / "stock")) == 4
+    assert losses(tmp_path / "ours") == losses(tmp_path / "stock")
+    ours, stock = weights(tmp_path / "ours"), weights(tmp_path / "stock")
+    assert ours.keys() == stock.keys()
+    assert all(torch.equal(ours[key], stock[key]) for key in stock)
+
+
+@pytest.mark.slow
+def test_two_processes_without_a_gpu(spec, tmp_path, run_python):
+    arguments = ["--config-file", "domains/shapes.py", "--num-gpus", "2", "--dist-url", "auto"]
+    done = run_python(
+        SCRIPT, *arguments, *overrides(spec, tmp_path / "out", **{"train.max_iter": 2, "train.device": "cpu"})
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(losses(tmp_path / "out")) == 2
+    assert (tmp_path / "out/log.txt.rank1").is_file()
+
+
+def test_train_resume_and_evaluate(spec, tmp_path):
+    arguments = ["--config-file", "domains/shapes.py"]
+    first = overrides(spec, tmp_path, **{"train.max_iter": 2})
+    assert main([*arguments, *first]) == 0
+    assert main([*arguments, "--resume", *overrides(spec, tmp_path, **{"train.max_iter": 3})]) == 0
+    iterations = [json.loads(line)["iteration"] for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    assert sorted(set(iterations)) == [0, 1, 2], "the resumed run goes on after the last iteration"
+
+    (tmp_path / "inference/coco_instances_results.json").unlink()
+    checkpoint = f"train.init_checkpoint='{tmp_path / 'model_final.pth'}'"
+    assert main([*arguments, "--eval-only", *overrides(spec, tmp_path), checkpoint]) == 0
+    assert (tmp_path / "inference/coco_instances_results.json").is_file()
+
+
+def test_a_config_that_asks_for_cuda_trains_on_the_cpu_where_there_is_none(spec, tmp_path, caplog):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    arguments = overrides(spec, tmp_path, **{"train.max_iter": 1, "train.device": "cuda"})
+    assert main(["--config-file", "domains/shapes.py", *arguments]) == 0
+    assert "this machine has no CUDA device: training on the CPU" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--config-file", "domains/shape.py"],
+            "no config 'domains/shape.py' ships .*did you mean .*domains/shapes.py",
+        ),
+        (["--config-file", "domains/shapes.py", "train.max_iter"], "cannot apply the override 'train.max_iter'"),
+        (["--config-file", "domains/shapes.py", "~train.max_iter"], "cannot apply the override '~train.max_iter'"),
+        (["--config-file", "domains/shapes.py", "train.seed.a=1"], "cannot apply the override 'train.seed.a=1'"),
+        (
+            ["--config-file", "domains/shapes.py", "dataloader.train.dataset.names=nope"],
+            "no data set 'nope' is registered",
+        ),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message, capsys, tmp_path):
+    assert main([*arguments, f"train.output_dir={tmp_path}"] if "names" in arguments[-1] else arguments) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.match(f"error: {message}", error)
