@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# From a fresh machine to a trained, evaluated, shown Mask R-CNN: sets up .venv, then runs `maskrcnn-ext demo`.
+#   scripts/demo.sh              minutes on 4 CPU cores; writes output/demo/report.html and output/demo/metrics.json
+#   scripts/demo.sh --quick      a smoke run of a minute
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+bash "$root/scripts/setup.sh"
+exec "$root/.venv/bin/python" -m maskrcnn_ext demo --output "$root/output/demo" "$@"

@@ -1,0 +1,45 @@
+"""The console command: light, helpful, one line where something is wrong."""
+
+import pytest
+
+from maskrcnn_ext.cli import COMMANDS, main
+from maskrcnn_ext.zoo import config_path, list_configs
+
+
+def test_help_names_every_command_and_loads_nothing_heavy(run_python):
+    code = "import sys\nfrom maskrcnn_ext.cli import main\ntry: main(['--help'])\n"
+    code += "finally: print(sorted({'torch', 'numpy', 'cv2', 'detectron2'} & set(sys.modules)))"
+    done = run_python("-c", code)
+    assert done.stdout.strip().endswith("[]")
+    assert all(f"\n    {name} " in done.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    assert f"usage: maskrcnn-ext {name}" in capsys.readouterr().out
+
+
+def test_python_m_is_the_same_command(run_python):
+    done = run_python("-m", "maskrcnn_ext", "--version")
+    assert done.stdout.startswith("maskrcnn-ext 0.")
+
+
+def test_configs_lists_each_with_its_title_and_prints_paths(capsys):
+    assert main(["configs"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list_configs()
+    assert all(len(line.split(maxsplit=1)) == 2 for line in lines), "every config has a title"
+    assert main(["configs", "domains/nuclei.py"]) == 0
+    assert capsys.readouterr().out.strip() == str(config_path("domains/nuclei.py"))
+
+
+def test_mistakes_are_one_line(capsys, tmp_path):
+    assert main(["configs", "mask_rcnn"]) == 2
+    assert main(["report", str(tmp_path)]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2
+    assert errors[0].startswith("maskrcnn-ext configs: error: no config 'mask_rcnn' ships")
+    assert errors[1] == f"maskrcnn-ext report: error: {tmp_path} is not the folder of a run: it has no metrics.json"
