@@ -34,7 +34,7 @@ setup(
         "hydra-core>=1.1",
         "matplotlib",
         "jinja2",
-        "tqdm",
+        "shapely",  # Detectron2's crops cut polygons with it and do not declare it
     ],
     extras_require={
         "dev": [
@@ -54,6 +54,7 @@ setup(
             "tabulate",
             "termcolor>=1.1",
             "cloudpickle",
+            "tqdm",
             "tensorboard",
             "black",
         ]

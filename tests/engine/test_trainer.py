@@ -76,8 +76,9 @@ def test_train_resume_and_evaluate(spec, tmp_path):
     first = overrides(spec, tmp_path, **{"train.max_iter": 2})
     assert main([*arguments, *first]) == 0
     assert main([*arguments, "--resume", *overrides(spec, tmp_path, **{"train.max_iter": 3})]) == 0
-    iterations = [json.loads(line)["iteration"] for line in (tmp_path / "metrics.json").read_text().splitlines()]
-    assert sorted(set(iterations)) == [0, 1, 2], "the resumed run goes on after the last iteration"
+    lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    iterations = [line["iteration"] for line in lines if "data_time" in line]
+    assert iterations[:3] == [0, 1, 2], "the resumed run goes on after the last iteration"
 
     (tmp_path / "inference/coco_instances_results.json").unlink()
     checkpoint = f"train.init_checkpoint='{tmp_path / 'model_final.pth'}'"
