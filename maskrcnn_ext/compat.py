@@ -30,9 +30,11 @@ def has_vit() -> bool:
 
 
 def require_vit() -> None:
-    """Raises InputError where the installed Detectron2 has no ViT backbone."""
+    """Raises InputError where the installed Detectron2 has no ViT backbone, or where the package that it needs is missing."""
     if not has_vit():
         raise InputError(
             "ViTDet needs detectron2.modeling.backbone.vit, which Detectron2 v0.6 lacks: install Detectron2's main branch "
             "(its INSTALL.md), or choose another config (maskrcnn-ext configs)"
         )
+    if importlib.util.find_spec("timm") is None:
+        raise InputError("ViTDet needs timm, which Detectron2 does not declare: python -m pip install timm")

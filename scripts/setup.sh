@@ -57,7 +57,7 @@ fi
 
 step 2 "installing the pinned requirements (torch is several GB: minutes on a first run)"
 "$python" -m pip install --progress-bar on --requirement "$root/scripts/requirements.txt" \
-  | { grep --line-buffered -v '^Requirement already satisfied' || true; }
+  | { grep --line-buffered -v -E '^(Requirement already satisfied|Ignoring |Looking in )' || true; }
 step 3 "installing Detectron2"
 "$python" "$root/scripts/install_detectron2.py"
 step 4 "installing maskrcnn_ext"

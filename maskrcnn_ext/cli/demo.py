@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 from maskrcnn_ext.errors import InputError
 
-# Images for training and validation, and overrides of configs/domains/shapes.py.
-_FULL: tuple[int, int, list[str]] = (2000, 100, [])
-_QUICK = (64, 16, ["train.max_iter=20", "train.eval_period=20", "train.log_period=5"])
+# Images for training and for validation, iterations.
+_FULL = (2000, 100, 500)
+_QUICK = (64, 16, 20)
+_POLL = 0.5  # seconds between two looks at the training's progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,49 +30,78 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Generates, trains, evaluates, reports; prints the page's path and the AP."""
-    num_train, num_val, overrides = _QUICK if args.quick else _FULL
+    num_train, num_val, iterations = _QUICK if args.quick else _FULL
     output: Path = args.output.resolve()
-    _say(1, f"generating {num_train} + {num_val} images")
+    run_dir = output / "run"
+    shutil.rmtree(run_dir, ignore_errors=True)  # an earlier demo's curves would go on in this one's
+
+    print(f"[1/3] generating {num_train} + {num_val} images", flush=True)
     from maskrcnn_ext.data.shapes import make_shapes
 
     train_json = make_shapes(output / "data/train", num_images=num_train, seed=1)
     val_json = make_shapes(output / "data/val", num_images=num_val, seed=2)
 
-    _say(
-        2, f"training on the {os.cpu_count()} processors of this machine or its GPU, through LazyConfig and the trainer"
-    )
-    from maskrcnn_ext.engine.main import main as train_net
-
-    run_dir = output / "run"
-    arguments = ["--config-file", "domains/shapes.py", "--num-gpus", "1"]
-    arguments += [
-        f"dataloader.{split}.dataset.names='coco:{file}@{file.parent / 'images'}'"
-        for split, file in (("train", train_json), ("test", val_json))
+    print(f"[2/3] training for {iterations} iterations, then evaluating", flush=True)
+    overrides = [
+        f"dataloader.train.dataset.names='coco:{train_json}@{train_json.parent / 'images'}'",
+        f"dataloader.test.dataset.names='coco:{val_json}@{val_json.parent / 'images'}'",
+        f"train.output_dir='{run_dir}'",
+        f"train.max_iter={iterations}",
+        f"train.eval_period={math.ceil(iterations / 2)}",
+        f"train.log_period={max(5, iterations // 25)}",
     ]
-    arguments += [f"train.output_dir='{run_dir}'", *overrides]
     start = time.monotonic()
-    status = train_net(arguments)
-    if status != 0:
-        return status
+    _train(["--config-file", "domains/shapes.py", *overrides], run_dir, iterations)
     seconds = time.monotonic() - start
 
-    _say(3, "writing the report")
+    print("[3/3] writing the report", flush=True)
     from maskrcnn_ext.report import read_run, write_report
 
-    results = read_run(run_dir).results
-    if not results:
-        raise InputError(f"{run_dir} holds no evaluation results")
     page = write_report(run_dir, output / "report.html", title="Mask R-CNN on generated shapes")
-    metrics = {name: round(value, 3) for name, value in results.items()}
+    # A model that finds nothing has no results at all: its AP is 0.
+    results = {"segm/AP": 0.0, "bbox/AP": 0.0, **read_run(run_dir).results}
+    metrics = {name: None if math.isnan(value) else round(value, 3) for name, value in results.items()}
     (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
 
-    print(f"\ntraining and evaluation took {seconds / 60:.1f} minutes")
-    print(
-        f"mask AP {results.get('segm/AP', 0.0):.1f}, box AP {results.get('bbox/AP', 0.0):.1f} on {num_val} held-out images"
-    )
+    print(f"\ntraining and evaluation took {seconds / 60:.1f} minutes on {os.cpu_count()} processors")
+    print(f"mask AP {results['segm/AP']:.1f}, box AP {results['bbox/AP']:.1f} on {num_val} held-out images")
     print(f"metrics: {output / 'metrics.json'}\nreport:  {page}")
     return 0
 
 
-def _say(step: int, text: str) -> None:
-    print(f"[{step}/3] {text}", flush=True)
+def _train(arguments: list[str], run_dir: Path, iterations: int) -> None:
+    """Trains in a process of its own, whose long log goes to a file, and shows how far it is."""
+    run_dir.mkdir(parents=True)
+    log = run_dir / "console.txt"
+    seen = 0
+    with log.open("w") as console:
+        command = [sys.executable, "-m", "maskrcnn_ext.engine.main", *arguments]
+        process = subprocess.Popen(command, stdout=console, stderr=subprocess.STDOUT)
+        try:
+            while process.poll() is None:
+                seen = _show_progress(run_dir / "metrics.json", seen, iterations)
+                time.sleep(_POLL)
+        finally:
+            process.terminate()  # Ctrl-C here must not leave it training; of no effect on one that has ended
+    _show_progress(run_dir / "metrics.json", seen, iterations)
+    if process.returncode != 0:
+        last = ([line for line in log.read_text().splitlines() if line.strip()] or ["no output"])[-1]
+        raise InputError(f"the training ended with status {process.returncode}: {last} (the whole log: {log})")
+
+
+def _show_progress(file: Path, seen: int, iterations: int) -> int:
+    """Prints a line for each new one of the training's metrics; returns how many there are."""
+    if not file.is_file():
+        return seen
+    lines = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    for scalars in map(json.loads, lines[seen:]):
+        if "total_loss" in scalars:
+            left = scalars.get("eta_seconds", 0.0)
+            print(
+                f"      iteration {scalars['iteration'] + 1:4d} of {iterations}   loss {scalars['total_loss']:6.3f}   "
+                f"about {left // 60:.0f}:{left % 60:02.0f} left",
+                flush=True,
+            )
+        elif "segm/AP" in scalars:
+            print(f"      evaluated: mask AP {scalars['segm/AP']:.1f}, box AP {scalars['bbox/AP']:.1f}", flush=True)
+    return len(lines)

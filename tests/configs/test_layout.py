@@ -5,7 +5,7 @@ import torch
 from detectron2 import model_zoo
 from detectron2.config import instantiate
 from detectron2.modeling import build_model
-from omegaconf import ListConfig
+from omegaconf import DictConfig, ListConfig
 
 from maskrcnn_ext import get_config
 
@@ -35,8 +35,13 @@ def layout(model: torch.nn.Module) -> dict[str, torch.Size]:
 
 
 def our_model(name: str) -> torch.nn.Module:
-    with torch.device("meta"):  # shapes without the numbers
-        return instantiate(get_config(name).model)
+    return build(get_config(name).model)
+
+
+def build(node: DictConfig) -> torch.nn.Module:
+    """A model of which only the shapes are looked at. ViT's constructor computes with numbers: it gets real ones."""
+    with torch.device("cpu" if "net" in node.backbone else "meta"):
+        return instantiate(node)
 
 
 def official_yaml(name: str):
