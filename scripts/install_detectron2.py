@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import csv
 import hashlib
 import importlib.metadata
 import io
@@ -173,24 +174,24 @@ def _run(archive: Path | None, wheel_dir: Path | None) -> str:
 def find_fault() -> str | None:
     """Says why Detectron2 has to be installed, or None where it works."""
     try:
-        files = importlib.metadata.distribution("detectron2").files or []
+        distribution = importlib.metadata.distribution("detectron2")
     except importlib.metadata.PackageNotFoundError:
-        files = []
-    for file in files:
-        if file.hash is not None and not _is_intact(file):
-            return f"file damaged or missing: {file}"
+        distribution = None
+    if distribution is not None:
+        # `distribution.files` leaves out what is missing (Python >= 3.12): the record itself is read.
+        for name, digest, _ in csv.reader((distribution.read_text("RECORD") or "").splitlines()):
+            path = Path(str(distribution.locate_file(name)))
+            if digest and not _is_intact(path, digest, ours=distribution.version == VERSION):
+                return f"file damaged or missing: {name}"
     probe = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, cwd=tempfile.gettempdir())
     if probe.returncode == 0:
         return None
     return (probe.stderr.strip().splitlines() or ["import failed"])[-1]
 
 
-def _is_intact(file: importlib.metadata.PackagePath) -> bool:
-    path = Path(str(file.locate()))
+def _is_intact(path: Path, digest: str, *, ours: bool) -> bool:
     # An edited file of somebody's own installation is theirs; only a file of this wheel is held against its hash.
-    if not path.is_file():
-        return False
-    return _installed_version() != VERSION or file.hash is None or _record_hash(path.read_bytes()) == file.hash.value
+    return path.is_file() and (not ours or digest == f"sha256={_record_hash(path.read_bytes())}")
 
 
 def _installed_version() -> str:

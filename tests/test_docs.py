@@ -25,7 +25,7 @@ def contributed():
     blocks = code_blocks("CONTRIBUTING.md")
     names: dict = {}
     for block in blocks:
-        assert len(block.strip().splitlines()) <= 11
+        assert len([line for line in block.splitlines() if line.strip()]) < 10
         exec(block, names)
     return names
 
@@ -49,7 +49,7 @@ def test_the_example_pooler_pools(contributed):
 def test_the_example_data_set_registers(contributed):
     for name, arguments in contributed["DATASETS"].items():
         register(name, **arguments)
-        assert MetadataCatalog.get(name).thing_classes == ["leaf", "stem"]
+        assert MetadataCatalog.get(name).thing_classes == ["leaf"]
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
 

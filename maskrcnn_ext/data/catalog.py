@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,8 @@ def get_dataset_dicts(
             names, filter_empty=filter_empty, min_keypoints=min_keypoints, proposal_files=proposal_files
         )
     except FileNotFoundError as error:  # Detectron2's own data sets, such as coco_2017_train
+        if error.filename is None:
+            raise
         layout = _COCO_LAYOUT if any("coco_2017" in name for name in names) else ""
         raise InputError(_not_found(", ".join(names), Path(error.filename), layout)) from error
 
@@ -142,10 +145,10 @@ def ensure_registered(name: str) -> None:
     register_domains()
     if name in DatasetCatalog.list():
         return
-    format, colon, place = name.partition(":")
-    json_file, at, images = place.partition("@")
-    if colon and format == "coco" and json_file and at and images:
-        register(name, format="coco", json=Path(json_file).absolute(), images=Path(images).absolute())
+    described = re.fullmatch(r"coco:(.+?\.json)@(.+)", name)
+    if described:
+        json_file, images = (Path(path).expanduser().absolute() for path in described.groups())
+        register(name, format="coco", json=json_file, images=images)
         return
     near = difflib.get_close_matches(name, DatasetCatalog.list(), n=3)
     advice = (

@@ -12,7 +12,7 @@ import numpy as np
 import pycocotools.mask as mask_util
 
 _TINT = 0.45  # share of the colour inside a mask
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_FONT, _FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.5
 
 
 @dataclass(frozen=True)
@@ -80,18 +80,10 @@ def decode(segmentation: Any, height: int, width: int) -> np.ndarray:
 
 
 def _write(canvas: np.ndarray, text: str, corner: tuple[int, int], color: tuple[int, int, int]) -> None:
-    (width, height), base = cv2.getTextSize(text, _FONT, 0.35, 1)
+    (width, height), base = cv2.getTextSize(text, _FONT, _FONT_SCALE, 1)
     x = max(0, min(corner[0], canvas.shape[1] - width - 2))
     y = max(height + base, min(corner[1], canvas.shape[0] - 1))
     cv2.rectangle(canvas, (x, y - height - base), (x + width + 2, y), color, -1)
     luminance = 0.11 * color[0] + 0.59 * color[1] + 0.3 * color[2]
-    cv2.putText(
-        canvas,
-        text,
-        (x + 1, y - base + 1),
-        _FONT,
-        0.35,
-        (0, 0, 0) if luminance > 110 else (255, 255, 255),
-        1,
-        cv2.LINE_AA,
-    )
+    ink = (0, 0, 0) if luminance > 110 else (255, 255, 255)
+    cv2.putText(canvas, text, (x + 1, y - base + 1), _FONT, _FONT_SCALE, ink, 1, cv2.LINE_AA)

@@ -16,7 +16,7 @@ from maskrcnn_ext.report.run import Detection, Run, read_run
 
 _NUM_IMAGES = 12
 _MIN_SCORE = 0.5  # a detection below it is not drawn
-_SIDE = 360  # pixels of a picture's longer side
+_SIDE = 440  # pixels of a picture's longer side
 _METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
@@ -46,7 +46,7 @@ def write_report(folder: Path, page: Path, *, title: str) -> Path:
     losses = sorted({name for line in run.scalars for name in line if name.startswith("loss_")})
     html = template.render(
         title=title,
-        iterations=max((line["iteration"] + 1 for line in run.scalars), default=0),
+        iterations=max((line["iteration"] + 1 for line in run.scalars if "total_loss" in line), default=0),
         num_images=len(run.images),
         num_objects=sum(len(image["annotations"]) for image in run.images),
         min_score=_MIN_SCORE,

@@ -11,6 +11,7 @@ from test_zoo import NAMES
 from maskrcnn_ext import get_config
 from maskrcnn_ext.zoo import config_path
 
+HOOK = {"DETECTRON2_ENV_MODULE": "maskrcnn_ext.env"}
 RESIZE = ("short_edge_length", "max_size", "target_height", "target_width")
 
 
@@ -67,4 +68,17 @@ def test_a_config_trains_and_evaluates(name, stock, people, tmp_path):
     assert len(losses) == 2
     assert all(0 < loss < math.inf for loss in losses)
     assert (tmp_path / "model_final.pth").is_file()
+    assert any("bbox/AP" in line for line in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+def test_real_nuclei_by_name_through_the_hook(real_data, stock_script, run_python, tmp_path):
+    overrides = ["train.device=cpu", "train.max_iter=2", "train.eval_period=2", "train.log_period=1"]
+    overrides += ["model.proposal_generator.post_nms_topk=[100,50]", f"train.output_dir={tmp_path / 'run'}"]
+    config = config_path("domains/nuclei.py")
+    done = run_python(stock_script, "--config-file", config, "--num-gpus", "0", *overrides, env=HOOK)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.json").read_text().splitlines()]
+    assert any("total_loss" in line for line in lines)
     assert any("bbox/AP" in line for line in lines)

@@ -98,6 +98,12 @@ def test_a_relative_string_is_relative_to_the_working_directory(shapes, monkeypa
     assert len(get_dataset_dicts("coco:annotations.json@images", filter_empty=False)) == 8
 
 
+def test_an_at_sign_in_a_path(shapes, tmp_path):
+    folder = tmp_path / "me@home"
+    folder.symlink_to(shapes.parent)
+    assert len(get_dataset_dicts(f"coco:{folder}/annotations.json@{folder}/images", filter_empty=False)) == 8
+
+
 def test_two_data_sets_are_joined(shapes, people):
     spec = f"coco:{shapes}@{shapes.parent / 'images'}"
     assert len(get_dataset_dicts([spec, spec], filter_empty=False)) == 16

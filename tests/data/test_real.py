@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
+from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
 
 from maskrcnn_ext import get_dataset_dicts
@@ -54,3 +55,16 @@ def test_sizes_are_those_of_the_files(real_data):
     ]
     for record in records[::7]:
         assert cv2.imread(record["file_name"]).shape[:2] == (record["height"], record["width"])
+
+
+def test_a_coco_file_needs_no_registration(real_data):
+    folder = real_data / "coco_open"
+    spec = f"coco:{folder / 'instances_val.json'}@{folder}"
+    data = json.loads((folder / "instances_val.json").read_text())
+    records = get_dataset_dicts(spec, filter_empty=False)
+    assert len(records) == len(data["images"])
+    assert sum(len(record["annotations"]) for record in records) == len(data["annotations"])
+    assert cv2.imread(records[0]["file_name"]) is not None
+    assert MetadataCatalog.get(spec).thing_classes == [
+        c["name"] for c in sorted(data["categories"], key=lambda c: c["id"])
+    ]

@@ -26,7 +26,7 @@ def run_folder(shapes, tmp_path):
         {"iteration": 0, "total_loss": 3.0, "loss_cls": 1.0},
         {"iteration": 9, "total_loss": 1.0, "loss_cls": 0.5},
         {
-            "iteration": 9,
+            "iteration": 10,
             "segm/AP": 41.25,
             "segm/AP50": 70.0,
             "segm/APl": float("nan"),
@@ -75,6 +75,7 @@ def test_the_page_is_whole_and_needs_no_other_file(run_folder, shapes):
     assert not re.search(r"url\((?!#)", text)
     assert "<title>A &lt;run&gt; &amp; more</title>" in text
     assert text.count("<svg") == 2
+    assert "10 iterations; evaluated on 8 held-out images" in text
     assert "<b>41.2</b>" in text
     assert ">50.5<" in text
     assert ">nan<" not in text
