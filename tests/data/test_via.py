@@ -61,6 +61,14 @@ def test_a_polygon_beyond_the_edge_keeps_its_points_and_its_box_ends_at_the_edge
     assert record.annotations[0].box == (0, 5, 60, 40)
 
 
+def test_a_spike_without_area_does_not_widen_the_box(write, tmp_path):
+    x, y = [5, 25, 25, 25, 25, 5], [5, 5, 35, 15, 15, 15]  # down from (25, 5) to (25, 35) and back up to (25, 15)
+    (record,) = read_via(
+        write([region({"name": "polygon", "all_points_x": x, "all_points_y": y})]), tmp_path, classes=["a"]
+    )
+    assert record.annotations[0].box == (5, 5, 25, 16)
+
+
 def polygon_area(points):
     x, y = np.array(points).reshape(-1, 2).T
     return abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2
