@@ -18,6 +18,7 @@ import hashlib
 import importlib.metadata
 import io
 import logging
+import os
 import subprocess
 import sys
 import tarfile
@@ -183,10 +184,18 @@ def find_fault() -> str | None:
             path = Path(str(distribution.locate_file(name)))
             if digest and not _is_intact(path, digest, ours=distribution.version == VERSION):
                 return f"file damaged or missing: {name}"
-    probe = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, cwd=tempfile.gettempdir())
+    return _run_python(_PROBE)
+
+
+def _run_python(code: str) -> str | None:
+    """Runs code in a process of its own; returns its last line of complaint, or None where it ends well."""
+    # A plugin hook that is not installed yet (DETECTRON2_ENV_MODULE) must not make Detectron2 look broken.
+    environment = {name: value for name, value in os.environ.items() if name != "DETECTRON2_ENV_MODULE"}
+    command = [sys.executable, "-c", code]
+    probe = subprocess.run(command, capture_output=True, text=True, cwd=tempfile.gettempdir(), env=environment)
     if probe.returncode == 0:
         return None
-    return (probe.stderr.strip().splitlines() or ["import failed"])[-1]
+    return (probe.stderr.strip().splitlines() or [f"the process ended with status {probe.returncode}"])[-1]
 
 
 def _is_intact(path: Path, digest: str, *, ours: bool) -> bool:
@@ -202,13 +211,10 @@ def _installed_version() -> str:
 
 
 def _require_torch() -> None:
-    code = "import torch, torchvision; torch.ops.torchvision.nms"
-    probe = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tempfile.gettempdir())
-    if probe.returncode != 0:
-        reason = (probe.stderr.strip().splitlines() or ["import failed"])[-1]
-        raise InstallError(
-            f"torch and torchvision must work first ({reason}): run scripts/setup.sh, or install them as a pair"
-        )
+    reason = _run_python("import torch, torchvision; torch.ops.torchvision.nms")
+    if reason is not None:
+        advice = "run scripts/setup.sh, or install them as a pair"
+        raise InstallError(f"torch and torchvision must work first ({reason}): {advice}")
 
 
 def _read_source(archive: Path | None) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import instantiate
-from detectron2.engine import AMPTrainer, SimpleTrainer, default_writers, hooks
+from detectron2.engine import AMPTrainer, SimpleTrainer, default_setup, default_writers, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
@@ -90,8 +90,6 @@ def train(cfg: DictConfig, *, resume: bool) -> None:
 
 def run(args: argparse.Namespace, cfg: DictConfig) -> None:
     """The body of one process: sets up logging and seeds, then trains or evaluates."""
-    from detectron2.engine import default_setup
-
     choose_device(cfg)
     default_setup(cfg, args)
     if args.eval_only:

@@ -50,6 +50,11 @@ def test_a_working_installation_is_left_alone(run_python):
     assert done.stdout.rstrip().endswith("works, nothing to do")
 
 
+def test_a_plugin_hook_that_is_not_installed_does_not_make_it_look_broken(run_python):
+    done = run_python(SCRIPT, env={"DETECTRON2_ENV_MODULE": "not_installed_yet.env"})
+    assert done.stdout.rstrip().endswith("works, nothing to do")
+
+
 def test_a_wrong_hash_stops_it(run_python, tmp_path):
     (tmp_path / "other.tar.gz").write_bytes(b"something else")
     done = run_python(SCRIPT, "--archive", tmp_path / "other.tar.gz", "--wheel-dir", tmp_path / "wheels")
