@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from importlib import import_module
 
 from maskrcnn_ext import __version__
@@ -29,6 +30,8 @@ def main(argv: list[str] | None = None) -> int:
         if arguments[:1] == [name]:  # the others' modules need not be imported
             import_module(f"maskrcnn_ext.cli.{name}").add_arguments(command)
     args = parser.parse_args(arguments)
+    # torch speaks to those who write programs with it; whoever runs this one can do nothing about it.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
     try:
         status: int = import_module(f"maskrcnn_ext.cli.{args.command}").run(args)
     except InputError as error:

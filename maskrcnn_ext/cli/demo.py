@@ -15,7 +15,7 @@ from pathlib import Path
 from maskrcnn_ext.errors import InputError
 
 # Images for training and for validation, iterations.
-_FULL = (2000, 100, 500)
+_FULL = (2000, 100, 540)
 _QUICK = (64, 16, 20)
 _POLL = 0.5  # seconds between two looks at the training's progress
 
