@@ -37,6 +37,11 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"maskrcnn-ext {args.command}: error: {error}", file=sys.stderr)
         return 2
+    except ImportError as error:
+        print(
+            f"maskrcnn-ext {args.command}: error: {error}; `maskrcnn-ext doctor` says how to mend it", file=sys.stderr
+        )
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -36,6 +36,14 @@ def test_configs_lists_each_with_its_title_and_prints_paths(capsys):
     assert capsys.readouterr().out.strip() == str(config_path("domains/nuclei.py"))
 
 
+def test_a_missing_package_is_one_line(tmp_path, run_python):
+    (tmp_path / "numpy.py").write_text("raise ImportError('numpy is broken')")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from maskrcnn_ext.cli import main; sys.exit(main(['demo']))"
+    done = run_python("-c", code)
+    assert done.returncode == 2
+    assert done.stderr == "maskrcnn-ext demo: error: numpy is broken; `maskrcnn-ext doctor` says how to mend it\n"
+
+
 def test_mistakes_are_one_line(capsys, tmp_path):
     assert main(["configs", "mask_rcnn"]) == 2
     assert main(["report", str(tmp_path)]) == 2

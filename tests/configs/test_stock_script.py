@@ -5,6 +5,7 @@ import json
 import math
 
 import pytest
+from detectron2 import model_zoo
 from detectron2.engine import default_argument_parser
 from test_zoo import NAMES
 
@@ -68,6 +69,24 @@ def test_a_config_trains_and_evaluates(name, stock, people, tmp_path):
     assert len(losses) == 2
     assert all(0 < loss < math.inf for loss in losses)
     assert (tmp_path / "model_final.pth").is_file()
+    assert any("bbox/AP" in line for line in lines)
+
+
+def test_detectron2s_own_config_takes_a_coco_file_by_override(stock, people, tmp_path):
+    """Contract 4 of the data: one override of the target and one of the name, no registration."""
+    config = model_zoo.get_config_file("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py")
+    target = [f"dataloader.{split}.dataset._target_=maskrcnn_ext.get_dataset_dicts" for split in ("train", "test")]
+    arguments = [
+        "--config-file",
+        config,
+        "--num-gpus",
+        "0",
+        *target,
+        *small("mask_rcnn_r50_fpn_1x", people, str(tmp_path)),
+    ]
+    stock.main(default_argument_parser().parse_args(arguments))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    assert any("total_loss" in line for line in lines)
     assert any("bbox/AP" in line for line in lines)
 
 
