@@ -34,7 +34,6 @@ def config_path(name: str) -> Path:
 
     Raises:
         InputError: there is no such config; the message names the nearest ones.
-
     """
     path = config_root() / (name if name.endswith(".py") else f"{name}.py")
     if not path.is_file():
@@ -52,7 +51,6 @@ def get_config(name: str) -> DictConfig:
 
     Raises:
         InputError: there is no such config, or it needs a newer Detectron2.
-
     """
     from detectron2.config import LazyConfig
 

@@ -17,7 +17,12 @@ from typing import Any
 from maskrcnn_ext.data.keypoints import flip_map
 from maskrcnn_ext.errors import InputError
 
-FORMATS = ("coco", "via", "dsb2018")
+# Format -> the arguments of `register` that it needs, and those that it takes beside them.
+FORMATS: dict[str, tuple[set[str], set[str]]] = {
+    "coco": ({"json"}, {"classes"}),
+    "via": ({"json", "classes"}, {"attribute"}),
+    "dsb2018": ({"classes"}, {"split"}),
+}
 _COCO_LAYOUT = "coco/{train,val}2017/*.jpg and coco/annotations/{instances,person_keypoints}_{train,val}2017.json"
 
 
@@ -44,24 +49,27 @@ def register(
         format: "coco" (instances or keypoints JSON), "via" (VGG Image Annotator JSON) or "dsb2018" (a folder of masks an image).
         images: the folder of the images; relative to :func:`dataset_root`.
         json: the annotation file, for "coco" and "via"; relative to :func:`dataset_root`.
-        classes: class names in the order of the model's outputs; a COCO JSON brings its own.
+        classes: class names in the order of the model's outputs. A COCO JSON brings its own, which must then be these.
         attribute: for "via" with several classes, the region attribute that holds the class name.
         split: for "dsb2018", picks this data set's image ids out of all ids, sorted.
         layout: the folder layout to show in the error message when the data is not found.
 
     Raises:
         InputError: an unknown format, arguments that the format does not take, or a name that means other data already.
-
     """
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
     if format not in FORMATS:
         raise InputError(f"data set {name}: unknown format {format!r}, expected one of {', '.join(FORMATS)}")
-    if (json is None) != (format == "dsb2018"):
-        raise InputError(f"data set {name}: format {format} {'needs' if json is None else 'takes no'} `json`")
-    if format != "coco" and not classes:
-        raise InputError(f"data set {name}: format {format} needs `classes`")
-    source = repr((format, str(images), str(json), tuple(classes or ()), attribute))
+    needs, takes = FORMATS[format]
+    given = {"json": json, "classes": classes, "attribute": attribute, "split": split}
+    for argument, value in given.items():
+        if value is None and argument in needs:
+            raise InputError(f"data set {name}: format {format} needs `{argument}`")
+        if value is not None and argument not in needs | takes:
+            raise InputError(f"data set {name}: format {format} takes no `{argument}`")
+    split_name = f"{split.__module__}.{split.__qualname__}" if split else None
+    source = repr((format, str(images), str(json), tuple(classes or ()), attribute, split_name))
     if name in DatasetCatalog.list():
         known = MetadataCatalog.get(name).get("source", "another program's registration")
         if known != source:
@@ -69,7 +77,7 @@ def register(
         return
 
     metadata = MetadataCatalog.get(name).set(source=source, evaluator_type="coco")
-    if classes:
+    if classes and format != "coco":
         metadata.set(thing_classes=list(classes))
     if format == "coco":
         # The evaluator reads the same file, under the same category ids.
@@ -81,7 +89,7 @@ def register(
             if not path.exists():
                 raise InputError(_not_found(name, path, layout))
         if format == "coco":
-            return _load_coco(name, json_file, image_dir)
+            return _load_coco(name, json_file, image_dir, classes)
         if format == "via":
             from maskrcnn_ext.data.formats.via import read_via
 
@@ -113,7 +121,6 @@ def get_dataset_dicts(
 
     Raises:
         InputError: an unknown name or a string of another form; data that is not where it should be.
-
     """
     from detectron2.data import get_detection_dataset_dicts
 
@@ -136,7 +143,6 @@ def ensure_registered(name: str) -> None:
 
     Raises:
         InputError: neither a registered name nor such a string.
-
     """
     from detectron2.data import DatasetCatalog
 
@@ -165,11 +171,14 @@ def _not_found(name: str, path: Path, layout: str) -> str:
     return f"data set {name}: no such file or folder: {path}{where}{expected}"
 
 
-def _load_coco(name: str, json_file: Path, images: Path) -> list[dict[str, Any]]:
+def _load_coco(name: str, json_file: Path, images: Path, classes: Sequence[str] | None) -> list[dict[str, Any]]:
     from detectron2.data import MetadataCatalog
     from detectron2.data.datasets import load_coco_json
 
     dicts: list[dict[str, Any]] = load_coco_json(str(json_file), str(images), name)
+    found = MetadataCatalog.get(name).thing_classes
+    if classes and list(classes) != found:
+        raise InputError(f"data set {name}: `classes` are {', '.join(classes)}, but {json_file} has {', '.join(found)}")
     if any("keypoints" in annotation for record in dicts[:1] for annotation in record["annotations"]):
         categories = json.loads(json_file.read_text(encoding="utf-8"))["categories"]
         keypoint_names = next((category["keypoints"] for category in categories if "keypoints" in category), None)

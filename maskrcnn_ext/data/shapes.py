@@ -34,7 +34,6 @@ def make_shapes(folder: Path, *, num_images: int, size: int = 128, seed: int = 0
 
     Returns:
         The annotation file.
-
     """
     (folder / "images").mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
@@ -70,7 +69,6 @@ def draw_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[tu
 
     Returns:
         Pixels (size, size, 3), uint8, BGR, and for each annotated shape its class index and visible mask (size, size), bool.
-
     """
     canvas = _texture(rng, size)
     drawn: list[tuple[int, np.ndarray, int]] = []

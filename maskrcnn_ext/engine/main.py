@@ -19,7 +19,6 @@ def find_config(config_file: str) -> str:
 
     Raises:
         InputError: it is neither.
-
     """
     return config_file if Path(config_file).is_file() else str(config_path(config_file))
 
@@ -33,7 +32,6 @@ def load_config(config_file: str, overrides: list[str]) -> DictConfig:
 
     Raises:
         InputError: there is no such config, or an override cannot be parsed or applied.
-
     """
     from detectron2.config import LazyConfig
 

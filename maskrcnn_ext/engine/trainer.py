@@ -60,7 +60,6 @@ def train(cfg: DictConfig, *, resume: bool) -> None:
     Args:
         cfg: a LazyConfig with model, dataloader, optimizer, lr_multiplier and train.
         resume: go on from the last checkpoint of ``train.output_dir`` if there is one.
-
     """
     model = build_model(cfg)
     cfg.optimizer.params.model = model

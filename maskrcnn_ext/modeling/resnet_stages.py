@@ -30,7 +30,6 @@ def make_bottleneck_stages(
 
     Returns:
         Four stages for the ``stages`` argument of :class:`detectron2.modeling.ResNet`.
-
     """
     stages = []
     for index, blocks in enumerate(_BLOCKS[depth]):

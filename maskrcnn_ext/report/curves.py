@@ -21,7 +21,6 @@ def plot(scalars: list[dict[str, Any]], names: list[str], *, ylabel: str, log: b
 
     Returns:
         An ``<svg>`` element with a transparent ground, or "" when there is nothing to draw.
-
     """
     from matplotlib.figure import Figure
 

@@ -24,7 +24,6 @@ class Item:
         box: (x0, y0, x1, y1) in pixels.
         label: short text; "" for none.
         color: blue, green, red, 0 to 255.
-
     """
 
     segmentation: Any
@@ -46,7 +45,6 @@ def draw(image: np.ndarray, items: Iterable[Item], *, scale: float = 1.0) -> np.
         image: (height, width, 3), uint8, BGR; left as it is.
         items: drawn in this order; boxes and segmentations in pixels of the image.
         scale: size of the picture over the size of the image; lines and labels keep their thickness.
-
     """
     height, width = image.shape[:2]
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

@@ -33,7 +33,6 @@ def write_report(folder: Path, page: Path, *, title: str) -> Path:
 
     Raises:
         InputError: the folder is not that of a run, or an image of it is gone.
-
     """
     import jinja2
 

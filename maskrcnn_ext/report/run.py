@@ -32,7 +32,6 @@ class Run:
         classes: class names by index.
         images: the evaluated images in Detectron2's standard format, with their ground truth.
         detections: predictions by image id.
-
     """
 
     scalars: list[dict[str, Any]]
@@ -47,7 +46,6 @@ def read_run(folder: Path) -> Run:
 
     Raises:
         InputError: the folder is not that of such a run.
-
     """
     for name in ("metrics.json", "config.yaml"):
         if not (folder / name).is_file():

@@ -36,6 +36,8 @@ def test_registering_reads_nothing_and_can_be_repeated(name):
         ({"format": "via", "images": "a", "classes": ["x"]}, "format via needs `json`"),
         ({"format": "dsb2018", "images": "a", "json": "b", "classes": ["x"]}, "format dsb2018 takes no `json`"),
         ({"format": "dsb2018", "images": "a"}, "format dsb2018 needs `classes`"),
+        ({"format": "coco", "images": "a", "json": "b", "attribute": "c"}, "format coco takes no `attribute`"),
+        ({"format": "via", "images": "a", "json": "b", "classes": ["x"], "split": list}, "format via takes no `split`"),
     ],
 )
 def test_wrong_arguments_are_named(name, arguments, message):
@@ -78,6 +80,14 @@ def test_a_teams_own_registration_of_our_name_stands():
     finally:
         DatasetCatalog.remove("balloon_val")
         register_domains()
+
+
+def test_classes_that_are_not_the_files_are_named(name, shapes):
+    register(name, format="coco", json=shapes, images=shapes.parent / "images", classes=["disc", "ring"])
+    with pytest.raises(
+        InputError, match=r"`classes` are disc, ring, but .*annotations\.json has disc, rectangle, triangle"
+    ):
+        get_dataset_dicts(name)
 
 
 def test_a_string_needs_no_registration(shapes):

@@ -33,7 +33,6 @@ def read_dsb2018(images: Path, *, ids: Sequence[str] | None = None) -> list[Imag
 
     Raises:
         InputError: an image or mask is missing, unreadable, or its size differs from its image's.
-
     """
     folders = [images / name for name in (list_ids(images) if ids is None else ids)]
     with ThreadPoolExecutor(_THREADS) as pool:

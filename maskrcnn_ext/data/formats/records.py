@@ -17,7 +17,6 @@ class Annotation:
         category: index into the data set's class names, from 0.
         box: (x0, y0, x1, y1) in pixels of the image, x1 and y1 exclusive.
         segmentation: polygons [[x, y, x, y, ...], ...] in sub-pixel coordinates, or a compressed COCO RLE whose counts are text.
-
     """
 
     category: int

@@ -38,7 +38,6 @@ def read_via(
 
     Raises:
         InputError: broken JSON, a missing or unreadable image, an unknown class, or a region that encloses no area.
-
     """
     if len(classes) > 1 and attribute is None:
         raise InputError(
