@@ -21,11 +21,12 @@ setup(
     packages=[*find_packages(include=["maskrcnn_ext", "maskrcnn_ext.*"]), *CONFIGS],
     package_dir={"maskrcnn_ext.configs": "configs"},
     package_data={"maskrcnn_ext": ["py.typed", "report/*.html"]},
+    # torch without a bound: the release that a team's Detectron2 was built for must stand.
     # Not named here: detectron2 (not on the package index; the name is unclaimed there) and OpenCV (opencv-python and
     # opencv-python-headless overwrite each other, so the team's own choice stands). `maskrcnn-ext doctor` checks both.
     install_requires=[
-        "torch>=2.1",
-        "torchvision>=0.16",
+        "torch",
+        "torchvision",
         "numpy",
         "Pillow",
         "pycocotools>=2.0.2",

@@ -52,6 +52,11 @@ def test_imports_run_downwards(path):
             assert other == own or level(other) > level(own), f"{path.name} of {own} imports {name}"
 
 
+@pytest.mark.parametrize("path", sorted((PACKAGE / "ops").glob("*.py")), ids=lambda path: path.name)
+def test_operators_stand_without_detectron2(path):
+    assert not any(name.split(".")[0] == "detectron2" for name in imports_of(path))
+
+
 @pytest.mark.parametrize("path", sorted((PACKAGE / "data/formats").glob("*.py")), ids=lambda path: path.name)
 def test_formats_stand_without_detectron2(path):
     assert not any(name.split(".")[0] in ("detectron2", "torch") for name in imports_of(path))

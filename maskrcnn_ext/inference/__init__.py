@@ -1,0 +1,1 @@
+"""Prediction: images, folders, large images, video."""

@@ -1,0 +1,1 @@
+"""Weights of other frameworks in, models for other runtimes out."""

@@ -1,0 +1,1 @@
+"""Kernels and pure functions on tensors. They stand without Detectron2."""
