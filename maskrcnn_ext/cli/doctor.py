@@ -121,7 +121,7 @@ def _probe(part: str) -> Finding:
     code = "import json, warnings; warnings.simplefilter('ignore')\n" + _PROBES[part]
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")])),
     }
     command = [sys.executable, "-c", code]
     try:

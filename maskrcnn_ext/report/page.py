@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +67,9 @@ def write_report(folder: Path, page: Path, *, title: str) -> Path:
 
 
 def _class_rows(run: Run) -> list[dict[str, Any]]:
-    counts = np.bincount(
-        [a["category_id"] for image in run.images for a in image["annotations"]], minlength=len(run.classes)
-    )
+    counts = Counter(a["category_id"] for image in run.images for a in image["annotations"])
     return [
-        {"name": name, "count": int(counts[index]), "color": _css(palette(index))}
-        for index, name in enumerate(run.classes)
+        {"name": name, "count": counts[index], "color": _css(palette(index))} for index, name in enumerate(run.classes)
     ]
 
 

@@ -93,6 +93,18 @@ def test_a_run_before_its_first_evaluation(run_folder):
     assert text.count("<svg") == 1
 
 
+def test_images_without_any_object(run_folder, shapes, tmp_path):
+    data = json.loads(shapes.read_text())
+    empty = tmp_path / "empty.json"
+    empty.write_text(json.dumps({**data, "annotations": []}))
+    config = LazyConfig.load(str(run_folder / "config.yaml"))
+    config.dataloader.test.dataset.names = f"coco:{empty}@{shapes.parent / 'images'}"
+    LazyConfig.save(config, str(run_folder / "config.yaml"))
+    text = write_report(run_folder, run_folder / "report.html", title="empty").read_text()
+    assert "evaluated on 8 held-out images with 0 objects" in text
+    assert "<td>0</td>" in text
+
+
 def test_an_image_that_is_gone_is_named(run_folder, monkeypatch):
     run = read_run(run_folder)
     run.images[0]["file_name"] = "/nowhere.jpg"
