@@ -1,4 +1,4 @@
-"""Balloons (`balloon_train`, `balloon_val`): Mask R-CNN R50 FPN fine-tuned from COCO, a few minutes on a GPU."""
+"""Balloons (`balloon_train`, `balloon_val`): Mask R-CNN R50 FPN fine-tuned from COCO."""
 
 from ..common.data.balloon import dataloader
 from ..common.schedule.short import lr_multiplier
