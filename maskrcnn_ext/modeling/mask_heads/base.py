@@ -1,0 +1,247 @@
+"""What all mask heads share: the contract with Detectron2's RoI heads, the checks of what they are handed, and grids of logits."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.roi_heads.mask_head import BaseMaskRCNNHead
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.modeling.mask_heads.losses import check_mask_loss, mask_loss_value
+from maskrcnn_ext.modeling.mask_heads.targets import (
+    boxes_of,
+    classes_of,
+    log_accuracy,
+    log_images,
+    select_class,
+    target_masks,
+)
+
+Features: TypeAlias = Tensor | dict[str, Tensor]
+
+
+class MaskHead(BaseMaskRCNNHead):
+    """A mask head in three steps: :meth:`predict`, then :meth:`losses` in training or :meth:`probs` in inference.
+
+    A head takes what Detectron2's RoI heads hand it: RoI features (R, C, H, W) of a pooler, or, with ``mask_pooler=null``, the
+    pyramid as a dict of feature maps (N, C, H_l, W_l). R: RoIs of all images in the batch. In inference every image's instances
+    get ``pred_masks`` (R_i, 1, S, S) with probabilities on a grid over the box, which Detectron2 then pastes into the image.
+    """
+
+    takes_roi_features = True
+    takes_pyramid = False
+    # Whether the layers hold for one size of RoI features only; fully connected ones do.
+    needs_exact_size = False
+    # Of the feature maps, in pixels of the input image, finest first; heads that take the pyramid set it.
+    strides: Sequence[int] = ()
+
+    @configurable
+    def __init__(
+        self, input_shape: ShapeSpec, *, num_classes: int, loss_weight: float = 1.0, vis_period: int = 0
+    ) -> None:
+        """Stores what every head has.
+
+        Args:
+            input_shape: channels, height and width of a RoI's features.
+            num_classes: foreground classes; 1 gives class-agnostic masks.
+            loss_weight: factor of all losses of this head.
+            vis_period: iterations between pictures of the training masks in the event storage; 0 for none.
+        """
+        super().__init__(loss_weight=loss_weight, vis_period=vis_period)
+        self.input_shape = input_shape
+        self.num_classes = num_classes
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
+        """Arguments from a yacs config: Detectron2's ``MODEL.ROI_MASK_HEAD`` and the head's own ``MODEL.MASKRCNN_EXT.<name>``.
+
+        Args:
+            cfg: a yacs config; :func:`maskrcnn_ext.modeling.yacs.add_maskrcnn_ext_config` declares the own keys, without which their
+                defaults hold.
+            input_shape: a ShapeSpec, or a dict of them where ``POOLER_TYPE`` is empty.
+        """
+        mask = cfg.MODEL.ROI_MASK_HEAD
+        own = cfg.MODEL.get("MASKRCNN_EXT", CfgNode()).get(cls.__name__, CfgNode())
+        arguments = {name.lower(): value for name, value in own.items()}
+        if isinstance(input_shape, dict):
+            if not cls.takes_pyramid:
+                raise InputError(
+                    f"{cls.__name__} takes pooled features: set MODEL.ROI_MASK_HEAD.POOLER_TYPE, for example to ROIAlignV2"
+                )
+            levels = list(input_shape.values())
+            arguments["strides"] = [level.stride for level in levels]
+            size = mask.POOLER_RESOLUTION
+            input_shape = ShapeSpec(channels=levels[0].channels, height=size, width=size)
+        elif cfg.MODEL.ROI_HEADS.NAME == "Res5ROIHeads":
+            # Detectron2 names the size before res5, which halves it.
+            size = input_shape.height // 2
+            input_shape = ShapeSpec(channels=input_shape.channels, height=size, width=size)
+        return {
+            "input_shape": input_shape,
+            "num_classes": 1 if mask.CLS_AGNOSTIC_MASK else cfg.MODEL.ROI_HEADS.NUM_CLASSES,
+            "conv_dims": [mask.CONV_DIM] * (mask.NUM_CONV + 1),
+            "conv_norm": mask.NORM,
+            "vis_period": cfg.VIS_PERIOD,
+            **arguments,
+        }
+
+    @classmethod
+    def own_defaults(cls) -> dict[str, Any]:
+        """The head's own keywords and their defaults: what its signature has beyond the four of every Detectron2 mask head."""
+        common = {"num_classes", "conv_dims", "conv_norm", "vis_period"}
+        parameters = inspect.signature(cls.__init__).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind == p.KEYWORD_ONLY and p.name not in common}
+
+    def forward(self, x: Features, instances: list[Instances]) -> dict[str, Tensor] | list[Instances]:
+        """Returns the losses in training; in inference the instances, with ``pred_masks``.
+
+        Args:
+            x: RoI features or the pyramid; see the class.
+            instances: one an image: foreground proposals with ground truth in training, detections in inference.
+
+        Raises:
+            InputError: the features are not what this head was built for; the message names the override that mends it.
+        """
+        boxes = boxes_of(instances)
+        self.check_input(x)
+        prediction = self.predict(x, boxes)
+        if self.training:
+            losses = self.losses(prediction, instances)
+            return {name: loss * self.loss_weight for name, loss in losses.items()}
+        self.attach(prediction, instances)
+        return instances
+
+    def predict(self, x: Features, boxes: list[Boxes]) -> Any:
+        """Runs the layers; what comes out is the head's own affair."""
+        raise NotImplementedError
+
+    def losses(self, prediction: Any, instances: list[Instances]) -> dict[str, Tensor]:
+        """Returns named scalars; with 0 RoIs they are zeros that hang on the graph. Writes the ``mask_rcnn/*`` scalars."""
+        raise NotImplementedError
+
+    def probs(self, prediction: Any, classes: Tensor) -> Tensor:
+        """Returns (R, 1, S, S) in [0, 1]: the final mask of every RoI for the class given in ``classes`` (R,) int64."""
+        raise NotImplementedError
+
+    def attach(self, prediction: Any, instances: list[Instances]) -> None:
+        """Writes ``pred_masks`` to the detections."""
+        probs = self.probs(prediction, classes_of(instances))
+        for image, masks in zip(instances, probs.split([len(image) for image in instances]), strict=True):
+            image.pred_masks = masks
+
+    def check_input(self, x: Features, source: str = "the pooler") -> None:
+        """Raises InputError unless ``x`` is what the head was built for.
+
+        Args:
+            x: RoI features or the pyramid.
+            source: the name of what pools, for the message.
+        """
+        name = type(self).__name__
+        if isinstance(x, dict):
+            if not self.takes_pyramid:
+                raise InputError(
+                    f"{name} takes pooled features and was handed the feature maps: give model.roi_heads a mask_pooler"
+                )
+            self.check_pyramid(x)
+            return
+        if not self.takes_roi_features:
+            raise InputError(
+                f"{name} takes the feature maps and was handed what {source} has pooled: set model.roi_heads.mask_pooler=null "
+                "(C4's Res5ROIHeads has no feature maps to hand on: choose another head there)"
+            )
+        # int(): a tracer hands out sizes as tensors.
+        got = tuple(int(size) for size in x.shape[1:])
+        built = (self.input_shape.channels, self.input_shape.height, self.input_shape.width)
+        if got[0] != built[0]:
+            raise InputError(
+                f"{name} was built for {built[0]} channels and {source} gives {got[0]}: "
+                f"set model.roi_heads.mask_head.input_shape.channels={got[0]}"
+            )
+        if self.needs_exact_size and got != built:
+            raise InputError(
+                f"{name} was built for RoI features of {built[1]} x {built[2]} and {source} gives {got[1]} x {got[2]}: "
+                f"set model.roi_heads.mask_pooler.output_size={built[1]}, or "
+                f"model.roi_heads.mask_head.input_shape.height={got[1]} model.roi_heads.mask_head.input_shape.width={got[2]}"
+            )
+
+    def check_pyramid(self, features: dict[str, Tensor]) -> None:
+        """Raises InputError unless the maps are those of ``self.strides``; only heads that take the pyramid have it."""
+        name, strides = type(self).__name__, list(self.strides)
+        # p2 has stride 4, p3 8 and so on; another name tells nothing.
+        named = [2 ** int(key[1:]) if key[:1] == "p" and key[1:].isdigit() else None for key in features]
+        if len(named) != len(strides) or any(n not in (None, s) for n, s in zip(named, strides, strict=True)):
+            guess = [n or "?" for n in named]
+            raise InputError(
+                f"{name} was built for feature maps of strides {strides} and was handed {', '.join(features)}: "
+                f"set model.roi_heads.mask_head.strides={str(guess).replace(' ', '')}"
+                + ("" if None not in named else " with their strides in pixels, such as [16] for DC5's res5")
+            )
+        channels = {int(feature.shape[1]) for feature in features.values()}
+        if channels != {self.input_shape.channels}:
+            raise InputError(
+                f"{name} was built for {self.input_shape.channels} channels and the feature maps have {sorted(channels)}: "
+                f"set model.roi_heads.mask_head.input_shape.channels={max(channels)}"
+            )
+
+
+class GridMaskHead(MaskHead):
+    """A head whose layers give one grid of logits, (R, num_classes, S, S), trained by a loss of :mod:`.losses`."""
+
+    @configurable
+    def __init__(
+        self,
+        input_shape: ShapeSpec,
+        *,
+        num_classes: int,
+        mask_loss: str = "bce",
+        loss_weight: float = 1.0,
+        vis_period: int = 0,
+    ) -> None:
+        """Stores what every such head has.
+
+        Args:
+            input_shape: channels, height and width of a RoI's features.
+            num_classes: foreground classes; 1 gives class-agnostic masks.
+            mask_loss: "bce", "boundary", "dice", "focal" or "lovasz", or a sum such as "bce+dice".
+            loss_weight: factor of all losses of this head.
+            vis_period: iterations between pictures of the training masks; 0 for none.
+
+        Raises:
+            InputError: there is no such mask loss.
+        """
+        super().__init__(input_shape, num_classes=num_classes, loss_weight=loss_weight, vis_period=vis_period)
+        self.mask_loss = check_mask_loss(mask_loss)
+
+    def predict(self, x: Tensor, boxes: list[Boxes]) -> Tensor:  # noqa: ARG002
+        """Returns (R, num_classes, S, S) logits."""
+        logits: Tensor = self.layers(x)
+        return logits
+
+    def losses(self, prediction: Tensor, instances: list[Instances]) -> dict[str, Tensor]:
+        """Returns ``loss_mask``."""
+        return {"loss_mask": self.grid_loss(prediction, instances)}
+
+    def probs(self, prediction: Tensor, classes: Tensor) -> Tensor:
+        """Returns (R, 1, S, S)."""
+        return select_class(prediction, classes)[:, None].sigmoid()
+
+    def grid_loss(self, logits: Tensor, instances: list[Instances]) -> Tensor:
+        """``mask_loss`` of each RoI's own class against the ground truth on the same grid; writes the scalars and pictures."""
+        if len(logits) == 0:
+            return empty_loss(logits)
+        logits = select_class(logits, classes_of(instances))
+        targets = target_masks(instances, logits.shape[-1])
+        log_accuracy(logits > 0, targets)
+        log_images(logits.sigmoid(), targets, self.vis_period)
+        return mask_loss_value(self.mask_loss, logits, targets)
+
+
+def empty_loss(prediction: Tensor) -> Tensor:
+    """Zero that hangs on the graph, so that every parameter has a gradient when no image has a foreground RoI."""
+    return prediction.sum() * 0

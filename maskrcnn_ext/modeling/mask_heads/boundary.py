@@ -1,0 +1,112 @@
+"""BMask R-CNN's head: a boundary branch beside the mask branch, and features that go both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from detectron2.config import configurable
+from detectron2.layers import ShapeSpec
+from detectron2.structures import Boxes, Instances
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskrcnn_ext.modeling.mask_heads.base import Features, GridMaskHead, empty_loss
+from maskrcnn_ext.modeling.mask_heads.layers import conv, conv_stack, deconv, predictor
+from maskrcnn_ext.modeling.mask_heads.losses import bce_loss, dice_loss
+from maskrcnn_ext.modeling.mask_heads.pyramid import roi_align, roi_align_finest
+from maskrcnn_ext.modeling.mask_heads.targets import classes_of, select_class, target_masks
+from maskrcnn_ext.ops.boundary import mask_boundary
+
+
+def boundary_loss(logits: Tensor, boundaries: Tensor, *, bce_weight: float = 1.0) -> Tensor:
+    """Dice plus weighted binary cross-entropy (BMask R-CNN, arXiv:2007.08921, equations 1 and 2).
+
+    Args:
+        logits: (R, S, S) of the boundary, R > 0.
+        boundaries: (R, S, S), 0 or 1.
+        bce_weight: lambda of the paper, 1 there.
+    """
+    logits, boundaries = logits.float(), boundaries.float()
+    return dice_loss(logits, boundaries) + bce_weight * bce_loss(logits, boundaries)
+
+
+class BoundaryMaskHead(GridMaskHead):
+    """Boundary-preserving mask head (BMask R-CNN, ECCV 2020, arXiv:2007.08921, section 3).
+
+    Mask features are fused into the boundary branch, its features back into the mask branch; both predict at twice the RoI
+    features' size. Handed the pyramid (``mask_pooler=null``), it pools 14 x 14 as usual and 28 x 28 from the finest level for the
+    boundary, as in the paper. Handed RoI features, it enlarges these instead: the same parameters, one pooling.
+    """
+
+    takes_pyramid = True
+
+    @configurable
+    def __init__(
+        self,
+        input_shape: ShapeSpec,
+        *,
+        num_classes: int,
+        conv_dims: Sequence[int],
+        conv_norm: str = "",
+        strides: Sequence[int] = (4, 8, 16, 32),
+        boundary_loss_weight: float = 1.0,
+        mask_loss: str = "bce",
+        loss_weight: float = 1.0,
+        vis_period: int = 0,
+    ) -> None:
+        """Builds the head.
+
+        Args:
+            input_shape: channels, height and width of a RoI's features.
+            num_classes: foreground classes; 1 gives class-agnostic masks.
+            conv_dims: channels of the mask branch's 3 x 3 convolutions and, last, of everything after them.
+            conv_norm: norm of the convolutions, a name of :func:`detectron2.layers.get_norm`.
+            strides: of the feature maps in pixels of the input image, finest first; used where the head is handed the pyramid.
+            boundary_loss_weight: factor of ``loss_mask_boundary``.
+            mask_loss: see :class:`.base.GridMaskHead`.
+            loss_weight: factor of both losses.
+            vis_period: iterations between pictures of the training masks; 0 for none.
+        """
+        super().__init__(
+            input_shape, num_classes=num_classes, mask_loss=mask_loss, loss_weight=loss_weight, vis_period=vis_period
+        )
+        self.strides = list(strides)
+        self.boundary_loss_weight = boundary_loss_weight
+        channels, dims = input_shape.channels, list(conv_dims)
+        dim = dims[-1]
+        mask_dim = dims[-2] if len(dims) > 1 else channels
+        self.mask_fcn = conv_stack(channels, dims[:-1], norm=conv_norm)
+        self.downsample = conv(channels, dim, stride=2, norm=conv_norm)
+        self.mask_to_boundary = conv(mask_dim, dim, kernel_size=1, norm=conv_norm)
+        self.boundary_fcn = conv_stack(dim, [dim, dim], norm=conv_norm)
+        self.boundary_to_mask = conv(dim, mask_dim, kernel_size=1, norm=conv_norm)
+        self.mask_fusion = conv(mask_dim, dim, norm=conv_norm)
+        self.mask_predictor = nn.Sequential(deconv(dim, dim), predictor(dim, num_classes))
+        self.boundary_predictor = nn.Sequential(deconv(dim, dim), predictor(dim, num_classes))
+
+    def predict(self, x: Features, boxes: list[Boxes]) -> tuple[Tensor, Tensor]:
+        """Returns mask and boundary logits, (R, num_classes, 2 H, 2 W) each."""
+        if isinstance(x, dict):
+            size = self.input_shape.height
+            fine = roi_align_finest(x, self.strides, boxes, 2 * size)
+            x = roi_align(x, self.strides, boxes, size)
+        else:
+            fine = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+        mask = self.mask_fcn(x)
+        boundary = self.boundary_fcn(self.downsample(fine) + self.mask_to_boundary(mask))
+        mask = self.mask_fusion(mask + self.boundary_to_mask(boundary))
+        return self.mask_predictor(mask), self.boundary_predictor(boundary)
+
+    def losses(self, prediction: tuple[Tensor, Tensor], instances: list[Instances]) -> dict[str, Tensor]:
+        """Returns ``loss_mask`` and ``loss_mask_boundary``."""
+        mask_logits, boundary_logits = prediction
+        losses = {"loss_mask": self.grid_loss(mask_logits, instances)}
+        if len(boundary_logits) == 0:
+            return {**losses, "loss_mask_boundary": empty_loss(boundary_logits)}
+        boundaries = mask_boundary(target_masks(instances, boundary_logits.shape[-1]))
+        logits = select_class(boundary_logits, classes_of(instances))
+        return {**losses, "loss_mask_boundary": boundary_loss(logits, boundaries) * self.boundary_loss_weight}
+
+    def probs(self, prediction: tuple[Tensor, Tensor], classes: Tensor) -> Tensor:
+        """Returns (R, 1, 2 H, 2 W)."""
+        return super().probs(prediction[0], classes)

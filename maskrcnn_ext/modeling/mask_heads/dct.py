@@ -1,0 +1,105 @@
+"""DCT-Mask's head: a mask of 128 x 128 pixels as a vector of 300 numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from detectron2.config import configurable
+from detectron2.layers import ShapeSpec
+from detectron2.structures import Boxes, Instances
+from torch import Tensor, nn
+
+from maskrcnn_ext.modeling.mask_heads.base import MaskHead, empty_loss
+from maskrcnn_ext.modeling.mask_heads.layers import conv_stack, fc_stack
+from maskrcnn_ext.modeling.mask_heads.targets import log_accuracy, log_images, target_masks
+from maskrcnn_ext.ops.dct import DCTCodec
+
+
+def dct_loss(vectors: Tensor, targets: Tensor) -> Tensor:
+    """Summed L1 distance of the coefficients, mean over the masks (DCT-Mask, arXiv:2011.09876, equation 6).
+
+    Args:
+        vectors: (R, k), predicted, R > 0.
+        targets: (R, k), the DCT of the ground truth.
+    """
+    return (vectors.float() - targets).abs().sum(1).mean()
+
+
+class DCTMaskHead(MaskHead):
+    """Regresses a mask's lowest DCT frequencies, for all classes at once (DCT-Mask, CVPR 2021, arXiv:2011.09876, section 3.2)."""
+
+    needs_exact_size = True
+
+    @configurable
+    def __init__(
+        self,
+        input_shape: ShapeSpec,
+        *,
+        num_classes: int,
+        conv_dims: Sequence[int],
+        conv_norm: str = "",
+        fc_dims: Sequence[int] = (1024, 1024),
+        num_coefficients: int = 300,
+        output_size: int = 128,
+        coefficient_weight: float = 0.007,
+        loss_weight: float = 1.0,
+        vis_period: int = 0,
+    ) -> None:
+        """Builds the head.
+
+        Args:
+            input_shape: channels, height and width of a RoI's features; the layers hold for this size only.
+            num_classes: foreground classes; the masks do not depend on them.
+            conv_dims: channels of the 3 x 3 convolutions; the last entry, a deconvolution in Mask R-CNN's head, has no use here.
+            conv_norm: norm of the convolutions, a name of :func:`detectron2.layers.get_norm`.
+            fc_dims: outputs of the hidden fully connected layers.
+            num_coefficients: length of the vector, N of the paper.
+            output_size: side of the mask in pixels, K of the paper.
+            coefficient_weight: factor of the coefficients' distance; the paper has 0.007 for COCO.
+            loss_weight: factor of all losses of this head.
+            vis_period: iterations between pictures of the training masks; 0 for none.
+        """
+        super().__init__(input_shape, num_classes=num_classes, loss_weight=loss_weight, vis_period=vis_period)
+        self.coefficient_weight = coefficient_weight
+        dims, fc_dims = list(conv_dims)[:-1], list(fc_dims)
+        self.convs = conv_stack(input_shape.channels, dims, norm=conv_norm)
+        channels = dims[-1] if dims else input_shape.channels
+        self.fcs = fc_stack(channels * input_shape.height * input_shape.width, fc_dims)
+        self.predictor = nn.Linear(fc_dims[-1], num_coefficients)
+        nn.init.normal_(self.predictor.weight, std=0.001)
+        nn.init.zeros_(self.predictor.bias)
+        self.codec = DCTCodec(output_size, num_coefficients)
+
+    def predict(self, x: Tensor, boxes: list[Boxes]) -> Tensor:  # noqa: ARG002
+        """Returns (R, num_coefficients)."""
+        vectors: Tensor = self.predictor(self.fcs(self.convs(x).flatten(1)))
+        return vectors
+
+    def losses(self, prediction: Tensor, instances: list[Instances]) -> dict[str, Tensor]:
+        """Returns ``loss_mask``."""
+        if len(prediction) == 0:
+            return {"loss_mask": empty_loss(prediction)}
+        targets = target_masks(instances, self.codec.size)
+        self.log(self.decode(prediction), targets)
+        return {"loss_mask": self.coefficient_loss(prediction, targets)}
+
+    def coefficient_loss(self, vectors: Tensor, targets: Tensor) -> Tensor:
+        """:func:`dct_loss` against masks (R, output_size, output_size), weighted."""
+        # Coefficients reach 128: half precision would round them by more than the network's own error.
+        with torch.autocast(vectors.device.type, enabled=False):
+            return dct_loss(vectors, self.codec.encode(targets.float())) * self.coefficient_weight
+
+    def decode(self, vectors: Tensor) -> Tensor:
+        """Returns (R, output_size, output_size) in [0, 1]."""
+        with torch.autocast(vectors.device.type, enabled=False):
+            return self.codec.decode(vectors.float()).clamp(0, 1)
+
+    def log(self, probs: Tensor, targets: Tensor) -> None:
+        """Writes scalars and pictures of masks (R, S, S) and their targets."""
+        log_accuracy(probs > 0.5, targets)
+        log_images(probs, targets, self.vis_period)
+
+    def probs(self, prediction: Tensor, classes: Tensor) -> Tensor:  # noqa: ARG002
+        """Returns (R, 1, output_size, output_size)."""
+        return self.decode(prediction)[:, None]

@@ -1,0 +1,57 @@
+"""Mask R-CNN's own head, with a choice of the mask loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from detectron2.config import configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.roi_heads import MaskRCNNConvUpsampleHead
+from torch import Tensor
+
+from maskrcnn_ext.modeling.mask_heads.base import GridMaskHead
+
+
+class FCNMaskHead(GridMaskHead):
+    """The fully convolutional head of Mask R-CNN (arXiv:1703.06870, figure 4): parameter names and results of Detectron2's own.
+
+    What it adds is ``mask_loss``; Detectron2's weights load.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        input_shape: ShapeSpec,
+        *,
+        num_classes: int,
+        conv_dims: Sequence[int],
+        conv_norm: str = "",
+        mask_loss: str = "bce",
+        loss_weight: float = 1.0,
+        vis_period: int = 0,
+    ) -> None:
+        """Builds the head.
+
+        Args:
+            input_shape: channels, height and width of a RoI's features.
+            num_classes: foreground classes; 1 gives class-agnostic masks.
+            conv_dims: channels of the 3 x 3 convolutions and, last, of the deconvolution.
+            conv_norm: norm of the convolutions, a name of :func:`detectron2.layers.get_norm`.
+            mask_loss: see :class:`.base.GridMaskHead`.
+            loss_weight: factor of the loss.
+            vis_period: iterations between pictures of the training masks; 0 for none.
+        """
+        super().__init__(
+            input_shape, num_classes=num_classes, mask_loss=mask_loss, loss_weight=loss_weight, vis_period=vis_period
+        )
+        stock = MaskRCNNConvUpsampleHead(
+            input_shape, num_classes=num_classes, conv_dims=list(conv_dims), conv_norm=conv_norm
+        )
+        for name, module in stock.named_children():
+            self.add_module(name, module)
+
+    def layers(self, x: Tensor) -> Tensor:
+        """Returns (R, num_classes, 2 H, 2 W) logits."""
+        for layer in self.children():
+            x = layer(x)
+        return x

@@ -1,0 +1,154 @@
+"""Implicit PointRend's head: for each RoI the parameters of an MLP that draws its mask, point by point."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from detectron2.config import configurable
+from detectron2.layers import ShapeSpec
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.modeling.mask_heads.base import MaskHead, empty_loss
+from maskrcnn_ext.modeling.mask_heads.point_heads import (
+    DynamicPointMLP,
+    check_num_levels,
+    finest_maps,
+    grid_features,
+    point_features,
+    point_labels,
+    point_loss,
+    roi_head,
+    subdivide,
+)
+from maskrcnn_ext.modeling.mask_heads.targets import classes_of, log_accuracy, select_class
+
+
+class ImplicitPrediction(NamedTuple):
+    """What logits at points are computed from."""
+
+    maps: list[Tensor]  # (N, C, H_l, W_l) each, finest first
+    boxes: list[Boxes]  # one an image
+    parameters: Tensor  # (R, num_params) of each RoI's MLP
+
+
+class ImplicitPointRendMaskHead(MaskHead):
+    """PointRend without a coarse mask (CVPR 2022, arXiv:2104.06404, "Implicit PointRend"). Needs ``mask_pooler=null``.
+
+    From a RoI's features come the parameters of an MLP of its own, which tells for a point, by its place in the box and the finest
+    map's features, whether it is in the mask. It is trained at random points; inference is PointRend's subdivision.
+    """
+
+    takes_roi_features = False
+    takes_pyramid = True
+
+    @configurable
+    def __init__(
+        self,
+        input_shape: ShapeSpec,
+        *,
+        num_classes: int,
+        conv_dims: Sequence[int],
+        conv_norm: str = "",  # noqa: ARG002
+        strides: Sequence[int] = (4, 8, 16, 32),
+        num_levels: int = 1,
+        fc_dim: int = 1024,
+        num_fc: int = 2,
+        point_fc_dim: int = 256,
+        num_point_fc: int = 3,
+        train_num_points: int = 196,
+        subdivision_steps: int = 3,
+        subdivision_num_points: int = 784,
+        l2_weight: float = 1e-5,
+        loss_weight: float = 1.0,
+        vis_period: int = 0,
+    ) -> None:
+        """Builds the layers that give the parameters; the defaults are those of Detectron2's models for COCO.
+
+        With them and 80 classes the last layer has 290 million weights.
+
+        Args:
+            input_shape: channels of the feature maps, and the even height and width of the grid on which a RoI's features are taken.
+            num_classes: foreground classes; 1 gives class-agnostic masks.
+            conv_dims: the last are the channels of the first convolution; features with more are reduced to them.
+            conv_norm: taken because every config passes it; the published head has no norm.
+            strides: of the feature maps in pixels of the input image, finest first.
+            num_levels: how many of the finest feature maps are read, their channels one after another; 1 in the paper.
+            fc_dim: outputs of the hidden layers before the parameters.
+            num_fc: hidden layers before the parameters.
+            point_fc_dim: outputs of a hidden layer of a RoI's MLP.
+            num_point_fc: hidden layers of a RoI's MLP.
+            train_num_points: points of a RoI in training.
+            subdivision_steps: how often the mask's side doubles in inference, from the root of ``subdivision_num_points``.
+            subdivision_num_points: pixels of the first mask, a square number, and those that a step of inference predicts anew.
+            l2_weight: factor of ``loss_l2``, the mean square of the parameters.
+            loss_weight: factor of both losses.
+            vis_period: taken because every config passes it; points make no picture.
+
+        Raises:
+            InputError: ``num_levels`` exceeds the feature maps, the RoI grid's side is odd, or subdivision_num_points is no square.
+        """
+        super().__init__(input_shape, num_classes=num_classes, loss_weight=loss_weight, vis_period=vis_period)
+        self.strides = list(strides)
+        self.num_levels = check_num_levels(num_levels, strides)
+        self.train_num_points = train_num_points
+        self.subdivision_steps = subdivision_steps
+        self.subdivision_num_points = subdivision_num_points
+        self.start_size = math.isqrt(subdivision_num_points)
+        if self.start_size**2 != subdivision_num_points:
+            raise InputError(
+                f"subdivision_num_points={subdivision_num_points} do not fill a square: "
+                f"set model.roi_heads.mask_head.subdivision_num_points={self.start_size**2}"
+            )
+        self.l2_weight = l2_weight
+        channels = input_shape.channels * num_levels
+        self.point_head = DynamicPointMLP(channels, num_classes, fc_dim=point_fc_dim, num_fc=num_point_fc)
+        self.parameter_head = roi_head(
+            ShapeSpec(channels=channels, height=input_shape.height, width=input_shape.width),
+            list(conv_dims)[-1],
+            fc_dims=[fc_dim] * num_fc,
+            output_shape=(self.point_head.num_params,),
+        )
+
+    def predict(self, x: dict[str, Tensor], boxes: list[Boxes]) -> ImplicitPrediction:
+        """Predicts the parameters."""
+        maps = finest_maps(x, self.num_levels)
+        parameters = self.parameter_head(grid_features(maps, self.strides, boxes, self.input_shape.height))
+        return ImplicitPrediction(maps, boxes, parameters)
+
+    def point_logits(self, prediction: ImplicitPrediction, coords: Tensor) -> Tensor:
+        """Returns (R, num_classes, P) logits at points ``coords`` (R, P, 2), relative to the boxes."""
+        fine = point_features(prediction.maps, self.strides, prediction.boxes, coords)
+        logits: Tensor = self.point_head(fine, coords, prediction.parameters)
+        return logits
+
+    def losses(self, prediction: ImplicitPrediction, instances: list[Instances]) -> dict[str, Tensor]:
+        """Returns ``loss_mask_point`` and ``loss_l2``."""
+        parameters = prediction.parameters
+        coords = torch.rand(len(parameters), self.train_num_points, 2, device=parameters.device)
+        logits = self.point_logits(prediction, coords)
+        if len(parameters) == 0:
+            return {"loss_mask_point": empty_loss(logits), "loss_l2": empty_loss(parameters)}
+        logits = select_class(logits, classes_of(instances))
+        labels = point_labels(instances, coords)
+        log_accuracy(logits > 0, labels > 0.5)
+        return {
+            "loss_mask_point": point_loss(logits, labels),
+            "loss_l2": self.l2_weight * parameters.float().square().mean(),
+        }
+
+    def probs(self, prediction: ImplicitPrediction, classes: Tensor) -> Tensor:
+        """Returns (R, 1, S, S), S = sqrt(subdivision_num_points) * 2 ** subdivision_steps."""
+        logits = subdivide(
+            lambda coords: select_class(self.point_logits(prediction, coords), classes),
+            prediction.parameters.shape[0],
+            size=self.start_size,
+            steps=self.subdivision_steps,
+            num_points=self.subdivision_num_points,
+            device=prediction.parameters.device,
+        )
+        return logits[:, None].sigmoid()

@@ -1,0 +1,81 @@
+"""Losses of a mask on a grid, as pure functions ``loss(logits, targets)`` of (R, S, S) tensors: R masks of S x S pixels.
+
+The targets are 0 or 1 in the logits' dtype, and every loss is the mean over the masks; with R = 0 there is no mean, so the heads
+do not call them then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.ops import sigmoid_focal_loss
+
+from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.ops.boundary import boundary_band
+
+
+def bce_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean binary cross-entropy of the pixels: the loss of Mask R-CNN (arXiv:1703.06870, section 3)."""
+    return F.binary_cross_entropy_with_logits(logits, targets)
+
+
+def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """One minus the dice coefficient with squared denominators (V-Net, arXiv:1606.04797, section 3), smoothed by 1 as in BMask R-CNN."""
+    probs = logits.sigmoid().flatten(1)
+    targets = targets.flatten(1)
+    overlap = (probs * targets).sum(1)
+    total = probs.square().sum(1) + targets.square().sum(1)
+    return (1 - (2 * overlap + 1) / (total + 1)).mean()
+
+
+def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean focal loss of the pixels (arXiv:1708.02002, equation 4), gamma 2, without alpha: a RoI is about half foreground."""
+    return sigmoid_focal_loss(logits, targets, alpha=-1, gamma=2, reduction="mean")
+
+
+def lovasz_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Lovász hinge: the convex surrogate of one minus IoU, a mask at a time (arXiv:1705.08790, equation 9 and algorithm 1)."""
+    logits, targets = logits.flatten(1), targets.flatten(1)
+    errors, order = (1 - logits * (2 * targets - 1)).sort(dim=1, descending=True)
+    sorted_targets = targets.gather(1, order)
+    total = targets.sum(1, keepdim=True)
+    intersection = total - sorted_targets.cumsum(1)
+    union = total + (1 - sorted_targets).cumsum(1)
+    jaccard = 1 - intersection / union
+    weights = torch.diff(jaccard, dim=1, prepend=jaccard.new_zeros(len(jaccard), 1))
+    return (errors.relu() * weights).sum(1).mean()
+
+
+def boundary_weighted_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross-entropy in which the pixels beside the boundary weigh five times the others (U-Net's idea, arXiv:1505.04597, eq. 2)."""
+    weights = 1 + 4 * boundary_band(targets)
+    losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return (losses * weights).sum() / weights.sum()
+
+
+MASK_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "bce": bce_loss,
+    "boundary": boundary_weighted_loss,
+    "dice": dice_loss,
+    "focal": focal_loss,
+    "lovasz": lovasz_loss,
+}
+
+
+def check_mask_loss(mask_loss: str) -> str:
+    """Returns the name, or raises InputError: it is one of :data:`MASK_LOSSES` or several of them joined by ``+``."""
+    unknown = [name for name in mask_loss.split("+") if name not in MASK_LOSSES]
+    if unknown:
+        raise InputError(
+            f"mask_loss={mask_loss}: {unknown[0]!r} is none of {', '.join(MASK_LOSSES)}; set one, or a sum such as bce+dice"
+        )
+    return mask_loss
+
+
+def mask_loss_value(mask_loss: str, logits: Tensor, targets: Tensor) -> Tensor:
+    """The sum of the named losses, in float32 whatever the logits' dtype is."""
+    logits, targets = logits.float(), targets.float()
+    return torch.stack([MASK_LOSSES[name](logits, targets) for name in mask_loss.split("+")]).sum()

@@ -1,0 +1,60 @@
+"""Masks by fully connected layers: the alternative that Mask R-CNN's table 2e measures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from detectron2.config import configurable
+from detectron2.layers import ShapeSpec
+from torch import Tensor, nn
+
+from maskrcnn_ext.modeling.mask_heads.base import GridMaskHead
+from maskrcnn_ext.modeling.mask_heads.layers import fc_stack
+
+
+class MLPMaskHead(GridMaskHead):
+    """A multi-layer perceptron from RoI features to a mask a class (Mask R-CNN, arXiv:1703.06870, table 2e: 2.1 AP below the FCN)."""
+
+    needs_exact_size = True
+
+    @configurable
+    def __init__(
+        self,
+        input_shape: ShapeSpec,
+        *,
+        num_classes: int,
+        conv_dims: Sequence[int],  # noqa: ARG002
+        conv_norm: str = "",  # noqa: ARG002
+        fc_dims: Sequence[int] = (1024, 1024),
+        output_size: int = 28,
+        mask_loss: str = "bce",
+        loss_weight: float = 1.0,
+        vis_period: int = 0,
+    ) -> None:
+        """Builds the head.
+
+        Args:
+            input_shape: channels, height and width of a RoI's features; the layers hold for this size only.
+            num_classes: foreground classes; 1 gives class-agnostic masks.
+            conv_dims: taken because every config passes it; there are no convolutions here.
+            conv_norm: as conv_dims.
+            fc_dims: outputs of the hidden layers; the paper has (1024, 1024) and (1024, 1024, 1024).
+            output_size: side of the mask in pixels.
+            mask_loss: see :class:`.base.GridMaskHead`.
+            loss_weight: factor of the loss.
+            vis_period: iterations between pictures of the training masks; 0 for none.
+        """
+        super().__init__(
+            input_shape, num_classes=num_classes, mask_loss=mask_loss, loss_weight=loss_weight, vis_period=vis_period
+        )
+        self.output_size = output_size
+        fc_dims = list(fc_dims)
+        self.fcs = fc_stack(input_shape.channels * input_shape.height * input_shape.width, fc_dims)
+        self.predictor = nn.Linear(fc_dims[-1], num_classes * output_size**2)
+        nn.init.normal_(self.predictor.weight, std=0.001)
+        nn.init.zeros_(self.predictor.bias)
+
+    def layers(self, x: Tensor) -> Tensor:
+        """Returns (R, num_classes, output_size, output_size) logits."""
+        logits = self.predictor(self.fcs(x.flatten(1)))
+        return logits.view(-1, self.num_classes, self.output_size, self.output_size)

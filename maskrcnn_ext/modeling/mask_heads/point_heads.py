@@ -1,0 +1,247 @@
+"""What PointRend's two heads share: features, labels and a loss at points, the MLPs that classify points, and subdivision.
+
+Coordinates of points are (x, y) relative to a RoI's box, in [0, 1], float32. R: RoIs of all images in the batch, P: points of a
+RoI. The layers bear the names they have in Detectron2's ``projects/point_rend``, so that its checkpoints load.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import fvcore.nn.weight_init as weight_init
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.projects.point_rend.mask_head import ConvFCHead
+from detectron2.projects.point_rend.point_features import (
+    generate_regular_grid_point_coords,
+    get_point_coords_wrt_image,
+    get_uncertain_point_coords_on_grid,
+    point_sample,
+    point_sample_fine_grained_features,
+    sample_point_labels,
+)
+from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.utils.events import get_event_storage
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskrcnn_ext.errors import InputError
+
+# Side in pixels of the crops that points of polygons are looked up in: the resolution of the masks that the heads predict.
+_CROP_SIZE = 224
+# Random frequencies of the positional encoding; each gives a sine and a cosine.
+_FREQUENCIES = 128
+
+
+def finest_maps(features: dict[str, Tensor], num_levels: int) -> list[Tensor]:
+    """Returns the first ``num_levels`` feature maps, (N, C, H_l, W_l) each."""
+    return list(features.values())[:num_levels]
+
+
+def point_features(maps: list[Tensor], strides: Sequence[int], boxes: list[Boxes], coords: Tensor) -> Tensor:
+    """Features at points, interpolated bilinearly, of all maps one after another.
+
+    Args:
+        maps: L feature maps (N, C, H_l, W_l).
+        strides: of the maps in pixels of the input image, finest first; those beyond the L-th are not used.
+        boxes: one Boxes an image, in pixels of the input image.
+        coords: (R, P, 2).
+
+    Returns:
+        (R, L * C, P)
+    """
+    scales = [1 / stride for stride, _ in zip(strides, maps, strict=False)]
+    sampled: Tensor = point_sample_fine_grained_features(maps, scales, boxes, coords)[0]
+    return sampled
+
+
+def grid_coords(count: int, size: int, device: torch.device) -> Tensor:
+    """Returns (count, size * size, 2), the centres of the cells of a size x size grid over each box, row by row."""
+    # In bfloat16 the points would be off by up to half a pixel of the final mask.
+    with torch.autocast(device.type, enabled=False):
+        coords: Tensor = generate_regular_grid_point_coords(count, size, device)
+    return coords
+
+
+def grid_features(maps: list[Tensor], strides: Sequence[int], boxes: list[Boxes], size: int) -> Tensor:
+    """As :func:`point_features` on a regular grid: RoIAlign with one sample a cell. Returns (R, L * C, size, size)."""
+    count = sum(per_image.tensor.shape[0] for per_image in boxes)
+    sampled = point_features(maps, strides, boxes, grid_coords(count, size, maps[0].device))
+    return sampled.unflatten(2, (size, size))
+
+
+def point_labels(instances: list[Instances], coords: Tensor) -> Tensor:
+    """The ground truth at points, interpolated bilinearly between pixels.
+
+    Bitmasks are looked up in the image, as in Detectron2. Polygons, which Detectron2 does not take, are drawn on a fine grid over
+    the proposal first: a bitmask of the whole image for each object would be many times as large.
+
+    Args:
+        instances: with ``gt_masks`` (BitMasks or PolygonMasks) and ``proposal_boxes``, one an image.
+        coords: (R, P, 2).
+
+    Returns:
+        (R, P) float32 in [0, 1].
+    """
+    labels = [coords.new_zeros(0, coords.shape[1])]
+    for image, points in zip(instances, coords.split([len(image) for image in instances]), strict=True):
+        if len(image) == 0:
+            continue
+        boxes = image.proposal_boxes.tensor
+        if isinstance(image.gt_masks, BitMasks):
+            labels.append(sample_point_labels([image], get_point_coords_wrt_image(boxes, points)))
+        else:
+            crops = image.gt_masks.crop_and_resize(boxes, _CROP_SIZE).to(coords)
+            labels.append(point_sample(crops[:, None], points, align_corners=False)[:, 0])
+    return torch.cat(labels)
+
+
+def point_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean binary cross-entropy of the points (arXiv:1912.08193, section 4); writes the scalar ``point/accuracy``.
+
+    Args:
+        logits: (R, P) of each RoI's own class, R > 0.
+        labels: (R, P) in [0, 1].
+    """
+    correct = (logits > 0) == (labels > 0.5)
+    get_event_storage().put_scalar("point/accuracy", correct.float().mean().item())
+    return F.binary_cross_entropy_with_logits(logits.float(), labels)
+
+
+def subdivide(
+    logits_at: Callable[[Tensor], Tensor], count: int, *, size: int, steps: int, num_points: int, device: torch.device
+) -> Tensor:
+    """Adaptive subdivision (arXiv:1912.08193, section 3.1): a coarse mask, doubled and mended where it is least certain, step by step.
+
+    Only the logits of each RoI's own class are kept: at 224 x 224, those of all 80 COCO classes take 16 MB a RoI.
+
+    Args:
+        logits_at: from coords (count, P, 2) to the logits (count, P) of each RoI's own class.
+        count: R.
+        size: side of the mask before the first step in pixels.
+        steps: how often the side doubles.
+        num_points: P, the pixels that a step predicts anew.
+        device: where the points are.
+
+    Returns:
+        (count, S, S) float32 logits, S = size * 2 ** steps.
+    """
+    logits = logits_at(grid_coords(count, size, device)).float().unflatten(1, (1, size, size))
+    for _ in range(steps):
+        logits = F.interpolate(logits, scale_factor=2.0, mode="bilinear", align_corners=False)
+        indices, coords = get_uncertain_point_coords_on_grid(-logits.abs(), num_points)
+        mended = logits.flatten(2).scatter(2, indices[:, None], logits_at(coords).float()[:, None])
+        logits = mended.view_as(logits)
+    return logits[:, 0]
+
+
+def roi_head(in_shape: ShapeSpec, conv_dim: int, *, fc_dims: list[int], output_shape: tuple[int, ...]) -> ConvFCHead:
+    """The convolution that halves RoI features and the fully connected layers after it (arXiv:1912.08193, section 4).
+
+    Args:
+        in_shape: channels, height and width of the RoI features.
+        conv_dim: channels that the features are reduced to where they have more.
+        fc_dims: outputs of the hidden fully connected layers.
+        output_shape: of a RoI's output.
+
+    Raises:
+        InputError: the sides are odd, so that they cannot be halved.
+    """
+    if in_shape.height != in_shape.width or in_shape.height % 2:
+        raise InputError(
+            f"PointRend takes the feature maps on squares of an even side, not of {in_shape.height} x {in_shape.width}: "
+            "set model.roi_heads.mask_head.input_shape.height=14 model.roi_heads.mask_head.input_shape.width=14 "
+            "(C4's Res5ROIHeads has no feature maps to hand on: choose another head there)"
+        )
+    # The layer takes conv_dim channels even where nothing has to be reduced.
+    dim = min(conv_dim, in_shape.channels)
+    return ConvFCHead(in_shape, conv_dim=dim, fc_dims=fc_dims, output_shape=output_shape)
+
+
+def check_num_levels(num_levels: int, strides: Sequence[int]) -> int:
+    """Returns ``num_levels``, or raises InputError: there are no so many feature maps."""
+    if not 1 <= num_levels <= len(strides):
+        raise InputError(
+            f"num_levels={num_levels}: the head is handed {len(strides)} feature maps, of strides {list(strides)}; "
+            f"set model.roi_heads.mask_head.num_levels to 1 ... {len(strides)}"
+        )
+    return num_levels
+
+
+class PointMLP(nn.Module):
+    """Classifies points by fine features and coarse logits, which every layer sees again (arXiv:1912.08193, section 3.2)."""
+
+    def __init__(self, in_channels: int, num_classes: int, *, fc_dim: int, num_fc: int) -> None:
+        """Builds the layers, convolutions of size 1 over the points.
+
+        Args:
+            in_channels: of the fine features.
+            num_classes: of the coarse logits and of the output.
+            fc_dim: outputs of a hidden layer.
+            num_fc: hidden layers.
+        """
+        super().__init__()
+        self.num_fc = num_fc
+        for index in range(num_fc):
+            layer = nn.Conv1d((fc_dim if index else in_channels) + num_classes, fc_dim, 1)
+            weight_init.c2_msra_fill(layer)
+            self.add_module(f"fc{index + 1}", layer)
+        self.predictor = nn.Conv1d((fc_dim if num_fc else in_channels) + num_classes, num_classes, 1)
+        nn.init.normal_(self.predictor.weight, std=0.001)
+        nn.init.zeros_(self.predictor.bias)
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """Returns (R, num_classes, P) logits from fine features (R, in_channels, P) and coarse logits (R, num_classes, P)."""
+        x = fine
+        for index in range(self.num_fc):
+            x = self.get_submodule(f"fc{index + 1}")(torch.cat([x, coarse], dim=1)).relu()
+        logits: Tensor = self.predictor(torch.cat([x, coarse], dim=1))
+        return logits
+
+
+class DynamicPointMLP(nn.Module):
+    """Classifies points by fine features and place; each RoI brings the MLP's parameters (Implicit PointRend, arXiv:2104.06404)."""
+
+    def __init__(self, in_channels: int, num_classes: int, *, fc_dim: int, num_fc: int) -> None:
+        """Draws the frequencies of the positional encoding and counts the parameters; there are none of its own.
+
+        Args:
+            in_channels: of the fine features.
+            num_classes: of the output.
+            fc_dim: outputs of a hidden layer.
+            num_fc: hidden layers.
+        """
+        super().__init__()
+        self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, _FREQUENCIES))
+        dims = [in_channels + 2 * _FREQUENCIES, *[fc_dim] * num_fc, num_classes]
+        # (outputs, inputs) of every layer.
+        self.shapes = list(zip(dims[1:], dims[:-1], strict=True))
+        # All weights, then all biases.
+        self.sizes = [rows * columns for rows, columns in self.shapes] + [rows for rows, _ in self.shapes]
+        self.num_params = sum(self.sizes)
+
+    def encode(self, coords: Tensor) -> Tensor:
+        """Returns (R, 256, P), sines and cosines of random projections of ``coords`` (R, P, 2) (arXiv:2006.10739)."""
+        # A phase of several turns leaves bfloat16 no digits after the point.
+        with torch.autocast(coords.device.type, enabled=False):
+            phases = 2 * math.pi * ((2 * coords - 1) @ self.positional_encoding_gaussian_matrix)
+            return torch.cat([phases.sin(), phases.cos()], dim=2).transpose(1, 2)
+
+    def forward(self, fine: Tensor, coords: Tensor, parameters: Tensor) -> Tensor:
+        """Runs each RoI's own MLP.
+
+        Args:
+            fine: (R, in_channels, P).
+            coords: (R, P, 2).
+            parameters: (R, num_params).
+
+        Returns:
+            (R, num_classes, P) logits.
+        """
+        x = torch.cat([self.encode(coords), fine], dim=1)
+        pieces = parameters.split(self.sizes, dim=1)
+        weights, biases = pieces[: len(self.shapes)], pieces[len(self.shapes) :]
+        for index, (shape, weight, bias) in enumerate(zip(self.shapes, weights, biases, strict=True)):
+            x = torch.einsum("rcp,rdc->rdp", x.relu() if index else x, weight.unflatten(1, shape)) + bias[..., None]
+        return x

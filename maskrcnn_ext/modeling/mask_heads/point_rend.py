@@ -1,0 +1,174 @@
+"""PointRend's head: a coarse mask for each RoI, and an MLP that is run at the points where the mask is least certain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from detectron2.config import configurable
+from detectron2.layers import ShapeSpec
+from detectron2.projects.point_rend.point_features import get_uncertain_point_coords_with_randomness, point_sample
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+from maskrcnn_ext.modeling.mask_heads.base import GridMaskHead, empty_loss
+from maskrcnn_ext.modeling.mask_heads.point_heads import (
+    PointMLP,
+    check_num_levels,
+    finest_maps,
+    grid_features,
+    point_features,
+    point_labels,
+    point_loss,
+    roi_head,
+    subdivide,
+)
+from maskrcnn_ext.modeling.mask_heads.targets import classes_of, select_class
+
+
+class CoarsePrediction(NamedTuple):
+    """What logits at points are computed from."""
+
+    maps: list[Tensor]  # (N, C, H_l, W_l) each, finest first
+    boxes: list[Boxes]  # one an image
+    coarse: Tensor  # (R, num_classes, coarse_size, coarse_size) logits
+
+
+class PointRendMaskHead(GridMaskHead):
+    """Segmentation as rendering (PointRend, CVPR 2020, arXiv:1912.08193, sections 3 and 4). Needs ``mask_pooler=null``.
+
+    A mask of 7 x 7 is predicted from the finest feature map. At points, an MLP predicts anew from that mask and from the finest
+    map's features: in training at points sampled where the mask is uncertain, in inference by subdivision up to 224 x 224.
+    """
+
+    takes_roi_features = False
+    takes_pyramid = True
+
+    @configurable
+    def __init__(
+        self,
+        input_shape: ShapeSpec,
+        *,
+        num_classes: int,
+        conv_dims: Sequence[int],
+        conv_norm: str = "",  # noqa: ARG002
+        strides: Sequence[int] = (4, 8, 16, 32),
+        num_levels: int = 1,
+        fc_dim: int = 1024,
+        num_fc: int = 2,
+        coarse_size: int = 7,
+        point_fc_dim: int = 256,
+        num_point_fc: int = 3,
+        train_num_points: int = 196,
+        oversample_ratio: int = 3,
+        importance_sample_ratio: float = 0.75,
+        subdivision_steps: int = 5,
+        subdivision_num_points: int = 784,
+        mask_loss: str = "bce",
+        loss_weight: float = 1.0,
+        vis_period: int = 0,
+    ) -> None:
+        """Builds both parts; the defaults are those of Detectron2's models for COCO.
+
+        Args:
+            input_shape: channels of the feature maps, and the even height and width of the grid on which a RoI's features are taken.
+            num_classes: foreground classes; 1 gives class-agnostic masks.
+            conv_dims: the last are the channels of the coarse head's convolution; features with more are reduced to them.
+            conv_norm: taken because every config passes it; the published head has no norm.
+            strides: of the feature maps in pixels of the input image, finest first.
+            num_levels: how many of the finest feature maps are read, their channels one after another; 1 in the paper.
+            fc_dim: outputs of the coarse head's hidden layers.
+            num_fc: hidden layers of the coarse head.
+            coarse_size: side of the coarse mask in pixels.
+            point_fc_dim: outputs of the point head's hidden layers.
+            num_point_fc: hidden layers of the point head.
+            train_num_points: points of a RoI in training, N of the paper's section 3.1.
+            oversample_ratio: candidates for a point in training, k there.
+            importance_sample_ratio: share of the points that are uncertain ones, beta there; the others are random.
+            subdivision_steps: how often the coarse mask's side doubles in inference.
+            subdivision_num_points: pixels that a step of inference predicts anew.
+            mask_loss: of the coarse mask; see :class:`.base.GridMaskHead`.
+            loss_weight: factor of both losses.
+            vis_period: iterations between pictures of the coarse training masks; 0 for none.
+
+        Raises:
+            InputError: ``num_levels`` exceeds the feature maps, the RoI grid's side is odd, or there is no such mask loss.
+        """
+        super().__init__(
+            input_shape, num_classes=num_classes, mask_loss=mask_loss, loss_weight=loss_weight, vis_period=vis_period
+        )
+        self.strides = list(strides)
+        self.num_levels = check_num_levels(num_levels, strides)
+        self.train_num_points = train_num_points
+        self.oversample_ratio = oversample_ratio
+        self.importance_sample_ratio = importance_sample_ratio
+        self.subdivision_num_points = subdivision_num_points
+        # A step that predicts every pixel anew makes nothing of the mask before it: start after such steps.
+        self.start_size, self.subdivision_steps = coarse_size, subdivision_steps
+        while self.subdivision_steps and 4 * self.start_size**2 <= subdivision_num_points:
+            self.start_size *= 2
+            self.subdivision_steps -= 1
+        channels = input_shape.channels * num_levels
+        self.point_head = PointMLP(channels, num_classes, fc_dim=point_fc_dim, num_fc=num_point_fc)
+        self.coarse_head = roi_head(
+            ShapeSpec(channels=channels, height=input_shape.height, width=input_shape.width),
+            list(conv_dims)[-1],
+            fc_dims=[fc_dim] * num_fc,
+            output_shape=(num_classes, coarse_size, coarse_size),
+        )
+
+    def predict(self, x: dict[str, Tensor], boxes: list[Boxes]) -> CoarsePrediction:
+        """Predicts the coarse masks."""
+        maps = finest_maps(x, self.num_levels)
+        coarse = self.coarse_head(grid_features(maps, self.strides, boxes, self.input_shape.height))
+        return CoarsePrediction(maps, boxes, coarse)
+
+    def point_logits(self, prediction: CoarsePrediction, coords: Tensor) -> Tensor:
+        """Returns (R, num_classes, P) logits at points ``coords`` (R, P, 2), relative to the boxes."""
+        fine = point_features(prediction.maps, self.strides, prediction.boxes, coords)
+        logits: Tensor = self.point_head(fine, point_sample(prediction.coarse, coords, align_corners=False))
+        return logits
+
+    def uncertain_points(self, coarse: Tensor, classes: Tensor) -> Tensor:
+        """Samples the points of a training step (arXiv:1912.08193, section 3.1).
+
+        Args:
+            coarse: (R, num_classes, S, S) logits.
+            classes: (R,) int64.
+
+        Returns:
+            (R, train_num_points, 2), relative to the boxes.
+        """
+        with torch.no_grad():
+            coords: Tensor = get_uncertain_point_coords_with_randomness(
+                coarse,
+                lambda logits: -select_class(logits, classes).abs()[:, None],
+                self.train_num_points,
+                self.oversample_ratio,
+                self.importance_sample_ratio,
+            )
+        return coords
+
+    def losses(self, prediction: CoarsePrediction, instances: list[Instances]) -> dict[str, Tensor]:
+        """Returns ``loss_mask`` of the coarse masks and ``loss_mask_point``."""
+        classes = classes_of(instances)
+        losses = {"loss_mask": self.grid_loss(prediction.coarse, instances)}
+        coords = self.uncertain_points(prediction.coarse, classes)
+        logits = self.point_logits(prediction, coords)
+        if len(logits) == 0:
+            return {**losses, "loss_mask_point": empty_loss(logits)}
+        loss = point_loss(select_class(logits, classes), point_labels(instances, coords))
+        return {**losses, "loss_mask_point": loss}
+
+    def probs(self, prediction: CoarsePrediction, classes: Tensor) -> Tensor:
+        """Returns (R, 1, S, S), S = coarse_size * 2 ** subdivision_steps."""
+        logits = subdivide(
+            lambda coords: select_class(self.point_logits(prediction, coords), classes),
+            prediction.coarse.shape[0],
+            size=self.start_size,
+            steps=self.subdivision_steps,
+            num_points=self.subdivision_num_points,
+            device=prediction.coarse.device,
+        )
+        return logits[:, None].sigmoid()

@@ -1,0 +1,90 @@
+"""What the instances of a batch say to a mask head: classes, target masks, and the scalars that tell how training goes."""
+
+from __future__ import annotations
+
+import torch
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import get_event_storage
+from torch import Tensor
+
+
+def boxes_of(instances: list[Instances]) -> list[Boxes]:
+    """The boxes that the RoI features come from: proposals in training, detections in inference; one Boxes an image."""
+    return [image.proposal_boxes if image.has("proposal_boxes") else image.pred_boxes for image in instances]
+
+
+def classes_of(instances: list[Instances]) -> Tensor:
+    """(R,) int64, the class of every RoI: ground truth in training, predicted in inference."""
+    return torch.cat(
+        [image.gt_classes if image.has("gt_classes") else image.pred_classes for image in instances]
+    ).long()
+
+
+def target_masks(instances: list[Instances], size: int) -> Tensor:
+    """Crops the ground truth to the proposals.
+
+    Args:
+        instances: with ``gt_masks`` and ``proposal_boxes``, one an image.
+        size: side S of the grid over a box.
+
+    Returns:
+        (R, S, S) boolean, R: RoIs of all images in the batch, on the boxes' device.
+    """
+    crops = [
+        image.gt_masks.crop_and_resize(image.proposal_boxes.tensor, size).to(image.proposal_boxes.device)
+        for image in instances
+        if len(image)
+    ]
+    if not crops:
+        return torch.zeros((0, size, size), dtype=torch.bool, device=instances[0].proposal_boxes.device)
+    return torch.cat(crops)
+
+
+def select_class(logits: Tensor, classes: Tensor) -> Tensor:
+    """Picks every RoI's own class.
+
+    Args:
+        logits: (R, C, ...) or, where the masks are class-agnostic, (R, 1, ...).
+        classes: (R,) int64.
+
+    Returns:
+        (R, ...)
+    """
+    if logits.shape[1] == 1:
+        return logits[:, 0]
+    return logits[torch.arange(len(classes), device=logits.device), classes]
+
+
+def log_accuracy(predicted: Tensor, targets: Tensor) -> None:
+    """Writes the scalars of Detectron2's own mask head: ``mask_rcnn/{accuracy,false_positive,false_negative}``.
+
+    Args:
+        predicted: (R, S, S) boolean, the mask that the head would draw.
+        targets: (R, S, S) boolean.
+    """
+    wrong = predicted != targets
+    positive = targets.sum()
+    negative = targets.numel() - positive
+    counts = torch.stack(
+        [wrong.sum(), (wrong & ~targets).sum(), (wrong & targets).sum(), negative, positive]
+    ).tolist()  # one transfer from the device
+    storage = get_event_storage()
+    storage.put_scalar("mask_rcnn/accuracy", 1 - counts[0] / max(wrong.numel(), 1))
+    storage.put_scalar("mask_rcnn/false_positive", counts[1] / max(counts[3], 1))
+    storage.put_scalar("mask_rcnn/false_negative", counts[2] / max(counts[4], 1))
+
+
+def log_images(probs: Tensor, targets: Tensor, vis_period: int) -> None:
+    """Every ``vis_period`` iterations (0: never) writes prediction and target of each RoI side by side, as Detectron2's head does.
+
+    Args:
+        probs: (R, S, S) in [0, 1].
+        targets: (R, S, S).
+        vis_period: iterations.
+    """
+    if vis_period <= 0:
+        return
+    storage = get_event_storage()
+    if storage.iter % vis_period == 0:
+        for index, pair in enumerate(torch.cat([probs.detach().float(), targets.float()], dim=2)):
+            storage.put_image(f"Left: mask prediction;   Right: mask GT ({index})", pair.expand(3, -1, -1))
