@@ -10,7 +10,24 @@ __version__ = "0.1.0"
 
 # Public name -> the module that defines it.
 _EXPORTS = {
+    "COCOEvaluator": "maskrcnn_ext.evaluation.coco",
+    "BoundaryMaskHead": "maskrcnn_ext.modeling.mask_heads.boundary",
+    "CropResizePooler": "maskrcnn_ext.modeling.poolers.crop_resize",
+    "DCTMaskHead": "maskrcnn_ext.modeling.mask_heads.dct",
+    "DeformableROIPooler": "maskrcnn_ext.modeling.poolers.deformable",
+    "FCNMaskHead": "maskrcnn_ext.modeling.mask_heads.fcn",
+    "GenericROIPooler": "maskrcnn_ext.modeling.poolers.generic",
+    "ImplicitPointRendMaskHead": "maskrcnn_ext.modeling.mask_heads.implicit_point_rend",
     "InputError": "maskrcnn_ext.errors",
+    "MLPMaskHead": "maskrcnn_ext.modeling.mask_heads.mlp",
+    "MaskScoringHead": "maskrcnn_ext.modeling.mask_heads.mask_scoring",
+    "PatchDCTMaskHead": "maskrcnn_ext.modeling.mask_heads.patch_dct",
+    "PointRendMaskHead": "maskrcnn_ext.modeling.mask_heads.point_rend",
+    "PreciseROIPooler": "maskrcnn_ext.modeling.poolers.precise",
+    "ROIWarpPooler": "maskrcnn_ext.modeling.poolers.roi_warp",
+    "RefineMaskHead": "maskrcnn_ext.modeling.mask_heads.refine_mask",
+    "SoftmaxMaskHead": "maskrcnn_ext.modeling.mask_heads.softmax",
+    "add_maskrcnn_ext_config": "maskrcnn_ext.modeling.yacs",
     "get_config": "maskrcnn_ext.zoo",
     "get_dataset_dicts": "maskrcnn_ext.data.catalog",
 }
@@ -18,6 +35,25 @@ _EXPORTS = {
 if TYPE_CHECKING:
     from maskrcnn_ext.data.catalog import get_dataset_dicts as get_dataset_dicts
     from maskrcnn_ext.errors import InputError as InputError
+    from maskrcnn_ext.evaluation.coco import COCOEvaluator as COCOEvaluator
+    from maskrcnn_ext.modeling.mask_heads.boundary import BoundaryMaskHead as BoundaryMaskHead
+    from maskrcnn_ext.modeling.mask_heads.dct import DCTMaskHead as DCTMaskHead
+    from maskrcnn_ext.modeling.mask_heads.fcn import FCNMaskHead as FCNMaskHead
+    from maskrcnn_ext.modeling.mask_heads.implicit_point_rend import (
+        ImplicitPointRendMaskHead as ImplicitPointRendMaskHead,
+    )
+    from maskrcnn_ext.modeling.mask_heads.mask_scoring import MaskScoringHead as MaskScoringHead
+    from maskrcnn_ext.modeling.mask_heads.mlp import MLPMaskHead as MLPMaskHead
+    from maskrcnn_ext.modeling.mask_heads.patch_dct import PatchDCTMaskHead as PatchDCTMaskHead
+    from maskrcnn_ext.modeling.mask_heads.point_rend import PointRendMaskHead as PointRendMaskHead
+    from maskrcnn_ext.modeling.mask_heads.refine_mask import RefineMaskHead as RefineMaskHead
+    from maskrcnn_ext.modeling.mask_heads.softmax import SoftmaxMaskHead as SoftmaxMaskHead
+    from maskrcnn_ext.modeling.poolers.crop_resize import CropResizePooler as CropResizePooler
+    from maskrcnn_ext.modeling.poolers.deformable import DeformableROIPooler as DeformableROIPooler
+    from maskrcnn_ext.modeling.poolers.generic import GenericROIPooler as GenericROIPooler
+    from maskrcnn_ext.modeling.poolers.precise import PreciseROIPooler as PreciseROIPooler
+    from maskrcnn_ext.modeling.poolers.roi_warp import ROIWarpPooler as ROIWarpPooler
+    from maskrcnn_ext.modeling.yacs import add_maskrcnn_ext_config as add_maskrcnn_ext_config
     from maskrcnn_ext.zoo import get_config as get_config
 
 

@@ -2,8 +2,10 @@
 
 
 def setup_environment() -> None:
-    """Registers the named data sets. Idempotent, reads no file; Detectron2 calls it at ``import detectron2``."""
+    """Registers the named data sets and, for yacs configs, the mask heads. Idempotent, reads no file; called at ``import detectron2``."""
     # Imported here: this module is loaded while detectron2 itself is still being imported.
     from maskrcnn_ext.data.domains import register_domains
+    from maskrcnn_ext.modeling.yacs import register_mask_heads
 
     register_domains()
+    register_mask_heads()

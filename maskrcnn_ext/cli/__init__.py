@@ -15,6 +15,7 @@ COMMANDS = {
     "configs": "list the configs that ship with the package, or print the path of one",
     "demo": "train, evaluate and show a Mask R-CNN on generated images, in minutes on a CPU",
     "doctor": "say what is installed, what is wrong and the command that mends it",
+    "parts": "list the mask heads and RoI poolers: paper, cost, and the override that swaps each in",
     "report": "write the HTML page of a finished run",
 }
 

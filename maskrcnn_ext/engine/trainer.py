@@ -16,6 +16,8 @@ from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
 
+from maskrcnn_ext.modeling.pairing import check_pairing
+
 logger = logging.getLogger(__name__)
 
 
@@ -29,8 +31,13 @@ def choose_device(cfg: DictConfig) -> None:
 
 
 def build_model(cfg: DictConfig) -> nn.Module:
-    """Builds ``cfg.model`` on ``cfg.train.device``; not yet wrapped for several processes."""
+    """Builds ``cfg.model`` on ``cfg.train.device``; not yet wrapped for several processes.
+
+    Raises:
+        InputError: a mask head and what it is paired with do not fit.
+    """
     model: nn.Module = instantiate(cfg.model)
+    check_pairing(model)
     logger.info("Model:\n%s", model)
     return model.to(cfg.train.device)
 

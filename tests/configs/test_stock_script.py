@@ -9,7 +9,8 @@ from detectron2 import model_zoo
 from detectron2.engine import default_argument_parser
 from test_zoo import NAMES
 
-from maskrcnn_ext import get_config
+from maskrcnn_ext import InputError, get_config
+from maskrcnn_ext.modeling.parts import MASK_HEADS, POOLERS
 from maskrcnn_ext.zoo import config_path
 
 HOOK = {"DETECTRON2_ENV_MODULE": "maskrcnn_ext.env"}
@@ -64,30 +65,77 @@ def stock(stock_script):
 def test_a_config_trains_and_evaluates(name, stock, people, tmp_path):
     arguments = ["--config-file", str(config_path(name)), "--num-gpus", "0", *small(name, people, str(tmp_path))]
     stock.main(default_argument_parser().parse_args(arguments))
-    lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
-    losses = [line["total_loss"] for line in lines if "total_loss" in line]
-    assert len(losses) == 2
-    assert all(0 < loss < math.inf for loss in losses)
+    check_run(tmp_path)
     assert (tmp_path / "model_final.pth").is_file()
+
+
+def check_run(folder):
+    """Two finite losses, and an evaluation; returns the last iteration's scalars."""
+    lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+    trained = [line for line in lines if "total_loss" in line]
+    assert len(trained) == 2
+    assert all(0 < line["total_loss"] < math.inf for line in trained)
     assert any("bbox/AP" in line for line in lines)
+    return trained[-1]
 
 
-def test_detectron2s_own_config_takes_a_coco_file_by_override(stock, people, tmp_path):
-    """Contract 4 of the data: one override of the target and one of the name, no registration."""
-    config = model_zoo.get_config_file("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py")
+def run_zoo(stock, people, folder, config, overrides):
+    """Runs one of Detectron2's own configs, of the model zoo that is installed with it, with overrides alone."""
     target = [f"dataloader.{split}.dataset._target_=maskrcnn_ext.get_dataset_dicts" for split in ("train", "test")]
-    arguments = [
-        "--config-file",
-        config,
-        "--num-gpus",
-        "0",
-        *target,
-        *small("mask_rcnn_r50_fpn_1x", people, str(tmp_path)),
+    file = model_zoo.get_config_file(f"COCO-InstanceSegmentation/{config}.py")
+    overrides = [*target, *small("mask_rcnn_r50_fpn_1x", people, str(folder)), *overrides]
+    stock.main(default_argument_parser().parse_args(["--config-file", file, "--num-gpus", "0", *overrides]))
+
+
+@pytest.mark.parametrize("part", MASK_HEADS, ids=lambda part: part.name)
+def test_a_mask_head_on_detectron2s_own_config(part, stock, people, tmp_path):
+    overrides = part.override().split()
+    if part.name == "ImplicitPointRendMaskHead":
+        overrides.append("model.roi_heads.mask_head.fc_dim=16")  # 290 million weights are too many for a test
+    run_zoo(stock, people, tmp_path, "mask_rcnn_R_50_FPN_1x", overrides)
+    scalars = check_run(tmp_path)
+    assert "mask_rcnn/accuracy" in scalars
+    assert any(name.startswith("loss_mask") for name in scalars)
+
+
+@pytest.mark.parametrize("part", POOLERS, ids=lambda part: part.name)
+def test_a_pooler_on_detectron2s_own_config(part, stock, people, tmp_path):
+    overrides = part.override().split()
+    overrides += [line.replace("mask_pooler", "box_pooler") for line in overrides]
+    run_zoo(stock, people, tmp_path, "mask_rcnn_R_50_FPN_1x", overrides)
+    check_run(tmp_path)
+
+
+def test_a_mask_loss_on_detectron2s_own_c4(stock, people, tmp_path):
+    head = "model.roi_heads.mask_head"
+    overrides = [
+        f"{head}._target_=maskrcnn_ext.BoundaryMaskHead",
+        f"{head}.mask_loss=bce+lovasz",
+        f"{head}.num_classes=1",
     ]
-    stock.main(default_argument_parser().parse_args(arguments))
-    lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
-    assert any("total_loss" in line for line in lines)
-    assert any("bbox/AP" in line for line in lines)
+    run_zoo(stock, people, tmp_path, "mask_rcnn_R_50_C4_1x", overrides)
+    assert "loss_mask_boundary" in check_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "part", "message"),
+    [
+        (
+            "mask_rcnn_R_50_FPN_1x",
+            "PointRendMaskHead",
+            "PointRendMaskHead takes the feature maps .*set model.roi_heads.mask_pooler=null",
+        ),
+        (
+            "mask_rcnn_R_50_C4_1x",
+            "DCTMaskHead",
+            "DCTMaskHead was built for RoI features of 14 x 14 and the pooler gives 7 x 7: .*input_shape.height=7",
+        ),
+    ],
+)
+def test_a_wrong_pairing_stops_the_stock_script_at_once(config, part, message, stock, people, tmp_path):
+    with pytest.raises(InputError, match=message):
+        run_zoo(stock, people, tmp_path, config, [f"model.roi_heads.mask_head._target_=maskrcnn_ext.{part}"])
+    assert not list(tmp_path.glob("*.pth"))
 
 
 @pytest.mark.slow

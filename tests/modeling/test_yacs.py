@@ -1,0 +1,152 @@
+"""yacs configs: the heads by name under Detectron2's own build, with the plugin hook and nothing else."""
+
+import json
+
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import ROI_MASK_HEAD_REGISTRY, build_model
+from detectron2.modeling.roi_heads.mask_head import build_mask_head
+
+from maskrcnn_ext import InputError, add_maskrcnn_ext_config
+from maskrcnn_ext.modeling.pairing import check_pairing
+from maskrcnn_ext.modeling.parts import MASK_HEADS
+from maskrcnn_ext.modeling.yacs import register_mask_heads, registered_name
+
+# What tools/plain_train_net.py does: yacs config, build_model, its own loop.
+PLAIN = """
+import json, sys, torch
+from detectron2.config import get_cfg
+from detectron2.data import build_detection_train_loader
+from detectron2.modeling import build_model
+from detectron2.solver import build_optimizer
+from detectron2.utils.events import EventStorage
+import maskrcnn_ext
+cfg = get_cfg()
+maskrcnn_ext.add_maskrcnn_ext_config(cfg)
+cfg.merge_from_list(json.loads(sys.argv[1]))
+maskrcnn_ext.get_dataset_dicts(cfg.DATASETS.TRAIN)
+model = build_model(cfg)
+model.train()
+optimizer = build_optimizer(cfg, model)
+torch.manual_seed(0)
+with EventStorage() as storage:
+    for data, _ in zip(build_detection_train_loader(cfg), range(2)):
+        losses = model(data)
+        sum(losses.values()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    print(type(model.roi_heads.mask_head).__name__, *sorted(losses), all(torch.isfinite(v) for v in losses.values()))
+"""
+
+
+def small_cfg(name, *, own=True):
+    cfg = get_cfg()
+    if own:
+        add_maskrcnn_ext_config(cfg)
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.MASK_ON = True
+    cfg.MODEL.ROI_MASK_HEAD.NAME = name
+    cfg.MODEL.ROI_MASK_HEAD.CONV_DIM = 16
+    cfg.MODEL.ROI_MASK_HEAD.NUM_CONV = 2
+    cfg.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 3
+    return cfg
+
+
+LEVELS = {f"p{level}": ShapeSpec(channels=16, stride=2**level) for level in range(2, 6)}
+POOLED = ShapeSpec(channels=16, height=14, width=14)
+
+
+@pytest.fixture(autouse=True)
+def registered():
+    register_mask_heads()
+
+
+def test_registering_twice_changes_nothing():
+    before = dict(ROI_MASK_HEAD_REGISTRY)
+    register_mask_heads()
+    assert dict(ROI_MASK_HEAD_REGISTRY) == before
+
+
+@pytest.mark.parametrize("part", MASK_HEADS, ids=lambda part: part.name)
+@pytest.mark.parametrize("own", [True, False], ids=["declared", "undeclared"])
+def test_a_head_by_name(part, own):
+    cfg = small_cfg(registered_name(part), own=own)
+    with torch.device("meta"):  # the shapes are enough
+        head = build_mask_head(cfg, LEVELS if part.pyramid else POOLED)
+        twin = part.load()(POOLED, num_classes=3, conv_dims=[16, 16, 16])
+    assert type(head) is part.load()
+    assert head.num_classes == 3
+    shapes = {name: value.shape for name, value in head.state_dict().items()}
+    assert shapes == {name: value.shape for name, value in twin.state_dict().items()}
+
+
+@pytest.mark.parametrize("part", MASK_HEADS, ids=lambda part: part.name)
+def test_every_own_keyword_is_a_documented_key(part):
+    cfg = small_cfg(registered_name(part))
+    keys = {key.lower() for key in cfg.MODEL.MASKRCNN_EXT[part.name]}
+    assert keys == set(part.load().own_defaults()) - {"strides", "base_options"}
+
+
+def test_keys_reach_the_head():
+    cfg = small_cfg("BoundaryMaskHead")
+    cfg.merge_from_list(["MODEL.MASKRCNN_EXT.BoundaryMaskHead.MASK_LOSS", "bce+dice"])
+    cfg.merge_from_list(["MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK", True])
+    head = build_mask_head(cfg, LEVELS)
+    assert head.mask_loss == "bce+dice"
+    assert head.num_classes == 1
+    assert head.strides == [4, 8, 16, 32]
+
+
+def test_a_base_head_reads_its_own_node():
+    cfg = small_cfg("MaskScoringHead")
+    own = cfg.MODEL.MASKRCNN_EXT
+    own.MaskScoringHead.BASE = "DCTMaskHead"
+    own.DCTMaskHead.NUM_COEFFICIENTS = 100
+    head = build_mask_head(cfg, POOLED)
+    assert head.base.predictor.out_features == 100
+
+
+def test_a_misspelt_key_is_an_error():
+    with pytest.raises(AssertionError, match=r"Non-existent key: .*BOUNDARY_WEIGHT"):
+        small_cfg("BoundaryMaskHead").merge_from_list(["MODEL.MASKRCNN_EXT.BoundaryMaskHead.BOUNDARY_WEIGHT", 1.0])
+
+
+def test_pooled_features_where_there_are_none():
+    with pytest.raises(InputError, match=r"DCTMaskHead takes pooled features: set MODEL.ROI_MASK_HEAD.POOLER_TYPE"):
+        build_mask_head(small_cfg("DCTMaskHead"), LEVELS)
+
+
+def test_under_a_plain_training_loop(people, run_python):
+    options = {
+        "MODEL.DEVICE": "cpu",
+        "MODEL.WEIGHTS": "",
+        "MODEL.MASK_ON": True,
+        "MODEL.ROI_MASK_HEAD.NAME": "BoundaryMaskHead",
+        "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION": 14,
+        "MODEL.ROI_MASK_HEAD.NUM_CONV": 1,
+        "MODEL.MASKRCNN_EXT.BoundaryMaskHead.BOUNDARY_LOSS_WEIGHT": 0.5,
+        "MODEL.ROI_HEADS.NUM_CLASSES": 1,
+        "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 8,
+        "MODEL.PIXEL_STD": [10000.0, 10000.0, 10000.0],
+        "DATASETS.TRAIN": [people],
+        "INPUT.MIN_SIZE_TRAIN": [64],
+        "SOLVER.IMS_PER_BATCH": 2,
+        "SOLVER.BASE_LR": 1e-7,
+        "DATALOADER.NUM_WORKERS": 0,
+    }
+    flat = [item for pair in options.items() for item in pair]
+    done = run_python("-c", PLAIN, json.dumps(flat), env={"DETECTRON2_ENV_MODULE": "maskrcnn_ext.env"})
+    expected = "BoundaryMaskHead loss_box_reg loss_cls loss_mask loss_mask_boundary loss_rpn_cls loss_rpn_loc True"
+    assert done.stdout.strip().splitlines()[-1:] == [expected], done.stderr[-3000:]
+
+
+def test_a_whole_model_whose_res5_halves_what_the_config_says():
+    cfg = small_cfg("DCTMaskHead")
+    cfg.MODEL.ROI_HEADS.NAME = "Res5ROIHeads"  # C4, the default of get_cfg()
+    assert cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION == 14
+    model = build_model(cfg)
+    assert model.roi_heads.mask_head.input_shape.height == 7
+    check_pairing(model)
