@@ -7,22 +7,17 @@ not set), as Detectron2's own data sets are.
 from __future__ import annotations
 
 import difflib
-import json
+import inspect
 import os
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from maskrcnn_ext.data.formats import FORMATS, find_reader
+from maskrcnn_ext.data.formats.records import DataSet
 from maskrcnn_ext.data.keypoints import flip_map
 from maskrcnn_ext.errors import InputError
 
-# Format -> the arguments of `register` that it needs, and those that it takes beside them.
-FORMATS: dict[str, tuple[set[str], set[str]]] = {
-    "coco": ({"json"}, {"classes"}),
-    "via": ({"json", "classes"}, {"attribute"}),
-    "dsb2018": ({"classes"}, {"split"}),
-}
 _COCO_LAYOUT = "coco/{train,val}2017/*.jpg and coco/annotations/{instances,person_keypoints}_{train,val}2017.json"
 
 
@@ -31,45 +26,30 @@ def dataset_root() -> Path:
     return Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
 
 
-def register(
-    name: str,
-    *,
-    format: str,
-    images: str | Path,
-    json: str | Path | None = None,
-    classes: Sequence[str] | None = None,
-    attribute: str | None = None,
-    split: Callable[[list[str]], list[str]] | None = None,
-    layout: str = "",
-) -> None:
+def register(name: str, *, format: str, classes: Sequence[str] | None = None, layout: str = "", **options: Any) -> None:
     """Registers a data set with Detectron2. Doing so again with the same arguments changes nothing.
 
     Args:
         name: what ``dataset.names`` calls it.
-        format: "coco" (instances or keypoints JSON), "via" (VGG Image Annotator JSON) or "dsb2018" (a folder of masks an image).
-        images: the folder of the images; relative to :func:`dataset_root`.
-        json: the annotation file, for "coco" and "via"; relative to :func:`dataset_root`.
-        classes: class names in the order of the model's outputs. A COCO JSON brings its own, which must then be these.
-        attribute: for "via" with several classes, the region attribute that holds the class name.
-        split: for "dsb2018", picks this data set's image ids out of all ids, sorted.
+        format: one of :data:`maskrcnn_ext.data.formats.FORMATS`.
+        classes: class names in the order of the model's outputs; many formats bring their own.
         layout: the folder layout to show in the error message when the data is not found.
+        options: what the format's reader takes, such as ``json=`` and ``images=`` for "coco": see
+            ``maskrcnn_ext.data.formats.<format>``. Relative paths are below :func:`dataset_root`.
 
     Raises:
-        InputError: an unknown format, arguments that the format does not take, or a name that means other data already.
+        InputError: an unknown format, options that it does not take or lacks, or a name that means other data already.
     """
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
-    if format not in FORMATS:
-        raise InputError(f"data set {name}: unknown format {format!r}, expected one of {', '.join(FORMATS)}")
-    needs, takes = FORMATS[format]
-    given = {"json": json, "classes": classes, "attribute": attribute, "split": split}
-    for argument, value in given.items():
-        if value is None and argument in needs:
-            raise InputError(f"data set {name}: format {format} needs `{argument}`")
-        if value is not None and argument not in needs | takes:
-            raise InputError(f"data set {name}: format {format} takes no `{argument}`")
-    split_name = f"{split.__module__}.{split.__qualname__}" if split else None
-    source = repr((format, str(images), str(json), tuple(classes or ()), attribute, split_name))
+    try:
+        reader = find_reader(format)
+    except InputError as error:
+        raise InputError(f"data set {name}: {error}") from None
+    parameters = dict(inspect.signature(reader).parameters)
+    parameters.pop("classes", None)
+    _check_options(name, format, parameters, options)
+    source = repr((format, tuple(classes or ()), *sorted((key, _told(value)) for key, value in options.items())))
     if name in DatasetCatalog.list():
         known = MetadataCatalog.get(name).get("source", "another program's registration")
         if known != source:
@@ -77,29 +57,57 @@ def register(
         return
 
     metadata = MetadataCatalog.get(name).set(source=source, evaluator_type="coco")
-    if classes and format != "coco":
+    if classes:
         metadata.set(thing_classes=list(classes))
     if format == "coco":
         # The evaluator reads the same file, under the same category ids.
-        metadata.set(json_file=str(dataset_root() / str(json)))
+        metadata.set(json_file=str(dataset_root() / str(options["json"])))
 
     def load() -> list[dict[str, Any]]:
-        image_dir, json_file = dataset_root() / images, dataset_root() / str(json)
-        for path in (image_dir, json_file) if json is not None else (image_dir,):
+        arguments = {
+            key: dataset_root() / value if "Path" in str(parameters[key].annotation) and value is not None else value
+            for key, value in options.items()
+        }
+        for path in (value for value in arguments.values() if isinstance(value, Path)):
             if not path.exists():
                 raise InputError(_not_found(name, path, layout))
-        if format == "coco":
-            return _load_coco(name, json_file, image_dir, classes)
-        if format == "via":
-            from maskrcnn_ext.data.formats.via import read_via
-
-            return _to_dicts(read_via(json_file, image_dir, classes=classes or (), attribute=attribute))
-        from maskrcnn_ext.data.formats.dsb2018 import list_ids, read_dsb2018
-
-        ids = list_ids(image_dir)
-        return _to_dicts(read_dsb2018(image_dir, ids=split(ids) if split else ids))
+        try:
+            data = reader(**arguments, classes=classes)
+        except InputError as error:
+            raise InputError(f"data set {name}: {error}") from error
+        _describe(name, data)
+        return _to_dicts(data)
 
     DatasetCatalog.register(name, load)
+
+
+def _check_options(
+    name: str, format: str, parameters: Mapping[str, inspect.Parameter], options: Mapping[str, Any]
+) -> None:
+    for option in options:
+        if option not in parameters:
+            raise InputError(f"data set {name}: format {format} takes no `{option}` (it takes {', '.join(parameters)})")
+    for key, parameter in parameters.items():
+        if parameter.default is parameter.empty and options.get(key) is None:
+            raise InputError(f"data set {name}: format {format} needs `{key}`")
+
+
+def _told(value: Any) -> str:
+    """A text that is the same in every process: functions by name, without their address."""
+    return f"{value.__module__}.{value.__qualname__}" if callable(value) else str(value)
+
+
+def _describe(name: str, data: DataSet) -> None:
+    """Tells Detectron2 what the file says of classes and keypoints."""
+    from detectron2.data import MetadataCatalog
+
+    metadata = MetadataCatalog.get(name)
+    if not metadata.get("thing_classes"):
+        metadata.set(thing_classes=data.classes)
+    if data.category_ids is not None:
+        metadata.set(thing_dataset_id_to_contiguous_id={own: index for index, own in enumerate(data.category_ids)})
+    if data.keypoints:
+        metadata.set(keypoint_names=data.keypoints, keypoint_flip_map=flip_map(data.keypoints))
 
 
 def get_dataset_dicts(
@@ -151,10 +159,16 @@ def ensure_registered(name: str) -> None:
     register_domains()
     if name in DatasetCatalog.list():
         return
-    described = re.fullmatch(r"coco:(.+?\.json)@(.+)", name)
-    if described:
-        json_file, images = (Path(path).expanduser().absolute() for path in described.groups())
-        register(name, format="coco", json=json_file, images=images)
+    format, _, places = name.partition(":")
+    if format in FORMATS and places:
+        reader = find_reader(format)
+        keys = [p.name for p in inspect.signature(reader).parameters.values() if p.kind == p.POSITIONAL_OR_KEYWORD]
+        paths = [Path(path).expanduser().absolute() for path in _split_places(places, len(keys))]
+        needed = [p.name for p in inspect.signature(reader).parameters.values() if p.default is p.empty]
+        if len(paths) < len(needed):
+            raise InputError(f"data set {name!r}: write {format}:{'@'.join(keys).upper()}")
+        options: dict[str, Any] = dict(zip(keys, paths, strict=False))
+        register(name, format=format, **options)
         return
     near = difflib.get_close_matches(name, DatasetCatalog.list(), n=3)
     advice = (
@@ -171,41 +185,34 @@ def _not_found(name: str, path: Path, layout: str) -> str:
     return f"data set {name}: no such file or folder: {path}{where}{expected}"
 
 
-def _load_coco(name: str, json_file: Path, images: Path, classes: Sequence[str] | None) -> list[dict[str, Any]]:
-    from detectron2.data import MetadataCatalog
-    from detectron2.data.datasets import load_coco_json
-
-    dicts: list[dict[str, Any]] = load_coco_json(str(json_file), str(images), name)
-    found = MetadataCatalog.get(name).thing_classes
-    if classes and list(classes) != found:
-        raise InputError(f"data set {name}: `classes` are {', '.join(classes)}, but {json_file} has {', '.join(found)}")
-    if any("keypoints" in annotation for record in dicts[:1] for annotation in record["annotations"]):
-        categories = json.loads(json_file.read_text(encoding="utf-8"))["categories"]
-        keypoint_names = next((category["keypoints"] for category in categories if "keypoints" in category), None)
-        if keypoint_names:
-            MetadataCatalog.get(name).set(keypoint_names=keypoint_names, keypoint_flip_map=flip_map(keypoint_names))
-    return dicts
+def _split_places(places: str, count: int) -> list[str]:
+    """Cuts ``a.json@images`` at its @; a path may hold one itself, so that the first cut after an existing path counts."""
+    if count < 2 or "@" not in places:
+        return [places]
+    cuts = [index for index, letter in enumerate(places) if letter == "@"]
+    cut = next((index for index in cuts if Path(places[:index]).expanduser().exists()), cuts[0])
+    return [places[:cut], places[cut + 1 :]]
 
 
-def _to_dicts(records: list[Any]) -> list[dict[str, Any]]:
+def _to_dicts(data: DataSet) -> list[dict[str, Any]]:
     from detectron2.structures import BoxMode
 
-    return [
-        {
-            "file_name": record.file_name,
-            "image_id": record.image_id,
-            "height": record.height,
-            "width": record.width,
-            "annotations": [
-                {
-                    "bbox": list(annotation.box),
-                    "bbox_mode": BoxMode.XYXY_ABS,
-                    "category_id": annotation.category,
-                    "segmentation": annotation.segmentation,
-                    "iscrowd": 0,
-                }
-                for annotation in record.annotations
-            ],
-        }
-        for record in records
-    ]
+    dicts = []
+    for record in data.images:
+        annotations = []
+        for annotation in record.annotations:
+            found = {
+                "bbox": list(annotation.box),
+                "bbox_mode": BoxMode.XYXY_ABS,
+                "category_id": annotation.category,
+                "iscrowd": int(annotation.crowd),
+            }
+            # Absent rather than None, as Detectron2 wants it.
+            if annotation.segmentation is not None:
+                found["segmentation"] = annotation.segmentation
+            if annotation.keypoints is not None:
+                found["keypoints"] = annotation.keypoints
+            annotations.append(found)
+        image = {"file_name": record.file_name, "image_id": record.image_id, "height": record.height}
+        dicts.append({**image, "width": record.width, "annotations": annotations, **record.extra})
+    return dicts

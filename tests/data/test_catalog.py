@@ -32,10 +32,10 @@ def test_registering_reads_nothing_and_can_be_repeated(name):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"format": "voc", "images": "a"}, "unknown format 'voc', expected one of coco, via, dsb2018"),
+        ({"format": "vco", "images": "a"}, "unknown format 'vco', expected one of .*coco.*dsb2018.*via"),
         ({"format": "via", "images": "a", "classes": ["x"]}, "format via needs `json`"),
         ({"format": "dsb2018", "images": "a", "json": "b", "classes": ["x"]}, "format dsb2018 takes no `json`"),
-        ({"format": "dsb2018", "images": "a"}, "format dsb2018 needs `classes`"),
+        ({"format": "coco", "images": "a"}, "format coco needs `json`"),
         ({"format": "coco", "images": "a", "json": "b", "attribute": "c"}, "format coco takes no `attribute`"),
         ({"format": "via", "images": "a", "json": "b", "classes": ["x"], "split": list}, "format via takes no `split`"),
     ],
@@ -66,6 +66,8 @@ def test_a_wrong_name_says_what_is_near():
     with pytest.raises(InputError, match="no data set 'nuclei_trian' is registered: did you mean nuclei_train"):
         get_dataset_dicts("nuclei_trian")
     with pytest.raises(InputError, match=r"write coco:/path/annotations\.json@/path/images"):
+        get_dataset_dicts("cocos:/only/a.json")
+    with pytest.raises(InputError, match="write coco:JSON@IMAGES"):
         get_dataset_dicts("coco:/only/a.json")
 
 

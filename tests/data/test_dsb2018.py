@@ -31,7 +31,7 @@ def test_masks_and_boxes_are_exact(folder):
         write_mask(folder / "a/masks/1.png", slice(2, 9), slice(3, 4)),
         write_mask(folder / "a/masks/2.png", slice(10, 20), slice(20, 30)),
     ]
-    first, second = read_dsb2018(folder)
+    first, second = read_dsb2018(folder).images
     assert [first.image_id, second.image_id] == ["a", "b"] == list_ids(folder)
     assert (first.height, first.width) == (20, 30)
     assert [annotation.box for annotation in first.annotations] == [(3, 2, 4, 9), (20, 10, 30, 20)]
@@ -42,7 +42,13 @@ def test_masks_and_boxes_are_exact(folder):
 
 def test_an_all_zero_mask_is_no_object(folder):
     write_mask(folder / "a/masks/1.png", slice(0, 0), slice(0, 0))
-    assert read_dsb2018(folder, ids=["a"])[0].annotations == []
+    assert read_dsb2018(folder, split=lambda ids: ids[:1]).images[0].annotations == []
+
+
+def test_mask_folders_have_one_class(folder):
+    assert read_dsb2018(folder).classes == ["object"]
+    with pytest.raises(InputError, match="`classes` must be one name"):
+        read_dsb2018(folder, classes=["cat", "dog"])
 
 
 def test_broken_folders_are_named(folder):
@@ -54,4 +60,4 @@ def test_broken_folders_are_named(folder):
         read_dsb2018(folder)
     (folder / "b/images/b.png").unlink()
     with pytest.raises(InputError, match=r"b/images: expected one PNG, found 0"):
-        read_dsb2018(folder, ids=["b"])
+        read_dsb2018(folder, split=lambda ids: ids[1:])

@@ -25,7 +25,7 @@ def test_any_mask_comes_back_pixel_by_pixel(mask, tmp_path_factory):
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True)
         cv2.imwrite(str(folder / part / "one.png"), mask.astype(np.uint8) * 255)
-    (record,) = read_dsb2018(folder.parent)
+    (record,) = read_dsb2018(folder.parent).images
     assert (record.height, record.width) == mask.shape
     assert len(record.annotations) == mask.any()
     for annotation in record.annotations:
@@ -43,7 +43,7 @@ def test_any_polygon_keeps_its_points(points, tmp_path_factory):
     shape = {"name": "polygon", "all_points_x": xs, "all_points_y": ys}
     entry = {"filename": "a.png", "size": 1, "regions": [{"shape_attributes": shape, "region_attributes": {}}]}
     (folder / "via.json").write_text(json.dumps({"a.png1": entry}))
-    (record,) = read_via(folder / "via.json", folder, classes=["thing"])
+    (record,) = read_via(folder / "via.json", folder, classes=["thing"]).images
     assert record.annotations[0].segmentation == [[value for point in points for value in point]]
 
 

@@ -35,7 +35,7 @@ def region(shape, **attributes):
     ids=["1.x", "2.x", "2.x project"],
 )
 def test_both_versions_keep_sub_pixel_polygons(write, tmp_path, regions, project):
-    (record,) = read_via(write(regions, project=project), tmp_path, classes=["thing"])
+    (record,) = read_via(write(regions, project=project), tmp_path, classes=["thing"]).images
     assert (record.width, record.height, record.image_id) == (60, 40, "a.png")
     assert record.annotations[0].segmentation == [[10, 5, 40.5, 15, 20, 35.25]]
     assert record.annotations[0].box == (10, 5, 40.5, 35.25)
@@ -47,7 +47,7 @@ def test_rectangles_circles_and_ellipses_become_polygons(write, tmp_path):
         {"name": "circle", "cx": 30, "cy": 20, "r": 10},
         {"name": "ellipse", "cx": 30, "cy": 20, "rx": 12, "ry": 6, "theta": np.pi / 2},
     ]
-    (record,) = read_via(write([region(shape) for shape in shapes]), tmp_path, classes=["thing"])
+    (record,) = read_via(write([region(shape) for shape in shapes]), tmp_path, classes=["thing"]).images
     boxes = [annotation.box for annotation in record.annotations]
     np.testing.assert_allclose(boxes, [[5, 6, 15, 26], [20, 10, 40, 30], [24, 8, 36, 32]], atol=1e-9)
     areas = [polygon_area(annotation.segmentation[0]) for annotation in record.annotations]
@@ -56,16 +56,15 @@ def test_rectangles_circles_and_ellipses_become_polygons(write, tmp_path):
 
 def test_a_polygon_beyond_the_edge_keeps_its_points_and_its_box_ends_at_the_edge(write, tmp_path):
     shape = {"name": "polygon", "all_points_x": [-3, 70, 20], "all_points_y": [5, 15, 45]}
-    (record,) = read_via(write([region(shape)]), tmp_path, classes=["thing"])
+    (record,) = read_via(write([region(shape)]), tmp_path, classes=["thing"]).images
     assert record.annotations[0].segmentation == [[-3, 5, 70, 15, 20, 45]]
     assert record.annotations[0].box == (0, 5, 60, 40)
 
 
 def test_a_spike_without_area_does_not_widen_the_box(write, tmp_path):
     x, y = [5, 25, 25, 25, 25, 5], [5, 5, 35, 15, 15, 15]  # down from (25, 5) to (25, 35) and back up to (25, 15)
-    (record,) = read_via(
-        write([region({"name": "polygon", "all_points_x": x, "all_points_y": y})]), tmp_path, classes=["a"]
-    )
+    shape = {"name": "polygon", "all_points_x": x, "all_points_y": y}
+    (record,) = read_via(write([region(shape)]), tmp_path, classes=["a"]).images
     assert record.annotations[0].box == (5, 5, 25, 16)
 
 
@@ -76,16 +75,18 @@ def polygon_area(points):
 
 def test_classes_come_from_an_attribute(write, tmp_path):
     file = write([region(TRIANGLE, kind="dog"), region(TRIANGLE, kind="cat")])
-    (record,) = read_via(file, tmp_path, classes=["cat", "dog"], attribute="kind")
+    (record,) = read_via(file, tmp_path, classes=["cat", "dog"], attribute="kind").images
     assert [annotation.category for annotation in record.annotations] == [1, 0]
     with pytest.raises(InputError, match=r"region 0: attribute 'kind' is 'dog', expected one of cat, cow"):
         read_via(file, tmp_path, classes=["cat", "cow"], attribute="kind")
     with pytest.raises(InputError, match="must name the region attribute"):
         read_via(file, tmp_path, classes=["cat", "dog"])
+    assert read_via(file, tmp_path, attribute="kind").classes == ["cat", "dog"]
+    assert read_via(file, tmp_path).classes == ["object"]
 
 
 def test_an_image_without_regions_is_kept(write, tmp_path):
-    (record,) = read_via(write([]), tmp_path, classes=["thing"])
+    (record,) = read_via(write([]), tmp_path, classes=["thing"]).images
     assert record.annotations == []
 
 

@@ -5,38 +5,45 @@ A mask is 0 outside the object and anything else inside it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-import pycocotools.mask as mask_util
 
-from maskrcnn_ext.data.formats.records import Annotation, ImageRecord
+from maskrcnn_ext.data.formats.records import DataSet, ImageRecord, annotation_of_mask
 from maskrcnn_ext.errors import InputError
 
 # Decoding tens of thousands of small PNGs: OpenCV lets go of the interpreter lock, so that a few threads help.
 _THREADS = 8
 
 
-def read_dsb2018(images: Path, *, ids: Sequence[str] | None = None) -> list[ImageRecord]:
+def read_dsb2018(
+    images: Path, *, classes: Sequence[str] | None = None, split: Callable[[list[str]], list[str]] | None = None
+) -> DataSet:
     """Reads mask folders.
 
     Args:
         images: the folder of the image folders, such as ``stage1_train``.
-        ids: the image ids to read; all, sorted, when not given.
+        classes: the name of the one class; "object" when not given.
+        split: picks image ids out of all ids, sorted; all when not given.
 
     Returns:
         A record an image, in the order of the ids; segmentations are RLEs of the whole image.
 
     Raises:
-        InputError: an image or mask is missing, unreadable, or its size differs from its image's.
+        InputError: an image or mask is missing, unreadable, or its size differs from its image's; more than one class.
     """
-    folders = [images / name for name in (list_ids(images) if ids is None else ids)]
+    names = list(classes or ("object",))
+    if len(names) != 1:
+        raise InputError(
+            f"{images}: mask folders do not tell classes apart, so `classes` must be one name, not {names}"
+        )
+    ids = list_ids(images)
+    folders = [images / name for name in (split(ids) if split else ids)]
     with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(_read_image, folders))
+        return DataSet(names, list(pool.map(_read_image, folders)))
 
 
 def list_ids(images: Path) -> list[str]:
@@ -56,16 +63,8 @@ def _read_image(folder: Path) -> ImageRecord:
             raise InputError(f"{file}: mask is {mask.shape[1]} x {mask.shape[0]}, its image {width} x {height}")
         inside = mask if mask.ndim == 2 else mask[..., :3].max(axis=2)
         if inside.any():
-            record.annotations.append(_annotation(inside > 0))
+            record.annotations.append(annotation_of_mask(inside > 0, 0))
     return record
-
-
-def _annotation(mask: np.ndarray) -> Annotation:
-    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    rle: dict[str, Any] = mask_util.encode(np.asfortranarray(mask, dtype=np.uint8))
-    rle["counts"] = rle["counts"].decode("ascii")
-    box = (float(xs[0]), float(ys[0]), float(xs[-1] + 1), float(ys[-1] + 1))
-    return Annotation(category=0, box=box, segmentation=rle)
 
 
 def _read(file: Path) -> np.ndarray:

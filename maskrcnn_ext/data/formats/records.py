@@ -16,23 +16,73 @@ class Annotation:
     Attributes:
         category: index into the data set's class names, from 0.
         box: (x0, y0, x1, y1) in pixels of the image, x1 and y1 exclusive.
-        segmentation: polygons [[x, y, x, y, ...], ...] in sub-pixel coordinates, or a compressed COCO RLE whose counts are text.
+        segmentation: polygons [[x, y, x, y, ...], ...] in sub-pixel coordinates, or a compressed COCO RLE whose counts are text; None
+            where the format has boxes only.
+        keypoints: [x, y, visibility, ...], COCO's three numbers a keypoint, in pixels; None where there are none.
+        crowd: a group that is not told apart; it is neither trained on nor counted as missed.
+        id: what the file calls it, for messages; None where it has no name.
     """
 
     category: int
     box: tuple[float, float, float, float]
-    segmentation: list[list[float]] | dict[str, Any]
+    segmentation: list[list[float]] | dict[str, Any] | None = None
+    keypoints: list[float] | None = None
+    crowd: bool = False
+    id: int | str | None = None
 
 
 @dataclass(slots=True)
 class ImageRecord:
-    """One image and its objects. Sizes are in pixels; an image without objects has an empty list."""
+    """One image and its objects.
+
+    Attributes:
+        file_name: path of the file.
+        image_id: unique in the data set.
+        height: in pixels.
+        width: in pixels.
+        annotations: empty for an image without objects.
+        extra: what else the mapper has to know to read the pixels, such as the slice of a volume; it goes into Detectron2's record.
+    """
 
     file_name: str
-    image_id: str
+    image_id: int | str
     height: int
     width: int
     annotations: list[Annotation] = field(default_factory=list)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class DataSet:
+    """What a reader gives.
+
+    Attributes:
+        classes: names, in the order of the annotations' categories.
+        images: the records.
+        category_ids: the file's own id of every class, where it has such (COCO).
+        keypoints: names, where objects have keypoints.
+        skeleton: pairs of indices into them that are drawn as lines.
+    """
+
+    classes: list[str]
+    images: list[ImageRecord]
+    category_ids: list[int] | None = None
+    keypoints: list[str] = field(default_factory=list)
+    skeleton: list[tuple[int, int]] = field(default_factory=list)
+
+
+def annotation_of_mask(mask: np.ndarray, category: int, **rest: Any) -> Annotation:
+    """An annotation with RLE and tight box of a boolean mask (H, W) that is not empty."""
+    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    box = (float(xs[0]), float(ys[0]), float(xs[-1] + 1), float(ys[-1] + 1))
+    return Annotation(category, box, encode_mask(mask), **rest)
+
+
+def encode_mask(mask: np.ndarray) -> dict[str, Any]:
+    """A compressed COCO RLE, its counts as text, of a boolean mask (H, W)."""
+    rle: dict[str, Any] = mask_util.encode(np.asfortranarray(mask, dtype=np.uint8))
+    rle["counts"] = rle["counts"].decode("ascii")
+    return rle
 
 
 def box_of_polygons(polygons: list[list[float]], height: int, width: int) -> tuple[float, float, float, float]:

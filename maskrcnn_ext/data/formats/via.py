@@ -7,15 +7,15 @@ ellipses become polygons.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from json import loads
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from maskrcnn_ext.data.formats.records import Annotation, ImageRecord, box_of_polygons
+from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, box_of_polygons
 from maskrcnn_ext.errors import InputError
 
 # Corners of the polygon that stands for an ellipse: its area is within 0.2 % of the ellipse's.
@@ -23,14 +23,15 @@ _ELLIPSE_CORNERS = 64
 
 
 def read_via(
-    json_file: Path, images: Path, *, classes: Sequence[str], attribute: str | None = None
-) -> list[ImageRecord]:
+    json: Path, images: Path, *, classes: Sequence[str] | None = None, attribute: str | None = None
+) -> DataSet:
     """Reads a VIA annotation file.
 
     Args:
-        json_file: the annotations as VIA saves or exports them.
+        json: the annotations as VIA saves or exports them.
         images: the folder of the images.
-        classes: class names. With one class every region is of it.
+        classes: class names. With one class every region is of it. When not given: the attribute's values, sorted, or "object" without
+            an attribute.
         attribute: the region attribute that holds the class name; needed with more than one class.
 
     Returns:
@@ -39,20 +40,22 @@ def read_via(
     Raises:
         InputError: broken JSON, a missing or unreadable image, an unknown class, or a region that encloses no area.
     """
-    if len(classes) > 1 and attribute is None:
+    if classes and len(classes) > 1 and attribute is None:
         raise InputError(
-            f"{json_file}: with {len(classes)} classes, `attribute` must name the region attribute that holds the class"
+            f"{json}: with {len(classes)} classes, `attribute` must name the region attribute that holds the class"
         )
     try:
-        data = json.loads(json_file.read_text(encoding="utf-8"))
+        data = loads(json.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{json_file}: not a JSON file ({error})") from error
+        raise InputError(f"{json}: not a JSON file ({error})") from error
     entries = data.get("_via_img_metadata", data) if isinstance(data, dict) else None
     if not isinstance(entries, dict) or not all(isinstance(e, dict) and "filename" in e for e in entries.values()):
         raise InputError(
-            f"{json_file}: not a VIA annotation file (expected a mapping to entries with `filename` and `regions`)"
+            f"{json}: not a VIA annotation file (expected a mapping to entries with `filename` and `regions`)"
         )
 
+    if not classes:
+        classes = ["object"] if attribute is None else _values(entries.values(), attribute)
     records = []
     for key, entry in entries.items():
         file = images / entry["filename"]
@@ -60,11 +63,10 @@ def read_via(
             with Image.open(file) as image:  # reads the header only
                 width, height = image.size
         except OSError as error:
-            raise InputError(f"{json_file}: record {key!r}: cannot read image {file} ({error})") from error
+            raise InputError(f"{json}: record {key!r}: cannot read image {file} ({error})") from error
         record = ImageRecord(str(file), entry["filename"], height, width)
-        regions = entry.get("regions", [])
-        for region in regions.values() if isinstance(regions, dict) else regions:
-            where = f"{json_file}: record {key!r}, region {len(record.annotations)}"
+        for region in _regions(entry):
+            where = f"{json}: record {key!r}, region {len(record.annotations)}"
             polygon = _polygon(region.get("shape_attributes", {}), where)
             category = (
                 0 if attribute is None else _category(region.get("region_attributes", {}), attribute, classes, where)
@@ -72,7 +74,17 @@ def read_via(
             box = box_of_polygons([polygon], height, width)
             record.annotations.append(Annotation(category, box, [polygon]))
         records.append(record)
-    return records
+    return DataSet(list(classes), records)
+
+
+def _regions(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    regions = entry.get("regions", [])
+    return list(regions.values()) if isinstance(regions, dict) else regions
+
+
+def _values(entries: Iterable[dict[str, Any]], attribute: str) -> list[str]:
+    attributes = (region.get("region_attributes", {}) for entry in entries for region in _regions(entry))
+    return sorted({found[attribute] for found in attributes if isinstance(found.get(attribute), str)})
 
 
 def _category(attributes: dict[str, Any], attribute: str, classes: Sequence[str], where: str) -> int:

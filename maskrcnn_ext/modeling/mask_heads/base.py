@@ -176,11 +176,11 @@ class MaskHead(BaseMaskRCNNHead):
         # p2 has stride 4, p3 8 and so on; another name tells nothing.
         named = [2 ** int(key[1:]) if key[:1] == "p" and key[1:].isdigit() else None for key in features]
         if len(named) != len(strides) or any(n not in (None, s) for n, s in zip(named, strides, strict=True)):
-            guess = [n or "?" for n in named]
+            strides_of_maps = ",".join(str(stride or "?") for stride in named)
             raise InputError(
                 f"{name} was built for feature maps of strides {strides} and was handed {', '.join(features)}: "
-                f"set model.roi_heads.mask_head.strides={str(guess).replace(' ', '')}"
-                + ("" if None not in named else " with their strides in pixels, such as [16] for DC5's res5")
+                f"set model.roi_heads.mask_head.strides=[{strides_of_maps}]"
+                + ("" if None not in named else ", with the strides in pixels, such as [16] for DC5's res5")
             )
         channels = {int(feature.shape[1]) for feature in features.values()}
         if channels != {self.input_shape.channels}:
