@@ -62,4 +62,4 @@ def test_files_and_configs_that_a_document_names_are_there(document):
     for path in re.findall(r"\b(?:scripts|configs|tests)/[\w./-]+\.(?:py|sh|txt)", text):
         assert (ROOT / path).is_file(), path
     for name in re.findall(r"(?:maskrcnn-ext configs|--config-file) ([\w/]+\.py)", text):
-        assert config_path(name).is_file() or (ROOT / name).is_file()
+        assert (ROOT / name).is_file() or config_path(name).is_file()

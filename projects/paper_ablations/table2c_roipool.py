@@ -1,0 +1,5 @@
+"""Table 2c: RoIPool, which rounds the RoI and its bins, ResNet-50 C4. RoIAlign beside it is mask_rcnn_r50_c4_1x.py itself."""
+
+from ...configs.mask_rcnn_r50_c4_1x import dataloader, lr_multiplier, model, optimizer, train
+
+model.roi_heads.pooler.pooler_type = "ROIPool"

@@ -1,0 +1,7 @@
+"""Table 2e: a mask by fully connected layers, 1024-1024-80x28x28, ResNet-50 FPN. The FCN beside it is mask_rcnn_r50_fpn_1x.py itself."""
+
+from maskrcnn_ext import MLPMaskHead
+
+from ...configs.mask_rcnn_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, train
+
+model.roi_heads.mask_head._target_ = MLPMaskHead
