@@ -298,6 +298,11 @@ def test_mask_scoring_goes_around_every_head(base):
     assert [len(image.pred_mask_scores) for image in empty] == [0, 0]
 
 
+def test_mask_scoring_takes_a_head_that_is_built_already():
+    base = build("DCTMaskHead", num_coefficients=100)
+    assert build("MaskScoringHead", base=base).base is base
+
+
 def test_mask_scoring_goes_around_mask_heads_only():
     assert find_base("DCTMaskHead") is maskrcnn_ext.DCTMaskHead
     for base in ("DCTMask", "no.such.Head", "maskrcnn_ext.MaskScoringHead", MaskRCNNConvUpsampleHead, 3):

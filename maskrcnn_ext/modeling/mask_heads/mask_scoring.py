@@ -93,7 +93,7 @@ class MaskScoringHead(MaskHead):
         num_classes: int,
         conv_dims: Sequence[int],
         conv_norm: str = "",
-        base: str | type[MaskHead] = "maskrcnn_ext.FCNMaskHead",
+        base: str | type[MaskHead] | MaskHead = "maskrcnn_ext.FCNMaskHead",
         base_options: Mapping[str, Any] | None = None,
         fc_dims: Sequence[int] = (1024, 1024),
         iou_weight: float = 1.0,
@@ -107,8 +107,8 @@ class MaskScoringHead(MaskHead):
             num_classes: foreground classes; 1 gives class-agnostic masks and one IoU for all classes.
             conv_dims: of the base head; the last also the channels of the IoU branch.
             conv_norm: norm of the convolutions of the base head and of the IoU branch, a name of :func:`detectron2.layers.get_norm`.
-            base: the mask head to score: a class of this package or its name.
-            base_options: keywords of the base head's own.
+            base: the mask head to score: a class of this package, its name, or a head that is built already.
+            base_options: keywords of the base head's own, where it is not built yet.
             fc_dims: outputs of the IoU branch's hidden fully connected layers.
             iou_weight: factor of ``loss_mask_iou``.
             loss_weight: factor of all losses.
@@ -120,13 +120,17 @@ class MaskScoringHead(MaskHead):
         super().__init__(input_shape, num_classes=num_classes, loss_weight=loss_weight, vis_period=vis_period)
         self.iou_weight = iou_weight
         dims, fc_dims = list(conv_dims), list(fc_dims)
-        self.base = find_base(base)(
-            input_shape,
-            num_classes=num_classes,
-            conv_dims=dims,
-            conv_norm=conv_norm,
-            vis_period=vis_period,
-            **(base_options or {}),
+        self.base = (
+            base
+            if isinstance(base, MaskHead)
+            else find_base(base)(
+                input_shape,
+                num_classes=num_classes,
+                conv_dims=dims,
+                conv_norm=conv_norm,
+                vis_period=vis_period,
+                **(base_options or {}),
+            )
         )
         dim = dims[-1]
         self.iou_convs = nn.Sequential(
