@@ -3,7 +3,7 @@
 import pytest
 import torch
 from detectron2 import evaluation
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, BoxMode, Instances
 
 from maskrcnn_ext import COCOEvaluator, get_dataset_dicts
 
@@ -14,8 +14,8 @@ def run(evaluator, people, *, mask_scores):
     """Two detections of one object: a good mask and a bad one, which the class score prefers and the mask score does not."""
     evaluator.reset()
     for record in get_dataset_dicts(people):
-        box = torch.tensor(record["annotations"][0]["bbox"])
-        box[2:] += box[:2]
+        found = record["annotations"][0]
+        box = torch.tensor(BoxMode.convert(found["bbox"], found["bbox_mode"], BoxMode.XYXY_ABS))
         x0, y0, x1, y1 = box.int().tolist()
         instances = Instances(SIZE, pred_boxes=Boxes(box.float().repeat(2, 1)), pred_classes=torch.tensor([0, 0]))
         instances.scores = torch.tensor([0.9, 0.8])
