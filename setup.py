@@ -10,6 +10,14 @@ VERSION = "0.1.0"
 # The configs live at the top of the repository and travel inside the package, where get_config() finds them.
 CONFIGS = [f"maskrcnn_ext.{name}" for name in find_namespace_packages(str(ROOT), include=["configs", "configs.*"])]
 
+# What single features need, named in the error of whoever lacks it.
+EXTRAS = {
+    "albumentations": ["albumentations>=2.0.8,<3"],
+    "geo": ["rasterio", "pyogrio", "shapely>=2"],
+    "medical": ["nibabel", "pydicom>=3", "pynrrd"],
+    "tiff": ["tifffile", "imagecodecs"],
+}
+
 setup(
     name="maskrcnn_ext",
     version=VERSION,
@@ -35,10 +43,14 @@ setup(
         "hydra-core>=1.1",
         "matplotlib",
         "jinja2",
+        "PyYAML",
+        "tqdm",
         "shapely",  # Detectron2's crops cut polygons with it and do not declare it
     ],
     extras_require={
+        **EXTRAS,
         "dev": [
+            *(package for packages in EXTRAS.values() for package in packages),
             "pytest",
             "pytest-timeout",
             "hypothesis",
@@ -58,7 +70,7 @@ setup(
             "tqdm",
             "tensorboard",
             "black",
-        ]
+        ],
     },
     entry_points={"console_scripts": ["maskrcnn-ext=maskrcnn_ext.cli:main"]},
 )

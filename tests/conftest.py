@@ -25,6 +25,8 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_variable] = "2"
 # What the machine's user may have set must not steer the tests.
 os.environ.pop("DETECTRON2_ENV_MODULE", None)
+os.environ.pop("MASKRCNN_EXT_CATALOG", None)
+os.environ["MASKRCNN_EXT_CACHE"] = "off"
 
 COCO_KEYPOINTS = [
     "nose",

@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from maskrcnn_ext.data.dicts import from_dicts
 from maskrcnn_ext.data.formats import FORMATS, find_reader
-from maskrcnn_ext.data.formats.records import DataSet
-from maskrcnn_ext.data.keypoints import flip_map
+from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
+from maskrcnn_ext.data.source import Source, not_found
 from maskrcnn_ext.errors import InputError
 
 _COCO_LAYOUT = "coco/{train,val}2017/*.jpg and coco/annotations/{instances,person_keypoints}_{train,val}2017.json"
 
 
-def dataset_root() -> Path:
-    """Returns the folder below which relative data-set paths are looked up."""
-    return Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
-
-
-def register(name: str, *, format: str, classes: Sequence[str] | None = None, layout: str = "", **options: Any) -> None:
+def register(
+    name: str,
+    *,
+    format: str,
+    classes: Sequence[str] | None = None,
+    layout: str = "",
+    colors: Mapping[str, Sequence[int]] | None = None,
+    select: Callable[[list[ImageRecord]], list[ImageRecord]] | None = None,
+    **options: Any,
+) -> None:
     """Registers a data set with Detectron2. Doing so again with the same arguments changes nothing.
 
     Args:
@@ -34,80 +38,57 @@ def register(name: str, *, format: str, classes: Sequence[str] | None = None, la
         format: one of :data:`maskrcnn_ext.data.formats.FORMATS`.
         classes: class names in the order of the model's outputs; many formats bring their own.
         layout: the folder layout to show in the error message when the data is not found.
+        colors: (R, G, B) of every class name, from 0 to 255, that pictures are to be drawn with.
+        select: picks the records of this data set out of all that are read, for a split of data that comes without one.
         options: what the format's reader takes, such as ``json=`` and ``images=`` for "coco": see
             ``maskrcnn_ext.data.formats.<format>``. Relative paths are below :func:`dataset_root`.
 
     Raises:
-        InputError: an unknown format, options that it does not take or lacks, or a name that means other data already.
+        InputError: an unknown format, options that it does not take or lacks, colours of other classes, or a name that means other
+            data already.
     """
+    names = tuple(classes or ())
+    register_source(Source(name, format, names, layout, options=options, colors=colors or {}, select=select))
+
+
+def register_source(source: Source) -> None:
+    """Registers what is read from a :class:`Source`; see :func:`register`."""
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
-    try:
-        reader = find_reader(format)
-    except InputError as error:
-        raise InputError(f"data set {name}: {error}") from None
-    parameters = dict(inspect.signature(reader).parameters)
-    parameters.pop("classes", None)
-    _check_options(name, format, parameters, options)
-    source = repr((format, tuple(classes or ()), *sorted((key, _told(value)) for key, value in options.items())))
-    if name in DatasetCatalog.list():
-        known = MetadataCatalog.get(name).get("source", "another program's registration")
-        if known != source:
-            raise InputError(f"data set {name} is registered already, as {known}: choose another name")
+    source.check()
+    if source.name in DatasetCatalog.list():
+        known = MetadataCatalog.get(source.name).get("source", "another program's registration")
+        if known != source.describe():
+            raise InputError(f"data set {source.name} is registered already, as {known}: choose another name")
         return
-
-    metadata = MetadataCatalog.get(name).set(source=source, evaluator_type="coco")
-    if classes:
-        metadata.set(thing_classes=list(classes))
-    if format == "coco":
+    metadata = MetadataCatalog.get(source.name).set(source=source.describe(), evaluator_type="coco")
+    if source.classes:
+        metadata.set(**source.class_metadata(source.classes))
+    if source.format == "coco":
         # The evaluator reads the same file, under the same category ids.
-        metadata.set(json_file=str(dataset_root() / str(options["json"])))
-
-    def load() -> list[dict[str, Any]]:
-        arguments = {
-            key: dataset_root() / value if "Path" in str(parameters[key].annotation) and value is not None else value
-            for key, value in options.items()
-        }
-        for path in (value for value in arguments.values() if isinstance(value, Path)):
-            if not path.exists():
-                raise InputError(_not_found(name, path, layout))
-        try:
-            data = reader(**arguments, classes=classes)
-        except InputError as error:
-            raise InputError(f"data set {name}: {error}") from error
-        _describe(name, data)
-        return _to_dicts(data)
-
-    DatasetCatalog.register(name, load)
+        metadata.set(json_file=str(source.path_of("json")))
+    DatasetCatalog.register(source.name, source)
 
 
-def _check_options(
-    name: str, format: str, parameters: Mapping[str, inspect.Parameter], options: Mapping[str, Any]
-) -> None:
-    for option in options:
-        if option not in parameters:
-            raise InputError(f"data set {name}: format {format} takes no `{option}` (it takes {', '.join(parameters)})")
-    for key, parameter in parameters.items():
-        if parameter.default is parameter.empty and options.get(key) is None:
-            raise InputError(f"data set {name}: format {format} needs `{key}`")
+def load_dataset(name: str) -> DataSet:
+    """Reads a data set into plain records, without Detectron2's dicts between where its reader is ours.
 
+    Args:
+        name: as for :func:`get_dataset_dicts`.
 
-def _told(value: Any) -> str:
-    """A text that is the same in every process: functions by name, without their address."""
-    return f"{value.__module__}.{value.__qualname__}" if callable(value) else str(value)
+    Raises:
+        InputError: an unknown name or a string of another form; data that is not where it should be, or that is broken.
+    """
+    from detectron2.data import DatasetCatalog
 
-
-def _describe(name: str, data: DataSet) -> None:
-    """Tells Detectron2 what the file says of classes and keypoints."""
-    from detectron2.data import MetadataCatalog
-
-    metadata = MetadataCatalog.get(name)
-    if not metadata.get("thing_classes"):
-        metadata.set(thing_classes=data.classes)
-    if data.category_ids is not None:
-        metadata.set(thing_dataset_id_to_contiguous_id={own: index for index, own in enumerate(data.category_ids)})
-    if data.keypoints:
-        metadata.set(keypoint_names=data.keypoints, keypoint_flip_map=flip_map(data.keypoints))
+    ensure_registered(name)
+    registered = DatasetCatalog[name]
+    if isinstance(registered, Source):
+        return registered.read()
+    try:
+        return from_dicts(name, DatasetCatalog.get(name))
+    except FileNotFoundError as error:
+        raise _missing([name], error) from error
 
 
 def get_dataset_dicts(
@@ -128,7 +109,8 @@ def get_dataset_dicts(
         Records in Detectron2's standard format.
 
     Raises:
-        InputError: an unknown name or a string of another form; data that is not where it should be.
+        InputError: an unknown name or a string of another form; data that is not where it should be, that is broken, or no image of
+            which is left.
     """
     from detectron2.data import get_detection_dataset_dicts
 
@@ -140,10 +122,18 @@ def get_dataset_dicts(
             names, filter_empty=filter_empty, min_keypoints=min_keypoints, proposal_files=proposal_files
         )
     except FileNotFoundError as error:  # Detectron2's own data sets, such as coco_2017_train
-        if error.filename is None:
-            raise
-        layout = _COCO_LAYOUT if any("coco_2017" in name for name in names) else ""
-        raise InputError(_not_found(", ".join(names), Path(error.filename), layout)) from error
+        raise _missing(names, error) from error
+    except AssertionError as error:  # no image, or none that is left
+        hint = " (filter_empty=False keeps images without objects)" if filter_empty else ""
+        raise InputError(f"data set {', '.join(names)}: {error}{hint}") from error
+
+
+def _missing(names: Sequence[str], error: FileNotFoundError) -> Exception:
+    """What to raise for a file that Detectron2 has not found."""
+    if error.filename is None:
+        return error
+    layout = _COCO_LAYOUT if any("coco_2017" in name for name in names) else ""
+    return InputError(not_found(", ".join(names), Path(error.filename), layout))
 
 
 def ensure_registered(name: str) -> None:
@@ -155,7 +145,9 @@ def ensure_registered(name: str) -> None:
     from detectron2.data import DatasetCatalog
 
     from maskrcnn_ext.data.domains import register_domains
+    from maskrcnn_ext.data.team_catalog import register_team_catalog
 
+    register_team_catalog()  # first: a name that a team has given to its own data is left to it
     register_domains()
     if name in DatasetCatalog.list():
         return
@@ -179,12 +171,6 @@ def ensure_registered(name: str) -> None:
     raise InputError(f"no data set {name!r} is registered: {advice}")
 
 
-def _not_found(name: str, path: Path, layout: str) -> str:
-    where = "" if os.environ.get("DETECTRON2_DATASETS") else " (DETECTRON2_DATASETS is not set)"
-    expected = f"; expected below {dataset_root()}: {layout}" if layout else ""
-    return f"data set {name}: no such file or folder: {path}{where}{expected}"
-
-
 def _split_places(places: str, count: int) -> list[str]:
     """Cuts ``a.json@images`` at its @; a path may hold one itself, so that the first cut after an existing path counts."""
     if count < 2 or "@" not in places:
@@ -192,27 +178,3 @@ def _split_places(places: str, count: int) -> list[str]:
     cuts = [index for index, letter in enumerate(places) if letter == "@"]
     cut = next((index for index in cuts if Path(places[:index]).expanduser().exists()), cuts[0])
     return [places[:cut], places[cut + 1 :]]
-
-
-def _to_dicts(data: DataSet) -> list[dict[str, Any]]:
-    from detectron2.structures import BoxMode
-
-    dicts = []
-    for record in data.images:
-        annotations = []
-        for annotation in record.annotations:
-            found = {
-                "bbox": list(annotation.box),
-                "bbox_mode": BoxMode.XYXY_ABS,
-                "category_id": annotation.category,
-                "iscrowd": int(annotation.crowd),
-            }
-            # Absent rather than None, as Detectron2 wants it.
-            if annotation.segmentation is not None:
-                found["segmentation"] = annotation.segmentation
-            if annotation.keypoints is not None:
-                found["keypoints"] = annotation.keypoints
-            annotations.append(found)
-        image = {"file_name": record.file_name, "image_id": record.image_id, "height": record.height}
-        dicts.append({**image, "width": record.width, "annotations": annotations, **record.extra})
-    return dicts

@@ -5,9 +5,11 @@ import json
 import pytest
 from conftest import COCO_KEYPOINTS
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import load_coco_json
+from detectron2.structures import BoxMode
 
 from maskrcnn_ext import InputError, get_dataset_dicts
-from maskrcnn_ext.data.catalog import register
+from maskrcnn_ext.data.catalog import load_dataset, register
 from maskrcnn_ext.data.domains import register_domains
 from maskrcnn_ext.data.keypoints import flip_map, hflip_indices
 
@@ -138,3 +140,68 @@ def test_keypoints_bring_their_flip_map(people):
 def test_a_flip_map_pairs_only_names_that_have_both_sides():
     names = ["tip", "left_wing", "right_wing", "left_over", "front_left_paw", "front_right_paw"]
     assert flip_map(names) == [("left_wing", "right_wing"), ("front_left_paw", "front_right_paw")]
+
+
+def test_plain_records_of_a_name_or_a_string(shapes, name):
+    images = shapes.parent / "images"
+    register(name, format="coco", json=shapes, images=images)
+    data = load_dataset(name)
+    assert data == load_dataset(f"coco:{shapes}@{images}")
+    assert (len(data.images), data.category_ids) == (8, [1, 2, 3, 4, 5])
+
+
+def test_plain_records_of_what_another_program_has_registered(people, name):
+    json_file, images = people.removeprefix("coco:").split("@")
+    DatasetCatalog.register(name, lambda: load_coco_json(json_file, images, name))
+    MetadataCatalog.get(name).set(keypoint_names=COCO_KEYPOINTS)
+    theirs, ours = load_dataset(name), load_dataset(people)
+    assert (theirs.classes, theirs.category_ids, theirs.keypoints) == (ours.classes, ours.category_ids, ours.keypoints)
+    for one, other in zip(theirs.images, ours.images, strict=True):
+        assert (one.file_name, one.image_id, one.extra) == (other.file_name, other.image_id, {})
+        assert [(a.category, a.box, a.segmentation, a.keypoints) for a in one.annotations] == [
+            (a.category, a.box, a.segmentation, a.keypoints) for a in other.annotations
+        ]
+
+
+RECORD = {"file_name": "a.png", "image_id": 1, "height": 4, "width": 4}
+OBJECT = {"bbox": [0, 0, 2, 2], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
+
+
+@pytest.mark.parametrize(
+    ("dicts", "classes", "message"),
+    [
+        ([], [], "its metadata has no `thing_classes`"),
+        ([{"image_id": 7}], ["a"], "image 7: its dict has no 'height'"),
+        ([{**RECORD, "annotations": [{**OBJECT, "bbox_mode": BoxMode.XYWHA_ABS}]}], ["a"], "image 1: boxes are in"),
+        (
+            [{**RECORD, "annotations": [{**OBJECT, "category_id": 1}]}],
+            ["a"],
+            "image 1: an annotation is of category 1, but",
+        ),
+        ([{**RECORD, "annotations": [{"category_id": 0}]}], ["a"], "image 1: its dict has no 'bbox_mode'"),
+    ],
+)
+def test_what_is_wrong_with_another_programs_dicts_is_named(name, dicts, classes, message):
+    DatasetCatalog.register(name, lambda: dicts)
+    MetadataCatalog.get(name).set(thing_classes=classes)
+    with pytest.raises(InputError, match=f"data set {name}: {message}"):
+        load_dataset(name)
+
+
+def test_a_missing_coco_is_named_for_plain_records_too():
+    with pytest.raises(InputError, match=r"coco_2017_val: no such file .*expected below"):
+        load_dataset("coco_2017_val")
+
+
+def test_a_set_that_has_nothing_to_train_on_is_named(tmp_path, name):
+    content = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(content))
+    register(name, format="coco", json=file, images=tmp_path)
+    with pytest.raises(InputError, match=f"data set {name}: .*empty"):
+        get_dataset_dicts(name, filter_empty=False)
+    content["images"] = [{"id": 1, "file_name": "a.jpg", "height": 4, "width": 4}]
+    file.write_text(json.dumps(content))
+    assert len(get_dataset_dicts(name, filter_empty=False)) == 1
+    with pytest.raises(InputError, match=f"data set {name}: No valid data .*filter_empty=False keeps images"):
+        get_dataset_dicts(name)

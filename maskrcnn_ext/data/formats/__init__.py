@@ -13,7 +13,22 @@ from importlib import import_module
 from maskrcnn_ext.data.formats.records import DataSet
 from maskrcnn_ext.errors import InputError
 
-FORMATS = ("coco", "dsb2018", "via")
+FORMATS = (
+    "bdd100k",
+    "cityscapes",
+    "coco",
+    "dicom",
+    "dsb2018",
+    "geo",
+    "kitti_mots",
+    "label_image",
+    "labelme",
+    "nifti",
+    "openimages",
+    "via",
+    "voc",
+    "yolo",
+)
 
 
 def find_reader(format: str) -> Callable[..., DataSet]:

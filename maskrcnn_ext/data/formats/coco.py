@@ -1,5 +1,8 @@
 """COCO JSON (cocodataset.org/#format-data): instances, keypoints, crowds; polygons and both kinds of RLE; any ids, also from 0.
 
+What it reads is what ``detectron2.data.datasets.load_coco_json`` reads, in the same order. Annotations take a fast path without a check
+of their own each; where one fails, :func:`_fault` looks for what is wrong with it.
+
 A ``file_name`` that leads out of the image folder is refused: annotation files come from elsewhere.
 """
 
@@ -7,21 +10,26 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Sequence
+from itertools import pairwise
 from json import loads
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pycocotools.mask as mask_util
 
+from maskrcnn_ext.data import cache
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
+from maskrcnn_ext.data.formats.rle_check import find_broken_rle
+from maskrcnn_ext.data.garbage import collection_paused
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 
 def read_coco(json: Path, images: Path, *, classes: Sequence[str] | None = None) -> DataSet:
-    """Reads a COCO annotation file.
+    """Reads a COCO annotation file. A large one is cached (:mod:`maskrcnn_ext.data.cache`).
 
     Args:
         json: the annotations.
@@ -29,44 +37,25 @@ def read_coco(json: Path, images: Path, *, classes: Sequence[str] | None = None)
         classes: the class names that the file must have, in the order of its category ids; checked when given.
 
     Returns:
-        A record an image, in the order of the file. An annotation whose outline has no area is left out, with one warning for all.
+        A record an image, in the order of their ids. Keypoints are moved by half a pixel, from COCO's pixel indices to sub-pixel
+        coordinates, as Detectron2 does. An annotation whose outline has no area is left out, with one warning for all.
 
     Raises:
         InputError: broken JSON, a record that lacks a field or points nowhere, a double id, a file name outside of ``images``, or
             other classes.
     """
     try:
-        data = loads(json.read_bytes())
-    except ValueError as error:
-        raise InputError(f"{json}: not a JSON file ({error})") from error
-    if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in ("images", "categories")):
-        raise InputError(
-            f"{json}: not a COCO annotation file (expected a mapping with `images`, `annotations`, `categories`)"
-        )
-    categories = sorted(data["categories"], key=lambda category: _field(category, "id", json, "category"))
-    names = [_field(category, "name", json, "category") for category in categories]
-    if classes and list(classes) != names:
-        raise InputError(f"`classes` are {', '.join(classes)}, but {json} has {', '.join(names)}")
-    category_ids = [category["id"] for category in categories]
-    contiguous = {category_id: index for index, category_id in enumerate(category_ids)}
-    records: dict[Any, ImageRecord] = {}
-    for image in data["images"]:
-        record = _image(image, images, json)
-        if record.image_id in records:
-            raise InputError(f"{json}: two images have the id {record.image_id!r}")
-        records[record.image_id] = record
-    without_area = []
-    for annotation in data.get("annotations", []):
-        image_id = _field(annotation, "image_id", json, "annotation")
-        if image_id not in records:
-            raise InputError(
-                f"{json}: annotation {annotation.get('id')!r} is of image {image_id!r}, which is not there"
-            )
-        found = _annotation(annotation, records[image_id], contiguous, json)
-        if found is None:
-            without_area.append(annotation.get("id"))
-        else:
-            records[image_id].annotations.append(found)
+        content = json.read_bytes()
+    except OSError as error:
+        raise InputError(f"{json}: cannot be read ({error.strerror})") from error
+    key = cache.key_of(content, str(images)) if len(content) >= cache.MIN_BYTES else None
+    with collection_paused():
+        found = cache.load(key) if key else None
+        data, without_area = found or _parse(content, json, images)
+        if key and found is None:
+            cache.store(key, data, without_area)
+    if classes and list(classes) != data.classes:
+        raise InputError(f"`classes` are {', '.join(classes)}, but {json} has {', '.join(data.classes)}")
     if without_area:
         logger.warning(
             "%s: left out %d annotations whose outline has no area, such as id %s",
@@ -74,12 +63,41 @@ def read_coco(json: Path, images: Path, *, classes: Sequence[str] | None = None)
             len(without_area),
             without_area[0],
         )
+    return data
+
+
+def _parse(content: bytes, json: Path, images: Path) -> tuple[DataSet, list[int | str]]:
+    """Returns the data and the ids of the annotations that were left out."""
+    try:
+        data = loads(content)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{json}: not a JSON file ({error})") from error
+    if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in ("images", "categories")):
+        raise InputError(
+            f"{json}: not a COCO annotation file (expected a mapping with `images`, `annotations`, `categories`)"
+        )
+    annotations = data.get("annotations", [])
+    if not isinstance(annotations, list):
+        raise InputError(f"{json}: `annotations` is a {type(annotations).__name__}, expected a list")
+    categories = _by_id(data["categories"], json, "category", "categories")
+    names = [_field(category, "name", json, "category") for category in categories]
+    # The evaluator and Detectron2 know one skeleton a data set.
     of_keypoints: dict[str, Any] = next((category for category in categories if category.get("keypoints")), {})
-    skeleton = [(a - 1, b - 1) for a, b in of_keypoints.get("skeleton", [])]
-    return DataSet(names, list(records.values()), category_ids, list(of_keypoints.get("keypoints", [])), skeleton)
+    keypoints = list(of_keypoints.get("keypoints", []))
+    try:
+        skeleton = [(a - 1, b - 1) for a, b in of_keypoints.get("skeleton") or []]
+    except (TypeError, ValueError):
+        raise InputError(
+            f"{json}: category {of_keypoints['id']!r}: `skeleton` is not a list of pairs of numbers"
+        ) from None
+    category_ids = [category["id"] for category in categories]
+    records = {image["id"]: _image(image, images, json) for image in _by_id(data["images"], json, "image", "images")}
+    contiguous = {category_id: index for index, category_id in enumerate(category_ids)}
+    without_area = _add_annotations(annotations, records, contiguous, 3 * len(keypoints), json)
+    return DataSet(names, list(records.values()), category_ids, keypoints, skeleton), without_area
 
 
-def _field(record: dict[str, Any], name: str, json: Path, kind: str) -> Any:
+def _field(record: Any, name: str, json: Path, kind: str) -> Any:
     try:
         return record[name]
     except (KeyError, TypeError):
@@ -87,59 +105,150 @@ def _field(record: dict[str, Any], name: str, json: Path, kind: str) -> Any:
         raise InputError(f"{json}: {kind}{where} has no `{name}`") from None
 
 
+def _by_id(records: list[Any], json: Path, kind: str, plural: str) -> list[dict[str, Any]]:
+    try:
+        ordered = sorted(records, key=lambda record: _field(record, "id", json, kind))
+    except TypeError:
+        raise InputError(f"{json}: the ids of `{plural}` are of different types; use numbers or texts alone") from None
+    for one, other in pairwise(ordered):
+        if one["id"] == other["id"]:
+            raise InputError(f"{json}: two {plural} have the id {one['id']!r}")
+    return ordered
+
+
 def _image(image: dict[str, Any], images: Path, json: Path) -> ImageRecord:
     name = _field(image, "file_name", json, "image")
-    path = PurePosixPath(str(name))
-    if path.is_absolute() or ".." in path.parts:
+    if not isinstance(name, str) or not name:
+        raise InputError(f"{json}: image {image['id']!r}: `file_name` is {name!r}, expected a path")
+    if name.startswith("/") or ".." in name.split("/"):
         raise InputError(
-            f"{json}: image {image.get('id')!r}: `file_name` {name!r} leads out of {images}; make it relative to that folder"
+            f"{json}: image {image['id']!r}: `file_name` {name!r} leads out of {images}; make it relative to that folder"
         )
     height, width = (_field(image, side, json, "image") for side in ("height", "width"))
-    return ImageRecord(str(images / name), _field(image, "id", json, "image"), height, width)
-
-
-def _annotation(
-    annotation: dict[str, Any], image: ImageRecord, contiguous: dict[int, int], json: Path
-) -> Annotation | None:
-    """Returns None where the outline has no area."""
-    category_id = _field(annotation, "category_id", json, "annotation")
-    where = f"{json}: annotation {annotation.get('id')!r}"
-    if category_id not in contiguous:
-        raise InputError(f"{where} is of category {category_id!r}, which is not there")
-    try:
-        x, y, width, height = (float(value) for value in _field(annotation, "bbox", json, "annotation"))
-    except (TypeError, ValueError):
-        raise InputError(f"{where}: `bbox` is {annotation['bbox']!r}, expected [x, y, width, height]") from None
-    segmentation = annotation.get("segmentation")
-    if isinstance(segmentation, dict):
-        segmentation = _compressed(segmentation, image, where)
-    elif segmentation:
-        segmentation = [polygon for polygon in segmentation if len(polygon) % 2 == 0 and len(polygon) >= 6]
-        if not segmentation:
-            return None
-    return Annotation(
-        contiguous[category_id],
-        (x, y, x + width, y + height),
-        segmentation or None,
-        annotation.get("keypoints"),
-        bool(annotation.get("iscrowd", 0)),
-        annotation.get("id"),
-    )
-
-
-def _compressed(rle: dict[str, Any], image: ImageRecord, where: str) -> dict[str, Any]:
-    if list(rle.get("size", [])) != [image.height, image.width]:
-        raise InputError(
-            f"{where}: RLE of size {rle.get('size')}, but its image is {image.height} x {image.width} (height, width)"
-        )
-    counts = rle.get("counts")
-    if isinstance(counts, list):
-        if sum(counts) != math.prod(rle["size"]):
+    for side, value in (("height", height), ("width", width)):
+        if not isinstance(value, int) or value <= 0:
             raise InputError(
-                f"{where}: the RLE's counts add up to {sum(counts)}, not to its {math.prod(rle['size'])} pixels"
+                f"{json}: image {image['id']!r}: `{side}` is {value!r}, expected a whole number of pixels above 0"
             )
-        encoded: dict[str, Any] = mask_util.frPyObjects(rle, image.height, image.width)
-        return {**encoded, "counts": encoded["counts"].decode("ascii")}
-    if not isinstance(counts, str):
-        raise InputError(f"{where}: `counts` of an RLE are a list or a text, not {type(counts).__name__}")
-    return rle
+    return ImageRecord(os.path.join(images, name), image["id"], height, width)  # noqa: PTH118, as fast as it gets
+
+
+def _add_annotations(
+    annotations: list[Any],
+    records: dict[Any, ImageRecord],
+    contiguous: dict[Any, int],
+    num_keypoint_values: int,
+    json: Path,
+) -> list[int | str]:
+    """Puts annotations into their images' records; returns the ids of those whose outline has no area."""
+    without_area = []
+    seen: set[int | str] = set()
+    rles: dict[int | str, dict[str, Any]] = {}
+    annotation: Any = None
+    try:
+        for annotation in annotations:
+            image = records[annotation["image_id"]]
+            category = contiguous[annotation["category_id"]]
+            x, y, width, height = annotation["bbox"]
+            if not (width >= 0 <= height and math.isfinite(x + y + width + height)):
+                raise ValueError
+            annotation_id = annotation["id"]
+            if annotation_id in seen or annotation.get("ignore"):
+                raise ValueError
+            segmentation = annotation.get("segmentation")
+            if segmentation:
+                if isinstance(segmentation, list):
+                    polygons = [polygon for polygon in segmentation if len(polygon) >= 6 and len(polygon) % 2 == 0]
+                    # The sum of what is not a number fails.
+                    if not math.isfinite(sum(map(sum, polygons))):
+                        raise ValueError
+                    if not polygons:
+                        if not all(isinstance(polygon, list) for polygon in segmentation):
+                            raise ValueError
+                        seen.add(annotation_id)
+                        without_area.append(annotation_id)
+                        continue
+                    segmentation = polygons
+                else:
+                    segmentation = _compressed(segmentation, image)
+                    rles[annotation_id] = segmentation
+            keypoints = annotation.get("keypoints")
+            if keypoints:
+                keypoints = _sub_pixel(keypoints, num_keypoint_values)
+            seen.add(annotation_id)
+            image.annotations.append(
+                Annotation(
+                    category,
+                    (x, y, x + width, y + height),
+                    segmentation or None,
+                    keypoints or None,
+                    bool(annotation.get("iscrowd")),
+                    annotation_id,
+                )
+            )
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        if isinstance(annotation, dict) and "id" in annotation:
+            where = f"{json}: annotation {annotation['id']!r}"
+        else:
+            index = next(index for index, other in enumerate(annotations) if other is annotation)
+            where = f"{json}: entry {index} of `annotations`"
+        fault = str(error) if isinstance(error, InputError) else _fault(annotation, records, contiguous, seen)
+        raise InputError(f"{where} {fault}") from error
+    broken = find_broken_rle([r["counts"] for r in rles.values()], [math.prod(r["size"]) for r in rles.values()])
+    if broken is not None:
+        raise InputError(f"{json}: annotation {list(rles)[broken]!r} has an RLE whose `counts` are broken or cut off")
+    return without_area
+
+
+def _fault(annotation: Any, records: dict[Any, ImageRecord], contiguous: dict[Any, int], seen: set[int | str]) -> str:
+    """Says what the fast path stumbled over."""
+    if not isinstance(annotation, dict):
+        return f"is a {type(annotation).__name__}, expected a mapping"
+    for name in ("id", "image_id", "category_id", "bbox"):
+        if name not in annotation:
+            return f"has no `{name}`"
+    for name in ("id", "image_id", "category_id"):
+        if not isinstance(annotation[name], int | str):
+            return f"has the `{name}` {annotation[name]!r}, expected a number"
+    if annotation["image_id"] not in records:
+        return f"is of image {annotation['image_id']!r}, which is not there"
+    if annotation["category_id"] not in contiguous:
+        return f"is of category {annotation['category_id']!r}, which is not there"
+    box = annotation["bbox"]
+    if not _is_numbers(box) or len(box) != 4 or box[2] < 0 or box[3] < 0:
+        return f"has the `bbox` {box!r}, expected [x, y, width, height] with a width and height of at least 0"
+    if annotation["id"] in seen:
+        return "is there twice; give every annotation an id of its own"
+    if annotation.get("ignore"):
+        return "is to be ignored (`ignore`), which neither Detectron2 nor the evaluation knows; use `iscrowd`"
+    return "has a `segmentation` that is neither a list of polygons [[x, y, x, y, x, y, ...], ...] nor an RLE"
+
+
+def _is_numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(v, int | float) and math.isfinite(v) for v in values)
+
+
+def _sub_pixel(keypoints: Any, num_values: int) -> list[float]:
+    """Moves keypoints from the index of a pixel to its centre."""
+    if not _is_numbers(keypoints) or len(keypoints) % 3 or (num_values and len(keypoints) != num_values):
+        expected = (
+            f"{num_values} numbers, three for each of its category's" if num_values else "three numbers a keypoint"
+        )
+        raise InputError(f"has `keypoints` that are not {expected}")
+    return [value if index % 3 == 2 else value + 0.5 for index, value in enumerate(keypoints)]
+
+
+def _compressed(rle: Any, image: ImageRecord) -> dict[str, Any]:
+    if not isinstance(rle, dict):
+        raise TypeError
+    size, counts = rle.get("size"), rle.get("counts")
+    if size != [image.height, image.width]:
+        raise InputError(f"has an RLE of size {size}, but its image is {image.height} x {image.width} (height, width)")
+    if isinstance(counts, str):
+        return rle
+    if not isinstance(counts, list) or not _is_numbers(counts):
+        raise InputError(f"has an RLE whose `counts` are neither a list of numbers nor a text: {type(counts).__name__}")
+    if min(counts, default=0) < 0 or sum(counts) != math.prod(size):
+        raise InputError(f"has an RLE whose counts add up to {sum(counts)}, not to its {math.prod(size)} pixels")
+    encoded: dict[str, Any] = mask_util.frPyObjects(rle, image.height, image.width)
+    return {**encoded, "counts": encoded["counts"].decode("ascii")}

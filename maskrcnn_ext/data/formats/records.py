@@ -18,7 +18,8 @@ class Annotation:
         box: (x0, y0, x1, y1) in pixels of the image, x1 and y1 exclusive.
         segmentation: polygons [[x, y, x, y, ...], ...] in sub-pixel coordinates, or a compressed COCO RLE whose counts are text; None
             where the format has boxes only.
-        keypoints: [x, y, visibility, ...], COCO's three numbers a keypoint, in pixels; None where there are none.
+        keypoints: [x, y, visibility, ...], three numbers a keypoint, in sub-pixel coordinates (COCO's pixel indices + 0.5); None where
+            there are none.
         crowd: a group that is not told apart; it is neither trained on nor counted as missed.
         id: what the file calls it, for messages; None where it has no name.
     """
@@ -93,7 +94,9 @@ def box_of_polygons(polygons: list[list[float]], height: int, width: int) -> tup
     xs = [min(max(x, 0.0), width) for polygon in polygons for x in polygon[0::2]]
     ys = [min(max(y, 0.0), height) for polygon in polygons for y in polygon[1::2]]
     corners = np.array([min(xs), min(ys), max(xs), max(ys)])
-    mask = mask_util.merge(mask_util.frPyObjects(polygons, height, width))
+    # pycocotools walks along every edge, pixel by pixel: one wild coordinate would take all memory.
+    near = [np.clip(polygon, -height - width, 2 * (height + width)).tolist() for polygon in polygons]
+    mask = mask_util.merge(mask_util.frPyObjects(near, height, width))
     if mask_util.area(mask):
         x, y, w, h = mask_util.toBbox(mask)
         raster = np.array([x, y, x + w, y + h])

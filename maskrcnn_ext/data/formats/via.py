@@ -13,8 +13,7 @@ from json import loads
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
+from maskrcnn_ext.data.formats.reading import check_outline, image_size
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, box_of_polygons
 from maskrcnn_ext.errors import InputError
 
@@ -59,15 +58,12 @@ def read_via(
     records = []
     for key, entry in entries.items():
         file = images / entry["filename"]
-        try:
-            with Image.open(file) as image:  # reads the header only
-                width, height = image.size
-        except OSError as error:
-            raise InputError(f"{json}: record {key!r}: cannot read image {file} ({error})") from error
+        height, width = image_size(file, f"{json}: record {key!r}")
         record = ImageRecord(str(file), entry["filename"], height, width)
         for region in _regions(entry):
             where = f"{json}: record {key!r}, region {len(record.annotations)}"
             polygon = _polygon(region.get("shape_attributes", {}), where)
+            check_outline(polygon, height, width, where)
             category = (
                 0 if attribute is None else _category(region.get("region_attributes", {}), attribute, classes, where)
             )

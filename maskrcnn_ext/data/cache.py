@@ -1,0 +1,109 @@
+"""Keeps what was parsed of a large annotation file, by the hash of its content: a third of the time when it is read again.
+
+Entries lie in ``$MASKRCNN_EXT_CACHE`` (``off`` turns it off) or ``~/.cache/maskrcnn_ext``. They hold plain values (:mod:`marshal`), never
+code, and are read only when they belong to this user, nobody else may write them, and their own checksum is right. Whatever is wrong
+with an entry, the file is parsed as if there were none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import marshal
+import os
+import stat
+import sys
+import tempfile
+import time
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from maskrcnn_ext import __version__
+from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
+
+logger = logging.getLogger(__name__)
+
+# Below this many bytes a file is parsed in a moment.
+MIN_BYTES = 20_000_000
+# Of marshal's format: the newer ones look for shared objects, which takes a fifth longer and finds none.
+_MARSHAL_VERSION = 2
+# Entries that nobody has read for as many seconds are deleted when another one is written: 30 days.
+_UNUSED = 30 * 24 * 3600
+_DIGEST = hashlib.sha256().digest_size
+_row_of = attrgetter("category", "box", "segmentation", "keypoints", "crowd", "id")
+
+
+def cache_folder() -> Path | None:
+    """Returns where entries lie; None when the cache is turned off."""
+    chosen = os.environ.get("MASKRCNN_EXT_CACHE")
+    if chosen == "off":
+        return None
+    return Path(chosen).expanduser() if chosen else Path("~/.cache/maskrcnn_ext").expanduser()
+
+
+def key_of(content: bytes, *arguments: str) -> str:
+    """Names the entry of a file's content under a reader's arguments; other versions of this package or of Python have their own."""
+    told = repr((__version__, sys.version_info[:2], arguments))
+    return hashlib.sha256(hashlib.sha256(content).digest() + told.encode()).hexdigest()
+
+
+def load(key: str) -> tuple[DataSet, Any] | None:
+    """Returns what :func:`store` was given; None where there is no entry that can be trusted."""
+    folder = cache_folder()
+    if folder is None:
+        return None
+    path = folder / key
+    try:
+        with path.open("rb") as file:
+            if not _is_private(os.fstat(file.fileno())):
+                logger.warning("%s: not read, since others may write it", path)
+                return None
+            content = file.read()
+        if hashlib.sha256(memoryview(content)[_DIGEST:]).digest() != content[:_DIGEST]:
+            return None
+        images, rest, note = marshal.loads(memoryview(content)[_DIGEST:])
+        records = [ImageRecord(n, i, h, w, [Annotation(*row) for row in rows]) for n, i, h, w, rows in images]
+        os.utime(path)  # in use: not to be deleted
+    except (OSError, EOFError, TypeError, ValueError):
+        return None
+    classes, category_ids, keypoints, skeleton = rest
+    return DataSet(classes, records, category_ids, keypoints, skeleton), note
+
+
+def store(key: str, data: DataSet, note: Any) -> None:
+    """Keeps records without ``extra``, and a note of plain values. A folder that cannot be written is left alone."""
+    folder = cache_folder()
+    if folder is None:
+        return
+    images = [(i.file_name, i.image_id, i.height, i.width, [_row_of(a) for a in i.annotations]) for i in data.images]
+    content = marshal.dumps(
+        (images, (data.classes, data.category_ids, data.keypoints, data.skeleton), note), _MARSHAL_VERSION
+    )
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _delete_unused(folder)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix="partial-", delete=False) as file:
+            try:
+                file.write(hashlib.sha256(content).digest())
+                file.write(content)
+                file.close()
+                Path(file.name).replace(folder / key)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        logger.info("did not keep the parsed annotations in %s: %s", folder, error)
+
+
+def _is_private(status: os.stat_result) -> bool:
+    own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
+    return own and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _delete_unused(folder: Path) -> None:
+    """Deletes entries, and what a killed process has left, that are out of use. Other files in the folder are not ours."""
+    for path in folder.iterdir():
+        is_ours = path.name.startswith("partial-") or (len(path.name) == 2 * _DIGEST and not path.suffix)
+        if is_ours and time.time() - path.stat().st_mtime > _UNUSED:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,86 @@
+"""From our records to Detectron2's standard dicts, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
+from maskrcnn_ext.errors import InputError
+
+
+def to_dicts(data: DataSet) -> list[dict[str, Any]]:
+    """Returns a dict an image, in Detectron2's standard format, with boxes XYXY_ABS."""
+    from detectron2.structures import BoxMode
+
+    mode = BoxMode.XYXY_ABS
+    dicts = []
+    for record in data.images:
+        annotations = []
+        for annotation in record.annotations:
+            found = {
+                "bbox": list(annotation.box),
+                "bbox_mode": mode,
+                "category_id": annotation.category,
+                "iscrowd": int(annotation.crowd),
+            }
+            # Absent rather than None, as Detectron2 wants it.
+            if annotation.segmentation is not None:
+                found["segmentation"] = annotation.segmentation
+            if annotation.keypoints is not None:
+                found["keypoints"] = annotation.keypoints
+            annotations.append(found)
+        image = {"file_name": record.file_name, "image_id": record.image_id, "height": record.height}
+        dicts.append({**image, "width": record.width, "annotations": annotations, **record.extra})
+    return dicts
+
+
+_IMAGE_KEYS = ("file_name", "image_id", "height", "width", "annotations")
+
+
+def from_dicts(name: str, dicts: Sequence[dict[str, Any]]) -> DataSet:
+    """Returns the records of a data set that another program has registered; its names come from Detectron2's metadata.
+
+    Raises:
+        InputError: a dict that lacks a key, a box that is not along the axes, or no class names.
+    """
+    from detectron2.data import MetadataCatalog
+
+    metadata = MetadataCatalog.get(name)
+    classes = list(metadata.get("thing_classes") or [])
+    if not classes:
+        raise InputError(f"data set {name}: its metadata has no `thing_classes`; set them where it is registered")
+    own_ids = metadata.get("thing_dataset_id_to_contiguous_id") or {}
+    category_ids = sorted(own_ids, key=own_ids.__getitem__) if len(own_ids) == len(classes) else None
+    images = []
+    for index, image in enumerate(dicts):
+        where = f"data set {name}: image {image.get('image_id', index)!r}"
+        try:
+            annotations = [_annotation(found, len(classes), where) for found in image.get("annotations", [])]
+            extra = {key: value for key, value in image.items() if key not in _IMAGE_KEYS}
+            sides = int(image["height"]), int(image["width"])
+            images.append(ImageRecord(str(image["file_name"]), image["image_id"], *sides, annotations, extra))
+        except KeyError as error:
+            raise InputError(f"{where}: its dict has no {error}") from error
+    return DataSet(classes, images, category_ids, list(metadata.get("keypoint_names") or []))
+
+
+def _annotation(found: dict[str, Any], num_classes: int, where: str) -> Annotation:
+    from detectron2.structures import BoxMode
+
+    mode = found["bbox_mode"]
+    if mode not in (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS):
+        raise InputError(f"{where}: boxes are in {mode}, expected XYXY_ABS or XYWH_ABS")
+    x, y, right, bottom = (float(value) for value in found["bbox"])
+    if mode == BoxMode.XYWH_ABS:
+        right, bottom = x + right, y + bottom
+    category = found["category_id"]
+    if not 0 <= category < num_classes:
+        raise InputError(f"{where}: an annotation is of category {category}, but there are {num_classes} classes")
+    segmentation = found.get("segmentation")
+    if isinstance(segmentation, dict) and isinstance(segmentation["counts"], bytes):
+        segmentation = {**segmentation, "counts": segmentation["counts"].decode("ascii")}
+    crowd = bool(found.get("iscrowd", 0))
+    return Annotation(
+        category, (x, y, right, bottom), segmentation or None, found.get("keypoints") or None, crowd, found.get("id")
+    )

@@ -1,0 +1,113 @@
+"""DICOM series (CT, MR) with label maps in NRRD or DICOM segmentations (SEG): one file a slice, sorted by position in the patient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from maskrcnn_ext.data.formats.dicom_labels import SUFFIXES, Labels, open_labels
+from maskrcnn_ext.data.formats.dicom_series import read_series
+from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
+from maskrcnn_ext.data.formats.volume import LabelTable, label_table, level_extra
+from maskrcnn_ext.errors import InputError
+
+
+def read_dicom(
+    series: Path,
+    labels: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    values: Mapping[int, str | None] | None = None,
+    instances: str = "value",
+    level: tuple[float, float] | None = None,
+    series_uid: str | None = None,
+) -> DataSet:
+    """Reads series and what was drawn on them.
+
+    Args:
+        series: the folder of a series, or a folder of such folders, one a patient.
+        labels: an NRRD label map, a DICOM SEG, or a folder of these that belong to the series together. For a folder of series: the
+            folder that has, for each, a file or folder of the same name.
+        classes: class names. When not given: the segments' names in the order of the files, or "object" where a label map has none.
+        values: the class name of every label value (segment number), None for one that is left out. Without it, named segments are of
+            the class of that name; of other label maps, value 1 is the first class, 2 the second, and so on, but with a single class
+            and ``instances="value"``, every value is an object of that class.
+        instances: "value" where a segment in a slice is one object, of one or several pieces; "component" where each connected piece
+            of it is one.
+        level: (center, width) of the grey values to show, in the units of the files (Hounsfield in CT); what each file proposes when
+            not given.
+        series_uid: the SeriesInstanceUID, where a folder has several series.
+
+    Returns:
+        A record a slice, also without objects, from one end of the series to the other; its id is the SOPInstanceUID. ``extra`` has
+        ``level`` [center, width] where known. Overlapping segments stay whole.
+
+    Raises:
+        InputError: an unreadable or truncated file, several series in one folder, labels that do not lie on the pixels of the series,
+            or a segment or value without a class.
+    """
+    pairs = [
+        (read_series(folder, series_uid), [open_labels(file) for file in files])
+        for folder, files in _pair_folders(series, labels)
+    ]
+    everyone = [one for _, opened in pairs for one in opened]
+    table = label_table(classes, values, instances, _default_names(everyone, labels))
+    records = []
+    for images, opened in pairs:
+        of_series = [
+            ImageRecord(str(one.file), one.uid, images.height, images.width, extra=level_extra(level or one.level))
+            for one in images.slices
+        ]
+        for one in opened:
+            own = table if values is not None or not one.names else _by_name(table, one)
+            for index, plane in one.planes(images):
+                where = f"{one.file}: slice {images.slices[index].file.name}"
+                of_series[index].annotations += own.annotations(plane, where)
+        records += of_series
+    return DataSet(table.names, records)
+
+
+def _pair_folders(series: Path, labels: Path) -> list[tuple[Path, list[Path]]]:
+    if not series.is_dir():
+        raise InputError(f"{series}: expected the folder of a series, not a file")
+    folders = [path for path in sorted(series.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    own = [path for path in series.iterdir() if path.is_file() and not path.name.startswith(".")]
+    if own or not folders:
+        return [(series, _label_files(labels))]
+    pairs = []
+    for folder in folders:
+        candidates = [labels / folder.name, *(labels / f"{folder.name}{suffix}" for suffix in SUFFIXES)]
+        found = [path for path in candidates if path.exists()]
+        if len(found) != 1:
+            raise InputError(f"{folder}: has {len(found)} labels, expected one of {', '.join(map(str, candidates))}")
+        pairs.append((folder, _label_files(found[0])))
+    return pairs
+
+
+def _label_files(labels: Path) -> list[Path]:
+    if labels.is_file():
+        return [labels]
+    files = sorted(
+        path for path in labels.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    )
+    if not files:
+        raise InputError(f"{labels}: no file ends with {' or '.join(SUFFIXES)}")
+    return files
+
+
+def _default_names(everyone: list[Labels], labels: Path) -> list[str]:
+    """Class names where the caller gives none."""
+    named = [bool(one.names) for one in everyone]
+    if any(named) and not all(named):
+        raise InputError(f"{labels}: some files name their segments and others do not: give `classes` or `values`")
+    return list(dict.fromkeys(name for one in everyone for name in one.names.values())) or ["object"]
+
+
+def _by_name(table: LabelTable, labels: Labels) -> LabelTable:
+    for value, name in labels.names.items():
+        if name not in table.names:
+            raise InputError(
+                f"{labels.file}: segment {value} is {name!r}, expected one of {', '.join(table.names)}; or give `values`"
+            )
+    return replace(table, categories={value: table.names.index(name) for value, name in labels.names.items()})

@@ -1,0 +1,184 @@
+"""A DICOM series of single-frame images: its slices in the order of space, and where their pixels lie."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskrcnn_ext.errors import InputError
+
+_SLIGHT = 1e-3  # mm, and what direction cosines may differ by
+_UNDEFINED_LENGTH = 0xFFFFFFFF  # of compressed pixels: the parser finds their end itself, or fails
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One image.
+
+    Attributes:
+        file: its file.
+        uid: SOPInstanceUID.
+        plane: (3, 3); its columns are the steps in the patient (LPS, mm) to the next column and the next row of pixels, and where the
+            centre of pixel (0, 0) lies.
+        level: [center, width] of the grey values that the file asks to show; None where it does not.
+    """
+
+    file: Path
+    uid: str
+    plane: np.ndarray
+    level: list[float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The slices of a series, along their normal, all of one size and orientation.
+
+    Attributes:
+        folder: where they are.
+        slices: in the order of space.
+        height: in pixels.
+        width: in pixels.
+    """
+
+    folder: Path
+    slices: list[Slice]
+    height: int
+    width: int
+
+
+def read_series(folder: Path, series_uid: str | None = None) -> Series:
+    """Reads the headers of the images in a folder. File names mean nothing: the slices are sorted by their position.
+
+    Files that are not DICOM, and DICOM files that are not images (reports, segmentations), are passed over.
+
+    Raises:
+        InputError: no images, several series and none chosen, slices that differ in size or orientation or share a position, a
+            missing field, several frames in a file, or a truncated file.
+    """
+    import_pydicom()
+    by_series: dict[str, list[Any]] = {}
+    for file in sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")):
+        header = read_header(file, strict=file.suffix.lower() == ".dcm")
+        if header is None or not _is_image(header):
+            continue
+        by_series.setdefault(str(field(header, "SeriesInstanceUID", file)), []).append((file, header))
+    if not by_series:
+        raise InputError(f"{folder}: no DICOM images there")
+    if (series_uid is None and len(by_series) > 1) or (series_uid is not None and series_uid not in by_series):
+        told = ", ".join(f"{uid} ({len(images)} images)" for uid, images in by_series.items())
+        which = "several series" if series_uid is None else f"no series {series_uid}"
+        raise InputError(f"{folder}: {which}; choose one by `series_uid`: {told}")
+    images = by_series[series_uid or next(iter(by_series))]
+    first_file, first = images[0]
+    for name in ("Rows", "Columns", "ImageOrientationPatient", "PixelSpacing"):
+        expected = np.array(field(first, name, first_file), dtype=float)
+        for file, header in images:
+            found = np.array(field(header, name, file), dtype=float)
+            if found.shape != expected.shape or np.abs(found - expected).max() > _SLIGHT:
+                raise InputError(
+                    f"{file}: {name} is {found.tolist()}, but {expected.tolist()} in {first_file.name}: one series a volume"
+                )
+    slices = [_slice(file, header) for file, header in images]
+    normal = np.cross(slices[0].plane[:, 0], slices[0].plane[:, 1])
+    normal /= np.linalg.norm(normal)
+    slices.sort(key=lambda one: float(one.plane[:, 2] @ normal))
+    for before, after in pairwise(slices):
+        if (after.plane[:, 2] - before.plane[:, 2]) @ normal < _SLIGHT:
+            raise InputError(
+                f"{after.file}: has the position of {before.file.name}; keep copies, phases and time points in folders of their own"
+            )
+    return Series(folder, slices, int(first.Rows), int(first.Columns))
+
+
+def import_pydicom() -> Any:
+    """Returns the module.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import pydicom
+    except ImportError as error:
+        raise InputError('DICOM needs pydicom 3: pip install "maskrcnn_ext[medical]"') from error
+    return pydicom
+
+
+def read_header(file: Path, *, strict: bool = True) -> Any:
+    """Reads all of a DICOM file but its pixels.
+
+    Returns:
+        A ``pydicom.Dataset``; None for a file of another kind, unless ``strict``.
+
+    Raises:
+        InputError: not a DICOM file, or a truncated one.
+    """
+    pydicom = import_pydicom()
+    try:
+        # What is deferred is skipped over: its place in the file stays known.
+        header = pydicom.dcmread(file, defer_size=4096)
+        pixels = header.get_item("PixelData", keep_deferred=True) if "PixelData" in header else None
+        field(header.file_meta, "TransferSyntaxUID", file)
+    except pydicom.errors.InvalidDicomError as error:
+        if not strict:
+            return None
+        raise InputError(f"{file}: not a DICOM file") from error
+    except InputError:
+        raise
+    except (OSError, EOFError, ValueError, KeyError, AttributeError, NotImplementedError, zlib.error) as error:
+        raise InputError(f"{file}: truncated or damaged ({error})") from error
+    if pixels is None:
+        if _is_image(header):
+            raise InputError(f"{file}: truncated, it has no pixels")
+        return header
+    # Compressed pixels and compressed files: the parser finds their end, or fails.
+    if pixels.length != _UNDEFINED_LENGTH and not header.file_meta.TransferSyntaxUID.is_deflated:
+        size, end = file.stat().st_size, pixels.value_tell + pixels.length
+        if end > size:
+            raise InputError(f"{file}: truncated, it has {size} of {end} bytes")
+    return header
+
+
+def _is_image(header: Any) -> bool:
+    """By the storage class, which stands at the beginning and so outlives a truncation: a segmentation or a report is no image."""
+    uid = header.file_meta.get("MediaStorageSOPClassUID")
+    return uid is None or "Image Storage" in uid.name
+
+
+def field(header: Any, name: str, file: Path) -> Any:
+    """The value of a field.
+
+    Raises:
+        InputError: it is missing or empty.
+    """
+    value = header.get(name)
+    if value is None or value == "" or (isinstance(value, Sequence) and len(value) == 0):
+        raise InputError(f"{file}: has no {name}")
+    return value
+
+
+def plane_of(position: Sequence[float], orientation: Sequence[float], spacing: Sequence[float]) -> np.ndarray:
+    """The (3, 3) of :class:`Slice` from ImagePositionPatient, ImageOrientationPatient and PixelSpacing (rows first, in mm)."""
+    right, down = np.array(orientation[:3], dtype=float), np.array(orientation[3:], dtype=float)
+    return np.stack([right * float(spacing[1]), down * float(spacing[0]), np.array(position, dtype=float)], axis=1)
+
+
+def _slice(file: Path, header: Any) -> Slice:
+    if int(header.get("NumberOfFrames") or 1) > 1:
+        raise InputError(
+            f"{file}: has {header.NumberOfFrames} frames, expected one file a slice (split it with a converter)"
+        )
+    plane = plane_of(
+        *(field(header, name, file) for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"))
+    )
+    level = None
+    if header.get("WindowCenter") is not None and header.get("WindowWidth") is not None:
+        # A file may propose several; the first is its default.
+        center, width = (float(np.atleast_1d(header[name].value)[0]) for name in ("WindowCenter", "WindowWidth"))
+        level = [center, width] if width > 0 else None
+    return Slice(file, str(field(header, "SOPInstanceUID", file)), plane, level)

@@ -1,0 +1,172 @@
+"""Outlines on georeferenced rasters: GeoJSON or GeoPackage on GeoTIFF, one file each or folders with equal names (SpaceNet).
+
+Outlines are taken to the raster's coordinate reference system and, by the inverse of its affine transform, to sub-pixel coordinates;
+rotated and sheared rasters too. A multipolygon is one object. COCO polygons have no holes: an outline that has some is cut upright
+through them into polygons that together cover the same pixels, so that a data set stays polygons throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pycocotools.mask as mask_util
+import shapely
+
+from maskrcnn_ext.data.formats.geo_transform import Grid, polygons_of, read_grid, reproject, without_holes
+from maskrcnn_ext.data.formats.geo_vector import Outlines, read_outlines
+from maskrcnn_ext.data.formats.pairs import files_by_stem, pair_files, stem_of
+from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, box_of_polygons
+from maskrcnn_ext.errors import InputError
+
+RASTERS = (".tif", ".tiff")
+VECTORS = (".geojson", ".json", ".gpkg", ".shp", ".fgb")
+
+
+def read_geo(
+    vector: Path,
+    raster: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    attribute: str | None = None,
+    layer: str | None = None,
+    tile: int | None = None,
+    overlap: int = 0,
+    min_visible: float = 0.0,
+) -> DataSet:
+    """Reads outlines on rasters.
+
+    Args:
+        vector: outlines: a file, or a folder with a file of the same name for every raster.
+        raster: a raster, or a folder of them; one file of outlines may serve a whole folder.
+        classes: class names. With one class and no ``attribute``, every outline is of it. When not given: the attribute's values,
+            sorted, or "object" without an attribute.
+        attribute: the property of the outlines that holds the class name; needed with more than one class.
+        layer: which one, where a GeoPackage has several.
+        tile: the side of the square windows that a raster is cut into, in pixels; None keeps it in one piece.
+        overlap: of neighbouring windows, in pixels.
+        min_visible: leave out an outline in a window that shows less than this share of its area (0 to 1).
+
+    Returns:
+        A record a window, also without outlines, in the order of the rasters' names and then row by row. With ``tile``, its ``extra``
+        has the ``window`` [x, y, width, height] in pixels of the raster, its id ends with ``_<x>_<y>``, and outlines are cut at the
+        window's edge and given in its coordinates. What a cut leaves without a single pixel is left out.
+
+    Raises:
+        InputError: an unreadable file, outlines that do not lie on the raster at all, an unknown class, or a feature that encloses no
+            area by its kind.
+    """
+    if classes and len(classes) > 1 and attribute is None:
+        raise InputError(
+            f"{vector}: with {len(classes)} classes, `attribute` must name the property that holds the class"
+        )
+    if tile is not None and not 0 <= overlap < tile:
+        raise InputError(f"{raster}: `overlap` is {overlap}, expected 0 or more and less than `tile`, {tile}")
+    if raster.is_dir() and vector.is_file():
+        pairs = [(file, vector) for file in files_by_stem(raster, RASTERS).values()]
+    else:
+        pairs = pair_files(raster, vector, RASTERS, VECTORS)
+    if not 0 <= min_visible <= 1:
+        raise InputError(f"{raster}: `min_visible` is {min_visible}, expected a share from 0 to 1")
+    outlines = {file: read_outlines(file, attribute, layer) for file in dict.fromkeys(file for _, file in pairs)}
+    names = list(classes or ("object",))
+    if not classes and attribute is not None:
+        names = sorted({value for found in outlines.values() for value in found.values})
+    categories = {file: _categories(found, attribute, names) for file, found in outlines.items()}
+
+    records = []
+    misplaced: dict[Path, str] = {}  # by file of outlines: one that serves several rasters need not be on each
+    for file, vectors in pairs:
+        grid = read_grid(file)
+        found = outlines[vectors]
+        objects = shapely.STRtree(_on_raster(found, grid))
+        misplaced[vectors] = (
+            "" if len(objects) or not found.ids else misplaced.get(vectors, _misplaced(found, file, grid))
+        )
+        stem = stem_of(file, RASTERS) or file.stem
+        for window in tile_windows(grid.width, grid.height, tile or max(grid.width, grid.height), overlap):
+            x, y, width, height = window
+            record = ImageRecord(str(file), stem if tile is None else f"{stem}_{x}_{y}", height, width)
+            if tile is not None:
+                record.extra["window"] = list(window)
+            for index, polygons in _in_window(objects, window, min_visible):
+                box = box_of_polygons(polygons, height, width)
+                record.annotations.append(Annotation(categories[vectors][index], box, polygons, id=found.ids[index]))
+            records.append(record)
+    for message in filter(None, misplaced.values()):
+        raise InputError(message)
+    return DataSet(names, records)
+
+
+def tile_windows(width: int, height: int, tile: int, overlap: int) -> list[tuple[int, int, int, int]]:
+    """The windows (x, y, width, height) that cover an image, row by row, in pixels.
+
+    All are ``tile`` wide and high: the last of a row or column is moved back to end where the image does, and so overlaps more. An
+    image that is smaller than a tile has one window of its own size.
+    """
+
+    def starts(length: int) -> list[int]:
+        regular = range(0, max(length - overlap, 1), tile - overlap)
+        return sorted({max(min(start, length - tile), 0) for start in regular})
+
+    return [(x, y, min(tile, width), min(tile, height)) for y in starts(height) for x in starts(width)]
+
+
+def _categories(outlines: Outlines, attribute: str | None, names: list[str]) -> list[int]:
+    if attribute is None:
+        return [0] * len(outlines.ids)
+    categories = []
+    for feature, value in zip(outlines.ids, outlines.values, strict=True):
+        if value not in names:
+            raise InputError(
+                f"{outlines.file}: feature {feature}: `{attribute}` is {value!r}, expected one of {', '.join(names)}"
+            )
+        categories.append(names.index(value))
+    return categories
+
+
+def _on_raster(outlines: Outlines, grid: Grid) -> np.ndarray:
+    """Returns the outlines in pixels of the raster; None where one lies outside of it."""
+    try:
+        on_map = reproject(outlines.geometries, outlines.crs, grid)
+    except InputError as error:
+        raise InputError(f"{outlines.file}: {error}") from error
+    # Reprojection may make an outline touch itself that did not before.
+    objects: np.ndarray = shapely.make_valid(shapely.transform(on_map, grid.to_pixels))
+    objects[~shapely.intersects(objects, shapely.box(0, 0, grid.width, grid.height))] = None
+    return objects
+
+
+def _in_window(
+    objects: shapely.STRtree, window: tuple[int, int, int, int], min_visible: float
+) -> Iterator[tuple[int, list[list[float]]]]:
+    """Yields index and polygons, in the window's coordinates, of what the window shows."""
+    x, y, width, height = window
+    frame = shapely.box(x, y, x + width, y + height)
+    for index in sorted(objects.query(frame)):
+        whole = objects.geometries[index]
+        cut = not frame.contains(whole)
+        seen = polygons_of(shapely.intersection(whole, frame) if cut else whole)
+        area = sum(part.area for part in seen)
+        if not seen or area < min_visible * whole.area:
+            continue
+        polygons = [
+            (shapely.get_coordinates(piece.exterior)[:-1] - (x, y)).flatten().tolist()
+            for part in seen
+            for piece in without_holes(part)
+        ]
+        if not cut or mask_util.area(mask_util.merge(mask_util.frPyObjects(polygons, height, width))):
+            yield int(index), polygons
+
+
+def _misplaced(outlines: Outlines, raster: Path, grid: Grid) -> str:
+    theirs, ours = (
+        ", ".join(f"{value:.10g}" for value in bounds)
+        for bounds in (shapely.total_bounds(outlines.geometries), grid.bounds())
+    )
+    return (
+        f"{outlines.file}: none of its {len(outlines.ids)} outlines lies on {raster}: they extend over ({theirs}) in {outlines.crs}, "
+        f"the raster over ({ours}) in {grid.crs} (left, bottom, right, top); is the outlines' coordinate reference system missing or "
+        "wrong? Set it: ogr2ogr -a_srs EPSG:<code> mended.gpkg <file>"
+    )

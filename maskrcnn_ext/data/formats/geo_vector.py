@@ -1,0 +1,117 @@
+"""Outlines from GeoJSON, GeoPackage and whatever else GDAL reads, in their own coordinate reference system."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+
+from maskrcnn_ext.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+_AREAL = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
+
+
+@dataclass(slots=True)
+class Outlines:
+    """The objects of one file.
+
+    Attributes:
+        file: where they come from.
+        crs: their coordinate reference system, a :class:`rasterio.crs.CRS`.
+        geometries: (N,) valid Shapely polygons and multipolygons, two-dimensional.
+        ids: the features' numbers in the file.
+        values: what the class attribute says of each; empty texts without an attribute.
+    """
+
+    file: Path
+    crs: Any
+    geometries: np.ndarray
+    ids: list[int]
+    values: list[str]
+
+
+def read_outlines(file: Path, attribute: str | None = None, layer: str | None = None) -> Outlines:
+    """Reads polygons and multipolygons.
+
+    GeoJSON is in EPSG:4326 (RFC 7946) unless its ``crs`` member says otherwise. Outlines that cross themselves are mended. Features
+    without geometry or area are left out, with one warning for all.
+
+    Args:
+        file: the file.
+        attribute: the property that holds the class name.
+        layer: which one of a GeoPackage that has several.
+
+    Raises:
+        InputError: an unreadable file, several layers and none chosen, no such property, a feature that is not a polygon or lacks the
+            property, or no coordinate reference system.
+    """
+    try:
+        import pyogrio
+        from rasterio.crs import CRS
+        from rasterio.errors import CRSError
+    except ImportError as error:
+        raise InputError('georeferenced data needs rasterio and pyogrio: pip install "maskrcnn_ext[geo]"') from error
+    try:
+        layers = [str(name) for name, _ in pyogrio.list_layers(file)]
+        if layer is not None and layer not in layers:
+            raise InputError(f"{file}: has no layer {layer!r} (it has {', '.join(layers)})")
+        if layer is None and len(layers) != 1:
+            raise InputError(f"{file}: has the layers {', '.join(layers) or 'none'}: choose one by `layer`")
+        properties = [str(name) for name in pyogrio.read_info(file, layer=layer)["fields"]]
+        with warnings.catch_warnings():
+            # GDAL warns of what is told below by name, or not at all.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            meta, ids, encoded, fields = pyogrio.raw.read(
+                file, layer=layer, columns=[attribute] if attribute else [], return_fids=True, force_2d=True
+            )
+    except pyogrio.errors.DataSourceError as error:
+        raise InputError(f"{file}: not a readable vector file ({error})") from error
+    except (pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError, pyogrio.errors.GeometryError) as error:
+        raise InputError(f"{file}: damaged ({error})") from error
+    if attribute is not None and len(ids) and attribute not in properties:
+        raise InputError(f"{file}: no feature has the property {attribute!r} (they have {', '.join(properties)})")
+    if meta["crs"] is None:
+        raise InputError(
+            f"{file}: has no coordinate reference system; if you know it: ogr2ogr -a_srs EPSG:<code> mended.gpkg <file>"
+        )
+    try:
+        crs = CRS.from_user_input(meta["crs"])
+    except CRSError as error:
+        raise InputError(f"{file}: unknown coordinate reference system {meta['crs']} ({error})") from error
+    geometries, kept = _valid(file, ids, encoded)
+    values = [_text(file, ids[i], attribute, fields[0][i]) if attribute else "" for i in kept]
+    return Outlines(file, crs, geometries, [int(ids[i]) for i in kept], values)
+
+
+def _valid(file: Path, ids: np.ndarray, encoded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the geometries that enclose an area, and their indices."""
+    geometries = shapely.from_wkb(encoded, on_invalid="ignore")
+    for index, geometry in enumerate(geometries):
+        if encoded[index] is None:
+            continue
+        if geometry is None:
+            raise InputError(f"{file}: feature {ids[index]}: broken geometry (is a ring not closed?)")
+        if shapely.get_type_id(geometry) not in _AREAL:
+            raise InputError(
+                f"{file}: feature {ids[index]}: a {geometry.geom_type} encloses no area (expected Polygon, MultiPolygon)"
+            )
+    broken = ~shapely.is_valid(geometries) & ~shapely.is_missing(geometries)
+    geometries[broken] = shapely.make_valid(geometries[broken])
+    kept = np.flatnonzero(shapely.area(geometries) > 0)  # NaN, which is not, where there is no geometry
+    if len(kept) < len(ids):
+        logger.warning("%s: left out %d features without geometry or area", file, len(ids) - len(kept))
+    return geometries[kept], kept
+
+
+def _text(file: Path, feature: int, attribute: str, value: Any) -> str:
+    if value is None or value != value:  # numbers are NaN where there is none
+        raise InputError(f"{file}: feature {feature}: has no `{attribute}`, which holds the class")
+    # A column of whole numbers comes as floats where another feature has none.
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

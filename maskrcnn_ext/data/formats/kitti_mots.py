@@ -1,0 +1,116 @@
+"""KITTI MOTS (vision.rwth-aachen.de/page/mots; arXiv:1902.03604): tracks of cars and pedestrians with masks, as PNGs or as texts.
+
+A PNG ``<sequence>/<frame>.png`` of 16 bits holds ``1000 * class + number``, and 10000 where nothing counts. A text ``<sequence>.txt`` says
+the same in rows ``frame id class height width rle``. Object ids hold for a whole sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from maskrcnn_ext.data.formats.reading import image_size, in_threads, list_images, read_labels, read_text
+from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
+from maskrcnn_ext.data.formats.regions import box_of_rle, checked_rle, regions_of
+from maskrcnn_ext.errors import InputError
+
+_CLASS_IDS = {"car": 1, "pedestrian": 2}
+_IGNORE = 10
+
+
+def read_kitti_mots(
+    instances: Path, images: Path, *, classes: Sequence[str] | None = None, sequences: Sequence[str] | None = None
+) -> DataSet:
+    """Reads KITTI MOTS.
+
+    Args:
+        instances: the folder of the sequences' folders of PNGs (``instances``), or of their texts (``instances_txt``).
+        images: the folder of the sequences' folders of frames, such as ``training/image_02``.
+        classes: "car", "pedestrian" or both, in the order of the model; both when not given.
+        sequences: which sequences, such as "0002"; all when not given.
+
+    Returns:
+        A record an annotated frame, with the id "<sequence>/<frame>", sorted: of PNGs each has one, of texts all frames, where those that
+        they do not name have no objects. An annotation's id is its track's. A region where nothing counts is a crowd of every class.
+
+    Raises:
+        InputError: no such files, one that is damaged, of another size than its frame or of an unknown class; a missing frame.
+    """
+    names = list(classes or _CLASS_IDS)
+    unknown = [name for name in names if name not in _CLASS_IDS]
+    if unknown:
+        raise InputError(f"{instances}: class {unknown[0]!r}, expected some of {', '.join(_CLASS_IDS)}")
+    found = sorted(path for path in instances.glob("*") if path.is_dir() or path.suffix == ".txt")
+    if sequences is not None:
+        missing = set(sequences) - {path.stem for path in found}
+        if missing:
+            raise InputError(f"{instances}: no sequence {min(missing)}")
+        found = [path for path in found if path.stem in set(sequences)]
+    if not found:
+        raise InputError(f"{instances}: no <sequence>/*.png or <sequence>.txt here")
+    records = []
+    for path in found:
+        records += (_read_pngs if path.is_dir() else _read_rows)(path, images / path.stem, names)
+    return DataSet(names, records)
+
+
+def _read_pngs(folder: Path, frames: Path, names: list[str]) -> list[ImageRecord]:
+    photographs = list_images(frames)
+
+    def read(file: Path) -> ImageRecord:
+        if file.stem not in photographs:
+            raise InputError(f"{file}: no frame {file.stem} in {frames}")
+        record = _record(photographs[file.stem], frames, str(file))
+        for value, box, rle in regions_of(read_labels(file, record.height, record.width)):
+            record.annotations += _annotations(value // 1000, value, box, rle, names, str(file))
+        return record
+
+    files = sorted(folder.glob("*.png"))
+    if not files:
+        raise InputError(f"{folder}: no <frame>.png here")
+    return in_threads(read, files)
+
+
+def _read_rows(file: Path, frames: Path, names: list[str]) -> list[ImageRecord]:
+    photographs = list_images(frames)
+    records = in_threads(lambda image: _record(image, frames, str(file)), photographs.values())
+    numbers = {int(stem): record for stem, record in zip(photographs, records, strict=True) if stem.isdigit()}
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
+        where = f"{file}, line {number}"
+        fields = line.split()
+        if not fields:
+            continue
+        if len(fields) != 6 or not all(field.isdigit() for field in fields[:5]):
+            raise InputError(f"{where}: expected `frame id class height width rle`")
+        frame, track, class_id, height, width = map(int, fields[:5])
+        if frame not in numbers:
+            raise InputError(f"{where}: no frame {frame} in {frames}")
+        record = numbers[frame]
+        if (height, width) != (record.height, record.width):
+            raise InputError(f"{where}: {width} x {height}, but {record.file_name} is {record.width} x {record.height}")
+        rle = checked_rle(fields[5], height, width, where)
+        record.annotations += _annotations(class_id, track, box_of_rle(rle, where), rle, names, where)
+    return records
+
+
+def _record(image: Path, frames: Path, where: str) -> ImageRecord:
+    return ImageRecord(str(image), f"{frames.name}/{image.stem}", *image_size(image, where))
+
+
+def _annotations(
+    class_id: int,
+    track: int,
+    box: tuple[float, float, float, float],
+    rle: dict[str, Any],
+    names: list[str],
+    where: str,
+) -> list[Annotation]:
+    if class_id == _IGNORE:
+        return [Annotation(category, box, rle, crowd=True, id=track) for category in range(len(names))]
+    name = next((name for name, own in _CLASS_IDS.items() if own == class_id), None)
+    if name is None:
+        raise InputError(
+            f"{where}: object {track} is of class {class_id}, expected 1 (car), 2 (pedestrian), 10 (ignore)"
+        )
+    return [Annotation(names.index(name), box, rle, id=track)] if name in names else []

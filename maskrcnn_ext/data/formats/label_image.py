@@ -1,0 +1,188 @@
+"""Label images: a PNG or TIFF of the image's size whose numbers say which object a pixel is of, 0 for none.
+
+PNGs of 1 to 16 bits; of palette images the indices count, not the colours. TIFFs hold a plane (H, W) or a stack (Z, H, W), as StarDist,
+Cellpose and ImageJ write them. Penn-Fudan pedestrians (``PedMasks/*_mask.png``) are such images with ``suffix="_mask"``. Beside the folder
+of the label images ``classes.json``, as ``maskrcnn-ext convert`` writes it, may say the class of every object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from struct import unpack
+from typing import Any
+
+import cv2
+import numpy as np
+
+from maskrcnn_ext.data.formats.reading import image_size, in_threads, list_images, read_json, read_pixels
+from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
+from maskrcnn_ext.data.formats.regions import regions_of
+from maskrcnn_ext.errors import InputError
+
+
+def read_label_image(
+    labels: Path,
+    images: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    suffix: str = "",
+    ignore: Sequence[int] = (),
+    categories: Mapping[int, str] | None = None,
+) -> DataSet:
+    """Reads label images.
+
+    Args:
+        labels: the folder of the label images, or one label image.
+        images: the folder of the images, or the one image.
+        classes: the name of the one class, "object" when not given and no ``classes.json`` says more; with ``categories``, its names in
+            the order of the model.
+        suffix: what the name of a label image has after its image's, such as "_mask".
+        ignore: numbers that are no objects, such as a border.
+        categories: class name of every number, where the numbers are classes: then each connected part is an object.
+
+    Returns:
+        A record a label image, sorted by name. Of a stack it is a record a slice, with ``extra={"slice": z}`` and the id "<name>/<z>".
+
+    Raises:
+        InputError: no label images, one that is unreadable, of another size than its image, no whole numbers or of several channels; a
+            missing image; a number that ``categories`` does not have; not one class.
+    """
+    written = labels.parent / "classes.json"
+    kinds_of: dict[str, list[int]] = {}
+    if classes is None and categories is None and written.is_file():
+        classes, kinds_of = _read_classes(written)
+    names = list(classes or (dict.fromkeys(categories.values()) if categories else ("object",)))
+    if categories is None and not kinds_of and len(names) != 1:
+        raise InputError(f"{labels}: `classes` must be one name, not {names}, or `categories` say what the numbers are")
+    if categories is not None and set(categories.values()) != set(names):
+        raise InputError(f"{labels}: `classes` are {', '.join(names)}, `categories` {', '.join(categories.values())}")
+    kinds = None if categories is None else {value: names.index(name) for value, name in categories.items()}
+
+    def read(pair: tuple[Path, Path]) -> list[ImageRecord]:
+        return _read_pair(*pair, ignore, kinds, kinds_of.get(pair[0].name))
+
+    records = in_threads(read, _pairs(labels, images, suffix))
+    return DataSet(names, [record for of_file in records for record in of_file])
+
+
+def _pairs(labels: Path, images: Path, suffix: str) -> Iterator[tuple[Path, Path]]:
+    if labels.is_file():
+        yield labels, images
+        return
+    maps = {stem: path for stem, path in list_images(labels).items() if stem.endswith(suffix)}
+    if not maps:
+        raise InputError(f"{labels}: no label images *{suffix}.png or *{suffix}.tif here")
+    photographs = list_images(images)
+    for stem, file in maps.items():
+        image = photographs.get(stem.removesuffix(suffix))
+        if image is None:
+            raise InputError(f"{file}: no image {stem.removesuffix(suffix)}.* in {images}")
+        yield file, image
+
+
+def _read_classes(file: Path) -> tuple[list[str], dict[str, list[int]]]:
+    """Returns the names, and of every label image its objects' classes."""
+    data = read_json(file)
+    try:
+        names, objects = [str(name) for name in data["classes"]], data["objects"]
+        if all(0 <= kind < len(names) for kinds in objects.values() for kind in kinds):
+            return names, objects
+    except (AttributeError, KeyError, TypeError):
+        pass
+    raise InputError(f'{file}: expected {{"classes": [names], "objects": {{"<label image>": [index of a name, ...]}}}}')
+
+
+def _read_pair(
+    file: Path, image: Path, ignore: Sequence[int], kinds: Mapping[int, int] | None, kinds_of: Sequence[int] | None
+) -> list[ImageRecord]:
+    numbers = _read_tiff(file) if _is_tiff(file) else read_pixels(file)
+    if numbers.dtype == bool:
+        numbers = numbers.astype(np.uint8)
+    if numbers.dtype.kind not in "iu" or not numbers.size or numbers.min() < min([0, *ignore]):
+        raise InputError(f"{file}: a label image holds whole numbers from 0 on, not {numbers.dtype} (or negative ones)")
+    stack = _is_tiff(file) and numbers.ndim == 3
+    if numbers.ndim != 2 and not stack:
+        raise InputError(f"{file}: a label image is (H, W), as TIFF also (Z, H, W); this one is {numbers.shape}")
+    found = _tiff_shape(image, str(file)) if _is_tiff(file) and _is_tiff(image) else image_size(image, str(file))
+    # Images may have channels, last or first, and so may the slices of a stack.
+    z = numbers.ndim - 2
+    if numbers.shape not in ((found[: z + 2], found[:z] + found[-2:]) if len(found) == z + 3 else (found,)):
+        raise InputError(f"{file}: label image is {numbers.shape}, its image {image} {found} ((slices,) height, width)")
+    height, width = numbers.shape[-2:]
+    records = []
+    for z, plane in enumerate(numbers if stack else numbers[None]):
+        record = ImageRecord(str(image), f"{image.stem}/{z}" if stack else image.stem, height, width)
+        if stack:
+            record.extra["slice"] = z
+        plane = np.where(np.isin(plane, ignore), 0, plane) if ignore else plane
+        record.annotations = _instances(plane, kinds_of, file) if kinds is None else _parts(plane, kinds, file)
+        records.append(record)
+    return records
+
+
+def _instances(labels: np.ndarray, kinds: Sequence[int] | None, file: Path) -> list[Annotation]:
+    regions = regions_of(labels)
+    if kinds is not None and regions and max(value for value, _, _ in regions) > len(kinds):
+        raise InputError(f"{file}: has an object beyond the {len(kinds)} that classes.json knows")
+    return [Annotation(kinds[value - 1] if kinds else 0, box, rle, id=value) for value, box, rle in regions]
+
+
+def _parts(labels: np.ndarray, kinds: Mapping[int, int], file: Path) -> list[Annotation]:
+    """Returns the connected parts (8 neighbours) of every class."""
+    annotations = []
+    for value in np.unique(labels[labels != 0]).tolist():
+        if value not in kinds:
+            raise InputError(f"{file}: number {value} is neither in `categories` nor in `ignore`")
+        _, parts = cv2.connectedComponents((labels == value).astype(np.uint8), connectivity=8)
+        annotations += [Annotation(kinds[value], box, rle) for _, box, rle in regions_of(parts)]
+    return annotations
+
+
+def _is_tiff(file: Path) -> bool:
+    return file.suffix.lower() in (".tif", ".tiff")
+
+
+def _read_tiff(file: Path) -> np.ndarray:
+    tifffile = _import_tifffile(file)
+    try:
+        with tifffile.TiffFile(file) as tiff:
+            axes: str = tiff.series[0].axes
+            pixels: np.ndarray = tiff.asarray()
+            whole = _is_last(tiff, tiff.pages[-1])
+    except Exception as error:  # damaged files come out as anything from KeyError to zlib.error
+        raise InputError(f"{file}: not a readable TIFF ({type(error).__name__}: {error})") from error
+    if not whole:
+        raise InputError(f"{file}: truncated: it names pages that are not there")
+    if axes.endswith("S"):
+        raise InputError(f"{file}: a label image has one channel, this one has colours ({pixels.shape[-1]} channels)")
+    while pixels.ndim > 2 and pixels.shape[0] == 1:
+        pixels = pixels[0]
+    return pixels
+
+
+def _is_last(tiff: Any, page: Any) -> bool:
+    """Whether no page is to follow: behind its tags a page has the place of the next, or 0; tifffile stops at a broken one."""
+    layout, file = tiff.tiff, tiff.filehandle
+    file.seek(page.offset)
+    (tags,) = unpack(layout.tagnoformat, file.read(layout.tagnosize))
+    file.seek(page.offset + layout.tagnosize + tags * layout.tagsize)
+    return bool(file.read(layout.offsetsize) == bytes(layout.offsetsize))
+
+
+def _tiff_shape(file: Path, where: str) -> tuple[int, ...]:
+    """Returns the shape of a TIFF's first series, slices first, from its header."""
+    tifffile = _import_tifffile(file)
+    try:
+        with tifffile.TiffFile(file) as tiff:
+            return tuple(tiff.series[0].shape)
+    except Exception as error:
+        raise InputError(f"{where}: cannot read image {file} ({type(error).__name__}: {error})") from error
+
+
+def _import_tifffile(file: Path) -> Any:
+    try:
+        import tifffile
+    except ImportError as error:
+        raise InputError(f'{file}: reading TIFF needs tifffile: pip install "maskrcnn_ext[tiff]"') from error
+    return tifffile

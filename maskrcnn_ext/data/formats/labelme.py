@@ -1,0 +1,176 @@
+"""labelme JSON, versions 3 to 5 (github.com/wkentaro/labelme): one file an image, ``{"shapes": [...], "imagePath": ...}``.
+
+Shapes of one ``label`` and ``group_id`` are parts of one object, as in labelme's own converters. Flags are not read.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from base64 import b64decode
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import numpy as np
+import pycocotools.mask as mask_util
+from PIL import Image
+
+from maskrcnn_ext.data.formats.reading import (
+    IMAGE_ERRORS,
+    category_of,
+    check_outline,
+    finite,
+    image_size,
+    parse_name,
+    read_json,
+)
+from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, box_of_polygons, encode_mask
+from maskrcnn_ext.data.formats.regions import box_of_rle
+from maskrcnn_ext.errors import InputError
+
+# Corners of the polygon that stands for a circle: its area is within 0.2 % of the circle's.
+_CIRCLE_CORNERS = 64
+_IGNORE = "__ignore__"
+# How many points each shape has; X-AnyLabeling, which writes the same files, calls a turned rectangle a rotation.
+_POINTS = {
+    "polygon": range(3, 2**31),
+    "rectangle": (2, 4),
+    "oriented_rectangle": (4,),
+    "rotation": (4,),
+    "circle": (2,),
+    "mask": (2,),
+}
+
+
+def read_labelme(folder: Path, images: Path | None = None, *, classes: Sequence[str] | None = None) -> DataSet:
+    """Reads a folder of labelme files.
+
+    Args:
+        folder: of the ``*.json``.
+        images: the folder of the images. When not given, each is where its ``imagePath`` says, seen from the JSON.
+        classes: class names; the labels, sorted, when not given. A region labelled ``__ignore__``, which labelme's converters leave out
+            of every class, is a crowd of each.
+
+    Returns:
+        A record a file, sorted by name. Objects with a ``mask`` shape are RLEs of the whole image, all others polygons.
+
+    Raises:
+        InputError: no or broken JSON, a missing or unreadable image, one of another size than the JSON says, a label that is none of
+            ``classes``, or a shape that encloses no area.
+    """
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise InputError(f"{folder}: no *.json files here, one an image is expected")
+    entries = [(file, _read(file)) for file in files]
+    if not classes:
+        labels = {_label(shape, file, k) for file, entry in entries for k, shape in enumerate(entry["shapes"])}
+        classes = sorted(labels - {_IGNORE})
+    return DataSet(list(classes), [_record(file, entry, images, classes) for file, entry in entries])
+
+
+def _read(file: Path) -> dict[str, Any]:
+    entry = read_json(file)
+    if not isinstance(entry, dict) or not isinstance(entry.get("shapes"), list) or not entry.get("imagePath"):
+        raise InputError(f"{file}: not a labelme file (expected a mapping with `shapes` and `imagePath`)")
+    return entry
+
+
+def _label(shape: Any, file: Path, number: int) -> str:
+    if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
+        raise InputError(f"{file}: shape {number} has no `label`")
+    return str(shape["label"])
+
+
+def _record(file: Path, entry: dict[str, Any], images: Path | None, classes: Sequence[str]) -> ImageRecord:
+    image = _image_file(file, parse_name(entry["imagePath"], f"{file}: `imagePath`"), images)
+    if entry.get("imageData") and (image == file or not image.is_file()):
+        raise InputError(f"{file}: no image {image}; it is embedded in the JSON as `imageData`: write it to that file")
+    height, width = image_size(image, str(file))
+    told = (entry.get("imageHeight") or height, entry.get("imageWidth") or width)
+    if told != (height, width):
+        raise InputError(f"{file}: says {told[1]} x {told[0]} (width, height), but {image} is {width} x {height}")
+    record = ImageRecord(str(image), file.stem, height, width)
+    objects: dict[Any, list[tuple[dict[str, Any], str]]] = {}
+    for number, shape in enumerate(entry["shapes"]):
+        label, group = _label(shape, file, number), shape.get("group_id")
+        key = (label, number, None) if group is None else (label, None, str(group))
+        objects.setdefault(key, []).append((shape, f"{file}: shape {number}"))
+    for (label, _, group), shapes in objects.items():
+        annotation = _annotation(shapes, height, width, group)
+        if label == _IGNORE:
+            crowds = [replace(annotation, category=index, crowd=True) for index in range(len(classes))]
+            record.annotations += crowds
+        else:
+            annotation.category = category_of(label, classes, shapes[0][1])
+            record.annotations.append(annotation)
+    return record
+
+
+def _image_file(file: Path, path: PureWindowsPath, images: Path | None) -> Path:
+    if images is None:
+        return file.parent / path.as_posix()
+    # The path was written for another place: only its end can hold here.
+    below = images / Path(*[part for part in path.relative_to(path.anchor).parts if part != ".."])
+    return below if below.is_file() else images / path.name
+
+
+def _annotation(shapes: list[tuple[dict[str, Any], str]], height: int, width: int, group: str | None) -> Annotation:
+    """Returns one object, of category 0."""
+    polygons: list[list[float]] = []
+    mask = None
+    for shape, where in shapes:
+        kind = str(shape.get("shape_type") or "polygon")  # version 3 had nothing else
+        points = _points(kind, shape.get("points"), where)
+        if kind == "mask":
+            mask = np.zeros((height, width), np.uint8) if mask is None else mask
+            _paste(mask, shape.get("mask"), points, where)
+        else:
+            polygons.append(_polygon(kind, points))
+            check_outline(polygons[-1], height, width, where)
+    if mask is None:
+        return Annotation(0, box_of_polygons(polygons, height, width), polygons, id=group)
+    if polygons:
+        mask |= mask_util.decode(mask_util.merge(mask_util.frPyObjects(polygons, height, width)))
+    rle = encode_mask(mask)
+    return Annotation(0, box_of_rle(rle, shapes[0][1]), rle, id=group)
+
+
+def _points(kind: str, points: Any, where: str) -> list[tuple[float, float]]:
+    if kind not in _POINTS:
+        raise InputError(f"{where}: {kind!r:.100} encloses no area or is not known, use one of {', '.join(_POINTS)}")
+    if not isinstance(points, list) or not all(isinstance(point, list) and len(point) == 2 for point in points):
+        raise InputError(f"{where}: `points` are not a list of [x, y]")
+    if len(points) not in _POINTS[kind]:
+        raise InputError(f"{where}: a {kind} does not have {len(points)} points")
+    numbers = finite((value for point in points for value in point), f"{where}, `points`")
+    return list(zip(numbers[0::2], numbers[1::2], strict=True))
+
+
+def _polygon(kind: str, points: list[tuple[float, float]]) -> list[float]:
+    if kind == "circle":
+        (cx, cy), edge = points
+        radius = math.dist((cx, cy), edge)
+        angles = [2 * math.pi * corner / _CIRCLE_CORNERS for corner in range(_CIRCLE_CORNERS)]
+        points = [(cx + radius * math.cos(angle), cy + radius * math.sin(angle)) for angle in angles]
+    elif kind == "rectangle" and len(points) == 2:
+        (x0, y0), (x1, y1) = points
+        points = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+    return [value for point in points for value in point]
+
+
+def _paste(mask: np.ndarray, png: Any, points: list[tuple[float, float]], where: str) -> None:
+    """Adds a mask shape, a PNG in base64 whose first pixel is at the first point, to the image's mask (H, W)."""
+    try:
+        with Image.open(io.BytesIO(b64decode(png, validate=True))) as image:
+            patch = np.array(image)
+    except (TypeError, *IMAGE_ERRORS) as error:
+        raise InputError(f"{where}: `mask` is not a PNG in base64 ({error})") from error
+    if patch.ndim != 2:
+        raise InputError(f"{where}: `mask` has {patch.shape[-1]} channels, expected one")
+    x, y = (round(value) for value in points[0])
+    height, width = mask.shape
+    inside = patch[max(-y, 0) : max(height - y, 0), max(-x, 0) : max(width - x, 0)] > 0
+    x, y = max(x, 0), max(y, 0)
+    mask[y : y + inside.shape[0], x : x + inside.shape[1]] |= inside

@@ -1,0 +1,143 @@
+"""NIfTI volumes with label maps on the same grid: a pair of ``.nii`` or ``.nii.gz`` files, or two folders with equal names.
+
+Every slice along one axis is an image. Of the two other axes of the file's array the first runs along x and the second along y, as the
+format names them (i, j, k are x, y, z). Nothing is flipped or turned to a standard orientation.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskrcnn_ext.data.formats.pairs import pair_files, stem_of
+from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
+from maskrcnn_ext.data.formats.volume import LabelTable, label_table, level_extra, same_grid, whole_numbers
+from maskrcnn_ext.errors import InputError
+
+SUFFIXES = (".nii.gz", ".nii")
+
+
+def read_nifti(
+    images: Path,
+    labels: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    values: Mapping[int, str | None] | None = None,
+    instances: str = "value",
+    axis: int = 2,
+    level: tuple[float, float] | None = None,
+) -> DataSet:
+    """Reads volumes and their label maps, in which 0 is the background.
+
+    Args:
+        images: a volume, or a folder of them.
+        labels: its label map, or the folder of the label maps with the volumes' names.
+        classes: class names; "object" when neither this nor ``values`` says any.
+        values: the class name of every label value, None for one that is left out. Without it, value 1 is the first class, 2 the
+            second, and so on; but with a single class and ``instances="value"``, every value is an object of that class.
+        instances: "value" where a value in a slice is one object, of one or several pieces (instance maps, organs); "component" where
+            each connected piece of it is one (maps of classes).
+        axis: along which the slices are taken (0, 1 or 2).
+        level: (center, width) of the grey values to show, such as (50, 400) for soft tissue in CT; None leaves it to the mapper.
+
+    Returns:
+        A record a slice, also without objects. Its ``extra`` has ``slice`` and ``axis``, and ``level`` where given; its id is
+        ``<name>_<slice>``.
+
+    Raises:
+        InputError: an unreadable or truncated file, a label map on another grid than its volume, or a value without a class.
+    """
+    if axis not in (0, 1, 2):
+        raise InputError(f"{images}: `axis` is {axis!r}, expected 0, 1 or 2")
+    table = label_table(classes, values, instances)
+    extra = {"axis": axis, **level_extra(level)}
+    records = []
+    for image, label_map in pair_files(images, labels, SUFFIXES, SUFFIXES):
+        records += _read_pair(image, label_map, table, extra)
+    return DataSet(table.names, records)
+
+
+def _read_pair(image: Path, label_map: Path, table: LabelTable, extra: dict[str, Any]) -> list[ImageRecord]:
+    header, theirs = _open(image), _open(label_map)
+    _check_length(image, header)
+    if header.ndim not in (3, 4):
+        raise InputError(f"{image}: has {header.ndim} dimensions, expected a volume (3), or one with channels (4)")
+    shape = header.shape[:3]
+    labels = _read_labels(label_map, theirs)
+    if labels.shape != shape:
+        raise InputError(
+            f"{label_map}: the label map is {_size(labels.shape)}, its volume {image.name} is {_size(shape)}"
+        )
+    if not same_grid(shape, header.affine, theirs.affine):
+        raise InputError(
+            f"{label_map}: the label map lies elsewhere than its volume {image.name} (their affines differ): resample it to the volume, "
+            "such as with nibabel.processing.resample_from_to(labels, volume, order=0)"
+        )
+    axis = extra["axis"]
+    records = []
+    for index in range(shape[axis]):
+        plane = np.take(labels, index, axis).T  # rows are y
+        record = ImageRecord(str(image), f"{stem_of(image, SUFFIXES) or image.name}_{index}", *plane.shape)
+        record.extra.update(slice=index, **extra)
+        record.annotations = table.annotations(plane, f"{label_map}: slice {index}")
+        records.append(record)
+    return records
+
+
+def _open(file: Path) -> Any:
+    try:
+        import nibabel
+    except ImportError as error:
+        raise InputError('NIfTI needs nibabel: pip install "maskrcnn_ext[medical]"') from error
+    try:
+        image = nibabel.load(file)
+    except (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError, OSError, EOFError) as error:
+        raise InputError(f"{file}: not a readable NIfTI file ({error})") from error
+    except (zlib.error, ValueError) as error:
+        raise InputError(f"{file}: damaged ({error})") from error
+    if not isinstance(image, nibabel.Nifti1Image):
+        raise InputError(f"{file}: a {type(image).__name__}, expected one NIfTI file (.nii, .nii.gz)")
+    return image
+
+
+def _check_length(file: Path, image: Any) -> None:
+    """Finds a truncated volume without reading its voxels: that is the mapper's business, slice by slice."""
+    expected = int(image.dataobj.offset) + int(np.prod(image.shape)) * image.get_data_dtype().itemsize
+    found = _length_of_gzip(file, expected) if file.name.lower().endswith(".gz") else file.stat().st_size
+    if found < expected:
+        raise InputError(f"{file}: truncated, it has {found} of {expected} bytes")
+
+
+def _length_of_gzip(file: Path, expected: int) -> int:
+    """The length of what a gzip file holds; it is unpacked only if its last four bytes do not say the expected length."""
+    try:
+        with file.open("rb") as stream:
+            stream.seek(-4, 2)
+            if int.from_bytes(stream.read(4), "little") == expected % 2**32:
+                return expected
+        length = 0
+        with gzip.open(file) as stream:
+            while block := stream.read(1 << 20):
+                length += len(block)
+        return length
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{file}: truncated or damaged ({error})") from error
+
+
+def _read_labels(file: Path, image: Any) -> np.ndarray:
+    try:
+        labels = np.asanyarray(image.dataobj)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise InputError(f"{file}: truncated or damaged ({error})") from error
+    if labels.ndim == 4 and labels.shape[3] == 1:
+        labels = labels[..., 0]
+    return whole_numbers(labels, file)
+
+
+def _size(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))

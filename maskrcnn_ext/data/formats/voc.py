@@ -1,0 +1,153 @@
+"""Pascal VOC (host.robots.ox.ac.uk/pascal/VOC): ``Annotations/*.xml`` with boxes, and the instance PNGs of its segmentation task.
+
+Boxes are 1-based and include their last pixel: ``<xmin>1</xmin> <xmax>w</xmax>`` is the whole width, here 0 and w.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pycocotools.mask as mask_util
+
+from maskrcnn_ext.data.formats.reading import (
+    category_of,
+    clip_box,
+    finite,
+    image_size,
+    in_threads,
+    path_below,
+    read_labels,
+    read_text,
+)
+from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
+from maskrcnn_ext.data.formats.regions import regions_of
+from maskrcnn_ext.errors import InputError
+
+_VOID = 255  # the border around every object in the PNGs, and what nobody could tell
+
+
+def read_voc(
+    annotations: Path,
+    images: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    objects: Path | None = None,
+    split: Path | None = None,
+    keep_difficult: bool = False,
+    one_based: bool = True,
+) -> DataSet:
+    """Reads VOC annotations.
+
+    Args:
+        annotations: the folder of the XML files.
+        images: the folder (``JPEGImages``) that each XML's ``filename`` is in.
+        classes: class names; the objects' names, sorted, when not given.
+        objects: the folder (``SegmentationObject``) of the instance PNGs. A PNG's instances are given to the XML's objects by the
+            overlap of their boxes; an object that has no pixels in the PNG keeps its box alone.
+        split: a list of image ids, such as ``ImageSets/Segmentation/train.txt``: the first word of each line. All when not given.
+        keep_difficult: train on and count objects marked ``difficult``; otherwise they are crowds, which VOC's rule of ignoring
+            them comes to.
+        one_based: boxes are counted as VOC does. False for the XML of other tools, such as labelme, whose (xmin, ymin, xmax, ymax) are
+            the box's edges, from 0.
+
+    Returns:
+        A record an XML, sorted by name or in the order of ``split``. Boxes are the XML's, cut at the image's edges.
+
+    Raises:
+        InputError: no or broken XML, a missing or unreadable image or PNG, one of another size than the XML says, a class that is none
+            of ``classes``, a box outside of the image, or an instance that overlaps no object.
+    """
+    if split is not None:
+        names = [line.split()[0] for line in read_text(split).splitlines() if line.strip()]
+        files = [path_below(annotations, f"{name}.xml", str(split)) for name in names]
+    else:
+        files = sorted(annotations.glob("*.xml"))
+    if not files:
+        raise InputError(f"{split or annotations}: no annotations here, expected {'ids' if split else '*.xml files'}")
+    trees = [_parse(file) for file in files]
+    if not classes:
+        found = (
+            _text(each, "name", file) for file, tree in zip(files, trees, strict=True) for each in tree.iter("object")
+        )
+        classes = sorted(set(found))
+    names = list(classes)
+
+    def read(entry: tuple[Path, ElementTree.Element]) -> ImageRecord:
+        file, tree = entry
+        record = _record(file, tree, images, names, keep_difficult, int(one_based))
+        if objects is not None:
+            _add_masks(record, objects / f"{file.stem}.png", file)
+        return record
+
+    return DataSet(names, in_threads(read, zip(files, trees, strict=True)))
+
+
+def _parse(file: Path) -> ElementTree.Element:
+    try:
+        tree = ElementTree.parse(file).getroot()
+    except (OSError, ElementTree.ParseError, ValueError) as error:
+        raise InputError(f"{file}: not a readable XML file ({error})") from error
+    if tree.tag != "annotation":
+        raise InputError(f"{file}: not a VOC annotation (expected <annotation>, found <{tree.tag}>)")
+    return tree
+
+
+def _text(element: ElementTree.Element, path: str, where: object) -> str:
+    text = (element.findtext(path) or "").strip()
+    if not text:
+        raise InputError(f"{where}: <{element.tag}> has no <{path.replace('/', '><')}>")
+    return text
+
+
+def _record(
+    file: Path, tree: ElementTree.Element, images: Path, classes: Sequence[str], keep_difficult: bool, first: int
+) -> ImageRecord:
+    image = path_below(images, _text(tree, "filename", file), str(file))
+    height, width = image_size(image, str(file))
+    for side, pixels in (("width", width), ("height", height)):
+        told = tree.findtext(f"size/{side}") or "0"
+        if finite([told], f"{file}: <size>")[0] not in (0, pixels):  # some tools write 0 where they did not look
+            raise InputError(f"{file}: <{side}> is {told}, but {image} is {width} x {height} (width, height)")
+    record = ImageRecord(str(image), file.stem, height, width)
+    for number, element in enumerate(tree.iter("object")):
+        where = f"{file}: object {number}"
+        corners = [_text(element, f"bndbox/{side}", where) for side in ("xmin", "ymin", "xmax", "ymax")]
+        x0, y0, x1, y1 = finite(corners, f"{where}, <bndbox>")
+        box = clip_box((x0 - first, y0 - first, x1, y1), height, width, where)
+        crowd = not keep_difficult and (element.findtext("difficult") or "0").strip() == "1"
+        category = category_of(_text(element, "name", where), classes, where)
+        record.annotations.append(Annotation(category, box, crowd=crowd))
+    return record
+
+
+def _add_masks(record: ImageRecord, png: Path, file: Path) -> None:
+    """Gives the instances of a PNG to the record's objects, the best overlaps of boxes first."""
+    if not png.is_file():
+        raise InputError(f"{file}: no instance PNG {png}; name the images that have one with `split`")
+    labels = read_labels(png, record.height, record.width)
+    regions = regions_of(np.where(labels == _VOID, 0, labels))
+    if not regions:
+        return
+    boxes, of_regions = (
+        np.array([each.box for each in side], dtype=np.float64).reshape(-1, 4) for side in (record.annotations, regions)
+    )
+    overlap = mask_util.iou(_xywh(of_regions), _xywh(boxes), [0] * len(boxes)) if len(boxes) else np.zeros((1, 1))
+    for _ in regions:
+        region, chosen = np.unravel_index(overlap.argmax(), overlap.shape)
+        if overlap[region, chosen] <= 0:
+            break
+        record.annotations[chosen].segmentation = regions[region].segmentation
+        record.annotations[chosen].id = regions[region].value
+        overlap[region], overlap[:, chosen] = -1, -1
+    else:
+        return
+    given = {annotation.id for annotation in record.annotations}
+    left = next(region.value for region in regions if region.value not in given)
+    raise InputError(f"{png}: instance {left} overlaps no object of {file} that is not another instance's")
+
+
+def _xywh(boxes: np.ndarray) -> np.ndarray:
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)

@@ -1,0 +1,177 @@
+"""Label maps of volumes: what their values mean, which objects a slice shows, and whether two grids are one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from maskrcnn_ext.data.formats.records import Annotation
+from maskrcnn_ext.data.formats.regions import regions_of
+from maskrcnn_ext.errors import InputError
+
+# A label map that is off by more, in voxels, would put outlines beside the objects.
+_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class LabelTable:
+    """What the values of label maps mean.
+
+    Attributes:
+        names: of the classes.
+        categories: index into them by value, None where the value is to be left out; an empty table makes every value the one class.
+        per_value: a value in a slice is one object; otherwise each of its connected pieces is.
+    """
+
+    names: list[str]
+    categories: dict[int, int | None]
+    per_value: bool
+
+    def category(self, value: int, where: str) -> int | None:
+        """Raises InputError where the value has no meaning."""
+        if not self.categories:
+            return 0
+        if value not in self.categories:
+            known = ", ".join(map(str, self.categories))
+            raise InputError(
+                f"{where}: label value {value} has no class (those with one: {known}); add it to `values`, "
+                "with null where it is to be left out"
+            )
+        return self.categories[value]
+
+    def annotations(self, labels: np.ndarray, where: str) -> list[Annotation]:
+        """The objects in a slice of a label map (H, W); 0 is the background."""
+        found = []
+        for region in regions_of(labels):
+            category = self.category(region.value, where)
+            if category is None:
+                continue
+            pieces = [region]
+            if not self.per_value:
+                inside = (labels == region.value).astype(np.uint8)
+                pieces = regions_of(cv2.connectedComponents(inside, connectivity=8)[1])
+            found += [Annotation(category, piece.box, piece.segmentation, id=region.value) for piece in pieces]
+        return found
+
+
+def label_table(
+    classes: Sequence[str] | None,
+    values: Mapping[int, str | None] | None,
+    instances: str,
+    default: Sequence[str] = ("object",),
+) -> LabelTable:
+    """Decides what label values mean.
+
+    Args:
+        classes: class names, or None.
+        values: the class name of every label value, None for one that is left out. Without it, value 1 is the first class, 2 the
+            second, and so on; but with a single class and ``instances="value"``, every value is an object of that class.
+        instances: "value" where a value in a slice is one object, "component" where each connected piece of it is one.
+        default: class names where neither ``classes`` nor ``values`` says any.
+
+    Raises:
+        InputError: ``values`` names another class than ``classes`` does, or ``instances`` is neither.
+    """
+    if instances not in ("value", "component"):
+        raise InputError(f"`instances` is {instances!r}, expected 'value' or 'component'")
+    per_value = instances == "value"
+    if values is None:
+        names = list(classes or default)
+        if len(names) == 1 and per_value:
+            return LabelTable(names, {}, per_value)
+        return LabelTable(names, {index + 1: index for index in range(len(names))}, per_value)
+    try:
+        named = {int(value): name for value, name in values.items()}
+    except (TypeError, ValueError, AttributeError):
+        raise InputError(f"`values` is {values!r}, expected a class name for every label value") from None
+    names = list(classes or dict.fromkeys(name for name in named.values() if name is not None))
+    for value, name in named.items():
+        if name is not None and name not in names:
+            raise InputError(f"`values` makes {value} a {name!r}, expected one of the classes {', '.join(names)}")
+    categories = {value: None if name is None else names.index(name) for value, name in named.items()}
+    if not names:
+        raise InputError("`values` names no class")
+    return LabelTable(names, categories, per_value)
+
+
+def level_extra(level: Sequence[float] | None) -> dict[str, Any]:
+    """What a record's ``extra`` says of the grey values to show: ``level`` [center, width], or nothing.
+
+    Raises:
+        InputError: not two numbers, or no width.
+    """
+    if level is None:
+        return {}
+    try:
+        center, width = (float(value) for value in level)
+    except (TypeError, ValueError):
+        raise InputError(f"`level` is {level!r}, expected (center, width)") from None
+    if not width > 0:
+        raise InputError(f"`level` has the width {width:g}, expected more than 0")
+    return {"level": [center, width]}
+
+
+def whole_numbers(labels: np.ndarray, file: Path) -> np.ndarray:
+    """Label values as integers: many programs store them as floating point numbers.
+
+    Raises:
+        InputError: a value is negative or no whole number, as in a probability map.
+    """
+    if labels.dtype.kind not in "iufb":
+        raise InputError(f"{file}: label values of type {labels.dtype}, expected whole numbers")
+    if labels.dtype.kind == "f":
+        whole = np.isfinite(labels) & (np.floor(labels) == labels)
+        if not whole.all():
+            raise InputError(
+                f"{file}: label value {labels[~whole][0]} is no whole number; is this an image or a probability map?"
+            )
+        labels = labels.astype(np.int32)
+    if labels.dtype.kind == "i" and labels.size and labels.min() < 0:
+        raise InputError(f"{file}: label value {labels.min()} is negative; is this an image rather than a label map?")
+    return labels
+
+
+def same_grid(shape: Sequence[int], first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether two affines (4, 4), from voxel to patient, put the corners of a volume on the same places."""
+    corners = np.array(
+        [[i, j, k, 1] for i in (0, shape[0] - 1) for j in (0, shape[1] - 1) for k in (0, shape[2] - 1)]
+    ).T
+    distance = np.linalg.norm(((first - second) @ corners)[:3], axis=0).max()
+    return bool(distance <= _TOLERANCE * np.linalg.norm(first[:3, :3], axis=0).min())
+
+
+def pick_plane(
+    volume: np.ndarray, axes: np.ndarray, origin: np.ndarray, plane: np.ndarray, height: int, width: int
+) -> np.ndarray | None:
+    """The pixels of an image plane out of a volume on the same grid, whichever way its axes run. Nothing is interpolated.
+
+    Args:
+        volume: (I, J, K).
+        axes: (3, 3); column n is the step in space along axis n, in mm.
+        origin: (3,) where voxel (0, 0, 0) lies, in mm.
+        plane: (3, 3); its columns are the steps in space to the next column and the next row, and where pixel (0, 0) lies, in mm.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+
+    Returns:
+        (height, width); None where a pixel has no voxel of its own.
+    """
+    steps = np.linalg.solve(axes, plane - np.stack([np.zeros(3), np.zeros(3), origin], axis=1))
+    corners = steps @ np.array([[c, r, 1] for c in (0, width - 1) for r in (0, height - 1)]).T
+    nearest = np.rint(corners)
+    inside = (nearest >= 0) & (nearest < np.array(volume.shape)[:, None])
+    if not inside.all() or np.abs(corners - nearest).max() > _TOLERANCE:
+        return None
+    right, down, start = np.rint(steps).astype(int).T
+    # Voxels that are not the pixels' size agree at the corners only if there are few pixels.
+    if not np.allclose(steps[:, :2], np.rint(steps[:, :2]), atol=_TOLERANCE):
+        return None
+    rows, columns = np.arange(height)[:, None], np.arange(width)
+    i, j, k = (start[n] + columns * right[n] + rows * down[n] for n in range(3))
+    picked: np.ndarray = volume[i, j, k]
+    return picked

@@ -1,0 +1,138 @@
+"""YOLO text labels with the data YAML of Ultralytics (docs.ultralytics.com/datasets/segment): an image's objects are the rows of a text.
+
+A row is ``class x y x y ...`` (the outline) or ``class cx cy w h`` (a box), in fractions of the image's width and height. The text of
+``.../images/a.jpg`` is ``.../labels/a.txt``, and beside the image where no folder is called ``images``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from maskrcnn_ext.data.formats.reading import IMAGE_SUFFIXES, clip_box, finite, image_size, in_threads, read_text
+from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, box_of_polygons
+from maskrcnn_ext.errors import InputError
+
+# How far beyond the image, in fractions of it, rounding may put a coordinate.
+_TOLERANCE = 1e-3
+
+
+def read_yolo(
+    yaml: Path, *, classes: Sequence[str] | None = None, split: str = "train", root: Path | None = None
+) -> DataSet:
+    """Reads one split of a YOLO data set.
+
+    Args:
+        yaml: the data file, with ``names`` and the splits: folders, texts that list images, or lists of such.
+        classes: the class names that the file must have; checked when given.
+        split: which of the splits.
+        root: the folder that the splits are relative to. When not given: the file's ``path``, itself relative to the YAML.
+
+    Returns:
+        A record an image; images without a text or with an empty one have no objects. Rows that are boxes have no segmentation.
+
+    Raises:
+        InputError: a broken YAML, other classes, no images, an unreadable one, or a row that is neither a box nor an outline, has no
+            area, another class or coordinates outside of the image.
+    """
+    data = _read_yaml(yaml)
+    names = _names(data, yaml)
+    if classes and list(classes) != names:
+        raise InputError(f"`classes` are {', '.join(classes)}, but {yaml} has {', '.join(names)}")
+    if "kpt_shape" in data:
+        raise InputError(f"{yaml}: rows with keypoints (`kpt_shape`) are not read, only outlines and boxes")
+    if not data.get(split):
+        raise InputError(f"{yaml}: no split `{split}`")
+    root = root or yaml.parent / str(data.get("path") or "")
+    entries = data[split] if isinstance(data[split], list) else [data[split]]
+    files = [file for entry in entries for file in _images(_resolve(root, str(entry), yaml), root)]
+    if not files or len(files) != len(set(files)):
+        trouble = "has no images" if not files else "names an image twice"
+        raise InputError(f"{yaml}: split `{split}` {trouble} (looked in {', '.join(map(str, entries))} below {root})")
+    return DataSet(names, in_threads(lambda file: _record(file, root, names), files))
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        data = yaml.safe_load(read_text(file))
+    except yaml.YAMLError as error:
+        raise InputError(f"{file}: not a YAML file ({' '.join(str(error).split())})") from error
+    if not isinstance(data, dict) or not isinstance(data.get("names"), (list, dict)) or not data["names"]:
+        raise InputError(f"{file}: not a YOLO data file (expected a mapping with `names`, `train`, `val`)")
+    return data
+
+
+def _names(data: dict[str, Any], file: Path) -> list[str]:
+    names = data["names"]
+    if isinstance(names, dict):
+        if set(names) != set(range(len(names))):
+            raise InputError(f"{file}: the keys of `names` are {', '.join(map(str, names))}, expected 0, 1, 2, ...")
+        names = [names[index] for index in range(len(names))]
+    if data.get("nc", len(names)) != len(names):
+        raise InputError(f"{file}: `nc` is {data['nc']}, but there are {len(names)} names")
+    return [str(name) for name in names]
+
+
+def _resolve(root: Path, entry: str, yaml: Path) -> Path:
+    # Exported files say ../train/images for a folder beside themselves; Ultralytics reads them so, too.
+    candidates = [root / entry, *([root / entry[3:]] if entry.startswith("../") else [])]
+    for path in candidates:
+        if path.exists():
+            return path
+    raise InputError(f"{yaml}: no {candidates[0]}; give `root`, the folder that the splits are relative to")
+
+
+def _images(place: Path, root: Path) -> list[Path]:
+    """Returns the images of a folder, with those below it, or of a text that lists some."""
+    if place.is_dir():
+        return sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    files = []
+    for line in filter(None, map(str.strip, read_text(place).splitlines())):
+        beside, below = place.parent / line, root / line
+        files.append(beside if beside.is_file() or line.startswith("./") else below)
+    return files
+
+
+def _labels_file(image: Path) -> Path:
+    parts = list(image.parts)
+    folders = [index for index, part in enumerate(parts[:-1]) if part == "images"]
+    if folders:
+        parts[folders[-1]] = "labels"
+    return Path(*parts).with_suffix(".txt")
+
+
+def _record(image: Path, root: Path, names: list[str]) -> ImageRecord:
+    labels = _labels_file(image)
+    height, width = image_size(image, str(labels))
+    name = image.relative_to(root) if image.is_relative_to(root) else image
+    record = ImageRecord(str(image), name.as_posix(), height, width)
+    if not labels.exists():
+        return record
+    for number, line in enumerate(read_text(labels).splitlines(), start=1):
+        if line.strip():
+            where = f"{labels}, line {number}"
+            record.annotations.append(_annotation(finite(line.split(), where), record, names, where))
+    return record
+
+
+def _annotation(row: list[float], record: ImageRecord, names: list[str], where: str) -> Annotation:
+    category, values = row[0], row[1:]
+    if category not in range(len(names)):
+        raise InputError(f"{where}: class {category:g}, expected 0 to {len(names) - 1}")
+    if len(values) != 4 and (len(values) < 6 or len(values) % 2):
+        raise InputError(
+            f"{where}: {len(values)} numbers after the class, expected 4 (box) or an even number from 6 on"
+        )
+    outside = [value for value in values if not -_TOLERANCE <= value <= 1 + _TOLERANCE]
+    if outside:
+        raise InputError(f"{where}: {outside[0]:g} lies outside of the image; coordinates are fractions from 0 to 1")
+    height, width = record.height, record.width
+    scaled = [value * (height if index % 2 else width) for index, value in enumerate(values)]
+    if len(scaled) == 4:
+        cx, cy, w, h = scaled
+        box = clip_box((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), height, width, where)
+        return Annotation(int(category), box)
+    return Annotation(int(category), box_of_polygons([scaled], height, width), [scaled])

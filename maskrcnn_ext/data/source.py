@@ -1,0 +1,144 @@
+"""What is registered of a data set: which reader, with which arguments. It is read when Detectron2 asks for it."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from maskrcnn_ext.data.dicts import to_dicts
+from maskrcnn_ext.data.formats import find_reader
+from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
+from maskrcnn_ext.data.garbage import collection_paused
+from maskrcnn_ext.data.keypoints import flip_map
+from maskrcnn_ext.errors import InputError
+
+
+def dataset_root() -> Path:
+    """Returns the folder below which relative data-set paths are looked up."""
+    return Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set that can be read; called without arguments it is the function that Detectron2's catalogue wants.
+
+    Attributes:
+        name: of the data set.
+        format: one of :data:`maskrcnn_ext.data.formats.FORMATS`.
+        classes: class names, empty where the format brings its own.
+        layout: the folder layout to show when the data is not found.
+        root: the folder below which relative paths are; :func:`dataset_root` when None.
+        options: what the format's reader takes.
+        colors: (R, G, B) of class names, from 0 to 255, that pictures are to be drawn with; empty for any.
+        select: picks this data set's records out of all that are read; None keeps all.
+    """
+
+    name: str
+    format: str
+    classes: tuple[str, ...] = ()
+    layout: str = ""
+    root: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    colors: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    select: Callable[[list[ImageRecord]], list[ImageRecord]] | None = None
+
+    def check(self) -> None:
+        """Checks the arguments; reads nothing.
+
+        Raises:
+            InputError: an unknown format, options that it does not take or lacks, or colours of other classes.
+        """
+        if self.classes and self.colors and set(self.colors) != set(self.classes):
+            raise InputError(
+                f"data set {self.name}: `colors` are of {', '.join(self.colors)}, `classes` are {', '.join(self.classes)}"
+            )
+        try:
+            parameters = self._parameters()
+        except InputError as error:
+            raise InputError(f"data set {self.name}: {error}") from None
+        for option in self.options:
+            if option not in parameters:
+                raise InputError(
+                    f"data set {self.name}: format {self.format} takes no `{option}` (it takes {', '.join(parameters)})"
+                )
+        for key, parameter in parameters.items():
+            if parameter.default is parameter.empty and self.options.get(key) is None:
+                raise InputError(f"data set {self.name}: format {self.format} needs `{key}`")
+
+    def describe(self) -> str:
+        """Returns a text that is the same in every process for the same data: functions by name, without their address."""
+        options = sorted((key, _told(value)) for key, value in self.options.items())
+        selected = [_told(self.select)] if self.select else []
+        return repr((self.format, self.classes, *([str(self.root)] if self.root else []), *options, *selected))
+
+    def path_of(self, option: str) -> Path:
+        """Returns where an option that is a path leads."""
+        return (self.root or dataset_root()) / Path(self.options[option]).expanduser()
+
+    def read(self) -> DataSet:
+        """Reads the records.
+
+        Raises:
+            InputError: data that is not there, or that the reader refuses.
+        """
+        parameters = self._parameters()
+        arguments = {
+            key: self.path_of(key) if is_path(parameters[key]) and value is not None else value
+            for key, value in self.options.items()
+        }
+        for path in (value for value in arguments.values() if isinstance(value, Path)):
+            if not path.exists():
+                raise InputError(not_found(self.name, path, self.layout, self.root))
+        try:
+            data = find_reader(self.format)(**arguments, classes=self.classes or None)
+        except InputError as error:
+            raise InputError(f"data set {self.name}: {error}") from error
+        return replace(data, images=self.select(data.images)) if self.select else data
+
+    def class_metadata(self, classes: Sequence[str]) -> dict[str, list[Any]]:
+        """Returns what Detectron2's metadata holds of classes: names, and colours where every class has one."""
+        found: dict[str, list[Any]] = {"thing_classes": list(classes)}
+        if self.colors and set(classes) <= set(self.colors):
+            found["thing_colors"] = [list(self.colors[name]) for name in classes]
+        return found
+
+    def __call__(self) -> list[dict[str, Any]]:
+        """Returns Detectron2's standard dicts, and tells its metadata what the file says of classes and keypoints."""
+        from detectron2.data import MetadataCatalog
+
+        with collection_paused():
+            data = self.read()
+            metadata = MetadataCatalog.get(self.name)
+            if not metadata.get("thing_classes"):
+                metadata.set(**self.class_metadata(data.classes))
+            if data.category_ids is not None:
+                own_ids = {own: index for index, own in enumerate(data.category_ids)}
+                metadata.set(thing_dataset_id_to_contiguous_id=own_ids)
+            if data.keypoints:
+                metadata.set(keypoint_names=data.keypoints, keypoint_flip_map=flip_map(data.keypoints))
+            return to_dicts(data)
+
+    def _parameters(self) -> dict[str, inspect.Parameter]:
+        parameters = dict(inspect.signature(find_reader(self.format)).parameters)
+        parameters.pop("classes", None)
+        return parameters
+
+
+def is_path(parameter: inspect.Parameter) -> bool:
+    """Whether a reader's parameter is a file or folder."""
+    return "Path" in str(parameter.annotation)
+
+
+def not_found(name: str, path: Path, layout: str, root: Path | None = None) -> str:
+    """The message for data that is not where it should be."""
+    where = "" if root or os.environ.get("DETECTRON2_DATASETS") else " (DETECTRON2_DATASETS is not set)"
+    expected = f"; expected below {root or dataset_root()}: {layout}" if layout else ""
+    return f"data set {name}: no such file or folder: {path}{where}{expected}"
+
+
+def _told(value: Any) -> str:
+    return f"{value.__module__}.{value.__qualname__}" if callable(value) else str(value)

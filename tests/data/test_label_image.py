@@ -1,0 +1,236 @@
+"""Label images: PNGs and TIFFs, planes and stacks, instances and classes, and real ones."""
+
+import json
+import sys
+
+import numpy as np
+import pycocotools.mask as mask_util
+import pytest
+from PIL import Image
+
+from maskrcnn_ext import InputError, get_dataset_dicts
+from maskrcnn_ext.data.formats.label_image import read_label_image
+
+LABELS = np.array([[0, 0, 3, 3, 0], [0, 0, 3, 0, 0], [9, 9, 0, 0, 3]])
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for name in ("labels", "images"):
+        (tmp_path / name).mkdir()
+    Image.new("RGB", (5, 3)).save(tmp_path / "images" / "a.jpg")
+    return tmp_path / "labels", tmp_path / "images"
+
+
+def masks_of(record):
+    return [mask_util.decode(annotation.segmentation) for annotation in record.annotations]
+
+
+@pytest.mark.parametrize("kind", ["grey", "palette", "16 bits"])
+def test_every_number_is_an_object(folders, kind):
+    image = Image.fromarray(LABELS.astype(np.uint16 if kind == "16 bits" else np.uint8))
+    if kind == "palette":
+        image.putpalette([0] * 768)
+    image.save(folders[0] / "a.png")
+    data = read_label_image(*folders)
+    assert data.classes == ["object"]
+    (record,) = data.images
+    assert (record.image_id, record.height, record.width, record.extra) == ("a", 3, 5, {})
+    assert [(each.id, each.box) for each in record.annotations] == [(3, (2, 0, 5, 3)), (9, (0, 2, 2, 3))]
+    for value, mask in zip((3, 9), masks_of(record), strict=True):
+        np.testing.assert_array_equal(mask, value == LABELS)
+
+
+def test_a_mask_of_one_bit_is_one_object(folders):
+    Image.fromarray(LABELS > 0).save(folders[0] / "a.png")
+    (annotation,) = read_label_image(*folders).images[0].annotations
+    assert annotation.box == (0, 0, 5, 3)
+
+
+def test_ignored_numbers_are_no_objects(folders):
+    Image.fromarray(LABELS.astype(np.uint8)).save(folders[0] / "a.png")
+    (annotation,) = read_label_image(*folders, ignore=[3, 255]).images[0].annotations
+    assert annotation.id == 9
+    assert read_label_image(*folders, ignore=[3, 9]).images[0].annotations == []
+
+
+def test_penn_fudan_has_its_masks_under_a_suffix(tmp_path):
+    for folder in ("PNGImages", "PedMasks"):
+        (tmp_path / folder).mkdir()
+    Image.new("RGB", (5, 3)).save(tmp_path / "PNGImages" / "FudanPed00001.png")
+    image = Image.fromarray(LABELS.astype(np.uint8))
+    image.putpalette([0] * 768)
+    image.save(tmp_path / "PedMasks" / "FudanPed00001_mask.png")
+    data = read_label_image(tmp_path / "PedMasks", tmp_path / "PNGImages", suffix="_mask", classes=["person"])
+    assert (data.classes, data.images[0].image_id) == (["person"], "FudanPed00001")
+    assert len(data.images[0].annotations) == 2
+    with pytest.raises(InputError, match=r"no label images \*_seg\.png"):
+        read_label_image(tmp_path / "PedMasks", tmp_path / "PNGImages", suffix="_seg")
+
+
+def test_connected_parts_of_a_class_are_objects(folders):
+    Image.fromarray(LABELS.astype(np.uint8)).save(folders[0] / "a.png")
+    categories = {9: "road", 3: "car", 5: "bus"}
+    data = read_label_image(*folders, categories=categories, classes=["bus", "car", "road"])
+    (record,) = data.images
+    found = [(data.classes[each.category], each.box) for each in record.annotations]
+    assert sorted(found) == [("car", (2, 0, 4, 2)), ("car", (4, 2, 5, 3)), ("road", (0, 2, 2, 3))]
+    assert read_label_image(*folders, categories=categories).classes == ["road", "car", "bus"]
+    with pytest.raises(InputError, match=r"a\.png: number 9 is neither in `categories` nor in `ignore`"):
+        read_label_image(*folders, categories={3: "car"})
+    assert len(read_label_image(*folders, categories={3: "car"}, ignore=[9]).images[0].annotations) == 2
+
+
+def test_parts_that_touch_at_a_corner_are_one(folders):
+    Image.fromarray(np.eye(3, 5, dtype=np.uint8)).save(folders[0] / "a.png")
+    assert len(read_label_image(*folders, categories={1: "line"}).images[0].annotations) == 1
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_tiff_holds_numbers_of_any_width(folders, compression):
+    tifffile = pytest.importorskip("tifffile")
+    for dtype in (np.uint8, np.int16, np.uint32):
+        tifffile.imwrite(folders[0] / "a.tif", LABELS.astype(dtype), compression=compression)
+        (record,) = read_label_image(*folders).images
+        assert [annotation.box for annotation in record.annotations] == [(2, 0, 5, 3), (0, 2, 2, 3)]
+
+
+@pytest.mark.parametrize("kind", ["plain", "imagej", "pages", "colours"])
+def test_a_stack_is_a_record_a_slice(tmp_path, kind):
+    tifffile = pytest.importorskip("tifffile")
+    stack = np.stack([LABELS, LABELS * 0, LABELS.T[:3].T @ np.eye(3, 5, dtype=int)]).astype(np.uint16)
+    image = np.zeros((*stack.shape, 3) if kind == "colours" else stack.shape, np.uint8)
+    if kind == "pages":
+        with tifffile.TiffWriter(tmp_path / "image.tif") as writer:
+            for plane in image:
+                writer.write(plane, contiguous=False, metadata=None)
+    else:
+        options = {"imagej": True} if kind == "imagej" else {}
+        tifffile.imwrite(
+            tmp_path / "image.tif", image, **options, photometric="rgb" if kind == "colours" else "minisblack"
+        )
+    tifffile.imwrite(tmp_path / "mask.tif", stack, imagej=kind == "imagej", photometric="minisblack")
+    records = read_label_image(tmp_path / "mask.tif", tmp_path / "image.tif").images
+    assert [(record.image_id, record.extra) for record in records] == [(f"image/{z}", {"slice": z}) for z in range(3)]
+    for plane, record in zip(stack, records, strict=True):
+        assert [annotation.id for annotation in record.annotations] == [v for v in np.unique(plane) if v]
+        for annotation, mask in zip(record.annotations, masks_of(record), strict=True):
+            np.testing.assert_array_equal(mask, plane == annotation.id)
+
+
+def test_a_stack_of_another_depth_than_its_image_is_named(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(tmp_path / "mask.tif", np.zeros((4, 30, 20), np.uint16), photometric="minisblack")
+    for shape in ((5, 30, 20), (4, 30, 21), (30, 20), (4, 3, 30, 21)):
+        tifffile.imwrite(tmp_path / "image.tif", np.zeros(shape, np.uint8), photometric="minisblack")
+        with pytest.raises(InputError, match=r"mask\.tif: label image is \(4, 30, 20\), its image .*image\.tif \("):
+            read_label_image(tmp_path / "mask.tif", tmp_path / "image.tif")
+    (tmp_path / "image.tif").write_bytes(b"II*\0")
+    with pytest.raises(InputError, match=r"mask\.tif: cannot read image .*image\.tif"):
+        read_label_image(tmp_path / "mask.tif", tmp_path / "image.tif")
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_truncated_tiff_is_never_read_in_part(tmp_path, compression):
+    tifffile = pytest.importorskip("tifffile")
+    labels = np.random.default_rng(0).integers(0, 60000, (3, 40, 50)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "whole.tif", labels, compression=compression, photometric="minisblack")
+    whole = (tmp_path / "whole.tif").read_bytes()
+    Image.new("L", (50, 40)).save(tmp_path / "image.png")  # as large as a page
+    for length in range(0, len(whole) - 200, len(whole) // 25):  # at the very end are no pixels, but the resolution
+        (tmp_path / "cut.tif").write_bytes(whole[:length])
+        with pytest.raises(InputError, match=r"cut\.tif: (not a readable TIFF|truncated)"):
+            read_label_image(tmp_path / "cut.tif", tmp_path / "image.png")
+
+
+def test_without_tifffile_the_extra_is_named(folders, monkeypatch):
+    (folders[0] / "a.tif").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    with pytest.raises(InputError, match=r"a\.tif.*pip install \"maskrcnn_ext\[tiff\]\""):
+        read_label_image(*folders)
+
+
+def test_what_is_no_label_image_is_named(folders):
+    tifffile = pytest.importorskip("tifffile")
+    labels, images = folders
+    with pytest.raises(InputError, match="no label images"):
+        read_label_image(labels, images)
+    for pixels, message in (
+        (np.zeros((3, 5), np.float32), "whole numbers from 0 on, not float32"),
+        (np.full((3, 5), -1, np.int16), "or negative ones"),
+        (np.zeros((3, 4), np.uint8), r"label image is \(3, 4\), its image .*a\.jpg \(3, 5\)"),
+        (np.zeros((2, 3, 3, 5), np.uint8), r"is \(H, W\), as TIFF also \(Z, H, W\)"),
+    ):
+        tifffile.imwrite(labels / "a.tif", pixels, photometric="minisblack")
+        with pytest.raises(InputError, match=message):
+            read_label_image(labels, images)
+    tifffile.imwrite(labels / "a.tif", np.full((3, 5), -1, np.int16))
+    assert read_label_image(labels, images, ignore=[-1]).images[0].annotations == []
+    tifffile.imwrite(labels / "a.tif", np.zeros((3, 5, 3), np.uint8), photometric="rgb")
+    with pytest.raises(InputError, match=r"a\.tif: a label image has one channel, this one has colours"):
+        read_label_image(labels, images)
+    (labels / "a.tif").unlink()
+    Image.new("RGB", (5, 3)).save(labels / "a.png")
+    with pytest.raises(InputError, match=r"this one is \(3, 5, 3\)"):
+        read_label_image(labels, images)
+    (labels / "a.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"a\.png: not a readable image"):
+        read_label_image(labels, images)
+    (labels / "a.png").rename(labels / "b.png")
+    with pytest.raises(InputError, match=r"b\.png: no image b\.\* in "):
+        read_label_image(labels, images)
+    with pytest.raises(InputError, match="`classes` must be one name"):
+        read_label_image(labels, images, classes=["a", "b"])
+    with pytest.raises(InputError, match="`classes` are a, b, `categories` a"):
+        read_label_image(labels, images, classes=["a", "b"], categories={1: "a"})
+
+
+def test_a_string_names_it(folders):
+    Image.fromarray(LABELS.astype(np.uint8)).save(folders[0] / "a.png")
+    (record,) = get_dataset_dicts("label_image:{}@{}".format(*folders))
+    assert [annotation["bbox"] for annotation in record["annotations"]] == [[2, 0, 5, 3], [0, 2, 2, 3]]
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_real_nuclei_cut_into_tiles_are_what_their_coco_file_says(real_data, split):
+    pytest.importorskip("tifffile")
+    folder = real_data / "nuclei_stardist"
+    (record,) = read_label_image(folder / "images" / "mask2d.tif", folder / "images" / "img2d.tif").images
+    assert (record.height, record.width, len(record.annotations)) == (512, 512, 125)
+    nuclei = masks_of(record)
+    data = json.loads((folder / f"instances_{split}.json").read_text())
+    for image in data["images"]:
+        x, y = position_of(image["file_name"])
+        theirs = [each for each in data["annotations"] if each["image_id"] == image["id"]]
+        pieces = [mask[y : y + 128, x : x + 128] for mask in nuclei]
+        pieces = [np.asfortranarray(piece) for piece in pieces if piece.sum() >= 5]
+        assert len(pieces) == len(theirs)
+        overlap = mask_util.iou(
+            [mask_util.encode(piece) for piece in pieces], [each["segmentation"] for each in theirs], [0] * len(theirs)
+        )
+        assert overlap.max(axis=1).min() >= 0.99
+        assert sorted(overlap.argmax(axis=1)) == list(range(len(theirs)))
+
+
+def position_of(name):
+    """Returns (x, y) of a tile's corner out of its name."""
+    row, column = name.rsplit(".", 1)[0].rsplit("_", 2)[1:]
+    return 128 * int(column.lstrip("xc")), 128 * int(row.lstrip("yr"))
+
+
+@pytest.mark.realdata
+def test_a_real_stack_is_its_file_slice_by_slice(real_data):
+    tifffile = pytest.importorskip("tifffile")
+    folder = real_data / "nuclei_stardist" / "images"
+    stack = tifffile.imread(folder / "mask3d.tif")
+    records = read_label_image(folder / "mask3d.tif", folder / "img3d.tif").images
+    assert len(records) == len(stack) == 31
+    assert len({annotation.id for record in records for annotation in record.annotations}) == 51
+    for plane, record in zip(stack, records, strict=True):
+        redrawn = np.zeros_like(plane)
+        for annotation, mask in zip(record.annotations, masks_of(record), strict=True):
+            redrawn[mask > 0] = annotation.id
+            ys, xs = np.nonzero(mask)
+            assert annotation.box == (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
+        np.testing.assert_array_equal(redrawn, plane)

@@ -1,0 +1,181 @@
+"""Pascal VOC: boxes, instance PNGs, lists of ids, and what is wrong with broken files."""
+
+import numpy as np
+import pycocotools.mask as mask_util
+import pytest
+from PIL import Image
+
+from maskrcnn_ext import InputError, get_dataset_dicts
+from maskrcnn_ext.data.formats.voc import read_voc
+
+ANNOTATION = """<annotation>
+	<folder>VOC2012</folder>
+	<filename>{name}.jpg</filename>
+	<source><database>The VOC2007 Database</database></source>
+	<size><width>{width}</width><height>{height}</height><depth>3</depth></size>
+	<segmented>1</segmented>{objects}
+</annotation>"""
+OBJECT = """
+	<object>
+		<name>{name}</name>
+		<pose>Left</pose>
+		<truncated>1</truncated>
+		<difficult>{difficult}</difficult>
+		<bndbox><xmax>{x1}</xmax><xmin>{x0}</xmin><ymax>{y1}</ymax><ymin>{y0}</ymin></bndbox>
+		<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part>
+	</object>"""
+
+
+def thing(name, x0, y0, x1, y1, difficult=0):
+    return OBJECT.format(name=name, x0=x0, y0=y0, x1=x1, y1=y1, difficult=difficult)
+
+
+@pytest.fixture
+def voc(tmp_path):
+    for folder in ("Annotations", "JPEGImages", "SegmentationObject"):
+        (tmp_path / folder).mkdir()
+
+    def write(*objects, name="2007_000032", width=50, height=40):
+        Image.new("RGB", (50, 40)).save(tmp_path / "JPEGImages" / f"{name}.jpg")
+        text = ANNOTATION.format(name=name, width=width, height=height, objects="".join(objects))
+        (tmp_path / "Annotations" / f"{name}.xml").write_text(text)
+        return tmp_path / "Annotations", tmp_path / "JPEGImages"
+
+    return write
+
+
+def write_instances(folder, labels, name="2007_000032"):
+    image = Image.fromarray(labels.astype(np.uint8))
+    image.putpalette(np.random.default_rng(0).integers(0, 255, 768).tolist())
+    image.save(folder / f"{name}.png")
+
+
+def test_boxes_are_1_based_and_include_their_last_pixel(voc):
+    data = read_voc(*voc(thing("dog", 1, 1, 50, 40), thing("cat", 11, 21, 20, 22), thing("dog", 5.5, 6.5, 9.25, 10)))
+    assert data.classes == ["cat", "dog"]
+    (record,) = data.images
+    assert (record.image_id, record.height, record.width) == ("2007_000032", 40, 50)
+    boxes = [annotation.box for annotation in record.annotations]
+    assert boxes == [(0, 0, 50, 40), (10, 20, 20, 22), (4.5, 5.5, 9.25, 10)]
+    assert [annotation.category for annotation in record.annotations] == [1, 0, 1]
+    assert record.annotations[0].segmentation is None
+
+
+def test_boxes_of_other_tools_are_edges(voc):
+    (record,) = read_voc(*voc(thing("dog", 0, 0.5, 50, 40)), one_based=False).images
+    assert record.annotations[0].box == (0, 0.5, 50, 40)
+
+
+def test_a_box_is_cut_at_the_edges(voc):
+    (record,) = read_voc(*voc(thing("dog", 0, -3, 55, 41))).images
+    assert record.annotations[0].box == (0, 0, 50, 40)
+
+
+def test_difficult_objects_are_crowds_unless_kept(voc):
+    folders = voc(thing("dog", 1, 1, 9, 9, difficult=1), thing("dog", 1, 1, 9, 9))
+    assert [each.crowd for each in read_voc(*folders).images[0].annotations] == [True, False]
+    assert [each.crowd for each in read_voc(*folders, keep_difficult=True).images[0].annotations] == [False, False]
+
+
+def test_instances_go_to_the_objects_whose_boxes_they_fill(voc, tmp_path):
+    # In the XML the smaller object, which lies in the larger one's box, comes second; in the PNG it is the first.
+    folders = voc(thing("cow", 6, 6, 40, 35), thing("dog", 11, 11, 20, 20), thing("cat", 45, 1, 46, 2))
+    labels = np.zeros((40, 50), int)
+    labels[5:35, 5:40], labels[6:34, 6:39] = 255, 2
+    labels[10:20, 10:20], labels[11:19, 11:19] = 255, 1
+    write_instances(tmp_path / "SegmentationObject", labels)
+    (record,) = read_voc(*folders, objects=tmp_path / "SegmentationObject").images
+    cow, dog, cat = record.annotations
+    np.testing.assert_array_equal(mask_util.decode(cow.segmentation), labels == 2)
+    np.testing.assert_array_equal(mask_util.decode(dog.segmentation), labels == 1)
+    assert cow.box == (5, 5, 40, 35)  # the XML's, which has the border
+    assert (cow.id, dog.id, cat.id, cat.segmentation) == (2, 1, None, None)
+
+
+def test_an_instance_that_no_object_has_is_named(voc, tmp_path):
+    folders = voc(thing("cow", 1, 1, 10, 10))
+    labels = np.zeros((40, 50), int)
+    labels[:10, :10], labels[20:30, 20:30] = 1, 2
+    write_instances(tmp_path / "SegmentationObject", labels)
+    with pytest.raises(InputError, match=r"2007_000032\.png: instance 2 overlaps no object of .*2007_000032\.xml"):
+        read_voc(*folders, objects=tmp_path / "SegmentationObject")
+    folders = voc()
+    with pytest.raises(InputError, match="instance 1 overlaps no object"):
+        read_voc(*folders, objects=tmp_path / "SegmentationObject")
+    write_instances(tmp_path / "SegmentationObject", labels * 0)
+    assert read_voc(*folders, objects=tmp_path / "SegmentationObject").images[0].annotations == []
+
+
+def test_a_missing_or_wrong_instance_png_is_named(voc, tmp_path):
+    folders = voc(thing("cow", 1, 1, 10, 10))
+    with pytest.raises(InputError, match=r"no instance PNG .*2007_000032\.png; name the images .* with `split`"):
+        read_voc(*folders, objects=tmp_path / "SegmentationObject")
+    write_instances(tmp_path / "SegmentationObject", np.zeros((40, 51)))
+    with pytest.raises(InputError, match="label image is 51 x 40, its image 50 x 40"):
+        read_voc(*folders, objects=tmp_path / "SegmentationObject")
+
+
+def test_a_split_names_the_images_in_its_order(voc, tmp_path):
+    for name in ("a", "b", "c"):
+        folders = voc(thing(f"dog_{name}", 1, 1, 9, 9), name=name)
+    split = tmp_path / "dog_train.txt"
+    split.write_text("c  1\na -1\n\n")
+    data = read_voc(*folders, split=split)
+    assert [record.image_id for record in data.images] == ["c", "a"]
+    assert data.classes == ["dog_a", "dog_c"]
+    assert [record.image_id for record in read_voc(*folders).images] == ["a", "b", "c"]
+    split.write_text("missing\n")
+    with pytest.raises(InputError, match=r"missing\.xml: not a readable XML file"):
+        read_voc(*folders, split=split)
+    split.write_text("")
+    with pytest.raises(InputError, match=r"dog_train\.txt: no annotations here, expected ids"):
+        read_voc(*folders, split=split)
+
+
+def test_a_string_names_it(voc):
+    annotations, images = voc(thing("dog", 1, 1, 50, 40))
+    (record,) = get_dataset_dicts(f"voc:{annotations}@{images}")
+    assert record["annotations"][0]["bbox"] == [0, 0, 50, 40]
+
+
+def test_an_image_without_objects_is_kept_and_a_size_of_0_is_none(voc):
+    (record,) = read_voc(*voc(width=0, height=0), classes=["dog"]).images
+    assert (record.annotations, record.height, record.width) == ([], 40, 50)
+
+
+@pytest.mark.parametrize(
+    ("objects", "message"),
+    [
+        ([thing("dog", 1, 1, "x", 9)], "object 0, <bndbox>: expected numbers"),
+        ([thing("dog", 1, 1, "", 9)], "object 0: <object> has no <bndbox><xmax>"),
+        ([thing("dog", 1, 1, "nan", 9)], "object 0, <bndbox>: expected finite numbers"),
+        ([thing("dog", 1, 1, 9, 9), thing("", 1, 1, 9, 9)], "<object> has no <name>"),
+        ([thing("dog", 1, 1, 9, 9), thing("dog", 9, 1, 1, 9)], r"object 1: box .* has no area in an image of 50 x 40"),
+        ([thing("dog", 60, 1, 70, 9)], "object 0: box .* has no area"),
+    ],
+)
+def test_a_broken_object_is_named(voc, objects, message):
+    with pytest.raises(InputError, match=message) as caught:
+        read_voc(*voc(*objects))
+    assert "2007_000032.xml: " in str(caught.value)
+
+
+def test_broken_files_are_named(voc, tmp_path):
+    annotations, images = voc(thing("dog", 1, 1, 9, 9))
+    with pytest.raises(InputError, match=r"object 0: class 'dog', expected one of cat"):
+        read_voc(annotations, images, classes=["cat"])
+    with pytest.raises(InputError, match=r"<height> is 41, but .* is 50 x 40"):
+        read_voc(*voc(height=41))
+    for text, message in (
+        ("<annotation>", "not a readable XML file"),
+        ("<html></html>", "expected <annotation>, found <html>"),
+        ("<annotation></annotation>", "<annotation> has no <filename>"),
+        ("<annotation><filename>../../a.jpg</filename></annotation>", "leads out of"),
+        ("<annotation><filename>b.jpg</filename></annotation>", r"cannot read image .*b\.jpg"),
+    ):
+        (annotations / "2007_000032.xml").write_text(text)
+        with pytest.raises(InputError, match=message):
+            read_voc(annotations, images)
+    (annotations / "2007_000032.xml").unlink()
+    with pytest.raises(InputError, match=r"no annotations here, expected \*\.xml files"):
+        read_voc(annotations, images)

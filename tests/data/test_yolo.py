@@ -1,0 +1,162 @@
+"""YOLO data sets: how the YAML names images, rows of both kinds, and what is wrong with broken ones."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from maskrcnn_ext import InputError, get_dataset_dicts
+from maskrcnn_ext.data.formats.yolo import read_yolo
+
+
+@pytest.fixture
+def yolo(tmp_path):
+    def write(labels, *, yaml="train: images/train\nnames: [cat, dog]\n", folder="images/train", suffix="jpg"):
+        for name, text in labels.items():
+            image = tmp_path / folder / f"{name}.{suffix}"
+            image.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (50, 40)).save(image)
+            if text is not None:
+                file = tmp_path / folder.replace("images", "labels") / f"{name}.txt"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text)
+        (tmp_path / "data.yaml").write_text(yaml)
+        return tmp_path / "data.yaml"
+
+    return write
+
+
+def test_outlines_and_boxes_may_be_mixed(yolo):
+    data = read_yolo(yolo({"a": "1 0.1 0.25 0.5 0.25 0.5 1\n\n0 0.5 0.5 0.2 0.5\r\n"}))
+    assert data.classes == ["cat", "dog"]
+    (record,) = data.images
+    assert (record.image_id, record.height, record.width) == ("images/train/a.jpg", 40, 50)
+    outline, box = record.annotations
+    np.testing.assert_allclose(outline.segmentation, [[5, 10, 25, 10, 25, 40]])
+    np.testing.assert_allclose(outline.box, [5, 10, 25, 40])
+    np.testing.assert_allclose(box.box, [20, 10, 30, 30])
+    assert (outline.category, box.category, box.segmentation) == (1, 0, None)
+
+
+@settings(max_examples=30, deadline=None)
+@given(points=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=3, max_size=9))
+def test_an_outline_is_scaled_point_by_point(points, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("yolo")
+    Image.new("L", (64, 48)).save(folder / "a.png")
+    (folder / "a.txt").write_text("0 " + " ".join(f"{value!r}" for point in points for value in point))
+    (folder / "d.yaml").write_text("train: .\nnames: {0: a}")
+    (annotation,) = read_yolo(folder / "d.yaml").images[0].annotations
+    np.testing.assert_allclose(annotation.segmentation, [[v for x, y in points for v in (x * 64, y * 48)]])
+
+
+def test_images_without_rows_are_kept(yolo):
+    records = read_yolo(yolo({"a": "", "b": None, "c": "\n"})).images
+    assert [record.annotations for record in records] == [[], [], []]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "png", "bmp", "tif", "webp", "JPG"])
+def test_images_of_every_kind_are_found(yolo, suffix):
+    (record,) = read_yolo(yolo({"sub/a": "0 0.5 0.5 1 1"}, suffix=suffix)).images
+    assert record.image_id == f"images/train/sub/a.{suffix}"
+    assert record.annotations[0].box == (0, 0, 50, 40)
+
+
+@pytest.mark.parametrize(
+    ("yaml", "split"),
+    [
+        ("path: .\ntrain: images/train\nnames: {0: cat, 1: dog}", "train"),
+        ("val: [images/train]\nnames: [cat, dog]\nnc: 2", "val"),
+        ("train: ../images/train\nnames: [cat, dog]", "train"),  # as Roboflow exports it
+        ("train: list.txt\nnames: [cat, dog]", "train"),
+        ("path: images\ntrain: train\nnames: [cat, dog]", "train"),
+    ],
+)
+def test_a_split_is_a_folder_a_list_or_a_text(yolo, tmp_path, yaml, split):
+    file = yolo({"a": "0 0.5 0.5 1 1", "b": ""}, yaml=yaml)
+    (tmp_path / "list.txt").write_text("./images/train/a.jpg\nimages/train/b.jpg\n\n")
+    records = read_yolo(file, split=split).images
+    assert [len(record.annotations) for record in records] == [1, 0]
+    assert [record.file_name for record in records] == [str(tmp_path / f"images/train/{name}.jpg") for name in "ab"]
+
+
+def test_an_absolute_path_and_another_root(yolo, tmp_path):
+    file = yolo({"a": ""}, yaml=f"path: {tmp_path}/images\ntrain: train\nnames: [cat]")
+    assert len(read_yolo(file).images) == 1
+    file = yolo({"a": ""}, yaml="path: /gone/images\ntrain: train\nnames: [cat]")
+    with pytest.raises(InputError, match="no /gone/images/train; give `root`"):
+        read_yolo(file)
+    assert len(read_yolo(file, root=tmp_path / "images").images) == 1
+
+
+def test_only_the_last_folder_called_images_is_replaced(tmp_path):
+    for folder in ("images/set/images", "images/set/labels"):
+        (tmp_path / folder).mkdir(parents=True)
+    Image.new("L", (50, 40)).save(tmp_path / "images/set/images/a.png")
+    (tmp_path / "images/set/labels/a.txt").write_text("0 0.5 0.5 1 1")
+    (tmp_path / "d.yaml").write_text("train: images/set/images\nnames: [a]")
+    assert len(read_yolo(tmp_path / "d.yaml").images[0].annotations) == 1
+
+
+def test_a_string_names_it(yolo):
+    (record,) = get_dataset_dicts(f"yolo:{yolo({'a': '1 0 0 1 0 1 1'})}")
+    assert record["annotations"][0]["segmentation"] == [[0, 0, 50, 0, 50, 40]]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("2 0.5 0.5 1 1", "class 2, expected 0 to 1"),
+        ("-1 0.5 0.5 1 1", "class -1, expected"),
+        ("0.5 0.5 0.5 1 1", "class 0.5, expected"),
+        ("0", "0 numbers after the class"),
+        ("0 0.5 0.5 1", "3 numbers after the class"),
+        ("0 0.5 0.5 1 1 0.5", "5 numbers after the class"),
+        ("0 0.1 0.1 0.2 0.2 0.3 0.3 0.4", "7 numbers after the class"),
+        ("0 0.1 0.1 0.2 1.002 0.3 0.3", "1.002 lies outside of the image"),
+        ("0 -0.1 0.1 0.2 0.2 0.3 0.3", "-0.1 lies outside of the image"),
+        ("0 12 15 30 40", "12 lies outside of the image"),
+        ("0 nan 0.1 0.2 0.2", "expected finite numbers"),
+        ("cat 0.5 0.5 1 1", "expected numbers"),
+        ("0 0.5 0.5 0 0.2", "has no area"),
+    ],
+)
+def test_a_broken_row_is_named(yolo, row, message):
+    with pytest.raises(InputError, match=message) as caught:
+        read_yolo(yolo({"a": f"0 0.5 0.5 1 1\n\n{row}\n"}))
+    assert "labels/train/a.txt, line 3: " in str(caught.value)
+
+
+def test_rounding_may_lead_a_little_beyond_the_edge(yolo):
+    outline, box = read_yolo(yolo({"a": "0 0 0 1.0009 0 1 1\n0 0.5 0.5 1.0005 1"})).images[0].annotations
+    assert box.box == (0, 0, 50, 40)
+    assert outline.box == (0, 0, 50, 40)
+
+
+@pytest.mark.parametrize(
+    ("yaml", "message"),
+    [
+        ("train: images/train", "not a YOLO data file"),
+        ("train: [\nnames: {", "not a YAML file"),
+        ("names: [a]", "no split `train`"),
+        ("train: images/train\nnames: {1: a, 2: b}", "the keys of `names` are 1, 2, expected 0, 1, 2"),
+        ("train: images/train\nnc: 3\nnames: [a]", "`nc` is 3, but there are 1 names"),
+        ("train: images/train\nkpt_shape: [17, 3]\nnames: [a]", "rows with keypoints"),
+        ("train: nowhere\nnames: [a]", "no .*nowhere; give `root`"),
+        ("train: labels\nnames: [a]", "split `train` has no images"),
+        ("train: [images/train, images]\nnames: [a]", "split `train` names an image twice"),
+    ],
+)
+def test_a_broken_data_file_is_named(yolo, yaml, message):
+    with pytest.raises(InputError, match=message) as caught:
+        read_yolo(yolo({"a": "0 0.5 0.5 1 1"}, yaml=yaml))
+    assert str(caught.value).count("\n") == 0
+
+
+def test_other_classes_and_unreadable_images_are_named(yolo, tmp_path):
+    file = yolo({"a": "0 0.5 0.5 1 1"})
+    with pytest.raises(InputError, match=r"`classes` are dog, cat, but .*data.yaml has cat, dog"):
+        read_yolo(file, classes=["dog", "cat"])
+    (tmp_path / "images/train/a.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match=r"cannot read image .*a\.jpg"):
+        read_yolo(file)
