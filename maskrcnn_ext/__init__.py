@@ -10,32 +10,52 @@ __version__ = "0.1.0"
 
 # Public name -> the module that defines it.
 _EXPORTS = {
-    "COCOEvaluator": "maskrcnn_ext.evaluation.coco",
+    "AlbumentationsAugmentation": "maskrcnn_ext.data.augmentation.albumentations",
     "BoundaryMaskHead": "maskrcnn_ext.modeling.mask_heads.boundary",
+    "COCOEvaluator": "maskrcnn_ext.evaluation.coco",
+    "CopyPasteMapper": "maskrcnn_ext.data.augmentation.copy_paste",
     "CropResizePooler": "maskrcnn_ext.modeling.poolers.crop_resize",
     "DCTMaskHead": "maskrcnn_ext.modeling.mask_heads.dct",
     "DeformableROIPooler": "maskrcnn_ext.modeling.poolers.deformable",
     "FCNMaskHead": "maskrcnn_ext.modeling.mask_heads.fcn",
     "GenericROIPooler": "maskrcnn_ext.modeling.poolers.generic",
     "ImplicitPointRendMaskHead": "maskrcnn_ext.modeling.mask_heads.implicit_point_rend",
+    "InflatedStem": "maskrcnn_ext.modeling.inflate",
     "InputError": "maskrcnn_ext.errors",
     "MLPMaskHead": "maskrcnn_ext.modeling.mask_heads.mlp",
     "MaskScoringHead": "maskrcnn_ext.modeling.mask_heads.mask_scoring",
+    "MosaicMapper": "maskrcnn_ext.data.augmentation.mosaic",
     "PatchDCTMaskHead": "maskrcnn_ext.modeling.mask_heads.patch_dct",
     "PointRendMaskHead": "maskrcnn_ext.modeling.mask_heads.point_rend",
     "PreciseROIPooler": "maskrcnn_ext.modeling.poolers.precise",
     "ROIWarpPooler": "maskrcnn_ext.modeling.poolers.roi_warp",
     "RefineMaskHead": "maskrcnn_ext.modeling.mask_heads.refine_mask",
+    "SafeMapper": "maskrcnn_ext.data.mapper",
+    "SeededMapper": "maskrcnn_ext.data.augmentation.seeding",
     "SoftmaxMaskHead": "maskrcnn_ext.modeling.mask_heads.softmax",
     "add_maskrcnn_ext_config": "maskrcnn_ext.modeling.yacs",
+    "build_train_loader": "maskrcnn_ext.data.augmentation.loader",
+    "class_balanced_sampler": "maskrcnn_ext.data.sampling",
     "get_config": "maskrcnn_ext.zoo",
     "get_dataset_dicts": "maskrcnn_ext.data.catalog",
+    "load_dataset": "maskrcnn_ext.data.catalog",
+    "repeat_factor_sampler": "maskrcnn_ext.data.sampling",
 }
 
 if TYPE_CHECKING:
+    from maskrcnn_ext.data.augmentation.albumentations import AlbumentationsAugmentation as AlbumentationsAugmentation
+    from maskrcnn_ext.data.augmentation.copy_paste import CopyPasteMapper as CopyPasteMapper
+    from maskrcnn_ext.data.augmentation.loader import build_train_loader as build_train_loader
+    from maskrcnn_ext.data.augmentation.mosaic import MosaicMapper as MosaicMapper
+    from maskrcnn_ext.data.augmentation.seeding import SeededMapper as SeededMapper
     from maskrcnn_ext.data.catalog import get_dataset_dicts as get_dataset_dicts
+    from maskrcnn_ext.data.catalog import load_dataset as load_dataset
+    from maskrcnn_ext.data.mapper import SafeMapper as SafeMapper
+    from maskrcnn_ext.data.sampling import class_balanced_sampler as class_balanced_sampler
+    from maskrcnn_ext.data.sampling import repeat_factor_sampler as repeat_factor_sampler
     from maskrcnn_ext.errors import InputError as InputError
     from maskrcnn_ext.evaluation.coco import COCOEvaluator as COCOEvaluator
+    from maskrcnn_ext.modeling.inflate import InflatedStem as InflatedStem
     from maskrcnn_ext.modeling.mask_heads.boundary import BoundaryMaskHead as BoundaryMaskHead
     from maskrcnn_ext.modeling.mask_heads.dct import DCTMaskHead as DCTMaskHead
     from maskrcnn_ext.modeling.mask_heads.fcn import FCNMaskHead as FCNMaskHead

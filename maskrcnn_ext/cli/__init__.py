@@ -6,17 +6,24 @@ import argparse
 import sys
 import warnings
 from importlib import import_module
+from typing import Any
 
 from maskrcnn_ext import __version__
 from maskrcnn_ext.errors import InputError
 
-# Command -> what `--help` says of it. The module of the same name has add_arguments(parser) and run(args) -> exit status.
+# Command -> what `--help` says of it. The module of its name (data-stats: data_stats) has add_arguments(parser) and
+# run(args) -> exit status.
 COMMANDS = {
+    "browse-data": "draw a data set as stored, or as a config's augmentations make it",
+    "check-data": "list every fault of a data set, write a repaired copy, and suggest anchors that fit it",
     "configs": "list the configs that ship with the package, or print the path of one",
+    "convert": "write a data set in another format: COCO, YOLO, labelme or label images",
+    "data-stats": "measure the pixels of a data set, and print the overrides that fit a model to them",
     "demo": "train, evaluate and show a Mask R-CNN on generated images, in minutes on a CPU",
     "doctor": "say what is installed, what is wrong and the command that mends it",
     "parts": "list the mask heads and RoI poolers: paper, cost, and the override that swaps each in",
     "report": "write the HTML page of a finished run",
+    "split": "divide a data set into train, val and test",
 }
 
 
@@ -29,12 +36,12 @@ def main(argv: list[str] | None = None) -> int:
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if arguments[:1] == [name]:  # the others' modules need not be imported
-            import_module(f"maskrcnn_ext.cli.{name}").add_arguments(command)
+            _module(name).add_arguments(command)
     args = parser.parse_args(arguments)
     # torch speaks to those who write programs with it; whoever runs this one can do nothing about it.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
     try:
-        status: int = import_module(f"maskrcnn_ext.cli.{args.command}").run(args)
+        status: int = _module(args.command).run(args)
     except InputError as error:
         print(f"maskrcnn-ext {args.command}: error: {error}", file=sys.stderr)
         return 2
@@ -47,3 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     return status
+
+
+def _module(command: str) -> Any:
+    return import_module(f"maskrcnn_ext.cli.{command.replace('-', '_')}")

@@ -1,0 +1,155 @@
+"""``maskrcnn-ext browse-data``: pictures of a data set, as stored or as a config's augmentations make them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from maskrcnn_ext.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from maskrcnn_ext.data.browse import Seen
+
+_SIDE = 400  # pixels of a picture's longer side
+_CAPTION = 22  # pixels of the line below it
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem; }
+main { display: grid; grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); gap: 1.5rem; }
+figure { margin: 0; } img { max-width: 100%; } figcaption { font-size: 13px; overflow-wrap: anywhere; }
+</style></head>
+<body><h1>{{ title }}</h1><p>{{ text }}</p><main>
+{% for figure in figures %}
+<figure><img src="{{ figure.data }}" alt="{{ figure.name }} with its objects"><figcaption title="{{ figure.path }}">{{ figure.name }}:
+{{ figure.width }} x {{ figure.height }} pixels, {{ figure.count }} instance{{ "" if figure.count == 1 else "s" }}</figcaption></figure>
+{% endfor %}
+</main></body></html>
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("name", help="a registered data set, or a string such as coco:annotations.json@images")
+    parser.add_argument(
+        "--config",
+        nargs="+",
+        metavar=("CONFIG", "KEY=VALUE"),
+        help="a shipped config or a file, and overrides: show what its training will see of the data set",
+    )
+    parser.add_argument("--num", type=int, default=16, help="images (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the choice and the augmentations (default: %(default)s)"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("output/browse"),
+        help="folder for grid.png and index.html (default: %(default)s)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the grid and the page; prints their paths."""
+    if args.num < 1:
+        raise InputError(f"--num {args.num}: expected at least 1")
+    import cv2
+
+    if args.config:
+        from maskrcnn_ext.data.browse import browse_training
+        from maskrcnn_ext.engine.main import load_config
+
+        cfg = load_config(args.config[0], args.config[1:])
+        if "dataloader" in cfg and "train" in cfg.dataloader:
+            cfg.dataloader.train.dataset.names = args.name
+        samples = browse_training(cfg, num=args.num, seed=args.seed)
+        text = f"As training with {' '.join(args.config)} sees it, seed {args.seed}."
+    else:
+        from maskrcnn_ext.data.browse import browse_stored
+
+        samples = browse_stored(args.name, num=args.num, seed=args.seed)
+        text = f"As stored; images chosen with seed {args.seed}."
+    if not samples:
+        raise InputError(f"data set {args.name} has no images")
+
+    from detectron2.data import MetadataCatalog
+
+    classes = list(MetadataCatalog.get(args.name).get("thing_classes", []))
+    pictures = [_picture(sample, classes) for sample in samples]
+    args.output.mkdir(parents=True, exist_ok=True)
+    grid, page = args.output / "grid.png", args.output / "index.html"
+    cv2.imwrite(str(grid), _grid(pictures, samples))
+    page.write_text(_html(args.name, text, pictures, samples), encoding="utf-8")
+    print(f"{grid}\n{page}")
+    return 0
+
+
+def _picture(sample: Seen, classes: list[str]) -> np.ndarray:
+    import cv2
+
+    from maskrcnn_ext.report.draw import Item, draw, palette
+
+    by_class = len(classes) > 1  # with one class, colours tell objects apart
+    colors = [palette(category if by_class else index) for index, category in enumerate(sample.classes)]
+    items = [
+        Item(segmentation, (box[0], box[1], box[2], box[3]), classes[category] if by_class else "", color)
+        for segmentation, box, category, color in zip(
+            sample.segmentations, sample.boxes.tolist(), sample.classes, colors, strict=True
+        )
+    ]
+    outlines = [Item(None, item.box, "", item.color) for item in items if item.segmentation is not None]
+    scale = _SIDE / max(sample.image.shape[:2])
+    canvas = draw(sample.image, [*outlines, *items], scale=scale)
+    for points, color in zip([] if sample.keypoints is None else sample.keypoints, colors, strict=False):
+        for x, y, visibility in points:
+            if visibility:  # a ring for what is hidden
+                center = (round(x * scale), round(y * scale))
+                cv2.circle(canvas, center, 3, color, -1 if visibility == 2 else 1, cv2.LINE_AA)
+    return canvas
+
+
+def _grid(pictures: list[np.ndarray], samples: list[Seen]) -> np.ndarray:
+    """Near as many rows as columns, each picture above its file's name."""
+    import math
+
+    import cv2
+    import numpy as np
+
+    columns = math.ceil(math.sqrt(len(pictures)))
+    rows = math.ceil(len(pictures) / columns)
+    grid = np.full((rows * (_SIDE + _CAPTION), columns * _SIDE, 3), 255, np.uint8)
+    for index, (picture, sample) in enumerate(zip(pictures, samples, strict=True)):
+        y, x = (index // columns) * (_SIDE + _CAPTION), (index % columns) * _SIDE
+        height, width = picture.shape[:2]
+        grid[y : y + height, x : x + width] = picture
+        name = Path(sample.file_name).name
+        caption = f"{name if len(name) <= 32 else '...' + name[-29:]}: {len(sample.classes)}"
+        cv2.putText(grid, caption, (x + 3, y + _SIDE + 15), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+    return grid
+
+
+def _html(title: str, text: str, pictures: list[np.ndarray], samples: list[Seen]) -> str:
+    import base64
+
+    import cv2
+    import jinja2
+
+    figures = []
+    for picture, sample in zip(pictures, samples, strict=True):
+        data = base64.b64encode(cv2.imencode(".png", picture)[1].tobytes()).decode("ascii")
+        figures.append(
+            {
+                "data": f"data:image/png;base64,{data}",
+                "name": Path(sample.file_name).name,
+                "path": sample.file_name,
+                "width": sample.image.shape[1],
+                "height": sample.image.shape[0],
+                "count": len(sample.classes),
+            }
+        )
+    template = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(_PAGE)
+    return template.render(title=title, text=text, figures=figures)

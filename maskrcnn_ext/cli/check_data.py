@@ -1,0 +1,151 @@
+"""``maskrcnn-ext check-data``: every fault of a data set, how to mend it, and the anchors that fit it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from maskrcnn_ext.errors import InputError
+
+if TYPE_CHECKING:
+    from maskrcnn_ext.data.doctor import Fault, View
+    from maskrcnn_ext.data.doctor.anchors import Advice
+    from maskrcnn_ext.data.doctor.pixels import PixelsOf
+    from maskrcnn_ext.data.doctor.source import Found
+
+_EPILOG = "The status is 0 for a set without such faults, 1 for one with them (also with --fix), 2 for a mistake in the arguments."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.epilog = _EPILOG
+    parser.add_argument("name", help="a COCO file, a registered data set, or a string such as via:FILE.json@IMAGES")
+    parser.add_argument("--images", type=Path, help="the folder that a COCO file's names are relative to")
+    parser.add_argument("--against", metavar="OTHER", help="a set that must not share an image with it, such as val")
+    parser.add_argument("--no-images", action="store_true", help="check the annotations only, open no image")
+    parser.add_argument("--fix", type=Path, metavar="DST", help="write a repaired copy, COCO JSON; never overwrites")
+    parser.add_argument("--report", type=Path, metavar="FILE.html", help="write a page with pictures of the faults")
+    parser.add_argument(
+        "--fail-on",
+        choices=("error", "warning"),
+        default="error",
+        help="what makes the status 1 (default: %(default)s)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the faults and the advice, writes what is asked for; progress goes to stderr."""
+    if args.fix is not None and args.fix.exists():
+        raise InputError(f"{args.fix} is there already: --fix never overwrites, give another file")
+    if args.no_images and args.against:
+        raise InputError("--against compares images: leave out --no-images")
+
+    from maskrcnn_ext.data.doctor import SEVERITIES, examine, read_images, view_of
+    from maskrcnn_ext.data.doctor.anchors import advise
+    from maskrcnn_ext.data.doctor.source import find
+
+    found = find(args.name, args.images)
+    if args.fix is not None:
+        _check_fixable(found)
+    view = view_of(*found)
+    pixels = None if args.no_images else read_images(view, _Progress(found.name))
+    against, other_pixels = None, None
+    if args.against:
+        against = view_of(*find(args.against))
+        other_pixels = read_images(against, _Progress(against.name))
+    faults = examine(view, pixels, against, other_pixels)
+    advice = advise(view)
+
+    counts = Counter(fault.severity for fault in faults)
+    print(f"{view.name}: {len(view.images)} images, {len(view.objects)} objects, {len(view.classes)} classes")
+    _print_faults(faults)
+    print(f"{counts['error']} errors, {counts['warning']} warnings, {counts['info']} infos")
+    if advice is not None:
+        _print_advice(advice)
+    if args.fix is not None:
+        _fix(found, faults, pixels or {}, against, other_pixels, args.fix)
+    if args.report is not None:
+        from maskrcnn_ext.report.data_page import write_data_page
+
+        try:
+            print(f"\nreport: {write_data_page(view, faults, advice, args.report)}")
+        except OSError as error:
+            raise InputError(f"{args.report}: cannot be written ({error.strerror})") from error
+    failing = SEVERITIES[: SEVERITIES.index(args.fail_on) + 1]
+    return int(any(counts[severity] for severity in failing))
+
+
+class _Progress:
+    """Tells on stderr how many images are read: in place on a terminal, every tenth of them in a log."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, done: int, total: int) -> None:
+        text = f"{self._name}: {done} of {total} images read"
+        if sys.stderr.isatty():
+            print(f"\r{text}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+        elif done == total or done % max(1, total // 10) == 0:
+            print(text, file=sys.stderr)
+
+
+def _print_faults(faults: list[Fault]) -> None:
+    from maskrcnn_ext.data.doctor import KINDS, worst_first
+
+    for kind, of_kind in worst_first(faults).items():
+        print(f"\n{KINDS[kind].severity} {kind} ({len(of_kind)}): {KINDS[kind].title}")
+        print(f"  mend: {KINDS[kind].mend}")
+        for fault in of_kind:
+            print(f"  {fault.where}: {fault.message}" if fault.where else f"  {fault.message}")
+    print()
+
+
+def _print_advice(advice: Advice) -> None:
+    recall, stock, stock_input = (100 * r for r in (advice.recall, advice.recall_stock, advice.recall_stock_input))
+    print(
+        f"\nanchors and input size that fit ({100 * advice.small:.0f} % of the objects are below 32 x 32 pixels then):"
+    )
+    print(f"  {advice.anchor_overrides}\n  {advice.input_overrides}")
+    print(
+        f"  boxes with an anchor of IoU > 0.5: {recall:.1f} %; {stock:.1f} % with Detectron2's anchors, "
+        f"{stock_input:.1f} % with these at its input size of 800"
+    )
+
+
+def _check_fixable(found: Found) -> None:
+    from maskrcnn_ext.data.doctor.view import EXTRA
+
+    if any(isinstance(entry, dict) and EXTRA in entry for entry in found.data["images"]):
+        raise InputError(f"--fix writes COCO JSON, which has no slices or windows: mend the files of {found.name}")
+
+
+def _fix(
+    found: Found,
+    faults: list[Fault],
+    pixels: PixelsOf,
+    against: View | None,
+    other_pixels: PixelsOf | None,
+    file: Path,
+) -> None:
+    from maskrcnn_ext.data.doctor import examine, view_of
+    from maskrcnn_ext.data.doctor.repair import repair
+
+    data, log = repair(found.data, found.folder, faults, pixels)
+    text = json.dumps(data)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be written ({error.strerror})") from error
+    print(f"\n{len(log)} repairs:")
+    for line in log:
+        print(f"  {line}")
+    left = examine(view_of(data, found.folder, str(file)), pixels or None, against, other_pixels)
+    errors = [fault for fault in left if fault.severity == "error"]
+    print(f"wrote {file}, to be used as coco:{file.resolve()}@{found.folder.resolve()}; it has {len(errors)} errors")
+    _print_faults(errors)

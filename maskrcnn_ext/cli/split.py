@@ -1,0 +1,92 @@
+"""``maskrcnn-ext split``: COCO files of the parts of a data set."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+
+from maskrcnn_ext.errors import InputError
+
+# Missing classes that a warning names.
+_NAMED = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("source", metavar="SRC", help="a registered name, or FORMAT:A@B, as coco:a.json@images")
+    parser.add_argument("target", metavar="DST", type=Path, help="the folder for train.json, val.json, test.json")
+    parser.add_argument("--val", type=float, required=True, metavar="SHARE", help="of the images, as 0.2")
+    parser.add_argument(
+        "--test", type=float, default=0.0, metavar="SHARE", help="of the images (default: no test.json)"
+    )
+    parser.add_argument(
+        "--by",
+        choices=("image", "group"),
+        default="image",
+        help="group: images of one group come into one part; a group is a folder, or what --group-regex finds",
+    )
+    parser.add_argument(
+        "--group-regex",
+        metavar="REGEX",
+        help="with --by group: searched in an image's path; its first bracket is the group, as in '(patient[0-9]+)_'",
+    )
+    parser.add_argument("--stratify", action="store_true", help="also give each part its share of every class")
+    parser.add_argument("--seed", type=int, default=0, help="another one gives other parts (default: %(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace DST")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Splits, and prints each part with the string that reads it."""
+    shares = _shares(args)
+    if args.group_regex is not None and args.by != "group":
+        raise InputError("--group-regex needs --by group")
+    if args.target.exists() and not args.overwrite:  # said before the reading, which may take long
+        raise InputError(f"{args.target} is there already: choose another place, or --overwrite it")
+
+    from maskrcnn_ext.data.catalog import load_dataset
+    from maskrcnn_ext.data.splitting import group_names, split_images
+    from maskrcnn_ext.data.writers.coco import write_coco_json
+    from maskrcnn_ext.data.writers.files import check_plain_images, common_folder, staged
+
+    data = load_dataset(args.source)
+    check_plain_images(data)
+    folder = common_folder(data)
+    paths = [Path(record.file_name).absolute() for record in data.images]
+    named = sorted(
+        zip([path.relative_to(folder).as_posix() for path in paths], data.images, strict=True),
+        key=lambda pair: (pair[0], str(pair[1].image_id)),
+    )
+    names, data.images = [name for name, _ in named], [record for _, record in named]
+    groups = group_names(names, by=args.by, pattern=args.group_regex)
+    parts = split_images(data.images, groups, shares, seed=args.seed, stratify=args.stratify)
+    records = data.images
+    with staged(args.target, overwrite=args.overwrite, sources=paths) as partial:
+        partial.mkdir()
+        for part, indices in parts.items():
+            data.images = [records[index] for index in indices]
+            write_coco_json(data, partial / f"{part}.json", [names[index] for index in indices])
+    known = {a.category for record in records for a in record.annotations}
+    for part, indices in parts.items():
+        counts = Counter(a.category for index in indices for a in records[index].annotations)
+        print(
+            f"{part}: {len(indices)} images ({len(indices) / len(names):.1%}), {counts.total()} objects  "
+            f"coco:{args.target / part}.json@{folder}"
+        )
+        missing = [data.classes[category] for category in sorted(known - set(counts))]
+        if missing:
+            others = f" and {len(missing) - _NAMED} more classes" if len(missing) > _NAMED else ""
+            told = f"{part} has no {', '.join(missing[:_NAMED])}{others}"
+            print(f"maskrcnn-ext split: warning: {told}", file=sys.stderr)
+    return 0
+
+
+def _shares(args: argparse.Namespace) -> dict[str, float]:
+    for name, share in (("--val", args.val), ("--test", args.test)):
+        if not 0 <= share < 1:
+            raise InputError(f"{name} {share} is not a share from 0 to 1")
+    if args.val + args.test >= 1:
+        raise InputError(f"--val {args.val} and --test {args.test} leave nothing to train on")
+    shares = {"train": 1 - args.val - args.test, "val": args.val, "test": args.test}
+    return {part: share for part, share in shares.items() if share}

@@ -1,0 +1,124 @@
+"""What augmentations of several images share: a mapper around a mapper that may draw further samples of the data set."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from detectron2.data import DatasetFromList
+from detectron2.structures import BitMasks, Boxes, Instances
+from torch.utils.data import Dataset
+
+from maskrcnn_ext.errors import InputError
+
+Sample = dict[str, Any]
+Mapper = Callable[[dict[str, Any]], Sample | None]
+
+
+class MixingMapper(ABC):
+    """A mapper that mixes other samples into some of those of the mapper it wraps.
+
+    Every draw comes from numpy's global generator, as those of Detectron2's augmentations do.
+    """
+
+    def __init__(
+        self,
+        *,
+        mapper: Mapper,
+        dataset: Sequence[dict[str, Any]] | Dataset,
+        probability: float,
+        min_visible: float,
+    ) -> None:
+        """Wraps a mapper; the arguments are the subclasses'."""
+        for name, share in (("probability", probability), ("min_visible", min_visible)):
+            if not 0 <= share <= 1:
+                raise InputError(f"{type(self).__name__}: {name} is {share}, expected a number from 0 to 1")
+        if not len(dataset):
+            raise InputError(f"{type(self).__name__}: the data set it draws from is empty")
+        self.mapper = mapper
+        # As the loader does: one array that all workers share, rather than a list that each of them copies by counting references.
+        self.records = dataset if isinstance(dataset, Dataset) else DatasetFromList(list(dataset), copy=False)
+        self.probability = probability
+        self.min_visible = min_visible
+
+    def __call__(self, record: dict[str, Any]) -> Sample | None:
+        """Maps a record, and mixes with the given probability; None where the wrapped mapper gives None."""
+        sample = self.mapper(record)
+        if sample is None or np.random.uniform() >= self.probability:
+            return sample
+        return self.mix(sample)
+
+    @abstractmethod
+    def mix(self, sample: Sample) -> Sample:
+        """Returns a new sample; the given one stays as it is."""
+
+    def draw(self) -> Sample | None:
+        """Maps a random record of the data set."""
+        return self.mapper(self.records[np.random.randint(len(self.records))])
+
+
+def masks_of(sample: Sample) -> torch.Tensor:
+    """Returns a sample's masks (N, H, W), bool.
+
+    Raises:
+        InputError: the sample has objects, but no masks or polygons instead of bitmaps.
+    """
+    instances = sample["instances"]
+    if not len(instances):  # Detectron2 leaves the field out
+        return torch.zeros(0, *instances.image_size, dtype=torch.bool)
+    masks = instances.get("gt_masks") if instances.has("gt_masks") else None
+    if not isinstance(masks, BitMasks):
+        raise InputError(
+            f"{sample.get('file_name', 'a sample')}: images are mixed by masks as bitmaps: set dataloader.train.mapper."
+            "use_instance_mask=True and instance_mask_format=bitmask (of the innermost mapper)"
+        )
+    return masks.tensor.bool()
+
+
+def with_masks(parts: Sequence[Instances], masks: torch.Tensor) -> Instances:
+    """Joins instances, and gives them masks (N, H, W), the image size of these, and their tight boxes."""
+    height, width = masks.shape[1:]
+    joined = [Instances((height, width), **_without_shapes(part)) for part in parts if len(part)]
+    # Objects of no image: there is no field to agree on.
+    instances = Instances.cat(joined) if joined else Instances((height, width), **_without_shapes(parts[0]))
+    instances.gt_boxes, instances.gt_masks = Boxes(tight_boxes(masks)), BitMasks(masks)
+    return instances
+
+
+def _without_shapes(part: Instances) -> dict[str, Any]:
+    return {name: value for name, value in part.get_fields().items() if name not in ("gt_boxes", "gt_masks")}
+
+
+def tight_boxes(masks: torch.Tensor) -> torch.Tensor:
+    """Returns boxes (N, 4), float32, x1 and y1 exclusive, of masks (N, H, W), bool; zeros for an empty mask."""
+    rectangles = torch.tensor([cv2.boundingRect(mask) for mask in _bytes(masks)], dtype=torch.float32).reshape(-1, 4)
+    return torch.cat([rectangles[:, :2], rectangles[:, :2] + rectangles[:, 2:]], dim=1)
+
+
+def areas_of(masks: torch.Tensor) -> torch.Tensor:
+    """Returns the pixels (N,), int64, of masks (N, H, W), bool."""
+    return torch.tensor([cv2.countNonZero(mask) for mask in _bytes(masks)], dtype=torch.int64)
+
+
+def _bytes(masks: torch.Tensor) -> np.ndarray:
+    """The same memory, for OpenCV, which is ten times faster than torch at this."""
+    pixels: np.ndarray = masks.contiguous().numpy().view(np.uint8)
+    return pixels
+
+
+def move_keypoints(
+    instances: Instances, scale: tuple[float, float], offset: tuple[int, int], window: tuple[int, int, int, int]
+) -> None:
+    """Scales and then shifts keypoints by (x, y), in place; those outside of a window (x0, y0, x1, y1) become unlabelled."""
+    if not instances.has("gt_keypoints"):
+        return
+    points = instances.gt_keypoints.tensor.clone()
+    points[..., :2] = points[..., :2] * torch.tensor(scale) + torch.tensor(offset)
+    x, y = points[..., 0], points[..., 1]
+    x0, y0, x1, y1 = window
+    points[(x < x0) | (y < y0) | (x > x1) | (y > y1) | (points[..., 2] == 0)] = 0
+    instances.gt_keypoints = type(instances.gt_keypoints)(points)

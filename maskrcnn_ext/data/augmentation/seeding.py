@@ -1,0 +1,60 @@
+"""The same augmentations from the same seed, however many workers and processes load the data."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.utils import comm
+from torch.utils.data import get_worker_info
+
+from maskrcnn_ext.data.augmentation.mixing import Mapper, Sample
+
+
+class SeededMapper:
+    """A mapper whose every call draws from a seed of its own: that of the sample's place in the training sampler's stream.
+
+    Detectron2 seeds every worker once, so that what a sample becomes depends on how many workers there are. Its loader deals the sampler's
+    stream out to processes and workers in turn, so that a worker knows the place of each of its calls: with the same sampler, hence the
+    same ``train.seed``, the n-th sample of training is the same in any set-up. Wrap the outermost mapper::
+
+        dataloader.train.mapper = L(SeededMapper)(mapper=dataloader.train.mapper, seed="${train.seed}")
+    """
+
+    def __init__(self, *, mapper: Mapper, seed: int) -> None:
+        """Wraps a mapper, in the process whose rank counts."""
+        self.mapper = mapper
+        self.seed = seed
+        self._rank, self._ranks = comm.get_rank(), comm.get_world_size()
+        self._done = 0  # samples this worker has given
+
+    def __call__(self, record: dict[str, Any]) -> Sample | None:
+        """Maps a record; the global generators are afterwards as they were before."""
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        position = (self._done * workers + worker) * self._ranks + self._rank
+        with seeded(self.seed, position):
+            sample = self.mapper(record)
+        if sample is not None:  # else the loader tries another record in this one's place
+            self._done += 1
+        return sample
+
+
+@contextmanager
+def seeded(*key: int) -> Iterator[None]:
+    """Seeds ``random``, ``numpy.random`` and torch's generator for the CPU with numbers from 0, and puts back what they were."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    seeds = np.random.SeedSequence(key).generate_state(3).tolist()
+    random.seed(seeds[0])
+    np.random.seed(seeds[1])
+    torch.default_generator.manual_seed(seeds[2])  # torch.manual_seed would seed the training's CUDA generators as well
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])

@@ -1,0 +1,58 @@
+"""DICOM in rescaled units, and slices of NIfTI volumes."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+
+from maskrcnn_ext.data.images import check_size, require, slice_of
+from maskrcnn_ext.errors import InputError
+
+
+def is_dicom(path: str) -> bool:
+    """Whether a file without a suffix, as scanners write them, is DICOM (PS3.10, section 7.1: "DICM" after 128 bytes)."""
+    if PurePath(path).suffix:
+        return False
+    with Path(path).open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
+
+
+def read_dicom(path: str, record: dict[str, Any]) -> np.ndarray:
+    """Reads a DICOM image, (H, W, C); a grey one in rescaled units (PS3.3, C.11.1.1.2: stored value * slope + intercept).
+
+    The units are Hounsfield units for CT. Without a slope in the file, values and type are as stored.
+    """
+    pydicom = require("pydicom", "medical", record["file_name"])
+    pixels = require("pydicom.pixels", "medical", record["file_name"])
+    data = pydicom.dcmread(path)
+    if "Rows" not in data:
+        raise InputError(f"{record['file_name']}: a DICOM file without an image")
+    frames = int(data.get("NumberOfFrames") or 1)
+    index = slice_of(record, frames) if frames > 1 or "slice" in record else 0
+    check_size(record["file_name"], (data.Rows, data.Columns, data.SamplesPerPixel))
+    image: np.ndarray = pixels.pixel_array(data, index=index)
+    if "RescaleSlope" in data:
+        image = image * np.float32(data.RescaleSlope) + np.float32(data.get("RescaleIntercept", 0))
+    return image.reshape(*image.shape[:2], -1)
+
+
+def read_nifti(path: str, record: dict[str, Any]) -> np.ndarray:
+    """Reads the record's ``slice`` along its ``axis`` of a volume, (H, W, C): of the other two axes the first is x, the second y.
+
+    A fourth axis (sequences of an examination) becomes the channels. Values are scaled as the file says.
+    """
+    nibabel = require("nibabel", "medical", record["file_name"])
+    volume = nibabel.load(path)
+    shape, axis = volume.shape, record.get("axis", 2)
+    if len(shape) not in (3, 4) or axis not in (0, 1, 2):
+        raise InputError(
+            f"{record['file_name']}: a NIfTI volume of shape {shape}, `axis` {axis!r}; expected three or four axes and 0, 1 or 2"
+        )
+    index = slice_of(record, shape[axis])
+    check_size(record["file_name"], [size for other, size in enumerate(shape) if other != axis])
+    where: list[Any] = [slice(None)] * len(shape)
+    where[axis] = index
+    image = np.asarray(volume.dataobj[tuple(where)]).swapaxes(0, 1)
+    return image.reshape(*image.shape[:2], -1)

@@ -1,0 +1,75 @@
+"""TIFF of any depth and number of channels: whole (tifffile), one image of a stack, or a window of a large one (rasterio)."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from maskrcnn_ext.data.images import check_size, require, slice_of, window_of
+from maskrcnn_ext.errors import InputError
+
+
+def read_tiff(path: str, record: dict[str, Any]) -> np.ndarray:
+    """Reads the first image series of a TIFF, (H, W, C): channels first and channels last, interleaved and planar.
+
+    A third axis that the file gives no meaning is channels, unless the record has ``slice``. Channels are first or last as the record's
+    ``height`` and ``width`` say, otherwise the shorter of the two.
+    """
+    tifffile = require("tifffile", "tiff", record["file_name"])
+    with tifffile.TiffFile(path) as file:
+        series = file.series[0]
+        shape, axes = list(series.shape), str(series.axes)
+        key = index = None
+        if "slice" in record or axes[0] in "ZT":  # depth, time
+            if len(shape) < 3:
+                raise InputError(f"{record['file_name']}: `slice` is given, but the file is one image")
+            index = slice_of(record, shape[0])
+            # A page an image: the others need not be decoded.
+            key = index if len(series.pages) == shape[0] else None
+            del shape[0]
+            axes = axes[1:]
+        check_size(record["file_name"], shape)
+        for page in series.pages if key is None else [series.pages[key]]:
+            end = max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True)), default=0)
+            if end > file.filehandle.size:
+                raise InputError(
+                    f"{record['file_name']}: truncated: {file.filehandle.size} bytes, and pixels up to {end}"
+                )
+        array = series.asarray() if key is None else file.asarray(key=key, series=0)
+    if index is not None and key is None:
+        array = array[index]
+    return _channels_last(np.asarray(array), axes, record)
+
+
+def _channels_last(array: np.ndarray, axes: str, record: dict[str, Any]) -> np.ndarray:
+    if array.ndim == 2:
+        return array[:, :, None]
+    if array.ndim != 3:
+        raise InputError(
+            f"{record['file_name']}: a TIFF of shape {array.shape} ({axes}); expected an image of one or more channels, or a stack of "
+            "such and a record with `slice`"
+        )
+    size = (record.get("height"), record.get("width"))
+    if axes[0] in "SC":
+        first = True
+    elif axes[2] in "SC":
+        first = False
+    elif size in (array.shape[1:], array.shape[:2]):
+        first = size == array.shape[1:]
+    else:
+        first = array.shape[0] < array.shape[2]
+    return np.moveaxis(array, 0, 2) if first else array
+
+
+def read_window(path: str, record: dict[str, Any]) -> np.ndarray:
+    """Reads the record's ``window`` of a TIFF, (h, w, C); the blocks outside of it are not decoded."""
+    rasterio = require("rasterio", "geo", record["file_name"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(path) as file:
+            x, y, width, height = window_of(record, file.height, file.width)
+            check_size(record["file_name"], (height, width, file.count))
+            bands = file.read(window=rasterio.windows.Window(x, y, width, height))
+    return np.moveaxis(bands, 0, 2)

@@ -1,0 +1,143 @@
+"""Reads the pixels of a record: photographs as Detectron2 does, and what it cannot, with every value kept.
+
+8-bit photographs (JPEG, PNG, 8-bit TIFF, ...) go through Detectron2's own reader. 16-bit PNG, TIFF of any depth and number of channels,
+GeoTIFF windows, NumPy arrays, DICOM and NIfTI slices keep their type and their channels.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from maskrcnn_ext.data.images import window_of
+from maskrcnn_ext.data.images.arrays import read_npy
+from maskrcnn_ext.data.images.medical import is_dicom, read_dicom, read_nifti
+from maskrcnn_ext.data.images.photos import is_photo, read_deep, read_photo
+from maskrcnn_ext.data.images.tiff import read_tiff, read_window
+from maskrcnn_ext.errors import InputError
+
+# Whole numbers up to here are exact in float32.
+_EXACT_IN_FLOAT32 = 2**24
+
+
+def read_pixels(record: dict[str, Any], image_format: str) -> np.ndarray:
+    """Reads the image of a record.
+
+    Args:
+        record: ``file_name``, and as the file needs it
+
+            * ``window``: [x, y, width, height] in pixels of the file, the part that is the image; of a GeoTIFF or an array, only that
+              part is read;
+            * ``slice``: index in a TIFF stack, a volume or a DICOM file of several frames;
+            * ``axis``: the axis of a NIfTI volume that ``slice`` counts along (default 2); the other two are rows and columns, in the
+              order of the file;
+            * ``level``: [center, width] of the values that are spread over 0 to 255, as on a radiologist's screen.
+        image_format: "BGR", "RGB" or "L" (any other format of Detectron2 for 8-bit photographs), or "raw" for the channels as stored,
+            colours in the order R, G, B. A grey image becomes three equal channels for "BGR" and "RGB", whatever its depth; the
+            transparency of an 8-bit photograph is left out except for "raw".
+
+    Returns:
+        (H, W, C), of type uint8, uint16, int16 or float32: the type as stored where it is one of these, else float32 with the same
+        values. DICOM is in rescaled units (Hounsfield units for CT). EXIF rotation is applied.
+
+    Raises:
+        InputError: the file is missing, broken, too large or of another number of channels than ``image_format`` has.
+    """
+    from detectron2.utils.file_io import PathManager
+
+    name = str(record["file_name"])
+    try:
+        path = PathManager.get_local_path(name)
+        image, is_final = _read(path, record, image_format)
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError(f"{name}: no such file") from error
+    except Exception as error:  # what the decoders raise at broken files has no common base class
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{name}: cannot be read as an image ({reason:.200})") from error
+    if is_final:
+        return image
+    image = _plain_type(image, name)
+    if "level" in record:
+        image = _spread(image, record["level"], name)
+    return _arrange(image, image_format, name)
+
+
+def _read(path: str, record: dict[str, Any], image_format: str) -> tuple[np.ndarray, bool]:
+    """Returns (H, W, C) and whether that is in ``image_format`` already."""
+    suffix = PurePath(path).suffix.lower()
+    is_tiff = suffix in (".tif", ".tiff")
+    windowed = "window" in record
+    if suffix == ".npy":
+        return read_npy(path, record), False
+    if suffix in (".nii", ".gz"):
+        image = read_nifti(path, record)
+    elif suffix in (".dcm", ".dicom") or is_dicom(path):
+        image = read_dicom(path, record)
+    elif is_tiff and windowed:
+        return read_window(path, record), False
+    elif is_tiff and ("slice" in record or not is_photo(path)):
+        image = read_tiff(path, record)
+    else:
+        deep = read_deep(path)
+        if deep is None:
+            image = read_photo(path, "raw" if "level" in record else image_format)
+            return (_crop(image, record) if windowed else image), "level" not in record
+        image = deep
+    return (_crop(image, record) if windowed else image), False
+
+
+def _crop(image: np.ndarray, record: dict[str, Any]) -> np.ndarray:
+    """The part of an image (H, W, C) that is the record's ``window``."""
+    x, y, width, height = window_of(record, image.shape[0], image.shape[1])
+    return image[y : y + height, x : x + width]
+
+
+def _plain_type(image: np.ndarray, name: str) -> np.ndarray:
+    """The image as uint8, uint16, int16 or float32, in the byte order of the machine."""
+    kind, size = image.dtype.kind, image.dtype.itemsize
+    if kind not in "biuf":
+        raise InputError(f"{name}: pixels of type {image.dtype} are no numbers to train on")
+    if kind == "b":
+        return image.astype(np.uint8)
+    if image.dtype.newbyteorder("=") in (np.uint8, np.uint16, np.int16):
+        return image.astype(image.dtype.newbyteorder("="), copy=False)
+    if kind in "iu" and size > 2 and image.size and max(-int(image.min()), int(image.max())) > _EXACT_IN_FLOAT32:
+        raise InputError(f"{name}: values up to {image.max()} lose digits in float32; rescale them below 2^24")
+    image = image.astype(np.float32, copy=False)
+    if not np.isfinite(image).all():
+        raise InputError(
+            f"{name}: has pixels that are NaN or infinite; fill them (no-data areas, for example) with a number"
+        )
+    return image
+
+
+def _spread(image: np.ndarray, level: Any, name: str) -> np.ndarray:
+    """The values of a window of levels, as uint8."""
+    try:
+        center, width = (float(value) for value in level)
+    except (TypeError, ValueError):
+        raise InputError(f"{name}: `level` is {level!r}, expected [center, width]") from None
+    if not width > 0:
+        raise InputError(f"{name}: the width of `level` is {width}, expected more than 0")
+    scaled = (image.astype(np.float32) - (center - width / 2)) * (255 / width)
+    return np.rint(scaled).clip(0, 255).astype(np.uint8)
+
+
+def _arrange(image: np.ndarray, image_format: str, name: str) -> np.ndarray:
+    """Channels as stored -> channels of the format."""
+    channels = image.shape[2]
+    if image_format == "raw" or (image_format == "L" and channels == 1):
+        return image
+    if image_format in ("BGR", "RGB"):
+        if channels == 1:
+            return image.repeat(3, axis=2)
+        if channels == 3:
+            return image[:, :, ::-1] if image_format == "BGR" else image
+    raise InputError(
+        f"{name}: has {channels} channels of {image.dtype}, which do not make image_format={image_format}: set "
+        "dataloader.train.mapper.image_format=raw; `maskrcnn-ext data-stats` prints the model's overrides"
+    )

@@ -1,0 +1,97 @@
+"""Training samplers that draw images with rare classes more often, for ``dataloader.train.sampler``.
+
+Each is endless, and draws one stream from its seed that all processes share. In a LazyConfig::
+
+    dataloader.train.sampler = L(repeat_factor_sampler)(dataset="${..dataset}", threshold=0.01)
+
+The data set is read a second time for it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from maskrcnn_ext.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from detectron2.data.samplers import RepeatFactorTrainingSampler
+
+Records = Sequence[dict[str, Any]]
+
+
+def repeat_factor_sampler(
+    *, dataset: Records, threshold: float = 0.001, seed: int | None = None
+) -> RepeatFactorTrainingSampler:
+    """Repeats images of classes that few images have, as LVIS does (Gupta et al., arXiv:1908.03195, appendix B.2).
+
+    An image is drawn max(1, sqrt(threshold / f)) times an epoch, f being the share of images that hold its rarest class.
+
+    Args:
+        dataset: records in Detectron2's format.
+        threshold: classes in a smaller share of the images than this are repeated; LVIS has 0.001, small data sets want 0.1 and more.
+        seed: the same in all processes; None takes one from numpy's generator, and with it ``train.seed``.
+
+    Raises:
+        InputError: an empty data set, or a threshold that is none.
+    """
+    from detectron2.data.samplers import RepeatFactorTrainingSampler
+
+    _check(dataset)
+    if not 0 < threshold <= 1:
+        raise InputError(
+            f"repeat_factor_sampler: threshold is {threshold}, expected a share of images, above 0 and up to 1"
+        )
+    factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(dataset, threshold)
+    return RepeatFactorTrainingSampler(factors, seed=seed)
+
+
+def class_balanced_sampler(
+    *, dataset: Records, strength: float = 1.0, max_factor: float = 20.0, seed: int | None = None
+) -> RepeatFactorTrainingSampler:
+    """Draws images so that objects of every class are met about as often, as far as images that hold several classes allow.
+
+    An image's weight is the mean, over its objects, of (1 / share of its class among all objects) ** strength; images without objects
+    have the smallest weight there is. No image is drawn less than once an epoch.
+
+    Args:
+        dataset: records in Detectron2's format.
+        strength: 0 draws all images alike, 1 balances fully.
+        max_factor: an image is drawn at most so many times an epoch: a single picture of a class would otherwise be learnt by heart.
+        seed: as for :func:`repeat_factor_sampler`.
+
+    Raises:
+        InputError: an empty data set, or a number out of range.
+    """
+    from detectron2.data.samplers import RepeatFactorTrainingSampler
+
+    _check(dataset)
+    if not 0 <= strength <= 1:
+        raise InputError(f"class_balanced_sampler: strength is {strength}, expected a number from 0 to 1")
+    if max_factor < 1:
+        raise InputError(f"class_balanced_sampler: max_factor is {max_factor}, expected at least 1")
+    return RepeatFactorTrainingSampler(balance_factors(dataset, strength, max_factor), seed=seed)
+
+
+def balance_factors(dataset: Records, strength: float, max_factor: float) -> torch.Tensor:
+    """Returns how often each image is drawn in an epoch, (images,), float32, from 1 to `max_factor`."""
+    import torch
+
+    classes = [_classes(record) for record in dataset]
+    counts = Counter(category for image in classes for category in image)
+    total = counts.total()
+    weights = [sum((total / counts[c]) ** strength for c in image) / len(image) if image else 0.0 for image in classes]
+    smallest = min((weight for weight in weights if weight), default=1.0)
+    return torch.tensor([max(weight / smallest, 1.0) for weight in weights]).clamp(max=max_factor)
+
+
+def _classes(record: dict[str, Any]) -> list[int]:
+    """The class of every object that is trained on."""
+    return [a["category_id"] for a in record.get("annotations", []) if not a.get("iscrowd", 0)]
+
+
+def _check(dataset: Records) -> None:
+    if not len(dataset):
+        raise InputError("the data set has no images to draw from")

@@ -1,0 +1,67 @@
+"""labelme JSON (version 5): an image and a file of the same name beside it; the parts of an object share a ``group_id``."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
+from maskrcnn_ext.data.writers.files import check_plain_images, each_image, image_names, place_image
+from maskrcnn_ext.data.writers.outlines import polygons_of
+
+_VERSION = "5.4.1"
+
+
+def write_labelme(data: DataSet, folder: Path, *, link: bool) -> Counter[str]:
+    """Writes a data set; see :mod:`maskrcnn_ext.data.writers`."""
+    check_plain_images(data)
+    folder.mkdir(parents=True)
+    lost: Counter[str] = Counter()
+    for record, name in zip(each_image(data, "images"), image_names(data), strict=True):
+        place_image(record, folder / name, link=link)
+        shapes: list[dict[str, Any]] = []
+        for group, annotation in enumerate(record.annotations, start=1):
+            shapes += _shapes(annotation, record, data.classes[annotation.category], group, lost)
+        content: dict[str, Any] = {
+            "version": _VERSION,
+            "flags": {},
+            "shapes": shapes,
+            "imagePath": name,
+            "imageData": None,
+            "imageHeight": record.height,
+            "imageWidth": record.width,
+        }
+        text = json.dumps(content, indent=2, ensure_ascii=False)
+        (folder / name).with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+    return lost
+
+
+def _shapes(
+    annotation: Annotation, record: ImageRecord, label: str, group: int, lost: Counter[str]
+) -> list[dict[str, Any]]:
+    """Returns an object's shapes, none where it cannot be told."""
+    if annotation.crowd:
+        lost["crowds left out: labelme has no mark for them"] += 1
+        return []
+    if annotation.keypoints:
+        lost["keypoints of objects left out"] += 1
+    if annotation.segmentation is None:
+        x0, y0, x1, y1 = annotation.box
+        kind, outlines = "rectangle", [[x0, y0, x1, y1]]
+    else:
+        kind, outlines = "polygon", polygons_of(annotation, record.height, record.width)
+        if not outlines:
+            lost["objects left out that have no area in their image"] += 1
+    return [
+        {
+            "label": label,
+            "points": [[float(x), float(y)] for x, y in zip(outline[0::2], outline[1::2], strict=True)],
+            "group_id": group if len(outlines) > 1 else None,
+            "description": "",
+            "shape_type": kind,
+            "flags": {},
+        }
+        for outline in outlines
+    ]

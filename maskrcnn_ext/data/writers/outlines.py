@@ -1,0 +1,83 @@
+"""From masks to polygons that enclose exactly the mask's pixels, for formats that have nothing but polygons."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pycocotools.mask as mask_util
+
+from maskrcnn_ext.data.formats.records import Annotation
+
+
+def decode(segmentation: list[list[float]] | dict[str, Any], height: int, width: int) -> np.ndarray:
+    """The mask (H, W), bool, of polygons or an RLE."""
+    return np.asarray(mask_util.decode(as_rle(segmentation, height, width)), dtype=bool)
+
+
+def as_rle(segmentation: list[list[float]] | dict[str, Any], height: int, width: int) -> dict[str, Any]:
+    """A compressed RLE of polygons or of an RLE."""
+    if isinstance(segmentation, dict):
+        return segmentation
+    rle: dict[str, Any] = mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
+    return rle
+
+
+def polygons_of(annotation: Annotation, height: int, width: int) -> list[list[float]]:
+    """Returns an annotation's polygons [x, y, x, y, ...], all points inside the image, none overlapping another.
+
+    A single polygon that lies in the image stays as it is; anything else becomes the outlines of its mask, which has the same pixels.
+    Empty where there is no segmentation, or none of it lies in the image.
+    """
+    segmentation = annotation.segmentation
+    if segmentation is None:
+        return []
+    if isinstance(segmentation, list) and len(segmentation) == 1:
+        points = np.asarray(segmentation[0]).reshape(-1, 2)
+        if (points >= 0).all() and (points <= (width, height)).all():
+            return segmentation
+    return outlines_of_mask(decode(segmentation, height, width))
+
+
+def outlines_of_mask(mask: np.ndarray) -> list[list[float]]:
+    """Returns the outline of each connected part (8 neighbours) of a boolean mask (H, W), along the edges of its pixels.
+
+    A part with holes is one polygon, too: a bridge without area leads from its outline to each hole and back.
+    """
+    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(xs):
+        return []
+    crop = mask[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1].astype(np.uint8)
+    # OpenCV's contours go through the centres of pixels. In the doubled mask, the centres 2x and 2x + 1 tell the left edge of the pixel
+    # x from its right edge.
+    contours, hierarchy = cv2.findContours(
+        np.kron(crop, np.ones((2, 2), np.uint8)), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
+    )
+    rings = [_corners((contour[:, 0] + 1) // 2 + (xs[0], ys[0])) for contour in contours]
+    parents = hierarchy[0, :, 3]
+    polygons = []
+    for part in np.flatnonzero(parents < 0):
+        joined = join_rings([rings[part], *(rings[hole] for hole in np.flatnonzero(parents == part))])
+        polygons.append([float(value) for value in joined.ravel()])
+    return polygons
+
+
+def _corners(ring: np.ndarray) -> np.ndarray:
+    """Drops the points of a ring (N, 2) at which it does not turn."""
+    ring = ring[(ring != np.roll(ring, 1, axis=0)).any(axis=1)]
+    before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
+    return ring[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
+
+
+def join_rings(rings: list[np.ndarray]) -> np.ndarray:
+    """Joins closed rings (N, 2) into one, by bridges there and back between points that are close: its area is the rings' own.
+
+    That is the area inside of an odd number of rings, as rasterisers count it.
+    """
+    joined = rings[0]
+    for ring in rings[1:]:
+        squared = ((joined[:, None].astype(np.float64) - ring[None]) ** 2).sum(axis=2)
+        here, there = np.unravel_index(squared.argmin(), squared.shape)
+        joined = np.concatenate([joined[: here + 1], ring[there:], ring[: there + 1], joined[here:]])
+    return joined
