@@ -43,6 +43,8 @@ def small(name: str, people: str, output_dir: str) -> list[str]:
     }
     if "net" in cfg.model.backbone:  # a ViT
         overrides.update({"model.backbone.net.img_size": 128, "model.backbone.square_pad": 128})
+    if "keypoint_head" in cfg.model.roi_heads:  # the people have COCO's 17
+        overrides.update({"model.roi_heads.keypoint_head.num_keypoints": 17, "dataloader.evaluator.kpt_oks_sigmas": []})
     for split in ("train", "test"):
         for index, augmentation in enumerate(cfg.dataloader[split].mapper.augmentations):
             for key in RESIZE:

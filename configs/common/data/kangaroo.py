@@ -1,0 +1,9 @@
+"""Kangaroos on photographs: boxes alone, prepared as COCO's are."""
+
+from .coco import dataloader
+
+dataloader.train.dataset.names = "kangaroo_train"
+dataloader.test.dataset.names = "kangaroo_val"
+dataloader.train.mapper.use_instance_mask = False
+dataloader.train.update(total_batch_size=2, num_workers=2)
+dataloader.test.num_workers = 2

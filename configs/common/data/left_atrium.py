@@ -1,0 +1,7 @@
+"""MR slices of 320 x 320 with the scanner's values, prepared as the CT slices are but for their size."""
+
+from .spleen import dataloader
+
+dataloader.train.dataset.names = "left_atrium_train"
+dataloader.test.dataset.names = "left_atrium_val"
+dataloader.train.mapper.augmentations[0].short_edge_length = [288, 304, 320, 336, 352]

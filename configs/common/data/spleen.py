@@ -1,0 +1,27 @@
+"""CT slices of 512 x 512 in a soft-tissue window, about their own scale; a body is never mirrored, so that the images are not either."""
+
+import detectron2.data.transforms as T
+from detectron2.config import LazyCall as L
+
+from maskrcnn_ext.data.mapper import SafeMapper
+
+from .coco import dataloader
+
+dataloader.train.dataset.names = "spleen_train"
+dataloader.test.dataset.names = "spleen_val"
+dataloader.train.mapper.update(
+    augmentations=[
+        L(T.ResizeShortestEdge)(short_edge_length=[448, 480, 512, 544, 576], sample_style="choice", max_size=800),
+        L(T.RandomRotation)(angle=[-10, 10], expand=False),
+        # Contrast agents and scanners differ.
+        L(T.RandomBrightness)(intensity_min=0.9, intensity_max=1.1),
+        L(T.RandomContrast)(intensity_min=0.9, intensity_max=1.1),
+    ],
+    instance_mask_format="bitmask",  # the masks are RLEs
+    recompute_boxes=True,  # a rotated box is larger than its object
+)
+dataloader.test.mapper.augmentations = []
+# Slices of volumes, which Detectron2's own mapper does not read.
+dataloader.train.mapper._target_ = dataloader.test.mapper._target_ = SafeMapper
+dataloader.train.update(total_batch_size=4, num_workers=2)
+dataloader.test.num_workers = 2
