@@ -35,11 +35,14 @@ _row_of = attrgetter("category", "box", "segmentation", "keypoints", "crowd", "i
 
 
 def cache_folder() -> Path | None:
-    """Returns where entries lie; None when the cache is turned off."""
+    """Returns where entries lie; None when the cache is turned off, or there is no home folder."""
     chosen = os.environ.get("MASKRCNN_EXT_CACHE")
     if chosen == "off":
         return None
-    return Path(chosen).expanduser() if chosen else Path("~/.cache/maskrcnn_ext").expanduser()
+    try:
+        return Path(chosen or "~/.cache/maskrcnn_ext").expanduser()
+    except RuntimeError:  # a container's user has no home
+        return None
 
 
 def key_of(content: bytes, *arguments: str) -> str:

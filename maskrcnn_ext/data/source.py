@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,8 @@ from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
 from maskrcnn_ext.data.garbage import collection_paused
 from maskrcnn_ext.data.keypoints import flip_map
 from maskrcnn_ext.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 
 def dataset_root() -> Path:
@@ -91,12 +94,25 @@ class Source:
             for key, value in self.options.items()
         }
         for path in (value for value in arguments.values() if isinstance(value, Path)):
-            if not path.exists():
+            if not os.path.exists(path):  # noqa: PTH110, pathlib's raises where a name is too long or a folder closed
                 raise InputError(not_found(self.name, path, self.layout, self.root))
         try:
             data = find_reader(self.format)(**arguments, classes=self.classes or None)
         except InputError as error:
             raise InputError(f"data set {self.name}: {error}") from error
+        except (
+            OSError
+        ) as error:  # a folder where a file is expected, one that is closed to this user, a disk that fails
+            raise InputError(f"data set {self.name}: {error.filename}: {error.strerror}") from error
+        flat = [
+            record.image_id
+            for record in data.images
+            for annotation in record.annotations
+            if annotation.box[0] >= annotation.box[2] or annotation.box[1] >= annotation.box[3]
+        ]
+        if flat:
+            told = f"{len(flat)} objects have no area or lie outside of their image, such as one of image {flat[0]!r}"
+            logger.warning("data set %s: %s; see maskrcnn-ext check-data", self.name, told)
         return replace(data, images=self.select(data.images)) if self.select else data
 
     def class_metadata(self, classes: Sequence[str]) -> dict[str, list[Any]]:

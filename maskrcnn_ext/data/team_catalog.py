@@ -48,13 +48,14 @@ def read_team_catalog(file: Path) -> list[Source]:
     import yaml
 
     try:
-        entries = yaml.load(file.read_text(encoding="utf-8"), Loader=_unique_keys(yaml))
+        entries = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=_unique_keys(yaml))
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); it stands in ${VARIABLE}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{file}{place}: not a YAML file ({getattr(error, 'problem', None) or error})") from error
+        told = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise InputError(f"{file}{place}: not a YAML file ({told})") from error
     if entries is None:
         return []
     if not isinstance(entries, dict):

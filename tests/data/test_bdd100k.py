@@ -236,7 +236,7 @@ def test_a_string_names_both_kinds(write_json, write_bitmask):
         (label(poly2d=[{**SQUARE, "vertices": [[1, 2], [3, None], [4, 5], [6, 7]]}]), "expected numbers"),
         (label(poly2d=["x"]), "expected `vertices`"),
         (label(rle={"counts": "11", "size": [40, 61]}), r"`rle` needs `counts` and the `size` \[40, 60\]"),
-        (label(rle={"counts": "11", "size": [40, 60]}), "the RLE is of 2 pixels"),
+        (label(rle={"counts": "11", "size": [40, 60]}), "the RLE is broken or cut off, or not of the 40 x 60 pixels"),
         (label(box2d={"x1": 1, "y1": 1, "x2": 2}), "`box2d`: expected numbers"),
         (label(box2d={"x1": 20, "y1": 1, "x2": 2, "y2": 9}), "has no area"),
     ],

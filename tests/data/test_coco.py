@@ -137,6 +137,42 @@ def test_an_outline_without_area_is_left_out_with_a_warning(tmp_path, caplog):
     assert "left out 1 annotations whose outline has no area, such as id 9" in caplog.text
 
 
+def test_what_other_tools_write_is_read(tmp_path):
+    from PIL import Image
+
+    (tmp_path / "sub").mkdir()
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "sub" / "a.jpg")
+    rle = rle_of(np.random.default_rng(0), compressed=True)
+    images = [
+        {"id": 0, "file_name": "sub\\a.jpg"},  # from Windows, without a size
+        {"id": 1, "file_name": "b.jpg", "height": float(HEIGHT), "width": float(WIDTH)},  # through pandas
+    ]
+    annotations = [
+        {"id": 1, "image_id": 0.0, "category_id": 4, "bbox": [0, 0, 2, 2], "segmentation": [[]]},  # boxes alone
+        {
+            **GOOD,
+            "id": 2,
+            "image_id": 1,
+            "segmentation": {**rle, "size": [float(HEIGHT), float(WIDTH)]},
+            "iscrowd": True,
+        },
+    ]
+    file = make_file(tmp_path, images=images, annotations=annotations)
+    first, second = read_coco(file, tmp_path).images
+    assert (first.file_name, first.height, first.width) == (str(tmp_path / "sub/a.jpg"), HEIGHT, WIDTH)
+    assert (first.annotations[0].segmentation, first.annotations[0].box) == (None, (0, 0, 2, 2))
+    assert (second.height, second.annotations[0].crowd) == (HEIGHT, True)
+    mask_util.decode(second.annotations[0].segmentation)  # refuses a size of floats
+
+
+def test_an_outline_of_many_points_is_not_taken_for_a_far_one(tmp_path):
+    outline = np.stack([np.linspace(0, 9000, 2000), np.linspace(0, 8000, 2000)], axis=1).ravel().tolist()
+    image = {**IMAGE, "height": 9000, "width": 9000}
+    annotation = {**GOOD, "segmentation": [outline]}
+    (record,) = read_coco(make_file(tmp_path, images=[image], annotations=[annotation]), tmp_path).images
+    assert record.annotations[0].segmentation == [outline]
+
+
 def test_empty_files_are_data_sets_without_images(tmp_path):
     data = read_coco(make_file(tmp_path, images=[], annotations=[], categories=[]), tmp_path)
     assert (data.images, data.classes) == ([], [])
@@ -165,7 +201,7 @@ NAN, INFINITY = float("nan"), float("inf")
         ({"ignore": 1}, "`ignore`.*use `iscrowd`"),
         ({"segmentation": [1, 2, 3, 4, 5, 6]}, "neither a list of polygons"),
         ({"segmentation": [["1", "2", "3", "4", "5", "6"]]}, "neither a list of polygons"),
-        ({"segmentation": [[1, 2, 3, 4, 5, NAN]]}, "neither a list of polygons"),
+        ({"segmentation": [[1, 2, 3, 4, 5, NAN]]}, "`segmentation`: nan lies far outside"),
         ({"segmentation": [[[1, 2], [3, 4], [5, 6], [1, 1], [2, 2], [3, 3]]]}, "neither a list of polygons"),
         ({"segmentation": "polygon"}, "neither a list of polygons"),
         ({"segmentation": [{"size": [1, 1], "counts": "1"}]}, "neither a list of polygons"),
@@ -178,6 +214,11 @@ NAN, INFINITY = float("nan"), float("inf")
             {"segmentation": {"size": [HEIGHT, WIDTH], "counts": "no RLE"}},
             "annotation 1 has an RLE whose `counts` are broken or cut off",
         ),
+        ({"segmentation": [[1, 2, 3, 4, 5, 1e9]]}, r"`segmentation`: 1e\+09 lies far outside of the image of 60 x 40"),
+        ({"segmentation": [[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6, 7]]}, "neither a list of polygons"),
+        ({"bbox": [10**400, 0, 2, 2]}, "`bbox`"),
+        ({"iscrowd": "0"}, "the `iscrowd` '0', expected 0 or 1"),
+        ({"keypoints": [10**400, 2, 2, 1, 2, 1]}, "`keypoints` that are not 6 numbers"),
         ({"keypoints": [1, 2, 2]}, "`keypoints` that are not 6 numbers"),
         ({"keypoints": [1, 2, 2, None, 2, 1]}, "`keypoints` that are not 6 numbers"),
         ({"keypoints": "left"}, "`keypoints` that are not 6 numbers"),
@@ -212,10 +253,20 @@ def test_a_missing_field_of_an_annotation_is_named(tmp_path, field):
         ({"images": [{**IMAGE, "file_name": None}]}, "image 0: `file_name` is None"),
         ({"images": [{**IMAGE, "height": "40"}]}, "image 0: `height` is '40', expected a whole number"),
         ({"images": [{**IMAGE, "width": 0}]}, "image 0: `width` is 0"),
-        ({"images": [{"id": 0, "file_name": "a.jpg", "width": 1}]}, "image 0 has no `height`"),
+        (
+            {"images": [{"id": 0, "file_name": "a.jpg", "width": 1}]},
+            "image 0: `height` is None, expected a whole number",
+        ),
         ({"images": ["a.jpg"]}, "image has no `id`"),
         ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, "two categories have the id 1"),
         ({"categories": [{"id": 1}]}, "category 1 has no `name`"),
+        ({"categories": [{"id": 1, "name": None}]}, "category 1: `name` is None, expected a text"),
+        ({"images": [{**IMAGE, "id": [0]}], "annotations": []}, r"image has the `id` \[0\], expected a number"),
+        ({"images": [{**IMAGE, "id": None}], "annotations": []}, "image has the `id` None, expected a number"),
+        ({"images": [{**IMAGE, "file_name": "..\\a.jpg"}]}, "leads out of"),
+        ({"images": [{**IMAGE, "file_name": "C:\\a.jpg"}]}, "leads out of"),
+        ({"images": [{**IMAGE, "height": 40.5}]}, "image 0: `height` is 40.5"),
+        ({"images": [{"id": 0, "file_name": "a.jpg"}]}, "image 0 has no `height` and `width`: cannot read image"),
         ({"categories": [{"id": 1, "name": "a", "keypoints": ["b"], "skeleton": [1]}]}, "`skeleton` is not"),
     ],
 )
@@ -453,3 +504,12 @@ def test_the_benchmark_prints_every_side_and_its_ratio(monkeypatch, capsys):
         "maskrcnn_ext, from the cache",
     ]
     assert all(line.endswith(" x") for line in table)
+
+
+def test_without_a_home_folder_there_is_no_cache(tmp_path, monkeypatch):
+    monkeypatch.delenv("MASKRCNN_EXT_CACHE", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # nobody in the list of users
+    monkeypatch.setattr(cache, "MIN_BYTES", 1)
+    assert cache.cache_folder() is None
+    assert len(read_coco(make_file(tmp_path), tmp_path).images) == 4

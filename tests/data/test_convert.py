@@ -324,3 +324,13 @@ def test_help_loads_nothing_heavy(run_python, command):
     code = f"import sys\nfrom maskrcnn_ext.cli import main\ntry: main([{command!r}, '--help'])\n"
     code += "finally: print(sorted({'torch', 'numpy', 'cv2', 'detectron2'} & set(sys.modules)))"
     assert run_python("-c", code).stdout.strip().endswith("[]")
+
+
+def test_a_place_that_cannot_be_written_is_named(shapes, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for target in (tmp_path / "file" / "out", tmp_path / "file" / "deep" / "out.json"):
+        assert main(["convert", f"coco:{shapes}@{shapes.parent / 'images'}", str(target), "--to", "coco"]) == 2
+        error = capsys.readouterr().err
+        assert "cannot be written" in error
+        assert error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

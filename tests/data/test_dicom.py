@@ -443,3 +443,39 @@ def test_a_segmentation_is_what_the_label_maps_say(real_data, tmp_path):
         for one, other in zip(by_map.images, by_seg.images, strict=True):
             ours, others = ({a.id: a.segmentation for a in record.annotations} for record in (one, other))
             assert ours == others
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b"-100.0", b"-1x0.0", "ImagePositionPatient is damaged"),
+        (b"0.5\\0.8 ", b"0.5     ", r"PixelSpacing is .*but|PixelSpacing is .*expected 2 numbers"),
+        (b"0.5\\0.8", b"nan\\0.8", "PixelSpacing is .*expected numbers"),
+        (b"40.0\\500.0", b"4?.0\\500.0", "WindowCenter is damaged"),
+        (b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.9\0", "truncated or damaged"),
+    ],
+)
+def test_a_damaged_field_is_named(tmp_path, labels, old, new, message):
+    folder = write_series(tmp_path / "ct")
+    content = (folder / "02.dcm").read_bytes()
+    assert old in content
+    (folder / "02.dcm").write_bytes(content.replace(old, new, 1))
+    with pytest.raises(InputError, match=rf"0[24]\.dcm: .*{message}|{message}") as caught:
+        read_dicom(folder, write_nrrd(tmp_path / "l.nrrd", labels))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_field_of_a_segmentation_is_named(tmp_path):
+    folder = write_series(tmp_path / "ct")
+    file = write_seg(tmp_path / "s.dcm", overlapping(), ["a", "b"])
+    content = file.read_bytes()
+    file.write_bytes(content.replace(b"-100.0", b"-1x0.0", 1))
+    with pytest.raises(InputError, match=r"s\.dcm: damaged"):
+        read_dicom(folder, file)
+
+
+def test_a_file_of_many_frames_is_told_before_what_it_lacks(tmp_path, labels):
+    """In an enhanced CT, position and orientation are in sequences."""
+    folder = write_series(tmp_path / "ct", NumberOfFrames=7, ImageOrientationPatient=None, slices=1)
+    with pytest.raises(InputError, match=r"01\.dcm: has 7 frames, expected one file a slice"):
+        read_dicom(folder, write_nrrd(tmp_path / "l.nrrd", labels))

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
+from PIL import Image
 
 from maskrcnn_ext import InputError
 from maskrcnn_ext.data.formats.dsb2018 import list_ids, read_dsb2018
@@ -56,8 +57,30 @@ def test_broken_folders_are_named(folder):
     with pytest.raises(InputError, match=r"a/masks/1\.png: mask is 31 x 20, its image 30 x 20"):
         read_dsb2018(folder)
     (folder / "a/masks/1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    with pytest.raises(InputError, match=r"a/masks/1\.png: not a readable PNG"):
+    with pytest.raises(InputError, match=r"a/masks/1\.png: not a readable image"):
         read_dsb2018(folder)
     (folder / "b/images/b.png").unlink()
     with pytest.raises(InputError, match=r"b/images: expected one PNG, found 0"):
         read_dsb2018(folder, split=lambda ids: ids[1:])
+
+
+def test_grey_masks_may_have_opacity(folder):
+    mask = write_mask(folder / "b/masks/1.png", slice(2, 9), slice(3, 4))
+    Image.merge("LA", [Image.fromarray(mask.astype(np.uint8) * 255), Image.new("L", (30, 20), 255)]).save(
+        folder / "a/masks/1.png"
+    )
+    for record in read_dsb2018(folder).images:
+        np.testing.assert_array_equal(mask_util.decode(record.annotations[0].segmentation), mask)
+
+
+def test_what_is_left_out_is_told(folder, caplog):
+    write_mask(folder / "a/masks/1.png", slice(0, 5), slice(0, 5))
+    write_mask(folder / "a/masks/2.png", slice(0, 0), slice(0, 0))
+    assert len(read_dsb2018(folder).images[0].annotations) == 1
+    assert "left out 1 masks without a pixel, such as" in caplog.text
+
+
+def test_a_folder_of_something_else_is_named(folder):
+    for other in (folder / "notes", folder / "a"):
+        with pytest.raises(InputError, match="no <image id>/images"):
+            read_dsb2018(other)

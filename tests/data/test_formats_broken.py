@@ -79,6 +79,7 @@ READERS = [
 )
 def test_a_spoilt_value_never_ends_in_a_traceback(document, name, read, tmp_path):
     Image.new("L", (60, 40)).save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("0 0.5 0.5 0.2 0.2")  # YOLO's labels
     refused = 0
     for path in places(document):
         for value in JUNK:

@@ -321,7 +321,7 @@ def test_features_without_geometry_are_left_out_with_one_warning(tmp_path, caplo
     (annotation,) = read_geo(vector, raster).images[0].annotations
     assert annotation.id == 1
     assert [record.message.partition(": ")[2] for record in caplog.records] == [
-        "left out 2 features without geometry or area"
+        "left out 2 features without geometry or area, such as feature 0"
     ]
 
 
@@ -430,3 +430,35 @@ def test_spacenet_is_what_its_coco_file_says(real_data, split):
 
 def polygon_of(polygons):
     return shapely.MultiPolygon([shapely.Polygon(np.reshape(polygon, (-1, 2))) for polygon in polygons])
+
+
+def test_a_truncated_shapefile_is_found(tmp_path):
+    raster = write_raster(tmp_path / "a.tif")
+    write_vector(tmp_path / "a.geojson", [box_feature(10, 5, 30, 20), box_feature(40, 5, 50, 20)])
+    meta, _, geometries, fields = pyogrio.raw.read(tmp_path / "a.geojson")
+    file = tmp_path / "a.shp"
+    pyogrio.raw.write(
+        file, geometries, fields, meta["fields"], geometry_type="Polygon", crs=meta["crs"], driver="ESRI Shapefile"
+    )
+    assert len(read_geo(file, raster).images[0].annotations) == 2
+    content = file.read_bytes()
+    for length in (len(content) - 1, len(content) // 2, 120, 20, 0):
+        file.write_bytes(content[:length])
+        with pytest.raises(InputError, match=rf"a\.shp: truncated, it has {length} of"):
+            read_geo(file, raster)
+
+
+def test_outlines_on_no_raster_are_told(tmp_path, caplog):
+    raster = write_raster(tmp_path / "a.tif")
+    vector = write_vector(tmp_path / "a.geojson", [box_feature(10, 5, 30, 20), box_feature(400, 5, 450, 20)])
+    assert len(read_geo(vector, raster).images[0].annotations) == 1
+    assert "a.geojson: 1 features lie on no raster, such as feature 1" in caplog.text
+
+
+def test_a_damaged_text_is_named(tmp_path):
+    raster = write_raster(tmp_path / "a.tif")
+    file = write_vector(tmp_path / "a.geojson", [box_feature(10, 5, 30, 20, kind="a")])
+    content = file.read_bytes()
+    file.write_bytes(content.replace(b'"kind"', b'"k\xba\xff\xfed"', 1))
+    with pytest.raises(InputError, match=r"a\.geojson: "):
+        read_geo(file, raster, attribute="kind")

@@ -99,6 +99,8 @@ COUNTS = encode_mask(drive()[0] == 1005)["counts"]
         (f"0 3005 3 20 50 {COUNTS}", "object 3005 is of class 3, expected 1"),
         (f"0 1005 1 20 {COUNTS}", "expected `frame id class height width rle`"),
         (f"0 x 1 20 50 {COUNTS}", "expected `frame id class height width rle`"),
+        (f"0 \u00b2 1 20 50 {COUNTS}", "expected `frame id class height width rle`"),
+        (f"0 {'9' * 5000} 1 20 50 {COUNTS}", "expected `frame id class height width rle`"),
         (f"0 1005 1 20 50 {encode_mask(np.zeros((20, 50)))['counts']}", "the mask has no pixel"),
     ],
 )

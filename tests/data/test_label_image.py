@@ -156,8 +156,10 @@ def test_what_is_no_label_image_is_named(folders):
     with pytest.raises(InputError, match="no label images"):
         read_label_image(labels, images)
     for pixels, message in (
-        (np.zeros((3, 5), np.float32), "whole numbers from 0 on, not float32"),
-        (np.full((3, 5), -1, np.int16), "or negative ones"),
+        (np.full((3, 5), 0.5, np.float32), r"label value 0\.5 is no whole number"),
+        (np.full((3, 5), 1e300), r"label value 1e\+300 is no whole number"),
+        (np.full((3, 5), np.nan, np.float32), "label value nan is no whole number"),
+        (np.full((3, 5), -1, np.int16), "label value -1 is negative"),
         (np.zeros((3, 4), np.uint8), r"label image is \(3, 4\), its image .*a\.jpg \(3, 5\)"),
         (np.zeros((2, 3, 3, 5), np.uint8), r"is \(H, W\), as TIFF also \(Z, H, W\)"),
     ):
@@ -234,3 +236,31 @@ def test_a_real_stack_is_its_file_slice_by_slice(real_data):
             ys, xs = np.nonzero(mask)
             assert annotation.box == (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
         np.testing.assert_array_equal(redrawn, plane)
+
+
+def test_floats_that_are_whole_numbers_are_labels(folders):
+    """ImageJ's and Fiji's label images are often of 32 bits."""
+    tifffile = pytest.importorskip("tifffile")
+    for numbers in (LABELS.astype(np.float32), LABELS * 1e9):
+        tifffile.imwrite(folders[0] / "a.tif", numbers)
+        (record,) = read_label_image(*folders).images
+        assert [annotation.id for annotation in record.annotations] == [value for value in np.unique(numbers) if value]
+        for annotation in record.annotations:
+            np.testing.assert_array_equal(mask_util.decode(annotation.segmentation), numbers == annotation.id)
+
+
+def test_a_png_belongs_to_a_tiff_that_pillow_cannot_read(folders):
+    tifffile = pytest.importorskip("tifffile")
+    (folders[1] / "a.jpg").unlink()
+    tifffile.imwrite(folders[1] / "a.tif", np.zeros((3, 5, 3), np.uint16), photometric="rgb")
+    Image.fromarray(LABELS.astype(np.uint8)).save(folders[0] / "a.png")
+    (record,) = read_label_image(*folders).images
+    assert (record.height, record.width, len(record.annotations)) == (3, 5, 2)
+
+
+def test_a_lossy_label_image_is_refused(folders):
+    tifffile = pytest.importorskip("tifffile")
+    pytest.importorskip("imagecodecs")
+    tifffile.imwrite(folders[0] / "a.tif", np.zeros((3, 5), np.uint8), compression="jpeg")
+    with pytest.raises(InputError, match=r"a\.tif: JPEG does not keep the numbers"):
+        read_label_image(*folders)

@@ -208,3 +208,11 @@ def test_broken_files_are_named(write, tmp_path):
     (tmp_path / "a.json").unlink()
     with pytest.raises(InputError, match=r"no \*\.json files here"):
         read_labelme(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["C:\\Users\\me\\pictures\\a.jpg", "/home/me/a.jpg", "../pictures/a.jpg"])
+def test_an_image_that_was_moved_along_is_found_beside_its_file(write, path):
+    folder = write(shape(TRIANGLE), imagePath=path)
+    assert read_labelme(folder).images[0].file_name == str(folder / "a.jpg")
+    (folder / "._a.json").write_bytes(b"\0\5\x16\7Mac OS X")  # in archives made on a Mac
+    assert len(read_labelme(folder).images) == 1

@@ -116,7 +116,7 @@ def test_folders_are_paired_by_name(labels, tmp_path):
     with pytest.raises(InputError, match=r"c\.nii: has no labels, expected .*labels/c\.nii\.gz or \.nii"):
         read_nifti(tmp_path / "images", tmp_path / "labels")
     write(tmp_path / "images" / "a.nii", np.zeros(SHAPE, np.float32))
-    with pytest.raises(InputError, match=r"a\.nii and a\.nii\.gz have one name"):
+    with pytest.raises(InputError, match=r"a\.nii and a\.nii\.gz have the same name"):
         read_nifti(tmp_path / "images", tmp_path / "labels")
 
 
@@ -222,3 +222,12 @@ def test_the_spine_is_what_its_coco_file_says(real_data, split):
             np.testing.assert_array_equal(mask, mask_util.decode(other["segmentation"]))
             x0, y0, x1, y1 = (4 * edge for edge in annotation.box)
             assert [x0, y0, x1 - x0, y1 - y0] == other["bbox"]
+
+
+@pytest.mark.parametrize("name", ["l.nii", "l.nii.gz"])
+def test_a_header_of_another_size_takes_no_memory(volume, labels, tmp_path, name):
+    content = bytearray(write(tmp_path / "plain.nii", labels).read_bytes())
+    content[40:48] = np.array([3, 30000, 30000, 30000], "<i2").tobytes()
+    (tmp_path / name).write_bytes(gzip.compress(bytes(content)) if name.endswith("gz") else bytes(content))
+    with pytest.raises(InputError, match=rf"{name}: truncated, it has \d+ of 27000000000352 bytes"):
+        read_nifti(volume, tmp_path / name)

@@ -155,3 +155,9 @@ def test_broken_files_are_named(write, tmp_path):
     (images / "b.jpg").write_bytes(b"")
     with pytest.raises(InputError, match=r"cannot read image .*b\.jpg"):
         read_openimages(boxes, images)
+
+
+def test_masks_of_other_images_are_named(write, tmp_path):
+    files = write(box(), masks=[mask("x.png", image="elsewhere")])
+    with pytest.raises(InputError, match=r"masks\.csv: names none of the 2 images in "):
+        read_openimages(*files, masks=tmp_path / "masks.csv", mask_images=tmp_path / "masks")

@@ -7,6 +7,7 @@ from PIL import Image
 from maskrcnn_ext import InputError
 from maskrcnn_ext.data.formats.reading import (
     image_size,
+    list_files,
     list_images,
     path_below,
     read_json,
@@ -129,3 +130,43 @@ def test_broken_json_is_named(tmp_path, content):
 def test_what_is_no_file_name_is_named(tmp_path, name):
     with pytest.raises(InputError, match=r"^here: .* is not a file name"):
         path_below(tmp_path, name, "here")
+
+
+def test_whatever_is_no_json_is_named(tmp_path):
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    for name, message in (("deep.json", "not a JSON file"), ("none.json", "cannot be read"), ("", "cannot be read")):
+        with pytest.raises(InputError, match=message):
+            read_json(tmp_path / name)
+
+
+def test_a_changed_bit_of_a_png_is_found(tmp_path):
+    labels = np.zeros((20, 24), np.uint8)
+    labels[3:9, 4:20] = 7
+    file = tmp_path / "a.png"
+    Image.fromarray(labels).save(file)
+    whole = file.read_bytes()
+    for place in range(whole.index(b"IDAT") + 4, len(whole) - 12):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(InputError, match=r"a\.png: not a readable image"):
+            read_pixels(file)
+
+
+def test_a_jpeg_is_no_label_image(tmp_path):
+    Image.new("L", (8, 8), 3).save(tmp_path / "a.jpg")
+    with pytest.raises(InputError, match=r"a\.jpg: JPEG does not keep the numbers"):
+        read_pixels(tmp_path / "a.jpg")
+
+
+def test_hidden_files_are_no_data(tmp_path):
+    for name in ("b.png", "a.png", "._a.png", ".a.png.swp"):
+        (tmp_path / name).touch()
+    assert [path.name for path in list_files(tmp_path, "*.png")] == ["a.png", "b.png"]
+    assert list(list_images(tmp_path)) == ["a", "b"]
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    (tmp_path / ".ipynb_checkpoints" / "a-checkpoint.png").touch()
+    assert [path.name for path in list_files(tmp_path, "**/*")] == ["a.png", "b.png"]
+
+
+def test_a_name_is_measured_in_bytes(tmp_path):
+    with pytest.raises(InputError, match="is not a file name"):
+        path_below(tmp_path, "\u6c14" * 100, "here")

@@ -43,7 +43,7 @@ def test_every_type_of_label_image_is_read_whatever_its_order_in_memory(dtype):
 def test_an_rle_that_pycocotools_encodes_is_taken(mask):
     rle = encode_mask(mask)
     assert checked_rle(rle["counts"], *mask.shape, "here") == rle
-    with pytest.raises(InputError, match=r"here: the RLE is of \d+ pixels"):
+    with pytest.raises(InputError, match="here: the RLE is broken"):
         checked_rle(rle["counts"], mask.shape[0] + 1, mask.shape[1], "here")
 
 

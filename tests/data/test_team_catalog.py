@@ -154,3 +154,14 @@ def test_a_merge_key_shares_what_sets_have_in_common(write, tmp_path):
     one, two = read_team_catalog(file)
     assert (one.options["json"], two.options["json"]) == ("a.json", "c.json")
     assert two.classes == ("x",)
+
+
+def test_a_catalogue_of_a_windows_editor_is_read(write, tmp_path):
+    file = write(f"sets: {{format: coco, json: a.json, images: {tmp_path}}}")
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert [source.name for source in read_team_catalog(file)] == ["sets"]
+    for content in (b"sets: \0", b"sets: h\xe9", b"[" * 5000):
+        file.write_bytes(content)
+        with pytest.raises(InputError, match="not a YAML file") as caught:
+            read_team_catalog(file)
+        assert "\n" not in str(caught.value)

@@ -77,7 +77,7 @@ def test_classes_come_from_an_attribute(write, tmp_path):
     file = write([region(TRIANGLE, kind="dog"), region(TRIANGLE, kind="cat")])
     (record,) = read_via(file, tmp_path, classes=["cat", "dog"], attribute="kind").images
     assert [annotation.category for annotation in record.annotations] == [1, 0]
-    with pytest.raises(InputError, match=r"region 0: attribute 'kind' is 'dog', expected one of cat, cow"):
+    with pytest.raises(InputError, match=r"region 0: attribute 'kind': class 'dog', expected one of cat, cow"):
         read_via(file, tmp_path, classes=["cat", "cow"], attribute="kind")
     with pytest.raises(InputError, match="must name the region attribute"):
         read_via(file, tmp_path, classes=["cat", "dog"])
@@ -114,3 +114,58 @@ def test_broken_files_are_named(write, tmp_path):
         file.write_text(text)
         with pytest.raises(InputError, match=message):
             read_via(file, tmp_path, classes=["thing"])
+
+
+def test_names_are_ticked_or_typed(write, tmp_path):
+    file = write([region(TRIANGLE, kind={"dog": True, "cat": False}), region(TRIANGLE, kind=" cat\n")])
+    data = read_via(file, tmp_path, attribute="kind")
+    assert data.classes == ["cat", "dog"]
+    assert [annotation.category for annotation in data.images[0].annotations] == [1, 0]
+    file = write([region(TRIANGLE, kind={"dog": True}), region(TRIANGLE, kind={"cat": True, "dog": True})])
+    with pytest.raises(InputError, match=r"region 1: attribute 'kind': class 'cat, dog', expected one of cat, dog"):
+        read_via(file, tmp_path, attribute="kind")
+    with pytest.raises(InputError, match=r"region 1: attribute 'kind': class '', expected one of dog"):
+        read_via(write([region(TRIANGLE, kind="dog"), region(TRIANGLE, kind="")]), tmp_path, attribute="kind")
+
+
+def test_attributes_that_nobody_asked_for_are_told(write, tmp_path, caplog):
+    read_via(write([region(TRIANGLE, kind="dog"), region(TRIANGLE, kind="dog")]), tmp_path)
+    assert not caplog.text
+    file = write([region(TRIANGLE, kind="dog"), region(TRIANGLE, kind="cat")])
+    read_via(file, tmp_path, classes=["animal"])
+    assert not caplog.text
+    read_via(file, tmp_path)
+    assert "all regions become one class, but their attribute 'kind' is cat, dog" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("regions", "message"),
+    [
+        ("x", "`regions` is 'x', expected a list"),
+        (["x"], "region 0: expected `shape_attributes`"),
+        ([{"shape_attributes": [1]}], "region 0: expected `shape_attributes`"),
+        ([region({"name": "circle", "cx": None, "cy": 1, "r": 2})], "region 0: circle lacks or spoils"),
+        ([region({"name": "circle", "cx": 10**400, "cy": 1, "r": 2})], "region 0: circle lacks or spoils"),
+        ([region({**TRIANGLE, "all_points_x": [1, float("nan"), 2]})], "region 0: expected finite numbers"),
+    ],
+)
+def test_broken_regions_are_named(write, tmp_path, regions, message):
+    with pytest.raises(InputError, match=f"record 'a.png1234'.*{message}"):
+        read_via(write(regions), tmp_path)
+
+
+def test_a_record_leads_to_one_image_in_the_folder(write, tmp_path):
+    with pytest.raises(InputError, match=r"file name '\.\./a\.png' leads out of"):
+        read_via(write([], filename="../a.png"), tmp_path)
+    file = write([])
+    entry = json.loads(file.read_text())["a.png1234"]
+    file.write_text(json.dumps({"a.png1234": entry, "a.png-1": {**entry, "size": -1}}))
+    with pytest.raises(InputError, match=r"record 'a\.png-1': a\.png has another record already"):
+        read_via(file, tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_every_encoding_of_unicode_is_read(write, tmp_path, encoding):
+    file = write([region(TRIANGLE, kind="h\u00e9")])
+    file.write_bytes(file.read_text().encode(encoding))
+    assert read_via(file, tmp_path, attribute="kind").classes == ["h\u00e9"]

@@ -170,12 +170,47 @@ def test_broken_files_are_named(voc, tmp_path):
         ("<annotation>", "not a readable XML file"),
         ("<html></html>", "expected <annotation>, found <html>"),
         ("<annotation></annotation>", "<annotation> has no <filename>"),
-        ("<annotation><filename>../../a.jpg</filename></annotation>", "leads out of"),
+        ("<annotation><filename>../../a.jpg</filename></annotation>", r"cannot read image .*JPEGImages/a\.jpg"),
         ("<annotation><filename>b.jpg</filename></annotation>", r"cannot read image .*b\.jpg"),
+        ("<?xml version='1.0' encoding='none'?><annotation/>", "not a readable XML file"),
     ):
+        (images / "2007_000032.jpg").unlink(missing_ok=True)
         (annotations / "2007_000032.xml").write_text(text)
         with pytest.raises(InputError, match=message):
             read_voc(annotations, images)
     (annotations / "2007_000032.xml").unlink()
     with pytest.raises(InputError, match=r"no annotations here, expected \*\.xml files"):
         read_voc(annotations, images)
+
+
+@pytest.mark.parametrize("name", ["2007_000032", "C:\\me\\2007_000032.jpg", "../x/2007_000032.jpg"])
+def test_an_image_is_found_by_the_name_that_tools_write(voc, name, caplog):
+    annotations, images = voc(thing("dog", 1, 1, 9, 9))
+    file = annotations / "2007_000032.xml"
+    file.write_text(file.read_text().replace("2007_000032.jpg", name))
+    (record,) = read_voc(annotations, images).images
+    assert record.file_name == str(images / "2007_000032.jpg")
+    assert not caplog.text
+
+
+def test_a_name_that_is_no_longer_true_is_told(voc, caplog):
+    annotations, images = voc(thing("dog", 1, 1, 9, 9))
+    file = annotations / "2007_000032.xml"
+    file.write_text(file.read_text().replace("2007_000032.jpg", "IMG_1.jpg"))
+    assert read_voc(annotations, images).images[0].file_name == str(images / "2007_000032.jpg")
+    assert "1 files name an image that is not there" in caplog.text
+
+
+def test_outlines_of_roboflow(voc):
+    outline = "<polygon><x1>1.5</x1><y1>2</y1><x2>30</x2><y2>2</y2><x3>30</x3><y3>20.25</y3></polygon></object>"
+    dog = thing("dog", 1, 2, 30, 20)
+    first, second = read_voc(*voc(dog, dog.replace("</object>", outline))).images[0].annotations
+    assert first.segmentation is None
+    assert second.segmentation == [[1.5, 2, 30, 2, 30, 20.25]]
+    for broken, message in (
+        (("<y3>20.25</y3>", ""), "at least 3 points"),
+        (("20.25", "x"), "expected numbers"),
+        (("20.25", "900"), "far"),
+    ):
+        with pytest.raises(InputError, match=f"object 0, <polygon>: .*{message}"):
+            read_voc(*voc(dog.replace("</object>", outline.replace(*broken))))

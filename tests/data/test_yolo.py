@@ -9,6 +9,8 @@ from PIL import Image
 from maskrcnn_ext import InputError, get_dataset_dicts
 from maskrcnn_ext.data.formats.yolo import read_yolo
 
+ROW = "0 0.5 0.5 0.2 0.5\n"
+
 
 @pytest.fixture
 def yolo(tmp_path):
@@ -84,7 +86,7 @@ def test_an_absolute_path_and_another_root(yolo, tmp_path):
     file = yolo({"a": ""}, yaml=f"path: {tmp_path}/images\ntrain: train\nnames: [cat]")
     assert len(read_yolo(file).images) == 1
     file = yolo({"a": ""}, yaml="path: /gone/images\ntrain: train\nnames: [cat]")
-    with pytest.raises(InputError, match="no /gone/images/train; give `root`"):
+    with pytest.raises(InputError, match=r"data\.yaml: no .*/train; give `root`"):
         read_yolo(file)
     assert len(read_yolo(file, root=tmp_path / "images").images) == 1
 
@@ -160,3 +162,30 @@ def test_other_classes_and_unreadable_images_are_named(yolo, tmp_path):
     (tmp_path / "images/train/a.jpg").write_bytes(b"")
     with pytest.raises(InputError, match=r"cannot read image .*a\.jpg"):
         read_yolo(file)
+
+
+@pytest.mark.parametrize("path", ["/content/datasets/pets", "../datasets/pets"])
+def test_the_path_of_another_machine_does_not_matter(yolo, path):
+    (record,) = read_yolo(
+        yolo({"a": ROW}, yaml=f"path: {path}\ntrain: images/train\nnames: {{'0': cat, '1': dog}}\n")
+    ).images
+    assert (record.image_id, len(record.annotations)) == ("images/train/a.jpg", 1)
+
+
+def test_slashes_of_windows_are_slashes(yolo, tmp_path):
+    yaml = yolo({"a": ROW}, yaml="train: images\\train\nval: val.txt\nnames: [cat, dog]\n")
+    (tmp_path / "val.txt").write_text("images\\train\\a.jpg\r\n")
+    for split in ("train", "val"):
+        assert len(read_yolo(yaml, split=split).images[0].annotations) == 1
+
+
+def test_images_without_labels_are_counted_and_never_all_of_them(yolo, caplog):
+    read_yolo(yolo({"a": "", "b": ROW}))
+    assert not caplog.text
+    read_yolo(yolo({"a": "", "b": ROW, "c": None}))
+    assert "1 of 3 images have no labels and so no objects, such as " in caplog.text
+
+
+def test_labels_in_the_wrong_place_are_not_empty_images(yolo):
+    with pytest.raises(InputError, match=r"no image of split `train` has labels, such as .*labels/train/a\.txt"):
+        read_yolo(yolo({"a": None, "b": None}))

@@ -8,7 +8,6 @@ type L is a corner, and C a control point of a cubic Bezier curve; a curve takes
 from __future__ import annotations
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from maskrcnn_ext.data.formats.curves import bezier
 from maskrcnn_ext.data.formats.reading import (
     check_outline,
     clip_box,
     finite,
     image_size,
     in_threads,
+    list_files,
     path_below,
     read_json,
     read_pixels,
@@ -37,8 +38,6 @@ _CLASSES = ("pedestrian", "rider", "car", "truck", "bus", "train", "motorcycle",
 # Names of earlier releases, and (crowds) classes that its evaluation takes for a known one to ignore.
 _ALIASES = {"person": "pedestrian", "bike": "bicycle", "motor": "motorcycle", "caravan": "car", "van": "car"}
 _IGNORED = {"other person": "pedestrian", "other vehicle": "car", "trailer": "truck"}
-# Lines that stand for a curve: over a quarter circle of 100 pixels radius they are within an eighth of a pixel.
-_CURVE_LINES = 16
 
 
 def read_bdd100k(annotations: Path, images: Path, *, classes: Sequence[str] | None = None) -> DataSet:
@@ -63,7 +62,7 @@ def read_bdd100k(annotations: Path, images: Path, *, classes: Sequence[str] | No
         raise InputError(f"{annotations}: class {unknown[0]!r}, expected some of {', '.join(_CLASSES)}")
     if not annotations.is_dir():
         return DataSet(names, _read_frames(annotations, images, names))
-    files = sorted(annotations.rglob("*.png"))
+    files = list_files(annotations, "**/*.png")
     if not files:
         raise InputError(f"{annotations}: no bitmask PNGs here")
     return DataSet(names, in_threads(lambda file: _read_bitmask(file, annotations, images, names), files))
@@ -184,12 +183,6 @@ def _polygon(outline: Any, where: str) -> list[float]:
         if types[index : index + 2] != "CC":
             raise InputError(f"{where}: vertex {index} is a lone control point in types {types!r}, a curve needs two")
         ends = points[[index - 1, index, index + 1, (index + 2) % len(points)]]
-        lines.append(_bezier(ends))
+        lines.append(bezier(ends))
         index += 3
     return np.concatenate(lines).ravel().tolist()
-
-
-def _bezier(ends: np.ndarray) -> np.ndarray:
-    """Returns points on a cubic Bezier curve (4, 2) behind its start, its end included."""
-    t = np.arange(1, _CURVE_LINES + 1)[:, None] / _CURVE_LINES
-    return sum(math.comb(3, k) * t**k * (1 - t) ** (3 - k) * ends[k] for k in range(4))

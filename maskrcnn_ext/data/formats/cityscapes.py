@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskrcnn_ext.data.formats.reading import image_size, in_threads, read_labels
+from maskrcnn_ext.data.formats.reading import image_size, in_threads, list_files, read_labels
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.formats.regions import regions_of
 from maskrcnn_ext.errors import InputError
@@ -48,7 +48,7 @@ def read_cityscapes(annotations: Path, images: Path, *, classes: Sequence[str] |
     if unknown:
         raise InputError(f"{annotations}: class {unknown[0]!r}, expected some of {', '.join(_LABEL_IDS)}")
     categories = {_LABEL_IDS[name]: index for index, name in enumerate(names)}
-    files = sorted(annotations.glob("*/*_instanceIds.png"))
+    files = list_files(annotations, "*/*_instanceIds.png")
     if not files:
         raise InputError(
             f"{annotations}: no <city>/*_instanceIds.png here; name a split's folder, such as gtFine/train"

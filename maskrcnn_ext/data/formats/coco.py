@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from json import loads
@@ -20,12 +21,16 @@ from typing import Any
 import pycocotools.mask as mask_util
 
 from maskrcnn_ext.data import cache
+from maskrcnn_ext.data.formats.reading import check_outline, image_size
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.formats.rle_check import find_broken_rle
 from maskrcnn_ext.data.garbage import collection_paused
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
+
+# Sums of coordinates that are looked at closely: what is smaller takes pycocotools no memory worth the name.
+_LARGE = 1e7
 
 
 def read_coco(json: Path, images: Path, *, classes: Sequence[str] | None = None) -> DataSet:
@@ -81,6 +86,9 @@ def _parse(content: bytes, json: Path, images: Path) -> tuple[DataSet, list[int 
         raise InputError(f"{json}: `annotations` is a {type(annotations).__name__}, expected a list")
     categories = _by_id(data["categories"], json, "category", "categories")
     names = [_field(category, "name", json, "category") for category in categories]
+    for category, name in zip(categories, names, strict=True):
+        if not isinstance(name, str):
+            raise InputError(f"{json}: category {category['id']!r}: `name` is {name!r:.100}, expected a text")
     # The evaluator and Detectron2 know one skeleton a data set.
     of_keypoints: dict[str, Any] = next((category for category in categories if category.get("keypoints")), {})
     keypoints = list(of_keypoints.get("keypoints", []))
@@ -105,9 +113,16 @@ def _field(record: Any, name: str, json: Path, kind: str) -> Any:
         raise InputError(f"{json}: {kind}{where} has no `{name}`") from None
 
 
+def _id(record: Any, json: Path, kind: str) -> int | float | str:
+    found = _field(record, "id", json, kind)
+    if not isinstance(found, int | float | str):
+        raise InputError(f"{json}: {kind} has the `id` {found!r:.100}, expected a number or a text")
+    return found
+
+
 def _by_id(records: list[Any], json: Path, kind: str, plural: str) -> list[dict[str, Any]]:
     try:
-        ordered = sorted(records, key=lambda record: _field(record, "id", json, kind))
+        ordered = sorted(records, key=lambda record: _id(record, json, kind))
     except TypeError:
         raise InputError(f"{json}: the ids of `{plural}` are of different types; use numbers or texts alone") from None
     for one, other in pairwise(ordered):
@@ -120,17 +135,23 @@ def _image(image: dict[str, Any], images: Path, json: Path) -> ImageRecord:
     name = _field(image, "file_name", json, "image")
     if not isinstance(name, str) or not name:
         raise InputError(f"{json}: image {image['id']!r}: `file_name` is {name!r}, expected a path")
-    if name.startswith("/") or ".." in name.split("/"):
+    if "\\" in name:
+        name = name.replace("\\", "/")  # written on Windows
+    if name.startswith("/") or ".." in name.split("/") or name[1:3] == ":/":
         raise InputError(
             f"{json}: image {image['id']!r}: `file_name` {name!r} leads out of {images}; make it relative to that folder"
         )
-    height, width = (_field(image, side, json, "image") for side in ("height", "width"))
+    file = os.path.join(images, name)  # noqa: PTH118, as fast as it gets
+    height: Any = image.get("height")
+    width: Any = image.get("width")
+    if height is None and width is None:  # some tools write neither
+        height, width = image_size(Path(file), f"{json}: image {image['id']!r} has no `height` and `width`")
     for side, value in (("height", height), ("width", width)):
-        if not isinstance(value, int) or value <= 0:
+        if not (isinstance(value, int) or (isinstance(value, float) and value.is_integer())) or value <= 0:
             raise InputError(
                 f"{json}: image {image['id']!r}: `{side}` is {value!r}, expected a whole number of pixels above 0"
             )
-    return ImageRecord(os.path.join(images, name), image["id"], height, width)  # noqa: PTH118, as fast as it gets
+    return ImageRecord(file, image["id"], int(height), int(width))
 
 
 def _add_annotations(
@@ -153,21 +174,24 @@ def _add_annotations(
             if not (width >= 0 <= height and math.isfinite(x + y + width + height)):
                 raise ValueError
             annotation_id = annotation["id"]
-            if annotation_id in seen or annotation.get("ignore"):
+            crowd = annotation.get("iscrowd", 0)
+            if annotation_id in seen or annotation.get("ignore") or crowd not in (0, 1, None):
                 raise ValueError
             segmentation = annotation.get("segmentation")
             if segmentation:
                 if isinstance(segmentation, list):
                     polygons = [polygon for polygon in segmentation if len(polygon) >= 6 and len(polygon) % 2 == 0]
-                    # The sum of what is not a number fails.
-                    if not math.isfinite(sum(map(sum, polygons))):
-                        raise ValueError
-                    if not polygons:
-                        if not all(isinstance(polygon, list) for polygon in segmentation):
+                    # The sum of what is not a number fails. A large one may be of many points, or of one that is far out.
+                    if not -_LARGE < sum(map(sum, polygons)) < _LARGE:
+                        for polygon in polygons:
+                            check_outline(polygon, image.height, image.width, "`segmentation`")
+                    if len(polygons) < len(segmentation):
+                        if not all(isinstance(polygon, list) and len(polygon) % 2 == 0 for polygon in segmentation):
                             raise ValueError
-                        seen.add(annotation_id)
-                        without_area.append(annotation_id)
-                        continue
+                        if not polygons and any(segmentation):
+                            seen.add(annotation_id)
+                            without_area.append(annotation_id)
+                            continue
                     segmentation = polygons
                 else:
                     segmentation = _compressed(segmentation, image)
@@ -182,7 +206,7 @@ def _add_annotations(
                     (x, y, x + width, y + height),
                     segmentation or None,
                     keypoints or None,
-                    bool(annotation.get("iscrowd")),
+                    bool(crowd),
                     annotation_id,
                 )
             )
@@ -208,24 +232,27 @@ def _fault(annotation: Any, records: dict[Any, ImageRecord], contiguous: dict[An
         if name not in annotation:
             return f"has no `{name}`"
     for name in ("id", "image_id", "category_id"):
-        if not isinstance(annotation[name], int | str):
-            return f"has the `{name}` {annotation[name]!r}, expected a number"
+        if not isinstance(annotation[name], int | float | str):
+            return f"has the `{name}` {annotation[name]!r:.100}, expected a number"
     if annotation["image_id"] not in records:
         return f"is of image {annotation['image_id']!r}, which is not there"
     if annotation["category_id"] not in contiguous:
         return f"is of category {annotation['category_id']!r}, which is not there"
     box = annotation["bbox"]
     if not _is_numbers(box) or len(box) != 4 or box[2] < 0 or box[3] < 0:
-        return f"has the `bbox` {box!r}, expected [x, y, width, height] with a width and height of at least 0"
+        return f"has the `bbox` {box!r:.100}, expected [x, y, width, height] with a width and height of at least 0"
     if annotation["id"] in seen:
         return "is there twice; give every annotation an id of its own"
     if annotation.get("ignore"):
         return "is to be ignored (`ignore`), which neither Detectron2 nor the evaluation knows; use `iscrowd`"
+    if annotation.get("iscrowd", 0) not in (0, 1, None):
+        return f"has the `iscrowd` {annotation['iscrowd']!r:.100}, expected 0 or 1"
     return "has a `segmentation` that is neither a list of polygons [[x, y, x, y, x, y, ...], ...] nor an RLE"
 
 
 def _is_numbers(values: Any) -> bool:
-    return isinstance(values, list) and all(isinstance(v, int | float) and math.isfinite(v) for v in values)
+    # Also integers that are too large for a float are none that can be used.
+    return isinstance(values, list) and all(isinstance(v, int | float) and abs(v) <= sys.float_info.max for v in values)
 
 
 def _sub_pixel(keypoints: Any, num_values: int) -> list[float]:
@@ -245,7 +272,7 @@ def _compressed(rle: Any, image: ImageRecord) -> dict[str, Any]:
     if size != [image.height, image.width]:
         raise InputError(f"has an RLE of size {size}, but its image is {image.height} x {image.width} (height, width)")
     if isinstance(counts, str):
-        return rle
+        return {"size": [image.height, image.width], "counts": counts}
     if not isinstance(counts, list) or not _is_numbers(counts):
         raise InputError(f"has an RLE whose `counts` are neither a list of numbers nor a text: {type(counts).__name__}")
     if min(counts, default=0) < 0 or sum(counts) != math.prod(size):

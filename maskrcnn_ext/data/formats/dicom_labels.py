@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,7 +47,19 @@ class Labels:
         Raises:
             InputError: a truncated file, or one that does not lie on the pixels of the series.
         """
-        return _of_seg(self.file, series) if self.file.suffix.lower() == ".dcm" else _of_nrrd(self.file, series)
+        with _told_damage(self.file):
+            yield from _of_seg(self.file, series) if self.file.suffix.lower() == ".dcm" else _of_nrrd(self.file, series)
+
+
+@contextmanager
+def _told_damage(file: Path) -> Iterator[None]:
+    """Pydicom parses a field when it is asked for: what is wrong with it may come out anywhere."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, NotImplementedError, struct.error) as error:
+        raise InputError(f"{file}: damaged ({' '.join(str(error).split())})") from error
 
 
 def open_labels(file: Path) -> Labels:
@@ -54,6 +68,11 @@ def open_labels(file: Path) -> Labels:
     Raises:
         InputError: neither NRRD nor a binary DICOM segmentation.
     """
+    with _told_damage(file):
+        return _open_labels(file)
+
+
+def _open_labels(file: Path) -> Labels:
     if file.suffix.lower() == ".nrrd":
         header = _read_nrrd(file, with_data=False)[1]
         # 3D Slicer's: Segment0_Name, Segment0_LabelValue, ...
@@ -112,7 +131,8 @@ def _read_nrrd(file: Path, *, with_data: bool = True) -> tuple[Any, dict[str, An
     try:
         return nrrd.read(str(file)) if with_data else (None, nrrd.read_header(str(file)))
     except (nrrd.NRRDError, OSError, EOFError, ValueError, KeyError, StopIteration, zlib.error) as error:
-        raise InputError(f"{file}: not a readable NRRD file, or truncated ({error})") from error
+        told = " ".join(str(error).split())
+        raise InputError(f"{file}: not a readable NRRD file, or truncated ({told})") from error
 
 
 def _of_seg(file: Path, series: Series) -> Iterator[tuple[int, np.ndarray]]:

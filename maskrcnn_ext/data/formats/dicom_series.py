@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ import numpy as np
 from maskrcnn_ext.errors import InputError
 
 _SLIGHT = 1e-3  # mm, and what direction cosines may differ by
+# What pydicom raises for damaged files, beside its own.
+_DAMAGE = (OSError, EOFError, ValueError, KeyError, AttributeError, NotImplementedError, struct.error, zlib.error)
 _UNDEFINED_LENGTH = 0xFFFFFFFF  # of compressed pixels: the parser finds their end itself, or fails
 
 
@@ -76,10 +79,15 @@ def read_series(folder: Path, series_uid: str | None = None) -> Series:
         raise InputError(f"{folder}: {which}; choose one by `series_uid`: {told}")
     images = by_series[series_uid or next(iter(by_series))]
     first_file, first = images[0]
+    for file, header in images:
+        if _is_told(header, "NumberOfFrames") and numbers(header, "NumberOfFrames", file) > 1:
+            raise InputError(
+                f"{file}: has {header.NumberOfFrames} frames, expected one file a slice (split it with a converter)"
+            )
     for name in ("Rows", "Columns", "ImageOrientationPatient", "PixelSpacing"):
-        expected = np.array(field(first, name, first_file), dtype=float)
+        expected = numbers(first, name, first_file)
         for file, header in images:
-            found = np.array(field(header, name, file), dtype=float)
+            found = numbers(header, name, file)
             if found.shape != expected.shape or np.abs(found - expected).max() > _SLIGHT:
                 raise InputError(
                     f"{file}: {name} is {found.tolist()}, but {expected.tolist()} in {first_file.name}: one series a volume"
@@ -123,21 +131,22 @@ def read_header(file: Path, *, strict: bool = True) -> Any:
         # What is deferred is skipped over: its place in the file stays known.
         header = pydicom.dcmread(file, defer_size=4096)
         pixels = header.get_item("PixelData", keep_deferred=True) if "PixelData" in header else None
-        field(header.file_meta, "TransferSyntaxUID", file)
+        deflated = field(header.file_meta, "TransferSyntaxUID", file).is_deflated
+        is_image = _is_image(header)
     except pydicom.errors.InvalidDicomError as error:
         if not strict:
             return None
         raise InputError(f"{file}: not a DICOM file") from error
     except InputError:
         raise
-    except (OSError, EOFError, ValueError, KeyError, AttributeError, NotImplementedError, zlib.error) as error:
+    except (*_DAMAGE, pydicom.errors.BytesLengthException) as error:
         raise InputError(f"{file}: truncated or damaged ({error})") from error
     if pixels is None:
-        if _is_image(header):
+        if is_image:
             raise InputError(f"{file}: truncated, it has no pixels")
         return header
     # Compressed pixels and compressed files: the parser finds their end, or fails.
-    if pixels.length != _UNDEFINED_LENGTH and not header.file_meta.TransferSyntaxUID.is_deflated:
+    if pixels.length != _UNDEFINED_LENGTH and not deflated:
         size, end = file.stat().st_size, pixels.value_tell + pixels.length
         if end > size:
             raise InputError(f"{file}: truncated, it has {size} of {end} bytes")
@@ -154,31 +163,58 @@ def field(header: Any, name: str, file: Path) -> Any:
     """The value of a field.
 
     Raises:
-        InputError: it is missing or empty.
+        InputError: it is missing, empty or damaged.
     """
-    value = header.get(name)
+    try:
+        value = header.get(name)  # what pydicom has not looked at before is parsed now
+    except (ValueError, NotImplementedError) as error:
+        raise InputError(f"{file}: {name} is damaged ({error})") from error
     if value is None or value == "" or (isinstance(value, Sequence) and len(value) == 0):
         raise InputError(f"{file}: has no {name}")
     return value
 
 
-def plane_of(position: Sequence[float], orientation: Sequence[float], spacing: Sequence[float]) -> np.ndarray:
+def numbers(header: Any, name: str, file: Path, size: int | None = None) -> np.ndarray:
+    """A field of numbers, as floats.
+
+    Raises:
+        InputError: it is missing, holds something else, or is not of the size that is asked for.
+    """
+    value = field(header, name, file)
+    expected = "numbers" if size is None else f"{size} numbers"
+    try:
+        found = np.array(value, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{file}: {name} is damaged, expected {expected} ({error})") from error
+    if not np.isfinite(found).all() or (size is not None and found.shape != (size,)):
+        raise InputError(f"{file}: {name} is {found.tolist()}, expected {expected}")
+    return found
+
+
+def plane_of(
+    position: Sequence[float] | np.ndarray,
+    orientation: Sequence[float] | np.ndarray,
+    spacing: Sequence[float] | np.ndarray,
+) -> np.ndarray:
     """The (3, 3) of :class:`Slice` from ImagePositionPatient, ImageOrientationPatient and PixelSpacing (rows first, in mm)."""
     right, down = np.array(orientation[:3], dtype=float), np.array(orientation[3:], dtype=float)
     return np.stack([right * float(spacing[1]), down * float(spacing[0]), np.array(position, dtype=float)], axis=1)
 
 
+def _is_told(header: Any, name: str) -> bool:
+    """Whether a field is there that is not empty; it need not be whole."""
+    return name in header and bool(header.get_item(name).value)
+
+
 def _slice(file: Path, header: Any) -> Slice:
-    if int(header.get("NumberOfFrames") or 1) > 1:
-        raise InputError(
-            f"{file}: has {header.NumberOfFrames} frames, expected one file a slice (split it with a converter)"
-        )
-    plane = plane_of(
-        *(field(header, name, file) for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"))
+    position, orientation, spacing = (
+        numbers(header, name, file, size)
+        for name, size in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2))
     )
+    plane = plane_of(position, orientation, spacing)
     level = None
-    if header.get("WindowCenter") is not None and header.get("WindowWidth") is not None:
+    if _is_told(header, "WindowCenter") and _is_told(header, "WindowWidth"):
         # A file may propose several; the first is its default.
-        center, width = (float(np.atleast_1d(header[name].value)[0]) for name in ("WindowCenter", "WindowWidth"))
+        center, width = (float(numbers(header, name, file).flat[0]) for name in ("WindowCenter", "WindowWidth"))
         level = [center, width] if width > 0 else None
     return Slice(file, str(field(header, "SOPInstanceUID", file)), plane, level)

@@ -5,18 +5,15 @@ A mask is 0 outside the object and anything else inside it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
-import numpy as np
-
+from maskrcnn_ext.data.formats.reading import image_size, in_threads, list_files, read_pixels
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord, annotation_of_mask
 from maskrcnn_ext.errors import InputError
 
-# Decoding tens of thousands of small PNGs: OpenCV lets go of the interpreter lock, so that a few threads help.
-_THREADS = 8
+logger = logging.getLogger(__name__)
 
 
 def read_dsb2018(
@@ -30,10 +27,12 @@ def read_dsb2018(
         split: picks image ids out of all ids, sorted; all when not given.
 
     Returns:
-        A record an image, in the order of the ids; segmentations are RLEs of the whole image.
+        A record an image, in the order of the ids; segmentations are RLEs of the whole image. Masks without a pixel are left out, with
+        one warning for all.
 
     Raises:
-        InputError: an image or mask is missing, unreadable, or its size differs from its image's; more than one class.
+        InputError: no image folders, none with masks, an image or mask that is missing, unreadable or of another size than its image;
+            more than one class.
     """
     names = list(classes or ("object",))
     if len(names) != 1:
@@ -42,33 +41,36 @@ def read_dsb2018(
         )
     ids = list_ids(images)
     folders = [images / name for name in (split(ids) if split else ids)]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        return DataSet(names, list(pool.map(_read_image, folders)))
+    if not any((folder / "masks").is_dir() for folder in folders):
+        raise InputError(f"{images}: no <image id>/images/*.png with <image id>/masks/*.png here")
+    records, empty = zip(*in_threads(_read_image, folders), strict=True)
+    left_out = [file for files in empty for file in files]
+    if left_out:
+        logger.warning("%s: left out %d masks without a pixel, such as %s", images, len(left_out), left_out[0])
+    return DataSet(names, list(records))
 
 
 def list_ids(images: Path) -> list[str]:
     """Returns the image ids (folder names) below a mask-folder data set, sorted."""
-    return sorted(path.name for path in images.iterdir() if (path / "images").is_dir())
+    return [path.name for path in list_files(images, "*") if (path / "images").is_dir()]
 
 
-def _read_image(folder: Path) -> ImageRecord:
-    files = sorted((folder / "images").glob("*.png"))
+def _read_image(folder: Path) -> tuple[ImageRecord, list[Path]]:
+    """Returns the record and the masks that have no pixel."""
+    files = list_files(folder / "images", "*.png")
     if len(files) != 1:
         raise InputError(f"{folder}/images: expected one PNG, found {len(files)}")
-    height, width = _read(files[0]).shape[:2]
+    height, width = image_size(files[0], str(folder))
     record = ImageRecord(str(files[0]), folder.name, height, width)
-    for file in sorted((folder / "masks").glob("*.png")):
-        mask = _read(file)
+    empty = []
+    for file in list_files(folder / "masks", "*.png"):
+        mask = read_pixels(file)
         if mask.shape[:2] != (height, width):
             raise InputError(f"{file}: mask is {mask.shape[1]} x {mask.shape[0]}, its image {width} x {height}")
-        inside = mask if mask.ndim == 2 else mask[..., :3].max(axis=2)
-        if inside.any():
-            record.annotations.append(annotation_of_mask(inside > 0, 0))
-    return record
-
-
-def _read(file: Path) -> np.ndarray:
-    pixels = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
-    if pixels is None:
-        raise InputError(f"{file}: not a readable PNG (empty, truncated or another format)")
-    return pixels
+        if mask.ndim == 3:  # grey or RGB, with or without opacity
+            mask = mask[..., : 3 if mask.shape[2] > 2 else 1].max(axis=2)
+        if mask.any():
+            record.annotations.append(annotation_of_mask(mask > 0, 0))
+        else:
+            empty.append(file)
+    return record, empty

@@ -7,6 +7,7 @@ through them into polygons that together cover the same pixels, so that a data s
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,9 +17,12 @@ import shapely
 
 from maskrcnn_ext.data.formats.geo_transform import Grid, polygons_of, read_grid, reproject, without_holes
 from maskrcnn_ext.data.formats.geo_vector import Outlines, read_outlines
-from maskrcnn_ext.data.formats.pairs import files_by_stem, pair_files, stem_of
+from maskrcnn_ext.data.formats.pairs import files_by_stem, pair_files
+from maskrcnn_ext.data.formats.reading import stem_of
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, box_of_polygons
 from maskrcnn_ext.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 RASTERS = (".tif", ".tiff")
 VECTORS = (".geojson", ".json", ".gpkg", ".shp", ".fgb")
@@ -51,7 +55,8 @@ def read_geo(
     Returns:
         A record a window, also without outlines, in the order of the rasters' names and then row by row. With ``tile``, its ``extra``
         has the ``window`` [x, y, width, height] in pixels of the raster, its id ends with ``_<x>_<y>``, and outlines are cut at the
-        window's edge and given in its coordinates. What a cut leaves without a single pixel is left out.
+        window's edge and given in its coordinates. What a cut leaves without a single pixel is left out. Outlines that lie on no
+        raster are counted in a warning.
 
     Raises:
         InputError: an unreadable file, outlines that do not lie on the raster at all, an unknown class, or a feature that encloses no
@@ -76,6 +81,7 @@ def read_geo(
     categories = {file: _categories(found, attribute, names) for file, found in outlines.items()}
 
     records = []
+    nowhere = {file: set(found.ids) for file, found in outlines.items()}
     misplaced: dict[Path, str] = {}  # by file of outlines: one that serves several rasters need not be on each
     for file, vectors in pairs:
         grid = read_grid(file)
@@ -84,6 +90,7 @@ def read_geo(
         misplaced[vectors] = (
             "" if len(objects) or not found.ids else misplaced.get(vectors, _misplaced(found, file, grid))
         )
+        nowhere[vectors] -= {found.ids[index] for index in np.flatnonzero(~shapely.is_missing(objects.geometries))}
         stem = stem_of(file, RASTERS) or file.stem
         for window in tile_windows(grid.width, grid.height, tile or max(grid.width, grid.height), overlap):
             x, y, width, height = window
@@ -96,6 +103,9 @@ def read_geo(
             records.append(record)
     for message in filter(None, misplaced.values()):
         raise InputError(message)
+    for file, ids in nowhere.items():
+        if ids:
+            logger.warning("%s: %d features lie on no raster, such as feature %d", file, len(ids), min(ids))
     return DataSet(names, records)
 
 

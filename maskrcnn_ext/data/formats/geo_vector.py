@@ -58,6 +58,8 @@ def read_outlines(file: Path, attribute: str | None = None, layer: str | None = 
         from rasterio.errors import CRSError
     except ImportError as error:
         raise InputError('georeferenced data needs rasterio and pyogrio: pip install "maskrcnn_ext[geo]"') from error
+    if file.suffix.lower() == ".shp":
+        _check_length(file)
     try:
         layers = [str(name) for name, _ in pyogrio.list_layers(file)]
         if layer is not None and layer not in layers:
@@ -71,8 +73,10 @@ def read_outlines(file: Path, attribute: str | None = None, layer: str | None = 
             meta, ids, encoded, fields = pyogrio.raw.read(
                 file, layer=layer, columns=[attribute] if attribute else [], return_fids=True, force_2d=True
             )
-    except pyogrio.errors.DataSourceError as error:
+    except (pyogrio.errors.DataSourceError, UnicodeError) as error:
         raise InputError(f"{file}: not a readable vector file ({error})") from error
+    except UnboundLocalError as error:  # pyogrio's, where it cannot read the file beside the shapes
+        raise InputError(f"{file}: its coordinate reference system is damaged") from error
     except (pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError, pyogrio.errors.GeometryError) as error:
         raise InputError(f"{file}: damaged ({error})") from error
     if attribute is not None and len(ids) and attribute not in properties:
@@ -88,6 +92,15 @@ def read_outlines(file: Path, attribute: str | None = None, layer: str | None = 
     geometries, kept = _valid(file, ids, encoded)
     values = [_text(file, ids[i], attribute, fields[0][i]) if attribute else "" for i in kept]
     return Outlines(file, crs, geometries, [int(ids[i]) for i in kept], values)
+
+
+def _check_length(file: Path) -> None:
+    """Refuses a truncated shapefile, of which GDAL gives features without geometry; its header has the length, in words of 16 bits."""
+    with file.open("rb") as stream:
+        header = stream.read(28)
+    expected, found = 2 * int.from_bytes(header[24:], "big"), file.stat().st_size
+    if len(header) < 28 or found < expected:
+        raise InputError(f"{file}: truncated, it has {found} of {max(expected, 100)} bytes")
 
 
 def _valid(file: Path, ids: np.ndarray, encoded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -106,12 +119,14 @@ def _valid(file: Path, ids: np.ndarray, encoded: np.ndarray) -> tuple[np.ndarray
     geometries[broken] = shapely.make_valid(geometries[broken])
     kept = np.flatnonzero(shapely.area(geometries) > 0)  # NaN, which is not, where there is no geometry
     if len(kept) < len(ids):
-        logger.warning("%s: left out %d features without geometry or area", file, len(ids) - len(kept))
+        left_out = np.setdiff1d(np.arange(len(ids)), kept)
+        told = f"{len(left_out)} features without geometry or area"
+        logger.warning("%s: left out %s, such as feature %d", file, told, ids[left_out[0]])
     return geometries[kept], kept
 
 
 def _text(file: Path, feature: int, attribute: str, value: Any) -> str:
-    if value is None or value != value:  # numbers are NaN where there is none
+    if value is None or value == "" or value != value:  # numbers are NaN where there is none
         raise InputError(f"{file}: feature {feature}: has no `{attribute}`, which holds the class")
     # A column of whole numbers comes as floats where another feature has none.
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

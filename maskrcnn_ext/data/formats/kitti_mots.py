@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from maskrcnn_ext.data.formats.reading import image_size, in_threads, list_images, read_labels, read_text
+from maskrcnn_ext.data.formats.reading import image_size, in_threads, list_files, list_images, read_labels, read_text
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.formats.regions import box_of_rle, checked_rle, regions_of
 from maskrcnn_ext.errors import InputError
 
 _CLASS_IDS = {"car": 1, "pedestrian": 2}
 _IGNORE = 10
+_DIGITS = 19
 
 
 def read_kitti_mots(
@@ -41,7 +42,7 @@ def read_kitti_mots(
     unknown = [name for name in names if name not in _CLASS_IDS]
     if unknown:
         raise InputError(f"{instances}: class {unknown[0]!r}, expected some of {', '.join(_CLASS_IDS)}")
-    found = sorted(path for path in instances.glob("*") if path.is_dir() or path.suffix == ".txt")
+    found = [path for path in list_files(instances, "*") if path.is_dir() or path.suffix == ".txt"]
     if sequences is not None:
         missing = set(sequences) - {path.stem for path in found}
         if missing:
@@ -66,7 +67,7 @@ def _read_pngs(folder: Path, frames: Path, names: list[str]) -> list[ImageRecord
             record.annotations += _annotations(value // 1000, value, box, rle, names, str(file))
         return record
 
-    files = sorted(folder.glob("*.png"))
+    files = list_files(folder, "*.png")
     if not files:
         raise InputError(f"{folder}: no <frame>.png here")
     return in_threads(read, files)
@@ -75,13 +76,14 @@ def _read_pngs(folder: Path, frames: Path, names: list[str]) -> list[ImageRecord
 def _read_rows(file: Path, frames: Path, names: list[str]) -> list[ImageRecord]:
     photographs = list_images(frames)
     records = in_threads(lambda image: _record(image, frames, str(file)), photographs.values())
-    numbers = {int(stem): record for stem, record in zip(photographs, records, strict=True) if stem.isdigit()}
+    numbers = {int(stem): record for stem, record in zip(photographs, records, strict=True) if stem.isdecimal()}
     for number, line in enumerate(read_text(file).splitlines(), start=1):
         where = f"{file}, line {number}"
         fields = line.split()
         if not fields:
             continue
-        if len(fields) != 6 or not all(field.isdigit() for field in fields[:5]):
+        # Longer numbers are none that mean something, and Python would refuse the longest.
+        if len(fields) != 6 or not all(field.isdecimal() and len(field) < _DIGITS for field in fields[:5]):
             raise InputError(f"{where}: expected `frame id class height width rle`")
         frame, track, class_id, height, width = map(int, fields[:5])
         if frame not in numbers:

@@ -1,8 +1,9 @@
 """Label images: a PNG or TIFF of the image's size whose numbers say which object a pixel is of, 0 for none.
 
 PNGs of 1 to 16 bits; of palette images the indices count, not the colours. TIFFs hold a plane (H, W) or a stack (Z, H, W), as StarDist,
-Cellpose and ImageJ write them. Penn-Fudan pedestrians (``PedMasks/*_mask.png``) are such images with ``suffix="_mask"``. Beside the folder
-of the label images ``classes.json``, as ``maskrcnn-ext convert`` writes it, may say the class of every object.
+Cellpose and ImageJ write them, the numbers also as floats. Penn-Fudan pedestrians (``PedMasks/*_mask.png``) are such images with
+``suffix="_mask"``. Beside the folder of the label images ``classes.json``, as ``maskrcnn-ext convert`` writes it, may say the class of
+every object.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ import numpy as np
 from maskrcnn_ext.data.formats.reading import image_size, in_threads, list_images, read_json, read_pixels
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.formats.regions import regions_of
+from maskrcnn_ext.data.formats.volume import whole_numbers
 from maskrcnn_ext.errors import InputError
+
+_LOSSY = (6, 7)  # TIFF's numbers for the two kinds of JPEG
 
 
 def read_label_image(
@@ -97,14 +101,13 @@ def _read_pair(
     file: Path, image: Path, ignore: Sequence[int], kinds: Mapping[int, int] | None, kinds_of: Sequence[int] | None
 ) -> list[ImageRecord]:
     numbers = _read_tiff(file) if _is_tiff(file) else read_pixels(file)
-    if numbers.dtype == bool:
-        numbers = numbers.astype(np.uint8)
-    if numbers.dtype.kind not in "iu" or not numbers.size or numbers.min() < min([0, *ignore]):
-        raise InputError(f"{file}: a label image holds whole numbers from 0 on, not {numbers.dtype} (or negative ones)")
+    if ignore:
+        numbers = np.where(np.isin(numbers, ignore), 0, numbers)
+    numbers = whole_numbers(numbers, file)
     stack = _is_tiff(file) and numbers.ndim == 3
     if numbers.ndim != 2 and not stack:
         raise InputError(f"{file}: a label image is (H, W), as TIFF also (Z, H, W); this one is {numbers.shape}")
-    found = _tiff_shape(image, str(file)) if _is_tiff(file) and _is_tiff(image) else image_size(image, str(file))
+    found = _tiff_shape(image, str(file)) if _is_tiff(image) else image_size(image, str(file))
     # Images may have channels, last or first, and so may the slices of a stack.
     z = numbers.ndim - 2
     if numbers.shape not in ((found[: z + 2], found[:z] + found[-2:]) if len(found) == z + 3 else (found,)):
@@ -115,7 +118,6 @@ def _read_pair(
         record = ImageRecord(str(image), f"{image.stem}/{z}" if stack else image.stem, height, width)
         if stack:
             record.extra["slice"] = z
-        plane = np.where(np.isin(plane, ignore), 0, plane) if ignore else plane
         record.annotations = _instances(plane, kinds_of, file) if kinds is None else _parts(plane, kinds, file)
         records.append(record)
     return records
@@ -150,10 +152,15 @@ def _read_tiff(file: Path) -> np.ndarray:
             axes: str = tiff.series[0].axes
             pixels: np.ndarray = tiff.asarray()
             whole = _is_last(tiff, tiff.pages[-1])
+            lossy = tiff.pages[0].compression in _LOSSY
     except Exception as error:  # damaged files come out as anything from KeyError to zlib.error
         raise InputError(f"{file}: not a readable TIFF ({type(error).__name__}: {error})") from error
     if not whole:
         raise InputError(f"{file}: truncated: it names pages that are not there")
+    if lossy:
+        raise InputError(
+            f"{file}: JPEG does not keep the numbers of a label image; save it with deflate or uncompressed"
+        )
     if axes.endswith("S"):
         raise InputError(f"{file}: a label image has one channel, this one has colours ({pixels.shape[-1]} channels)")
     while pixels.ndim > 2 and pixels.shape[0] == 1:

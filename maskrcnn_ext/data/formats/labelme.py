@@ -17,12 +17,14 @@ import numpy as np
 import pycocotools.mask as mask_util
 from PIL import Image
 
+from maskrcnn_ext.data.formats.curves import ellipse
 from maskrcnn_ext.data.formats.reading import (
     IMAGE_ERRORS,
     category_of,
     check_outline,
     finite,
     image_size,
+    list_files,
     parse_name,
     read_json,
 )
@@ -30,8 +32,6 @@ from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, 
 from maskrcnn_ext.data.formats.regions import box_of_rle
 from maskrcnn_ext.errors import InputError
 
-# Corners of the polygon that stands for a circle: its area is within 0.2 % of the circle's.
-_CIRCLE_CORNERS = 64
 _IGNORE = "__ignore__"
 # How many points each shape has; X-AnyLabeling, which writes the same files, calls a turned rectangle a rotation.
 _POINTS = {
@@ -49,7 +49,7 @@ def read_labelme(folder: Path, images: Path | None = None, *, classes: Sequence[
 
     Args:
         folder: of the ``*.json``.
-        images: the folder of the images. When not given, each is where its ``imagePath`` says, seen from the JSON.
+        images: the folder of the images. When not given, each is where its ``imagePath`` says, seen from the JSON, or beside it.
         classes: class names; the labels, sorted, when not given. A region labelled ``__ignore__``, which labelme's converters leave out
             of every class, is a crowd of each.
 
@@ -60,7 +60,7 @@ def read_labelme(folder: Path, images: Path | None = None, *, classes: Sequence[
         InputError: no or broken JSON, a missing or unreadable image, one of another size than the JSON says, a label that is none of
             ``classes``, or a shape that encloses no area.
     """
-    files = sorted(folder.glob("*.json"))
+    files = list_files(folder, "*.json")
     if not files:
         raise InputError(f"{folder}: no *.json files here, one an image is expected")
     entries = [(file, _read(file)) for file in files]
@@ -110,7 +110,9 @@ def _record(file: Path, entry: dict[str, Any], images: Path | None, classes: Seq
 
 def _image_file(file: Path, path: PureWindowsPath, images: Path | None) -> Path:
     if images is None:
-        return file.parent / path.as_posix()
+        there = file.parent / path.as_posix()
+        beside = file.parent / path.name  # where the two were moved together
+        return there if there.is_file() or not beside.is_file() else beside
     # The path was written for another place: only its end can hold here.
     below = images / Path(*[part for part in path.relative_to(path.anchor).parts if part != ".."])
     return below if below.is_file() else images / path.name
@@ -152,8 +154,7 @@ def _polygon(kind: str, points: list[tuple[float, float]]) -> list[float]:
     if kind == "circle":
         (cx, cy), edge = points
         radius = math.dist((cx, cy), edge)
-        angles = [2 * math.pi * corner / _CIRCLE_CORNERS for corner in range(_CIRCLE_CORNERS)]
-        points = [(cx + radius * math.cos(angle), cy + radius * math.sin(angle)) for angle in angles]
+        points = ellipse(cx, cy, radius, radius)
     elif kind == "rectangle" and len(points) == 2:
         (x0, y0), (x1, y1) = points
         points = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]

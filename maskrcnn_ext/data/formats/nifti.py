@@ -7,6 +7,7 @@ format names them (i, j, k are x, y, z). Nothing is flipped or turned to a stand
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from maskrcnn_ext.data.formats.pairs import pair_files, stem_of
+from maskrcnn_ext.data.formats.pairs import pair_files
+from maskrcnn_ext.data.formats.reading import stem_of
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
 from maskrcnn_ext.data.formats.volume import LabelTable, label_table, level_extra, same_grid, whole_numbers
 from maskrcnn_ext.errors import InputError
@@ -65,6 +67,7 @@ def read_nifti(
 def _read_pair(image: Path, label_map: Path, table: LabelTable, extra: dict[str, Any]) -> list[ImageRecord]:
     header, theirs = _open(image), _open(label_map)
     _check_length(image, header)
+    _check_length(label_map, theirs)
     if header.ndim not in (3, 4):
         raise InputError(f"{image}: has {header.ndim} dimensions, expected a volume (3), or one with channels (4)")
     shape = header.shape[:3]
@@ -97,9 +100,9 @@ def _open(file: Path) -> Any:
     try:
         image = nibabel.load(file)
     except (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError, OSError, EOFError) as error:
-        raise InputError(f"{file}: not a readable NIfTI file ({error})") from error
+        raise InputError(f"{file}: not a readable NIfTI file ({_line(error)})") from error
     except (zlib.error, ValueError) as error:
-        raise InputError(f"{file}: damaged ({error})") from error
+        raise InputError(f"{file}: damaged ({_line(error)})") from error
     if not isinstance(image, nibabel.Nifti1Image):
         raise InputError(f"{file}: a {type(image).__name__}, expected one NIfTI file (.nii, .nii.gz)")
     return image
@@ -107,7 +110,7 @@ def _open(file: Path) -> Any:
 
 def _check_length(file: Path, image: Any) -> None:
     """Finds a truncated volume without reading its voxels: that is the mapper's business, slice by slice."""
-    expected = int(image.dataobj.offset) + int(np.prod(image.shape)) * image.get_data_dtype().itemsize
+    expected = int(image.dataobj.offset) + math.prod(image.shape) * image.get_data_dtype().itemsize
     found = _length_of_gzip(file, expected) if file.name.lower().endswith(".gz") else file.stat().st_size
     if found < expected:
         raise InputError(f"{file}: truncated, it has {found} of {expected} bytes")
@@ -133,10 +136,14 @@ def _read_labels(file: Path, image: Any) -> np.ndarray:
     try:
         labels = np.asanyarray(image.dataobj)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise InputError(f"{file}: truncated or damaged ({error})") from error
+        raise InputError(f"{file}: truncated or damaged ({_line(error)})") from error
     if labels.ndim == 4 and labels.shape[3] == 1:
         labels = labels[..., 0]
     return whole_numbers(labels, file)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _size(shape: Sequence[int]) -> str:

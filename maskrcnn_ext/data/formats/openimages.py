@@ -70,7 +70,10 @@ def read_openimages(
             f"{boxes}: names none of the {len(files)} images in {images} (ImageID is the file name's stem)"
         )
     if masks is not None:
-        _join(rows, _rows(masks, ("BoxXMin", "BoxYMin", "BoxXMax", "BoxYMax"), files))
+        of_masks = _rows(masks, ("BoxXMin", "BoxYMin", "BoxXMax", "BoxYMax"), files)
+        if not of_masks:
+            raise InputError(f"{masks}: names none of the {len(files)} images in {images}")
+        _join(rows, of_masks)
     called = _descriptions(descriptions) if descriptions else {}
     nameless = next((row.label for of_image in rows.values() for row in of_image if row.label not in called), None)
     if descriptions and nameless:

@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from maskrcnn_ext.data.formats.reading import list_images
 from maskrcnn_ext.errors import InputError
-
-
-def stem_of(file: Path, suffixes: Sequence[str]) -> str | None:
-    """The name without whichever of ``suffixes``, such as ``.nii.gz``, it has; None where it has none of them."""
-    return next((file.name[: -len(suffix)] for suffix in suffixes if file.name.lower().endswith(suffix)), None)
 
 
 def files_by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
@@ -19,14 +15,7 @@ def files_by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     Raises:
         InputError: there are none, or two with one stem.
     """
-    found: dict[str, Path] = {}
-    for file in sorted(folder.iterdir()):
-        stem = stem_of(file, suffixes)
-        if stem is None or file.name.startswith("."):
-            continue
-        if stem in found:
-            raise InputError(f"{folder}: {found[stem].name} and {file.name} have one name, keep one of them")
-        found[stem] = file
+    found = list_images(folder, suffixes)
     if not found:
         raise InputError(f"{folder}: no file ends with {' or '.join(suffixes)}")
     return found

@@ -23,7 +23,7 @@ _THREADS = 8
 # What Pillow raises where a file is missing, no image or damaged.
 IMAGE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 _EXIF_ORIENTATION = 0x0112
-_LONGEST_NAME = 255  # letters that file systems take
+_LONGEST_NAME = 255  # bytes that file systems take
 
 
 def read_text(file: Path) -> str:
@@ -35,12 +35,12 @@ def read_text(file: Path) -> str:
 
 
 def read_json(file: Path) -> Any:
-    """Returns what a JSON file holds."""
+    """Returns what a JSON file holds, in whichever of Unicode's encodings."""
     try:
-        return loads(read_text(file))
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
+        return loads(file.read_bytes())
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not a JSON file ({error})") from error
 
 
@@ -73,9 +73,17 @@ def read_pixels(file: Path) -> np.ndarray:
     """
     try:
         with Image.open(file) as image:
+            if image.format in ("JPEG", "MPO"):
+                raise InputError(
+                    f"{file}: JPEG does not keep the numbers of a mask or label image; save it as PNG or TIFF"
+                )
+            image.verify()  # of a PNG all checksums, which decoding it does not look at
+        with Image.open(file) as image:
             pixels = np.array(image)
             if image.format == "PNG" and image.mode == "L":
                 pixels //= _stretch(file)
+    except InputError:
+        raise
     except IMAGE_ERRORS as error:
         raise InputError(f"{file}: not a readable image ({error})") from error
     return pixels
@@ -98,7 +106,21 @@ def _stretch(file: Path) -> int:
     return {2: 85, 4: 17}.get(bits, 1)
 
 
-def list_images(folder: Path) -> dict[str, Path]:
+def list_files(folder: Path, pattern: str) -> list[Path]:
+    """Returns the files and folders that a pattern finds, sorted, without what is hidden.
+
+    Archives made on a Mac hold a ``._a.xml`` beside every ``a.xml``, and notebooks leave copies in ``.ipynb_checkpoints``.
+    """
+    found = ((path, path.relative_to(folder).parts) for path in folder.glob(pattern))
+    return sorted(path for path, parts in found if not any(part.startswith(".") for part in parts))
+
+
+def stem_of(file: Path, suffixes: Sequence[str]) -> str | None:
+    """The name without whichever of ``suffixes``, such as ``.nii.gz``, it has; None where it has none of them."""
+    return next((file.name[: -len(suffix)] for suffix in suffixes if file.name.lower().endswith(suffix)), None)
+
+
+def list_images(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> dict[str, Path]:
     """Returns the images of a folder by their stems, sorted.
 
     Raises:
@@ -107,18 +129,20 @@ def list_images(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     images: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            if path.stem in images:
-                raise InputError(f"{folder}: {images[path.stem].name} and {path.name} have the same name: keep one")
-            images[path.stem] = path
+    for path in list_files(folder, "*"):
+        stem = stem_of(path, suffixes)
+        if stem is None:
+            continue
+        if stem in images:
+            raise InputError(f"{folder}: {images[stem].name} and {path.name} have the same name: keep one")
+        images[stem] = path
     return images
 
 
 def parse_name(name: Any, where: str) -> PureWindowsPath:
     """Returns a file name that an annotation file gives, with slashes of either kind."""
     path = PureWindowsPath(name) if isinstance(name, str) and "\0" not in name else PureWindowsPath()
-    if not path.name or max(map(len, path.parts)) > _LONGEST_NAME:
+    if not path.name or max(len(part.encode("utf-8", "replace")) for part in path.parts) > _LONGEST_NAME:
         raise InputError(f"{where}: {name!r:.100} is not a file name")
     return path
 

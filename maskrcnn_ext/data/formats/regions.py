@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pycocotools.mask as mask_util
 
+from maskrcnn_ext.data.formats.rle_check import find_broken_rle
 from maskrcnn_ext.errors import InputError
 
 
@@ -71,29 +72,9 @@ def checked_rle(counts: Any, height: int, width: int, where: str) -> dict[str, A
     Raises:
         InputError: the text is not such counts, or they do not add up to the image.
     """
-    runs = _runs(counts) if isinstance(counts, str) else None
-    if runs is None or (runs < 0).any() or runs.sum() != height * width:
-        found = "broken" if runs is None else f"of {runs.sum()} pixels"
-        raise InputError(f"{where}: the RLE is {found}, but its image has {height} x {width} pixels")
+    if not isinstance(counts, str) or find_broken_rle([counts], [height * width]) is not None:
+        raise InputError(f"{where}: the RLE is broken or cut off, or not of the {height} x {width} pixels of its image")
     return {"size": [height, width], "counts": counts}
-
-
-def _runs(counts: str) -> np.ndarray | None:
-    """Decodes COCO's text: 5 bits a letter, least significant first, from the fourth run on the difference to the run before last."""
-    letters = np.array([ord(letter) - 48 for letter in counts], dtype=np.int64)
-    if not letters.size or letters.min() < 0 or letters.max() > 63 or letters[-1] & 32:
-        return None
-    ends = np.flatnonzero(letters & 32 == 0)
-    lengths = np.diff(ends, prepend=-1)
-    if lengths.max() > 7:  # 35 bits: more pixels than any image has
-        return None
-    starts = ends - lengths + 1
-    place = np.arange(letters.size) - np.repeat(starts, lengths)
-    runs = np.add.reduceat((letters & 31) << (5 * place), starts)
-    runs -= np.where(letters[ends] & 16, 1 << (5 * lengths), 0)
-    runs[1::2] = np.cumsum(runs[1::2])
-    runs[2::2] = np.cumsum(runs[2::2])
-    return runs
 
 
 def box_of_rle(rle: dict[str, Any], where: str) -> tuple[float, float, float, float]:

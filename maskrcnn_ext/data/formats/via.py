@@ -7,18 +7,17 @@ ellipses become polygons.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
-from json import loads
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from maskrcnn_ext.data.formats.reading import check_outline, image_size
+from maskrcnn_ext.data.formats.curves import ellipse
+from maskrcnn_ext.data.formats.reading import category_of, check_outline, finite, image_size, path_below, read_json
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, box_of_polygons
 from maskrcnn_ext.errors import InputError
 
-# Corners of the polygon that stands for an ellipse: its area is within 0.2 % of the ellipse's.
-_ELLIPSE_CORNERS = 64
+logger = logging.getLogger(__name__)
 
 
 def read_via(
@@ -31,63 +30,86 @@ def read_via(
         images: the folder of the images.
         classes: class names. With one class every region is of it. When not given: the attribute's values, sorted, or "object" without
             an attribute.
-        attribute: the region attribute that holds the class name; needed with more than one class.
+        attribute: the region attribute that holds the class name, as text, choice or check box; needed with more than one class.
 
     Returns:
         A record an annotated file, in the order of the JSON; files with no region are kept.
 
     Raises:
-        InputError: broken JSON, a missing or unreadable image, an unknown class, or a region that encloses no area.
+        InputError: broken JSON, a missing or unreadable image, two records of one, an unknown class, or a region that
+            encloses no area.
     """
     if classes and len(classes) > 1 and attribute is None:
         raise InputError(
             f"{json}: with {len(classes)} classes, `attribute` must name the region attribute that holds the class"
         )
-    try:
-        data = loads(json.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{json}: not a JSON file ({error})") from error
+    data = read_json(json)
     entries = data.get("_via_img_metadata", data) if isinstance(data, dict) else None
     if not isinstance(entries, dict) or not all(isinstance(e, dict) and "filename" in e for e in entries.values()):
         raise InputError(
             f"{json}: not a VIA annotation file (expected a mapping to entries with `filename` and `regions`)"
         )
 
+    regions = {key: _regions(entry, f"{json}: record {key!r}") for key, entry in entries.items()}
+    if attribute is None and not classes:
+        _tell_attributes(json, [region for of_entry in regions.values() for region in of_entry])
     if not classes:
-        classes = ["object"] if attribute is None else _values(entries.values(), attribute)
+        every = (region for of_entry in regions.values() for region in of_entry)
+        classes = (
+            ["object"] if attribute is None else sorted({one for each in every for one in _values(each, attribute)})
+        )
     records = []
+    seen: set[int | str] = set()
     for key, entry in entries.items():
-        file = images / entry["filename"]
+        file = path_below(images, entry["filename"], f"{json}: record {key!r}")
         height, width = image_size(file, f"{json}: record {key!r}")
         record = ImageRecord(str(file), entry["filename"], height, width)
-        for region in _regions(entry):
-            where = f"{json}: record {key!r}, region {len(record.annotations)}"
-            polygon = _polygon(region.get("shape_attributes", {}), where)
+        if record.image_id in seen:
+            raise InputError(f"{json}: record {key!r}: {record.image_id} has another record already; keep one of them")
+        seen.add(record.image_id)
+        for number, region in enumerate(regions[key]):
+            where = f"{json}: record {key!r}, region {number}"
+            polygon = _polygon(region["shape_attributes"], where)
             check_outline(polygon, height, width, where)
-            category = (
-                0 if attribute is None else _category(region.get("region_attributes", {}), attribute, classes, where)
-            )
+            category = 0
+            if attribute is not None:
+                category = category_of(
+                    ", ".join(_values(region, attribute)), classes, f"{where}: attribute {attribute!r}"
+                )
             box = box_of_polygons([polygon], height, width)
             record.annotations.append(Annotation(category, box, [polygon]))
         records.append(record)
     return DataSet(list(classes), records)
 
 
-def _regions(entry: dict[str, Any]) -> list[dict[str, Any]]:
-    regions = entry.get("regions", [])
-    return list(regions.values()) if isinstance(regions, dict) else regions
+def _regions(entry: dict[str, Any], where: str) -> list[dict[str, dict[str, Any]]]:
+    """Returns the regions of an image, each with both kinds of attributes."""
+    regions = entry.get("regions") or []
+    regions = list(regions.values()) if isinstance(regions, dict) else regions
+    if not isinstance(regions, list):
+        raise InputError(f"{where}: `regions` is {regions!r:.100}, expected a list or a mapping")
+    kinds = ("shape_attributes", "region_attributes")
+    for number, region in enumerate(regions):
+        if not isinstance(region, dict) or not all(isinstance(region.get(kind, {}), dict) for kind in kinds):
+            raise InputError(f"{where}, region {number}: expected `shape_attributes` and `region_attributes`")
+    return [{kind: region.get(kind, {}) for kind in kinds} for region in regions]
 
 
-def _values(entries: Iterable[dict[str, Any]], attribute: str) -> list[str]:
-    attributes = (region.get("region_attributes", {}) for entry in entries for region in _regions(entry))
-    return sorted({found[attribute] for found in attributes if isinstance(found.get(attribute), str)})
+def _values(region: dict[str, dict[str, Any]], attribute: str) -> list[str]:
+    """Returns what an attribute says: of a text field its text, of check boxes {name: true, ...} the names that are ticked."""
+    value = region["region_attributes"].get(attribute, "")
+    found = [name for name, ticked in value.items() if ticked] if isinstance(value, dict) else [value]
+    return [text for text in (str(one).strip() for one in found) if text]
 
 
-def _category(attributes: dict[str, Any], attribute: str, classes: Sequence[str], where: str) -> int:
-    value = attributes.get(attribute)
-    if value is None or value not in classes:
-        raise InputError(f"{where}: attribute {attribute!r} is {value!r}, expected one of {', '.join(classes)}")
-    return list(classes).index(value)
+def _tell_attributes(json: Path, regions: list[dict[str, dict[str, Any]]]) -> None:
+    """Warns where regions say different things that nobody asked for: they may be classes."""
+    for name in dict.fromkeys(name for region in regions for name in region["region_attributes"]):
+        values = sorted({value for region in regions for value in _values(region, name)})
+        if len(values) > 1:
+            logger.warning(
+                "%s: all regions become one class, but their attribute %r is %.100s", json, name, ", ".join(values)
+            )
 
 
 def _polygon(shape: dict[str, Any], where: str) -> list[float]:
@@ -100,25 +122,17 @@ def _polygon(shape: dict[str, Any], where: str) -> list[float]:
             x, y, width, height = (float(shape[field]) for field in ("x", "y", "width", "height"))
             points = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
         elif name == "circle":
-            points = _ellipse(shape["cx"], shape["cy"], shape["r"], shape["r"], 0.0)
+            cx, cy, radius = (float(shape[field]) for field in ("cx", "cy", "r"))
+            points = ellipse(cx, cy, radius, radius)
         elif name == "ellipse":
-            points = _ellipse(shape["cx"], shape["cy"], shape["rx"], shape["ry"], shape.get("theta", 0.0))
+            cx, cy, rx, ry = (float(shape[field]) for field in ("cx", "cy", "rx", "ry"))
+            points = ellipse(cx, cy, rx, ry, float(shape.get("theta") or 0.0))
         else:
             raise InputError(f"{where}: shape {name!r} encloses no area (use polygon, rect, circle or ellipse)")
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise InputError(f"{where}: {name} lacks or spoils {error}") from error
     if len(points) < 3:
         raise InputError(f"{where}: a polygon needs 3 points, this one has {len(points)}")
-    return [float(value) for point in points for value in point]
-
-
-def _ellipse(cx: float, cy: float, rx: float, ry: float, theta: float) -> list[tuple[float, float]]:
-    """Returns the corners of an ellipse; ``theta`` turns its first axis, in radians clockwise on the screen."""
-    points = []
-    for corner in range(_ELLIPSE_CORNERS):
-        angle = 2 * math.pi * corner / _ELLIPSE_CORNERS
-        x, y = rx * math.cos(angle), ry * math.sin(angle)
-        points.append((cx + x * math.cos(theta) - y * math.sin(theta), cy + x * math.sin(theta) + y * math.cos(theta)))
-    return points
+    return finite((value for point in points for value in point), where)

@@ -1,23 +1,30 @@
 """Pascal VOC (host.robots.ox.ac.uk/pascal/VOC): ``Annotations/*.xml`` with boxes, and the instance PNGs of its segmentation task.
 
+An object's outline is read where its XML has one, as Roboflow's exports do.
+
 Boxes are 1-based and include their last pixel: ``<xmin>1</xmin> <xmax>w</xmax>`` is the whole width, here 0 and w.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from xml.etree import ElementTree
 
 import numpy as np
 import pycocotools.mask as mask_util
 
 from maskrcnn_ext.data.formats.reading import (
+    IMAGE_SUFFIXES,
     category_of,
+    check_outline,
     clip_box,
     finite,
     image_size,
     in_threads,
+    list_files,
+    parse_name,
     path_below,
     read_labels,
     read_text,
@@ -25,6 +32,8 @@ from maskrcnn_ext.data.formats.reading import (
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.formats.regions import regions_of
 from maskrcnn_ext.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 _VOID = 255  # the border around every object in the PNGs, and what nobody could tell
 
@@ -43,7 +52,8 @@ def read_voc(
 
     Args:
         annotations: the folder of the XML files.
-        images: the folder (``JPEGImages``) that each XML's ``filename`` is in.
+        images: the folder (``JPEGImages``) that each XML's ``filename`` is in. Where there is no such file, the image that is called
+            like the XML is taken, with one warning for all.
         classes: class names; the objects' names, sorted, when not given.
         objects: the folder (``SegmentationObject``) of the instance PNGs. A PNG's instances are given to the XML's objects by the
             overlap of their boxes; an object that has no pixels in the PNG keeps its box alone.
@@ -64,7 +74,7 @@ def read_voc(
         names = [line.split()[0] for line in read_text(split).splitlines() if line.strip()]
         files = [path_below(annotations, f"{name}.xml", str(split)) for name in names]
     else:
-        files = sorted(annotations.glob("*.xml"))
+        files = list_files(annotations, "*.xml")
     if not files:
         raise InputError(f"{split or annotations}: no annotations here, expected {'ids' if split else '*.xml files'}")
     trees = [_parse(file) for file in files]
@@ -82,13 +92,26 @@ def read_voc(
             _add_masks(record, objects / f"{file.stem}.png", file)
         return record
 
-    return DataSet(names, in_threads(read, zip(files, trees, strict=True)))
+    records = in_threads(read, zip(files, trees, strict=True))
+    renamed = [
+        record for record, tree in zip(records, trees, strict=True) if Path(record.file_name).stem not in _names(tree)
+    ]
+    if renamed:
+        told = f"{len(renamed)} files name an image that is not there, the one called like the file was taken"
+        logger.warning("%s: %s, such as %s", annotations, told, renamed[0].file_name)
+    return DataSet(names, records)
+
+
+def _names(tree: ElementTree.Element) -> tuple[str, str]:
+    """What an image may be called that an XML names: with or without its suffix."""
+    path = PureWindowsPath((tree.findtext("filename") or "").strip())
+    return path.stem, path.name
 
 
 def _parse(file: Path) -> ElementTree.Element:
     try:
         tree = ElementTree.parse(file).getroot()
-    except (OSError, ElementTree.ParseError, ValueError) as error:
+    except (OSError, ElementTree.ParseError, LookupError, ValueError) as error:
         raise InputError(f"{file}: not a readable XML file ({error})") from error
     if tree.tag != "annotation":
         raise InputError(f"{file}: not a VOC annotation (expected <annotation>, found <{tree.tag}>)")
@@ -105,7 +128,7 @@ def _text(element: ElementTree.Element, path: str, where: object) -> str:
 def _record(
     file: Path, tree: ElementTree.Element, images: Path, classes: Sequence[str], keep_difficult: bool, first: int
 ) -> ImageRecord:
-    image = path_below(images, _text(tree, "filename", file), str(file))
+    image = _image_file(images, _text(tree, "filename", file), file)
     height, width = image_size(image, str(file))
     for side, pixels in (("width", width), ("height", height)):
         told = tree.findtext(f"size/{side}") or "0"
@@ -119,8 +142,31 @@ def _record(
         box = clip_box((x0 - first, y0 - first, x1, y1), height, width, where)
         crowd = not keep_difficult and (element.findtext("difficult") or "0").strip() == "1"
         category = category_of(_text(element, "name", where), classes, where)
-        record.annotations.append(Annotation(category, box, crowd=crowd))
+        annotation = Annotation(category, box, crowd=crowd)
+        polygon = element.find("polygon")
+        if polygon is not None:
+            annotation.segmentation = [_outline(polygon, f"{where}, <polygon>")]
+            check_outline(annotation.segmentation[0], height, width, f"{where}, <polygon>")
+        record.annotations.append(annotation)
     return record
+
+
+def _image_file(images: Path, name: str, file: Path) -> Path:
+    """Returns the image of an XML. The name in it may have a path on the annotator's machine, lack its suffix, or be an old one."""
+    path = parse_name(name, str(file))
+    inside = Path(*[part for part in path.parts if part not in (path.anchor, "..")])
+    stems = (path.name, file.stem)
+    named = [f"{stem}{suffix}" for stem in stems for lower in IMAGE_SUFFIXES for suffix in (lower, lower.upper())]
+    candidates = [images / inside, images / path.name, *(images / one for one in named)]
+    return next((candidate for candidate in candidates if candidate.is_file()), images / path.name)
+
+
+def _outline(polygon: ElementTree.Element, where: str) -> list[float]:
+    """Returns [x, y, x, y, ...] of <x1>, <y1>, <x2>, ..., as Roboflow writes them."""
+    values = {child.tag: child.text for child in polygon}
+    if len(values) < 6:
+        raise InputError(f"{where}: expected at least 3 points, as <x1>, <y1>, <x2>, ...")
+    return finite((values.get(f"{axis}{k + 1}") for k in range((len(values) + 1) // 2) for axis in "xy"), where)
 
 
 def _add_masks(record: ImageRecord, png: Path, file: Path) -> None:

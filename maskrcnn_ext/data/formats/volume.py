@@ -125,12 +125,12 @@ def whole_numbers(labels: np.ndarray, file: Path) -> np.ndarray:
     if labels.dtype.kind not in "iufb":
         raise InputError(f"{file}: label values of type {labels.dtype}, expected whole numbers")
     if labels.dtype.kind == "f":
-        whole = np.isfinite(labels) & (np.floor(labels) == labels)
+        whole = (np.floor(labels) == labels) & (np.abs(labels) < 2**53)  # beyond, floats have gaps; NaN is neither
         if not whole.all():
             raise InputError(
                 f"{file}: label value {labels[~whole][0]} is no whole number; is this an image or a probability map?"
             )
-        labels = labels.astype(np.int32)
+        labels = labels.astype(np.int32 if labels.size == 0 or np.abs(labels).max() < 2**31 else np.int64)
     if labels.dtype.kind == "i" and labels.size and labels.min() < 0:
         raise InputError(f"{file}: label value {labels.min()} is negative; is this an image rather than a label map?")
     return labels

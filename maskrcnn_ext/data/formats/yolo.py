@@ -6,13 +6,25 @@ A row is ``class x y x y ...`` (the outline) or ``class cx cy w h`` (a box), in 
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from maskrcnn_ext.data.formats.reading import IMAGE_SUFFIXES, clip_box, finite, image_size, in_threads, read_text
+from maskrcnn_ext.data.formats.reading import (
+    IMAGE_SUFFIXES,
+    clip_box,
+    finite,
+    image_size,
+    in_threads,
+    list_files,
+    read_text,
+)
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, box_of_polygons
 from maskrcnn_ext.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 # How far beyond the image, in fractions of it, rounding may put a coordinate.
 _TOLERANCE = 1e-3
@@ -27,14 +39,16 @@ def read_yolo(
         yaml: the data file, with ``names`` and the splits: folders, texts that list images, or lists of such.
         classes: the class names that the file must have; checked when given.
         split: which of the splits.
-        root: the folder that the splits are relative to. When not given: the file's ``path``, itself relative to the YAML.
+        root: the folder that the splits are relative to. When not given: the file's ``path``, itself relative to the YAML, or the
+            YAML's own folder.
 
     Returns:
-        A record an image; images without a text or with an empty one have no objects. Rows that are boxes have no segmentation.
+        A record an image; images without a text, which a warning counts, or with an empty one have no objects. Rows that are boxes
+        have no segmentation.
 
     Raises:
-        InputError: a broken YAML, other classes, no images, an unreadable one, or a row that is neither a box nor an outline, has no
-            area, another class or coordinates outside of the image.
+        InputError: a broken YAML, other classes, no images, none with a text, an unreadable one, or a row that is neither a box nor an
+            outline, has no area, another class or coordinates outside of the image.
     """
     data = _read_yaml(yaml)
     names = _names(data, yaml)
@@ -44,12 +58,20 @@ def read_yolo(
         raise InputError(f"{yaml}: rows with keypoints (`kpt_shape`) are not read, only outlines and boxes")
     if not data.get(split):
         raise InputError(f"{yaml}: no split `{split}`")
-    root = root or yaml.parent / str(data.get("path") or "")
+    if root is None:
+        place = yaml.parent / str(data.get("path") or "")
+        root = place if os.path.isdir(place) else yaml.parent  # noqa: PTH112, `path` may be that of another machine
     entries = data[split] if isinstance(data[split], list) else [data[split]]
     files = [file for entry in entries for file in _images(_resolve(root, str(entry), yaml), root)]
     if not files or len(files) != len(set(files)):
         trouble = "has no images" if not files else "names an image twice"
         raise InputError(f"{yaml}: split `{split}` {trouble} (looked in {', '.join(map(str, entries))} below {root})")
+    without = [file for file in files if not _labels_file(file).exists()]
+    if len(without) == len(files):
+        raise InputError(f"{yaml}: no image of split `{split}` has labels, such as {_labels_file(files[0])}")
+    if without:
+        told = f"{len(without)} of {len(files)} images have no labels and so no objects, such as {without[0]}"
+        logger.warning("%s: split %s: %s", yaml, split, told)
     return DataSet(names, in_threads(lambda file: _record(file, root, names), files))
 
 
@@ -58,7 +80,9 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 
     try:
         data = yaml.safe_load(read_text(file))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{file}: not a YAML file ({' '.join(str(error).split())})") from error
     if not isinstance(data, dict) or not isinstance(data.get("names"), (list, dict)) or not data["names"]:
         raise InputError(f"{file}: not a YOLO data file (expected a mapping with `names`, `train`, `val`)")
@@ -68,9 +92,10 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 def _names(data: dict[str, Any], file: Path) -> list[str]:
     names = data["names"]
     if isinstance(names, dict):
-        if set(names) != set(range(len(names))):
-            raise InputError(f"{file}: the keys of `names` are {', '.join(map(str, names))}, expected 0, 1, 2, ...")
-        names = [names[index] for index in range(len(names))]
+        names = {str(key): name for key, name in names.items()}
+        if set(names) != set(map(str, range(len(names)))):
+            raise InputError(f"{file}: the keys of `names` are {', '.join(names)}, expected 0, 1, 2, ...")
+        names = [names[str(index)] for index in range(len(names))]
     if data.get("nc", len(names)) != len(names):
         raise InputError(f"{file}: `nc` is {data['nc']}, but there are {len(names)} names")
     return [str(name) for name in names]
@@ -78,9 +103,10 @@ def _names(data: dict[str, Any], file: Path) -> list[str]:
 
 def _resolve(root: Path, entry: str, yaml: Path) -> Path:
     # Exported files say ../train/images for a folder beside themselves; Ultralytics reads them so, too.
+    entry = entry.replace("\\", "/")
     candidates = [root / entry, *([root / entry[3:]] if entry.startswith("../") else [])]
     for path in candidates:
-        if path.exists():
+        if os.path.exists(path):  # noqa: PTH110, pathlib's raises where a name is too long
             return path
     raise InputError(f"{yaml}: no {candidates[0]}; give `root`, the folder that the splits are relative to")
 
@@ -88,9 +114,9 @@ def _resolve(root: Path, entry: str, yaml: Path) -> Path:
 def _images(place: Path, root: Path) -> list[Path]:
     """Returns the images of a folder, with those below it, or of a text that lists some."""
     if place.is_dir():
-        return sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        return [path for path in list_files(place, "**/*") if path.suffix.lower() in IMAGE_SUFFIXES]
     files = []
-    for line in filter(None, map(str.strip, read_text(place).splitlines())):
+    for line in filter(None, map(str.strip, read_text(place).replace("\\", "/").splitlines())):
         beside, below = place.parent / line, root / line
         files.append(beside if beside.is_file() or line.startswith("./") else below)
     return files

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
@@ -23,7 +23,7 @@ def staged(target: Path, *, overwrite: bool, sources: Sequence[Path] = ()) -> It
         sources: files that are still needed: they may not be, or lie in, what is replaced.
 
     Raises:
-        InputError: the target is there, is not to be replaced, or holds a source.
+        InputError: the target is there, is not to be replaced, or holds a source; it cannot be written.
     """
     target = target.absolute()
     exists = target.exists() or target.is_symlink()
@@ -34,9 +34,9 @@ def staged(target: Path, *, overwrite: bool, sources: Sequence[Path] = ()) -> It
         source = next((s for s in map(Path.resolve, sources) if s == real or real in s.parents), None)
         if source is not None:
             raise InputError(f"{target} cannot be overwritten: it holds {source}, which is to be read")
-    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         if exists:
             old = target.with_name(f".{target.name}.old-{os.getpid()}")
@@ -45,6 +45,8 @@ def staged(target: Path, *, overwrite: bool, sources: Sequence[Path] = ()) -> It
             _remove(old)
         else:
             partial.rename(target)
+    except OSError as error:  # a full disk, a folder that is closed to this user
+        raise InputError(f"{target} cannot be written ({error})") from error
     finally:
         _remove(partial)
 
@@ -53,7 +55,8 @@ def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
 
 
 def each_image(data: DataSet, verb: str) -> Iterator[ImageRecord]:
