@@ -6,6 +6,7 @@ import argparse
 import sys
 import warnings
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any
 
 from maskrcnn_ext import __version__
@@ -40,6 +41,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     # torch speaks to those who write programs with it; whoever runs this one can do nothing about it.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a file name may hold what the terminal's encoding does not
+            stream.reconfigure(errors="backslashreplace")
     try:
         status: int = _module(args.command).run(args)
     except InputError as error:

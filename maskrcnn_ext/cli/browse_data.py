@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from maskrcnn_ext.errors import InputError
 
@@ -15,20 +15,6 @@ if TYPE_CHECKING:
 
 _SIDE = 400  # pixels of a picture's longer side
 _CAPTION = 22  # pixels of the line below it
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem; }
-main { display: grid; grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); gap: 1.5rem; }
-figure { margin: 0; } img { max-width: 100%; } figcaption { font-size: 13px; overflow-wrap: anywhere; }
-</style></head>
-<body><h1>{{ title }}</h1><p>{{ text }}</p><main>
-{% for figure in figures %}
-<figure><img src="{{ figure.data }}" alt="{{ figure.name }} with its objects"><figcaption title="{{ figure.path }}">{{ figure.name }}:
-{{ figure.width }} x {{ figure.height }} pixels, {{ figure.count }} instance{{ "" if figure.count == 1 else "s" }}</figcaption></figure>
-{% endfor %}
-</main></body></html>
-"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,12 +64,14 @@ def run(args: argparse.Namespace) -> int:
 
     from detectron2.data import MetadataCatalog
 
+    from maskrcnn_ext.report.template import write_page
+
     classes = list(MetadataCatalog.get(args.name).get("thing_classes", []))
     pictures = [_picture(sample, classes) for sample in samples]
-    args.output.mkdir(parents=True, exist_ok=True)
-    grid, page = args.output / "grid.png", args.output / "index.html"
+    figures = _figures(pictures, samples)
+    page = write_page(args.output / "index.html", "browse_page.html", title=args.name, text=text, figures=figures)
+    grid = args.output / "grid.png"
     cv2.imwrite(str(grid), _grid(pictures, samples))
-    page.write_text(_html(args.name, text, pictures, samples), encoding="utf-8")
     print(f"{grid}\n{page}")
     return 0
 
@@ -132,11 +120,10 @@ def _grid(pictures: list[np.ndarray], samples: list[Seen]) -> np.ndarray:
     return grid
 
 
-def _html(title: str, text: str, pictures: list[np.ndarray], samples: list[Seen]) -> str:
+def _figures(pictures: list[np.ndarray], samples: list[Seen]) -> list[dict[str, Any]]:
     import base64
 
     import cv2
-    import jinja2
 
     figures = []
     for picture, sample in zip(pictures, samples, strict=True):
@@ -151,5 +138,4 @@ def _html(title: str, text: str, pictures: list[np.ndarray], samples: list[Seen]
                 "count": len(sample.classes),
             }
         )
-    template = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(_PAGE)
-    return template.render(title=title, text=text, figures=figures)
+    return figures

@@ -41,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     """Prints the faults and the advice, writes what is asked for; progress goes to stderr."""
     if args.fix is not None and args.fix.exists():
         raise InputError(f"{args.fix} is there already: --fix never overwrites, give another file")
+    if args.report is not None and args.report.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"--report {args.report}: expected a name that ends in .html")
     if args.no_images and args.against:
         raise InputError("--against compares images: leave out --no-images")
 
@@ -71,10 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if args.report is not None:
         from maskrcnn_ext.report.data_page import write_data_page
 
-        try:
-            print(f"\nreport: {write_data_page(view, faults, advice, args.report)}")
-        except OSError as error:
-            raise InputError(f"{args.report}: cannot be written ({error.strerror})") from error
+        print(f"\nreport: {write_data_page(view, faults, advice, args.report)}")
     failing = SEVERITIES[: SEVERITIES.index(args.fail_on) + 1]
     return int(any(counts[severity] for severity in failing))
 
@@ -109,7 +108,8 @@ def _print_advice(advice: Advice) -> None:
     print(
         f"\nanchors and input size that fit ({100 * advice.small:.0f} % of the objects are below 32 x 32 pixels then):"
     )
-    print(f"  {advice.anchor_overrides}\n  {advice.input_overrides}")
+    print(f"  anchors, for FPN:\n    {advice.anchor_overrides}")
+    print(f"  input size, where ResizeShortestEdge is the first augmentation:\n    {advice.input_overrides}")
     print(
         f"  boxes with an anchor of IoU > 0.5: {recall:.1f} %; {stock:.1f} % with Detectron2's anchors, "
         f"{stock_input:.1f} % with these at its input size of 800"
@@ -135,6 +135,10 @@ def _fix(
     from maskrcnn_ext.data.doctor.repair import repair
 
     data, log = repair(found.data, found.folder, faults, pixels)
+    if not data["images"]:
+        raise InputError(
+            f"--fix {file}: no image would be left; are they in {found.folder}? --images says where they are"
+        )
     text = json.dumps(data)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

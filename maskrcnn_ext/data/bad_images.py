@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import json
@@ -15,7 +16,8 @@ from pathlib import Path
 
 from maskrcnn_ext.errors import InputError
 
-logger = logging.getLogger(__name__)
+# Below Detectron2's, which is all that its own script sets up: these messages are in the log file of every run, to its very end.
+logger = logging.getLogger(f"detectron2.{__name__}")
 
 # So many different bad images never end a run by themselves: one of a small set is a large share of it.
 TOLERATED = 5
@@ -47,7 +49,11 @@ class BadImages:
         self._attempts = 0
         self._failures = 0
         self._folder = tempfile.mkdtemp(prefix="maskrcnn_ext_bad_images_")
-        weakref.finalize(self, _finish, self._folder, os.getpid())
+        finish = weakref.finalize(self, _finish, self._folder, os.getpid())
+        # Where a run ends with its process: before Detectron2 closes the log file, which it has opened earlier than this; a finalizer's
+        # own turn comes after that.
+        finish.atexit = False
+        atexit.register(finish)
 
     def listed(self) -> dict[str, str]:
         """Returns every bad image that any process has found, with the reason."""

@@ -54,16 +54,17 @@ def browse_stored(name: str, *, num: int, seed: int) -> list[Seen]:
     from maskrcnn_ext.data.mapper import SafeMapper
 
     records = get_dataset_dicts(name, filter_empty=False)
+    chosen = sorted(np.random.default_rng(seed).permutation(len(records))[:num].tolist())
+    image_format = readable_format(records[chosen[0]]) if chosen else "BGR"
     mapper = SafeMapper(
         True,
         augmentations=[],
-        image_format="BGR",
+        image_format=image_format,
         use_instance_mask=any("segmentation" in a for record in records for a in record.get("annotations", [])),
         use_keypoint=True,
         strict=True,
     )
-    chosen = np.random.default_rng(seed).permutation(len(records))[:num]
-    return [_see(mapper(records[index]), "BGR") for index in sorted(chosen)]
+    return [_see(mapper(records[index]), image_format) for index in chosen]
 
 
 def browse_training(cfg: DictConfig, *, num: int, seed: int) -> list[Seen]:
@@ -105,7 +106,7 @@ def _image_format(mapper: DictConfig) -> str:
 
 def _see(sample: dict[str, Any], image_format: str) -> Seen:
     instances = sample.get("instances")
-    image = to_bgr(sample["image"].numpy(), image_format)
+    image = to_bgr(sample["image"].numpy().transpose(1, 2, 0), image_format)
     if instances is None:
         return Seen(sample["file_name"], image, [], np.zeros((0, 4)), [], None)
     return Seen(
@@ -129,11 +130,21 @@ def _segmentations(instances: Instances) -> list[Any]:
     return [[p.tolist() for p in polygons if len(p) >= 6] or None for polygons in instances.gt_masks.polygons]
 
 
+def readable_format(record: dict[str, Any]) -> str:
+    """Returns "BGR", or "raw" for an image of another number of channels than that takes."""
+    from maskrcnn_ext.data.pixels import read_pixels
+
+    try:
+        read_pixels(record, "BGR")
+    except InputError:
+        return "raw"
+    return "BGR"
+
+
 def to_bgr(image: np.ndarray, image_format: str) -> np.ndarray:
-    """Returns (H, W, 3), uint8, of a mapped image (C, H, W) of any type: its range is stretched, of many channels the first three count."""
-    pixels = image.transpose(1, 2, 0)
-    if pixels.dtype != np.uint8:
-        low, high = float(pixels.min()), float(pixels.max())
-        pixels = ((pixels - low) * (255 / max(high - low, 1e-9))).astype(np.uint8)
-    pixels = pixels[..., :1].repeat(3, axis=2) if pixels.shape[2] < 3 else pixels[..., :3]
-    return np.ascontiguousarray(pixels[..., ::-1] if image_format == "RGB" else pixels)
+    """Returns (H, W, 3), uint8, of an image (H, W, C) of any type: all but the extreme values are spread, of many channels three count."""
+    if image.dtype != np.uint8:
+        low, high = np.percentile(image, (1, 99)).tolist()
+        image = ((image.astype(np.float32) - low) * (255 / max(high - low, 1e-9))).clip(0, 255).astype(np.uint8)
+    image = image[..., :1].repeat(3, axis=2) if image.shape[2] < 3 else image[..., :3]
+    return np.ascontiguousarray(image if image_format == "BGR" else image[..., ::-1])

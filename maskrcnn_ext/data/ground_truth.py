@@ -88,8 +88,16 @@ def box_outline(box: np.ndarray) -> Outline:
 
 
 def transform_box(box: Any, mode: BoxMode, transforms: TransformList, image_size: tuple[int, int]) -> np.ndarray:
-    """Returns the transformed box (x0, y0, x1, y1), cut at the edges of the transformed image (H, W)."""
-    corners = np.array([BoxMode.convert(box, mode, BoxMode.XYXY_ABS)])
+    """Returns the transformed box (x0, y0, x1, y1), cut at the edges of the transformed image (H, W).
+
+    Raises:
+        ValueError: it is not of finite numbers.
+        TypeError: it is not of numbers.
+    """
+    numbers = list(box)  # whole ones stay such: as in Detectron2, they are whole after the transform, too
+    if not np.isfinite(np.array(numbers, dtype=np.float64)).all():
+        raise ValueError(f"the box {numbers} has NaN or infinity in it")
+    corners = np.array([BoxMode.convert(numbers, mode, BoxMode.XYXY_ABS)])
     moved = transforms.apply_box(corners)[0].clip(min=0)
     height, width = image_size
     return np.minimum(moved, [width, height, width, height])
@@ -148,9 +156,12 @@ def make_keypoints(
         None where neither the objects nor the flip say how many there are.
 
     Raises:
-        ValueError: the objects differ in their number of keypoints, or from the flip.
+        ValueError: the objects differ in their number of keypoints, or from the flip; keypoints that are not of finite numbers.
     """
-    counts = {len(points) / 3 for points in keypoints if points is not None}
+    known = [points for points in keypoints if points is not None]
+    if not all(np.isfinite(np.asarray(points, dtype=np.float64)).all() for points in known):
+        raise ValueError("keypoints with NaN or infinity in them")
+    counts = {len(points) / 3 for points in known}
     if hflip_indices is not None:
         counts.add(float(len(hflip_indices)))
     if not counts:

@@ -133,7 +133,7 @@ class SafeMapper(DatasetMapper):
         if (mapped.setdefault("height", height), mapped.setdefault("width", width)) != (height, width):
             raise InputError(
                 f"{mapped['file_name']}: the image is {width} x {height}, its annotations are for {mapped['width']} x "
-                f"{mapped['height']} (width x height)"
+                f"{mapped['height']} (width x height); `maskrcnn-ext check-data` tells why, and mends it in a copy"
             )
         # What Pillow, which resizes bytes, would refuse or, for four channels, take the last of as transparency.
         if image.dtype != np.uint8 or image.shape[2] not in (1, 3):
@@ -143,9 +143,17 @@ class SafeMapper(DatasetMapper):
             semantic = read_pixels({"file_name": semantic}, "L")[:, :, 0]
 
         augmented = T.AugInput(image, sem_seg=semantic)
-        transforms = self.augmentations(augmented)
+        try:
+            transforms = self.augmentations(augmented)
+        except (AssertionError, TypeError, ValueError) as error:
+            kind = f"{width} x {height}, {image.shape[2]} channels of {image.dtype}"
+            raise InputError(
+                f"{mapped['file_name']}: an augmentation cannot take the image ({kind}): {_first_line(error)}"
+            ) from error
         image_size = augmented.image.shape[:2]
-        mapped["image"] = torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
+        # OpenCV, which rotates, returns one channel without its axis.
+        pixels = augmented.image.reshape(*image_size, -1)
+        mapped["image"] = torch.as_tensor(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
         if semantic is not None:
             mapped["sem_seg"] = torch.as_tensor(augmented.sem_seg.astype("long"))
         if self.proposal_topk is not None:
@@ -180,7 +188,8 @@ class SafeMapper(DatasetMapper):
                 outlines.append(transform_outline(outline, transforms))
             boxes.append(box)
             classes.append(category)
-            keypoints.append(annotation.get("keypoints"))
+            points = annotation.get("keypoints")
+            keypoints.append(points if points is not None and len(points) else None)
         instances = Instances(image_size)
         instances.gt_boxes = Boxes(np.array(boxes).reshape(-1, 4))
         instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
@@ -210,3 +219,7 @@ class SafeMapper(DatasetMapper):
         if self.missing_masks == "drop":
             return None
         return box_outline(np.array(BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -5,15 +5,18 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
+from maskrcnn_ext.data.formats.reading import IMAGE_SUFFIXES
 from maskrcnn_ext.data.pixels import read_pixels
 from maskrcnn_ext.errors import InputError
 
 # What the configs' ImageNet weights, which were trained without dividing by a deviation, have absorbed of it (mean of the channels).
 IMAGENET_STD = 57.7
+_OWN_KEYS = {"window", "slice", "level"}  # of a record, that SafeMapper reads it by
 
 
 @dataclass
@@ -29,6 +32,7 @@ class PixelStatistics:
         heights: smallest and largest.
         widths: smallest and largest.
         num_images: that were read.
+        photos: Detectron2's own mapper reads them all, but for their type and channels.
         bad: what is wrong with the images that could not be read.
     """
 
@@ -40,6 +44,7 @@ class PixelStatistics:
     heights: tuple[int, int]
     widths: tuple[int, int]
     num_images: int
+    photos: bool = True
     bad: list[str] = field(default_factory=list)
 
 
@@ -65,6 +70,7 @@ def pixel_statistics(records: Iterable[dict[str, Any]], image_format: str) -> Pi
     mean = squares = minimum = maximum = np.zeros(0)
     dtypes: dict[str, int] = {}
     heights, widths, bad = [], [], []
+    photos = True
     for record in records:
         try:
             image = read_pixels(record, image_format)
@@ -88,11 +94,14 @@ def pixel_statistics(records: Iterable[dict[str, Any]], image_format: str) -> Pi
         count += len(values)
         heights.append(height)
         widths.append(width)
+        photos &= not _OWN_KEYS & record.keys() and PurePath(record["file_name"]).suffix.lower() in IMAGE_SUFFIXES
         dtypes[str(image.dtype)] = dtypes.get(str(image.dtype), 0) + 1
     if not count:
         raise InputError(f"no image could be read: {bad[0]}" if bad else "no images")
     extremes = (min(heights), max(heights)), (min(widths), max(widths))
-    return PixelStatistics(mean, np.sqrt(squares / count), minimum, maximum, dtypes, *extremes, len(heights), bad)
+    return PixelStatistics(
+        mean, np.sqrt(squares / count), minimum, maximum, dtypes, *extremes, len(heights), photos, bad
+    )
 
 
 def overrides(statistics: PixelStatistics, image_format: str, *, pretrained: bool) -> str:
@@ -107,7 +116,7 @@ def overrides(statistics: PixelStatistics, image_format: str, *, pretrained: boo
     std = np.where(std > 0, std, 1)  # a channel of one value
     parts = [f"model.pixel_mean={_listed(statistics.mean)}", f"model.pixel_std={_listed(std)}"]
     channels = len(statistics.mean)
-    if image_format != "BGR" or set(statistics.dtypes) != {"uint8"}:
+    if image_format != "BGR" or set(statistics.dtypes) != {"uint8"} or not statistics.photos:
         parts.append("dataloader.train.mapper._target_=maskrcnn_ext.SafeMapper")
         parts.append("dataloader.test.mapper._target_=maskrcnn_ext.SafeMapper")
     if image_format != "BGR":

@@ -11,6 +11,7 @@ from maskrcnn_ext.data.doctor import KINDS, SEVERITIES, Fault, View, worst_first
 from maskrcnn_ext.data.doctor.anchors import Advice
 from maskrcnn_ext.report.fault_pictures import picture_of
 from maskrcnn_ext.report.histograms import bars, histogram
+from maskrcnn_ext.report.template import write_page
 
 _NUM_PICTURES = 6  # a kind of fault
 _NUM_LINES = 200  # a kind of fault
@@ -27,16 +28,17 @@ def write_data_page(view: View, faults: list[Fault], advice: Advice | None, page
 
     Returns:
         `page`.
-    """
-    import jinja2
 
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    Raises:
+        InputError: it cannot be written.
+    """
     counts = Counter(fault.severity for fault in faults)
     classes = Counter(found.category for found in view.objects if found.category is not None)
     per_image = [len(view.objects_of(image)) for image in view.images]
-    html = environment.get_template("data_page.html").render(
-        name=view.name,
+    return write_page(
+        page,
+        "data_page.html",
+        title=view.name,
         num_images=len(view.images),
         num_objects=len(view.objects),
         severities=[(severity, counts[severity]) for severity in SEVERITIES],
@@ -49,14 +51,11 @@ def write_data_page(view: View, faults: list[Fault], advice: Advice | None, page
             bars({name: classes[index] for index, name in enumerate(view.classes)}, xlabel="objects of a class"),
         ],
     )  # fmt: skip
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(html, encoding="utf-8")
-    return page
 
 
 def _section(view: View, kind: str, faults: list[Fault]) -> dict[str, Any]:
     pictures = []
-    for fault in faults:
+    for fault in faults[:_NUM_LINES]:
         shown = picture_of(fault, view.objects_of(fault.image) if fault.image is not None else [])
         if shown:
             pictures.append({"images": shown, "where": fault.where, "message": fault.message})

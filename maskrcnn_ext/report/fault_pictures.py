@@ -9,9 +9,12 @@ import cv2
 import numpy as np
 import pycocotools.mask as mask_util
 
+from maskrcnn_ext.data.browse import readable_format, to_bgr
 from maskrcnn_ext.data.doctor import Fault
 from maskrcnn_ext.data.doctor.view import Box, ImageView, ObjectView
 from maskrcnn_ext.data.formats.records import encode_mask
+from maskrcnn_ext.data.pixels import read_pixels
+from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.report.draw import Item, draw
 
 _SIDE = 300  # pixels of a picture's longer side
@@ -44,19 +47,12 @@ def _read(image: ImageView) -> np.ndarray | None:
     """Returns (H, W, 3) uint8, BGR; None for an image that cannot be read."""
     if image.path is None or not image.path.is_file():
         return None
-    if not image.extra:
-        pixels: np.ndarray | None = cv2.imread(str(image.path), cv2.IMREAD_COLOR)
-        return pixels
-    from maskrcnn_ext.data.pixels import read_pixels
-    from maskrcnn_ext.errors import InputError
-
+    record = {"file_name": str(image.path), **image.extra}
+    image_format = readable_format(record)
     try:
-        values = read_pixels({"file_name": str(image.path), **image.extra}, "raw").mean(axis=2)
+        return to_bgr(read_pixels(record, image_format), image_format)
     except InputError:
         return None
-    low, high = np.percentile(values, (1, 99))
-    grey = np.clip((values - low) / max(high - low, 1e-9) * 255, 0, 255).astype(np.uint8)
-    return np.repeat(grey[:, :, None], 3, axis=2)
 
 
 def _draw(pixels: np.ndarray, image: ImageView, objects: list[ObjectView]) -> np.ndarray:

@@ -14,6 +14,7 @@ from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.report.curves import plot
 from maskrcnn_ext.report.draw import Item, draw, palette
 from maskrcnn_ext.report.run import Detection, Run, read_run
+from maskrcnn_ext.report.template import write_page
 
 _NUM_IMAGES = 12
 _MIN_SCORE = 0.5  # a detection below it is not drawn
@@ -33,18 +34,14 @@ def write_report(folder: Path, page: Path, *, title: str) -> Path:
         `page`.
 
     Raises:
-        InputError: the folder is not that of a run, or an image of it is gone.
+        InputError: the folder is not that of a run, or an image of it is gone, or the page cannot be written.
     """
-    import jinja2
-
     run = read_run(folder)
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    template = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template(
-        "page.html"
-    )
     tasks = [task for task in ("segm", "bbox", "keypoints") if f"{task}/AP" in run.results]
     losses = sorted({name for line in run.scalars for name in line if name.startswith("loss_")})
-    html = template.render(
+    return write_page(
+        page,
+        "page.html",
         title=title,
         iterations=max((line["iteration"] + 1 for line in run.scalars if "total_loss" in line), default=0),
         num_images=len(run.images),
@@ -61,9 +58,6 @@ def write_report(folder: Path, page: Path, *, title: str) -> Path:
         ap_curve=plot(run.scalars, [f"{task}/{metric}" for task in tasks for metric in ("AP", "AP50")], ylabel="AP"),
         pictures=[_picture(run, image) for image in _choose(run.images)],
     )
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(html, encoding="utf-8")
-    return page
 
 
 def _class_rows(run: Run) -> list[dict[str, Any]]:

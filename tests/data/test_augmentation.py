@@ -23,6 +23,7 @@ from maskrcnn_ext import InputError, get_config, get_dataset_dicts
 from maskrcnn_ext.data.augmentation import AlbumentationsAugmentation, SeededMapper, build_train_loader
 from maskrcnn_ext.data.augmentation.mixing import tight_boxes
 from maskrcnn_ext.data.keypoints import hflip_indices
+from maskrcnn_ext.data.mapper import SafeMapper
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 A = pytest.importorskip("albumentations")
@@ -259,6 +260,22 @@ def test_an_image_that_is_not_of_bytes_keeps_its_range():
     assert flipped.dtype == np.float32
 
 
+def test_what_a_member_cannot_take_or_must_not_do_names_the_file(record):
+    for transform, message in (
+        (A.RandomCrop(500, 500, p=1), "CropSizeError: Crop size"),
+        (A.ToGray(num_output_channels=1, p=1), "type and channels must stay"),
+        (A.Lambda(image=lambda image, **_: image / 255, p=1), "type and channels must stay"),
+    ):
+        mapper = SafeMapper(
+            True, augmentations=[AlbumentationsAugmentation([transform])], image_format="BGR", strict=True
+        )
+        with pytest.raises(
+            InputError, match=r"a\.png: an augmentation cannot take the image \(120 x 80, 3 .*" + message
+        ) as caught:
+            mapper(record)
+        assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("form", ["nodes", "dict"])
 def test_a_config_with_a_pipeline_survives_its_yaml(record, tmp_path, form):
     members = [A.Affine(rotate=(-30, 30), p=1), A.OneOf([A.HorizontalFlip(p=1), A.VerticalFlip(p=1)], p=0.5)]
@@ -298,6 +315,9 @@ def test_what_is_no_pipeline_is_told_in_one_line():
         AlbumentationsAugmentation([A.OneOf([A.BBoxSafeRandomCrop()])])
     with pytest.raises(InputError, match="MaskDropout needs more than the image"):
         AlbumentationsAugmentation(A.MaskDropout())
+    for name in ("Normalize", "ToFloat"):  # of bytes they would make zeros
+        with pytest.raises(InputError, match=f"leave {name} out: the model itself"):
+            AlbumentationsAugmentation([A.HorizontalFlip(), getattr(A, name)()])
     with pytest.raises(InputError, match=r"not what albumentations\.to_dict"):
         AlbumentationsAugmentation({"transform": {"__class_fullname__": "NoSuchTransform"}})
 

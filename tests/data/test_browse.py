@@ -1,9 +1,10 @@
 """``maskrcnn-ext browse-data``: the pictures show what the mapper gives."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from maskrcnn_ext import get_config
 from maskrcnn_ext.cli import main
@@ -79,13 +80,30 @@ def test_the_command_takes_a_config_with_overrides_and_repeats_itself(people, tm
 
 
 def test_images_of_every_kind_can_be_shown():
-    stripes = torch.arange(12.0).reshape(1, 3, 4).numpy()
+    stripes = np.arange(12.0).reshape(3, 4, 1)
     assert to_bgr(stripes, "L").shape == (3, 4, 3)
     assert to_bgr(stripes, "L").max() == 255
-    six = np.arange(6 * 2 * 2, dtype=np.uint8).reshape(6, 2, 2)
+    six = np.arange(6 * 2 * 2, dtype=np.uint8).reshape(6, 2, 2).transpose(1, 2, 0)
     assert to_bgr(six, "RGB")[0, 0].tolist() == [8, 4, 0]
     assert to_bgr(six, "BGR")[0, 0].tolist() == [0, 4, 8]
-    assert to_bgr(np.zeros((3, 2, 2), np.uint16), "BGR").max() == 0
+    assert np.array_equal(to_bgr(six, "raw"), to_bgr(six, "RGB")), "colours are stored as R, G, B"
+    assert to_bgr(np.zeros((2, 2, 3), np.uint16), "BGR").max() == 0
+
+
+def test_stored_images_of_many_channels_become_a_page(tmp_path):
+    """Names come from elsewhere, and the page is read on a phone."""
+    values = np.random.default_rng(0).integers(0, 60000, (20, 30, 5), np.uint16)
+    np.save(tmp_path / "<b>.npy", values)
+    image = {"id": 1, "file_name": "<b>.npy", "height": 20, "width": 30}
+    data = {"images": [image], "annotations": [], "categories": [{"id": 1, "name": "<i>"}]}
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    (seen,) = browse_stored(f"coco:{tmp_path}/a.json@{tmp_path}", num=1, seed=0)
+    assert np.corrcoef(seen.image[..., 2].ravel(), values[..., 0].ravel())[0, 1] > 0.99
+    assert main(["browse-data", f"coco:{tmp_path}/a.json@{tmp_path}", "-o", str(tmp_path / "out")]) == 0
+    page = (tmp_path / "out/index.html").read_text()
+    assert "&lt;b&gt;.npy" in page
+    assert "<b>" not in page
+    assert 'name="viewport"' in page
 
 
 def test_mistakes_are_one_line(spec, tmp_path, capsys):

@@ -1,6 +1,5 @@
 """SafeMapper beside Detectron2's: the same on ordinary data, right where the stock one fails, and a limit to what is bad."""
 
-import logging
 import pickle
 from itertools import islice
 from pathlib import Path
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from maskrcnn_ext import InputError, get_dataset_dicts
-from maskrcnn_ext.data.bad_images import TOLERATED
+from maskrcnn_ext.data.bad_images import TOLERATED, logger
 from maskrcnn_ext.data.mapper import SafeMapper
 
 HEIGHT, WIDTH = 60, 80
@@ -262,6 +261,13 @@ def test_objects_without_keypoints_are_unlabelled(image_file):
     instances = mapper(record_of(image_file, annotation(), annotation(keypoints=points)))["instances"]
     assert instances.gt_keypoints.tensor.tolist() == [[[0.0] * 3] * 3, np.reshape(points, (3, 3)).tolist()]
     assert mapper(record_of(image_file))["instances"].gt_keypoints.tensor.shape == (0, 3, 3)
+    assert torch.equal(
+        mapper(record_of(image_file, annotation(keypoints=[])))["instances"].gt_keypoints.tensor, torch.zeros(1, 3, 3)
+    )
+    with pytest.raises(InputError, match=r"a\.png: image 7: keypoints with NaN"):
+        SafeMapper(True, **arguments(strict=True, **changes))(
+            record_of(image_file, annotation(keypoints=[float("nan")] * 9))
+        )
     with pytest.raises(InputError, match=r"keypoints of different numbers: 2, 3"):
         SafeMapper(True, **arguments(strict=True, **changes))(record_of(image_file, annotation(keypoints=points[:6])))
 
@@ -287,6 +293,37 @@ def test_images_that_are_not_8_bit_colours_are_augmented_as_numbers(tmp_path, im
     assert image[:3].unique().tolist() == [200]
 
 
+AUGMENTATIONS_OF_PIXELS = {
+    "brightness": T.RandomBrightness(0.9, 0.9),
+    "short edge": T.ResizeShortestEdge(30),
+    "rotation": T.RandomRotation([30, 30]),
+    "fixed size": T.FixedSizeCrop([100, 100], pad_value=-5),
+    "scale": T.ResizeScale(0.5, 0.5, HEIGHT, WIDTH),
+    "extent of a crop": T.RandomCrop("absolute", (20, 30)),
+}
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS_OF_PIXELS)
+@pytest.mark.parametrize("channels", [1, 3, 6])
+def test_deep_images_keep_channels_and_range_in_every_augmentation(tmp_path, name, channels):
+    values = np.random.default_rng(0).integers(30000, 60000, (HEIGHT, WIDTH, channels)).astype(np.uint16)
+    np.save(tmp_path / "a.npy", values)
+    mapper = SafeMapper(
+        True, **arguments(image_format="raw", augmentations=[AUGMENTATIONS_OF_PIXELS[name]], strict=True)
+    )
+    image = mapper(record_of(tmp_path / "a.npy", annotation(segmentation=polygon_of(10, 10))))["image"]
+    assert image.shape[0] == channels
+    assert image.dtype == torch.float32
+    expected = 45000 * (0.9 if name == "brightness" else 1)
+    inside = image[image > 20000]  # neither padding nor what a rotation leaves open
+    assert inside.numel() >= channels * 20 * 30
+    assert abs(float(inside.mean()) - expected) < 1500
+    assert float(image.max()) <= 60000
+    if name == "fixed size":
+        np.testing.assert_array_equal(image[:, :HEIGHT, :WIDTH], values.transpose(2, 0, 1))
+        assert (image[:, HEIGHT:] == -5).all()
+
+
 def test_evaluation_reads_no_annotations_and_refuses_bad_images(image_file, tmp_path):
     mapper = SafeMapper(False, augmentations=[T.ResizeShortestEdge(30)], image_format="BGR")
     mapped = mapper(record_of(image_file, annotation(segmentation=5)))
@@ -300,9 +337,11 @@ def test_evaluation_reads_no_annotations_and_refuses_bad_images(image_file, tmp_
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"width": 81}, r"the image is 80 x 60, its annotations are for 81 x 60"),
+        ({"width": 81}, r"the image is 80 x 60, its annotations are for 81 x 60 .*check-data"),
         ({"annotations": [{"bbox": [1, 2, 3, 4], "category_id": 1}]}, r"image 7, annotation 0: `bbox`, `bbox_mode`"),
         ({"annotations": [annotation(bbox=[1, 2, 3])]}, r"annotation 0: `bbox`"),
+        ({"annotations": [annotation(bbox=[1, float("nan"), 3, 4])]}, r"annotation 0: `bbox`.* NaN"),
+        ({"annotations": [annotation(bbox=None)]}, r"annotation 0: `bbox`"),
         ({"annotations": [annotation(category_id=None)]}, r"annotation 0: `bbox`"),
     ],
 )
@@ -341,20 +380,28 @@ def make_set(folder, count, bad):
     return records
 
 
+@pytest.fixture
+def told(caplog, monkeypatch):
+    """What is logged of bad images, also where another test has set Detectron2's logging up."""
+    monkeypatch.setattr(logger, "propagate", False)
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_bad_images_are_skipped_counted_and_named_once(tmp_path, caplog, num_workers):
+def test_bad_images_are_skipped_counted_and_named_once(tmp_path, told, num_workers):
     mapper = SafeMapper(True, **arguments(max_bad_share=0.2))
     records = make_set(tmp_path, 20, bad={3, 11})
     loader = iter(build_detection_train_loader(records, mapper=mapper, total_batch_size=2, num_workers=num_workers))
-    with caplog.at_level(logging.WARNING, logger="maskrcnn_ext"):
-        seen = {int(mapped["image_id"]) for _ in range(40) for mapped in next(loader)}
-        assert seen == set(range(20)) - {3, 11}
-        assert set(mapper.bad_images.listed()) == {f"{tmp_path}/{index}.png, image {index}" for index in (3, 11)}
-        if not num_workers:  # the workers' log is not this process's
-            assert sum("skipped a bad image" in message for message in caplog.messages) == 2
-        caplog.clear()
-        del loader, mapper
-    (summary,) = caplog.messages
+    seen = {int(mapped["image_id"]) for _ in range(40) for mapped in next(loader)}
+    assert seen == set(range(20)) - {3, 11}
+    assert set(mapper.bad_images.listed()) == {f"{tmp_path}/{index}.png, image {index}" for index in (3, 11)}
+    if not num_workers:  # the workers' log is not this process's
+        assert sum("skipped a bad image" in message for message in told.messages) == 2
+    told.clear()
+    del loader, mapper
+    (summary,) = told.messages
     assert summary.startswith("bad images that training skipped: 2: ")
     assert f"{tmp_path}/3.png: " in summary
     assert f"{tmp_path}/11.png: " in summary
@@ -403,6 +450,28 @@ def test_too_many_bad_images_in_workers_stop_the_run_too(tmp_path, run_python):
     assert count > TOLERATED
     named = [line for line in done.stderr.splitlines() if "skipped a bad image" in line]
     assert len(named) == len(set(named)) >= count, "each once, whichever process found it"
+
+
+AT_EXIT = """
+import pathlib, sys
+sys.path.insert(0, sys.argv[1])
+from detectron2.utils.logger import setup_logger
+setup_logger("log")  # as Detectron2's own script does
+from test_mapper import SafeMapper, arguments, make_set
+
+mapper = SafeMapper(True, **arguments())
+for record in make_set(pathlib.Path(), 3, bad=[1]):
+    mapper(record)
+"""
+
+
+def test_the_summary_is_in_the_log_file_of_a_run_that_ends_with_its_process(tmp_path, run_python):
+    done = run_python("-c", AT_EXIT, Path(__file__).parent)
+    assert done.returncode == 0
+    assert "Logging error" not in done.stderr
+    log = (tmp_path / "log/log.txt").read_text()
+    assert log.count("skipped a bad image: 1.png: ") == 1
+    assert log.count("bad images that training skipped: 1: 1.png: ") == 1
 
 
 def test_nothing_but_bad_images_stops_at_once(tmp_path):

@@ -105,6 +105,14 @@ def test_the_printed_overrides_make_a_model_of_these_channels(tmp_path, channels
     assert picture.shape[0] == 3, "the picture of training is drawn"
 
 
+def test_records_that_only_our_mapper_reads_get_it(tmp_path):
+    (record,) = save(tmp_path, [np.zeros((4, 4, 3), np.uint8)])
+    (photo,) = save(tmp_path, [np.zeros((4, 4, 3), np.uint8)], "png")
+    window = {**photo, "window": [0, 0, 2, 2]}
+    lines = [overrides(pixel_statistics([r], "BGR"), "BGR", pretrained=False) for r in (record, window, photo)]
+    assert ["SafeMapper" in line for line in lines] == [True, True, False]
+
+
 def test_the_command_prints_table_and_overrides(tmp_path, capsys):
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (20, 30, 3), dtype=np.uint8) for _ in range(4)]

@@ -22,6 +22,8 @@ _SEEKERS = (
     "CropNonEmptyMaskIfExists",
     "RandomSizedBBoxSafeCrop",
 )
+# What the model does itself, with model.pixel_mean and pixel_std.
+_FOR_MODELS = ("FromFloat", "Normalize", "ToFloat", "ToTensor3D", "ToTensorV2")
 _MIN_SHARE = 0.5  # of a pixel of the output that must come from the image; the rest is fill
 
 
@@ -53,14 +55,27 @@ class AlbumentationsAugmentation(Augmentation):
         self.pipeline = _build(transforms)
 
     def get_transform(self, image: np.ndarray) -> PixelMapTransform:
-        """Draws, and transforms the image (H, W) or (H, W, C)."""
+        """Draws, and transforms the image (H, W) or (H, W, C).
+
+        Raises:
+            InputError: a member of the pipeline refuses the image, or changes its type or channels.
+        """
         seed = np.random.randint(2**31)
         # One stream for all members: `set_random_seed` would hand the same draws to each, and two flips would always agree.
         self.pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
         reverse = self.image_format == "BGR" and image.ndim == 3 and image.shape[2] == 3
         given, low, high = _to_unit_range(image[..., ::-1] if reverse else image)
-        done = self.pipeline(image=given, mask=_coordinates(*image.shape[:2]))
-        result = done["image"][..., ::-1] if reverse else done["image"]
+        try:
+            done = self.pipeline(image=given, mask=_coordinates(*image.shape[:2]))
+        except Exception as error:  # a hundred classes raise whatever they like
+            raise InputError(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}") from error
+        result = done["image"]
+        if result.dtype != given.dtype or result.shape[2:] != given.shape[2:]:
+            raise InputError(
+                f"Albumentations made {result.shape} of {result.dtype} of {given.shape} of {given.dtype}: type and channels must stay"
+            )
+        if reverse:
+            result = result[..., ::-1]
         if (low, high) != (0, 1):
             result = result * (high - low) + low
         return moved_image(image, np.ascontiguousarray(result, dtype=image.dtype), _sources(done["mask"]))
@@ -111,6 +126,10 @@ def _build(transforms: Any) -> Any:
                 "or what albumentations.to_dict() gives"
             )
     for leaf in _leaves(members):
+        if type(leaf).__name__ in _FOR_MODELS:
+            raise InputError(
+                f"transforms: leave {type(leaf).__name__} out: the model itself takes bytes and normalises them"
+            )
         if set(leaf.targets_as_params) - {"image"} or type(leaf).__name__ in _SEEKERS:
             raise InputError(
                 f"transforms: {type(leaf).__name__} needs more than the image, which is all that Detectron2 shows to "

@@ -25,6 +25,9 @@ _SMALL = 32.0  # pixels; COCO's bound of small objects, the hardest ones
 _SMALL_SHARE = 0.25  # of the objects may be smaller than that before images are enlarged
 _MAX_ENLARGEMENT = 3.0  # more costs time and shows nothing new
 _MIN_IOU = 0.5
+_MIN_SPREAD = 1.25  # from one ratio to the next: closer ones are the same anchor twice
+_STEP = 1.25  # of enlarging further, where Detectron2's own input size finds more
+_SLACK = 0.01  # of recall, that counts as the same
 _MULTIPLE = 32  # input sizes are multiples of the last backbone level's stride
 _NUM_BOXES = 10_000  # are enough to measure on
 
@@ -75,25 +78,32 @@ def advise(view: View) -> Advice | None:
     boxes, images = _boxes(view)
     if not len(boxes):
         return None
-    short_edge, max_size = _input_size(boxes, images)
-    scaled = boxes * _scales(images, short_edge, max_size)[:, None]
+    stock = boxes * _scales(images, *STOCK_INPUT)[:, None]
+    recall_stock_input = recall_of(stock, STOCK_SIZES, STOCK_RATIOS)
+    short, long = float(np.median(images.min(axis=1))), float(np.median(images.max(axis=1)))
+    # The images' own size; larger where many objects would be small, smaller where it is beyond the usual longest side.
+    object_side = float(np.quantile(np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)), _SMALL_SHARE))
+    largest = min(_MAX_ENLARGEMENT, STOCK_INPUT[1] / long)
+    scale = min(max(1.0, _SMALL / object_side), largest)
+    for factor in (scale, min(_STEP * scale, largest), largest):
+        short_edge = max(_MULTIPLE, round(short * factor / _MULTIPLE) * _MULTIPLE)
+        max_size = max(short_edge, math.ceil(short_edge * long / short))
+        advice = _fit(boxes * _scales(images, short_edge, max_size)[:, None], short_edge, max_size, recall_stock_input)
+        if advice.recall >= recall_stock_input - _SLACK:
+            return advice
+    return _fit(stock, *STOCK_INPUT, recall_stock_input)
+
+
+def _fit(scaled: np.ndarray, short_edge: int, max_size: int, recall_stock_input: float) -> Advice:
+    """The anchors for boxes (N, 4) in pixels of the network's input."""
     sides = scaled[:, 2:] - scaled[:, :2]
     ratios = _ratios(sides[:, 1] / sides[:, 0])
     sizes = _sizes(scaled, ratios)
     recall, recall_stock = recall_of(scaled, sizes, ratios), recall_of(scaled, STOCK_SIZES, STOCK_RATIOS)
     if recall <= recall_stock:
         sizes, ratios, recall = STOCK_SIZES, STOCK_RATIOS, recall_stock
-    stock = boxes * _scales(images, *STOCK_INPUT)[:, None]
-    return Advice(
-        sizes,
-        ratios,
-        short_edge,
-        max_size,
-        float((sides.prod(axis=1) < _SMALL**2).mean()),
-        recall,
-        recall_stock,
-        recall_of(stock, STOCK_SIZES, STOCK_RATIOS),
-    )
+    small = float((sides.prod(axis=1) < _SMALL**2).mean())
+    return Advice(sizes, ratios, short_edge, max_size, small, recall, recall_stock, recall_stock_input)
 
 
 def _boxes(view: View) -> tuple[np.ndarray, np.ndarray]:
@@ -114,16 +124,6 @@ def _boxes(view: View) -> tuple[np.ndarray, np.ndarray]:
 def _scales(images: np.ndarray, short_edge: int, max_size: int) -> np.ndarray:
     """What ResizeShortestEdge scales images of (N, 2) sides by."""
     return np.minimum(short_edge / images.min(axis=1), max_size / images.max(axis=1))
-
-
-def _input_size(boxes: np.ndarray, images: np.ndarray) -> tuple[int, int]:
-    """The images' own size; larger where many objects would be small, smaller where it is beyond the usual longest side."""
-    short, long = float(np.median(images.min(axis=1))), float(np.median(images.max(axis=1)))
-    object_side = float(np.quantile(np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)), _SMALL_SHARE))
-    scale = min(max(1.0, _SMALL / object_side), _MAX_ENLARGEMENT)
-    scale = min(scale, STOCK_INPUT[1] / long)
-    short_edge = max(_MULTIPLE, round(short * scale / _MULTIPLE) * _MULTIPLE)
-    return short_edge, max(short_edge, math.ceil(short_edge * long / short))
 
 
 def _sizes(boxes: np.ndarray, ratios: tuple[float, ...]) -> tuple[float, ...]:
@@ -166,8 +166,10 @@ def _clusters(values: np.ndarray) -> np.ndarray:
 
 
 def _ratios(ratios: np.ndarray) -> tuple[float, ...]:
-    """The middles of the three thirds of all ratios: three, so that the head's `num_anchors` stays as it is."""
-    return tuple(float(f"{ratio:.2g}") for ratio in np.exp(np.quantile(np.log(ratios), (1 / 6, 1 / 2, 5 / 6))))
+    """The middles of the three thirds of all ratios: three, so that the head's `num_anchors` stays as it is; and no two alike."""
+    low, middle, high = np.exp(np.quantile(np.log(ratios), (1 / 6, 1 / 2, 5 / 6)))
+    spread = min(low, middle / _MIN_SPREAD), middle, max(high, middle * _MIN_SPREAD)
+    return tuple(float(f"{ratio:.2g}") for ratio in spread)
 
 
 def recall_of(boxes: np.ndarray, sizes: tuple[float, ...], ratios: tuple[float, ...]) -> float:

@@ -28,6 +28,7 @@ KINDS = {
     "category-broken": Kind("error", "a category lacks its id or name", "give it an `id` and a `name`"),
     "category-duplicate": Kind("error", "two categories have one id", f"give each its own; {_FIX} with the first"),
     "image-broken": Kind("error", "an image's record lacks what it needs", f"complete it; {_FIX} without it"),
+    "image-sizeless": Kind("error", "an image's record does not say how large it is", f"{_FIX} with the file's size"),
     "image-id-duplicate": Kind(
         "error", "two images have one id, so that nobody can tell whose the objects are", "give each image its own id"
     ),
@@ -93,6 +94,7 @@ KINDS = {
         "warning", "more objects than the 100 a model returns by default",
         "model.roi_heads.box_predictor.test_topk_per_image=N, or tile the image",
     ),
+    "images-none": Kind("error", "a data set without images", "check the file, and what wrote it"),
     "images-empty": Kind("info", "images without objects", "Detectron2 leaves them out unless filter_empty=False"),
 }  # fmt: skip
 

@@ -32,16 +32,15 @@ def check_leaks(view: View, pixels: PixelsOf, against: View | None, other_pixels
         earlier = first.setdefault(read.digest, index)
         if index >= len(others) and earlier != index:
             leak = earlier < len(others)
-            yield _fault(
-                "leak-exact" if leak else "image-duplicate", image, found[earlier][0], against if leak else None
-            )
-    bits = np.stack([read.bits for _, read in found if read.bits is not None])
+            kind = "leak-exact" if leak else "image-duplicate"
+            yield _fault(kind, image, found[earlier][0], against if leak else None, "")
     thumbs = np.stack([read.thumb for _, read in found if read.thumb is not None])
-    for later, earlier in near_pairs(bits, thumbs, len(others)):
+    for later, earlier, turned in near_pairs(thumbs, len(others)):
         if found[later][1].digest != found[earlier][1].digest:
             leak = earlier < len(others)
             kind = "leak-near" if leak else "image-near-duplicate"
-            yield _fault(kind, found[later][0], found[earlier][0], against if leak else None)
+            how = ", turned or mirrored" if turned else ""
+            yield _fault(kind, found[later][0], found[earlier][0], against if leak else None, how)
 
 
 def _readable(view: View, pixels: PixelsOf) -> list[tuple[ImageView, Pixels]]:
@@ -54,6 +53,6 @@ def _readable(view: View, pixels: PixelsOf) -> list[tuple[ImageView, Pixels]]:
     return list(found.values())
 
 
-def _fault(kind: str, image: ImageView, other: ImageView, against: View | None) -> Fault:
+def _fault(kind: str, image: ImageView, other: ImageView, against: View | None, how: str) -> Fault:
     where = "" if against is None else f" of {against.name}"
-    return Fault(kind, f"image {other.id!r} ({other.file_name}){where}", image, None, other)
+    return Fault(kind, f"image {other.id!r} ({other.file_name}){where}{how}", image, None, other)

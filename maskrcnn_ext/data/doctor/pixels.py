@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from maskrcnn_ext.data.doctor.faults import Fault
-from maskrcnn_ext.data.doctor.hashing import difference_hash, thumbnail
+from maskrcnn_ext.data.doctor.hashing import thumbnail
 from maskrcnn_ext.data.doctor.view import ImageView, View
 
 _THREADS = 8  # Pillow lets go of the interpreter lock while it decodes
@@ -32,7 +32,6 @@ class Pixels:
         width: as height.
         orientation: EXIF's, 1 for upright.
         digest: of the decoded pixels.
-        bits: (64,) bool, the difference hash.
         thumb: (16, 16) float32, grey.
     """
 
@@ -42,7 +41,6 @@ class Pixels:
     width: int = 0
     orientation: int = 1
     digest: bytes = b""
-    bits: np.ndarray | None = None
     thumb: np.ndarray | None = None
 
 
@@ -96,7 +94,6 @@ def _described(upright: Image.Image, orientation: int) -> Pixels:
         width=upright.width,
         orientation=orientation,
         digest=hashlib.blake2b(content, digest_size=16).digest(),
-        bits=difference_hash(upright),
         thumb=thumbnail(upright),
     )
 

@@ -27,8 +27,9 @@ def check_duplicates(view: View) -> Iterator[Fault]:
             if not found.crowd and (whole or found.box is not None):
                 by_class.setdefault((found.category, whole), []).append(found)
         for (_, masked), group in by_class.items():
-            for later, earlier in zip(*np.nonzero(np.tril(_overlaps(group, masked), -1) > _MIN_IOU), strict=True):
-                message = f"the same as annotation {group[earlier].id!r}"
+            same = np.tril(_overlaps(group, masked), -1) > _MIN_IOU
+            for later in np.flatnonzero(same.any(axis=1)):
+                message = f"the same as annotation {group[same[later].argmax()].id!r}"
                 yield of_object("instance-duplicate", group[later], message)
 
 
@@ -55,6 +56,8 @@ def check_proportions(view: View) -> Iterator[Fault]:
         count = len(view.objects_of(image))
         if count > _MAX_OBJECTS:
             yield Fault("objects-many", f"{count} objects", image)
+    if not view.images:
+        yield Fault("images-none", "`images` is an empty list")
     empty = sum(not view.objects_of(image) for image in view.images)
     if empty:
         yield Fault("images-empty", f"{empty} of {len(view.images)} images")

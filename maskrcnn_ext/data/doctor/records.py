@@ -53,14 +53,19 @@ def _check_images(view: View) -> Iterator[Fault]:
         elif first_id.setdefault(image.id, image) is not image:
             other = first_id[image.id]
             yield Fault("image-id-duplicate", f"so has entry {other.index} of `images` ({other.file_name})", image)
-        if image.file_name is None:
-            yield Fault("image-broken", f"{where} has no `file_name`, or one that leads out of the folder", image)
+        if image.path is None:
+            problem = (
+                "has no `file_name`"
+                if image.file_name is None
+                else "has a `file_name` that leads out of the folder, or is none"
+            )
+            yield Fault("image-broken", f"{where} {problem}", image)
         elif first_file.setdefault(image.key, image) is not image:
             other = first_file[image.key]
             if other.id != image.id:
                 yield Fault("file-name-duplicate", f"so has image {other.id!r}", image)
         if image.height is None or image.width is None:
-            yield Fault("image-broken", f"{where} has no `height` and `width` that are whole numbers above 0", image)
+            yield Fault("image-sizeless", f"{where} has no `height` and `width` that are whole numbers above 0", image)
 
 
 def _unknown(kind: str, value: Any, known: list[Any]) -> str:

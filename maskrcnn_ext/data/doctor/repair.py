@@ -12,7 +12,7 @@ from maskrcnn_ext.data.doctor.masks import check_masks
 from maskrcnn_ext.data.doctor.outlines import mend_polygons
 from maskrcnn_ext.data.doctor.pixels import PixelsOf
 from maskrcnn_ext.data.doctor.proportions import check_duplicates
-from maskrcnn_ext.data.doctor.repair_images import drop_images, merge_files, place_objects
+from maskrcnn_ext.data.doctor.repair_images import drop_images, fill_sizes, merge_files, place_objects
 from maskrcnn_ext.data.doctor.segmentation import Segmentation, parse_segmentation
 from maskrcnn_ext.data.doctor.view import Box, ObjectView, View, view_of
 from maskrcnn_ext.data.formats.records import box_of_polygons
@@ -41,6 +41,7 @@ def repair(
     def view() -> View:
         return view_of(data, folder, "", parse)
 
+    fill_sizes(data, view(), pixels, log)
     drop_images(data, view(), faults, log)
     _keep_first_categories(data, view(), log)
     merge_files(data, view(), log)

@@ -13,9 +13,19 @@ from maskrcnn_ext.data.doctor.view import ImageView, View
 _LOST = ("image-missing", "image-corrupt", "image-broken", "leak-exact")
 
 
+def fill_sizes(data: dict[str, Any], view: View, pixels: PixelsOf, log: list[str]) -> None:
+    """Gives images without a size that of their file."""
+    for image in view.images:
+        read = pixels.get(image.key)
+        if read is not None and not read.problem and (image.height is None or image.width is None):
+            data["images"][image.index].update(height=read.height, width=read.width)
+            log.append(f"{_told(image)}: is {read.width} x {read.height} (width, height) now, as its file")
+
+
 def drop_images(data: dict[str, Any], view: View, faults: list[Fault], log: list[str]) -> None:
     """Drops images that cannot stay, with their objects; `faults` are of `view`'s file, by index."""
-    lost = {fault.image.index: fault.kind for fault in faults if fault.image is not None and fault.kind in _LOST}
+    lost = {image.index: "image-sizeless" for image in view.images if image.height is None or image.width is None}
+    lost |= {fault.image.index: fault.kind for fault in faults if fault.image is not None and fault.kind in _LOST}
     files: dict[Any, set[Any]] = {}
     for image in view.images:
         files.setdefault(image.id, set()).add(image.key)

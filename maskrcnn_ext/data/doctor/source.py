@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from maskrcnn_ext.data.doctor.segmentation import parse_segmentation
-from maskrcnn_ext.data.doctor.view import EXTRA
+from maskrcnn_ext.data.doctor.view import EXTRA, path_in
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.errors import InputError
 
 _LISTS = ("images", "annotations", "categories")
+_TRIED = 20  # images are enough to find their folder, though some may be missing
 
 
 class Found(NamedTuple):
@@ -34,14 +35,14 @@ def find(name: str, images: Path | None = None) -> Found:
 
     Args:
         name: a registered name, a string such as ``via:/data/a.json@/data/images``, or the path of a COCO file.
-        images: the folder that a COCO file's names are relative to; when None, the file's own or the one called ``images`` in it.
+        images: the folder that a COCO file's names are relative to; when None, the one of the usual folders in which its images are.
 
     Raises:
         InputError: there is no such data set or it has no records at all; of a format other than COCO, whatever its reader refuses.
     """
     file = Path(name).expanduser()
     if file.is_file():
-        return _of_file(file, images or _images_of(file), name)
+        return _of_file(file, images, name)
     if file.suffix == ".json" and ":" not in name:
         raise InputError(f"there is no file {name}")
 
@@ -52,7 +53,7 @@ def find(name: str, images: Path | None = None) -> Found:
 
     ensure_registered(name)
     source, metadata = DatasetCatalog[name], MetadataCatalog.get(name)
-    if isinstance(source, Source) and source.format == "coco":
+    if isinstance(source, Source) and source.format == "coco" and source.select is None:
         return _of_file(source.path_of("json"), images or source.path_of("images"), name)
     if metadata.get("json_file") and metadata.get("image_root"):  # registered by Detectron2's own function
         return _of_file(Path(metadata.json_file), images or Path(metadata.image_root), name)
@@ -61,30 +62,34 @@ def find(name: str, images: Path | None = None) -> Found:
     return of_records(load_dataset(name), name)
 
 
-def _of_file(file: Path, images: Path, name: str) -> Found:
+def _of_file(file: Path, images: Path | None, name: str) -> Found:
     try:
         data = loads(file.read_bytes())
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not a JSON file ({error})") from error
+    if isinstance(data, dict):
+        data.setdefault("annotations", [])  # a file of images to predict
     if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in _LISTS):
         raise InputError(
             f"{file}: not a COCO file (expected a mapping with the lists {', '.join(_LISTS)}); "
             "for another format write it in front, such as via:FILE@IMAGES"
         )
+    images = images or _images_of(file, data["images"])
     if not images.is_dir():
         raise InputError(f"there is no folder of images {images}; give it with --images")
     return Found(data, images, name)
 
 
-def _images_of(file: Path) -> Path:
-    inside = file.parent / "images"
-    return inside if inside.is_dir() and not _has_images(file.parent) else file.parent
-
-
-def _has_images(folder: Path) -> bool:
-    return any(path.suffix.lower() in (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp") for path in folder.iterdir())
+def _images_of(file: Path, images: list[Any]) -> Path:
+    """The usual folder in which images are: the file's own, its parent, or one below these called ``images`` or as the file's split."""
+    here, split = file.parent, file.stem.rpartition("_")[2]  # of annotations/instances_val2017.json
+    names = [image.get("file_name") for image in images[:_TRIED] if isinstance(image, dict)]
+    for folder in (here, here / "images", here.parent, here.parent / "images", here / split, here.parent / split):
+        if any((path := path_in(folder, name)) is not None and path.is_file() for name in names):
+            return folder
+    return here
 
 
 def of_records(data: DataSet, name: str) -> Found:

@@ -6,10 +6,12 @@ import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from maskrcnn_ext.data.doctor.segmentation import Segmentation, parse_segmentation
+from maskrcnn_ext.data.formats.reading import path_below
+from maskrcnn_ext.errors import InputError
 
 Box = tuple[float, float, float, float]
 # From a segmentation, and the height and width of its image.
@@ -26,8 +28,8 @@ class ImageView:
     Attributes:
         index: its place in the file.
         id: a number or a text; None where there is no such.
-        file_name: relative to the folder of the images; None where it is no text, is empty or leads out of the folder.
-        path: of the file; None where there is no file name.
+        file_name: as the record says; None where it is no text or empty.
+        path: of the file; None where the name is none or leads out of the folder of the images.
         height: in pixels, as the record says; None where it does not say a whole number above 0.
         width: as height.
         extra: what tells records of one file apart, such as the slice of a volume; empty for an ordinary image.
@@ -136,11 +138,17 @@ def _by_id(category: tuple[Any, Any]) -> tuple[bool, Any]:
 
 def _image(index: int, entry: Any, folder: Path) -> ImageView:
     file_name = _text(entry, "file_name")
-    if file_name is not None and (file_name.startswith("/") or ".." in PurePosixPath(file_name).parts):
-        file_name = None
-    path = None if file_name is None else folder / file_name
+    path = path_in(folder, file_name)
     extra = entry.get(EXTRA, {}) if isinstance(entry, dict) else {}
     return ImageView(index, _id(entry, "id"), file_name, path, _side(entry, "height"), _side(entry, "width"), extra)
+
+
+def path_in(folder: Path, name: Any) -> Path | None:
+    """Returns where a file name of an annotation file leads; None where it is none, or leads out of the folder."""
+    try:
+        return path_below(folder, name, "")
+    except InputError:
+        return None
 
 
 def _object(index: int, entry: Any, images: dict[Any, ImageView], classes: dict[Any, int], parse: Parser) -> ObjectView:
@@ -182,7 +190,7 @@ def _text(entry: Any, key: str) -> str | None:
 
 def _side(entry: Any, key: str) -> int | None:
     value = entry.get(key) if isinstance(entry, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+    return int(value) if value is not None and is_number(value) and value > 0 and value == int(value) else None
 
 
 def _box(value: Any) -> Box | None:
