@@ -14,8 +14,15 @@ CONFIGS = [f"maskrcnn_ext.{name}" for name in find_namespace_packages(str(ROOT),
 EXTRAS = {
     "albumentations": ["albumentations>=2.0.8,<3"],
     "geo": ["rasterio", "pyogrio", "shapely>=2"],
+    "progress": ["rich"],
     "medical": ["nibabel", "pydicom>=3", "pynrrd"],
     "tiff": ["tifffile", "imagecodecs"],
+}
+
+# Large, and with much behind them: not part of what is tested by default.
+TRACKERS = {
+    "wandb": ["wandb"],
+    "mlflow": ["mlflow-skinny", "sqlalchemy", "alembic"],
 }
 
 setup(
@@ -45,19 +52,21 @@ setup(
         "jinja2",
         "PyYAML",
         "tqdm",
+        "psutil",
         "shapely",  # Detectron2's crops cut polygons with it and do not declare it
     ],
     extras_require={
         **EXTRAS,
+        **TRACKERS,
         "dev": [
             *(package for packages in EXTRAS.values() for package in packages),
             "pytest",
             "pytest-timeout",
+            "pytest-xdist",
             "hypothesis",
             "ruff",
             "mypy",
             "pre-commit",
-            "psutil",
             "setuptools",
             "wheel",
             # Detectron2's own needs, for the lock file.
@@ -67,7 +76,6 @@ setup(
             "tabulate",
             "termcolor>=1.1",
             "cloudpickle",
-            "tqdm",
             "tensorboard",
             "black",
         ],

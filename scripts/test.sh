@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Sets up .venv, then runs the whole test-suite. Arguments go to pytest:
-#   scripts/test.sh -k balloon         scripts/test.sh -m "not slow"
+# Sets up .venv, then runs the test-suite on all cores, without what is marked slow. Arguments go to pytest:
+#   scripts/test.sh -k balloon         scripts/test.sh -m slow         scripts/test.sh -n 0 -s    (one process, with prints)
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 bash "$root/scripts/setup.sh"
 cd "$root"
-exec "$root/.venv/bin/python" -m pytest "$@"
+exec "$root/.venv/bin/python" -m pytest -n auto --maxprocesses 4 "$@"

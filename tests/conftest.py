@@ -22,7 +22,8 @@ import sitecustomize  # noqa: E402, F401
 
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(GUARD), os.environ.get("PYTHONPATH", "")]))
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ[_variable] = "2"
+    # One thread for each of several processes (pytest-xdist).
+    os.environ[_variable] = "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"
 # What the machine's user may have set must not steer the tests.
 os.environ.pop("DETECTRON2_ENV_MODULE", None)
 os.environ.pop("MASKRCNN_EXT_CATALOG", None)

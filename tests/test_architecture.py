@@ -11,7 +11,9 @@ PACKAGE = Path(maskrcnn_ext.__file__).parent
 # A part may import from itself and from what stands after it on a line below.
 LAYERS = [
     {"cli"},
-    {"engine", "evaluation", "inference", "interop", "report"},
+    {"inference", "interop"},
+    {"engine"},
+    {"evaluation", "report"},
     {"env"},
     {"modeling", "data"},
     {"ops", "zoo"},
