@@ -38,3 +38,23 @@ def require_vit() -> None:
         )
     if importlib.util.find_spec("timm") is None:
         raise InputError("ViTDet needs timm, which Detectron2 does not declare: python -m pip install timm")
+
+
+def set_local_process_group(processes: int) -> None:
+    """Tells Detectron2's ``comm`` which processes run on this machine, as its launcher does; for processes that others have started.
+
+    Args:
+        processes: on each machine; ranks are counted machine by machine.
+    """
+    import torch.distributed as dist
+    from detectron2.utils import comm
+
+    if hasattr(comm, "create_local_process_group"):
+        comm.create_local_process_group(processes)
+        return
+    for first in range(0, dist.get_world_size(), processes):
+        ranks = list(range(first, first + processes))
+        group = dist.new_group(ranks)
+        if dist.get_rank() in ranks:
+            # v0.6 has no other way: its launcher sets this as well.
+            comm._LOCAL_PROCESS_GROUP = group

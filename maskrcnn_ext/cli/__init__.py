@@ -16,6 +16,7 @@ from maskrcnn_ext.errors import InputError
 # run(args) -> exit status.
 COMMANDS = {
     "browse-data": "draw a data set as stored, or as a config's augmentations make it",
+    "check-config": "find a config's faults: misspelt keys, parts that do not fit, unknown data, wrong numbers of classes",
     "check-data": "list every fault of a data set, write a repaired copy, and suggest anchors that fit it",
     "configs": "list the configs that ship with the package, or print the path of one",
     "convert": "write a data set in another format: COCO, YOLO, labelme or label images",
@@ -25,6 +26,7 @@ COMMANDS = {
     "parts": "list the mask heads and RoI poolers: paper, cost, and the override that swaps each in",
     "report": "write the HTML page of a finished run",
     "split": "divide a data set into train, val and test",
+    "yaml-to-lazy": "turn a yacs config of Mask R-CNN and its kin into a LazyConfig with the same weights layout",
 }
 
 

@@ -1,4 +1,4 @@
-"""The command line of training: Detectron2's own flags and overrides, with the shipped configs at hand by name."""
+"""Training from the command line: Detectron2's flags and overrides, checked before anything runs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from maskrcnn_ext.engine.arguments import parse
+from maskrcnn_ext.engine.launching import launch
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.zoo import config_path
 
@@ -24,56 +26,57 @@ def find_config(config_file: str) -> str:
 
 
 def load_config(config_file: str, overrides: list[str]) -> DictConfig:
-    """Loads a LazyConfig and applies overrides.
+    """Loads a LazyConfig, completes it with the keys of this trainer, and applies overrides.
 
     Args:
         config_file: as for :func:`find_config`.
         overrides: ``key=value`` strings.
 
     Raises:
-        InputError: there is no such config, or an override cannot be parsed or applied.
+        InputError: there is no such config, or an override cannot be parsed, names no key or has a value that cannot be.
     """
     from detectron2.config import LazyConfig
 
-    cfg = LazyConfig.load(find_config(config_file))
-    for override in overrides:
-        try:
-            cfg = LazyConfig.apply_overrides(cfg, [override])
-        except Exception as error:  # hydra and omegaconf share no base class
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"cannot apply the override {override!r}: {reason}") from error
+    from maskrcnn_ext.engine import overrides as strict
+    from maskrcnn_ext.engine import settings
+
+    cfg = settings.complete(LazyConfig.load(find_config(config_file)))
+    cfg = strict.apply(cfg, overrides)
+    settings.check(cfg)
     return cfg
 
 
-def run_process(args: argparse.Namespace) -> None:
+def run_process(args: argparse.Namespace) -> int:
     """Loads the config and runs one of the launched processes: a config does not survive being sent to another one."""
+    from omegaconf.errors import ConfigAttributeError
+
     from maskrcnn_ext.engine.trainer import run
     from maskrcnn_ext.env import setup_environment
 
     setup_environment()
-    run(args, load_config(args.config_file, args.opts))
+    try:
+        return run(args, load_config(args.config_file, args.opts))
+    except (
+        ConfigAttributeError
+    ) as error:  # of a config that somebody else has written, or after an override that deletes
+        raise InputError(f"the config has no {error.full_key}, which training reads") from error
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Trains or evaluates; returns the exit status: 0, or 2 after a mistake in the input, which is printed in one line."""
-    from detectron2.engine import default_argument_parser, launch
-
-    args = default_argument_parser().parse_args(argv)
+    """Trains or evaluates; returns the exit status, which ``--help`` lists. A mistake in the input is printed in one line."""
+    args = parse(argv)
     try:
         # Detectron2's set-up reads the file again, to log it.
         args.config_file = find_config(args.config_file)
-        launch(
-            run_process,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(args,),
-        )
+        if args.print_config:
+            from maskrcnn_ext.engine.provenance import describe
+
+            print(describe(args.config_file, args.opts))
+            return 0
+        return launch(run_process, args)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

@@ -49,26 +49,16 @@ def weights(folder):
 @pytest.mark.slow
 def test_losses_and_weights_are_the_stock_scripts(spec, stock_script, tmp_path, run_python):
     config = config_path("domains/shapes.py")
+    twenty = {"train.max_iter": 20, "train.eval_period": 10, "train.checkpointer.period": 10}
     for name, script in (("stock", stock_script), ("ours", SCRIPT)):
-        arguments = [script, "--config-file", config, "--num-gpus", "0", *overrides(spec, tmp_path / name)]
+        arguments = [script, "--config-file", config, "--num-gpus", "0", *overrides(spec, tmp_path / name, **twenty)]
         done = run_python(*arguments)
         assert done.returncode == 0, done.stderr[-3000:]
-    assert len(losses(tmp_path / "stock")) == 4
+    assert len(losses(tmp_path / "stock")) == 20
     assert losses(tmp_path / "ours") == losses(tmp_path / "stock")
     ours, stock = weights(tmp_path / "ours"), weights(tmp_path / "stock")
     assert ours.keys() == stock.keys()
     assert all(torch.equal(ours[key], stock[key]) for key in stock)
-
-
-@pytest.mark.slow
-def test_two_processes_without_a_gpu(spec, tmp_path, run_python):
-    arguments = ["--config-file", "domains/shapes.py", "--num-gpus", "2", "--dist-url", "auto"]
-    done = run_python(
-        SCRIPT, *arguments, *overrides(spec, tmp_path / "out", **{"train.max_iter": 2, "train.device": "cpu"})
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert len(losses(tmp_path / "out")) == 2
-    assert (tmp_path / "out/log.txt.rank1").is_file()
 
 
 def test_train_resume_and_evaluate(spec, tmp_path):
@@ -101,9 +91,9 @@ def test_a_config_that_asks_for_cuda_trains_on_the_cpu_where_there_is_none(spec,
             ["--config-file", "domains/shape.py"],
             "no config 'domains/shape.py' ships .*did you mean .*domains/shapes.py",
         ),
-        (["--config-file", "domains/shapes.py", "train.max_iter"], "cannot apply the override 'train.max_iter'"),
-        (["--config-file", "domains/shapes.py", "~train.max_iter"], "cannot apply the override '~train.max_iter'"),
-        (["--config-file", "domains/shapes.py", "train.seed.a=1"], "cannot apply the override 'train.seed.a=1'"),
+        (["--config-file", "domains/shapes.py", "train.max_iter"], "cannot read the override 'train.max_iter'"),
+        (["--config-file", "domains/shapes.py", "~train.max_iter"], r"the config has no train\.max_iter"),
+        (["--config-file", "domains/shapes.py", "train.seed.a=1"], "'train.seed.a=1': train.seed is 1, which has no"),
         (
             ["--config-file", "domains/shapes.py", "dataloader.train.dataset.names=nope"],
             "no data set 'nope' is registered",

@@ -13,6 +13,7 @@ from detectron2.utils import comm
 from torch.utils.data import get_worker_info
 
 from maskrcnn_ext.data.augmentation.mixing import Mapper, Sample
+from maskrcnn_ext.data.position import stream_position
 
 
 class SeededMapper:
@@ -34,9 +35,11 @@ class SeededMapper:
 
     def __call__(self, record: dict[str, Any]) -> Sample | None:
         """Maps a record; the global generators are afterwards as they were before."""
-        info = get_worker_info()
-        worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        position = (self._done * workers + worker) * self._ranks + self._rank
+        position = stream_position.get()
+        if position is None:  # another trainer than ours, which goes on where a checkpoint was
+            info = get_worker_info()
+            worker, workers = (info.id, info.num_workers) if info else (0, 1)
+            position = (self._done * workers + worker) * self._ranks + self._rank
         with seeded(self.seed, position):
             sample = self.mapper(record)
         if sample is not None:  # else the loader tries another record in this one's place

@@ -1,0 +1,1 @@
+"""What training does beside its steps, one hook a file."""

@@ -1,0 +1,110 @@
+"""Checkpoints along the run, at Detectron2's moments and under its names."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from detectron2.engine import HookBase
+
+from maskrcnn_ext.engine.checkpoint.checkpointer import Checkpointer
+from maskrcnn_ext.engine.checkpoint.history import numbered
+from maskrcnn_ext.engine.hooks.agreement import decided_on_main
+from maskrcnn_ext.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+class Checkpointing(HookBase):
+    """Saves every `period` iterations and after the last one, as Detectron2's PeriodicCheckpointer; to be registered on every rank.
+
+    The oldest files go when there are more than `max_to_keep`, also those that the run had written before it was resumed.
+    """
+
+    def __init__(
+        self,
+        checkpointer: Checkpointer,
+        *,
+        period: int,
+        max_to_keep: int | None = None,
+        collect: Callable[[], dict[str, Any]] | None = None,
+        file_prefix: str = "model",
+    ) -> None:
+        """Stands before the hooks that evaluate.
+
+        Args:
+            checkpointer: has the model and the trainer.
+            period: iterations from one checkpoint to the next.
+            max_to_keep: numbered files to keep; None for all. ``model_final`` stays.
+            collect: called on every rank before a checkpoint; what it returns on the main process is saved as well.
+            file_prefix: of the names.
+
+        Raises:
+            InputError: a number that is none.
+        """
+        if period < 1 or (max_to_keep is not None and max_to_keep < 1):
+            raise InputError(
+                f"train.checkpointer: period={period}, max_to_keep={max_to_keep}: both are at least 1 (max_to_keep=null keeps all files)"
+            )
+        self._checkpointer = checkpointer
+        self._period = period
+        self._max_to_keep = max_to_keep
+        self._collect = collect
+        self._prefix = file_prefix
+        self._kept: list[Path] = []
+        self._saved: int | None = None
+
+    def before_train(self) -> None:
+        """Finds the files of the run so far; those of later iterations are of another one."""
+        files = numbered(Path(self._checkpointer.save_dir), self._prefix) if self._checkpointer.save_dir else {}
+        self._kept = [file for iteration, file in files.items() if iteration < self.trainer.start_iter]
+
+    def after_step(self) -> None:
+        """Saves where it is time.
+
+        Raises:
+            InputError: it cannot be written; the checkpoint before is whole.
+        """
+        iteration = self.trainer.iter
+        is_last = iteration >= self.trainer.max_iter - 1
+        if (iteration + 1) % self._period == 0:
+            self._save(iteration, is_final=is_last)
+        elif is_last:
+            self._save(iteration, is_numbered=False, is_final=True)
+
+    def save_now(self) -> None:
+        """Saves after the iteration that has just run, on every rank alike; nothing where that is done already.
+
+        Raises:
+            InputError: as :meth:`after_step`.
+        """
+        iteration = min(self.trainer.iter, self.trainer.max_iter - 1)
+        if self._saved != iteration:
+            self._save(iteration)
+
+    def _save(self, iteration: int, *, is_numbered: bool = True, is_final: bool = False) -> None:
+        collected = self._collect() if self._collect is not None else {}
+
+        def write() -> None:
+            if is_numbered:
+                name = f"{self._prefix}_{iteration:07d}"
+                self._checkpointer.save(name, iteration=iteration, **collected)
+                self._rotate(name)
+            if is_final:
+                self._checkpointer.save(f"{self._prefix}_final", iteration=iteration, **collected)
+
+        # All ranks go on, or stop, together.
+        decided_on_main(write)
+        self._saved = iteration
+
+    def _rotate(self, name: str) -> None:
+        newest = Path(self._checkpointer.save_dir) / f"{name}.pth"
+        self._kept = [*(file for file in self._kept if file != newest), newest]
+        while self._max_to_keep is not None and len(self._kept) > self._max_to_keep:
+            oldest = self._kept.pop(0)
+            try:
+                oldest.unlink(missing_ok=True)
+            except OSError as error:
+                logger.warning("Cannot remove the old checkpoint %s: %s", oldest, error.strerror)

@@ -1,0 +1,94 @@
+"""An exponential moving average of the weights, which often predicts better than the weights themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from detectron2.engine import HookBase
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from maskrcnn_ext.engine.hooks.undisturbed import unwrapped
+from maskrcnn_ext.errors import InputError
+
+
+class EMA(HookBase):
+    """Averages the parameters after every step; the average is part of the checkpoint, and the training knows nothing of it.
+
+    After update n (from 0) the average is ``d * average + (1 - d) * weights`` with ``d = min(decay, (1 + n) / (10 + n))``: the first
+    weights, which are worth little, are soon forgotten. It starts as the weights that training starts from. Buffers, such as the running
+    statistics of BatchNorm, are not averaged: those of the model hold for both.
+    """
+
+    def __init__(self, decay: float) -> None:
+        """Stands before the hook that writes checkpoints.
+
+        Args:
+            decay: such as 0.999, about 1000 steps' worth.
+
+        Raises:
+            InputError: it is not above 0 and below 1.
+        """
+        if not 0 < decay < 1:
+            raise InputError(f"train.ema.decay={decay}: expected a number between 0 and 1, such as 0.999")
+        self._decay = decay
+        self._updates = 0
+        self._average: dict[str, Tensor] = {}
+
+    def before_train(self) -> None:
+        """Starts from the weights as they are, unless a checkpoint has brought an average."""
+        if not self._average:
+            self._average = {name: value.detach().clone() for name, value in self._weights().items()}
+
+    def after_step(self) -> None:
+        """Moves the average towards the weights."""
+        decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
+        self._updates += 1
+        weights = self._weights()
+        get_ema_multi_avg_fn(decay)([self._average[name] for name in weights], list(weights.values()), self._updates)
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[None]:
+        """Gives the average to a model, and its own weights back afterwards, bit for bit; nothing may train in between.
+
+        Args:
+            model: the one that is trained; may be wrapped for several processes.
+        """
+        self._swap(model)
+        try:
+            yield
+        finally:
+            self._swap(model)
+
+    @torch.no_grad()
+    def _swap(self, model: nn.Module) -> None:
+        for name, weight in unwrapped(model).named_parameters():
+            # In place, as compiled models know their weights by address.
+            held = weight.clone()
+            weight.copy_(self._average[name])
+            self._average[name].copy_(held)
+
+    def _weights(self) -> dict[str, nn.Parameter]:
+        return dict(unwrapped(self.trainer.model).named_parameters())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the average by the names of the model's parameters, and the number of updates."""
+        return {"updates": self._updates, "average": dict(self._average)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a checkpoint.
+
+        Raises:
+            InputError: its average is of another model.
+        """
+        weights, average = self._weights(), state["average"]
+        for name in weights.keys() | average.keys():
+            if name not in weights or name not in average or weights[name].shape != average[name].shape:
+                raise InputError(
+                    f"the checkpoint's average of the weights (train.ema) is of another model: {name} is missing or of another shape"
+                )
+        self._updates = state["updates"]
+        self._average = {name: average[name].to(weight, copy=True) for name, weight in weights.items()}

@@ -1,0 +1,168 @@
+"""A live line on the terminal instead of a new one every few iterations; the log file has these all the same."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import os
+import sys
+from typing import Any, TextIO
+
+import torch
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+from maskrcnn_ext.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+# Of Detectron2's CommonMetricPrinter, whose lines say what the bar says.
+_PRINTER = "detectron2.utils.events"
+_WINDOW = 20  # iterations that a shown value is the median of, as in the log
+
+
+def progress_bar(mode: str, *, batch_size: int) -> ProgressBar | None:
+    """Returns the hook that shows a bar; None where there is none: in other processes than the main one, off a terminal, without rich.
+
+    Args:
+        mode: ``train.progress``: "auto", "bar" or "plain".
+        batch_size: images of one iteration, in all processes together.
+
+    Raises:
+        InputError: another mode.
+    """
+    if mode not in ("auto", "bar", "plain"):
+        raise InputError(f"train.progress={mode}: expected auto, bar or plain")
+    if mode == "plain" or not comm.is_main_process() or not sys.stdout.isatty():
+        return None
+    try:
+        from rich.console import Console
+    except ImportError:
+        logger.info(
+            'No progress bar, only lines: python -m pip install "maskrcnn_ext[progress]", or train.progress=plain'
+        )
+        return None
+    console = Console(file=sys.stdout)
+    return None if console.is_dumb_terminal else ProgressBar(console, batch_size=batch_size)
+
+
+class ProgressBar(HookBase):
+    """A bar with loss, learning rate, memory, images a second and the time that is left.
+
+    While it is shown, all that goes to the terminal through ``logging`` or ``print`` is written above it, and Detectron2's lines of
+    losses go to the log file only.
+    """
+
+    def __init__(self, console: Any, *, batch_size: int) -> None:
+        """Stands last but for the writers.
+
+        Args:
+            console: rich's, on the terminal.
+            batch_size: images of one iteration, in all processes together.
+        """
+        self._console = console
+        self._batch_size = batch_size
+        self._progress: Any = None
+        self._shown = contextlib.ExitStack()
+
+    def before_train(self) -> None:
+        """Shows the bar."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        columns = [BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("{task.fields[figures]}")]
+        # Refreshed by hand: a thread may hold the console's lock at the moment when a loader's worker is forked.
+        self._progress = Progress(
+            *columns, console=self._console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+        )
+        trainer = self.trainer
+        self._task = self._progress.add_task("", total=trainer.max_iter, completed=trainer.start_iter, figures="")
+        self._shown.enter_context(self._progress)
+        handlers = _terminal_handlers()
+        above = {stream: _Above(self._console, stream) for stream in (sys.stdout, sys.stderr)}
+        self._shown.enter_context(contextlib.redirect_stdout(above[sys.stdout]))
+        self._shown.enter_context(contextlib.redirect_stderr(above[sys.stderr]))
+        for handler in handlers:
+            stream = handler.setStream(above[handler.stream])
+            self._shown.callback(handler.setStream, stream)
+            handler.addFilter(_is_news)
+            self._shown.callback(handler.removeFilter, _is_news)
+
+    def after_step(self) -> None:
+        """Moves the bar."""
+        figures = "  ".join(self._figures())
+        self._progress.update(self._task, completed=self.trainer.iter + 1, figures=figures, refresh=True)
+
+    def after_train(self) -> None:
+        """Leaves the bar as it is and gives the terminal back."""
+        self._shown.close()
+
+    def _figures(self) -> list[str]:
+        figures = []
+        loss, rate, seconds = self._median("total_loss"), self._median("lr"), self._median("time")
+        if loss is not None:
+            figures.append(f"loss {loss:.4g}")
+        if rate is not None:
+            figures.append(f"lr {rate:.2g}")
+        if (memory := _peak_memory()) is not None:
+            figures.append(f"memory {memory / 2**30:.1f} GiB")
+        if seconds:
+            left = datetime.timedelta(seconds=int(seconds * (self.trainer.max_iter - self.trainer.iter - 1)))
+            figures += [f"{self._batch_size / seconds:.3g} images/s", f"ETA {left}"]
+        return figures
+
+    def _median(self, name: str) -> float | None:
+        history = self.trainer.storage.histories().get(name)
+        if history is None:
+            return None
+        return float(history.latest() if name == "lr" else history.median(_WINDOW))
+
+
+class _Above:
+    """A stream whose lines are written above the bar; in a forked worker, which must not draw the bar, in its place."""
+
+    def __init__(self, console: Any, stream: TextIO) -> None:
+        from rich.file_proxy import FileProxy
+
+        self._proxy = FileProxy(console, stream)
+        self._stream = stream
+        self._process = os.getpid()
+        self._starts_line = True
+
+    def write(self, text: str) -> int:
+        if os.getpid() == self._process:
+            return int(self._proxy.write(text))
+        if self._starts_line:
+            self._stream.write("\r\x1b[2K")  # the bar is one line; it is drawn again after the next step
+        self._starts_line = text.endswith("\n")
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        (self._proxy if os.getpid() == self._process else self._stream).flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _peak_memory() -> int | None:
+    """Returns the bytes that torch has had on the CUDA device at most or, without one, this process; None where the system cannot tell."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return record.name != _PRINTER
+
+
+def _terminal_handlers() -> list[Any]:
+    """Returns the handlers of all loggers that write to this process's standard output or error."""
+    loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
+    handlers = {handler: None for found in loggers if isinstance(found, logging.Logger) for handler in found.handlers}
+    streams = (sys.stdout, sys.stderr)
+    return [h for h in handlers if isinstance(h, logging.StreamHandler) and h.stream in streams]

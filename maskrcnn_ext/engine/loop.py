@@ -1,0 +1,192 @@
+"""Detectron2's training loop with the steps that configs ask for: a precision, accumulated gradients, clipping, an end before the end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+import torch
+from detectron2.engine import SimpleTrainer
+from detectron2.utils.events import EventStorage
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from maskrcnn_ext.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+class Guard(Protocol):
+    """What looks at every step before the weights change; called on every rank alike."""
+
+    def allows_backward(self, trainer: Trainer, error: FloatingPointError | None) -> bool:
+        """Returns whether the iteration goes on after the forward pass, which has raised `error`."""
+
+    def allows_step(self, trainer: Trainer, losses: dict[str, Tensor]) -> bool:
+        """Returns whether the optimizer may step, after the backward pass."""
+
+
+class Trainer(SimpleTrainer):
+    """Detectron2's SimpleTrainer and AMPTrainer in one, number for number, and what they lack.
+
+    Attributes:
+        grad_scaler: of float16; None in any other precision.
+        batch: the inputs of the iteration that is running, of this rank, so far.
+        stop_reason: why the loop ended before its last iteration; None where it did not.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data_loader: Any,
+        optimizer: torch.optim.Optimizer,
+        *,
+        amp: torch.dtype | None = None,
+        accumulate: int = 1,
+        clip_grad: float | None = None,
+        guard: Guard | None = None,
+        explain: Callable[[Exception], InputError | None] = lambda _: None,
+    ) -> None:
+        """Prepares training.
+
+        Args:
+            model: takes a batch and returns a dict of losses; wrapped for several processes already.
+            data_loader: an iterable over lists of inputs.
+            optimizer: of the model's parameters.
+            amp: what to compute in, torch.float16 (with a gradient scaler, as Detectron2) or torch.bfloat16; None for the weights' own.
+            accumulate: batches whose mean gradient makes one step.
+            clip_grad: largest norm of all gradients together; None for no limit.
+            guard: asked before every step.
+            explain: returns what to raise instead of an error that has ended training; None for the error itself.
+        """
+        super().__init__(model, data_loader, optimizer)
+        self._device = next(model.parameters()).device.type
+        self._amp = amp
+        self._accumulate = accumulate
+        self._clip_grad = clip_grad
+        self._guard = guard
+        self._explain = explain
+        self.grad_scaler = torch.amp.GradScaler(self._device) if amp == torch.float16 else None
+        self.batch: list[dict[str, Any]] = []
+        self.stop_reason: str | None = None
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Returns the context in which the model computes its losses."""
+        return nullcontext() if self._amp is None else torch.autocast(self._device, self._amp)
+
+    def stop(self, reason: str) -> None:
+        """Lets no further iteration begin. To be called on every rank alike."""
+        self.stop_reason = reason
+        logger.info("Training stops after iteration %d: %s", self.iter, reason)
+
+    def train(self, start_iter: int, max_iter: int) -> None:
+        """Runs the iterations from `start_iter` to `max_iter` (exclusive), or until :meth:`stop`.
+
+        Afterwards ``iter`` is the last iteration that ran, of a run that has ended by itself `max_iter`.
+        """
+        logger.info("Starting training from iteration %d", start_iter)
+        self.iter = self.start_iter = start_iter
+        self.max_iter = max_iter
+        with EventStorage(start_iter) as self.storage:
+            try:
+                self.before_train()
+                for self.iter in range(start_iter, max_iter):
+                    self.before_step()
+                    self.run_step()
+                    self.after_step()
+                    if self.stop_reason:
+                        break
+                else:
+                    self.iter += 1  # as Detectron2: what ran to its end has max_iter
+            except InputError:
+                raise
+            except Exception as error:
+                known = self._explain(error)
+                if known is not None:
+                    raise known from error
+                logger.exception("Exception during training:")
+                raise
+            finally:
+                self.after_train()
+
+    def after_train(self) -> None:
+        """Lets the hooks end. To them a run that was stopped is one iteration on, as one that has ended by itself."""
+        last = self.iter
+        if self.stop_reason:
+            self.iter += 1
+        super().after_train()
+        self.iter = last
+
+    def run_step(self) -> None:
+        """One step of the optimizer, or none where the guard says so."""
+        losses: dict[str, Tensor] = {}
+        data_time = 0.0
+        for part in range(self._accumulate):
+            start = time.perf_counter()
+            batch = next(self._data_loader_iter)
+            data_time += time.perf_counter() - start
+            self.batch = batch if part == 0 else [*self.batch, *batch]
+            # Several processes average their gradients once a step.
+            waits = isinstance(self.model, DistributedDataParallel) and part < self._accumulate - 1
+            with self.model.no_sync() if waits else nullcontext():
+                of_part = self._forward(batch)
+                if of_part is None:
+                    return
+                if part == 0:
+                    self.optimizer.zero_grad()
+                loss = sum(of_part.values())
+                (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
+            losses = {name: losses[name] + value if name in losses else value for name, value in of_part.items()}
+        if self._guard is not None and not self._guard.allows_step(self, losses):
+            return
+        self._write_metrics(losses, data_time)
+        self._step()
+
+    def _forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor] | None:
+        """The losses of the batch, divided by the number of batches in a step; None where the guard leaves the iteration out."""
+        error = None
+        losses: Any = {}
+        try:
+            with self.autocast():
+                losses = self.model(batch)
+        except FloatingPointError as raised:
+            error = raised
+        if self._guard is not None and not self._guard.allows_backward(self, error):
+            return None
+        if error is not None:
+            raise error
+        if isinstance(losses, Tensor):
+            losses = {"total_loss": losses}
+        if self._accumulate > 1:
+            losses = {name: value / self._accumulate for name, value in losses.items()}
+        return losses
+
+    def _step(self) -> None:
+        scaler = self.grad_scaler
+        if self._clip_grad is not None:
+            if scaler is not None:
+                scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(
+                [p for group in self.optimizer.param_groups for p in group["params"]], self._clip_grad
+            )
+        if scaler is None:
+            self.optimizer.step()
+        else:
+            scaler.step(self.optimizer)
+            scaler.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns Detectron2's state: iteration, hooks, optimizer and, where there is one, the gradient scaler."""
+        state: dict[str, Any] = super().state_dict()
+        if self.grad_scaler is not None:
+            state["grad_scaler"] = self.grad_scaler.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes what :meth:`state_dict` has returned, also that of Detectron2's trainers."""
+        super().load_state_dict(state_dict)
+        if self.grad_scaler is not None and "grad_scaler" in state_dict:
+            self.grad_scaler.load_state_dict(state_dict["grad_scaler"])

@@ -1,0 +1,188 @@
+"""The keys below ``train`` that are ours: their defaults, and what each may be. Detectron2's own script ignores them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+
+from maskrcnn_ext.errors import InputError
+
+# A rule: whether a value is right, and what to say that is expected.
+Rule = tuple[Callable[[Any], bool], str]
+
+
+class Setting(NamedTuple):
+    """One key: its default and the rule for its values."""
+
+    default: Any
+    rule: Rule
+
+
+def _told(value: Any) -> str:
+    """As it is written in an override."""
+    return {None: "null", True: "true", False: "false"}[value] if isinstance(value, bool | None) else str(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _one_of(*values: Any) -> Rule:
+    told = ", ".join(_told(value) for value in values)
+    # True == 1: the type counts.
+    return (lambda value: any(value == v and type(value) is type(v) for v in values)), f"one of {told}"
+
+
+def _whole(least: int | None = None) -> Rule:
+    told = "a whole number" if least is None else f"a whole number, {least} or more"
+    return (lambda value: _is_number(value) and isinstance(value, int) and (least is None or value >= least)), told
+
+
+def _number(told: str, fits: Callable[[float], bool]) -> Rule:
+    return (lambda value: _is_number(value) and fits(value)), told
+
+
+def _or_null(rule: Rule) -> Rule:
+    return (lambda value: value is None or rule[0](value)), f"null or {rule[1]}"
+
+
+def _list_of(fits: Callable[[Any], bool], told: str) -> Rule:
+    return (lambda value: isinstance(value, list) and all(fits(entry) for entry in value)), told
+
+
+def _names(*values: str) -> Rule:
+    return _list_of(lambda entry: entry in values, f"a list of {', '.join(values)}")
+
+
+_FLAG: Rule = (lambda value: isinstance(value, bool)), "true or false"
+_TEXT: Rule = (lambda value: isinstance(value, str) and bool(value)), "a text"
+_METRIC = _or_null((_TEXT[0], "a metric such as segm/AP"))
+_MODE = _one_of("max", "min")
+
+SETTINGS: dict[str, Setting] = {
+    "seed": Setting(-1, _whole()),
+    "cudnn_benchmark": Setting(False, _FLAG),
+    "amp.dtype": Setting(None, _one_of(None, "bf16", "fp16")),
+    "channels_last": Setting(False, _FLAG),
+    "compile": Setting(False, _FLAG),
+    "accumulate": Setting(1, _whole(1)),
+    "clip_grad": Setting(None, _or_null(_number("a number above 0", lambda value: value > 0))),
+    "activation_checkpointing": Setting([], _names("backbone", "box_head", "mask_head", "keypoint_head")),
+    "hooks": Setting(
+        [],
+        _list_of(
+            lambda entry: isinstance(entry, dict) and "_target_" in entry, "a list of hooks, each with a _target_"
+        ),
+    ),
+    "validation_loss": Setting(False, _FLAG),
+    "best.metric": Setting(None, _METRIC),
+    "best.mode": Setting("max", _MODE),
+    "early_stopping.metric": Setting(None, _METRIC),
+    "early_stopping.mode": Setting("max", _MODE),
+    "early_stopping.patience": Setting(5, _whole(1)),
+    "early_stopping.min_delta": Setting(0.0, _number("a number, 0 or more", lambda value: value >= 0)),
+    "ema.decay": Setting(None, _or_null(_number("a number between 0 and 1, such as 0.999", lambda v: 0 < v < 1))),
+    "lr_finder.enabled": Setting(False, _FLAG),
+    "lr_finder.lowest": Setting(1e-6, _number("a number above 0", lambda value: value > 0)),
+    "lr_finder.highest": Setting(1.0, _number("a number above 0", lambda value: value > 0)),
+    "lr_finder.steps": Setting(100, _whole(10)),
+    "image_panel.count": Setting(0, _whole(0)),
+    "writers": Setting([], _names("wandb", "mlflow")),
+    "progress": Setting("auto", _one_of("auto", "bar", "plain")),
+    "guard.enabled": Setting(True, _FLAG),
+    "guard.on_fault": Setting("stop", _one_of("stop", "skip", "rollback")),
+    "deterministic": Setting(False, _FLAG),
+    "loading.strict": Setting("none", _one_of("none", "body", "all")),
+    "loading.allow_pickle": Setting(False, _FLAG),
+    "loading.class_names": Setting(
+        None,
+        (
+            lambda value: (
+                value is None
+                or isinstance(value, str)
+                or (isinstance(value, list) and all(isinstance(v, str) for v in value))
+            ),
+            "null or a list of names, or a data set that has them",
+        ),
+    ),
+    "loader_timeout": Setting(0.0, _number("seconds, 0 (no limit) or more", lambda value: value >= 0)),
+}
+# Of these sections Detectron2 has keys of its own.
+_SHARED = {"amp"}
+
+
+def _nested(settings: Mapping[str, Setting]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, setting in settings.items():
+        *sections, name = key.split(".")
+        section = nested
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[name] = setting.default
+    return nested
+
+
+TRAIN: dict[str, Any] = _nested(SETTINGS)
+
+
+def complete(cfg: DictConfig) -> DictConfig:
+    """Puts the keys of :data:`TRAIN` that ``cfg.train`` lacks into it; returns `cfg`, changed in place.
+
+    Raises:
+        InputError: the config has no section ``train``.
+    """
+    if not OmegaConf.is_dict(cfg.get("train")):
+        raise InputError(
+            "the config has no `train`: give one with model, dataloader, optimizer, lr_multiplier and train"
+        )
+    for path, default in _leaves(TRAIN):
+        *sections, name = path.split(".")
+        section = cfg.train
+        for part in sections:
+            if part not in section:
+                section[part] = {}
+            section = section[part]
+        if OmegaConf.is_dict(section) and name not in section:
+            section[name] = default
+    return cfg
+
+
+def check(cfg: DictConfig) -> None:
+    """Checks our keys of a config that is complete.
+
+    Raises:
+        InputError: a value that a key does not take, or a key that a section of ours has not; the message names the valid ones.
+    """
+    for section, known in TRAIN.items():
+        if isinstance(known, dict):
+            _check_section(section, cfg.train[section], known)
+    for key, (_, (fits, expected)) in SETTINGS.items():
+        value = OmegaConf.select(cfg.train, key)
+        plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        if not fits(plain):
+            raise InputError(f"train.{key}={_told(plain)}: expected {expected}")
+    finder = cfg.train.lr_finder
+    if finder.lowest >= finder.highest:
+        raise InputError(
+            f"train.lr_finder.lowest={finder.lowest}: expected less than train.lr_finder.highest={finder.highest}"
+        )
+
+
+def _check_section(name: str, section: Any, known: Mapping[str, Any]) -> None:
+    if not OmegaConf.is_dict(section):
+        raise InputError(
+            f"train.{name}={_told(section)}: expected the keys {', '.join(known)}, as in train.{name}.{next(iter(known))}"
+        )
+    unknown = [str(key) for key in section if key not in known]
+    if unknown and name not in _SHARED:
+        raise InputError(f"train.{name} has no {', '.join(unknown)}: it has {', '.join(known)}")
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

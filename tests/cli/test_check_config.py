@@ -1,0 +1,131 @@
+"""`maskrcnn-ext check-config`: the faults of a config before a training finds them, and no others."""
+
+import pytest
+from conftest import ROOT
+
+from maskrcnn_ext import compat
+from maskrcnn_ext.cli import main
+from maskrcnn_ext.zoo import list_configs
+
+NAMES = [name for name in list_configs() if compat.has_vit() or "vitdet" not in name]
+HEAD = "model.roi_heads.mask_head"
+QUICK = (
+    "mask_rcnn_r50_c4_1x.py",
+    "mask_rcnn_r50_fpn_lsj_100ep.py",
+    "cascade_mask_rcnn_r18_fpn_scratch.py",
+    "domains/shapes.py",
+)
+
+
+@pytest.fixture
+def check(capsys):
+
+    def run(*arguments: str) -> tuple[int, list[str], str]:
+        status = main(["check-config", *arguments])
+        captured = capsys.readouterr()
+        return status, captured.err.splitlines(), captured.out
+
+    return run
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in NAMES])
+def test_the_shipped_configs_have_no_fault(name, check):
+    status, errors, out = check(name)
+    assert (status, errors) == (0, [])
+    assert out.startswith(f"{name}: ")
+    assert out.endswith(": no fault found\n")
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "projects/paper_ablations").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.slow
+def test_the_projects_have_no_fault(file, check):
+    assert check(str(file))[0] == 0
+
+
+def test_the_summary_says_what_was_looked_at(check):
+    _, _, out = check("domains/balloon.py", f"{HEAD}._target_=maskrcnn_ext.BoundaryMaskHead")
+    assert "data balloon_train, balloon_val" in out
+    assert " M parameters" in out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "faults"),
+    [
+        (["train.max_itr=3"], ["did you mean train.max_iter?"]),
+        (["train.best.mode=largest"], ["train.best.mode=largest: expected one of max, min"]),
+        ([f"{HEAD}._target_=maskrcnn_ext.PointRendMaskHead"], ["set model.roi_heads.mask_pooler=null"]),
+        ([f"{HEAD}.no_such_argument=3"], ["model cannot be built: ", "no_such_argument"]),
+        (
+            ["~model.roi_heads.mask_head.conv_dims"],
+            ["model.roi_heads.mask_head: MaskRCNNConvUpsampleHead needs conv_dims"],
+        ),
+        (["~optimizer.lr", "+optimizer.rate=1"], ["optimizer: SGD takes no rate"]),
+        (["optimizer.lr=-1"], ["optimizer cannot be built: Invalid learning rate"]),
+        (["lr_multiplier.scheduler.milestones=[1]"], ["lr_multiplier cannot be built: "]),
+        (
+            ["dataloader.train.dataset.names=balloon_trian"],
+            ["dataloader.train.dataset.names: no data set 'balloon_trian'", "balloon_train"],
+        ),
+        (
+            ["dataloader.train.dataset.names=balloon_train"],
+            [
+                "dataloader.train.dataset.names=balloon_train: has 1 classes (balloon): set model.roi_heads.num_classes=1, not 80"
+            ],
+        ),
+        (["~train"], ["the config has no `train`"]),
+    ],
+)
+def test_a_fault_is_a_line_and_status_2(overrides, faults, check):
+    status, errors, out = check("mask_rcnn_r50_fpn_1x", *overrides)
+    assert (status, out) == (2, "")
+    assert all(line.startswith("maskrcnn-ext check-config: error: ") for line in errors)
+    assert all(any(fault in line for line in errors) for fault in faults)
+
+
+def test_several_faults_are_several_lines(check):
+    _, errors, _ = check(
+        "mask_rcnn_r50_fpn_1x", "train.ema.decay=2", "model.roi_heads.num_classes=3", "optimizer.lr=-1"
+    )
+    assert len(errors) == 4  # both data sets have 80 classes
+
+
+def test_a_data_set_that_only_we_can_read_needs_our_reader(check, people):
+    target = "dataloader.train.dataset._target_=detectron2.data.get_detection_dataset_dicts"
+    name = f"dataloader.train.dataset.names={people}"
+    assert check("mask_rcnn_r50_fpn_1x", name)[0] == 0
+    status, errors, _ = check("mask_rcnn_r50_fpn_1x", name, target)
+    assert status == 2
+    assert "set dataloader.train.dataset._target_=maskrcnn_ext.get_dataset_dicts" in errors[0]
+
+
+def test_keypoints_are_counted(check):
+    _, errors, _ = check("keypoint_rcnn_r18_fpn_scratch", "model.roi_heads.keypoint_head.num_keypoints=14")
+    assert all(
+        "has 17 keypoints (nose, left_eye, right_eye, ...): set model.roi_heads.keypoint_head.num_keypoints=17" in e
+        for e in errors
+    )
+    assert len(errors) == 2
+
+
+def test_print_shows_the_config_and_leaves_its_lines_alone(check):
+    status, errors, out = check("--print", "domains/shapes.py", "train.max_iter=7")
+    assert status == 0
+    assert "train.max_iter: 7  # override 'train.max_iter=7'" in out.splitlines()
+    assert all("  # " in line for line in out.splitlines())
+    assert errors[0].endswith("no fault found")
+
+
+def test_no_such_config_is_one_line(check):
+    status, errors, _ = check("no_such_config")
+    assert (status, len(errors)) == (2, 1)
+
+
+@pytest.mark.parametrize("module", ["check_config", "yaml_to_lazy"])
+def test_help_imports_nothing_heavy(module, run_python):
+    code = f"""
+import argparse, sys
+from maskrcnn_ext.cli import {module}
+{module}.add_arguments(argparse.ArgumentParser())
+print(sorted({{'torch', 'detectron2', 'omegaconf', 'numpy', 'yaml'}} & set(sys.modules)))
+"""
+    assert run_python("-c", code).stdout.strip() == "[]"
