@@ -31,6 +31,7 @@ class Side:
         self.script = script
         self.folder = folder
         self._data = data
+        folder.mkdir()
         self._runs = 0
 
     def command(self, output: str, *arguments: str, max_iter: int = 2) -> list[str]:
@@ -93,10 +94,11 @@ def saved_config(side: Side) -> str:
         else "from detectron2.config import LazyConfig; save = LazyConfig.save"
     )
     code = f"""
-import sys, maskrcnn_ext
+import sys
+from detectron2 import model_zoo
 from detectron2.config import LazyConfig
 {saves}
-cfg = maskrcnn_ext.get_config("mask_rcnn_r50_fpn_lsj_100ep.py")
+cfg = model_zoo.get_config("new_baselines/mask_rcnn_R_50_FPN_100ep_LSJ.py")
 save(cfg, sys.argv[1])
 again = LazyConfig.load(sys.argv[1])
 print("loads again, with", len(again), "sections")
@@ -229,7 +231,7 @@ def two_machines(side: Side) -> str:
     url = ["--dist-url", "auto"]
     lonely = side.run(*command[:flag], "--num-machines", "2", "--num-gpus", "1", *url, *command[flag:])
     torchrun = side.run(
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"),
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
         *command[3:],
         "train.ddp.device_ids=null",
     )
@@ -239,7 +241,7 @@ def two_machines(side: Side) -> str:
 
 LINES: list[tuple[str, str, Callable[[Side], str]]] = [
     ("F6", "`train.max_itr=5`, a slip", typo),
-    ("F7", "the saved config of an LSJ model is loaded", saved_config),
+    ("F7", "Detectron2's LSJ config is saved and loaded", saved_config),
     ("F8", "AP 10, 50, 20, 20, resumed, 5, 6, 7, 8: which is `model_best`", best_after_resume),
     ("F9", "evaluation of a model that detects nothing", no_detections),
     ("F10", "SIGTERM in training", sigterm),

@@ -115,13 +115,16 @@ def launch(body: Callable[[argparse.Namespace], int], args: argparse.Namespace) 
 def _run_placed(body: Callable[[argparse.Namespace], int], args: argparse.Namespace, place: Place) -> int:
     import torch
     import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
     from maskrcnn_ext.compat import set_local_process_group
 
     if torch.cuda.is_available():
         torch.cuda.set_device(place.local_rank)
-    listens = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    store = dist.TCPStore(place.address, place.port, place.world_size, is_master=listens)
+    os.environ.update(
+        MASTER_ADDR=place.address, MASTER_PORT=str(place.port), RANK=str(place.rank), WORLD_SIZE=str(place.world_size)
+    )
+    store, _, _ = next(rendezvous("env://"))
     # After a restart torchrun's store still has the addresses of the processes before.
     store = dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     backend = "nccl" if torch.cuda.is_available() else "gloo"

@@ -44,6 +44,20 @@ def build(*, workers, grouped, batch=2, mapper=draw, seed=7):
     )
 
 
+@pytest.fixture
+def resumable():
+    """Wraps loaders, and ends their workers after the test."""
+    made = []
+
+    def wrap(loader):
+        made.append(ResumableLoader(loader))
+        return made[-1]
+
+    yield wrap
+    for loader in made:
+        loader.close()
+
+
 def taken(loader, count):
     return [next(loader) for _ in range(count)]
 
@@ -58,25 +72,26 @@ def plain(state):
 
 @pytest.mark.parametrize("grouped", [True, False])
 @pytest.mark.parametrize("workers", [0, 1, 2, 3])
-def test_the_batches_are_detectron2s(workers, grouped):
+def test_the_batches_are_detectron2s(workers, grouped, resumable):
     stock = iter(build(workers=workers, grouped=grouped))
     expected = taken(stock, 9)
+    del stock
     left = draw(records()[2])
-    assert taken(ResumableLoader(build(workers=workers, grouped=grouped)), 9) == expected
+    assert taken(resumable(build(workers=workers, grouped=grouped)), 9) == expected
     assert draw(records()[2]) == left, "nothing more has been drawn"
 
 
 @pytest.mark.parametrize("grouped", [True, False])
 @pytest.mark.parametrize("workers", [0, 1, 2, 3])
 @pytest.mark.parametrize("before", [0, 1, 2, 5])
-def test_the_batches_after_a_checkpoint_are_those_that_would_have_come(workers, grouped, before):
-    unbroken = ResumableLoader(build(workers=workers, grouped=grouped))
+def test_the_batches_after_a_checkpoint_are_those_that_would_have_come(workers, grouped, before, resumable):
+    unbroken = resumable(build(workers=workers, grouped=grouped))
     taken(unbroken, before)
     unbroken.start()
     data, state = plain(unbroken.state_dict()), plain(get_random_state())
     expected = taken(unbroken, 8)
 
-    resumed = ResumableLoader(build(workers=workers, grouped=grouped, seed=99))
+    resumed = resumable(build(workers=workers, grouped=grouped, seed=99))
     assert resumed.load_state_dict(data)
     resumed.start()
     set_random_state(state)
@@ -100,25 +115,25 @@ def test_any_number_of_interruptions_changes_nothing(parts, batch, grouped):
     assert found == expected
 
 
-def test_with_another_number_of_workers_the_images_go_on():
-    unbroken = ResumableLoader(build(workers=0, grouped=False))
+def test_with_another_number_of_workers_the_images_go_on(resumable):
+    unbroken = resumable(build(workers=0, grouped=False))
     taken(unbroken, 4)
     data = plain(unbroken.state_dict())
     expected = [record["image_id"] for batch in taken(unbroken, 4) for record in batch]
-    resumed = ResumableLoader(build(workers=2, grouped=False))
+    resumed = resumable(build(workers=2, grouped=False))
     assert not resumed.load_state_dict(data)
     found = [record["image_id"] for batch in taken(resumed, 4) for record in batch]
     assert sorted(found) == sorted(expected)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_mapper_that_seeds_itself_goes_on_as_well(workers):
+def test_a_mapper_that_seeds_itself_goes_on_as_well(workers, resumable):
     mapper = SeededMapper(mapper=draw, seed=5)
-    unbroken = ResumableLoader(build(workers=workers, grouped=True, mapper=mapper))
+    unbroken = resumable(build(workers=workers, grouped=True, mapper=mapper))
     taken(unbroken, 3)
     data = plain(unbroken.state_dict())
     expected = taken(unbroken, 5)
-    resumed = ResumableLoader(build(workers=workers, grouped=True, mapper=SeededMapper(mapper=draw, seed=5)))
+    resumed = resumable(build(workers=workers, grouped=True, mapper=SeededMapper(mapper=draw, seed=5)))
     resumed.load_state_dict(data)
     assert taken(resumed, 5) == expected
 
