@@ -92,7 +92,7 @@ def test_a_config_that_asks_for_cuda_trains_on_the_cpu_where_there_is_none(spec,
             "no config 'domains/shape.py' ships .*did you mean .*domains/shapes.py",
         ),
         (["--config-file", "domains/shapes.py", "train.max_iter"], "cannot read the override 'train.max_iter'"),
-        (["--config-file", "domains/shapes.py", "~train.max_iter"], r"the config has no train\.max_iter"),
+        (["--config-file", "domains/shapes.py", "~train.device"], r"the config has no train\.device"),
         (["--config-file", "domains/shapes.py", "train.seed.a=1"], "'train.seed.a=1': train.seed is 1, which has no"),
         (
             ["--config-file", "domains/shapes.py", "dataloader.train.dataset.names=nope"],
