@@ -90,7 +90,7 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
 def evaluate_only(cfg: DictConfig) -> dict[str, Any]:
     """Loads ``train.init_checkpoint`` and evaluates it."""
     model = create_ddp_model(build_model(cfg), **cfg.train.ddp)
-    make_checkpointer(cfg, model).load(cfg.train.init_checkpoint)
+    make_checkpointer(cfg, model).load(cfg.train.init_checkpoint, strict=cfg.train.loading.strict)
     return evaluate(cfg, model)
 
 
@@ -188,7 +188,7 @@ class Training:
         self._data = data
         self._start = 0
         if resumes:
-            self.trainer.load_state_dict(saved["trainer"])
+            _load_state(self.trainer, saved, settings.output_dir)
             # A checkpoint holds the iteration that had just finished.
             self._start = self.trainer.iter + 1
         self._max_iter = settings.max_iter
@@ -203,6 +203,18 @@ class Training:
             self.checkpointing.save_now()
         comm.synchronize()  # nobody ends while the main process writes
         return PREEMPTED if self.preemption.received else 0
+
+
+def _load_state(trainer: Trainer, saved: dict[str, Any], output_dir: str) -> None:
+    """Gives a checkpoint's state to the trainer; raises InputError where it is not that of such a run."""
+    try:
+        trainer.load_state_dict(saved["trainer"])
+    except (KeyError, ValueError, RuntimeError, TypeError) as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise InputError(
+            f"the checkpoint in {output_dir} does not fit this run ({type(error).__name__}: {reason}): resume with the config that it was "
+            "trained with, or start anew from its weights (train.init_checkpoint, another train.output_dir)"
+        ) from error
 
 
 def batch_size(cfg: DictConfig) -> int:
@@ -254,7 +266,7 @@ def find_learning_rate(cfg: DictConfig) -> None:
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
     model = create_ddp_model(model, **cfg.train.ddp)
-    make_checkpointer(cfg, model).load(cfg.train.init_checkpoint)
+    make_checkpointer(cfg, model).load(cfg.train.init_checkpoint, strict=cfg.train.loading.strict)
     steps = cfg.train.lr_finder.steps
     finder = LRFinder(
         lowest=cfg.train.lr_finder.lowest,

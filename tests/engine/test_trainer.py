@@ -104,3 +104,16 @@ def test_mistakes_are_one_line(arguments, message, capsys, tmp_path):
     assert main([*arguments, f"train.output_dir={tmp_path}"] if "names" in arguments[-1] else arguments) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert re.match(f"error: {message}", error)
+
+
+def test_a_checkpoint_of_another_kind_of_run_is_one_line(spec, tmp_path, capsys):
+    arguments = ["--config-file", "domains/shapes.py", *overrides(spec, tmp_path, **{"train.max_iter": 1})]
+    assert main(arguments) == 0
+    file = tmp_path / "model_final.pth"
+    checkpoint = torch.load(file, weights_only=True)
+    del checkpoint["trainer"]
+    torch.save(checkpoint, file)
+    assert main([*arguments, "--resume", "train.max_iter=2"]) == 2
+    assert re.search(
+        r"^error: the checkpoint in .* does not fit this run \(KeyError: 'trainer'\)", capsys.readouterr().err, re.M
+    )
