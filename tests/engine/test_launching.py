@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
+from small_run import small_run, spec_of
 
 from maskrcnn_ext import InputError
 from maskrcnn_ext.engine.arguments import parse, parser
@@ -103,27 +104,13 @@ def test_flags_that_do_not_fit_are_one_line(flags, message):
 
 
 def overrides(spec, output_dir, **more):
-    keys = {
-        "dataloader.train.dataset.names": spec,
-        "dataloader.test.dataset.names": spec,
-        "dataloader.train.total_batch_size": 2,
-        "dataloader.train.num_workers": 0,
-        "dataloader.test.num_workers": 0,
-        "model.backbone.out_channels": 32,
-        "train.output_dir": output_dir,
-        "train.max_iter": 4,
-        "train.eval_period": 0,
-        "train.log_period": 1,
-        "train.seed": 3,
-        "train.hooks": "[{_target_: weights_of_ranks.WriteHash}]",
-        **more,
-    }
-    return ["--config-file", "domains/shapes.py", *(f"{key}={value}" for key, value in keys.items())]
+    hooks = {"train.hooks": "[{_target_: weights_of_ranks.WriteHash}]"}
+    return ["--config-file", "domains/shapes.py", *small_run(spec, output_dir, **{**hooks, **more})]
 
 
 @pytest.fixture
 def spec(shapes):
-    return f"coco:{shapes}@{shapes.parent / 'images'}"
+    return spec_of(shapes)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
+from small_run import small_run, spec_of
 
 from maskrcnn_ext.engine.main import main
 from maskrcnn_ext.zoo import config_path
@@ -15,26 +16,12 @@ SCRIPT = ROOT / "scripts/train_net.py"
 
 
 def overrides(spec, output_dir, **more):
-    keys = {
-        "dataloader.train.dataset.names": spec,
-        "dataloader.test.dataset.names": spec,
-        "dataloader.train.total_batch_size": 2,
-        "dataloader.train.num_workers": 0,
-        "dataloader.test.num_workers": 0,
-        "model.backbone.out_channels": 32,
-        "train.output_dir": output_dir,
-        "train.max_iter": 4,
-        "train.eval_period": 4,
-        "train.log_period": 1,
-        "train.seed": 3,
-        **more,
-    }
-    return [f"{key}={value}" for key, value in keys.items()]
+    return small_run(spec, output_dir, **{"train.eval_period": 4, **more})
 
 
 @pytest.fixture
 def spec(shapes):
-    return f"coco:{shapes}@{shapes.parent / 'images'}"
+    return spec_of(shapes)
 
 
 def losses(folder):
