@@ -1,13 +1,25 @@
-"""The evaluator ranks masks by their own scores, and is Detectron2's where there are none."""
+"""The evaluator counts every detection, has 0 where none is, ranks masks by their own scores, and else is Detectron2's."""
 
+import json
+import logging
+import math
+from itertools import count
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from detectron2 import evaluation
+from detectron2.config import LazyConfig, instantiate
+from detectron2.data import MetadataCatalog
 from detectron2.structures import Boxes, BoxMode, Instances
 
 from maskrcnn_ext import COCOEvaluator, get_dataset_dicts
+from maskrcnn_ext.engine.targets import node_faults
 
 SIZE = (64, 96)
+PLAIN = {"distributed": False, "use_fast_impl": False}
+NAMES = count()
 
 
 def run(evaluator, people, *, mask_scores):
@@ -38,3 +50,295 @@ def test_masks_are_ranked_by_mask_scores_and_boxes_by_class_scores(people):
         assert ours[task] == pytest.approx(stock[task], nan_ok=True)
     assert scored["bbox"] == pytest.approx(stock["bbox"], nan_ok=True)
     assert scored["segm"]["AP"] > 1.5 * stock["segm"]["AP"] > 0
+
+
+def register(file, boxes, *, size, classes=3, leave_out=(), keypoints=0):
+    """Registers the ground truth of a list of (class, x, y, width, height) an image; categories are 10, 20, ... in the file."""
+    annotations = []
+    for image_id, found in enumerate(boxes, 1):
+        for category, x, y, width, height in found:
+            corners = [x, y, x + width, y, x + width, y + height, x, y + height]
+            annotation = {
+                "id": len(annotations) + 1,
+                "image_id": image_id,
+                "category_id": 10 * (category + 1),
+                "bbox": [x, y, width, height],
+                "area": width * height,
+                "iscrowd": 0,
+                "segmentation": [corners],
+            }
+            if keypoints:
+                annotation.update(keypoints=[x + 1.0, y + 1.0, 2] * keypoints, num_keypoints=keypoints)
+            annotations.append({key: value for key, value in annotation.items() if key not in leave_out})
+    images = [{"id": i + 1, "file_name": f"{i}.png", "height": size[0], "width": size[1]} for i in range(len(boxes))]
+    ids = [10 * (i + 1) for i in range(classes)]
+    data = {"images": images, "categories": [{"id": i, "name": f"c{i}"} for i in ids], "annotations": annotations}
+    file.write_text(json.dumps({key: value for key, value in data.items() if key not in leave_out}))
+    name = f"test_coco_evaluator_{next(NAMES)}"
+    contiguous = {dataset_id: index for index, dataset_id in enumerate(ids)}
+    MetadataCatalog.get(name).set(
+        json_file=str(file), thing_classes=[f"c{i}" for i in ids], thing_dataset_id_to_contiguous_id=contiguous
+    )
+    return name
+
+
+def detections(boxes, *, size, scores=None):
+    """What a model finds where it finds these (class, x, y, width, height), boxes and full masks."""
+    table = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 5)
+    found = Instances(size, pred_classes=table[:, 0].long())
+    found.pred_boxes = Boxes(torch.cat([table[:, 1:3], table[:, 1:3] + table[:, 3:]], dim=1))
+    found.scores = torch.linspace(1, 0.5, len(table)) if scores is None else torch.as_tensor(scores)
+    found.pred_masks = torch.zeros(len(table), *size, dtype=torch.bool)
+    for mask, box in zip(found.pred_masks, found.pred_boxes.tensor.round().int().tolist(), strict=True):
+        mask[box[1] : box[3], box[0] : box[2]] = True
+    return found
+
+
+def evaluate(evaluator, found, img_ids=None):
+    """Gives the evaluator the detections of images 1, 2, ..."""
+    evaluator.reset()
+    for image_id, instances in enumerate(found, 1):
+        evaluator.process([{"image_id": image_id}], [{"instances": instances}])
+    return evaluator.evaluate(img_ids)
+
+
+def same(found, expected):
+    assert found.keys() == expected.keys()
+    for task in expected:
+        assert found[task] == pytest.approx(expected[task], abs=1e-6, nan_ok=True)
+
+
+ORDINARY_SIZE = (240, 320)
+
+
+def ordinary(num_images=4):
+    """Objects of all sizes and two of three classes, and detections that have missed, moved and invented some."""
+    rng = np.random.default_rng(0)
+    truth, found = [], []
+    for image in range(num_images):
+        sides = rng.choice([12, 25, 60, 110], size=(6, 2))
+        corners = rng.integers(0, np.subtract(ORDINARY_SIZE[::-1], sides))
+        classes = rng.integers(0, 2, 6)
+        truth.append([[int(v) for v in row] for row in np.column_stack([classes, corners, sides])])
+        moved = np.repeat(np.array(truth[-1], dtype=float), 2, axis=0)
+        moved[:, 1:] += rng.normal(0, 2, (12, 4)).round()
+        moved[::5, 0] = 2
+        # None in one image, and in another as many as COCO counts.
+        moved = np.resize(moved, ([12, 100, 0, 7][image % 4], 5))
+        found.append(detections(moved, size=ORDINARY_SIZE, scores=rng.random(len(moved)).astype(np.float32)))
+    return truth, found
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_ordinary_numbers_are_those_of_detectron2(tmp_path, fast):
+    truth, found = ordinary()
+    name = register(tmp_path / "truth.json", truth, size=ORDINARY_SIZE)
+    options = {"distributed": False, "use_fast_impl": fast}
+    stock = evaluate(evaluation.COCOEvaluator(name, **options), found)
+    assert {"AP", "AP50", "AP75", "APs", "APm", "APl", "AP-c10", "AP-c20", "AP-c30"} == stock["segm"].keys()
+    assert 0 < stock["segm"]["AP"] < stock["bbox"]["AP50"] < 100
+    assert stock["segm"]["APl"] > 0
+    assert math.isnan(stock["segm"]["AP-c30"])
+    same(evaluate(COCOEvaluator(name, **options), found), stock)
+    some = evaluate(evaluation.COCOEvaluator(name, **options), found, img_ids=[1, 3])
+    assert some["bbox"]["AP"] != stock["bbox"]["AP"]
+    same(evaluate(COCOEvaluator(name, **options), found, img_ids=[1, 3]), some)
+
+
+DENSE_SIZE = (150, 200)
+DENSE = [[i % 3, 10 * (i % 20), 10 * (i // 20), 6, 6] for i in range(300)]
+
+
+@pytest.fixture
+def log(caplog):
+    """Messages of the evaluator, whatever the configuration of Detectron2's loggers."""
+    logger = logging.getLogger(evaluation.COCOEvaluator.__module__)
+    logger.addHandler(caplog.handler)
+    with caplog.at_level(logging.INFO, logger=logger.name):
+        yield caplog
+    logger.removeHandler(caplog.handler)
+
+
+def test_all_of_300_perfect_detections_count(tmp_path, log):
+    name = register(tmp_path / "truth.json", [[[0, *box[1:]] for box in DENSE]], size=DENSE_SIZE, classes=1)
+    found = [detections([[0, *box[1:]] for box in DENSE], size=DENSE_SIZE)]
+    stock = evaluate(evaluation.COCOEvaluator(name, **PLAIN), found)
+    assert stock["bbox"]["AP"] == pytest.approx(100 * 34 / 101)  # 100 found reach 34 of the 101 recalls
+    ours = COCOEvaluator(name, **PLAIN)
+    for task, metrics in evaluate(ours, found).items():
+        assert {task: metrics["AP"], "small": metrics["APs"]} == {task: 100.0, "small": 100.0}
+    assert "Up to 300 boxes and masks" in log.text
+    log.clear()
+    same(evaluate(ours, [found[0][:70]]), evaluate(evaluation.COCOEvaluator(name, **PLAIN), [found[0][:70]]))
+    assert "Up to 100 boxes and masks" in log.text
+
+
+def test_the_limit_is_that_of_the_largest_image_over_all_classes(tmp_path, log):
+    name = register(tmp_path / "truth.json", [DENSE[:20], DENSE], size=DENSE_SIZE)
+    found = [detections(DENSE[:20], size=DENSE_SIZE), detections(DENSE, size=DENSE_SIZE)]
+    results = evaluate(COCOEvaluator(name, **PLAIN), found)
+    assert [results["segm"][f"AP-c{i}"] for i in (10, 20, 30)] == [100.0] * 3
+    assert "Up to 300 boxes and masks" in log.text
+
+
+@pytest.mark.parametrize("limit", [100, 150])
+def test_a_limit_that_is_given_is_kept(tmp_path, log, limit):
+    name = register(tmp_path / "truth.json", [[[0, *box[1:]] for box in DENSE]], size=DENSE_SIZE, classes=1)
+    found = [detections([[0, *box[1:]] for box in DENSE], size=DENSE_SIZE)]
+    options = {**PLAIN, "max_dets_per_image": limit}
+    ours = evaluate(COCOEvaluator(name, **options), found)
+    assert ours["bbox"]["AP"] < 51
+    same(ours, evaluate(evaluation.COCOEvaluator(name, **options), found))
+    assert f"Up to {limit} boxes and masks" in log.text
+
+
+def nothing(num_images, size=ORDINARY_SIZE):
+    return [detections([], size=size) for _ in range(num_images)]
+
+
+def test_no_prediction_is_as_good_as_a_wrong_one(tmp_path):
+    truth, _ = ordinary()
+    name = register(tmp_path / "truth.json", truth, size=ORDINARY_SIZE)
+    wrong = nothing(4)
+    wrong[0] = detections([[2, 0, 0, 1, 1]], size=ORDINARY_SIZE)
+    expected = evaluate(evaluation.COCOEvaluator(name, **PLAIN), wrong)
+    assert expected["segm"]["AP"] == expected["segm"]["APl"] == expected["segm"]["AP-c10"] == 0
+    assert math.isnan(expected["segm"]["AP-c30"])
+    ours = COCOEvaluator(name, output_dir=str(tmp_path / "out"), **PLAIN)
+    same(evaluate(ours, nothing(4)), expected)
+    assert json.loads((tmp_path / "out" / "coco_instances_results.json").read_text()) == []
+    same(evaluate(ours, wrong), expected)
+    assert len(json.loads((tmp_path / "out" / "coco_instances_results.json").read_text())) == 1
+
+
+def test_no_prediction_in_the_images_asked_for(tmp_path):
+    name = register(tmp_path / "truth.json", [[[0, 5, 5, 20, 20]], [[1, 5, 5, 60, 60]]], size=ORDINARY_SIZE)
+    found = evaluate(COCOEvaluator(name, **PLAIN), nothing(2), img_ids=[1])["segm"]
+    assert {metric: value for metric, value in found.items() if not math.isnan(value)} == dict.fromkeys(
+        ("AP", "AP50", "AP75", "APs", "AP-c10"), 0.0
+    )
+
+
+def test_no_prediction_of_keypoints(people, tmp_path):
+    get_dataset_dicts(people)
+    results = evaluate(COCOEvaluator(people, **PLAIN), nothing(6, SIZE))
+    assert list(results) == ["bbox", "keypoints", "segm"]
+    assert results["keypoints"]["AP"] == 0
+    # As many points as a team has, of one object that is neither small nor large.
+    name = register(tmp_path / "truth.json", [[[0, 5, 5, 40, 40]]], size=ORDINARY_SIZE, classes=1, keypoints=4)
+    results = evaluate(COCOEvaluator(name, kpt_oks_sigmas=[0.1] * 4, **PLAIN), nothing(1))
+    expected = {"AP": 0, "AP50": 0, "AP75": 0, "APm": 0, "APl": math.nan}
+    assert results["keypoints"] == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize("tasks", [("bbox",), ("segm",), ("segm", "bbox")])
+def test_tasks_that_are_given_are_all(tmp_path, tasks):
+    truth, found = ordinary()
+    name = register(tmp_path / "truth.json", truth, size=ORDINARY_SIZE, keypoints=17)
+    for instances in found:
+        instances.pred_mask_scores = instances.scores
+    ours = COCOEvaluator(name, tasks, **PLAIN)
+    assert evaluate(ours, found).keys() == set(tasks)
+    results = evaluate(ours, nothing(4))
+    assert results.keys() == set(tasks)
+    assert {metrics["AP"] for metrics in results.values()} == {0.0}
+
+
+@pytest.mark.parametrize("left_out", ["segmentation", "iscrowd", "annotations"])
+def test_what_the_ground_truth_does_not_allow_is_not_zero(tmp_path, left_out):
+    truth, _ = ordinary()
+    name = register(tmp_path / "truth.json", truth, size=ORDINARY_SIZE, leave_out={left_out})
+    output_dir = str(tmp_path / "out")
+    inferred = evaluate(COCOEvaluator(name, output_dir=output_dir, **PLAIN), nothing(4))
+    explicit = evaluate(COCOEvaluator(name, ("bbox", "segm"), output_dir=output_dir, **PLAIN), nothing(4))
+    if left_out == "annotations":  # a test set: only the file is wanted
+        assert inferred == explicit == {}
+    else:
+        assert inferred.keys() == {"bbox"}
+        assert math.isnan(explicit["segm"]["AP"])
+        assert (inferred["bbox"]["AP"] == 0) == (left_out == "segmentation")
+    assert json.loads((tmp_path / "out" / "coco_instances_results.json").read_text()) == []
+
+
+@pytest.mark.parametrize("outline", [[], None])
+def test_one_object_without_an_outline_leaves_the_boxes(tmp_path, outline):
+    name = register(tmp_path / "truth.json", [[[0, 5, 5, 20, 20], [1, 50, 50, 20, 20]]], size=ORDINARY_SIZE)
+    data = json.loads((tmp_path / "truth.json").read_text())
+    data["annotations"][1]["segmentation"] = outline
+    (tmp_path / "truth.json").write_text(json.dumps(data))
+    results = evaluate(COCOEvaluator(name, **PLAIN), nothing(1))
+    assert {task: metrics["AP"] for task, metrics in results.items()} == {"bbox": 0.0}
+
+
+def test_nothing_to_find_and_nothing_found_is_nan(tmp_path):
+    name = register(tmp_path / "truth.json", [[], []], size=ORDINARY_SIZE)
+    results = evaluate(COCOEvaluator(name, **PLAIN), nothing(2))
+    assert results.keys() == {"bbox"}
+    assert all(math.isnan(value) for value in results["bbox"].values())
+
+
+def test_a_batch_may_have_outputs_of_other_kinds(people):
+    get_dataset_dicts(people)
+    ours = COCOEvaluator(people, **PLAIN)
+    ours.reset()
+    scored = detections([[0, 5, 5, 20, 20]], size=SIZE)
+    scored.pred_mask_scores = torch.tensor([0.25])
+    ours.process([{"image_id": 1}, {"image_id": 2}], [{"instances": scored}, {"sem_seg": torch.zeros(1)}])
+    ours.process([], [])
+    assert [[result["mask_score"] for result in p["instances"]] for p in ours._predictions] == [[0.25]]
+
+
+def test_it_is_one_override_of_a_config(people, tmp_path):
+    get_dataset_dicts(people)
+    cfg = LazyConfig.load(str(Path(__file__).parents[2] / "configs/common/data/coco.py"))
+    LazyConfig.apply_overrides(
+        cfg,
+        [
+            "dataloader.evaluator._target_=maskrcnn_ext.COCOEvaluator",
+            f"dataloader.evaluator.dataset_name={people}",
+            f"dataloader.evaluator.output_dir={tmp_path}",
+            "dataloader.evaluator.max_dets_per_image=200",
+        ],
+    )
+    assert isinstance(instantiate(cfg.dataloader.evaluator), COCOEvaluator)
+    node = {"_target_": "maskrcnn_ext.COCOEvaluator", "dataset_name": people, "max_det_per_image": 200}
+    assert "did you mean max_dets_per_image" in "".join(node_faults("dataloader.evaluator", node))
+
+
+def two_rank_data(file, kind):
+    """Ordinary images and, for the second rank, one with 300 detections; or the same images and no detection."""
+    truth, found = ordinary(5)
+    name = register(file, [*truth, DENSE], size=ORDINARY_SIZE)
+    return name, [*found, detections(DENSE, size=ORDINARY_SIZE)] if kind == "found" else nothing(6)
+
+
+def work(rank, folder, kind):
+    """Gives the evaluator every second image."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    name, found = two_rank_data(Path(folder, f"truth_{rank}.json"), kind)
+    evaluator = COCOEvaluator(name, output_dir=f"{folder}/two", use_fast_impl=False)
+    evaluator.reset()
+    for index in range(rank, len(found), 2):
+        evaluator.process([{"image_id": index + 1}], [{"instances": found[index]}])
+    Path(folder, f"{rank}.json").write_text(json.dumps(evaluator.evaluate()))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["found", "nothing"])
+def test_two_ranks_have_the_numbers_of_one(tmp_path, kind):
+    torch.multiprocessing.spawn(work, (str(tmp_path), kind), nprocs=2)
+    main, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert other == {}
+    name, found = two_rank_data(tmp_path / "truth.json", kind)
+    one = evaluate(COCOEvaluator(name, output_dir=str(tmp_path / "one"), **PLAIN), found)
+    assert (one["segm"]["AP"] > 0) == (kind == "found")
+    same(main, one)
+
+    def written(folder):
+        results = json.loads((tmp_path / folder / "coco_instances_results.json").read_text())
+        return sorted(results, key=lambda result: result["image_id"])  # of an image in order, as sorting is stable
+
+    assert written("two") == written("one")
+    assert len(written("one")) == sum(map(len, found))
