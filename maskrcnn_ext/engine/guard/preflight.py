@@ -118,9 +118,12 @@ def _frozen(cfg: DictConfig, model: nn.Module) -> Iterator[str]:
 
 def _detections(cfg: DictConfig, model: nn.Module) -> Iterator[str]:
     evaluator = _key(cfg, "dataloader.evaluator")
-    if evaluator is None or "COCOEvaluator" not in str(getattr(evaluator, "_target_", "")):
+    target = str(evaluator.get("_target_", "")) if OmegaConf.is_dict(evaluator) else ""
+    counted = evaluator.get("max_dets_per_image") if target else None
+    # Ours counts all where it is told no limit.
+    if "COCOEvaluator" not in target or (counted is None and "maskrcnn_ext" in target):
         return
-    counted = evaluator.get("max_dets_per_image") or 100
+    counted = counted or 100
     for predictor in model.modules():
         given = getattr(predictor, "test_topk_per_image", None)
         if given is not None and given > counted:
