@@ -38,6 +38,7 @@ _EXPORTS = {
     "class_balanced_sampler": "maskrcnn_ext.data.sampling",
     "get_config": "maskrcnn_ext.zoo",
     "get_dataset_dicts": "maskrcnn_ext.data.catalog",
+    "get_tiled_dataset_dicts": "maskrcnn_ext.data.tiles",
     "load_dataset": "maskrcnn_ext.data.catalog",
     "repeat_factor_sampler": "maskrcnn_ext.data.sampling",
 }
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from maskrcnn_ext.data.mapper import SafeMapper as SafeMapper
     from maskrcnn_ext.data.sampling import class_balanced_sampler as class_balanced_sampler
     from maskrcnn_ext.data.sampling import repeat_factor_sampler as repeat_factor_sampler
+    from maskrcnn_ext.data.tiles import get_tiled_dataset_dicts as get_tiled_dataset_dicts
     from maskrcnn_ext.errors import InputError as InputError
     from maskrcnn_ext.evaluation.coco import COCOEvaluator as COCOEvaluator
     from maskrcnn_ext.modeling.inflate import InflatedStem as InflatedStem

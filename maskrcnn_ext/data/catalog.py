@@ -15,6 +15,7 @@ from typing import Any
 from maskrcnn_ext.data.dicts import from_dicts
 from maskrcnn_ext.data.formats import FORMATS, find_reader
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
+from maskrcnn_ext.data.keypoints import Skeleton
 from maskrcnn_ext.data.source import Source, not_found
 from maskrcnn_ext.errors import InputError
 
@@ -29,6 +30,7 @@ def register(
     layout: str = "",
     colors: Mapping[str, Sequence[int]] | None = None,
     select: Callable[[list[ImageRecord]], list[ImageRecord]] | None = None,
+    skeleton: Skeleton | None = None,
     **options: Any,
 ) -> None:
     """Registers a data set with Detectron2. Doing so again with the same arguments changes nothing.
@@ -40,6 +42,8 @@ def register(
         layout: the folder layout to show in the error message when the data is not found.
         colors: (R, G, B) of every class name, from 0 to 255, that pictures are to be drawn with.
         select: picks the records of this data set out of all that are read, for a split of data that comes without one.
+        skeleton: of keypoints, for training, pictures and OKS; of a COCO file, names and links are known without it. A model for it
+            needs ``model.roi_heads.keypoint_head.num_keypoints`` set to the number of its names.
         options: what the format's reader takes, such as ``json=`` and ``images=`` for "coco": see
             ``maskrcnn_ext.data.formats.<format>``. Relative paths are below :func:`dataset_root`.
 
@@ -48,7 +52,9 @@ def register(
             data already.
     """
     names = tuple(classes or ())
-    register_source(Source(name, format, names, layout, options=options, colors=colors or {}, select=select))
+    register_source(
+        Source(name, format, names, layout, options=options, colors=colors or {}, select=select, skeleton=skeleton)
+    )
 
 
 def register_source(source: Source) -> None:
@@ -64,7 +70,9 @@ def register_source(source: Source) -> None:
     metadata = MetadataCatalog.get(source.name).set(source=source.describe(), evaluator_type="coco")
     if source.classes:
         metadata.set(**source.class_metadata(source.classes))
-    if source.format == "coco":
+    if source.skeleton:
+        metadata.set(**source.skeleton.metadata())
+    if source.format == "coco" and source.select is None:
         # The evaluator reads the same file, under the same category ids.
         metadata.set(json_file=str(source.path_of("json")))
     DatasetCatalog.register(source.name, source)

@@ -1,8 +1,75 @@
-"""Left and right of a keypoint skeleton: what a mirrored image does to it."""
+"""Keypoint skeletons: names, what a mirrored image does to them, what is drawn, and how exactly they can be known."""
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from maskrcnn_ext.errors import InputError
+
+# Detectron2's and pycocotools' own sigmas are those of so many.
+_COCO_KEYPOINTS = 17
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """The keypoints of a data set's objects; all that Detectron2 and the evaluation want to know of them.
+
+    Lists are taken as well, as YAML has them.
+
+    Attributes:
+        names: in the order of the annotations.
+        flip_map: pairs of names that a mirrored image exchanges; None for those that differ by "left" and "right", see :func:`flip_map`.
+        sigmas: how far annotators are apart at each keypoint, relative to the object's size (cocodataset.org/#keypoints-eval); empty for
+            COCO's, which are known for its 17 keypoints alone.
+        links: pairs of names that a line joins in pictures.
+    """
+
+    names: Sequence[str]
+    flip_map: Sequence[Sequence[str]] | None = None
+    sigmas: Sequence[float] = ()
+    links: Sequence[Sequence[str]] = ()
+
+    def __post_init__(self) -> None:
+        """Makes tuples of what is given, so that equal skeletons are equal.
+
+        Raises:
+            InputError: a name that is there twice, a pair that is none or of other names, sigmas of another number or that are none.
+        """
+        names = _texts("names", self.names)
+        double = next((name for name in names if names.count(name) > 1), None)
+        if double is not None or not names:
+            raise InputError("skeleton: `names` " + ("is empty" if double is None else f"has {double!r} twice"))
+        sigmas = tuple(self.sigmas)
+        if sigmas and len(sigmas) != len(names):
+            raise InputError(f"skeleton: {len(sigmas)} `sigmas` for {len(names)} `names`: give one for each, or none")
+        for sigma in sigmas:
+            if isinstance(sigma, bool) or not isinstance(sigma, int | float) or not 0 < sigma < float("inf"):
+                raise InputError(f"skeleton: `sigmas` has {sigma!r}, expected numbers above 0, such as 0.05")
+        mirrored = flip_map(names) if self.flip_map is None else _pairs("flip_map", self.flip_map, names)
+        moved = [name for pair in mirrored for name in pair]
+        if len(set(moved)) < len(moved):
+            twice = next(name for name in moved if moved.count(name) > 1)
+            raise InputError(f"skeleton: `flip_map` has {twice!r} twice: a mirror exchanges it with one other")
+        links = _pairs("links", self.links, names)
+        for key, value in (("names", names), ("flip_map", tuple(mirrored)), ("sigmas", sigmas), ("links", links)):
+            object.__setattr__(self, key, value)
+
+    def metadata(self) -> dict[str, Any]:
+        """Returns what Detectron2's metadata holds of it, and ``keypoint_oks_sigmas`` where there are sigmas."""
+        found: dict[str, Any] = {
+            "keypoint_names": list(self.names),
+            "keypoint_flip_map": [tuple(pair) for pair in self.flip_map or ()],
+        }
+        if self.links:
+            found["keypoint_connection_rules"] = [
+                (a, b, _color(index, len(self.links))) for index, (a, b) in enumerate(self.links)
+            ]
+        if self.sigmas:
+            found["keypoint_oks_sigmas"] = list(self.sigmas)
+        return found
 
 
 def flip_map(keypoint_names: Sequence[str]) -> list[tuple[str, str]]:
@@ -18,3 +85,49 @@ def hflip_indices(names: str | Sequence[str]) -> list[int]:
 
     indices: list[int] = create_keypoint_hflip_indices([names] if isinstance(names, str) else list(names))
     return indices
+
+
+def check_sigmas(sigmas: Sequence[float], *, predicted: int, annotated: int) -> None:
+    """Asks, before an evaluation, whether OKS can be computed.
+
+    Args:
+        sigmas: that the evaluator was given; empty for COCO's 17.
+        predicted: number of keypoints of a prediction.
+        annotated: number of keypoints of the ground truth.
+
+    Raises:
+        InputError: the three numbers differ.
+    """
+    if predicted != annotated:
+        raise InputError(
+            f"the model predicts {predicted} keypoints and the data set has {annotated}: set "
+            f"model.roi_heads.keypoint_head.num_keypoints={annotated}"
+        )
+    if (len(sigmas) or _COCO_KEYPOINTS) != annotated:
+        has = f"{len(sigmas)} are given" if sigmas else f"COCO's are for {_COCO_KEYPOINTS}"
+        raise InputError(
+            f"OKS needs a sigma for each of the {annotated} keypoints and {has}: register the data set with "
+            "skeleton=Skeleton(names, sigmas=[...]) or set dataloader.evaluator.kpt_oks_sigmas"
+        )
+
+
+def _texts(key: str, values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list | tuple) or not all(isinstance(value, str) for value in values):
+        raise InputError(f"skeleton: `{key}` is {values!r:.100}, expected a list of names")
+    return tuple(values)
+
+
+def _pairs(key: str, pairs: Sequence[Sequence[str]], names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    found = tuple(_texts(key, pair) for pair in pairs)
+    for pair in found:
+        unknown = next((name for name in pair if name not in names), None)
+        if len(pair) != 2 or pair[0] == pair[1] or unknown is not None:
+            fault = f"{unknown!r} is none of the `names`" if unknown is not None else "expected two names"
+            raise InputError(f"skeleton: `{key}` has {list(pair)}: {fault}")
+    return found
+
+
+def _color(index: int, count: int) -> tuple[int, int, int]:
+    """Red, green, blue of a link, 0 to 255, for Detectron2's Visualizer: hues in a circle."""
+    red, green, blue = colorsys.hsv_to_rgb(index / count, 0.75, 1.0)
+    return int(255 * red), int(255 * green), int(255 * blue)

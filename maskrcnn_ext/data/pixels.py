@@ -78,7 +78,7 @@ def _read(path: str, record: dict[str, Any], image_format: str) -> tuple[np.ndar
     elif suffix in (".dcm", ".dicom") or is_dicom(path):
         image = read_dicom(path, record)
     elif is_tiff and windowed:
-        return read_window(path, record), False
+        return read_window(path, record, alpha=image_format == "raw"), False
     elif is_tiff and ("slice" in record or not is_photo(path)):
         image = read_tiff(path, record)
     else:

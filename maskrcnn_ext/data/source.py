@@ -14,7 +14,7 @@ from maskrcnn_ext.data.dicts import to_dicts
 from maskrcnn_ext.data.formats import find_reader
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
 from maskrcnn_ext.data.garbage import collection_paused
-from maskrcnn_ext.data.keypoints import flip_map
+from maskrcnn_ext.data.keypoints import Skeleton
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ class Source:
         options: what the format's reader takes.
         colors: (R, G, B) of class names, from 0 to 255, that pictures are to be drawn with; empty for any.
         select: picks this data set's records out of all that are read; None keeps all.
+        skeleton: of the objects' keypoints; None for what the format says.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Source:
     options: Mapping[str, Any] = field(default_factory=dict)
     colors: Mapping[str, Sequence[int]] = field(default_factory=dict)
     select: Callable[[list[ImageRecord]], list[ImageRecord]] | None = None
+    skeleton: Skeleton | None = None
 
     def check(self) -> None:
         """Checks the arguments; reads nothing.
@@ -76,7 +78,8 @@ class Source:
         """Returns a text that is the same in every process for the same data: functions by name, without their address."""
         options = sorted((key, _told(value)) for key, value in self.options.items())
         selected = [_told(self.select)] if self.select else []
-        return repr((self.format, self.classes, *([str(self.root)] if self.root else []), *options, *selected))
+        drawn = [self.skeleton] if self.skeleton else []
+        return repr((self.format, self.classes, *([str(self.root)] if self.root else []), *options, *selected, *drawn))
 
     def path_of(self, option: str) -> Path:
         """Returns where an option that is a path leads."""
@@ -113,7 +116,25 @@ class Source:
         if flat:
             told = f"{len(flat)} objects have no area or lie outside of their image, such as one of image {flat[0]!r}"
             logger.warning("data set %s: %s; see maskrcnn-ext check-data", self.name, told)
+        if self.skeleton:
+            data = self._with_skeleton(data, self.skeleton)
         return replace(data, images=self.select(data.images)) if self.select else data
+
+    def _with_skeleton(self, data: DataSet, skeleton: Skeleton) -> DataSet:
+        """The data with the names and links of the registered skeleton, checked against what the format says."""
+        names = list(skeleton.names)
+        if data.keypoints and data.keypoints != names:
+            raise InputError(
+                f"data set {self.name}: `skeleton` is of {', '.join(names)}, but the keypoints are {', '.join(data.keypoints)}"
+            )
+        for record in data.images:
+            for annotation in record.annotations:
+                if annotation.keypoints is not None and len(annotation.keypoints) != 3 * len(names):
+                    raise InputError(
+                        f"data set {self.name}: `skeleton` has {len(names)} keypoints, but an object of image {record.image_id!r} has "
+                        f"{len(annotation.keypoints) // 3}"
+                    )
+        return replace(data, keypoints=names, skeleton=[(names.index(a), names.index(b)) for a, b in skeleton.links])
 
     def class_metadata(self, classes: Sequence[str]) -> dict[str, list[Any]]:
         """Returns what Detectron2's metadata holds of classes: names, and colours where every class has one."""
@@ -134,9 +155,24 @@ class Source:
             if data.category_ids is not None:
                 own_ids = {own: index for index, own in enumerate(data.category_ids)}
                 metadata.set(thing_dataset_id_to_contiguous_id=own_ids)
-            if data.keypoints:
-                metadata.set(keypoint_names=data.keypoints, keypoint_flip_map=flip_map(data.keypoints))
+            if data.keypoints and not self.skeleton:
+                metadata.set(**self._skeleton_of(data).metadata())
             return to_dicts(data)
+
+    def _skeleton_of(self, data: DataSet) -> Skeleton:
+        """What the format itself says of the keypoints."""
+        names, links = data.keypoints, data.skeleton
+        if not all(len({a, b} & set(range(len(names)))) == 2 for a, b in links):
+            # A copy of another skeleton, such as COCO's: what is left of it would be wrong, too.
+            logger.warning(
+                "data set %s: its skeleton joins keypoints that are not there, and no lines are drawn; register it with skeleton=",
+                self.name,
+            )
+            links = []
+        try:
+            return Skeleton(names, links=[(names[int(a)], names[int(b)]) for a, b in links])
+        except InputError as error:
+            raise InputError(f"data set {self.name}: {error}") from None
 
     def _parameters(self) -> dict[str, inspect.Parameter]:
         parameters = dict(inspect.signature(find_reader(self.format)).parameters)

@@ -8,17 +8,23 @@ The variable may name several files, separated as in ``$PATH``. A file maps name
       images: images
       classes: [bolt, nut]              # optional
       layout: annotations/*.json and images/*.jpg      # optional, shown when the data is not found
+      skeleton:                         # optional, of keypoints: see maskrcnn_ext.data.keypoints.Skeleton
+        names: [nose, left_ear, right_ear]
+        sigmas: [0.03, 0.05, 0.05]
+        links: [[nose, left_ear], [nose, right_ear]]
 """
 
 from __future__ import annotations
 
 import inspect
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from maskrcnn_ext.data.catalog import register_source
 from maskrcnn_ext.data.formats import find_reader
+from maskrcnn_ext.data.keypoints import Skeleton
 from maskrcnn_ext.data.source import Source
 from maskrcnn_ext.errors import InputError
 
@@ -72,6 +78,7 @@ def _source(file: Path, name: Any, entry: Any) -> Source:
     options = dict(entry)
     format, layout = options.pop("format", None), options.pop("layout", "")
     classes = options.pop("classes", None) or []
+    drawn = options.pop("skeleton", None)
     if not isinstance(format, str):
         raise InputError(f"{where}: `format` is {format!r}, expected the name of a format, such as coco")
     if not isinstance(layout, str):
@@ -91,7 +98,21 @@ def _source(file: Path, name: Any, entry: Any) -> Source:
                 raise InputError(f"{where}: `{key}` is a function, which YAML cannot hold; register the set in Python")
             if "Path" in annotation and not isinstance(value, str):
                 raise InputError(f"{where}: `{key}` is {value!r}, expected a path")
-    return Source(name, format, tuple(classes), layout, file.parent, options)
+    skeleton = None if drawn is None else _skeleton(where, drawn)
+    return Source(name, format, tuple(classes), layout, file.parent, options, skeleton=skeleton)
+
+
+def _skeleton(where: str, entry: Any) -> Skeleton:
+    keys = [field.name for field in fields(Skeleton)]
+    lists = isinstance(entry, dict) and "names" in entry and set(entry) <= set(keys)
+    if not lists or not all(isinstance(value, list) for value in entry.values()):
+        raise InputError(
+            f"{where}: `skeleton`: expected a mapping with `names` and, if known, {', '.join(keys[1:])}, each a list"
+        )
+    try:
+        return Skeleton(**entry)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 def _unique_keys(yaml: Any) -> Any:

@@ -45,7 +45,7 @@ def paste_to_rle(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold:
         raise ValueError(f"an RLE cannot hold an image of {size[0]} x {size[1]} pixels: paste into tiles of it")
     masks = masks.detach().to("cpu", masks.dtype if masks.is_floating_point() else torch.float32)
     boxes = boxes.detach().to("cpu", torch.float32)
-    return [_encode(_outline(mask, box, size, threshold), size) for mask, box in zip(masks, boxes, strict=True)]
+    return [encode_outline(_outline(mask, box, size, threshold), size) for mask, box in zip(masks, boxes, strict=True)]
 
 
 def rle_to_dense(rles: Sequence[dict[str, Any]], size: tuple[int, int]) -> Tensor:
@@ -102,7 +102,7 @@ def _sample_positions(low: Tensor, high: Tensor, first: float, end: float) -> Te
     return (centres - low) / (high - low) * 2 - 1
 
 
-def _encode(outline: NDArray[np.int64], size: tuple[int, int]) -> dict[str, Any]:
+def encode_outline(outline: NDArray[np.int64], size: tuple[int, int]) -> dict[str, Any]:
     """Turns an outline into a compressed RLE."""
     height, width = size
     if len(outline):

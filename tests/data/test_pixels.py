@@ -195,6 +195,13 @@ def test_a_window_is_that_part_of_the_whole(tmp_path, save, name):
         read(tmp_path / name, window=[1, 2, 3])
 
 
+def test_a_window_of_a_raster_with_transparency_is_three_colours(save):
+    pixels = RNG.integers(0, 256, (40, 60, 4), dtype=np.uint8)
+    path = save(pixels, "a.tif")
+    np.testing.assert_array_equal(read(path, "RGB", window=[10, 5, 30, 20]), pixels[5:25, 10:40, :3])
+    np.testing.assert_array_equal(read(path, window=[10, 5, 30, 20]), pixels[5:25, 10:40])
+
+
 def test_level_spreads_a_window_of_values(tmp_path):
     values = np.array([[-1000, -150, 50, 250, 1000]], np.int16)
     np.save(tmp_path / "a.npy", values)

@@ -8,6 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from maskrcnn_ext import InputError, get_dataset_dicts
 from maskrcnn_ext.data.catalog import ensure_registered, load_dataset
 from maskrcnn_ext.data.domains import register_domains
+from maskrcnn_ext.data.keypoints import Skeleton
 from maskrcnn_ext.data.team_catalog import read_team_catalog, register_team_catalog
 
 
@@ -165,3 +166,33 @@ def test_a_catalogue_of_a_windows_editor_is_read(write, tmp_path):
         with pytest.raises(InputError, match="not a YAML file") as caught:
             read_team_catalog(file)
         assert "\n" not in str(caught.value)
+
+
+def test_a_skeleton_is_part_of_an_entry(write):
+    file = write(
+        "mice:\n  format: coco\n  json: a.json\n  images: b\n"
+        "  skeleton: {names: [nose, left_ear, right_ear], sigmas: [0.1, 0.2, 0.2], links: [[nose, left_ear]]}\n"
+    )
+    (source,) = read_team_catalog(file)
+    assert source.skeleton == Skeleton(
+        ("nose", "left_ear", "right_ear"), sigmas=(0.1, 0.2, 0.2), links=(("nose", "left_ear"),)
+    )
+
+
+@pytest.mark.parametrize(
+    ("skeleton", "message"),
+    [
+        ("[nose]", "`skeleton`: expected a mapping with `names` and, if known, flip_map, sigmas, links, each a list"),
+        ("{links: [[a, b]]}", "`skeleton`: expected a mapping with `names`"),
+        ("{names: [a], colour: [red]}", "`skeleton`: expected a mapping"),
+        ("{names: nose}", "each a list"),
+        ("{names: [a, b], sigmas: [1]}", "skeleton: 1 `sigmas` for 2 `names`"),
+        ("{names: [a, b], links: [1]}", "`links` is 1, expected a list of names"),
+    ],
+)
+def test_what_is_wrong_with_a_skeleton_is_named(write, skeleton, message):
+    file = write(f"mice: {{format: coco, json: a.json, images: b, skeleton: {skeleton}}}")
+    with pytest.raises(InputError, match=message) as caught:
+        read_team_catalog(file)
+    assert "\n" not in str(caught.value)
+    assert "entry 'mice'" in str(caught.value)

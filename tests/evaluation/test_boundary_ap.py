@@ -10,7 +10,8 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from maskrcnn_ext.evaluation.boundary_ap import boundary_ap, boundary_rle
+from maskrcnn_ext.evaluation.boundary_ap import boundary_ap
+from maskrcnn_ext.evaluation.overlaps import boundary_rle
 
 
 def disc(radius, center=(60, 60), size=(120, 160)):
@@ -37,7 +38,7 @@ def dataset(masks):
         annotation["bbox"] = rle.toBbox(annotation["segmentation"]).tolist()
     coco = COCO()
     coco.dataset = {
-        "images": [{"id": 1, "height": 120, "width": 160}],
+        "images": [{"id": 1, "height": masks[0].shape[0], "width": masks[0].shape[1]}],
         "annotations": annotations,
         "categories": [{"id": 1, "name": "disc"}],
     }
@@ -65,7 +66,7 @@ def mask_ap(coco, predictions):
 
 def test_perfect_masks_have_100_and_none_have_0():
     masks = [disc(20), disc(15, (120, 40))]
-    assert boundary_ap(dataset(masks), results(masks)) == {"AP": 100.0, "AP50": 100.0, "AP75": 100.0}
+    assert boundary_ap(dataset(masks), results(masks)) == pytest.approx({"AP": 100.0, "AP50": 100.0, "AP75": 100.0})
     assert boundary_ap(dataset(masks), [])["AP"] == 0.0
 
 
@@ -78,3 +79,15 @@ def test_a_loose_outline_costs_boundary_ap_and_not_mask_ap():
     assert mask_ap(coco, results([disc(48)])) == pytest.approx((thresholds <= boundary.sum() / mask.sum()).mean() * 100)
     assert boundary_ap(coco, results([disc(48)]))["AP"] == pytest.approx((thresholds <= band_iou).mean() * 100)
     assert boundary_ap(coco, results([disc(48)]))["AP"] < mask_ap(coco, results([disc(48)]))
+
+
+def test_it_falls_as_masks_grow():
+    size = (600, 800)  # the band is 20 pixels wide
+    truth = dataset([disc(120, (200, 300), size), disc(90, (600, 200), size)])
+    masks = [rle.decode(found["segmentation"]) for found in truth.anns.values()]
+    values = []
+    for pixels in (0, 1, 2, 4):
+        grown = [cv2.dilate(mask, np.ones((3, 3), np.uint8), iterations=pixels) for mask in masks]
+        values.append(boundary_ap(truth, results(grown))["AP"])
+    assert values[0] == pytest.approx(100)
+    assert values == sorted(set(values), reverse=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from maskrcnn_ext.data.keypoints import Skeleton
+
 CLASSES = ("person",)
 # In the order of the files, which bring names of their own; left and right are exchanged where an image is mirrored.
 KEYPOINTS = (
@@ -22,6 +24,19 @@ KEYPOINTS = (
     "head",
     "neck",
 )
+# How far apart annotators are at each keypoint: COCO's for the twelve joints, and 0.079 for head and neck.
+SIGMAS = (0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089, 0.079, 0.079)
+# The files' own lines are a copy of COCO's, of other keypoints.
+LINKS = (
+    ("head", "neck"),
+    *(("neck", f"{side}_shoulder") for side in ("left", "right")),
+    *((f"{side}_shoulder", f"{side}_elbow") for side in ("left", "right")),
+    *((f"{side}_elbow", f"{side}_wrist") for side in ("left", "right")),
+    *((f"{side}_shoulder", f"{side}_hip") for side in ("left", "right")),
+    ("left_hip", "right_hip"),
+    *((f"{side}_hip", f"{side}_knee") for side in ("left", "right")),
+    *((f"{side}_knee", f"{side}_ankle") for side in ("left", "right")),
+)
 LAYOUT = "crowdpose/json/crowdpose_{train,val,test}.json and crowdpose/images/*.jpg"
 
 DATASETS: dict[str, dict[str, Any]] = {
@@ -31,6 +46,7 @@ DATASETS: dict[str, dict[str, Any]] = {
         "images": "crowdpose/images",
         "classes": CLASSES,
         "layout": LAYOUT,
+        "skeleton": Skeleton(KEYPOINTS, sigmas=SIGMAS, links=LINKS),
     }
     for split in ("train", "val", "test")
 }

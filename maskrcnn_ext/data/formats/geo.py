@@ -97,7 +97,7 @@ def read_geo(
             record = ImageRecord(str(file), stem if tile is None else f"{stem}_{x}_{y}", height, width)
             if tile is not None:
                 record.extra["window"] = list(window)
-            for index, polygons in _in_window(objects, window, min_visible):
+            for index, polygons in in_window(objects, window, min_visible):
                 box = box_of_polygons(polygons, height, width)
                 record.annotations.append(Annotation(categories[vectors][index], box, polygons, id=found.ids[index]))
             records.append(record)
@@ -148,7 +148,7 @@ def _on_raster(outlines: Outlines, grid: Grid) -> np.ndarray:
     return objects
 
 
-def _in_window(
+def in_window(
     objects: shapely.STRtree, window: tuple[int, int, int, int], min_visible: float
 ) -> Iterator[tuple[int, list[list[float]]]]:
     """Yields index and polygons, in the window's coordinates, of what the window shows."""

@@ -63,13 +63,15 @@ def _channels_last(array: np.ndarray, axes: str, record: dict[str, Any]) -> np.n
     return np.moveaxis(array, 0, 2) if first else array
 
 
-def read_window(path: str, record: dict[str, Any]) -> np.ndarray:
-    """Reads the record's ``window`` of a TIFF, (h, w, C); the blocks outside of it are not decoded."""
+def read_window(path: str, record: dict[str, Any], *, alpha: bool) -> np.ndarray:
+    """Reads the record's ``window`` of a TIFF, (h, w, C), with its transparency or without; the blocks outside of it are not decoded."""
     rasterio = require("rasterio", "geo", record["file_name"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         with rasterio.open(path) as file:
             x, y, width, height = window_of(record, file.height, file.width)
-            check_size(record["file_name"], (height, width, file.count))
-            bands = file.read(window=rasterio.windows.Window(x, y, width, height))
+            transparency = rasterio.enums.ColorInterp.alpha
+            kept = [band for band, kind in zip(file.indexes, file.colorinterp, strict=True) if alpha or kind != transparency]
+            check_size(record["file_name"], (height, width, len(kept)))
+            bands = file.read(kept, window=rasterio.windows.Window(x, y, width, height))
     return np.moveaxis(bands, 0, 2)

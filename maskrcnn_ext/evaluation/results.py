@@ -1,0 +1,119 @@
+"""COCO results, checked against the ground truth that they are measured by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pycocotools.mask as mask_util
+
+from maskrcnn_ext.data.formats.rle_check import find_broken_rle
+from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.evaluation.truth import Truth, read_json, segmentation_rle
+
+Results: TypeAlias = list[dict[str, Any]]
+# What load_results takes.
+ResultsLike: TypeAlias = Sequence[dict[str, Any]] | Path | str
+
+
+def load_results(results: ResultsLike, truth: Truth) -> Results:
+    """Reads COCO results, such as ``inference/coco_instances_results.json`` of a run.
+
+    Args:
+        results: a file or its content; nothing of it is changed.
+        truth: of the same images.
+
+    Returns:
+        One dict an object, in the same order, with ``image_id``, ``category_id``, ``score`` and ``bbox``; ``segmentation`` as compressed
+        RLE and ``keypoints`` where they are given.
+
+    Raises:
+        InputError: another format, images or categories that the ground truth does not have, numbers that are none.
+    """
+    name = str(results) if isinstance(results, str | Path) else "the results"
+    content = read_json(Path(results)) if isinstance(results, str | Path) else results
+    if isinstance(content, dict) and "annotations" in content:
+        raise InputError(
+            f"{name}: these are annotations, expected COCO results: a list of detections, each with a score"
+        )
+    if not isinstance(content, Sequence) or not all(isinstance(found, dict) for found in content):
+        raise InputError(f"{name}: not COCO results, which are a list of detections")
+    sizes = {image["id"]: (image["height"], image["width"]) for image in truth.images}
+    _check_ids(content, "image_id", set(sizes), name, f"image of {truth.name}", "results of other images?")
+    own = {category["id"] for category in truth.categories}
+    known = "its ids are " + ", ".join(map(str, sorted(own)[:10])) + (", ..." if len(own) > 10 else "")
+    _check_ids(content, "category_id", own, name, f"category of {truth.name}", known)
+    checked = [_checked(found, sizes[found["image_id"]], f"{name}: entry {i}") for i, found in enumerate(content)]
+    _check_masks(checked, name)
+    return [_with_box(found) for found in checked]
+
+
+def by_mask_score(result: dict[str, Any]) -> dict[str, Any]:
+    """Returns a COCO result whose ``score`` is its mask's, where it has one."""
+    return {**result, "score": result.get("mask_score", result["score"])}
+
+
+def _check_ids(content: Sequence[dict[str, Any]], key: str, known: set[Any], name: str, what: str, hint: str) -> None:
+    for number, found in enumerate(content):
+        if key not in found:
+            raise InputError(f"{name}: entry {number} has no `{key}`")
+        if isinstance(found[key], list | dict):
+            raise InputError(f"{name}: entry {number} has the `{key}` {found[key]!r:.100}, expected a number")
+    wrong = [found[key] for found in content if found[key] not in known]
+    if wrong:
+        raise InputError(
+            f"{name}: {len(wrong)} of {len(content)} have a `{key}`, such as {wrong[0]!r}, of no {what} ({hint})"
+        )
+
+
+def _checked(found: dict[str, Any], size: tuple[int, int], where: str) -> dict[str, Any]:
+    if not _are_numbers([found.get("score")]):
+        raise InputError(f"{where} has the `score` {found.get('score')!r:.100}, expected a number")
+    if "mask_score" in found and not _are_numbers([found["mask_score"]]):
+        raise InputError(f"{where} has the `mask_score` {found['mask_score']!r:.100}, expected a number")
+    box, mask, points = (found.get(key) for key in ("bbox", "segmentation", "keypoints"))
+    if box is None and not mask and points is None:
+        raise InputError(f"{where} has neither `bbox` nor `segmentation` nor `keypoints`")
+    if box is not None and not (_are_numbers(box) and len(box) == 4 and min(box[2:]) >= 0):
+        raise InputError(
+            f"{where} has the `bbox` {box!r:.100}, expected [x, y, width, height] with sides of at least 0"
+        )
+    if points is not None and not (_are_numbers(points) and points and len(points) % 3 == 0):
+        raise InputError(f"{where} has `keypoints` that are not three numbers a keypoint")
+    if not mask:
+        return found
+    if isinstance(mask, dict) and list(mask.get("size", ())) != list(size):
+        raise InputError(
+            f"{where} has an RLE of size {mask.get('size')}, but its image is {size[0]} x {size[1]} (height, width)"
+        )
+    try:
+        return {**found, "segmentation": segmentation_rle(mask, *size)}
+    except Exception as error:  # pycocotools raises whatever it stumbles over, Exception itself among it
+        raise InputError(f"{where} has a `segmentation` that is neither an RLE nor polygons") from error
+
+
+def _check_masks(results: Results, name: str) -> None:
+    with_mask = [number for number, found in enumerate(results) if found.get("segmentation")]
+    rles = [results[number]["segmentation"] for number in with_mask]
+    texts = [rle["counts"] if isinstance(rle["counts"], str) else rle["counts"].decode("ascii") for rle in rles]
+    broken = find_broken_rle(texts, [math.prod(rle["size"]) for rle in rles])
+    if broken is not None:
+        raise InputError(f"{name}: entry {with_mask[broken]} has an RLE whose `counts` are broken or cut off")
+
+
+def _with_box(found: dict[str, Any]) -> dict[str, Any]:
+    """Adds the box of the mask, or of the keypoints, where there is none."""
+    if found.get("bbox") is not None:
+        return found
+    if found.get("segmentation"):
+        return {**found, "bbox": mask_util.toBbox(found["segmentation"]).tolist()}
+    xs, ys = found["keypoints"][0::3], found["keypoints"][1::3]
+    return {**found, "bbox": [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]}
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, list | tuple) and all(
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) for value in values
+    )

@@ -1,0 +1,82 @@
+"""faster-coco-eval gives pycocotools' numbers, all of them, and stands aside where it cannot."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from scenes import random_scene
+from test_matching import with_keypoints
+
+from maskrcnn_ext.evaluation import backend
+from maskrcnn_ext.evaluation.backend import backend_name, run_coco_eval
+from maskrcnn_ext.evaluation.truth import load_truth
+
+faster = pytest.importorskip("faster_coco_eval")
+
+
+def measured(truth, results, task, **options):
+    """Returns all precisions, recalls and averages."""
+    evaluator = run_coco_eval(load_truth(truth).as_coco(), results, task, **options)
+    num = 10 if task == "keypoints" else 12  # faster-coco-eval has more
+    return [
+        np.asarray(values) for values in (evaluator.eval["precision"], evaluator.eval["recall"], evaluator.stats[:num])
+    ]
+
+
+def assert_same(truth, results, task, **options):
+    assert backend_name(load_truth(truth).as_coco(), fast=True) == "faster-coco-eval"
+    before = json.dumps([truth, results])
+    for fast, slow in zip(
+        measured(truth, results, task, **options), measured(truth, results, task, fast=False, **options), strict=True
+    ):
+        np.testing.assert_allclose(fast, slow, atol=1e-6)
+    assert json.dumps([truth, results]) == before
+
+
+@pytest.mark.parametrize("task", ["bbox", "segm"])
+@pytest.mark.parametrize("seed", range(4))
+def test_boxes_and_masks(seed, task):
+    truth, results = random_scene(seed, images=8, objects=8)
+    assert_same(truth, results, task)
+    assert_same(truth, results, task, img_ids=[2, 3, 5])
+
+
+@pytest.mark.parametrize("limit", [11, 150])
+def test_any_limit_of_detections(limit):
+    truth, results = random_scene(0, classes=1, objects=12)
+    many = [{**result, "score": result["score"] * rank} for rank in (1, 0.5, 0.2, 0.1) for result in results]
+    assert_same(truth, many, "bbox", max_detections=limit)
+    few, all_of_them = (measured(truth, many, "bbox", max_detections=of)[2][0] for of in (11, 150))
+    assert few < all_of_them
+
+
+def test_keypoints():
+    for seed in range(3):
+        truth, results = random_scene(seed, classes=2)
+        with_keypoints(truth, results, 17, np.random.default_rng(seed))
+        assert_same(truth, results, "keypoints")
+        with_keypoints(truth, results, 3, np.random.default_rng(seed))
+        assert_same(truth, results, "keypoints", sigmas=[0.05, 0.1, 0.2])
+
+
+def test_nothing_found_and_nothing_to_find():
+    truth, results = random_scene(1)
+    assert measured(truth, [], "bbox")[2][0] == 0
+    assert measured({**truth, "annotations": []}, results, "bbox")[2][0] == -1
+
+
+def test_it_is_used_only_where_it_may_and_can(monkeypatch):
+    truth, results = random_scene(1)
+    coco = load_truth(truth).as_coco()
+    assert backend_name(coco, fast=False) == "pycocotools"
+    named = {**truth, "images": [{**own, "id": f"image {own['id']}"} for own in truth["images"]]}
+    named["annotations"] = [{**own, "image_id": f"image {own['image_id']}"} for own in truth["annotations"]]
+    of_named = [{**result, "image_id": f"image {result['image_id']}"} for result in results]
+    assert backend_name(load_truth(named).as_coco(), fast=True) == "Detectron2"
+    expected = measured(truth, results, "bbox", fast=False)[2]
+    np.testing.assert_allclose(measured(named, of_named, "bbox")[2], expected)
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    monkeypatch.setattr(backend, "find_spec", lambda _: None)
+    assert backend_name(coco, fast=True) == "Detectron2"
+    np.testing.assert_allclose(measured(truth, results, "bbox")[2], expected)

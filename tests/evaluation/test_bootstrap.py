@@ -1,0 +1,84 @@
+"""Paired intervals: of nothing for a model and itself, and clear of 0 for one that is better."""
+
+import numpy as np
+import pytest
+from scenes import found, perfect, random_scene, truth_of
+from test_matching import matched
+
+from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.evaluation.average_precision import average_precisions
+from maskrcnn_ext.evaluation.bootstrap import compare, resampled
+from maskrcnn_ext.evaluation.matching import ALL_AREAS
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return random_scene(5, images=30)
+
+
+def test_a_model_does_not_differ_from_itself(scene):
+    truth, results = scene
+    told = compare(truth, results, results, task="segm", resamples=50)
+    assert (told["images"], told["resamples"]) == (30, 50)
+    assert [metric["name"] for metric in told["metrics"]] == ["AP", "AP50", "AP75", "AP-c0", "AP-c1", "AP-c2"]
+    for metric in told["metrics"]:
+        assert (metric["difference"], metric["low"], metric["high"], metric["real"]) == (0, 0, 0, False)
+
+
+def test_noise_is_not_real_and_a_better_model_is(scene):
+    truth, results = scene
+    rng = np.random.default_rng(0)
+    shuffled = [{**result, "score": result["score"] + float(rng.normal(0, 0.02))} for result in results]
+    noise = compare(truth, results, shuffled, task="bbox", resamples=200)["metrics"][0]
+    assert noise["low"] < 0 < noise["high"]
+    assert not noise["real"]
+    better = compare(truth, results, results + perfect(truth, 0.99), task="bbox", resamples=200)["metrics"][0]
+    assert 0 < better["low"] < better["difference"] < better["high"]
+    assert better["real"]
+    worse = compare(truth, results + perfect(truth, 0.99), results, task="bbox", resamples=200)["metrics"][0]
+    assert (worse["low"], worse["high"]) == pytest.approx((-better["high"], -better["low"]))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_draw_is_the_ap_of_the_images_drawn(seed):
+    truth, results = random_scene(seed, images=5)
+    rng = np.random.default_rng(seed)
+    # Of equal scores, the order of copies of an image would decide.
+    results = [{**result, "score": float(rng.random())} for result in results]
+    draws = rng.multinomial(5, np.full(5, 0.2), 4).astype(np.int32)
+    ap = resampled(matched(truth, results, areas=[ALL_AREAS]), draws)
+    for draw, own in zip(draws, ap, strict=True):
+        # The images as often as they were drawn, each under an id of its own.
+        drawn = {**truth, "images": [], "annotations": []}
+        of_drawn = []
+        for index, times in enumerate(draw):
+            for _ in range(times):
+                new = len(drawn["images"]) + 1
+                drawn["images"].append({**truth["images"][index], "id": new})
+                for into, source in ((drawn["annotations"], truth["annotations"]), (of_drawn, results)):
+                    into += [{**one, "image_id": new} for one in source if one["image_id"] == index + 1]
+        expected, _, curves = average_precisions(matched(drawn, of_drawn, areas=[ALL_AREAS]))
+        np.testing.assert_array_equal(np.isnan(own), np.isnan(expected))
+        # pycocotools' recalls are rounded, so that a step may be read a hundredth later.
+        slack = np.nan_to_num(np.abs(np.diff(curves, axis=2)).sum(axis=2)) / 101 + 1e-9
+        assert (np.nan_to_num(np.abs(own - expected)) <= slack).all()
+
+
+def test_no_resample_is_the_ap_itself(scene):
+    matching = matched(*scene, areas=[ALL_AREAS])
+    ap = resampled(matching, np.ones((1, 30), np.int32))[0]
+    assert np.nanmax(np.abs(ap - average_precisions(matching)[0])) < 0.01
+    doubled = resampled(matching, np.full((1, 30), 2, np.int32))[0]
+    np.testing.assert_allclose(doubled, ap, atol=0.02)
+
+
+def test_few_images_and_none_tell_nothing():
+    truth = truth_of([(i, 0, 10, 10, 20, 20) for i in range(1, 5)], images=4)
+    better = compare(truth, [], perfect(truth), task="bbox", resamples=20)["metrics"][0]
+    assert (better["a"], better["b"], better["real"]) == (0, pytest.approx(100), False)
+    nothing = compare(truth_of([], images=0), [], [], task="bbox", resamples=3)["metrics"]
+    assert nothing[0]["a"] is nothing[0]["low"] is None
+    alone = compare(truth_of([], images=12), [found(1, 0, 1, 1, 5, 5)], [], task="bbox", resamples=3)["metrics"]
+    assert [metric["name"] for metric in alone] == ["AP", "AP50", "AP75"]
+    with pytest.raises(InputError, match="resamples is 0"):
+        compare(truth, [], [], task="bbox", resamples=0)

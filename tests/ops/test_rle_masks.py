@@ -1,0 +1,70 @@
+"""Masks as RLEs behave as Detectron2's structures do."""
+
+import numpy as np
+import pytest
+import torch
+from detectron2.structures import BitMasks, Boxes, Instances
+from pycocotools import mask as mask_util
+
+from maskrcnn_ext.ops.rle_masks import RLEMasks
+
+DENSE = torch.from_numpy(np.random.default_rng(0).random((5, 9, 7)) < 0.3)
+DENSE[3] = False
+
+
+def encode(dense):
+    return [mask_util.encode(np.asfortranarray(mask.numpy(), dtype=np.uint8)) for mask in dense]
+
+
+@pytest.fixture
+def masks():
+    return RLEMasks(encode(DENSE), DENSE.shape[1:])
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        slice(1, 4),
+        slice(None, None, 2),
+        torch.tensor([4, 0, 0]),
+        torch.tensor([True, False, True, False, True]),
+        torch.tensor([], dtype=torch.int64),
+    ],
+    ids=str,
+)
+def test_indexing_selects_as_on_an_array(masks, item):
+    assert torch.equal(masks[item].to_dense(), DENSE[item])
+
+
+def test_one_is_a_list_of_one(masks):
+    assert torch.equal(masks[2].to_dense(), DENSE[2:3])
+    assert torch.equal(masks[-1].to_dense(), DENSE[-1:])
+    with pytest.raises(IndexError):
+        masks[5]
+
+
+def test_iterating_gives_one_mask_at_a_time(masks):
+    assert all(torch.equal(one, mask) for one, mask in zip(masks, DENSE, strict=True))
+
+
+def test_areas_and_boxes_are_those_of_bit_masks(masks):
+    assert masks.areas().tolist() == DENSE.sum(dim=(1, 2)).tolist()
+    assert torch.equal(masks.boxes(), BitMasks(DENSE).get_bounding_boxes().tensor)
+
+
+def test_none_at_all():
+    none = RLEMasks([], (4, 6))
+    assert none.to_dense().shape == (0, 4, 6)
+    assert none.boxes().shape == (0, 4)
+    assert none.areas().shape == (0,)
+    assert list(none) == []
+    assert none.areas().dtype == torch.int64
+
+
+def test_in_instances_they_are_selected_moved_and_joined(masks):
+    found = Instances((9, 7), pred_boxes=Boxes(masks.boxes()), pred_masks=masks)
+    chosen = found[torch.tensor([2, 1])].to("cpu")
+    assert torch.equal(chosen.pred_masks.to_dense(), DENSE[[2, 1]])
+    assert torch.equal(Instances.cat([found, chosen]).pred_masks.to_dense(), torch.cat([DENSE, DENSE[[2, 1]]]))
+    with pytest.raises(ValueError, match="one size"):
+        RLEMasks.cat([masks, RLEMasks([], (1, 1))])
