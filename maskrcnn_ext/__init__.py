@@ -13,6 +13,7 @@ _EXPORTS = {
     "AlbumentationsAugmentation": "maskrcnn_ext.data.augmentation.albumentations",
     "BoundaryMaskHead": "maskrcnn_ext.modeling.mask_heads.boundary",
     "COCOEvaluator": "maskrcnn_ext.evaluation.coco",
+    "CompactRCNN": "maskrcnn_ext.modeling.compact_rcnn",
     "CopyPasteMapper": "maskrcnn_ext.data.augmentation.copy_paste",
     "CropResizePooler": "maskrcnn_ext.modeling.poolers.crop_resize",
     "DCTMaskHead": "maskrcnn_ext.modeling.mask_heads.dct",
@@ -27,12 +28,15 @@ _EXPORTS = {
     "MosaicMapper": "maskrcnn_ext.data.augmentation.mosaic",
     "PatchDCTMaskHead": "maskrcnn_ext.modeling.mask_heads.patch_dct",
     "PointRendMaskHead": "maskrcnn_ext.modeling.mask_heads.point_rend",
+    "Predictor": "maskrcnn_ext.inference.predictor",
     "PreciseROIPooler": "maskrcnn_ext.modeling.poolers.precise",
     "ROIWarpPooler": "maskrcnn_ext.modeling.poolers.roi_warp",
     "RefineMaskHead": "maskrcnn_ext.modeling.mask_heads.refine_mask",
     "SafeMapper": "maskrcnn_ext.data.mapper",
     "SeededMapper": "maskrcnn_ext.data.augmentation.seeding",
     "SoftmaxMaskHead": "maskrcnn_ext.modeling.mask_heads.softmax",
+    "TTARCNN": "maskrcnn_ext.modeling.tta",
+    "TiledPredictor": "maskrcnn_ext.inference.tiling.predictor",
     "add_maskrcnn_ext_config": "maskrcnn_ext.modeling.yacs",
     "build_train_loader": "maskrcnn_ext.data.augmentation.loader",
     "class_balanced_sampler": "maskrcnn_ext.data.sampling",
@@ -57,6 +61,9 @@ if TYPE_CHECKING:
     from maskrcnn_ext.data.tiles import get_tiled_dataset_dicts as get_tiled_dataset_dicts
     from maskrcnn_ext.errors import InputError as InputError
     from maskrcnn_ext.evaluation.coco import COCOEvaluator as COCOEvaluator
+    from maskrcnn_ext.inference.predictor import Predictor as Predictor
+    from maskrcnn_ext.inference.tiling.predictor import TiledPredictor as TiledPredictor
+    from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN as CompactRCNN
     from maskrcnn_ext.modeling.inflate import InflatedStem as InflatedStem
     from maskrcnn_ext.modeling.mask_heads.boundary import BoundaryMaskHead as BoundaryMaskHead
     from maskrcnn_ext.modeling.mask_heads.dct import DCTMaskHead as DCTMaskHead
@@ -75,6 +82,7 @@ if TYPE_CHECKING:
     from maskrcnn_ext.modeling.poolers.generic import GenericROIPooler as GenericROIPooler
     from maskrcnn_ext.modeling.poolers.precise import PreciseROIPooler as PreciseROIPooler
     from maskrcnn_ext.modeling.poolers.roi_warp import ROIWarpPooler as ROIWarpPooler
+    from maskrcnn_ext.modeling.tta import TTARCNN as TTARCNN
     from maskrcnn_ext.modeling.yacs import add_maskrcnn_ext_config as add_maskrcnn_ext_config
     from maskrcnn_ext.zoo import get_config as get_config
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "doctor": "say what is installed, what is wrong and the command that mends it",
     "evaluate": "measure COCO results without the model: AP, errors, thresholds, calibration",
     "parts": "list the mask heads and RoI poolers: paper, cost, and the override that swaps each in",
+    "predict": "find the objects of images, folders, videos or a data set, and save results and pictures",
     "report": "write the HTML page of a finished run",
     "split": "divide a data set into train, val and test",
     "yaml-to-lazy": "turn a yacs config of Mask R-CNN and its kin into a LazyConfig with the same weights layout",

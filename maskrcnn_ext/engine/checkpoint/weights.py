@@ -90,6 +90,11 @@ class LoadReport:
                 "set train.loading.strict=none"
             )
 
+    def fresh(self) -> list[str]:
+        """Returns the names in the model that are still as they were before, for whatever reason."""
+        excused = [name for reason, names in self.expected.items() if "fresh" in reason for name in names]
+        return [*self.missing, *self.changed, *self.resized, *excused]
+
     def _wrong(self) -> list[str]:
         if not self.loaded:
             return ["none of its tensors has the name and shape of one in the model"]

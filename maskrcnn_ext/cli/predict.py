@@ -1,0 +1,230 @@
+"""``maskrcnn-ext predict``: finds the objects of images and videos, and saves them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maskrcnn_ext.errors import InputError
+
+if TYPE_CHECKING:
+    from maskrcnn_ext.inference.job import Summary
+    from maskrcnn_ext.inference.predictor import Predictor
+    from maskrcnn_ext.inference.sources import Inputs
+
+_OF_VIDEOS = ("video", "mots")
+_SOME_FAILED = 3
+_SHOWN = 20  # failed images
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = (
+        "exit status: 0 all went well, 2 wrong input, 3 some images failed (listed at the end and in failed.txt)\n"
+        "A run that was stopped goes on where it was when it is started again."
+    )
+    parser.add_argument("config", help="folder of a training run, or a config: a file, or the name of a shipped one")
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="image, folder, glob, video, camera:0, a data set (nuclei_val, coco:a.json@images), or - for paths on stdin",
+    )
+    parser.add_argument("--weights", help="a checkpoint (default: the run's best, else its last; the config's own)")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("output/predictions"), help="folder (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--save",
+        metavar="KIND,...",
+        help="beside predictions.json (COCO results): overlays, crops, cutouts, polygons, labels, splash, video, mots; or "
+        "json for nothing else (default: overlays; video for videos)",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=0.5,
+        help="least score of objects in pictures and polygons; predictions.json has all (default: %(default)s)",
+    )
+    parser.add_argument("--batch", type=int, default=1, help="images predicted at once (default: %(default)s)")
+    parser.add_argument("--device", help="such as cuda:1 or cpu (default: a GPU where there is one)")
+    parser.add_argument("--dtype", default="fp32", help="fp32, bf16 or fp16 (default: %(default)s)")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="overrides of the config"
+    )
+    parser.add_argument(
+        "--tile", type=int, metavar="PIXELS", help="predict large images in tiles of this side, and join what they show"
+    )
+    parser.add_argument(
+        "--overlap", type=float, default=0.2, help="of neighbouring tiles, share of their side (default: %(default)s)"
+    )
+    parser.add_argument("--tta", action="store_true", help="test-time augmentation: slower, a little better")
+    parser.add_argument("--track", action="store_true", help="give the objects of videos ids that last")
+    parser.add_argument("--restart", action="store_true", help="predict anew what an earlier run has finished")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predicts everything; prints a summary."""
+    if not 0 <= args.threshold <= 1:
+        raise InputError(f"--threshold {args.threshold}: expected a number from 0 to 1")
+    if args.batch < 1:
+        raise InputError(f"--batch {args.batch}: expected at least 1")
+    from maskrcnn_ext.inference.sources import find_inputs
+    from maskrcnn_ext.ops.tile_grid import TileGrid
+
+    if args.tile is not None:
+        TileGrid(args.tile, args.tile, args.tile, args.overlap)  # refuses what is no tile
+    inputs = find_inputs(args.inputs, stdin=sys.stdin, outputs=args.output)
+    kinds = _kinds(args, inputs)
+
+    from maskrcnn_ext.inference.job import Job, Settings
+    from maskrcnn_ext.inference.journal import Journal
+    from maskrcnn_ext.inference.predictor import Predictor
+    from maskrcnn_ext.inference.progress import Progress
+    from maskrcnn_ext.inference.tiling.predictor import TiledPredictor
+    from maskrcnn_ext.inference.video_job import predict_video
+
+    if args.tta:
+        args.set += _augmented(args.config)
+    predictor = Predictor(args.config, args.weights, device=args.device, dtype=args.dtype, overrides=args.set)
+    tiled = None
+    if args.tile is not None:
+        tiled = TiledPredictor(predictor, tile=args.tile, overlap=args.overlap, batch_size=args.batch)
+    ids = _category_ids(predictor, inputs.data)
+    settings = Settings([kind for kind in kinds if kind not in _OF_VIDEOS], args.threshold, args.batch, ids)
+    path = args.output / "journal.jsonl"
+    if args.restart:
+        path.unlink(missing_ok=True)
+    begun = time.monotonic()
+    with (
+        Journal(path, _identity(args, predictor, ids)) as journal,
+        Progress(None if inputs.videos else len(inputs.items)) as progress,
+        Job(predictor, args.output, journal, settings, tiled=tiled, progress=progress) as job,
+    ):
+        job.run(inputs.items)
+        count = len(inputs.items)
+        for name, video in _video_names(inputs.videos):
+            own = [kind for kind in kinds if kind in _OF_VIDEOS]
+            count += predict_video(job, video, args.output, name=name, first_id=count + 1, kinds=own, track=args.track)
+    _tell(args, predictor, job.summary, kinds, time.monotonic() - begun)
+    return _SOME_FAILED if job.summary.failed else 0
+
+
+def _augmented(config: str) -> list[str]:
+    """The overrides that add test-time augmentation to a config."""
+    from omegaconf import OmegaConf
+
+    from maskrcnn_ext.inference.loading import read_config
+
+    overrides = ["model._target_=maskrcnn_ext.TTARCNN"]
+    indices = "dataloader.train.mapper.keypoint_hflip_indices"
+    cfg = read_config(config)
+    if not OmegaConf.is_config(cfg):
+        raise InputError(f"--tta: {config} is a yacs config; `maskrcnn-ext yaml-to-lazy` makes a LazyConfig of it")
+    if OmegaConf.select(cfg, indices) is not None:
+        overrides.append(f"model.tta_keypoint_flip_indices=${{{indices}}}")
+    return overrides
+
+
+def _kinds(args: argparse.Namespace, inputs: Inputs) -> list[str]:
+    """What to save beside the results."""
+    from maskrcnn_ext.inference.outputs import OUTPUTS
+
+    if args.track and not inputs.videos:
+        raise InputError("--track: no INPUT is a video")
+    if args.save is None:
+        return (["overlays"] if inputs.items else []) + (["video"] if inputs.videos else [])
+    kinds = [kind for kind in dict.fromkeys(args.save.split(",")) if kind != "json"]
+    known = (*OUTPUTS, *_OF_VIDEOS)
+    for kind in kinds:
+        if kind not in known:
+            raise InputError(f"--save {kind}: expected some of json, {', '.join(known)}, with commas between them")
+        if kind in _OF_VIDEOS and not inputs.videos:
+            raise InputError(f"--save {kind}: no INPUT is a video")
+    if "mots" in kinds and not args.track:
+        raise InputError("--save mots: mots are tracks, add --track")
+    return kinds
+
+
+def _category_ids(predictor: Predictor, data: str | None) -> list[Any]:
+    """The ids of the model's classes in the data set that is predicted, where it has them all; else in that of the training."""
+    if data is not None:
+        from detectron2.data import MetadataCatalog
+
+        metadata = MetadataCatalog.get(data)
+        names = list(metadata.get("thing_classes") or [])
+        ids = metadata.get("thing_dataset_id_to_contiguous_id") or {index + 1: index for index in range(len(names))}
+        own = {names[index]: category_id for category_id, index in ids.items()}
+        if set(predictor.classes.names) <= set(own):
+            return [own[name] for name in predictor.classes.names]
+        print(
+            f"warning: data set {data} does not have the model's classes ({', '.join(predictor.classes.names)}): the "
+            "results have the category ids of the model's own data set",
+            file=sys.stderr,
+        )
+    return list(predictor.classes.category_ids)
+
+
+def _identity(args: argparse.Namespace, predictor: Predictor, category_ids: list[Any]) -> dict[str, Any]:
+    """What the results depend on, but for the images."""
+    from maskrcnn_ext.inference.sources import state_of
+
+    return {
+        "config": _config_state(args.config),
+        "weights": state_of(predictor.weights),
+        "overrides": args.set,
+        "dtype": args.dtype,
+        "tile": args.tile,
+        "overlap": args.overlap if args.tile is not None else None,
+        "category_ids": category_ids,
+    }
+
+
+def _config_state(config: str) -> str:
+    """A config's path and what it says."""
+    import hashlib
+
+    from detectron2.config import LazyConfig
+
+    from maskrcnn_ext.engine.main import find_config
+    from maskrcnn_ext.engine.manifest import config_hash
+
+    path = Path(config, "config.yaml") if Path(config).is_dir() else Path(find_config(config))
+    if path.suffix in (".yaml", ".yml"):
+        return f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+    return f"{path.name} {config_hash(LazyConfig.load(str(path)))[:16]}"
+
+
+def _video_names(videos: list[str | int]) -> list[tuple[str, str | int]]:
+    """What the outputs of each video are called."""
+    names: list[tuple[str, str | int]] = []
+    for video in videos:
+        stem = f"camera_{video}" if isinstance(video, int) else Path(video).stem
+        taken = {name for name, _ in names}
+        unique, number = stem, 1
+        while unique in taken:
+            number += 1
+            unique = f"{stem}_{number}"
+        names.append((unique, video))
+    return names
+
+
+def _tell(args: argparse.Namespace, predictor: Predictor, summary: Summary, kinds: list[str], seconds: float) -> None:
+    each = f", {seconds / summary.predicted:.3g} s each" if summary.predicted else ""
+    earlier = summary.images - summary.predicted
+    known = f" ({earlier} known from an earlier run)" if earlier > 0 else ""
+    print(f"weights: {predictor.weights}")
+    print(f"{summary.images} images{known}{each}; {summary.objects} objects of score {args.threshold:g} and more")
+    print(f"results: {args.output / 'predictions.json'}, of {args.output / 'images.json'}")
+    for kind in kinds:
+        print(f"{kind}: {args.output / kind}")
+    if summary.failed:
+        print(f"{len(summary.failed)} failed, see {args.output / 'failed.txt'}:", file=sys.stderr)
+        for line in list(summary.failed.values())[:_SHOWN]:
+            print(f"  {line}", file=sys.stderr)
+        if len(summary.failed) > _SHOWN:
+            print("  ...", file=sys.stderr)

@@ -1,0 +1,91 @@
+"""An image of which windows are read."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+
+from maskrcnn_ext.data.images import require, window_of
+from maskrcnn_ext.data.pixels import read_pixels
+from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.ops.tile_grid import Window
+
+
+class WindowedImage:
+    """An image that knows its size and gives its pixels window by window.
+
+    Of a TIFF or a NumPy array on the disk nothing but the window is read. Other files are decoded once, and kept.
+
+    Attributes:
+        height: in pixels.
+        width: in pixels.
+    """
+
+    def __init__(self, image: str | Path | dict[str, Any] | np.ndarray, image_format: str = "BGR") -> None:
+        """Opens an image.
+
+        Args:
+            image: a file; a record of Detectron2 (``file_name``, and where needed ``window``, ``slice``, ...); or an array (H, W, C).
+            image_format: of the pixels of a file, see :func:`maskrcnn_ext.data.pixels.read_pixels`.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        self._format = image_format
+        self._pixels: np.ndarray | None = None
+        self._record: dict[str, Any] = {}
+        self._origin = (0, 0)
+        if isinstance(image, np.ndarray):
+            self._pixels = image
+        else:
+            self._record = dict(image) if isinstance(image, dict) else {"file_name": str(image)}
+            size = _stored_size(self._record)
+            if size is None:
+                self._pixels = read_pixels(self._record, image_format)
+            elif "window" in self._record:
+                x, y, self.width, self.height = window_of(self._record, *size)
+                self._origin = (x, y)
+            else:
+                self.height, self.width = size
+        if self._pixels is not None:
+            self.height, self.width = self._pixels.shape[:2]
+
+    def read(self, window: Window) -> np.ndarray:
+        """Returns the pixels (height, width, C) of a window (x, y, width, height).
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        x, y, width, height = window
+        if self._pixels is not None:
+            return self._pixels[y : y + height, x : x + width]
+        left, top = self._origin
+        return read_pixels({**self._record, "window": [left + x, top + y, width, height]}, self._format)
+
+
+def _stored_size(record: dict[str, Any]) -> tuple[int, int] | None:
+    """Height and width of a file of which windows can be read; None for another file."""
+    from detectron2.utils.file_io import PathManager
+
+    name = str(record["file_name"])
+    suffix = PurePath(name).suffix.lower()
+    if suffix not in (".tif", ".tiff", ".npy") or "slice" in record:
+        return None
+    path = PathManager.get_local_path(name)
+    if suffix == ".npy":
+        try:
+            shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+        except (OSError, ValueError) as error:
+            raise InputError(f"{name}: cannot be read as an array ({error})") from error
+        return (shape[0], shape[1]) if len(shape) in (2, 3) else None
+    rasterio = require("rasterio", "geo", name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        try:
+            with rasterio.open(path) as file:
+                return file.height, file.width
+        except rasterio.errors.RasterioIOError as error:
+            raise InputError(f"{name}: cannot be read as an image ({error})") from error
