@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -11,8 +14,12 @@ from typing import TYPE_CHECKING, Any
 from maskrcnn_ext.errors import InputError
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from maskrcnn_ext.inference.job import Summary
+    from maskrcnn_ext.inference.journal import Journal
     from maskrcnn_ext.inference.predictor import Predictor
+    from maskrcnn_ext.inference.ray_job import Outcome
     from maskrcnn_ext.inference.sources import Inputs
 
 _OF_VIDEOS = ("video", "mots")
@@ -64,6 +71,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tta", action="store_true", help="test-time augmentation: slower, a little better")
     parser.add_argument("--track", action="store_true", help="give the objects of videos ids that last")
+    parser.add_argument(
+        "--ray",
+        type=int,
+        metavar="WORKERS",
+        help="predict on so many workers of the Ray cluster that RAY_ADDRESS names, else of this machine",
+    )
     parser.add_argument("--restart", action="store_true", help="predict anew what an earlier run has finished")
 
 
@@ -73,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--threshold {args.threshold}: expected a number from 0 to 1")
     if args.batch < 1:
         raise InputError(f"--batch {args.batch}: expected at least 1")
+    if args.ray is not None and args.ray < 1:
+        raise InputError(f"--ray {args.ray}: expected at least 1 worker")
     from maskrcnn_ext.inference.sources import find_inputs
     from maskrcnn_ext.ops.tile_grid import TileGrid
 
@@ -99,19 +114,48 @@ def run(args: argparse.Namespace) -> int:
     path = args.output / "journal.jsonl"
     if args.restart:
         path.unlink(missing_ok=True)
+        shutil.rmtree(args.output / "shards", ignore_errors=True)
     begun = time.monotonic()
-    with (
-        Journal(path, _identity(args, predictor, ids)) as journal,
-        Progress(None if inputs.videos else len(inputs.items)) as progress,
-        Job(predictor, args.output, journal, settings, tiled=tiled, progress=progress) as job,
-    ):
-        job.run(inputs.items)
+    identity = _identity(args, predictor, ids)
+    with contextlib.ExitStack() as stack:
+        own = stack.enter_context(Journal(path, identity))
+        on_ray = None if args.ray is None else stack.enter_context(_on_ray(args, inputs, own, identity, ids))
+        journal, failed = (on_ray.journal, on_ray.failed) if on_ray else (own, {})
+        progress = stack.enter_context(Progress(None if inputs.videos else len(inputs.items)))
+        job = stack.enter_context(Job(predictor, args.output, journal, settings, tiled=tiled, progress=progress))
+        job.summary.predicted += on_ray.predicted if on_ray else 0
+        for item in inputs.items:
+            if item.key in failed:
+                job.fail(item, InputError(failed[item.key]))
+        job.run(item for item in inputs.items if item.key not in failed)
         count = len(inputs.items)
         for name, video in _video_names(inputs.videos):
-            own = [kind for kind in kinds if kind in _OF_VIDEOS]
-            count += predict_video(job, video, args.output, name=name, first_id=count + 1, kinds=own, track=args.track)
+            kept = [kind for kind in kinds if kind in _OF_VIDEOS]
+            count += predict_video(job, video, args.output, name=name, first_id=count + 1, kinds=kept, track=args.track)
     _tell(args, predictor, job.summary, kinds, time.monotonic() - begun)
     return _SOME_FAILED if job.summary.failed else 0
+
+
+def _on_ray(
+    args: argparse.Namespace, inputs: Inputs, journal: Journal, identity: dict[str, Any], ids: list[Any]
+) -> AbstractContextManager[Outcome]:
+    from maskrcnn_ext.inference.ray_job import Recipe, predicted_on_ray
+
+    if inputs.videos:
+        raise InputError("--ray: the frames of a video follow each other: predict it without")
+
+    def shared(path: str | None) -> str | None:
+        return os.path.abspath(path) if path and os.path.exists(path) else path  # noqa: PTH100, PTH110
+
+    predictor = {
+        "config": shared(args.config),
+        "weights": shared(args.weights),
+        "device": args.device,
+        "dtype": args.dtype,
+        "overrides": args.set,
+    }
+    recipe = Recipe(predictor, ids, args.batch, args.tile, args.overlap)
+    return predicted_on_ray(inputs.items, recipe, journal, identity, workers=args.ray)
 
 
 def _augmented(config: str) -> list[str]:
@@ -185,18 +229,17 @@ def _identity(args: argparse.Namespace, predictor: Predictor, category_ids: list
 
 
 def _config_state(config: str) -> str:
-    """A config's path and what it says."""
+    """A config's name and what it says."""
     import hashlib
 
-    from detectron2.config import LazyConfig
+    from omegaconf import DictConfig
 
-    from maskrcnn_ext.engine.main import find_config
     from maskrcnn_ext.engine.manifest import config_hash
+    from maskrcnn_ext.inference.loading import read_config
 
-    path = Path(config, "config.yaml") if Path(config).is_dir() else Path(find_config(config))
-    if path.suffix in (".yaml", ".yml"):
-        return f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
-    return f"{path.name} {config_hash(LazyConfig.load(str(path)))[:16]}"
+    cfg = read_config(config)
+    digest = config_hash(cfg) if isinstance(cfg, DictConfig) else hashlib.sha256(cfg.dump().encode()).hexdigest()
+    return f"{Path(config).name} {digest[:16]}"
 
 
 def _video_names(videos: list[str | int]) -> list[tuple[str, str | int]]:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from detectron2.structures import Instances
 
 from maskrcnn_ext.data.browse import to_bgr
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.files import JsonList, write_whole
-from maskrcnn_ext.inference.journal import Journal
+from maskrcnn_ext.inference.finder import Finder
+from maskrcnn_ext.inference.journal import Journal, Journals
 from maskrcnn_ext.inference.outputs import find_output
 from maskrcnn_ext.inference.outputs.scene import Scene
 from maskrcnn_ext.inference.predictor import Predictor
@@ -26,11 +23,6 @@ from maskrcnn_ext.inference.progress import Progress
 from maskrcnn_ext.inference.results import from_coco, to_coco
 from maskrcnn_ext.inference.sources import Item
 from maskrcnn_ext.inference.tiling.predictor import TiledPredictor
-
-# Batches' worth of images that are looked at together, so that those of one size meet; as many are read ahead.
-_CHUNK = 4
-_READERS = 4
-_Read = tuple[np.ndarray, dict[str, Any]]  # pixels, and what the model takes
 
 
 @dataclass(frozen=True)
@@ -79,7 +71,7 @@ class Job:
         self,
         predictor: Predictor,
         folder: Path,
-        journal: Journal,
+        journal: Journal | Journals,
         settings: Settings,
         *,
         tiled: TiledPredictor | None = None,
@@ -104,7 +96,14 @@ class Job:
         self._folder = folder
         self._journal = journal
         self._outputs = {kind: find_output(kind) for kind in settings.outputs}
-        self._tiled = tiled
+        self._finder = Finder(
+            predictor,
+            journal,
+            self.fail,
+            category_ids=settings.category_ids,
+            batch_size=settings.batch_size,
+            tiled=tiled,
+        )
         self._progress = progress
         self._results = JsonList(folder / "predictions.json")
         self._images: list[dict[str, Any]] = []
@@ -127,8 +126,10 @@ class Job:
             InputError: a file cannot be written.
         """
         needs_pixels = bool(self._outputs) or show is not None
-        for chunk in self._chunks(items):
-            pixels = self._predict(chunk)
+        for chunk in self._finder.chunks(items):
+            before = self._finder.predicted
+            pixels = self._finder.find(chunk)
+            self.summary.predicted += self._finder.predicted - before
             for item, _ in chunk:
                 self._finish(item, pixels.get(item.key) if needs_pixels else None, follow, show)
 
@@ -146,71 +147,6 @@ class Job:
         (self._folder / "failed.txt").unlink(missing_ok=True)
         if lines:
             write_whole(self._folder / "failed.txt", "".join(lines).encode("utf-8", "backslashreplace"))
-
-    def _chunks(self, items: Iterable[Item]) -> Iterator[list[tuple[Item, Future[_Read] | None]]]:
-        """Cuts the items into chunks, and reads each while the one before it is predicted; what need not be read has no future."""
-        items = iter(items)
-        with ThreadPoolExecutor(_READERS) as readers:
-            ahead: list[tuple[Item, Future[_Read] | None]] = []
-            while chunk := list(islice(items, _CHUNK * self.settings.batch_size)):
-                begun = [
-                    (item, None if self._tiled or item.key in self._journal else readers.submit(self._read, item))
-                    for item in chunk
-                ]
-                if ahead:
-                    yield ahead
-                ahead = begun
-            if ahead:
-                yield ahead
-
-    def _read(self, item: Item) -> _Read:
-        pixels = self.predictor.pixels(item.image)
-        return pixels, self.predictor.prepare(pixels)
-
-    def _predict(self, chunk: list[tuple[Item, Future[_Read] | None]]) -> dict[str, np.ndarray]:
-        """Adds to the journal what it lacks of the chunk, as far as it can be read and predicted; returns pixels by key."""
-        if self._tiled is not None:
-            for item, _ in chunk:
-                if item.key not in self._journal:
-                    self._try(item, partial(self._predict_tiled, self._tiled, item))
-            return {}
-        read: dict[str, tuple[Item, _Read]] = {}
-        for item, reading in chunk:
-            if reading is not None:
-                try:
-                    read[item.key] = item, reading.result()
-                except Exception as error:  # whatever is wrong with one image, the others go on
-                    self._fail(item, error)
-        try:
-            inputs = (inputs for _, (_, inputs) in read.values())
-            found = list(self.predictor.run(inputs, batch_size=self.settings.batch_size))
-        except Exception:  # such as too little memory for a batch: which image is it?
-            for item, (_, alone) in read.values():
-                self._try(item, partial(next, self.predictor.run([alone])))
-        else:
-            for (item, _), own in zip(read.values(), found, strict=True):
-                self._keep(item, own)
-        return {key: pixels for key, (_, (pixels, _)) in read.items()}
-
-    def _predict_tiled(self, tiled: TiledPredictor, item: Item) -> Instances:
-        image = item.image if isinstance(item.image, dict) else self.predictor.pixels(item.image)
-        return tiled(image, journal=self._journal, key=item.key)
-
-    def _try(self, item: Item, predict: Callable[[], Instances]) -> None:
-        """Keeps what a function finds in an item, or why it fails."""
-        try:
-            found = predict()
-        except Exception as error:
-            self._fail(item, error)
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()  # of an image that was too large
-            return
-        self._keep(item, found)
-
-    def _keep(self, item: Item, found: Instances) -> None:
-        results = to_coco(found, None, self.settings.category_ids)
-        self._journal.add(item.key, {"size": list(found.image_size), "results": results})
-        self.summary.predicted += 1
 
     def _finish(
         self,
@@ -264,7 +200,7 @@ class Job:
             try:
                 files = output(scene)
             except Exception as error:
-                self._fail(scene.item, error, kind)
+                self.fail(scene.item, error, kind)
                 continue
             for old in (self._folder / kind / name).glob("*.png"):  # objects of an earlier run
                 old.unlink()
@@ -274,7 +210,8 @@ class Job:
         if made:
             self._journal.add(f"outputs of {name}", {"state": state, "files": {**saved, **made}})
 
-    def _fail(self, item: Item, error: Exception, kind: str = "") -> None:
+    def fail(self, item: Item, error: Exception, kind: str = "") -> None:
+        """Takes down that an item, or its output of a kind, cannot be made, and why."""
         text = " ".join(str(error).split())
         if not isinstance(error, InputError):
             text = f"{type(error).__name__}: {text}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -132,6 +132,34 @@ class Journal(Mapping[str, Any]):
         except OSError as error:
             raise InputError(f"{self.path} cannot be written ({error.strerror})") from error
         return place
+
+
+class Journals(Mapping[str, Any]):
+    """A job's journal and others that are read with it, as one."""
+
+    def __init__(self, own: Journal, others: Sequence[Journal]) -> None:
+        """Takes open journals; what is added goes into `own`."""
+        self._own = own
+        self._all = [own, *others]
+
+    def add(self, key: str, value: Any) -> None:
+        """See :meth:`Journal.add`."""
+        self._own.add(key, value)
+
+    def __getitem__(self, key: str) -> Any:
+        for journal in self._all:
+            if key in journal:
+                return journal[key]
+        raise KeyError(key)
+
+    def __contains__(self, key: object) -> bool:
+        return any(key in journal for journal in self._all)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({key: None for journal in self._all for key in journal})
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def _lock(file: BinaryIO, path: Path) -> None:

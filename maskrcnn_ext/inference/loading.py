@@ -147,7 +147,7 @@ def _read(file: str) -> Any:
             top = OmegaConf.load(file)
         except Exception:  # the tags of a saved LazyConfig are not plain YAML
             top = None
-        if OmegaConf.is_dict(top) and ("MODEL" in top or "_BASE_" in top):
+        if isinstance(top, DictConfig) and ("MODEL" in top or "_BASE_" in top):
             return _read_yacs(file)
     try:
         return LazyConfig.load(file)

@@ -75,6 +75,8 @@ class Predictor:
         self._augmentations = loaded.mapper.augmentations
         self._read = reader(loaded.mapper)
         self._dtype = _DTYPES[dtype]
+        # A model with weights from elsewhere may paste masks in another way.
+        self._postprocess = getattr(self.model, "postprocess", compact_postprocess)
 
     def __call__(self, image: Any) -> Instances:
         """Predicts one image; see :meth:`pixels` for what it may be.
@@ -172,7 +174,7 @@ class Predictor:
         with torch.inference_mode(), autocast:
             raw = self.model.inference(inputs, do_postprocess=False)
             return [
-                compact_postprocess(_single_precision(found.to("cpu")), *output_size(image, found))
+                self._postprocess(_single_precision(found.to("cpu")), *output_size(image, found))
                 for image, found in zip(inputs, raw, strict=True)
             ]
 
@@ -203,6 +205,8 @@ class Predictor:
 
 def _single_precision(found: Instances) -> Instances:
     """Raw results in float32: pasted in autocast's precision, masks of large objects would be a pixel or two off."""
+    if found.has("pred_keypoint_heatmaps"):  # (R, K, 56, 56), of which the keypoints are made already
+        found.remove("pred_keypoint_heatmaps")
     for name, value in found.get_fields().items():
         if isinstance(value, torch.Tensor) and value.is_floating_point():
             found.set(name, value.float())

@@ -27,17 +27,18 @@ class Progress:
 
             self._bar = tqdm(total=total, unit="image", dynamic_ncols=True)
 
-    def step(self, failed: int) -> None:
-        """Counts an image.
+    def step(self, failed: int, count: int = 1) -> None:
+        """Counts images.
 
         Args:
             failed: how many have failed so far.
+            count: how many are done since the last step.
         """
-        self._done += 1
+        self._done += count
         if self._bar is not None:
             if failed:
                 self._bar.set_postfix(failed=failed, refresh=False)
-            self._bar.update()
+            self._bar.update(count)
         elif time.monotonic() - self._told >= _SECONDS:
             self._told = time.monotonic()
             of = f" of {self._total}" if self._total is not None else ""

@@ -17,6 +17,8 @@ def make_run(folder, spec, *overrides, config="mask_rcnn_r18_fpn_scratch.py", si
         "dataloader.test.dataset.names": spec,
         "model.backbone.out_channels": 32,
         "model.roi_heads.num_classes": 5,
+        "model.proposal_generator.pre_nms_topk": [100, 100],
+        "model.proposal_generator.post_nms_topk": [50, 50],
         "model.roi_heads.box_predictor.test_score_thresh": 0.02,
         "model.roi_heads.box_predictor.test_topk_per_image": 8,
         "dataloader.test.mapper.augmentations.0.short_edge_length": side,

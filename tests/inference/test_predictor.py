@@ -306,9 +306,7 @@ def test_keypoints_are_predicted_and_named(tmp_path, people):
 def test_autocast_computes_in_less_precision_and_gives_results_in_single(run, photo, predictor):
     coarse = Predictor(run, device="cpu", dtype="bf16")
     seen = []
-    coarse.model.roi_heads.mask_head.register_forward_hook(
-        lambda _, inputs, outputs: seen.append(outputs[0].pred_masks)
-    )
+    coarse.model.roi_heads.mask_head.register_forward_hook(lambda *passed: seen.append(passed[2][0].pred_masks))
     found, exact = coarse(photo), predictor(photo)
     assert seen[0].dtype == torch.bfloat16
     assert found.scores.dtype == found.pred_boxes.tensor.dtype == torch.float32

@@ -11,7 +11,7 @@ import numpy as np
 from detectron2.structures import Instances
 
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.inference.journal import Journal
+from maskrcnn_ext.inference.journal import Journal, Journals
 from maskrcnn_ext.inference.predictor import Predictor
 from maskrcnn_ext.inference.results import from_coco, to_coco
 from maskrcnn_ext.inference.tiling.merge import merge_tiles
@@ -46,7 +46,11 @@ class TiledPredictor:
         self.agreement = agreement
 
     def __call__(
-        self, image: str | Path | dict[str, Any] | np.ndarray, *, journal: Journal | None = None, key: str = ""
+        self,
+        image: str | Path | dict[str, Any] | np.ndarray,
+        *,
+        journal: Journal | Journals | None = None,
+        key: str = "",
     ) -> Instances:
         """Predicts an image.
 
@@ -81,7 +85,7 @@ def predict_tiled(
     overlap: float = 0.2,
     batch_size: int = 1,
     agreement: float = 0.5,
-    journal: Journal | None = None,
+    journal: Journal | Journals | None = None,
     key: str = "",
 ) -> Instances:
     """Predicts an image tile by tile and merges what the tiles show of each object, by its masks; see :func:`merge_tiles`.
@@ -112,7 +116,7 @@ def predict_tiled(
         raise InputError(f"agreement={agreement}: expected a share, above 0 and up to 1")
     grid = TileGrid(image.width, image.height, tile, overlap)
     keys = [f"{key}@{x},{y}" for x, y, _, _ in grid.windows]
-    done: Journal | dict[str, Results] = {} if journal is None else journal
+    done: Journal | Journals | dict[str, Results] = {} if journal is None else journal
     missing = (index for index, name in enumerate(keys) if name not in done)
     while batch := list(islice(missing, batch_size)):
         results = _predict_batch(predict, [image.read(grid.windows[index]) for index in batch])
