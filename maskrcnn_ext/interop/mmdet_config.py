@@ -1,0 +1,191 @@
+"""What the config inside an MMDetection checkpoint says of a model's arithmetic, which its weights do not tell."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from maskrcnn_ext.errors import InputError
+
+_CAFFE = {"mean": [103.53, 116.28, 123.675], "std": [1.0, 1.0, 1.0], "to_rgb": False}
+_PYTORCH = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "to_rgb": True}
+STYLES = ("caffe", "pytorch")
+
+# What Detectron2 computes in one way only: key of the config, and the value that it may have where it stands.
+_FIXED: dict[str, Any] = {
+    "model.backbone.strides": [1, 2, 2, 2],
+    "model.backbone.dilations": [1, 1, 1, 1],
+    "model.neck.type": "FPN",
+    "model.neck.num_outs": 5,
+    "model.neck.add_extra_convs": False,
+    "model.rpn_head.anchor_generator.center_offset": 0.0,
+    "model.rpn_head.anchor_generator.strides": [4, 8, 16, 32, 64],
+    "model.rpn_head.bbox_coder.type": "DeltaXYWHBBoxCoder",
+    "model.rpn_head.bbox_coder.target_means": [0.0] * 4,
+    "model.rpn_head.loss_cls.use_sigmoid": True,
+    "model.roi_head.type": "StandardRoIHead",
+    "model.roi_head.bbox_roi_extractor.type": "SingleRoIExtractor",
+    "model.roi_head.bbox_roi_extractor.roi_layer.output_size": 7,
+    "model.roi_head.bbox_roi_extractor.featmap_strides": [4, 8, 16, 32],
+    "model.roi_head.bbox_roi_extractor.finest_scale": 56,
+    "model.roi_head.mask_roi_extractor.type": "SingleRoIExtractor",
+    "model.roi_head.mask_roi_extractor.roi_layer.output_size": 14,
+    "model.roi_head.bbox_head.bbox_coder.type": "DeltaXYWHBBoxCoder",
+    "model.roi_head.bbox_head.bbox_coder.target_means": [0.0] * 4,
+    "model.roi_head.bbox_head.loss_cls.use_sigmoid": False,
+    "model.roi_head.mask_head.type": "FCNMaskHead",
+    "model.test_cfg.rpn.nms.type": "nms",
+    "model.test_cfg.rcnn.nms.type": "nms",
+    "model.test_cfg.rcnn.mask_thr_binary": 0.5,
+}
+_DETECTORS = ("MaskRCNN", "FasterRCNN")
+
+
+@dataclass(frozen=True)
+class MMDetSettings:
+    """A model's arithmetic; the defaults are those of MMDetection's baselines.
+
+    Attributes:
+        stride_in_1x1: whether the first 1x1 convolution of a stage carries its stride (Caffe's style).
+        mean: of the pixels, in the order of the channels that the model sees.
+        std: as `mean`.
+        to_rgb: whether the model sees R, G, B.
+        scale: longest and shortest side of the resized image, in pixels.
+        anchor_scale: side of the square anchor, in strides.
+        ratios: height / width of the anchors.
+        rpn_stds: what the RPN's deltas are multiplied with.
+        box_stds: as `rpn_stds`, of the box head.
+        sampling_ratios: of RoIAlign for boxes and masks.
+        aligned: of RoIAlign for boxes and masks.
+        rpn_test: nms_pre, max_per_img, iou_threshold, min_bbox_size.
+        box_test: score_thr, max_per_img, iou_threshold.
+    """
+
+    stride_in_1x1: bool
+    mean: Sequence[float]
+    std: Sequence[float]
+    to_rgb: bool
+    scale: tuple[int, int] = (1333, 800)
+    anchor_scale: float = 8
+    ratios: Sequence[float] = (0.5, 1.0, 2.0)
+    rpn_stds: Sequence[float] = (1.0, 1.0, 1.0, 1.0)
+    box_stds: Sequence[float] = (0.1, 0.1, 0.2, 0.2)
+    sampling_ratios: tuple[int, int] = (0, 0)
+    aligned: tuple[bool, bool] = (True, True)
+    rpn_test: tuple[int, int, float, float] = (1000, 1000, 0.7, 0.0)
+    box_test: tuple[float, int, float] = (0.05, 100, 0.5)
+
+    @classmethod
+    def of_style(cls, style: str) -> MMDetSettings:
+        """Returns those of the baselines in "caffe" or "pytorch" style."""
+        return cls(stride_in_1x1=style == "caffe", **(_CAFFE if style == "caffe" else _PYTORCH))  # type: ignore[arg-type]
+
+
+def parse_config(text: str) -> dict[str, Any]:
+    """Returns the values that a config's text assigns; nothing of it runs. What is no plain value is left out.
+
+    Raises:
+        ValueError: it is no Python.
+    """
+    names: dict[str, Any] = {}
+    try:
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                names[node.targets[0].id] = _value(node.value, names)
+    except (SyntaxError, RecursionError, MemoryError) as error:
+        raise ValueError(str(error)) from error
+    return names
+
+
+def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_value(entry, names) for entry in node.elts]
+    if isinstance(node, ast.Dict):
+        pairs = zip(node.keys, node.values, strict=True)
+        return {str(_value(key, names)): _value(value, names) for key, value in pairs if key is not None}
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
+        return {keyword.arg: _value(keyword.value, names) for keyword in node.keywords if keyword.arg is not None}
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
+        return -node.operand.value  # type: ignore[operator]
+    return names.get(node.id) if isinstance(node, ast.Name) else None
+
+
+def read_settings(cfg: Mapping[str, Any], source: str) -> MMDetSettings:
+    """Reads a config of MMDetection 2 or 3.
+
+    Args:
+        cfg: of :func:`parse_config`.
+        source: what messages call the checkpoint.
+
+    Raises:
+        InputError: a model that Detectron2 has not, with the key that says so.
+    """
+
+    def get(key: str, default: Any = None) -> Any:
+        node: Any = cfg
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, Mapping) else None
+        return default if node is None else node
+
+    def refuse(key: str, expected: Any) -> InputError:
+        return InputError(
+            f"{source}: its config says {key}={get(key)!r}, and Detectron2's Mask R-CNN can only have {expected!r}"
+        )
+
+    if get("model.type") not in _DETECTORS:
+        raise refuse("model.type", " or ".join(_DETECTORS))
+    for key, expected in _FIXED.items():
+        if get(key, expected) != expected:
+            raise refuse(key, expected)
+    anchors = "model.rpn_head.anchor_generator"
+    scales = get(f"{anchors}.scales", [8])
+    if len(scales) != 1:
+        raise refuse(f"{anchors}.scales", [8])
+    norm = _find(cfg, "Normalize")  # of MMDetection 2
+    style = MMDetSettings.of_style(get("model.backbone.style", "pytorch"))
+    pixels = get("model.data_preprocessor", norm or {})
+    pipeline = get("test_pipeline", get("data.test.pipeline", []))
+    scale = (_find(pipeline, "Resize") or {}).get("scale") or (_find(pipeline, "MultiScaleFlipAug") or {}).get(
+        "img_scale"
+    )
+    rpn, rcnn = (get(f"model.test_cfg.{part}", get(f"test_cfg.{part}", {})) for part in ("rpn", "rcnn"))
+    layers = [get(f"model.roi_head.{part}_roi_extractor.roi_layer", {}) for part in ("bbox", "mask")]
+    stds = [get(f"model.{head}.bbox_coder.target_stds") for head in ("rpn_head", "roi_head.bbox_head")]
+    return MMDetSettings(
+        stride_in_1x1=style.stride_in_1x1,
+        mean=pixels.get("mean", style.mean),
+        std=pixels.get("std", style.std),
+        to_rgb=pixels.get("bgr_to_rgb", pixels.get("to_rgb", style.to_rgb)),
+        scale=(max(scale), min(scale)) if scale else style.scale,
+        anchor_scale=scales[0],
+        ratios=get(f"{anchors}.ratios", style.ratios),
+        rpn_stds=stds[0] or style.rpn_stds,
+        box_stds=stds[1] or style.box_stds,
+        sampling_ratios=(layers[0].get("sampling_ratio", 0), layers[1].get("sampling_ratio", 0)),
+        aligned=(layers[0].get("aligned", True), layers[1].get("aligned", True)),
+        rpn_test=(
+            rpn.get("nms_pre", 1000),
+            rpn.get("max_per_img", 1000),
+            rpn.get("nms", {}).get("iou_threshold", 0.7),
+            rpn.get("min_bbox_size", 0),
+        ),
+        box_test=(
+            rcnn.get("score_thr", 0.05),
+            rcnn.get("max_per_img", 100),
+            rcnn.get("nms", {}).get("iou_threshold", 0.5),
+        ),
+    )
+
+
+def _find(node: Any, kind: str) -> dict[str, Any] | None:
+    """The first dict whose `type` is that, anywhere below a value."""
+    if isinstance(node, dict):
+        if node.get("type") == kind:
+            return node
+        node = list(node.values())
+    found = (_find(entry, kind) for entry in node) if isinstance(node, list) else ()
+    return next((entry for entry in found if entry is not None), None)

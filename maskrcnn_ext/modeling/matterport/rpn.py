@@ -1,0 +1,62 @@
+"""Matterport's choice of proposals: all levels of the pyramid compete with each other."""
+
+from __future__ import annotations
+
+import torch
+from detectron2.modeling.proposal_generator import RPN
+from detectron2.structures import Boxes, ImageList, Instances
+from torch import Tensor
+
+from maskrcnn_ext.modeling.matterport.boxes import clip_inclusive, nms_inclusive
+
+
+class MatterportRPN(RPN):
+    """Detectron2's RPN whose proposals are the best of all levels together, before and after non-maximum suppression.
+
+    ``pre_nms_topk`` is a number for an image, not for a level. Boxes are clipped to the padded image, and none is dropped for being small
+    (``min_box_size`` has no effect). Equal probabilities keep the order of the anchors. Where fewer than ``post_nms_topk`` remain,
+    Matterport adds empty boxes at the corner, which are left out here.
+    """
+
+    def forward(
+        self, images: ImageList, features: dict[str, Tensor], gt_instances: list[Instances] | None = None
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """As in Detectron2, with proposals on the padded images."""
+        height, width = images.tensor.shape[-2:]
+        return super().forward(ImageList(images.tensor, [(height, width)] * len(images)), features, gt_instances)
+
+    @torch.no_grad()
+    def predict_proposals(
+        self,
+        anchors: list[Boxes],
+        pred_objectness_logits: list[Tensor],
+        pred_anchor_deltas: list[Tensor],
+        image_sizes: list[tuple[int, int]],
+    ) -> list[Instances]:
+        """Returns an image's proposals by descending objectness.
+
+        Args:
+            anchors: a level's A_l.
+            pred_objectness_logits: (N, A_l) a level.
+            pred_anchor_deltas: (N, A_l, 4) a level.
+            image_sizes: of the padded images.
+        """
+        boxes = Boxes.cat(anchors).tensor
+        images = zip(torch.cat(pred_objectness_logits, 1), torch.cat(pred_anchor_deltas, 1), image_sizes, strict=True)
+        return [self._choose(boxes, *image) for image in images]
+
+    def _choose(self, anchors: Tensor, logits: Tensor, deltas: Tensor, image_size: tuple[int, int]) -> Instances:
+        # Probabilities, because large logits give equal ones.
+        scores = logits.float().sigmoid()
+        best = scores.argsort(descending=True, stable=True)[: self.pre_nms_topk[self.training]]
+        boxes = self.box2box_transform.apply_deltas(deltas[best], anchors[best])
+        finite = boxes.isfinite().all(dim=1) & scores[best].isfinite()
+        if not finite.all():
+            if self.training:
+                raise FloatingPointError("Predicted boxes or scores contain Inf/NaN. Training has diverged.")
+            boxes, best = boxes[finite], best[finite]
+        height, width = image_size
+        boxes = clip_inclusive(boxes, boxes.new_tensor([0, 0, width, height]))
+        keep = nms_inclusive(boxes, scores[best], torch.zeros_like(best), self.nms_thresh)
+        keep = keep[: self.post_nms_topk[self.training]]
+        return Instances(image_size, proposal_boxes=Boxes(boxes[keep]), objectness_logits=logits[best[keep]])
