@@ -28,7 +28,7 @@ COMMANDS = {
     "import-weights": "turn weights of torchvision, MMDetection, Matterport or Detectron2 into a checkpoint and its config",
     "parts": "list the mask heads and RoI poolers: paper, cost, and the override that swaps each in",
     "predict": "find the objects of images, folders, videos or a data set, and save results and pictures",
-    "report": "write the HTML page of a finished run",
+    "report": "write the HTML page of a finished run, or of several side by side",
     "split": "divide a data set into train, val and test",
     "yaml-to-lazy": "turn a yacs config of Mask R-CNN and its kin into a LazyConfig with the same weights layout",
 }

@@ -55,9 +55,10 @@ def run(args: argparse.Namespace) -> int:
     seconds = time.monotonic() - start
 
     print("[3/3] writing the report", flush=True)
-    from maskrcnn_ext.report import read_run, write_report
+    from maskrcnn_ext.cli.report import report
+    from maskrcnn_ext.report.run import read_run
 
-    page = write_report(run_dir, output / "report.html", title="Mask R-CNN on generated shapes")
+    page = report(run_dir, output / "report.html", title="Mask R-CNN on generated shapes")
     # A model that finds nothing has no results at all: its AP is 0.
     results = {"segm/AP": 0.0, "bbox/AP": 0.0, **read_run(run_dir).results}
     metrics = {name: None if math.isnan(value) else round(value, 3) for name, value in results.items()}

@@ -2,120 +2,181 @@
 
 from __future__ import annotations
 
-import base64
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
-from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.report.curves import plot
-from maskrcnn_ext.report.draw import Item, draw, palette
-from maskrcnn_ext.report.run import Detection, Run, read_run
+from maskrcnn_ext.report.chart import Chart, line_chart, of_scalars
+from maskrcnn_ext.report.pictures import Evaluated
+from maskrcnn_ext.report.run import TASKS, Run
+from maskrcnn_ext.report.sections import task_section
 from maskrcnn_ext.report.template import write_page
 
-_NUM_IMAGES = 12
-_MIN_SCORE = 0.5  # a detection below it is not drawn
-_SIDE = 440  # pixels of a picture's longer side
-_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+_SETTINGS = {
+    "model": "model._target_",
+    "backbone": "model.backbone.bottom_up._target_",
+    "depth": "model.backbone.bottom_up.stages.depth",
+    "RoI heads": "model.roi_heads._target_",
+    "mask head": "model.roi_heads.mask_head._target_",
+    "mask pooler": "model.roi_heads.mask_pooler._target_",
+    "classes": "model.roi_heads.num_classes",
+    "start": "train.init_checkpoint",
+    "training data": "dataloader.train.dataset.names",
+    "validation data": "dataloader.test.dataset.names",
+    "images an iteration": "dataloader.train.total_batch_size",
+    "iterations": "train.max_iter",
+    "optimizer": "optimizer._target_",
+    "learning rate": "optimizer.lr",
+    "weight decay": "optimizer.weight_decay",
+    "schedule": "lr_multiplier.scheduler._target_",
+    "mixed precision": "train.amp.enabled",
+    "average of weights (EMA)": "train.ema.decay",
+    "seed": "train.seed",
+    "device": "train.device",
+}
 
 
-def write_report(folder: Path, page: Path, *, title: str) -> Path:
-    """Writes the page of the run in a folder.
+def write_report(run: Run, evaluated: Evaluated | None, page: Path, *, title: str, note: str = "") -> Path:
+    """Writes the page of a run.
 
     Args:
-        folder: the run's ``train.output_dir``.
+        run: from :func:`maskrcnn_ext.report.run.read_run`.
+        evaluated: its predictions and what they are worth; None leaves out all that is made of them.
         page: the file to write.
         title: the page's title.
+        note: one line to stand at the top, such as why there is no evaluation.
 
     Returns:
         `page`.
 
     Raises:
-        InputError: the folder is not that of a run, or an image of it is gone, or the page cannot be written.
+        InputError: the page cannot be written.
     """
-    run = read_run(folder)
-    tasks = [task for task in ("segm", "bbox", "keypoints") if f"{task}/AP" in run.results]
-    losses = sorted({name for line in run.scalars for name in line if name.startswith("loss_")})
+    summary: dict[str, Any] = evaluated.summary if evaluated else {"tasks": {}, "settings": {}, "data": {}}
+    measured = {task: summary["tasks"][task] for task in TASKS if task in summary["tasks"]}
+    main = next(iter(measured), None)
     return write_page(
         page,
         "page.html",
         title=title,
-        iterations=max((line["iteration"] + 1 for line in run.scalars if "total_loss" in line), default=0),
-        num_images=len(run.images),
-        num_objects=sum(len(image["annotations"]) for image in run.images),
-        min_score=_MIN_SCORE,
-        tasks={"segm": "masks", "bbox": "boxes", "keypoints": "keypoints"},
-        headline=[(task, run.results[f"{task}/AP"]) for task in tasks],
-        metrics=_METRICS,
-        summary=[(task, [run.results.get(f"{task}/{metric}") for metric in _METRICS]) for task in tasks],
-        class_tasks=[task for task in tasks if any(f"{task}/AP-{name}" in run.results for name in run.classes)],
-        classes=_class_rows(run),
-        results=run.results,
-        loss_curve=plot(run.scalars, ["total_loss", *losses], ylabel="loss", log=True),
-        ap_curve=plot(run.scalars, [f"{task}/{metric}" for task in tasks for metric in ("AP", "AP50")], ylabel="AP"),
-        pictures=[_picture(run, image) for image in _choose(run.images)],
-    )
+        subtitle=" · ".join(filter(None, [run.started, str(run.manifest.get("status", "")), _commit(run)])),
+        notes=[text for text in (note, *_differences(run, measured)) if text],
+        tasks=TASKS,
+        precision=precision(run, measured),
+        figures=figures(run),
+        measured=measured,
+        data=summary["data"],
+        used=summary["settings"],
+        sections={task: task_section(found) for task, found in measured.items()},
+        logged_classes={} if measured else _logged_classes(run),
+        charts=[chart for chart in _curves(run) if chart],
+        galleries=evaluated.galleries(main) if evaluated and main else {},
+        main=main,
+        settings=_settings(run),
+        environment=_environment(run),
+        config_text=run.config_text,
+    )  # fmt: skip
 
 
-def _class_rows(run: Run) -> list[dict[str, Any]]:
-    counts = Counter(a["category_id"] for image in run.images for a in image["annotations"])
-    return [
-        {"name": name, "count": counts[index], "color": _css(palette(index))} for index, name in enumerate(run.classes)
-    ]
-
-
-def _choose(images: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Picks images evenly over the set, the same ones every time."""
-    if len(images) <= _NUM_IMAGES:
-        return images
-    return [images[i * len(images) // _NUM_IMAGES] for i in range(_NUM_IMAGES)]
-
-
-def _picture(run: Run, record: dict[str, Any]) -> dict[str, Any]:
-    pixels = cv2.imread(record["file_name"], cv2.IMREAD_COLOR)
-    if pixels is None:
-        raise InputError(
-            f"cannot read {record['file_name']}: the report needs the images that the run was evaluated on"
-        )
-    scale = _SIDE / max(pixels.shape[:2])
-    found = [d for d in run.detections.get(record["image_id"], []) if d.score >= _MIN_SCORE]
-    found.sort(key=lambda detection: detection.score)
-    # One class: colours tell objects apart. Several: they tell classes apart.
-    by_class = len(run.classes) > 1
-    truth = [
-        _true_item(a, palette(a["category_id"] if by_class else i), run, by_class)
-        for i, a in enumerate(record["annotations"])
-    ]
-    predicted = [_found_item(d, palette(d.category if by_class else i), run, by_class) for i, d in enumerate(found)]
+def precision(run: Run, measured: dict[str, Any]) -> dict[str, dict[str, float | None]]:
+    """Returns AP, AP50, AP75, AR, and AP of small, medium and large objects, by task: of the evaluation, or else what training logged."""
+    if not measured:
+        logged = [task for task in TASKS if f"{task}/AP" in run.results]
+        names = {"AP": "AP", "AP50": "AP50", "AP75": "AP75", "AP small": "APs", "AP medium": "APm", "AP large": "APl"}
+        return {task: {name: run.results.get(f"{task}/{own}") for name, own in names.items()} for task in logged}
     return {
-        "name": Path(record["file_name"]).name,
-        "truth": _embed(draw(pixels, truth, scale=scale)),
-        "predicted": _embed(draw(pixels, predicted, scale=scale)),
-        "num_truth": len(truth),
-        "num_predicted": len(predicted),
+        task: {name: measured[task][name] for name in ("AP", "AP50", "AP75", "AR")}
+        | {f"AP {area['name']}": area["AP"] for area in measured[task]["areas"]}
+        for task in measured
     }
 
 
-def _true_item(annotation: dict[str, Any], color: tuple[int, int, int], run: Run, labelled: bool) -> Item:
-    from detectron2.structures import BoxMode
+def figures(run: Run) -> dict[str, str]:
+    """Returns time and memory in words; only what is known."""
+    found: dict[str, str] = {}
+    if run.iterations:
+        found["iterations"] = f"{run.iterations:,}"
+    if run.training_seconds:
+        minutes, seconds = divmod(run.training_seconds, 60)
+        found["training time"] = f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+    if run.seconds_per_iteration:
+        found["an iteration (median)"] = duration(run.seconds_per_iteration)
+    if run.inference_seconds:
+        found["inference of a batch"] = duration(run.inference_seconds)
+    if run.gpu_memory:
+        found["GPU memory, peak"] = f"{run.gpu_memory[-1][1] / 1024:.1f} GiB"
+    return found
 
-    box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
-    label = run.classes[annotation["category_id"]] if labelled else ""
-    return Item(annotation.get("segmentation"), tuple(box), label, color)
+
+def duration(seconds: float) -> str:
+    """Returns a short time in words."""
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
 
 
-def _found_item(detection: Detection, color: tuple[int, int, int], run: Run, labelled: bool) -> Item:
-    label = f"{run.classes[detection.category]} {detection.score:.2f}" if labelled else ""
-    return Item(detection.segmentation, detection.box, label, color)
+def _curves(run: Run) -> list[Chart | None]:
+    def chart(title: str, names: dict[str, str], *, log: bool = False) -> Chart | None:
+        return line_chart(title, [(label, of_scalars(run.scalars, name)) for name, label in names.items()], log=log)
+
+    losses = sorted({name for line in run.scalars for name in line if name.startswith("loss_")})
+    return [
+        chart("Loss", {"total_loss": "training", "validation_loss/total_loss": "validation"}, log=True),
+        chart("Parts of the loss", {name: name.removeprefix("loss_") for name in losses}, log=True),
+        chart("AP", {f"{task}/{kind}": f"{kind} of {TASKS[task]}" for task in TASKS for kind in ("AP", "AP50")}),
+        chart("Learning rate", {"lr": "learning rate"}),
+        chart("Seconds of an iteration", {"time": "in all", "data_time": "waiting for data"}),
+        line_chart("GPU memory, peak (MiB)", [("memory", run.gpu_memory)]),
+    ]
 
 
-def _css(color: tuple[int, int, int]) -> str:
-    return f"rgb({color[2]}, {color[1]}, {color[0]})"
+def _differences(run: Run, measured: dict[str, Any]) -> list[str]:
+    """Where training has logged another AP than is told here, which makes a reader wonder."""
+    logged = [(task, run.results.get(f"{task}/AP"), own["AP"]) for task, own in measured.items()]
+    return [
+        f"The AP of {TASKS[task]} is {own:.1f} here and {theirs:.1f} in the run's log: here all detections of an image count, and "
+        "those of the results file as it is now."
+        for task, theirs, own in logged
+        if theirs is not None and own is not None and abs(theirs - own) >= 0.05
+    ]
 
 
-def _embed(pixels: np.ndarray) -> str:
-    _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 88])
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
+def _logged_classes(run: Run) -> dict[str, dict[str, float]]:
+    """AP of a class by task, as training has logged it."""
+    found: dict[str, dict[str, float]] = {}
+    for name, value in run.results.items():
+        task, _, metric = name.partition("/AP-")
+        if metric:
+            found.setdefault(metric, {})[task] = value
+    return found
+
+
+def _settings(run: Run) -> dict[str, str]:
+    """What most people ask of a configuration."""
+    values = run.settings()
+    found = {}
+    for label, key in _SETTINGS.items():
+        if values.get(key) not in (None, "", "None"):
+            found[label] = values[key].rpartition(".")[2] if key.endswith("_target_") else values[key]
+    return found
+
+
+def _environment(run: Run) -> dict[str, str]:
+    versions, machine = run.manifest.get("versions") or {}, run.manifest.get("machine") or {}
+    gpus = [gpu.get("name", "") for gpu in machine.get("gpus") or []]
+    found = {
+        "machine": machine.get("name"),
+        "processor": machine.get("cpu") and f"{machine['cpu']}, {machine.get('cores')} cores, {machine.get('threads')} threads",
+        "memory": machine.get("memory_bytes") and f"{machine['memory_bytes'] / 2**30:.0f} GiB",
+        "GPUs": ", ".join(gpus) or (machine and "none"),
+        "system": machine.get("system"),
+        "processes": run.manifest.get("world_size"),
+        "git commit": _commit(run),
+        "data": ((run.manifest.get("data") or {}).get("hash") or "")[:12],
+        **versions,
+    }  # fmt: skip
+    return {name: str(value) for name, value in found.items() if value}
+
+
+def _commit(run: Run) -> str:
+    git = run.manifest.get("git")
+    if not git:
+        return ""
+    return f"commit {git['commit'][:10]}" + (" with changes" if git.get("dirty") else "")

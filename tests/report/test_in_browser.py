@@ -1,0 +1,59 @@
+"""What a page does in a browser: sorting, zooming, pointing, and fitting a phone."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+from run_folders import shapes_run
+
+from maskrcnn_ext.cli.report import report
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")]
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+# Does what a reader does, and notes what comes of it.
+SCRIPT = """<script>{
+const told = {width: document.documentElement.scrollWidth, window: innerWidth};
+const table = [...document.querySelectorAll("table.sortable")].find(own => own.tHead.textContent.includes("objects"));
+const column = index => [...table.tBodies[0].rows].map(row => row.cells[index].textContent.trim());
+const heads = table.tHead.rows[0].cells;
+heads[1].click(); told.falling = column(1).map(Number);
+heads[1].click(); told.rising = column(1).map(Number);
+heads[0].dispatchEvent(new KeyboardEvent("keydown", {key: "Enter"})); told.names = column(0); told.sorted = heads[0].ariaSort;
+const zooms = document.querySelectorAll(".zoom"), dialog = document.querySelector("dialog");
+const source = () => dialog.querySelector("img")?.src;
+zooms[0].click(); told.open = dialog.open; told.first = source() === zooms[0].querySelector("img").src;
+dialog.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight"})); told.second = source() === zooms[1].querySelector("img").src;
+dialog.querySelector(".close").click(); told.closed = !dialog.open;
+const chart = document.querySelector(".chart"), box = chart.querySelector("svg").getBoundingClientRect();
+chart.querySelector("svg").dispatchEvent(new PointerEvent("pointermove", {clientX: box.right}));
+told.values = [...chart.querySelectorAll(".legend b")].map(own => own.textContent);
+document.body.replaceChildren(Object.assign(document.createElement("pre"), {id: "told", textContent: JSON.stringify(told)}));
+}</script></body>"""
+
+
+@pytest.mark.parametrize("width", [360, 1400])
+def test_a_reader_sorts_zooms_and_points(shapes, tmp_path, width):
+    page = report(shapes_run(tmp_path / "run", shapes), tmp_path / "page.html")
+    page.write_text(page.read_text().replace("</body>", SCRIPT))
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900", "--dump-dom"]
+    done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    told = json.loads(re.search(r'<pre id="told">(.*?)</pre>', done.stdout).group(1))
+    assert told["falling"] == sorted(told["falling"], reverse=True)
+    assert told["rising"] == sorted(told["falling"])
+    assert len(set(told["falling"])) > 1
+    assert told["names"] == ["disc", "rectangle", "ring", "star", "triangle"]
+    assert told["sorted"] == "ascending"
+    assert (told["open"], told["first"], told["second"], told["closed"]) == (True, True, True, True)
+    assert told["values"] == ["1", "9"], "the loss at the last iteration, and that"
+    assert told["width"] <= told["window"] <= max(width, 500), "nothing but tables scrolls sideways"
