@@ -201,7 +201,7 @@ def _category_ids(predictor: Predictor, data: str | None) -> list[Any]:
 
         metadata = MetadataCatalog.get(data)
         names = list(metadata.get("thing_classes") or [])
-        ids = metadata.get("thing_dataset_id_to_contiguous_id") or {index + 1: index for index in range(len(names))}
+        ids = metadata.get("thing_dataset_id_to_contiguous_id") or {index: index for index in range(len(names))}
         own = {names[index]: category_id for category_id, index in ids.items()}
         if set(predictor.classes.names) <= set(own):
             return [own[name] for name in predictor.classes.names]

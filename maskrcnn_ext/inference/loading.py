@@ -233,7 +233,8 @@ def _classes(model: nn.Module, data: str | None) -> Classes:
             logger.warning("The model has %d classes and data set %s %d: they are numbered", number, data, len(names))
         names, metadata = [f"class {index}" for index in range(number)], None
     own_ids = metadata.get("thing_dataset_id_to_contiguous_id") if metadata else None
-    ids = sorted(own_ids, key=lambda own: own_ids[own]) if own_ids else range(1, number + 1)
+    # Without ids of its own, a data set is evaluated by Detectron2 under the numbers of its classes.
+    ids = sorted(own_ids, key=lambda own: own_ids[own]) if own_ids else range(number)
     points = metadata.get("keypoint_names") if metadata else None
     joined = (metadata.get("keypoint_connection_rules") or []) if metadata else []
     place = {name: index for index, name in enumerate(points or ())}

@@ -195,7 +195,7 @@ def test_classes_are_told_by_the_data_set(predictor, run, caplog):
     with caplog.at_level(logging.WARNING):
         unknown = Predictor(run, device="cpu", overrides=["dataloader.test.dataset.names=coco:/gone.json@/gone"])
     assert unknown.classes.names[0] == "class 0"
-    assert unknown.classes.category_ids == (1, 2, 3, 4, 5)
+    assert unknown.classes.category_ids == (0, 1, 2, 3, 4)
     assert "Class names and ids may not be known (data set coco:/gone.json" in caplog.text
 
 
