@@ -13,7 +13,12 @@ from maskrcnn_ext import get_config
 from maskrcnn_ext.data.catalog import register
 from maskrcnn_ext.zoo import config_path
 
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("projects/*/README.md"))]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("projects/*/README.md")),
+]
 
 
 def code_blocks(name: str) -> list[str]:
