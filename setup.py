@@ -1,8 +1,10 @@
 """Packaging. The pinned versions that scripts/setup.sh installs stand in scripts/requirements.txt."""
 
+import sys
 from pathlib import Path
 
-from setuptools import find_namespace_packages, find_packages, setup
+from setuptools import Extension, find_namespace_packages, find_packages, setup
+from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 VERSION = "0.1.0"
@@ -13,17 +15,39 @@ CONFIGS = [f"maskrcnn_ext.{name}" for name in find_namespace_packages(str(ROOT),
 # What single features need, named in the error of whoever lacks it.
 EXTRAS = {
     "albumentations": ["albumentations>=2.0.8,<3"],
+    "eval": ["faster-coco-eval"],
     "geo": ["rasterio", "pyogrio", "shapely>=2"],
+    "keras": ["h5py"],
     "progress": ["rich"],
     "medical": ["nibabel", "pydicom>=3", "pynrrd"],
     "tiff": ["tifffile", "imagecodecs"],
 }
 
 # Large, and with much behind them: not part of what is tested by default.
-TRACKERS = {
+LARGE = {
     "wandb": ["wandb"],
     "mlflow": ["mlflow-skinny", "sqlalchemy", "alembic"],
+    "ray": ["ray[data]"],
 }
+
+# Called through ctypes: it needs neither Python nor torch, to build and to run. Without a compiler it is left out.
+OPENMP = ["-fopenmp"] if sys.platform == "linux" else []
+ROI_ALIGN = Extension(
+    "maskrcnn_ext.ops._roi_align",
+    ["maskrcnn_ext/ops/csrc/roi_align.cpp"],
+    language="c++",
+    extra_compile_args=["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wno-psabi", *OPENMP],
+    extra_link_args=OPENMP,
+    optional=True,
+)
+
+
+class BuildLibrary(build_ext):
+    """Names the library without Python's release."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        return f"{fullname.replace('.', '/')}.so"
+
 
 setup(
     name="maskrcnn_ext",
@@ -35,6 +59,9 @@ setup(
     python_requires=">=3.10",
     packages=[*find_packages(include=["maskrcnn_ext", "maskrcnn_ext.*"]), *CONFIGS],
     package_dir={"maskrcnn_ext.configs": "configs"},
+    ext_modules=[ROI_ALIGN],
+    cmdclass={"build_ext": BuildLibrary},
+    options={"bdist_wheel": {"py_limited_api": "cp310"}},
     package_data={"maskrcnn_ext": ["py.typed", "report/*.html"]},
     # torch without a bound: the release that a team's Detectron2 was built for must stand.
     # Not named here: detectron2 (not on the package index; the name is unclaimed there) and OpenCV (opencv-python and
@@ -53,11 +80,12 @@ setup(
         "PyYAML",
         "tqdm",
         "psutil",
+        "scipy",  # the Hungarian method, for tracking
         "shapely",  # Detectron2's crops cut polygons with it and do not declare it
     ],
     extras_require={
         **EXTRAS,
-        **TRACKERS,
+        **LARGE,
         "dev": [
             *(package for packages in EXTRAS.values() for package in packages),
             "pytest",

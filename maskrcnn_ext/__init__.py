@@ -19,6 +19,7 @@ _EXPORTS = {
     "DCTMaskHead": "maskrcnn_ext.modeling.mask_heads.dct",
     "DeformableROIPooler": "maskrcnn_ext.modeling.poolers.deformable",
     "FCNMaskHead": "maskrcnn_ext.modeling.mask_heads.fcn",
+    "FastROIPooler": "maskrcnn_ext.modeling.poolers.fast",
     "GenericROIPooler": "maskrcnn_ext.modeling.poolers.generic",
     "ImplicitPointRendMaskHead": "maskrcnn_ext.modeling.mask_heads.implicit_point_rend",
     "InflatedStem": "maskrcnn_ext.modeling.inflate",
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from maskrcnn_ext.modeling.mask_heads.softmax import SoftmaxMaskHead as SoftmaxMaskHead
     from maskrcnn_ext.modeling.poolers.crop_resize import CropResizePooler as CropResizePooler
     from maskrcnn_ext.modeling.poolers.deformable import DeformableROIPooler as DeformableROIPooler
+    from maskrcnn_ext.modeling.poolers.fast import FastROIPooler as FastROIPooler
     from maskrcnn_ext.modeling.poolers.generic import GenericROIPooler as GenericROIPooler
     from maskrcnn_ext.modeling.poolers.precise import PreciseROIPooler as PreciseROIPooler
     from maskrcnn_ext.modeling.poolers.roi_warp import ROIWarpPooler as ROIWarpPooler

@@ -31,7 +31,8 @@ find_python() {
 
 # What an installation depends on: when none of it has changed since the last success, nothing is done.
 fingerprint() {
-  cat "$root/scripts/requirements.txt" "$root/setup.py" "$root/pyproject.toml" "$root/scripts/install_detectron2.py" | cksum
+  cat "$root/scripts/requirements.txt" "$root/setup.py" "$root/pyproject.toml" "$root/scripts/install_detectron2.py" \
+    "$root"/maskrcnn_ext/ops/csrc/* | cksum
   "$venv/bin/python" -c 'import sys; print(sys.version, sys.prefix)'
   printf '%s\n' "$root"
 }

@@ -89,6 +89,13 @@ MASK_HEADS = [
 
 POOLERS = [
     Part(
+        "FastROIPooler",
+        f"{_POOLERS}.fast",
+        "RoIAlign, arXiv:1703.06870",
+        "none: Detectron2's own, faster",
+        node="mask_pooler",
+    ),
+    Part(
         "GenericROIPooler",
         f"{_POOLERS}.generic",
         "GRoIE, arXiv:2004.13665; fuse=max: PANet, arXiv:1803.01534",
