@@ -30,16 +30,19 @@ LARGE = {
     "ray": ["ray[data]"],
 }
 
-# Called through ctypes: it needs neither Python nor torch, to build and to run. Without a compiler it is left out.
+# Called through ctypes: they need neither Python nor torch, to build and to run. Without a compiler they are left out.
 OPENMP = ["-fopenmp"] if sys.platform == "linux" else []
-ROI_ALIGN = Extension(
-    "maskrcnn_ext.ops._roi_align",
-    ["maskrcnn_ext/ops/csrc/roi_align.cpp"],
-    language="c++",
-    extra_compile_args=["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wno-psabi", *OPENMP],
-    extra_link_args=OPENMP,
-    optional=True,
-)
+LIBRARIES = [
+    Extension(
+        f"maskrcnn_ext.ops._{name}",
+        [f"maskrcnn_ext/ops/csrc/{name}.cpp"],
+        language="c++",
+        extra_compile_args=["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wno-psabi", *OPENMP],
+        extra_link_args=OPENMP,
+        optional=True,
+    )
+    for name in ("roi_align", "winograd")
+]
 
 
 class BuildLibrary(build_ext):
@@ -59,7 +62,7 @@ setup(
     python_requires=">=3.10",
     packages=[*find_packages(include=["maskrcnn_ext", "maskrcnn_ext.*"]), *CONFIGS],
     package_dir={"maskrcnn_ext.configs": "configs"},
-    ext_modules=[ROI_ALIGN],
+    ext_modules=LIBRARIES,
     cmdclass={"build_ext": BuildLibrary},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},
     package_data={"maskrcnn_ext": ["py.typed", "report/*.html"]},

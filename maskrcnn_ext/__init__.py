@@ -45,6 +45,7 @@ _EXPORTS = {
     "get_dataset_dicts": "maskrcnn_ext.data.catalog",
     "get_tiled_dataset_dicts": "maskrcnn_ext.data.tiles",
     "load_dataset": "maskrcnn_ext.data.catalog",
+    "optimize": "maskrcnn_ext.inference.optimization.optimize",
     "repeat_factor_sampler": "maskrcnn_ext.data.sampling",
 }
 
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from maskrcnn_ext.data.tiles import get_tiled_dataset_dicts as get_tiled_dataset_dicts
     from maskrcnn_ext.errors import InputError as InputError
     from maskrcnn_ext.evaluation.coco import COCOEvaluator as COCOEvaluator
+    from maskrcnn_ext.inference.optimization.optimize import optimize as optimize
     from maskrcnn_ext.inference.predictor import Predictor as Predictor
     from maskrcnn_ext.inference.tiling.predictor import TiledPredictor as TiledPredictor
     from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN as CompactRCNN

@@ -59,7 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch", type=int, default=1, help="images predicted at once (default: %(default)s)")
     parser.add_argument("--device", help="such as cuda:1 or cpu (default: a GPU where there is one)")
-    parser.add_argument("--dtype", default="fp32", help="fp32, bf16 or fp16 (default: %(default)s)")
+    parser.add_argument(
+        "--dtype", default="fp32", help="fp32, bf16, fp16, or auto with --optimize (default: %(default)s)"
+    )
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="overrides of the config"
     )
@@ -69,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overlap", type=float, default=0.2, help="of neighbouring tiles, share of their side (default: %(default)s)"
     )
+    parser.add_argument("--optimize", action="store_true", help="make the model faster first (maskrcnn_ext.optimize)")
     parser.add_argument("--tta", action="store_true", help="test-time augmentation: slower, a little better")
     parser.add_argument("--track", action="store_true", help="give the objects of videos ids that last")
     parser.add_argument(
@@ -105,7 +108,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.tta:
         args.set += _augmented(args.config)
-    predictor = Predictor(args.config, args.weights, device=args.device, dtype=args.dtype, overrides=args.set)
+    predictor = Predictor(
+        args.config, args.weights, device=args.device, dtype=args.dtype, overrides=args.set, optimize=args.optimize
+    )
     tiled = None
     if args.tile is not None:
         tiled = TiledPredictor(predictor, tile=args.tile, overlap=args.overlap, batch_size=args.batch)
@@ -153,6 +158,7 @@ def _on_ray(
         "device": args.device,
         "dtype": args.dtype,
         "overrides": args.set,
+        "optimize": args.optimize,
     }
     recipe = Recipe(predictor, ids, args.batch, args.tile, args.overlap)
     return predicted_on_ray(inputs.items, recipe, journal, identity, workers=args.ray)
@@ -222,6 +228,7 @@ def _identity(args: argparse.Namespace, predictor: Predictor, category_ids: list
         "weights": state_of(predictor.weights),
         "overrides": args.set,
         "dtype": args.dtype,
+        "optimize": args.optimize,
         "tile": args.tile,
         "overlap": args.overlap if args.tile is not None else None,
         "category_ids": category_ids,

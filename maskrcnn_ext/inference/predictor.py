@@ -18,6 +18,7 @@ from PIL import Image
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.loading import load, reader
+from maskrcnn_ext.inference.optimization.optimize import optimize as optimized
 from maskrcnn_ext.modeling.compact_rcnn import compact_postprocess, output_size
 
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -48,6 +49,7 @@ class Predictor:
         device: str | None = None,
         dtype: str = "fp32",
         overrides: Sequence[str] = (),
+        optimize: bool = False,
     ) -> None:
         """Loads.
 
@@ -58,23 +60,24 @@ class Predictor:
             device: such as "cuda:1"; None for CUDA where there is a device, else the CPU.
             dtype: "fp32", or "bf16" or "fp16" for autocast to it.
             overrides: ``key=value`` for the config, as in training.
+            optimize: predict with what :func:`maskrcnn_ext.optimize` makes of the model, for which `dtype` may be "auto", too.
 
         Raises:
             InputError: any of these cannot be, or the weights leave a part of the model random.
         """
-        if dtype not in _DTYPES:
+        if dtype not in _DTYPES and not optimize:
             raise InputError(f"dtype={dtype}: expected {', '.join(_DTYPES)}")
         loaded = load(config, weights, device=device, overrides=overrides)
         if not isinstance(loaded.model, GeneralizedRCNN):
             raise InputError(f"{type(loaded.model).__name__} is no GeneralizedRCNN, whose results are known here")
-        self.model = loaded.model
+        self.model = optimized(loaded.model, dtype=dtype) if optimize else loaded.model
         self.classes = loaded.classes
         self.weights = loaded.weights
         self.image_format: str = loaded.mapper.image_format
         self.device = self.model.device
         self._augmentations = loaded.mapper.augmentations
         self._read = reader(loaded.mapper)
-        self._dtype = _DTYPES[dtype]
+        self._dtype = None if optimize else _DTYPES[dtype]
         # A model with weights from elsewhere may paste masks in another way.
         self._postprocess = getattr(self.model, "postprocess", compact_postprocess)
 

@@ -126,7 +126,9 @@ def _run(
     if started:
         told = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
         try:
-            ray.init(runtime_env={"env_vars": told}, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+            ray.init(
+                runtime_env={"env_vars": told}, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+            )
         except Exception as error:  # Ray's own, of many kinds
             raise InputError(f"--ray: no cluster can be reached or started: {' '.join(str(error).split())}") from error
     try:

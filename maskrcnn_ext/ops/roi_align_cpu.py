@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maskrcnn_ext.ops.native import function
 from maskrcnn_ext.ops.roi_align_reference import Grid
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -47,16 +48,11 @@ def library() -> Any:
     """Returns the compiled function.
 
     Raises:
-        OSError: the library was not built, or does not load; the message says which.
+        OSError: see :func:`maskrcnn_ext.ops.native.function`.
     """
-    if not _FILE.is_file():
-        raise OSError(f"{_FILE} was not built: no C++ compiler at installation")
-    try:
-        function = ctypes.CDLL(str(_FILE)).roi_align_1
-    except AttributeError:
-        raise OSError(f"{_FILE} is of another release") from None
-    function.argtypes, function.restype = [ctypes.POINTER(_Arguments)], None
-    return function
+    compiled = function(_FILE, "roi_align_1")
+    compiled.argtypes, compiled.restype = [ctypes.POINTER(_Arguments)], None
+    return compiled
 
 
 def forward(features: Sequence[Tensor], grid: Grid) -> Tensor:

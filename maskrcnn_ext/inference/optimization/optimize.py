@@ -1,0 +1,151 @@
+"""``maskrcnn_ext.optimize``: a copy of a model that predicts the same, faster."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from detectron2.layers import ConvTranspose2d, Linear
+from detectron2.modeling import GeneralizedRCNN
+from detectron2.modeling.proposal_generator import RPN
+from detectron2.modeling.roi_heads import FastRCNNConvFCHead, KRCNNConvDeconvUpsampleHead, MaskRCNNConvUpsampleHead
+from torch import Tensor, nn
+
+from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.inference.optimization.blocks import fuse_block
+from maskrcnn_ext.inference.optimization.convolution import FusedConv2d, fuses
+from maskrcnn_ext.inference.optimization.pooling import fast_pooler
+from maskrcnn_ext.inference.optimization.proposals import TopProposals
+from maskrcnn_ext.modeling.mask_heads.fcn import FCNMaskHead
+from maskrcnn_ext.ops.winograd import Workspace
+
+logger = logging.getLogger(__name__)
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# The last layers, whose outputs are decoded, stay in float32.
+_LAST = ("objectness_logits", "anchor_deltas", "cls_score", "bbox_pred", "predictor", "score_lowres")
+# Heads that are chains of layers. What others compute between their layers is not known to stand another type.
+_CHAINS = (FastRCNNConvFCHead, MaskRCNNConvUpsampleHead, FCNMaskHead, KRCNNConvDeconvUpsampleHead)
+
+
+def optimize(
+    model: GeneralizedRCNN,
+    device: str | None = None,
+    *,
+    dtype: str = "auto",
+    sizes: Sequence[tuple[int, int]] = (),
+) -> GeneralizedRCNN:
+    """Returns a copy of a model for prediction.
+
+    Norms with fixed statistics are folded into the convolutions. On a CPU, convolutions work channels-last, on weights in the order of
+    oneDNN's kernels, with ReLUs and residual sums inside them, or are Winograd's. RPN picks its anchors before it decodes boxes; RoIAlign
+    takes all levels in one call. What a part cannot do is logged in one line, and the part stays as it is.
+
+    Nothing is compiled, so that images of any size run at full speed from the first on, and processes share nothing. The threads are
+    PyTorch's (``torch.set_num_threads``): for several processes on one machine, give each its share.
+
+    Args:
+        model: left as it is.
+        device: to put the copy on; None for the model's.
+        dtype: "fp32"; "bf16" for convolutions and fully connected layers, of which the last ones, whose outputs are decoded, stay in
+            float32; "auto" for bf16 where the processor or GPU computes with it, else fp32.
+        sizes: (height, width) of inputs, after resizing, to run once, so that memory and kernels are ready for them.
+
+    Returns:
+        A model that can predict and not train, and whose weights cannot be saved.
+
+    Raises:
+        InputError: not a GeneralizedRCNN, or an unknown `dtype`.
+    """
+    if not isinstance(model, GeneralizedRCNN):
+        raise InputError(f"optimize: {type(model).__name__} is no GeneralizedRCNN")
+    if dtype not in ("auto", *_DTYPES):
+        raise InputError(f"optimize: dtype={dtype}: expected auto, {', '.join(_DTYPES)}")
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    model.to(device or model.device)
+    kind = _DTYPES[dtype] if dtype != "auto" else (torch.bfloat16 if _computes_bf16(model.device) else torch.float32)
+    heads = [module for name, module in model.roi_heads.named_children() if name.endswith("_head")]
+    others = [head for head in _flat(heads) if not isinstance(head, _CHAINS)]
+
+    workspace = Workspace()
+    _fuse(model.backbone, kind, workspace)
+    if type(model.proposal_generator) is RPN:
+        _fuse(model.proposal_generator.rpn_head, kind, workspace)
+        model.proposal_generator = TopProposals(model.proposal_generator)
+    else:
+        logger.info(
+            "optimize: %s stays as it is: only Detectron2's RPN is known", type(model.proposal_generator).__name__
+        )
+    _replace(model.roi_heads, lambda module, _: fast_pooler(module))
+    if kind != torch.float32 and others:
+        names = ", ".join(sorted({type(head).__name__ for head in others}))
+        logger.info("optimize: the heads stay in float32, as %s is not known to stand bf16", names)
+        model.backbone.register_forward_hook(_to_float32)
+    _fuse(model.roi_heads, torch.float32 if others else kind, workspace)
+    with torch.inference_mode():
+        for height, width in sizes:
+            model.inference([{"image": torch.zeros(len(model.pixel_mean), height, width, device=model.device)}])
+    return model
+
+
+class InputOfType(nn.Module):
+    """A layer that takes its input in the type of its weights."""
+
+    def __init__(self, layer: nn.Module, dtype: torch.dtype) -> None:
+        """Takes over a layer."""
+        super().__init__()
+        self.layer, self.dtype = layer.to(dtype), dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the layer's."""
+        out: Tensor = self.layer(x.to(self.dtype))
+        return out
+
+
+def _to_float32(_: nn.Module, __: Any, features: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.float() for name, value in features.items()}
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    """Whether a device has instructions for bf16; where a CPU has none, it is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    asked = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+    return any(ask() for ask in asked if ask is not None)
+
+
+def _fuse(module: nn.Module, dtype: torch.dtype, workspace: Workspace) -> None:
+    def fused(conv: nn.Module, name: str = "", *, relu: bool = False) -> FusedConv2d:
+        own = torch.float32 if name in _LAST else dtype
+        return FusedConv2d(conv, dtype=own, workspace=workspace, relu=relu)
+
+    def replacement(child: nn.Module, name: str) -> nn.Module | None:
+        if fuses(child):
+            return fused(child, name)
+        if isinstance(child, Linear | ConvTranspose2d):
+            return InputOfType(child, torch.float32 if name in _LAST else dtype)
+        return fuse_block(child, fused)
+
+    _replace(module, replacement)
+
+
+def _replace(module: nn.Module, replacement: Callable[[nn.Module, str], nn.Module | None]) -> None:
+    """Replaces modules below a module by what `replacement` makes of them and of their names, where that is not None."""
+    for name, child in list(module.named_children()):
+        made = replacement(child, name)
+        if made is None:
+            _replace(child, replacement)
+            continue
+        setattr(module, name, made)
+        # Detectron2 keeps layers that it goes through in plain lists as well.
+        for held in vars(module).values():
+            if isinstance(held, list):
+                held[:] = [made if entry is child else entry for entry in held]
+
+
+def _flat(modules: Sequence[nn.Module]) -> list[nn.Module]:
+    """Modules, with those of lists (the stages of a cascade) in the place of the list."""
+    return [part for module in modules for part in (module if isinstance(module, nn.ModuleList) else [module])]

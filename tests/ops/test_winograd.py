@@ -1,0 +1,57 @@
+"""Winograd's convolution against PyTorch's in float64."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from maskrcnn_ext.ops import winograd
+from maskrcnn_ext.ops.winograd import Workspace, fits, transform_weight, winograd_conv2d
+
+
+@pytest.fixture(autouse=True)
+def compiled():
+    try:
+        winograd.library()
+    except OSError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize(
+    ("number", "inputs", "outputs", "height", "width"),
+    [
+        (1, 16, 32, 8, 12),
+        (2, 32, 16, 7, 9),
+        (1, 16, 16, 1, 1),
+        (3, 48, 16, 5, 2),
+        (1, 16, 16, 100, 97),
+        (0, 16, 16, 4, 4),
+    ],
+)
+def test_it_is_the_convolution(number, inputs, outputs, height, width, relu):
+    torch.manual_seed(0)
+    x = torch.randn(number, inputs, height, width).contiguous(memory_format=torch.channels_last)
+    weight, bias = torch.randn(outputs, inputs, 3, 3) / inputs**0.5, torch.randn(outputs)
+    found = winograd_conv2d(x, transform_weight(weight), bias, Workspace(), relu=relu)
+    expected = F.conv2d(x.double(), weight.double(), bias.double(), padding=1)
+    expected = expected.relu() if relu else expected
+    assert found.shape == expected.shape
+    torch.testing.assert_close(found.double(), expected, atol=2e-4, rtol=0)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_workspace_that_others_have_used_changes_nothing():
+    torch.manual_seed(0)
+    workspace = Workspace()
+    weight = transform_weight(torch.randn(16, 16, 3, 3))
+    images = [torch.randn(1, 16, side, side).contiguous(memory_format=torch.channels_last) for side in (9, 40, 9)]
+    alone = [winograd_conv2d(x, weight, torch.zeros(16), Workspace()) for x in images]
+    shared = [winograd_conv2d(x, weight, torch.zeros(16), workspace) for x in images]
+    for one, other in zip(alone, shared, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_where_it_pays():
+    assert fits(torch.empty(256, 128, 3, 3))
+    for shape in ((256, 128, 1, 1), (256, 64, 3, 3), (250, 256, 3, 3), (256, 256, 5, 5)):
+        assert not fits(torch.empty(shape))
