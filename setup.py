@@ -18,6 +18,8 @@ EXTRAS = {
     "eval": ["faster-coco-eval"],
     "geo": ["rasterio", "pyogrio", "shapely>=2"],
     "keras": ["h5py"],
+    "onnx": ["onnx", "onnxscript", "onnxruntime"],
+    "openvino": ["openvino"],
     "progress": ["rich"],
     "medical": ["nibabel", "pydicom>=3", "pynrrd"],
     "tiff": ["tifffile", "imagecodecs"],
