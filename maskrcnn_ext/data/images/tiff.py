@@ -71,7 +71,9 @@ def read_window(path: str, record: dict[str, Any], *, alpha: bool) -> np.ndarray
         with rasterio.open(path) as file:
             x, y, width, height = window_of(record, file.height, file.width)
             transparency = rasterio.enums.ColorInterp.alpha
-            kept = [band for band, kind in zip(file.indexes, file.colorinterp, strict=True) if alpha or kind != transparency]
+            kept = [
+                band for band, kind in zip(file.indexes, file.colorinterp, strict=True) if alpha or kind != transparency
+            ]
             check_size(record["file_name"], (height, width, len(kept)))
             bands = file.read(kept, window=rasterio.windows.Window(x, y, width, height))
     return np.moveaxis(bands, 0, 2)
