@@ -17,6 +17,7 @@ import maskrcnn_ext
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.poolers.crop_resize import CropResizePooler
 from maskrcnn_ext.modeling.poolers.deformable import DeformableROIPooler
+from maskrcnn_ext.modeling.poolers.fast import FastROIPooler
 from maskrcnn_ext.modeling.poolers.generic import GenericROIPooler
 from maskrcnn_ext.modeling.poolers.precise import PreciseROIPooler
 from maskrcnn_ext.modeling.poolers.roi_warp import ROIWarpPooler
@@ -27,6 +28,7 @@ STOCK = {"sampling_ratio": 0, "pooler_type": "ROIAlignV2"}
 DEFORMABLE = {"fc_dim": 8, "channels": CHANNELS}
 ALL_LAYERS = {"fuse": "attention", "pre": "conv", "post": "attention", "channels": CHANNELS}
 POOLERS = [
+    pytest.param(FastROIPooler, {}, id="fast"),
     pytest.param(GenericROIPooler, {}, id="generic"),
     pytest.param(GenericROIPooler, {"fuse": "max", "pre": "conv", "channels": CHANNELS}, id="generic-panet"),
     pytest.param(GenericROIPooler, {"fuse": "concat", "post": "conv", "channels": CHANNELS}, id="generic-concat"),
