@@ -25,11 +25,13 @@ COMMANDS = {
     "demo": "train, evaluate and show a Mask R-CNN on generated images, in minutes on a CPU",
     "doctor": "say what is installed, what is wrong and the command that mends it",
     "evaluate": "measure COCO results without the model: AP, errors, thresholds, calibration",
+    "export": "write a model for ONNX Runtime, OpenVINO, libtorch or OpenCV",
     "import-weights": "turn weights of torchvision, MMDetection, Matterport or Detectron2 into a checkpoint and its config",
     "parts": "list the mask heads and RoI poolers: paper, cost, and the override that swaps each in",
     "predict": "find the objects of images, folders, videos or a data set, and save results and pictures",
     "report": "write the HTML page of a finished run, or of several side by side",
     "split": "divide a data set into train, val and test",
+    "verify": "compare an exported model with its original, detection by detection",
     "yaml-to-lazy": "turn a yacs config of Mask R-CNN and its kin into a LazyConfig with the same weights layout",
 }
 

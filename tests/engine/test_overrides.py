@@ -205,7 +205,13 @@ def test_parse_tells_additions_and_deletions_apart():
 
 OVERRIDE = re.compile(r"(?<![\w./~+])((?:model|dataloader|train|optimizer|lr_multiplier)\.[\w.]+=[^\s`\"|]*)")
 # Written to be wrong, or the example of a head that is still to be written.
-MEANT_WRONG = {"train.seed.a=1", "train.max_itr=5", f"{HEAD}._target_=maskrcnn_ext.OneLayerMaskHead"}
+MEANT_WRONG = {
+    "train.seed.a=1",
+    "train.max_itr=5",
+    "model.nothing=1",
+    "model.roi_heads.num_clases=3",
+    f"{HEAD}._target_=maskrcnn_ext.OneLayerMaskHead",
+}
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *sorted(ROOT.glob("projects/*/README.md")),

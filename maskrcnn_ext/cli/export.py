@@ -1,0 +1,90 @@
+"""``maskrcnn-ext export``: a model as a file of another runtime."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from maskrcnn_ext.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from maskrcnn_ext.inference.loading import Loaded
+
+_TARGETS = ("onnx", "openvino", "torchscript", "torch-export", "opencv")
+_EIGHT_BITS = ("onnx", "openvino")
+_WRITTEN = """\
+what is written, by --to:
+  onnx          OUT.onnx, for ONNX Runtime and what else reads ONNX
+  openvino      OUT.xml and OUT.bin
+  torchscript   OUT.ts for libtorch with torchvision's operators, and OUT.json
+  torch-export  OUT.pt2 for torch.export.load, and OUT.json
+  opencv        the folder OUT, for OpenCV's DNN module and NumPy
+A model takes an image (C, H, W) of any size, and gives boxes, scores, classes and masks on a grid over each box:
+docs/export.md tells how to prepare the one and to draw the other. `maskrcnn-ext verify` checks that nothing has changed.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _WRITTEN
+    parser.add_argument("config", help="folder of a training run, or a config: a file, or the name of a shipped one")
+    parser.add_argument(
+        "weights", nargs="?", help="a checkpoint (default: the run's best, else its last; the config's own)"
+    )
+    parser.add_argument("--to", required=True, choices=_TARGETS, help="the runtime")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the file, or the folder")
+    parser.add_argument("--opset", type=int, default=17, help="of ONNX, 16 or more (default: %(default)s)")
+    parser.add_argument("--int8", action="store_true", help="quantise to 8 bits by the images of --calibrate")
+    parser.add_argument(
+        "--calibrate", metavar="IMAGES", help="for --int8: a folder, or a data set such as nuclei_train"
+    )
+    parser.add_argument(
+        "--calibration-images", type=int, default=64, metavar="N", help="how many of them (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="overrides of the config"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Loads and writes; prints what was written."""
+    if args.int8 != (args.calibrate is not None):
+        raise InputError("--int8 and --calibrate go together: give both or neither")
+    if args.int8 and args.to not in _EIGHT_BITS:
+        raise InputError(f"--int8 is for --to {' and '.join(_EIGHT_BITS)}, not for {args.to}")
+    if args.calibration_images < 1:
+        raise InputError(f"--calibration-images {args.calibration_images}: expected at least 1")
+    from maskrcnn_ext.inference.loading import load
+    from maskrcnn_ext.interop.export import Options, export
+    from maskrcnn_ext.interop.export.recipe import recipe_of
+
+    # On the CPU, whose arithmetic every runtime is compared with; what is written runs where the runtime does.
+    loaded = load(args.config, args.weights, device="cpu", overrides=args.set)
+    recipe = recipe_of(loaded.model, loaded.mapper, loaded.classes)
+    images = calibration_images(loaded, args.calibrate, args.calibration_images) if args.int8 else []
+    written = export(loaded.model, recipe, args.to, args.output, Options(opset=args.opset, calibration=images))
+    size = sum(
+        file.stat().st_size for file in ([written] if written.is_file() else written.rglob("*")) if file.is_file()
+    )
+    if args.to == "openvino":
+        size += written.with_suffix(".bin").stat().st_size
+    print(f"{written} ({size / 1e6:.1f} MB)")
+    print(f"check:  maskrcnn-ext verify {written} --against {args.config} {loaded.weights} --images FOLDER")
+    return 0
+
+
+def calibration_images(loaded: Loaded, given: str, count: int) -> list[np.ndarray]:
+    """Reads some of the images of a folder or a data set, taken evenly, as the mapper does."""
+    import numpy as np
+
+    from maskrcnn_ext.inference.loading import reader
+    from maskrcnn_ext.inference.sources import find_inputs
+
+    items = find_inputs([given]).items
+    read = reader(loaded.mapper)
+    chosen = np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int))
+    return [read(items[index].image) for index in chosen]

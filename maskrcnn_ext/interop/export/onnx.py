@@ -1,0 +1,106 @@
+"""ONNX: one file with the whole detector, of any height and width."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.interop.export import Options
+from maskrcnn_ext.interop.export.graph import Exportable, example, output_names, quiet, tracing
+from maskrcnn_ext.interop.recipe import KEY, Recipe
+
+# From here on RoiAlign can have Detectron2's half a pixel; the exporter leaves it out below, with no more than a warning.
+LEAST_OPSET = 16
+
+
+def export(model: nn.Module, recipe: Recipe, output: Path, options: Options) -> Path:
+    """Writes ``output``, an .onnx file whose metadata hold the recipe.
+
+    Args:
+        model: a GeneralizedRCNN in evaluation mode.
+        recipe: of the model.
+        output: the file; its folder is made.
+        options: ``opset``, and ``calibration`` for 8 bits.
+
+    Raises:
+        InputError: the model cannot be exported, the opset is too low, or a library is missing.
+    """
+    if options.opset < LEAST_OPSET:
+        raise InputError(
+            f"opset {options.opset}: RoIAlign would be half a pixel off, which opsets below {LEAST_OPSET} cannot tell: set --opset 17"
+        )
+    require_onnx()
+    trace(model, output, options.opset)
+    annotate(output, recipe)
+    if options.calibration:
+        from maskrcnn_ext.interop.export.quantization import quantize
+
+        quantize(output, recipe, options.calibration)
+    return output
+
+
+def require_onnx() -> None:
+    """Raises InputError where the package is missing."""
+    try:
+        import onnx  # noqa: F401
+    except ImportError as error:
+        raise InputError('to write ONNX: pip install "maskrcnn_ext[onnx]"') from error
+
+
+def trace(model: nn.Module, output: Path, opset: int) -> None:
+    """Writes the graph alone, without the metadata.
+
+    Args:
+        model: see :func:`export`.
+        output: the file.
+        opset: of the file.
+
+    Raises:
+        InputError: a part of the model has no ONNX operators.
+    """
+    exportable = Exportable(model)
+    names = list(output_names(model))
+    axes = {"image": {1: "height", 2: "width"}, **{name: {0: "detections"} for name in names}}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    image: Tensor = example(model)
+    with quiet(), _no_dump(), torch.no_grad(), tracing(model):
+        try:
+            torch.onnx.export(
+                exportable,
+                (image,),
+                str(output),
+                input_names=["image"],
+                output_names=names,
+                dynamic_axes=axes,
+                opset_version=opset,
+                dynamo=False,
+            )
+        except (RuntimeError, ValueError) as error:  # the exporter's own errors are of these
+            reason = " ".join(str(error).split())
+            raise InputError(f"ONNX of opset {opset} cannot hold a part of this model ({reason:.200})") from error
+
+
+@contextmanager
+def _no_dump() -> Iterator[None]:
+    """Keeps the exporter from printing the whole graph, thousands of lines, where it fails; there is no public switch."""
+    switch = getattr(torch._C, "_jit_set_onnx_log_enabled", lambda _: None)
+    switch(False)
+    try:
+        yield
+    finally:
+        switch(True)
+
+
+def annotate(file: Path, recipe: Recipe) -> None:
+    """Writes the recipe into a model's metadata."""
+    import onnx
+
+    proto = onnx.load(str(file))
+    onnx.helper.set_model_props(proto, {KEY: recipe.to_json()})
+    proto.producer_name = "maskrcnn_ext"
+    onnx.save(proto, str(file))

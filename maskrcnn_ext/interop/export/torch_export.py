@@ -1,0 +1,80 @@
+"""A program of torch.export: for AOTInductor and whatever else reads .pt2."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from detectron2.layers import Conv2d, FrozenBatchNorm2d
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.interop.export import Options
+from maskrcnn_ext.interop.export.graph import Exportable, example, quiet, tracing
+from maskrcnn_ext.interop.recipe import Recipe, recipe_file
+
+
+def export(model: nn.Module, recipe: Recipe, output: Path, options: Options) -> Path:  # noqa: ARG001
+    """Writes ``output``, and the recipe into the .json beside it.
+
+    Args:
+        model: a GeneralizedRCNN in evaluation mode.
+        recipe: of the model.
+        output: the file; its folder is made.
+        options: none is heard.
+
+    Raises:
+        InputError: a part of the model cannot be exported.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    sides = {1: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC}
+    plain = _plain(model)
+    with quiet(), torch.no_grad(), tracing(plain):
+        try:
+            program = torch.export.export(Exportable(plain), (example(plain),), dynamic_shapes=(sides,), strict=False)
+        except (RuntimeError, ValueError, TypeError) as error:  # the exporter's own errors are of these
+            reason = " ".join(str(error).split())
+            raise InputError(f"torch.export cannot follow a part of this model ({reason:.200})") from error
+        torch.export.save(program, output)
+    recipe_file(output).write_text(recipe.to_json(), encoding="utf-8")
+    return output
+
+
+def _plain(model: nn.Module) -> nn.Module:
+    """A copy whose convolutions do not ask whether they were given anything, as Detectron2's and norms do: the answer is not known yet."""
+    plain = copy.deepcopy(model)
+    for parent in list(plain.modules()):
+        for name, layer in parent.named_children():
+            if type(layer) is Conv2d:
+                parent.add_module(name, _PlainConv2d(layer))
+    return plain
+
+
+class _PlainConv2d(nn.Module):
+    """Detectron2's layer, with a norm by statistics as part of the weights."""
+
+    def __init__(self, layer: Conv2d) -> None:
+        super().__init__()
+        self.weight, self.bias, self.norm = layer.weight, layer.bias, layer.norm
+        self.stride, self.padding, self.dilation, self.groups = (
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            layer.groups,
+        )
+        self.activation = layer.activation
+        if isinstance(layer.norm, nn.BatchNorm2d | FrozenBatchNorm2d):
+            norm = layer.norm
+            bias = torch.zeros_like(norm.running_mean) if layer.bias is None else layer.bias
+            weight, bias = fuse_conv_bn_weights(
+                layer.weight, bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+            )
+            self.weight, self.bias, self.norm = nn.Parameter(weight), nn.Parameter(bias), None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        x = x if self.norm is None else self.norm(x)
+        return x if self.activation is None else self.activation(x)

@@ -1,0 +1,208 @@
+"""Exported models in the runtimes that they were exported for, all with one call. None of this needs Detectron2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+
+from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.interop.recipe import KEY, Recipe, recipe_file
+from maskrcnn_ext.interop.standalone import opencv_infer
+from maskrcnn_ext.interop.standalone.paste import keypoints, paste
+
+Array = np.ndarray
+
+
+class Runtime:
+    """An exported model, ready to run.
+
+    Attributes:
+        file: that it is from.
+        recipe: how an image becomes its input, and what its outputs mean.
+    """
+
+    recipe: Recipe
+
+    def __init__(self, file: Path) -> None:
+        """Remembers the file; what runs it is the subclass's affair."""
+        self.file = file
+
+    def __call__(self, image: Array) -> dict[str, Any]:
+        """Finds the objects of an image.
+
+        Args:
+            image: (H, W, 3) uint8, blue, green, red; what else a model may take says :meth:`.recipe.Recipe.prepare`.
+
+        Returns:
+            With R objects by descending score: ``boxes`` (R, 4) float32, x0, y0, x1, y1 in pixels of the image; ``scores`` (R,) float32;
+            ``classes`` (R,) int64; where the model has them, ``masks``, R pairs of the (x, y) where a window begins and its pixels (h, w)
+            bool; ``mask_scores`` (R,); ``keypoints`` (R, K, 3), x, y and score.
+
+        Raises:
+            InputError: it is no image for this model.
+        """
+        pixels = self.recipe.prepare(image)
+        found = self._run(pixels)
+        height, width = image.shape[:2]
+        scale = np.array([width / pixels.shape[2], height / pixels.shape[1]] * 2, np.float32)
+        boxes = np.clip(found["boxes"] * scale, 0, np.array([width, height] * 2, np.float32))
+        kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        result: dict[str, Any] = {"boxes": boxes[kept]}
+        for name in ("scores", "classes", "mask_scores"):
+            if name in found:
+                result[name] = found[name][kept]
+        if "masks" in found:
+            limit = self.recipe.mask_threshold
+            pairs = zip(found["masks"][kept], result["boxes"], strict=True)
+            result["masks"] = [paste(mask, box, (height, width), limit) for mask, box in pairs]
+        if "keypoint_heatmaps" in found:
+            points = keypoints(found["keypoint_heatmaps"][kept], found["boxes"][kept])
+            result["keypoints"] = points * np.append(scale[:2], np.float32(1))
+        return result
+
+    def _run(self, pixels: Array) -> dict[str, Array]:
+        """(C, H, W) float32 to the graph's outputs by name."""
+        raise NotImplementedError
+
+
+class OnnxRuntime(Runtime):
+    """An .onnx file in ONNX Runtime, on the CPU."""
+
+    def __init__(self, file: Path, threads: int = 0) -> None:
+        """Loads; see :func:`open_model`."""
+        super().__init__(file)
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise InputError(f'{file}: to run it: pip install "maskrcnn_ext[onnx]"') from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's errors have no common base class
+            raise InputError(f"{file}: ONNX Runtime cannot read it ({_line(error)})") from error
+        self.recipe = Recipe.from_json(self._session.get_modelmeta().custom_metadata_map.get(KEY, ""), file)
+
+    def _run(self, pixels: Array) -> dict[str, Array]:
+        names = self.recipe.output_names
+        return dict(zip(names, self._session.run(names, {"image": pixels}), strict=True))
+
+
+class OpenVinoRuntime(Runtime):
+    """An .xml file in OpenVINO, on the CPU."""
+
+    def __init__(self, file: Path, threads: int = 0) -> None:
+        """Loads; see :func:`open_model`."""
+        super().__init__(file)
+        try:
+            import openvino
+        except ImportError as error:
+            raise InputError(f'{file}: to run it: pip install "maskrcnn_ext[openvino]"') from error
+        # Not the 16 bits that OpenVINO takes by itself where the processor has them: INFERENCE_PRECISION_HINT is the caller's to lower.
+        config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        if threads:
+            config["INFERENCE_NUM_THREADS"] = threads
+        try:
+            model = openvino.Core().read_model(file)
+            self.recipe = Recipe.from_json(str(model.get_rt_info(KEY).value) if model.has_rt_info(KEY) else "", file)
+            self._model = openvino.Core().compile_model(model, "CPU", config)
+        except RuntimeError as error:
+            raise InputError(f"{file}: OpenVINO cannot read it ({_line(error)})") from error
+
+    def _run(self, pixels: Array) -> dict[str, Array]:
+        results = self._model({"image": pixels})
+        return {name: results[name] for name in self.recipe.output_names}
+
+
+class TorchRuntime(Runtime):
+    """A .ts file of TorchScript or a .pt2 file of torch.export, in PyTorch."""
+
+    def __init__(self, file: Path, threads: int = 0) -> None:
+        """Loads; see :func:`open_model`."""
+        super().__init__(file)
+        try:
+            import torch
+            import torchvision  # noqa: F401  # the operators nms and roi_align
+        except ImportError as error:
+            raise InputError(f"{file}: to run it: pip install torch torchvision") from error
+        self._torch: ModuleType = torch
+        if threads:
+            torch.set_num_threads(threads)
+        described = recipe_file(file)
+        if not described.is_file():
+            raise InputError(
+                f"{file}: {described.name} is not beside it, which `maskrcnn-ext export` has written with it"
+            )
+        self.recipe = Recipe.from_json(described.read_text(encoding="utf-8"), described)
+        try:
+            self._model: Any = torch.export.load(file).module() if file.suffix == ".pt2" else torch.jit.load(str(file))
+        except (RuntimeError, OSError, ValueError) as error:
+            raise InputError(f"{file}: PyTorch cannot read it ({_line(error)})") from error
+
+    def _run(self, pixels: Array) -> dict[str, Array]:
+        with self._torch.no_grad():
+            try:
+                outputs = self._model(self._torch.from_numpy(pixels))
+            # A guard of torch.export: a feature map of one pixel is a case of its own there.
+            except AssertionError as error:
+                size = f"{pixels.shape[2]} x {pixels.shape[1]}"
+                raise InputError(
+                    f"{self.file}: an input of {size}: torch.export's programs take more than 64 pixels a side"
+                ) from error
+        return dict(zip(self.recipe.output_names, (output.numpy() for output in outputs), strict=True))
+
+
+class OpenCvRuntime(Runtime):
+    """A folder of .onnx files in OpenCV's DNN module."""
+
+    def __init__(self, file: Path, threads: int = 0) -> None:
+        """Loads; see :func:`open_model`."""
+        super().__init__(file)
+        if threads:
+            cv2.setNumThreads(threads)
+        try:
+            self._model = opencv_infer.load(file)
+        except opencv_infer.InputError as error:
+            raise InputError(str(error)) from error
+
+    def __call__(self, image: Array) -> dict[str, Any]:
+        """As :meth:`Runtime.__call__`."""
+        try:
+            return self._model(image)
+        except opencv_infer.InputError as error:
+            raise InputError(str(error)) from error
+
+
+def open_model(path: str | Path, threads: int = 0) -> Runtime:
+    """Opens what :func:`maskrcnn_ext.interop.export.export` has written, by its name's ending.
+
+    Args:
+        path: the file, or the folder of OpenCV's files.
+        threads: of the CPU, 0 for the runtime's own choice; PyTorch and OpenCV have one number for the whole process.
+
+    Raises:
+        InputError: it is not there, nothing here reads it, or what reads it is not installed.
+    """
+    file = Path(path)
+    if not file.exists():
+        raise InputError(f"{file}: no such model")
+    if file.is_dir():
+        return OpenCvRuntime(file, threads)
+    kinds: dict[str, type[OnnxRuntime | OpenVinoRuntime | TorchRuntime]] = {
+        ".onnx": OnnxRuntime,
+        ".xml": OpenVinoRuntime,
+        ".ts": TorchRuntime,
+        ".pt2": TorchRuntime,
+    }
+    if file.suffix not in kinds:
+        raise InputError(f"{file}: expected {', '.join(kinds)}, or the folder of --to opencv")
+    return kinds[file.suffix](file, threads)
+
+
+def _line(error: Exception) -> str:
+    return f"{' '.join(str(error).split()):.200}"

@@ -1,0 +1,1 @@
+"""Files that stand alone, for programs without this package."""

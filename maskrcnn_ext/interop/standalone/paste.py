@@ -1,0 +1,80 @@
+"""Masks and keypoints of an exported model in the image: copy this file beside your program. It needs NumPy and OpenCV alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+
+# Where a window begins in the image, x and y, and its pixels (h, w).
+Window = tuple[tuple[int, int], NDArray[np.bool_]]
+
+
+def paste(mask: Array, box: Array, size: tuple[int, int], threshold: float = 0.5) -> Window:
+    """Draws one mask into the part of the image that it covers, as Detectron2 draws it.
+
+    Args:
+        mask: (S, S) probabilities on a grid over the box.
+        box: (4,), x0, y0, x1, y1 in pixels of the image.
+        size: height and width of the image in pixels.
+        threshold: least probability of the object's pixels.
+
+    Returns:
+        Where the window begins, and its pixels; none for a box outside of the image.
+    """
+    height, width = size
+    x0, y0, x1, y1 = (np.float32(value) for value in box)
+    left, top = max(int(np.floor(x0)) - 1, 0), max(int(np.floor(y0)) - 1, 0)
+    right, bottom = min(int(np.ceil(x1)) + 1, width), min(int(np.ceil(y1)) + 1, height)
+    if left >= right or top >= bottom:
+        return (0, 0), np.zeros((0, 0), bool)
+    rows = _weights(y0, y1, top, bottom, mask.shape[0])
+    columns = _weights(x0, x1, left, right, mask.shape[1])
+    # Bilinear interpolation is one product of matrices for each axis.
+    return (left, top), (rows @ mask @ columns.T) >= np.float32(threshold)
+
+
+def whole(windows: Sequence[Window], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Puts R windows into an image each: (R, height, width). Of many in a large image it needs R bytes a pixel."""
+    images = np.zeros((len(windows), *size), bool)
+    for image, ((left, top), window) in zip(images, windows, strict=True):
+        image[top : top + window.shape[0], left : left + window.shape[1]] = window
+    return images
+
+
+def keypoints(heatmaps: Array, boxes: Array) -> Array:
+    """Finds the keypoints of R boxes, as Detectron2 does: the maximum of each map, enlarged to the box's size.
+
+    Args:
+        heatmaps: (R, K, S, S) logits on a grid over the box.
+        boxes: (R, 4), x0, y0, x1, y1 in pixels of the model's input.
+
+    Returns:
+        (R, K, 3), x, y in pixels of the model's input, and score.
+    """
+    found = np.zeros((*heatmaps.shape[:2], 3), np.float32)
+    for index, (maps, box) in enumerate(zip(heatmaps, boxes, strict=True)):
+        width, height = np.maximum(box[2:] - box[:2], 1)
+        columns, rows = int(np.ceil(width)), int(np.ceil(height))
+        for number, grid in enumerate(maps):
+            large = cv2.resize(grid, (columns, rows), interpolation=cv2.INTER_CUBIC)
+            row, column = divmod(int(large.argmax()), columns)
+            score = 1 / np.exp(grid - large[row, column]).sum()
+            x, y = (column + 0.5) * width / columns, (row + 0.5) * height / rows
+            found[index, number] = box[0] + x, box[1] + y, score
+    return found
+
+
+def _weights(low: np.float32, high: np.float32, first: int, end: int, samples: int) -> Array:
+    """What each of a mask's samples along one axis gives to the pixels from `first` to `end`: (end - first, samples)."""
+    centres = np.arange(first, end, dtype=np.float32) + np.float32(0.5)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        at = (centres - low) / (high - low) * np.float32(samples) - np.float32(0.5)
+        weights = 1 - np.abs(at[:, None] - np.arange(samples, dtype=np.float32))
+    # A box without extent has no pixels.
+    return np.nan_to_num(np.maximum(weights, 0), nan=0.0)

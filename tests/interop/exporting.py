@@ -1,0 +1,56 @@
+"""Small detectors with random weights under which every part matters, for the tests of exported models."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from calibration import calibrate
+from detectron2.config import instantiate
+from torch import nn
+
+from maskrcnn_ext.engine import overrides as strict
+from maskrcnn_ext.inference.loading import Classes
+from maskrcnn_ext.zoo import get_config
+
+NUM_CLASSES = 5
+CLASSES = Classes(names=("a", "b", "c", "d", "e"), category_ids=(1, 2, 3, 5, 8))
+SETTINGS = [
+    f"model.roi_heads.num_classes={NUM_CLASSES}",
+    "dataloader.test.mapper.augmentations.0.short_edge_length=160",
+    "dataloader.test.mapper.augmentations.0.max_size=256",
+]
+
+
+def build(config="mask_rcnn_r18_fpn_scratch", overrides=(), settings=SETTINGS):
+    """Returns a calibrated model in evaluation mode, and its mapper."""
+    cfg = strict.apply(get_config(f"{config}.py"), [*settings, *overrides])
+    torch.manual_seed(0)
+    model = instantiate(cfg.model)
+    heads = model.roi_heads
+    predictors = heads.box_predictor if isinstance(heads.box_predictor, nn.ModuleList) else [heads.box_predictor]
+    for later in predictors[1:]:
+        nn.init.normal_(later.cls_score.weight, std=0.1)
+        nn.init.normal_(later.bbox_pred.weight, std=0.02)
+    rpn = model.proposal_generator.rpn_head
+    predictor = getattr(getattr(heads, "mask_head", None), "predictor", None)
+
+    def run(images):
+        with torch.no_grad():
+            for image in images:
+                model.backbone(model.preprocess_image([{"image": tensor(image)}]).tensor)
+
+    calibrate(
+        model,
+        run,
+        objectness=rpn.objectness_logits,
+        deltas=rpn.anchor_deltas,
+        scores=predictors[0].cls_score,
+        box_deltas=predictors[0].bbox_pred,
+        mask_logits=predictor if isinstance(predictor, nn.Conv2d) else None,
+    )
+    return model.eval(), instantiate(cfg.dataloader.test.mapper)
+
+
+def tensor(image):
+    """(H, W, C) to (C, H, W) float32."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32))
