@@ -9,6 +9,7 @@ import pytest
 import torch
 from calibration import images, matched
 from detectron2.data import transforms as T
+from exported_models import detector, exported  # noqa: F401 (fixtures)
 from exporting import CLASSES, build, tensor
 from torch import nn
 

@@ -12,6 +12,7 @@ from calibration import images
 from detectron2.data import transforms as T
 from detectron2.layers.mask_ops import paste_masks_in_image
 from detectron2.structures.keypoints import heatmaps_to_keypoints
+from exported_models import detector, exported  # noqa: F401 (fixtures)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

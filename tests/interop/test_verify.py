@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from calibration import images
+from exported_models import detector, exported, pictures, weights  # noqa: F401 (fixtures)
 from exporting import CLASSES, SETTINGS
 
 from maskrcnn_ext.cli import main

@@ -29,7 +29,9 @@ from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN
 from maskrcnn_ext.modeling.mask_heads.base import MaskHead
 from maskrcnn_ext.modeling.mask_heads.mask_scoring import MaskScoringHead
+from maskrcnn_ext.modeling.poolers.deformable import DeformableROIPooler
 from maskrcnn_ext.modeling.poolers.fast import FastROIPooler
+from maskrcnn_ext.modeling.poolers.precise import PreciseROIPooler
 
 # What is stated anew here: a subclass may compute something else.
 _STATED = {
@@ -305,6 +307,12 @@ def _check(model: nn.Module) -> None:
         if type(predictor) is not FastRCNNOutputLayers:
             raise InputError(
                 f"{type(predictor).__name__} cannot be exported: model.roi_heads.box_predictor has to be FastRCNNOutputLayers"
+            )
+    for name, part in heads.named_modules():
+        if isinstance(part, PreciseROIPooler | DeformableROIPooler):
+            raise InputError(
+                f"{type(part).__name__} cannot be exported: how much it computes depends on the boxes, and tracers keep the example's; "
+                f"model.roi_heads.{name} can be another pooler"
             )
     mask_head, keypoint_head = getattr(heads, "mask_head", None), getattr(heads, "keypoint_head", None)
     if not isinstance(mask_head, BaseMaskRCNNHead | None):
