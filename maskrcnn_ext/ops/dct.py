@@ -65,7 +65,7 @@ class DCTCodec(nn.Module):
 
     def decode(self, vectors: Tensor) -> Tensor:
         """Turns vectors (..., num_coefficients) into masks (..., size, size) whose values lie near 0 and 1."""
-        spectrum = vectors.new_zeros((*vectors.shape[:-1], self.side * self.side))
-        spectrum[..., self.order] = vectors
+        # Not by assignment to an index, of which the ONNX exporter makes a graph that cannot be read.
+        spectrum = vectors.new_zeros((*vectors.shape[:-1], self.side * self.side)).index_copy(-1, self.order, vectors)
         basis = self.basis.to(vectors.dtype)
         return basis.T @ spectrum.unflatten(-1, (self.side, self.side)) @ basis
