@@ -11,6 +11,7 @@ PACKAGE = Path(maskrcnn_ext.__file__).parent
 # A part may import from itself and from what stands after it on a line below.
 LAYERS = [
     {"cli"},
+    {"benchmark"},
     {"inference", "interop"},
     {"engine"},
     {"evaluation", "report"},

@@ -15,6 +15,7 @@ from maskrcnn_ext.errors import InputError
 # Command -> what `--help` says of it. The module of its name (data-stats: data_stats) has add_arguments(parser) and
 # run(args) -> exit status.
 COMMANDS = {
+    "benchmark": "measure time and memory against Detectron2 and every peer that is installed",
     "browse-data": "draw a data set as stored, or as a config's augmentations make it",
     "check-config": "find a config's faults: misspelt keys, parts that do not fit, unknown data, wrong numbers of classes",
     "check-data": "list every fault of a data set, write a repaired copy, and suggest anchors that fit it",

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 from maskrcnn_ext.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from maskrcnn_ext.inference.loading import Loaded
+    pass
 
 _TARGETS = ("onnx", "openvino", "torchscript", "torch-export", "opencv")
 _EIGHT_BITS = ("onnx", "openvino")
@@ -58,14 +56,14 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--int8 is for --to {' and '.join(_EIGHT_BITS)}, not for {args.to}")
     if args.calibration_images < 1:
         raise InputError(f"--calibration-images {args.calibration_images}: expected at least 1")
-    from maskrcnn_ext.inference.loading import load
+    from maskrcnn_ext.inference.loading import load, spread_images
     from maskrcnn_ext.interop.export import Options, export
     from maskrcnn_ext.interop.export.recipe import recipe_of
 
     # On the CPU, whose arithmetic every runtime is compared with; what is written runs where the runtime does.
     loaded = load(args.config, args.weights, device="cpu", overrides=args.set)
     recipe = recipe_of(loaded.model, loaded.mapper, loaded.classes)
-    images = calibration_images(loaded, args.calibrate, args.calibration_images) if args.int8 else []
+    images = spread_images(args.calibrate, args.calibration_images, loaded.mapper) if args.int8 else []
     written = export(loaded.model, recipe, args.to, args.output, Options(opset=args.opset, calibration=images))
     size = sum(
         file.stat().st_size for file in ([written] if written.is_file() else written.rglob("*")) if file.is_file()
@@ -75,16 +73,3 @@ def run(args: argparse.Namespace) -> int:
     print(f"{written} ({size / 1e6:.1f} MB)")
     print(f"check:  maskrcnn-ext verify {written} --against {args.config} {loaded.weights} --images FOLDER")
     return 0
-
-
-def calibration_images(loaded: Loaded, given: str, count: int) -> list[np.ndarray]:
-    """Reads some of the images of a folder or a data set, taken evenly, as the mapper does."""
-    import numpy as np
-
-    from maskrcnn_ext.inference.loading import reader
-    from maskrcnn_ext.inference.sources import find_inputs
-
-    items = find_inputs([given]).items
-    read = reader(loaded.mapper)
-    chosen = np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int))
-    return [read(items[index].image) for index in chosen]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -16,21 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskrcnn_ext.engine.data_hash import hash_data_sets
+from maskrcnn_ext.engine.machine import machine, versions
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_PACKAGES = (
-    "maskrcnn_ext",
-    "detectron2",
-    "torch",
-    "torchvision",
-    "numpy",
-    "fvcore",
-    "pycocotools",
-    "omegaconf",
-    "Pillow",
-)
 # What changes numbers or the machine's use without standing in a config.
 _VARIABLES = re.compile(
     r"(OMP|MKL|OPENBLAS)_NUM_THREADS|CUDA_VISIBLE_DEVICES|CUBLAS_.*|NVIDIA_TF32_OVERRIDE|DETECTRON2_.*|MASKRCNN_EXT_.*"
@@ -68,9 +55,9 @@ def make_manifest(cfg: DictConfig, *, world_size: int = 1) -> dict[str, Any]:
         "world_size": world_size,
         "config_hash": config_hash(cfg),
         "data": hash_data_sets(cfg),
-        "versions": _versions(),
+        "versions": versions(),
         "git": _git(Path.cwd()),
-        "machine": _machine(),
+        "machine": machine(),
         "environment": {key: value for key, value in sorted(os.environ.items()) if _VARIABLES.fullmatch(key)},
     }
 
@@ -96,19 +83,6 @@ def _plain(value: Any) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
-def _versions() -> dict[str, str | None]:
-    import torch
-
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    for package in {"detectron2", "maskrcnn_ext"} - found.keys():  # used from a folder on the import path
-        found[package] = getattr(importlib.import_module(package), "__version__", None)
-    cudnn = torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None
-    return {**found, "cuda": torch.version.cuda, "cudnn": str(cudnn) if cudnn else None}
-
-
 def _git(folder: Path) -> dict[str, Any] | None:
     """The commit of the repository that `folder` is in, and whether tracked files differ from it; None where there is none."""
 
@@ -121,32 +95,6 @@ def _git(folder: Path) -> dict[str, Any] | None:
         return {"root": root, "commit": commit, "dirty": bool(ask("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _machine() -> dict[str, Any]:
-    import torch
-
-    memory = None
-    with contextlib.suppress(AttributeError, ValueError, OSError):
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-    return {
-        "name": platform.node(),
-        "system": platform.platform(),
-        "cpu": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "memory_bytes": memory,
-        "gpus": [{"name": gpu.name, "memory_bytes": gpu.total_memory} for gpu in gpus],
-    }
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-        if found:
-            return found[1]
-    return platform.processor() or platform.machine()
 
 
 def _now() -> str:

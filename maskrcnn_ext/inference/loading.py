@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
@@ -23,6 +24,7 @@ from maskrcnn_ext.engine.checkpoint.checkpointer import Checkpointer
 from maskrcnn_ext.engine.main import find_config
 from maskrcnn_ext.env import setup_environment
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.inference.sources import find_inputs
 from maskrcnn_ext.modeling.pairing import check_pairing
 
 logger = logging.getLogger(__name__)
@@ -245,3 +247,11 @@ def _classes(model: nn.Module, data: str | None) -> Classes:
         keypoint_flip_map=tuple(tuple(pair) for pair in (metadata.get("keypoint_flip_map") or ())) if metadata else (),
         skeleton=tuple((place[a], place[b]) for a, b, _ in joined),
     )
+
+
+def spread_images(given: str, count: int, mapper: Any) -> list[np.ndarray]:
+    """Reads some of the images of a folder or a data set, taken evenly, as a mapper does."""
+    items = find_inputs([given]).items
+    read = reader(mapper)
+    chosen = np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int))
+    return [np.asarray(read(items[index].image)) for index in chosen]

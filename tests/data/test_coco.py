@@ -8,7 +8,6 @@ import random
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
-from conftest import ROOT
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from detectron2.structures import BoxMode
@@ -486,24 +485,6 @@ def test_the_memory_of_workers_stays_flat(tmp_path, monkeypatch):
         assert growth < 16e6 < size / 3, f"a worker grew by {growth / 1e6:.0f} MB, the file has {size / 1e6:.0f} MB"
     DatasetCatalog.remove(spec)
     MetadataCatalog.remove(spec)
-
-
-def test_the_benchmark_prints_every_side_and_its_ratio(monkeypatch, capsys):
-    import runpy
-
-    monkeypatch.setenv("MASKRCNN_EXT_CACHE", "off")
-    monkeypatch.setattr(cache, "MIN_BYTES", 1)
-    main = runpy.run_path(str(ROOT / "scripts/benchmark.py"))["main"]
-    assert main(["data", "--images", "5", "--annotations", "20", "--repeats", "1"]) == 0
-    first, *table = capsys.readouterr().out.splitlines()
-    assert first.startswith("5 images, 20 annotations")
-    assert [line.split("  ")[0] for line in table] == [
-        "json.load + pycocotools' index",
-        "maskrcnn_ext, no cache",
-        "maskrcnn_ext, writing the cache",
-        "maskrcnn_ext, from the cache",
-    ]
-    assert all(line.endswith(" x") for line in table)
 
 
 def test_without_a_home_folder_there_is_no_cache(tmp_path, monkeypatch):

@@ -1,0 +1,90 @@
+"""COCO's AP of many detections."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from maskrcnn_ext.benchmark.measuring import measure
+from maskrcnn_ext.benchmark.tables import Table
+from maskrcnn_ext.errors import InputError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the benchmark's arguments."""
+    parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--objects", type=int, default=15, help="of an image (default: %(default)s)")
+    parser.add_argument("--classes", type=int, default=20)
+
+
+def run(args: argparse.Namespace) -> Iterator[Table]:
+    """The official program against faster-coco-eval, as the evaluator uses them, and the matching that all other metrics stand on."""
+    import numpy as np
+
+    from maskrcnn_ext.evaluation.average_precision import average_precisions, mean
+    from maskrcnn_ext.evaluation.backend import backend_name, run_coco_eval
+    from maskrcnn_ext.evaluation.matching import ALL_AREAS, IOUS, match
+    from maskrcnn_ext.evaluation.overlaps import pair_up
+    from maskrcnn_ext.evaluation.truth import load_truth
+
+    content, results = make_detections(args.images, args.objects, args.classes)
+    truth = load_truth(content)
+    coco = truth.as_coco()
+    objects = (
+        f"{args.images} images, {args.images * args.objects} objects, {len(results)} detections, {args.classes} classes"
+    )
+
+    def library(task: str, *, fast: bool) -> float:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return float(run_coco_eval(coco, results, task, fast=fast, max_detections=1000).stats[0] * 100)
+
+    def ours(task: str) -> float:
+        areas = [ALL_AREAS, (0, 32**2), (32**2, 96**2), (96**2, np.inf)]
+        matching = match(pair_up(truth, results, task), IOUS, areas)
+        return 100 * mean(np.array([average_precisions(matching, area)[0] for area in range(len(areas))])[0])
+
+    for task in ("bbox", "segm"):
+        sides: dict[str, Callable[[], Any]] = {
+            "pycocotools": partial(library, task, fast=False),
+            backend_name(coco, fast=True): partial(library, task, fast=True),
+            "maskrcnn_ext's matching": partial(ours, task),
+        }
+        if np.ptp([side() for side in sides.values()]) > 1e-6:
+            raise InputError(f"the APs of {task} differ")
+        yield Table.of_times(f"COCO evaluation, {task}: {objects}", measure(sides, args.repeats))
+
+
+def make_detections(num_images: int, num_objects: int, num_classes: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Returns COCO content of ellipses, and three detections an object, each moved a little."""
+    import cv2
+    import numpy as np
+    from pycocotools import mask as mask_util
+
+    rng = np.random.default_rng(0)
+    images = [{"id": i + 1, "height": 240, "width": 320} for i in range(num_images)]
+    categories = [{"id": i + 1, "name": f"class {i}"} for i in range(num_classes)]
+    annotations, results = [], []
+
+    def found(image_id: int, category: int, centre: Any, axes: Any) -> dict[str, Any]:
+        pixels = np.zeros((240, 320), np.uint8)
+        cv2.ellipse(pixels, centre.astype(int).tolist(), np.maximum(axes, 3).astype(int).tolist(), 0, 0, 360, 1, -1)
+        mask = mask_util.encode(np.asfortranarray(pixels))
+        box = mask_util.toBbox(mask).tolist()
+        return {"image_id": image_id, "category_id": category, "bbox": box, "segmentation": mask}
+
+    for image in images:
+        for _ in range(num_objects):
+            category, centre, axes = (
+                int(rng.integers(1, num_classes + 1)),
+                rng.uniform(30, 210, 2),
+                rng.uniform(4, 60, 2),
+            )
+            annotations.append(found(image["id"], category, centre, axes))
+            for _ in range(3):
+                moved = found(image["id"], category, centre + rng.normal(0, 3, 2), axes + rng.normal(0, 3, 2))
+                results.append({**moved, "score": float(rng.random())})
+    return {"images": images, "annotations": annotations, "categories": categories}, results

@@ -1,0 +1,117 @@
+"""``maskrcnn-ext benchmark``: measures the package against Detectron2 and against every peer that is installed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maskrcnn_ext.errors import InputError
+
+if TYPE_CHECKING:
+    from maskrcnn_ext.benchmark.tables import Table
+
+# Part -> what `--help` says of it. "all" runs those that need no argument, in this order.
+PARTS = {
+    "poolers": "RoIAlign on a pyramid, forward and backward",
+    "masks": "mask probabilities to RLEs of large images",
+    "evaluation": "COCO's AP of many detections",
+    "data": "reading a large COCO file into Detectron2's dicts",
+    "export": "a model in every runtime that it is exported for: size, speed, AP",
+}
+_NEED_ARGUMENTS = ("export",)
+# Peers, beside the packages that every manifest names.
+_PEERS = ("onnxruntime", "openvino", "opencv-python-headless", "opencv-python", "faster-coco-eval")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
+    for name, text in PARTS.items():
+        part = parts.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        _part(name).add_arguments(part)
+        _add_common(part)
+    _add_common(parts.add_parser("all", help="every part that needs no argument, each in a process of its own"))
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threads", type=int, help="of every library (default: as many as there are cores)")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each side (default: %(default)s)")
+    parser.add_argument("-o", "--output", type=Path, help="folder for results.json, results.md and results.png")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints a table as soon as it is measured, and writes them all."""
+    from maskrcnn_ext.benchmark.measuring import in_new_process
+
+    if args.repeats < 1 or (args.threads or 1) < 1:
+        raise InputError("--threads and --repeats: expected 1 or more")
+    if args.part != "all":
+        tables = _measured(args.part, args)
+        _write(tables, args)
+        return 0
+    tables, failed = [], []
+    for name in PARTS:
+        if name in _NEED_ARGUMENTS:
+            continue
+        print(f"## {PARTS[name]}\n", flush=True)
+        try:
+            tables += in_new_process(_measured, name, _defaults(name, args))
+        except (InputError, ImportError) as error:
+            print(f"{name}: error: {error}", file=sys.stderr, flush=True)
+            failed.append(name)
+        _write(tables, args)  # what is there, should a later part fail
+    if failed:
+        raise InputError(f"not measured: {', '.join(failed)}")
+    return 0
+
+
+def _measured(name: str, args: argparse.Namespace) -> list[Table]:
+    """Runs one part, and prints its tables as they come."""
+    import torch
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    tables = []
+    for table in _part(name).run(args):
+        print(f"{table.as_markdown()}\n", flush=True)
+        tables.append(table)
+    return tables
+
+
+def _defaults(name: str, args: argparse.Namespace) -> argparse.Namespace:
+    """A part's arguments where it is one of all."""
+    parser = argparse.ArgumentParser()
+    _part(name).add_arguments(parser)
+    return argparse.Namespace(**{**vars(parser.parse_args([])), **vars(args)})
+
+
+def _write(tables: list[Table], args: argparse.Namespace) -> None:
+    from maskrcnn_ext.benchmark.tables import draw
+    from maskrcnn_ext.engine.machine import machine, versions
+
+    if args.output is None:
+        return
+    args.output.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Any] = {
+        "machine": {**machine(), **({"threads": args.threads} if args.threads else {})},
+        "versions": versions(*_PEERS),
+        "tables": [table.as_dict() for table in tables],
+    }
+    (args.output / "results.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    about = found["machine"]
+    head = [
+        f"{about['cpu']} ({', '.join(about['instructions'])}), {about['cores']} cores, {about['threads']} threads, "
+        f"{(about['memory_bytes'] or 0) / 2**30:.0f} GB; {', '.join(gpu['name'] for gpu in about['gpus']) or 'no GPU'}",
+        ", ".join(f"{name} {version}" for name, version in found["versions"].items() if version),
+    ]
+    text = "\n\n".join([*head, *(table.as_markdown() for table in tables)])
+    (args.output / "results.md").write_text(f"{text}\n", encoding="utf-8")
+    draw(tables, args.output / "results.png")
+
+
+def _part(name: str) -> Any:
+    return import_module(f"maskrcnn_ext.benchmark.{name}")
