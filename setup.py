@@ -43,7 +43,7 @@ LIBRARIES = [
         extra_link_args=OPENMP,
         optional=True,
     )
-    for name in ("roi_align", "winograd")
+    for name in ("pointwise", "roi_align", "winograd")
 ]
 
 

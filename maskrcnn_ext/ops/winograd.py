@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import math
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import torch
 from torch import Tensor
 
 from maskrcnn_ext.ops.native import function
+from maskrcnn_ext.ops.workspace import Workspace
 
 # Of the paper, section 4.1 for 4 x 4 tiles: the transform of the weights.
 _G = [
@@ -53,9 +52,9 @@ def library() -> tuple[Callable[..., None], Callable[..., None]]:
         OSError: see :func:`maskrcnn_ext.ops.native.function`.
     """
     grid, pointer = ctypes.POINTER(_Grid), ctypes.c_void_p
-    of_input, of_output = function(_FILE, "winograd_input_1"), function(_FILE, "winograd_output_1")
+    of_input, of_output = function(_FILE, "winograd_input_1"), function(_FILE, "winograd_output_2")
     of_input.argtypes, of_input.restype = [pointer, pointer, grid], None
-    of_output.argtypes, of_output.restype = [pointer, pointer, pointer, grid, ctypes.c_int64], None
+    of_output.argtypes, of_output.restype = [pointer, pointer, pointer, pointer, grid, ctypes.c_int64], None
     return of_input, of_output
 
 
@@ -66,21 +65,6 @@ def is_compiled() -> bool:
     except OSError:
         return False
     return True
-
-
-class Workspace(threading.local):
-    """Memory that a model's convolutions use in turn, in each thread its own: new memory each time would cost as much as they do."""
-
-    def __init__(self) -> None:
-        """Holds nothing at first."""
-        self._held: dict[str, Tensor] = {}
-
-    def get(self, name: str, *shape: int) -> Tensor:
-        """Returns an uninitialised float32 tensor."""
-        size = math.prod(shape)
-        if name not in self._held or self._held[name].numel() < size:
-            self._held[name] = torch.empty(size)
-        return self._held[name][:size].view(shape)
 
 
 def transform_weight(weight: Tensor) -> Tensor:
@@ -98,7 +82,13 @@ def fits(weight: Tensor) -> bool:
 
 
 def winograd_conv2d(
-    x: Tensor, transformed: Tensor, bias: Tensor, workspace: Workspace, *, relu: bool = False
+    x: Tensor,
+    transformed: Tensor,
+    bias: Tensor,
+    workspace: Workspace,
+    *,
+    relu: bool = False,
+    residual: Tensor | None = None,
 ) -> Tensor:
     """Convolves with 3 x 3 kernels, stride 1 and a padding of 1, on as many threads as PyTorch has.
 
@@ -108,8 +98,9 @@ def winograd_conv2d(
         x: (N, C, H, W) float32, channels-last, on the CPU.
         transformed: of :func:`transform_weight`, with numbers of channels that are multiples of 16.
         bias: (O,) float32.
-        workspace: memory to use.
-        relu: apply a ReLU.
+        workspace: memory to use, also for the result.
+        relu: apply a ReLU at last.
+        residual: to add, of the result's shape, type and layout.
 
     Returns:
         (N, O, H, W), channels-last.
@@ -124,19 +115,36 @@ def winograd_conv2d(
         raise ValueError(
             f"weights {tuple(transformed.shape)} do not fit {channels} channels, or are no multiples of {_LANES}"
         )
-    if not (x.dtype == bias.dtype == torch.float32 and x.is_contiguous(memory_format=torch.channels_last)):
+    if residual is not None and residual.shape != (number, outputs, height, width):
+        raise ValueError(f"the residual {tuple(residual.shape)} does not fit {(number, outputs, height, width)}")
+    if bias.dtype != torch.float32 or not all(
+        value.dtype == torch.float32 and value.is_contiguous(memory_format=torch.channels_last)
+        for value in (x, *(() if residual is None else (residual,)))
+    ):
         raise ValueError("the input must be channels-last, and input and bias float32")
-    result = torch.empty((number, outputs, height, width), memory_format=torch.channels_last)
+    result = workspace.channels_last(number, outputs, height, width)
     tiles_y, tiles_x = -(-height // _TILE), -(-width // _TILE)
     transform_input, transform_output = library()
     threads = torch.get_num_threads()
-    for first in range(0, number * tiles_y * tiles_x, _TILES_AT_ONCE):
-        count = min(_TILES_AT_ONCE, number * tiles_y * tiles_x - first)
-        patches = workspace.get("patches", len(transformed), count, channels)
-        products = workspace.get("products", len(transformed), count, outputs)
+    total = number * tiles_y * tiles_x
+    most = len(transformed) * min(total, _TILES_AT_ONCE)
+    memory_in, memory_out = workspace.empty(most * channels), workspace.empty(most * outputs)
+    for first in range(0, total, _TILES_AT_ONCE):
+        count = min(_TILES_AT_ONCE, total - first)
+        patches, products = (
+            memory[: len(transformed) * count * depth].view(len(transformed), count, depth)
+            for memory, depth in ((memory_in, channels), (memory_out, outputs))
+        )
         grid = _Grid(height, width, channels, tiles_y, tiles_x, first, count, threads)
         transform_input(x.data_ptr(), patches.data_ptr(), ctypes.byref(grid))
         torch.bmm(patches, transformed, out=products)
         grid.channels = outputs
-        transform_output(products.data_ptr(), bias.data_ptr(), result.data_ptr(), ctypes.byref(grid), relu)
+        transform_output(
+            products.data_ptr(),
+            bias.data_ptr(),
+            None if residual is None else residual.data_ptr(),
+            result.data_ptr(),
+            ctypes.byref(grid),
+            relu,
+        )
     return result

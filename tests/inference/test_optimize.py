@@ -70,9 +70,9 @@ def matches(found, expected, *, box, score, iou):
     assert (found.scores[order] - expected.scores).abs()[near].max() <= score
     if expected.has("pred_masks"):
         one, other = found.pred_masks[order][near], expected.pred_masks[near]
-        union = (one | other).flatten(1).sum(1)
-        ious = (one & other).flatten(1).sum(1) / union.clamp(min=1)
-        assert ious[union > 20].min() >= iou
+        union, shared = (one | other).flatten(1).sum(1), (one & other).flatten(1).sum(1)
+        # Of a small mask, a pixel whose probability is nearly the threshold is more than that.
+        assert ((shared >= iou * union) | (union - shared <= 1)).all()
     if expected.has("pred_keypoints"):
         moved = (found.pred_keypoints[order] - expected.pred_keypoints)[near].abs()
         assert (moved[..., :2].amax(2) <= 1).float().mean() >= 0.98

@@ -5,7 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from maskrcnn_ext.ops import winograd
-from maskrcnn_ext.ops.winograd import Workspace, fits, transform_weight, winograd_conv2d
+from maskrcnn_ext.ops.winograd import fits, transform_weight, winograd_conv2d
+from maskrcnn_ext.ops.workspace import Workspace
 
 
 @pytest.fixture(autouse=True)
@@ -32,12 +33,13 @@ def test_it_is_the_convolution(number, inputs, outputs, height, width, relu):
     torch.manual_seed(0)
     x = torch.randn(number, inputs, height, width).contiguous(memory_format=torch.channels_last)
     weight, bias = torch.randn(outputs, inputs, 3, 3) / inputs**0.5, torch.randn(outputs)
-    found = winograd_conv2d(x, transform_weight(weight), bias, Workspace(), relu=relu)
     expected = F.conv2d(x.double(), weight.double(), bias.double(), padding=1)
-    expected = expected.relu() if relu else expected
-    assert found.shape == expected.shape
-    torch.testing.assert_close(found.double(), expected, atol=2e-4, rtol=0)
-    assert found.is_contiguous(memory_format=torch.channels_last)
+    residual = torch.randn(expected.shape).contiguous(memory_format=torch.channels_last)
+    for added in (None, residual):
+        found = winograd_conv2d(x, transform_weight(weight), bias, Workspace(), relu=relu, residual=added)
+        wanted = expected if added is None else expected + residual.double()
+        torch.testing.assert_close(found.double(), wanted.relu() if relu else wanted, atol=2e-4, rtol=0)
+        assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_workspace_that_others_have_used_changes_nothing():

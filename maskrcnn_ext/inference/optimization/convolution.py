@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+import enum
 
 import torch
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskrcnn_ext.ops.winograd import Workspace, fits, is_compiled, transform_weight, winograd_conv2d
+from maskrcnn_ext.ops import pointwise, winograd
+from maskrcnn_ext.ops.pointwise import pointwise_conv2d, upsampling_conv2d, upsampling_weight
+from maskrcnn_ext.ops.winograd import fits, transform_weight, winograd_conv2d
+from maskrcnn_ext.ops.workspace import Workspace
 
 _RELUS = (F.relu, F.relu_, torch.relu)
+_MIN_OUTPUTS = 32
+
+
+class _Method(enum.Enum):
+    """Who convolves."""
+
+    POINTWISE = enum.auto()
+    WINOGRAD = enum.auto()
+    ONEDNN = enum.auto()
+    PLAIN = enum.auto()
 
 
 def folded(conv: nn.Conv2d) -> tuple[Tensor, Tensor] | None:
@@ -37,9 +50,9 @@ def folded(conv: nn.Conv2d) -> tuple[Tensor, Tensor] | None:
 class FusedConv2d(nn.Module):
     """A Detectron2 ``Conv2d`` in inference.
 
-    On a CPU with oneDNN the weights are kept in the order of its kernels, and the ReLU and the sum with a residual happen while the output
-    is written. Wide 3 x 3 convolutions in float32 are Winograd's, with fewer multiplications, where its transforms are compiled. Elsewhere
-    the operators are PyTorch's own. The output is channels-last, of the type of the weights.
+    On a CPU, float32 convolutions of 1 x 1 are products of matrices, and those of 3 x 3 Winograd's with fewer multiplications, both into
+    memory that is used again, where what surrounds the products is compiled. All others are oneDNN's, or else PyTorch's own. The sum with
+    a residual and the ReLU happen while the output is written. The output is channels-last, of the type of the weights.
     """
 
     def __init__(self, conv: nn.Conv2d, *, dtype: torch.dtype, workspace: Workspace, relu: bool = False) -> None:
@@ -61,66 +74,93 @@ class FusedConv2d(nn.Module):
         activation = getattr(conv, "activation", None)
         self.relu = relu or activation in _RELUS or isinstance(activation, nn.ReLU)
         self.activation = None if self.relu else activation
-        self.dtype = dtype
-        self.kernel_size, self.stride = list(conv.kernel_size), list(conv.stride)
-        self.padding, self.dilation, self.groups = list(conv.padding), list(conv.dilation), conv.groups
-        self.out_channels = conv.out_channels
-        weight = parameters[0].to(dtype).contiguous(memory_format=torch.channels_last)
-        self.workspace = workspace
-        self.transformed = transform_weight(weight) if self._is_winograds(weight) else None
-        self.packed = weight.device.type == "cpu" and _has_onednn()
-        if self.packed:
-            weight = torch.ops.mkldnn._reorder_convolution_weight(
-                weight, self.padding, self.stride, self.dilation, self.groups
-            )
-        # No buffers: what is packed for this machine's kernels is not for a state dict.
-        self.weight, self.bias = weight, parameters[1].to(dtype)
+        self.dtype, self.workspace = dtype, workspace
+        self.stride, self.padding, self.dilation = list(conv.stride), list(conv.padding), list(conv.dilation)
+        self.groups = conv.groups
+        weight, bias = (value.to(dtype) for value in parameters)
+        self.method = self._choose(weight)
+        # No buffers: what is arranged for this machine's kernels is not for a state dict.
+        self.weight = {
+            _Method.POINTWISE: lambda: weight[:, :, 0, 0].T.contiguous(),
+            _Method.WINOGRAD: lambda: transform_weight(parameters[0]),
+        }.get(self.method, lambda: weight.contiguous(memory_format=torch.channels_last))()
+        self.bias = bias
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, out_channels, H', W')."""
-        x = self._input(x)
-        if self.transformed is not None:
-            x = winograd_conv2d(x, self.transformed, self.bias, self.workspace, relu=self.relu)
-        elif self.packed and x.numel():
-            post = "relu" if self.relu else "none"
-            x = torch.ops.mkldnn._convolution_pointwise(x, *self._arguments(), post, [], "")
-        else:
-            x = self._plain(x)
-            x = F.relu_(x) if self.relu else x
+        x = self._compute(x, None, relu=self.relu)
         return x if self.activation is None else self.activation(x)
 
     def add_relu(self, x: Tensor, residual: Tensor) -> Tensor:
         """Returns relu(convolution of x + residual)."""
-        x, residual = self._input(x), self._input(residual)
-        if self.packed and x.numel():
-            fused: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
-                x, residual, *self._arguments(), "add", 1.0, "relu", [], ""
+        return self._compute(x, residual, relu=True)
+
+    def add_upsampled(self, x: Tensor, residual: Tensor) -> Tensor:
+        """Returns convolution of x + a residual of half the size, each of whose pixels counts for four; without activation."""
+        if self.method is not _Method.POINTWISE:
+            residual = F.interpolate(self._input(residual), scale_factor=2.0, mode="nearest")
+        return self._compute(x, residual, relu=False)
+
+    def _compute(self, x: Tensor, residual: Tensor | None, *, relu: bool) -> Tensor:
+        x = self._input(x)
+        residual = None if residual is None else self._input(residual)
+        if self.method is _Method.POINTWISE:
+            return pointwise_conv2d(
+                x, self.weight, self.bias, self.workspace, stride=self.stride[0], relu=relu, residual=residual
             )
-            return fused
-        return F.relu_(self._plain(x).add_(residual))
+        if self.method is _Method.WINOGRAD:
+            return winograd_conv2d(x, self.weight, self.bias, self.workspace, relu=relu, residual=residual)
+        shape = self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups
+        if self.method is _Method.ONEDNN and x.numel():
+            operator = torch.ops.mkldnn._convolution_pointwise
+            if residual is None:
+                return operator(x, *shape, "relu" if relu else "none", [], "")
+            return operator.binary(x, residual, *shape, "add", 1.0, "relu" if relu else None, [], "")
+        x = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        x = x if residual is None else x.add_(residual)
+        return F.relu_(x) if relu else x
 
-    def _is_winograds(self, weight: Tensor) -> bool:
-        plain = (self.stride, self.padding, self.dilation, self.groups) == ([1, 1], [1, 1], [1, 1], 1)
-        return (
-            plain and weight.dtype == torch.float32 and weight.device.type == "cpu" and fits(weight) and is_compiled()
-        )
-
-    def _arguments(self) -> tuple[Any, ...]:
-        return self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups
-
-    def _plain(self, x: Tensor) -> Tensor:
-        if self.packed:  # nothing to compute, and the packed weights do not tell their size to the plain operator
-            sides = [
-                (side + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
-                for side, pad, dilation, kernel, stride in zip(
-                    x.shape[2:], self.padding, self.dilation, self.kernel_size, self.stride, strict=True
-                )
-            ]
-            return x.new_zeros((x.shape[0], self.out_channels, *sides))
-        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+    def _choose(self, weight: Tensor) -> _Method:
+        if weight.device.type != "cpu":
+            return _Method.PLAIN
+        plain = self.groups == 1 and self.dilation == [1, 1] and weight.dtype == torch.float32
+        if plain and self.stride == [1, 1] and self.padding == [1, 1] and fits(weight) and winograd.is_compiled():
+            return _Method.WINOGRAD
+        # Of a few outputs, products of matrices are slow.
+        one = weight.shape[2:] == (1, 1) and self.padding == [0, 0] and self.stride[0] == self.stride[1]
+        if plain and one and len(weight) >= _MIN_OUTPUTS and pointwise.is_compiled():
+            return _Method.POINTWISE
+        return _Method.ONEDNN if _has_onednn() else _Method.PLAIN
 
     def _input(self, x: Tensor) -> Tensor:
         return x.to(self.dtype).contiguous(memory_format=torch.channels_last)
+
+
+class FusedUpsampling(nn.Module):
+    """A transposed convolution of 2 x 2 pixels with stride 2, in float32 on a CPU."""
+
+    def __init__(self, deconv: nn.ConvTranspose2d, *, workspace: Workspace) -> None:
+        """Takes over a transposed convolution of which :func:`is_upsampling` is true."""
+        super().__init__()
+        self.workspace, self.relu = workspace, False
+        self.weight = upsampling_weight(deconv.weight.detach().float())
+        self.bias = torch.zeros(deconv.out_channels) if deconv.bias is None else deconv.bias.detach().float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, I, H, W) to (N, O, 2 H, 2 W)."""
+        x = x.float().contiguous(memory_format=torch.channels_last)
+        return upsampling_conv2d(x, self.weight, self.bias, self.workspace, relu=self.relu)
+
+
+def is_upsampling(module: nn.Module) -> bool:
+    """Whether :class:`FusedUpsampling` can take a module over."""
+    return (
+        isinstance(module, nn.ConvTranspose2d)
+        and (module.kernel_size, module.stride, module.padding) == ((2, 2), (2, 2), (0, 0))
+        and (module.output_padding, module.dilation, module.groups) == ((0, 0), (1, 1), 1)
+        and module.weight.device.type == "cpu"
+        and pointwise.is_compiled()
+    )
 
 
 def fuses(module: nn.Module) -> bool:
@@ -134,6 +174,5 @@ def fuses(module: nn.Module) -> bool:
 
 
 def _has_onednn() -> bool:
-    """Whether this PyTorch has the operators that its own compiler calls for convolutions on a CPU."""
-    wanted = ("_convolution_pointwise", "_reorder_convolution_weight")
-    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in wanted)
+    """Whether this PyTorch has the operator that its own compiler calls for convolutions on a CPU."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")

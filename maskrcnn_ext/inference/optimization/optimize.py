@@ -16,11 +16,13 @@ from torch import Tensor, nn
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.optimization.blocks import fuse_block
-from maskrcnn_ext.inference.optimization.convolution import FusedConv2d, fuses
+from maskrcnn_ext.inference.optimization.convolution import FusedConv2d, FusedUpsampling, fuses, is_upsampling
+from maskrcnn_ext.inference.optimization.heads import flatten_as_it_lies, fuse_relus
 from maskrcnn_ext.inference.optimization.pooling import fast_pooler
 from maskrcnn_ext.inference.optimization.proposals import TopProposals
+from maskrcnn_ext.inference.optimization.pyramid import FusedFPN, fuses_pyramid
 from maskrcnn_ext.modeling.mask_heads.fcn import FCNMaskHead
-from maskrcnn_ext.ops.winograd import Workspace
+from maskrcnn_ext.ops.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +74,8 @@ def optimize(
 
     workspace = Workspace()
     _fuse(model.backbone, kind, workspace)
+    if fuses_pyramid(model.backbone):
+        model.backbone = FusedFPN(model.backbone)
     if type(model.proposal_generator) is RPN:
         _fuse(model.proposal_generator.rpn_head, kind, workspace)
         model.proposal_generator = TopProposals(model.proposal_generator)
@@ -84,7 +88,10 @@ def optimize(
         names = ", ".join(sorted({type(head).__name__ for head in others}))
         logger.info("optimize: the heads stay in float32, as %s is not known to stand bf16", names)
         model.backbone.register_forward_hook(_to_float32)
+    for head in _flat(heads):
+        flatten_as_it_lies(head, getattr(getattr(model.roi_heads, "box_pooler", None), "output_size", None))
     _fuse(model.roi_heads, torch.float32 if others else kind, workspace)
+    fuse_relus(model)
     with torch.inference_mode():
         for height, width in sizes:
             model.inference([{"image": torch.zeros(len(model.pixel_mean), height, width, device=model.device)}])
@@ -125,6 +132,8 @@ def _fuse(module: nn.Module, dtype: torch.dtype, workspace: Workspace) -> None:
     def replacement(child: nn.Module, name: str) -> nn.Module | None:
         if fuses(child):
             return fused(child, name)
+        if is_upsampling(child) and dtype == torch.float32:
+            return FusedUpsampling(child, workspace=workspace)
         if isinstance(child, Linear | ConvTranspose2d):
             return InputOfType(child, torch.float32 if name in _LAST else dtype)
         return fuse_block(child, fused)

@@ -80,9 +80,10 @@ MULTIVERSION void input_tile(const float* image, float* transformed, const Grid&
   }
 }
 
-MULTIVERSION void output_tile(const float* products, const float* bias, float* image, const Grid& g, int64_t tile, bool relu) {
+MULTIVERSION void output_tile(const float* products, const float* bias, const float* residual, float* image, const Grid& g, int64_t tile,
+                              bool relu) {
   const int64_t place = g.first_tile + tile, per_image = g.tiles_y * g.tiles_x;
-  float* own = image + place / per_image * g.height * g.width * g.channels;
+  const int64_t first = place / per_image * g.height * g.width * g.channels;
   const int64_t top = place % per_image / g.tiles_x * kTile, left = place % g.tiles_x * kTile;
   for (int64_t channel = 0; channel < g.channels; channel += kLanes) {
     Vector patch[kPatch * kPatch], rows[kTile * kPatch], pixels[kTile * kTile];
@@ -93,9 +94,11 @@ MULTIVERSION void output_tile(const float* products, const float* bias, float* i
     const Vector add = load(bias + channel);
     for (int64_t y = 0; y < std::min(kTile, g.height - top); ++y)
       for (int64_t x = 0; x < std::min(kTile, g.width - left); ++x) {
+        const int64_t pixel = first + ((top + y) * g.width + left + x) * g.channels + channel;
         Vector value = pixels[y * kTile + x] + add;
-        if (relu) value = value > 0 ? value : Vector{};
-        store(own + ((top + y) * g.width + left + x) * g.channels + channel, value);
+        if (residual != nullptr) value += load(residual + pixel);
+        if (relu) value = value < 0 ? Vector{} : value;  // NaN stays
+        store(image + pixel, value);
       }
   }
 }
@@ -108,9 +111,10 @@ extern "C" __attribute__((visibility("default"))) void winograd_input_1(const fl
   for (int64_t tile = 0; tile < grid->num_tiles; ++tile) input_tile(image, transformed, *grid, tile);
 }
 
-// products: (36, num_tiles, C). bias: (C,). image: (N, H, W, C), of which the tiles' pixels are written.
-extern "C" __attribute__((visibility("default"))) void winograd_output_1(
-    const float* products, const float* bias, float* image, const Grid* grid, int64_t relu) {
+// products: (36, num_tiles, C). bias: (C,). residual: none, or (N, H, W, C) to add. image: (N, H, W, C), of which the tiles' pixels are
+// written.
+extern "C" __attribute__((visibility("default"))) void winograd_output_2(
+    const float* products, const float* bias, const float* residual, float* image, const Grid* grid, int64_t relu) {
 #pragma omp parallel for schedule(static) num_threads(grid->threads)
-  for (int64_t tile = 0; tile < grid->num_tiles; ++tile) output_tile(products, bias, image, *grid, tile, relu != 0);
+  for (int64_t tile = 0; tile < grid->num_tiles; ++tile) output_tile(products, bias, residual, image, *grid, tile, relu != 0);
 }

@@ -1,0 +1,170 @@
+"""Convolutions on the CPU that are one product of matrices: those of 1 x 1 pixels, and transposed ones of 2 x 2 with stride 2.
+
+The product is PyTorch's, into memory that is used again; bias, residual and ReLU follow piece by piece, while a piece is in the cache
+(``csrc/pointwise.cpp``).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from maskrcnn_ext.ops.native import function
+from maskrcnn_ext.ops.workspace import Workspace
+
+# Values of a product at a time.
+_PIECE = 1 << 20
+_FILE = Path(__file__).with_name("_pointwise.so")
+
+
+class _Rows(ctypes.Structure):
+    """``Rows`` of the C++ source."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_int64) for name in ("first", "count", "channels", "height", "width", "relu", "threads")
+    )
+
+
+@functools.cache
+def library() -> tuple[Callable[..., None], Callable[..., None]]:
+    """Returns the compiled functions, for a convolution and for a transposed one.
+
+    Raises:
+        OSError: see :func:`maskrcnn_ext.ops.native.function`.
+    """
+    rows, pointer = ctypes.POINTER(_Rows), ctypes.c_void_p
+    finish, spread = function(_FILE, "pointwise_finish_1"), function(_FILE, "pointwise_spread_1")
+    finish.argtypes, finish.restype = [pointer, pointer, pointer, rows, ctypes.c_int64], None
+    spread.argtypes, spread.restype = [pointer, pointer, pointer, rows], None
+    return finish, spread
+
+
+def is_compiled() -> bool:
+    """Whether the compiled library is there."""
+    try:
+        library()
+    except OSError:
+        return False
+    return True
+
+
+def pointwise_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    workspace: Workspace,
+    *,
+    stride: int = 1,
+    relu: bool = False,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """Convolves with 1 x 1 kernels, on as many threads as PyTorch has.
+
+    Args:
+        x: (N, I, H, W) float32, channels-last, on the CPU.
+        weight: (I, O) float32.
+        bias: (O,) float32.
+        workspace: memory to use, also for the result.
+        stride: in both directions.
+        relu: apply a ReLU at last.
+        residual: to add: (N, O, H', W') of the result's size, or (N, O, H' / 2, W' / 2) of half of it, whose pixels count for four.
+
+    Returns:
+        (N, O, H', W'), channels-last.
+
+    Raises:
+        OSError: the compiled library is not there.
+        ValueError: tensors of other shapes, types or layouts.
+    """
+    finish, _ = library()
+    if stride > 1:
+        strided = x[:, :, ::stride, ::stride]
+        x = workspace.channels_last(*strided.shape).copy_(strided)
+    number, _, height, width = x.shape
+    channels = weight.shape[1]
+    half = residual is not None and residual.shape[2:] != x.shape[2:]
+    fits = (number, channels, height // 2, width // 2) if half else (number, channels, height, width)
+    if residual is not None and (residual.shape != fits or (half and (height % 2 or width % 2))):
+        raise ValueError(f"the residual {tuple(residual.shape)} does not fit {(number, channels, height, width)}")
+    _check(x, weight.shape[0], bias, *(() if residual is None else (residual,)))
+    result = workspace.channels_last(number, channels, height, width)
+    inputs, outputs = (value.permute(0, 2, 3, 1).flatten(0, 2) for value in (x, result))
+    for rows in _pieces(x, channels, channels, relu=relu):
+        own = slice(rows.first, rows.first + rows.count)
+        torch.mm(inputs[own], weight, out=outputs[own])
+        finish(
+            result.data_ptr(),
+            bias.data_ptr(),
+            None if residual is None else residual.data_ptr(),
+            ctypes.byref(rows),
+            half,
+        )
+    return result
+
+
+def upsampling_weight(weight: Tensor) -> Tensor:
+    """Arranges the weights (I, O, 2, 2) of a transposed convolution for :func:`upsampling_conv2d`: (I, 4 * O)."""
+    return weight.permute(0, 2, 3, 1).flatten(1).contiguous()
+
+
+def upsampling_conv2d(x: Tensor, weight: Tensor, bias: Tensor, workspace: Workspace, *, relu: bool = False) -> Tensor:
+    """Convolves transposed with 2 x 2 kernels and stride 2, on as many threads as PyTorch has.
+
+    Args:
+        x: (N, I, H, W) float32, channels-last, on the CPU.
+        weight: of :func:`upsampling_weight`.
+        bias: (O,) float32.
+        workspace: memory to use, also for the result.
+        relu: apply a ReLU.
+
+    Returns:
+        (N, O, 2 H, 2 W), channels-last.
+
+    Raises:
+        OSError: the compiled library is not there.
+        ValueError: tensors of other shapes, types or layouts.
+    """
+    _, spread = library()
+    _check(x, weight.shape[0], bias)
+    number, _, height, width = x.shape
+    channels = weight.shape[1] // 4
+    result = workspace.channels_last(number, channels, 2 * height, 2 * width)
+    inputs = x.permute(0, 2, 3, 1).flatten(0, 2)
+    pieces = _pieces(x, channels, 4 * channels, relu=relu)
+    memory = workspace.empty(max((rows.count for rows in pieces), default=0), 4 * channels)
+    for rows in pieces:
+        products = memory[: rows.count]
+        torch.mm(inputs[rows.first : rows.first + rows.count], weight, out=products)
+        spread(products.data_ptr(), bias.data_ptr(), result.data_ptr(), ctypes.byref(rows))
+    return result
+
+
+def _check(x: Tensor, inputs: int, bias: Tensor, *others: Tensor) -> None:
+    if x.shape[1] != inputs:
+        raise ValueError(f"weights for {inputs} channels do not fit {x.shape[1]}")
+    if bias.dtype != torch.float32 or not all(
+        value.dtype == torch.float32 and value.is_contiguous(memory_format=torch.channels_last)
+        for value in (x, *others)
+    ):
+        raise ValueError("the input must be channels-last, and input and bias float32")
+
+
+def _pieces(x: Tensor, channels: int, values: int, *, relu: bool) -> list[_Rows]:
+    """Divides the pixels of an input, each of which gives so many values, with the `channels` of the result."""
+    number, _, height, width = x.shape
+    total = number * height * width
+    # Of equal size: a last piece of a few rows would leave threads without work.
+    count = max(1, round(total * values / _PIECE))
+    ends = [total * index // count for index in range(count + 1)]
+    threads = torch.get_num_threads()
+    return [
+        _Rows(first, end - first, channels, height, width, relu, threads)
+        for first, end in pairwise(ends)
+        if end > first
+    ]
