@@ -54,14 +54,17 @@ print(json.dumps([f"{count} configs of Detectron2's own"]))""",
 import importlib.util
 there = importlib.util.find_spec("pkg_resources") is not None
 print(json.dumps(["there" if there else "absent, and not needed (Detectron2's main branch needs it: setuptools below 82)"]))""",
-    "RoIAlign": """
-from maskrcnn_ext.ops import roi_align_cpu
-try:
-    roi_align_cpu.library()
-    print(json.dumps(["FastROIPooler has its library for the CPU"]))
-except OSError as error:
-    notes = [f"{error}; install g++, then this package again"]
-    print(json.dumps(["FastROIPooler works, but slower: its library for the CPU does not load", *notes]))""",
+    "CPU libraries": """
+from maskrcnn_ext.ops import pointwise, roi_align_cpu, winograd
+uses = {roi_align_cpu: "FastROIPooler", winograd: "optimize (3 x 3)", pointwise: "optimize (1 x 1)"}
+there, notes = [], []
+for module, use in uses.items():
+    try:
+        module.library()
+        there.append(use)
+    except OSError as error:
+        notes.append(f"{use} works, but slower: {error}; install g++, then this package again")
+print(json.dumps([f"compiled for {', '.join(there) or 'nothing'}", *notes]))""",
     "maskrcnn_ext": """
 from maskrcnn_ext.env import setup_environment
 from maskrcnn_ext.zoo import list_configs
