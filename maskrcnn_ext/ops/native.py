@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,3 +20,12 @@ def function(file: Path, name: str) -> Any:
         return getattr(ctypes.CDLL(str(file)), name)
     except AttributeError:
         raise OSError(f"{file} is of another release") from None
+
+
+def loads(library: Callable[[], object]) -> bool:
+    """Whether a module's ``library`` is there."""
+    try:
+        library()
+    except OSError:
+        return False
+    return True

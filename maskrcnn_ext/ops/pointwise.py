@@ -45,15 +45,6 @@ def library() -> tuple[Callable[..., None], Callable[..., None]]:
     return finish, spread
 
 
-def is_compiled() -> bool:
-    """Whether the compiled library is there."""
-    try:
-        library()
-    except OSError:
-        return False
-    return True
-
-
 def pointwise_conv2d(
     x: Tensor,
     weight: Tensor,
@@ -63,6 +54,7 @@ def pointwise_conv2d(
     stride: int = 1,
     relu: bool = False,
     residual: Tensor | None = None,
+    overwrite: bool = False,
 ) -> Tensor:
     """Convolves with 1 x 1 kernels, on as many threads as PyTorch has.
 
@@ -74,6 +66,7 @@ def pointwise_conv2d(
         stride: in both directions.
         relu: apply a ReLU at last.
         residual: to add: (N, O, H', W') of the result's size, or (N, O, H' / 2, W' / 2) of half of it, whose pixels count for four.
+        overwrite: put the result where a residual of its size was.
 
     Returns:
         (N, O, H', W'), channels-last.
@@ -93,11 +86,14 @@ def pointwise_conv2d(
     if residual is not None and (residual.shape != fits or (half and (height % 2 or width % 2))):
         raise ValueError(f"the residual {tuple(residual.shape)} does not fit {(number, channels, height, width)}")
     _check(x, weight.shape[0], bias, *(() if residual is None else (residual,)))
-    result = workspace.channels_last(number, channels, height, width)
+    if residual is not None and overwrite and not half:
+        result, residual, beta = residual, None, 1
+    else:
+        result, beta = workspace.channels_last(number, channels, height, width), 0
     inputs, outputs = (value.permute(0, 2, 3, 1).flatten(0, 2) for value in (x, result))
     for rows in _pieces(x, channels, channels, relu=relu):
         own = slice(rows.first, rows.first + rows.count)
-        torch.mm(inputs[own], weight, out=outputs[own])
+        outputs[own].addmm_(inputs[own], weight, beta=beta)
         finish(
             result.data_ptr(),
             bias.data_ptr(),
@@ -113,7 +109,15 @@ def upsampling_weight(weight: Tensor) -> Tensor:
     return weight.permute(0, 2, 3, 1).flatten(1).contiguous()
 
 
-def upsampling_conv2d(x: Tensor, weight: Tensor, bias: Tensor, workspace: Workspace, *, relu: bool = False) -> Tensor:
+def upsampling_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    workspace: Workspace,
+    *,
+    relu: bool = False,
+    then: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
     """Convolves transposed with 2 x 2 kernels and stride 2, on as many threads as PyTorch has.
 
     Args:
@@ -122,26 +126,37 @@ def upsampling_conv2d(x: Tensor, weight: Tensor, bias: Tensor, workspace: Worksp
         bias: (O,) float32.
         workspace: memory to use, also for the result.
         relu: apply a ReLU.
+        then: weights (O, K) and bias (K,) of a convolution of 1 x 1 that follows; what lies between is never there as a whole.
 
     Returns:
-        (N, O, 2 H, 2 W), channels-last.
+        (N, O or K, 2 H, 2 W), channels-last.
 
     Raises:
         OSError: the compiled library is not there.
         ValueError: tensors of other shapes, types or layouts.
     """
-    _, spread = library()
+    finish, spread = library()
     _check(x, weight.shape[0], bias)
     number, _, height, width = x.shape
-    channels = weight.shape[1] // 4
+    between = weight.shape[1] // 4
+    channels = between if then is None else then[0].shape[1]
     result = workspace.channels_last(number, channels, 2 * height, 2 * width)
     inputs = x.permute(0, 2, 3, 1).flatten(0, 2)
-    pieces = _pieces(x, channels, 4 * channels, relu=relu)
-    memory = workspace.empty(max((rows.count for rows in pieces), default=0), 4 * channels)
+    pieces = _pieces(x, channels, 4 * between, relu=relu and then is None)
+    most = max((rows.count for rows in pieces), default=0)
+    memory = workspace.empty(most, 4 * between)
+    predicted = workspace.empty(0 if then is None else 4 * most, channels)
     for rows in pieces:
         products = memory[: rows.count]
         torch.mm(inputs[rows.first : rows.first + rows.count], weight, out=products)
-        spread(products.data_ptr(), bias.data_ptr(), result.data_ptr(), ctypes.byref(rows))
+        if then is not None:
+            pixels = products.view(-1, between)
+            line = _Rows(0, len(pixels), between, 1, len(pixels), relu, rows.threads)
+            finish(pixels.data_ptr(), bias.data_ptr(), None, ctypes.byref(line), 0)
+            products = predicted[: len(pixels)]
+            torch.mm(pixels, then[0], out=products)
+        last = bias if then is None else then[1]
+        spread(products.data_ptr(), last.data_ptr(), result.data_ptr(), ctypes.byref(rows))
     return result
 
 

@@ -55,10 +55,11 @@ def library() -> Any:
     return compiled
 
 
-def forward(features: Sequence[Tensor], grid: Grid) -> Tensor:
-    """Pools; returns (M, C, h, w). All features have ``grid``'s layout."""
-    shape = (len(grid.rois), features[0].shape[1], *grid.output_size)
-    pooled = torch.empty(shape, dtype=features[0].dtype, memory_format=grid.memory_format)
+def forward(features: Sequence[Tensor], grid: Grid, pooled: Tensor | None = None) -> Tensor:
+    """Pools, into `pooled` where it is given; returns (M, C, h, w). All features have ``grid``'s layout."""
+    if pooled is None:
+        shape = (len(grid.rois), features[0].shape[1], *grid.output_size)
+        pooled = torch.empty(shape, dtype=features[0].dtype, memory_format=grid.memory_format)
     _run(features, pooled, grid, backward=False)
     return pooled
 

@@ -30,6 +30,8 @@ _G = [
 _TILE = 4
 # Tiles at a time: what they are transformed to stays in the cache.
 _TILES_AT_ONCE = 512
+# Weights of one kernel's pixel: four times the memory is much for wider layers, which have few pixels.
+_MAX_WEIGHTS = 256 * 256
 # Channels that a vector of the compiled code holds.
 _LANES = 16
 _FILE = Path(__file__).with_name("_winograd.so")
@@ -58,15 +60,6 @@ def library() -> tuple[Callable[..., None], Callable[..., None]]:
     return of_input, of_output
 
 
-def is_compiled() -> bool:
-    """Whether the compiled library is there."""
-    try:
-        library()
-    except OSError:
-        return False
-    return True
-
-
 def transform_weight(weight: Tensor) -> Tensor:
     """Transforms the weights (O, I, 3, 3) of a convolution: (36, I, O) float32, computed in float64."""
     g = torch.tensor(_G, dtype=torch.float64)
@@ -78,7 +71,9 @@ def transform_weight(weight: Tensor) -> Tensor:
 def fits(weight: Tensor) -> bool:
     """Whether :func:`winograd_conv2d` takes weights of this shape, and is quicker for it than a direct convolution."""
     outputs, inputs, *kernel = weight.shape
-    return kernel == [3, 3] and inputs % _LANES == outputs % _LANES == 0 and min(inputs, outputs) >= 8 * _LANES
+    if kernel != [3, 3] or inputs % _LANES or outputs % _LANES:
+        return False
+    return min(inputs, outputs) >= 8 * _LANES and inputs * outputs <= _MAX_WEIGHTS
 
 
 def winograd_conv2d(

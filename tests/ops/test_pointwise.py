@@ -44,6 +44,9 @@ def test_it_is_the_convolution(number, inputs, outputs, height, width, stride, r
         torch.testing.assert_close(found.double(), wanted.relu() if relu else wanted, atol=1e-4, rtol=0)
         assert found.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(residual, image(*expected.shape))
+    over = pointwise_conv2d(x, weight, bias, Workspace(), stride=stride, relu=relu, residual=residual, overwrite=True)
+    assert over.data_ptr() == residual.data_ptr()
+    torch.testing.assert_close(over, found, atol=1e-4, rtol=0)
 
 
 def test_a_residual_of_half_the_size_counts_four_times():
@@ -65,6 +68,18 @@ def test_upsampling_is_the_transposed_convolution(number, inputs, outputs, heigh
     expected = F.conv_transpose2d(x.double(), weight.double(), bias.double(), stride=2)
     torch.testing.assert_close(found.double(), expected.relu() if relu else expected, atol=1e-4, rtol=0)
     assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_what_follows_the_upsampling(relu):
+    torch.manual_seed(0)
+    x, weight, bias = image(3, 24, 90, 96), torch.randn(24, 40, 2, 2), torch.randn(40)
+    then = torch.randn(40, 5), torch.randn(5)
+    found = upsampling_conv2d(x, upsampling_weight(weight), bias, Workspace(), relu=relu, then=then)
+    between = F.conv_transpose2d(x.double(), weight.double(), bias.double(), stride=2)
+    between = between.relu() if relu else between
+    expected = F.conv2d(between, then[0].double().T[:, :, None, None], then[1].double())
+    torch.testing.assert_close(found.double(), expected, atol=1e-3, rtol=0)
 
 
 def test_nan_stays():

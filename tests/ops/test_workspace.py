@@ -1,5 +1,6 @@
 """Memory that is used again: never while anything stands on it."""
 
+import random
 import threading
 
 import pytest
@@ -41,21 +42,37 @@ def test_memory_outlives_its_workspace():
     assert tensor.unique().tolist() == [3]
 
 
-def test_memory_that_is_too_large_is_left_for_others():
+def test_what_is_used_stays_close_together():
     workspace = Workspace()
-    workspace.empty(3000, 700)
-    place = workspace.empty(3000, 700).data_ptr()
-    assert workspace.empty(*LARGE).data_ptr() != place
-    assert workspace.empty(3000, 700).data_ptr() == place
+    first, second, third = (workspace.empty(*LARGE) for _ in range(3))
+    start = first.data_ptr()
+    assert start < second.data_ptr() < third.data_ptr() < start + 2**23
+    del first, second
+    assert workspace.empty(1000, 700).data_ptr() == start  # two neighbours make one gap
+    wide = workspace.empty(1300, 700)
+    assert wide.data_ptr() > third.data_ptr()
+    assert workspace.empty(*LARGE).data_ptr() == start
 
 
-def test_what_nobody_has_used_for_long_is_given_back():
+@pytest.mark.parametrize("seed", range(3))
+def test_no_two_tensors_share_a_place(seed):
+    choose = random.Random(seed)
+    workspace, held = Workspace(), []
+    for number in range(300):
+        if held and choose.random() < 0.5:
+            tensor, value = held.pop(choose.randrange(len(held)))
+            assert tensor.unique().tolist() == [value]
+        else:
+            held.append((workspace.empty(choose.randrange(300, 3000), 1000).fill_(number), number))
+    assert all(tensor.unique().tolist() == [value] for tensor, value in held)
+
+
+def test_more_than_an_arena(monkeypatch):
+    monkeypatch.setattr("maskrcnn_ext.ops.workspace._ARENA_BYTES", 3_000_000)
     workspace = Workspace()
-    workspace.empty(3000, 700)
-    for _ in range(600):
-        workspace.empty(*LARGE)
-    workspace.empty(1000, 700)  # new, so that the old is looked through
-    assert sum(len(block.memory) for block in workspace._blocks) == 4 * 700 * (600 + 1000)
+    held = [workspace.empty(*LARGE).fill_(number) for number in range(4)]
+    held.append(workspace.empty(2000, 700).fill_(4))
+    assert [tensor.unique().tolist() for tensor in held] == [[0], [1], [2], [3], [4]]
 
 
 def test_threads_have_their_own():

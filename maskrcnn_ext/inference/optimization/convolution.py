@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 import torch
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskrcnn_ext.ops import pointwise, winograd
+from maskrcnn_ext.ops.native import loads
 from maskrcnn_ext.ops.pointwise import pointwise_conv2d, upsampling_conv2d, upsampling_weight
 from maskrcnn_ext.ops.winograd import fits, transform_weight, winograd_conv2d
 from maskrcnn_ext.ops.workspace import Workspace
@@ -91,9 +93,9 @@ class FusedConv2d(nn.Module):
         x = self._compute(x, None, relu=self.relu)
         return x if self.activation is None else self.activation(x)
 
-    def add_relu(self, x: Tensor, residual: Tensor) -> Tensor:
-        """Returns relu(convolution of x + residual)."""
-        return self._compute(x, residual, relu=True)
+    def add_relu(self, x: Tensor, residual: Tensor, *, overwrite: bool = False) -> Tensor:
+        """Returns relu(convolution of x + residual), where `overwrite` allows it in the place of the residual."""
+        return self._compute(x, residual, relu=True, overwrite=overwrite)
 
     def add_upsampled(self, x: Tensor, residual: Tensor) -> Tensor:
         """Returns convolution of x + a residual of half the size, each of whose pixels counts for four; without activation."""
@@ -101,13 +103,22 @@ class FusedConv2d(nn.Module):
             residual = F.interpolate(self._input(residual), scale_factor=2.0, mode="nearest")
         return self._compute(x, residual, relu=False)
 
-    def _compute(self, x: Tensor, residual: Tensor | None, *, relu: bool) -> Tensor:
+    def as_matrix(self) -> tuple[Tensor, Tensor] | None:
+        """Returns weights (C, out_channels) and bias where this is nothing but a product of matrices in float32, else None."""
+        if self.relu or self.activation is not None or self.stride != [1, 1] or self.dtype != torch.float32:
+            return None
+        if self.method is _Method.POINTWISE:
+            return self.weight, self.bias
+        if self.weight.shape[2:] == (1, 1) and self.padding == [0, 0] and self.groups == 1:
+            return self.weight[:, :, 0, 0].T.contiguous(), self.bias
+        return None
+
+    def _compute(self, x: Tensor, residual: Tensor | None, *, relu: bool, overwrite: bool = False) -> Tensor:
         x = self._input(x)
         residual = None if residual is None else self._input(residual)
         if self.method is _Method.POINTWISE:
-            return pointwise_conv2d(
-                x, self.weight, self.bias, self.workspace, stride=self.stride[0], relu=relu, residual=residual
-            )
+            options: dict[str, Any] = {"relu": relu, "residual": residual, "overwrite": overwrite}
+            return pointwise_conv2d(x, self.weight, self.bias, self.workspace, stride=self.stride[0], **options)
         if self.method is _Method.WINOGRAD:
             return winograd_conv2d(x, self.weight, self.bias, self.workspace, relu=relu, residual=residual)
         shape = self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups
@@ -124,11 +135,11 @@ class FusedConv2d(nn.Module):
         if weight.device.type != "cpu":
             return _Method.PLAIN
         plain = self.groups == 1 and self.dilation == [1, 1] and weight.dtype == torch.float32
-        if plain and self.stride == [1, 1] and self.padding == [1, 1] and fits(weight) and winograd.is_compiled():
+        if plain and self.stride == [1, 1] and self.padding == [1, 1] and fits(weight) and loads(winograd.library):
             return _Method.WINOGRAD
         # Of a few outputs, products of matrices are slow.
         one = weight.shape[2:] == (1, 1) and self.padding == [0, 0] and self.stride[0] == self.stride[1]
-        if plain and one and len(weight) >= _MIN_OUTPUTS and pointwise.is_compiled():
+        if plain and one and len(weight) >= _MIN_OUTPUTS and loads(pointwise.library):
             return _Method.POINTWISE
         return _Method.ONEDNN if _has_onednn() else _Method.PLAIN
 
@@ -137,19 +148,25 @@ class FusedConv2d(nn.Module):
 
 
 class FusedUpsampling(nn.Module):
-    """A transposed convolution of 2 x 2 pixels with stride 2, in float32 on a CPU."""
+    """A transposed convolution of 2 x 2 pixels with stride 2, in float32 on a CPU.
+
+    Attributes:
+        relu: whether a ReLU follows.
+        then: weights and bias of a convolution of 1 x 1 that follows, see :func:`maskrcnn_ext.ops.pointwise.upsampling_conv2d`.
+    """
 
     def __init__(self, deconv: nn.ConvTranspose2d, *, workspace: Workspace) -> None:
         """Takes over a transposed convolution of which :func:`is_upsampling` is true."""
         super().__init__()
         self.workspace, self.relu = workspace, False
+        self.then: tuple[Tensor, Tensor] | None = None
         self.weight = upsampling_weight(deconv.weight.detach().float())
         self.bias = torch.zeros(deconv.out_channels) if deconv.bias is None else deconv.bias.detach().float()
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, I, H, W) to (N, O, 2 H, 2 W)."""
         x = x.float().contiguous(memory_format=torch.channels_last)
-        return upsampling_conv2d(x, self.weight, self.bias, self.workspace, relu=self.relu)
+        return upsampling_conv2d(x, self.weight, self.bias, self.workspace, relu=self.relu, then=self.then)
 
 
 def is_upsampling(module: nn.Module) -> bool:
@@ -159,7 +176,7 @@ def is_upsampling(module: nn.Module) -> bool:
         and (module.kernel_size, module.stride, module.padding) == ((2, 2), (2, 2), (0, 0))
         and (module.output_padding, module.dilation, module.groups) == ((0, 0), (1, 1), 1)
         and module.weight.device.type == "cpu"
-        and pointwise.is_compiled()
+        and loads(pointwise.library)
     )
 
 

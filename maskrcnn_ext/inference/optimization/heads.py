@@ -1,8 +1,8 @@
-"""What lies between the layers of heads: ReLUs as parts of them, and fully connected layers that take maps as they lie in memory."""
+"""What lies between the layers of heads: ReLUs, predictors, and the order in which fully connected layers take maps."""
 
 from __future__ import annotations
 
-from itertools import pairwise
+from typing import Any
 
 from detectron2.modeling.roi_heads import FastRCNNConvFCHead
 from torch import Tensor, nn
@@ -33,13 +33,23 @@ def flatten_as_it_lies(head: nn.Module, grid: tuple[int, int] | None) -> None:
     head.flatten = ChannelsLastFlatten()
 
 
-def fuse_relus(model: nn.Module) -> None:
-    """Makes ReLUs that follow fused layers in a sequence part of them."""
+def fuse_sequences(model: nn.Module) -> None:
+    """Makes ReLUs that follow fused layers in a sequence part of them, and predictors part of an upsampling layer before them."""
     for sequence in [module for module in model.modules() if isinstance(module, nn.Sequential)]:
-        children = list(sequence.named_children())
-        for (_, layer), (name, following) in pairwise(children):
-            if type(following) is not nn.ReLU:
-                continue
-            if isinstance(layer, FusedUpsampling) or (isinstance(layer, FusedConv2d) and layer.activation is None):
+        layer: Any = None
+        for name, child in list(sequence.named_children()):
+            takes_relu = isinstance(layer, FusedUpsampling) and layer.then is None
+            takes_relu = takes_relu or (isinstance(layer, FusedConv2d) and layer.activation is None)
+            if type(child) is nn.ReLU and takes_relu:
                 layer.relu = True
-                setattr(sequence, name, nn.Identity())
+            elif (
+                isinstance(layer, FusedUpsampling)
+                and isinstance(child, FusedConv2d)
+                and layer.then is None
+                and child.as_matrix()
+            ):
+                layer.then = child.as_matrix()
+            else:
+                layer = child
+                continue
+            setattr(sequence, name, nn.Identity())

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.optimization.blocks import fuse_block
 from maskrcnn_ext.inference.optimization.convolution import FusedConv2d, FusedUpsampling, fuses, is_upsampling
-from maskrcnn_ext.inference.optimization.heads import flatten_as_it_lies, fuse_relus
+from maskrcnn_ext.inference.optimization.heads import flatten_as_it_lies, fuse_sequences
 from maskrcnn_ext.inference.optimization.pooling import fast_pooler
 from maskrcnn_ext.inference.optimization.proposals import TopProposals
 from maskrcnn_ext.inference.optimization.pyramid import FusedFPN, fuses_pyramid
@@ -83,7 +83,7 @@ def optimize(
         logger.info(
             "optimize: %s stays as it is: only Detectron2's RPN is known", type(model.proposal_generator).__name__
         )
-    _replace(model.roi_heads, lambda module, _: fast_pooler(module))
+    _replace(model.roi_heads, lambda module, _: fast_pooler(module, workspace))
     if kind != torch.float32 and others:
         names = ", ".join(sorted({type(head).__name__ for head in others}))
         logger.info("optimize: the heads stay in float32, as %s is not known to stand bf16", names)
@@ -91,7 +91,7 @@ def optimize(
     for head in _flat(heads):
         flatten_as_it_lies(head, getattr(getattr(model.roi_heads, "box_pooler", None), "output_size", None))
     _fuse(model.roi_heads, torch.float32 if others else kind, workspace)
-    fuse_relus(model)
+    fuse_sequences(model)
     with torch.inference_mode():
         for height, width in sizes:
             model.inference([{"image": torch.zeros(len(model.pixel_mean), height, width, device=model.device)}])
@@ -136,7 +136,7 @@ def _fuse(module: nn.Module, dtype: torch.dtype, workspace: Workspace) -> None:
             return FusedUpsampling(child, workspace=workspace)
         if isinstance(child, Linear | ConvTranspose2d):
             return InputOfType(child, torch.float32 if name in _LAST else dtype)
-        return fuse_block(child, fused)
+        return fuse_block(child, name, fused)
 
     _replace(module, replacement)
 

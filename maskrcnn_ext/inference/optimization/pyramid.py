@@ -26,6 +26,8 @@ class FusedFPN(Backbone):
         rest = zip(fpn.in_features[-2::-1], fpn.lateral_convs[1:], fpn.output_convs[1:], strict=True)
         for name, lateral, output in rest:
             top_down = lateral.add_upsampled(features[name], top_down)
+            if fpn.top_block is None or name != fpn.top_block.in_feature:
+                del features[name]  # the largest maps, before those of the next layer
             if fpn._fuse_type == "avg":
                 top_down /= 2
             results.insert(0, output(top_down))

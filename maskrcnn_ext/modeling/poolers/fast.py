@@ -64,6 +64,10 @@ class FastROIPooler(ROIPooler):
             levels = assign_boxes_to_levels(
                 box_lists, self.min_level, self.max_level, self.canonical_box_size, self.canonical_level
             )
+        return self.pool(x, rois, levels)
+
+    def pool(self, x: list[Tensor], rois: Tensor, levels: Tensor) -> Tensor:
+        """Pools RoIs (M, 5), each on its level, (M,) int64; see :func:`maskrcnn_ext.ops.roi_align.roi_align`."""
         return roi_align(
             x, rois, levels, self.scales, self.output_size, sampling_ratio=self.sampling_ratio, aligned=self.aligned
         )
