@@ -73,7 +73,7 @@ def fits(weight: Tensor) -> bool:
     outputs, inputs, *kernel = weight.shape
     if kernel != [3, 3] or inputs % _LANES or outputs % _LANES:
         return False
-    return min(inputs, outputs) >= 8 * _LANES and inputs * outputs <= _MAX_WEIGHTS
+    return min(inputs, outputs) >= 4 * _LANES and inputs * outputs <= _MAX_WEIGHTS
 
 
 def winograd_conv2d(

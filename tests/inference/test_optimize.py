@@ -69,7 +69,7 @@ def matches(found, expected, *, box, score, iou):
     assert near.float().mean() >= 0.95
     assert (found.scores[order] - expected.scores).abs()[near].max() <= score
     if expected.has("pred_masks"):
-        one, other = found.pred_masks[order][near], expected.pred_masks[near]
+        one, other = found.pred_masks.to_dense()[order][near], expected.pred_masks[near]
         union, shared = (one | other).flatten(1).sum(1), (one & other).flatten(1).sum(1)
         # Of a small mask, a pixel whose probability is nearly the threshold is more than that.
         assert ((shared >= iou * union) | (union - shared <= 1)).all()

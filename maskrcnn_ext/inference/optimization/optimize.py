@@ -21,6 +21,7 @@ from maskrcnn_ext.inference.optimization.heads import flatten_as_it_lies, fuse_s
 from maskrcnn_ext.inference.optimization.pooling import fast_pooler
 from maskrcnn_ext.inference.optimization.proposals import TopProposals
 from maskrcnn_ext.inference.optimization.pyramid import FusedFPN, fuses_pyramid
+from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN
 from maskrcnn_ext.modeling.mask_heads.fcn import FCNMaskHead
 from maskrcnn_ext.ops.workspace import Workspace
 
@@ -42,9 +43,11 @@ def optimize(
 ) -> GeneralizedRCNN:
     """Returns a copy of a model for prediction.
 
-    Norms with fixed statistics are folded into the convolutions. On a CPU, convolutions work channels-last, on weights in the order of
-    oneDNN's kernels, with ReLUs and residual sums inside them, or are Winograd's. RPN picks its anchors before it decodes boxes; RoIAlign
-    takes all levels in one call. What a part cannot do is logged in one line, and the part stays as it is.
+    Norms with fixed statistics are folded into the convolutions. On a CPU, convolutions work channels-last, with bias, ReLU and residual
+    sum inside them: those of 3 x 3 pixels are Winograd's, those of 1 x 1 products of matrices, into memory that is used again. RPN picks
+    its anchors before it decodes boxes; RoIAlign takes all levels in one call; ``pred_masks`` are
+    :class:`maskrcnn_ext.ops.rle_masks.RLEMasks`, as of :class:`maskrcnn_ext.CompactRCNN`. What a part cannot do is logged in one line, and
+    the part stays as it is.
 
     Nothing is compiled, so that images of any size run at full speed from the first on, and processes share nothing. The threads are
     PyTorch's (``torch.set_num_threads``): for several processes on one machine, give each its share.
@@ -92,10 +95,27 @@ def optimize(
         flatten_as_it_lies(head, getattr(getattr(model.roi_heads, "box_pooler", None), "output_size", None))
     _fuse(model.roi_heads, torch.float32 if others else kind, workspace)
     fuse_sequences(model)
+    if type(model) is GeneralizedRCNN:
+        model = _compact(model)
     with torch.inference_mode():
         for height, width in sizes:
             model.inference([{"image": torch.zeros(len(model.pixel_mean), height, width, device=model.device)}])
     return model
+
+
+def _compact(model: GeneralizedRCNN) -> CompactRCNN:
+    return (
+        CompactRCNN(
+            backbone=model.backbone,
+            proposal_generator=model.proposal_generator,
+            roi_heads=model.roi_heads,
+            pixel_mean=model.pixel_mean.flatten().tolist(),
+            pixel_std=model.pixel_std.flatten().tolist(),
+            input_format=model.input_format,
+        )
+        .to(model.device)
+        .eval()
+    )
 
 
 class InputOfType(nn.Module):
