@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from maskrcnn_ext.cli.evaluate import add_metric_arguments
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
@@ -13,22 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "truth", metavar="TRUTH", nargs="?", help="COCO annotations, or a data set (default: the data set of the runs)"
     )
-    parser.add_argument(
-        "--task",
-        action="append",
-        choices=("bbox", "segm", "boundary", "keypoints"),
-        help="what to measure, once or more (default: what results and truth allow, but boundary)",
-    )
     parser.add_argument("--resamples", type=int, default=1000, help="draws of images (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default: %(default)s)")
-    parser.add_argument(
-        "--sigmas",
-        type=float,
-        nargs="+",
-        default=(),
-        help="of the keypoints (default: the data set's own, or COCO's 17)",
-    )
-    parser.add_argument("--max-detections", type=int, help="how many of an image and class count (default: all)")
+    add_metric_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -13,14 +13,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "truth", metavar="TRUTH", help="COCO annotations, or a data set: nuclei_val, coco:a.json@images"
     )
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="write JSON, CSV and Markdown there")
+    parser.add_argument("--threshold", type=float, default=0.5, help="least score in use (default: %(default)s)")
+    parser.add_argument("--iou", type=float, default=0.5, help="from which a detection is right (default: %(default)s)")
+    add_metric_arguments(parser)
+
+
+def add_metric_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares what this command and ``compare`` measure, and how."""
     parser.add_argument(
         "--task",
         action="append",
         choices=("bbox", "segm", "boundary", "keypoints"),
         help="what to measure, once or more (default: what results and truth allow, but boundary)",
     )
-    parser.add_argument("--threshold", type=float, default=0.5, help="least score in use (default: %(default)s)")
-    parser.add_argument("--iou", type=float, default=0.5, help="from which a detection is right (default: %(default)s)")
     parser.add_argument(
         "--sigmas",
         type=float,
