@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import ctypes
+import gc
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -65,12 +69,16 @@ def optimize(
     Raises:
         InputError: not a GeneralizedRCNN, or an unknown `dtype`.
     """
-    if not isinstance(model, GeneralizedRCNN):
-        raise InputError(f"optimize: {type(model).__name__} is no GeneralizedRCNN")
-    if dtype not in ("auto", *_DTYPES):
-        raise InputError(f"optimize: dtype={dtype}: expected auto, {', '.join(_DTYPES)}")
-    model = copy.deepcopy(model).eval().requires_grad_(False)
-    model.to(device or model.device)
+    _check(model, dtype)
+    return take_over(copy.deepcopy(model), device, dtype=dtype, sizes=sizes)
+
+
+def take_over(
+    model: GeneralizedRCNN, device: str | None = None, *, dtype: str = "auto", sizes: Sequence[tuple[int, int]] = ()
+) -> GeneralizedRCNN:
+    """As :func:`optimize`, of a model that nobody needs any more: its weights are given up one by one."""
+    _check(model, dtype)
+    model.eval().requires_grad_(False).to(device or model.device)
     kind = _DTYPES[dtype] if dtype != "auto" else (torch.bfloat16 if _computes_bf16(model.device) else torch.float32)
     heads = [module for name, module in model.roi_heads.named_children() if name.endswith("_head")]
     others = [head for head in _flat(heads) if not isinstance(head, _CHAINS)]
@@ -97,10 +105,26 @@ def optimize(
     fuse_sequences(model)
     if type(model) is GeneralizedRCNN:
         model = _compact(model)
+    _give_back()
     with torch.inference_mode():
         for height, width in sizes:
             model.inference([{"image": torch.zeros(len(model.pixel_mean), height, width, device=model.device)}])
     return model
+
+
+def _check(model: GeneralizedRCNN, dtype: str) -> None:
+    if not isinstance(model, GeneralizedRCNN):
+        raise InputError(f"optimize: {type(model).__name__} is no GeneralizedRCNN")
+    if dtype not in ("auto", *_DTYPES):
+        raise InputError(f"optimize: dtype={dtype}: expected auto, {', '.join(_DTYPES)}")
+
+
+def _give_back() -> None:
+    """Returns to the system the memory of the weights as they were, which the C library would keep."""
+    gc.collect()
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # a C library that does not keep it
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _compact(model: GeneralizedRCNN) -> CompactRCNN:
