@@ -13,6 +13,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.modeling.winograd_conv import use_winograd
 
 # Where a model of Detectron2's GeneralizedRCNN has its parts.
 PARTS = {
@@ -33,6 +34,22 @@ def amp_dtype(name: str | None, device: str) -> torch.dtype:
 def compile_parts(model: nn.Module) -> None:
     """Compiles the backbone in place; the names of the parameters stay. What follows it depends on the number of boxes of each image."""
     model.backbone.compile(dynamic=True)
+
+
+def winograd_convolutions(model: nn.Module, *, compiled: bool) -> int:
+    """Lets the convolutions that Winograd's algorithm suits use it, in float32 on a CPU; returns how many there are.
+
+    Raises:
+        InputError: the model is to be compiled, or the library was not.
+    """
+    if compiled:
+        raise InputError(
+            "train.winograd: with train.compile, the compiler makes the convolutions: set one of both to false"
+        )
+    try:
+        return use_winograd(model)
+    except OSError as error:
+        raise InputError(f"train.winograd: {error}; install g++, then this package again") from None
 
 
 def checkpoint_activations(model: nn.Module, parts: Sequence[str]) -> None:

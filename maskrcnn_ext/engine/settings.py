@@ -67,6 +67,7 @@ SETTINGS: dict[str, Setting] = {
     "amp.dtype": Setting(None, _one_of(None, "bf16", "fp16")),
     "channels_last": Setting(False, _FLAG),
     "compile": Setting(False, _FLAG),
+    "winograd": Setting(False, _FLAG),
     "accumulate": Setting(1, _whole(1)),
     "clip_grad": Setting(None, _or_null(_number("a number above 0", lambda value: value > 0))),
     "activation_checkpointing": Setting([], _names("backbone", "box_head", "mask_head", "keypoint_head")),

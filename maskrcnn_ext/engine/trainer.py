@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from maskrcnn_ext.engine import determinism
-from maskrcnn_ext.engine.acceleration import amp_dtype, checkpoint_activations, compile_parts
+from maskrcnn_ext.engine.acceleration import amp_dtype, checkpoint_activations, compile_parts, winograd_convolutions
 from maskrcnn_ext.engine.checkpoint.checkpointer import Checkpointer
 from maskrcnn_ext.engine.checkpoint.class_rows import ClassRows
 from maskrcnn_ext.engine.determinism import deterministic
@@ -72,6 +72,8 @@ def build_model(cfg: DictConfig) -> nn.Module:
     model.to(cfg.train.device)
     if cfg.train.channels_last:
         model.to(memory_format=torch.channels_last)
+    if cfg.train.winograd:
+        logger.info("%d convolutions are Winograd's", winograd_convolutions(model, compiled=cfg.train.compile))
     return model
 
 

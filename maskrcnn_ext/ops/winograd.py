@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,26 +47,44 @@ class _Grid(ctypes.Structure):
     )
 
 
+class _Library(NamedTuple):
+    """The compiled transforms."""
+
+    of_input: Callable[..., None]
+    of_output: Callable[..., None]
+    of_gradient: Callable[..., None]
+
+
 @functools.cache
-def library() -> tuple[Callable[..., None], Callable[..., None]]:
-    """Returns the compiled transforms, of the input and of the output.
+def library() -> _Library:
+    """Returns the compiled transforms.
 
     Raises:
         OSError: see :func:`maskrcnn_ext.ops.native.function`.
     """
     grid, pointer = ctypes.POINTER(_Grid), ctypes.c_void_p
-    of_input, of_output = function(_FILE, "winograd_input_1"), function(_FILE, "winograd_output_2")
-    of_input.argtypes, of_input.restype = [pointer, pointer, grid], None
-    of_output.argtypes, of_output.restype = [pointer, pointer, pointer, pointer, grid, ctypes.c_int64], None
-    return of_input, of_output
+    arguments = {
+        "winograd_input_1": [pointer, pointer, grid],
+        "winograd_output_2": [pointer, pointer, pointer, pointer, grid, ctypes.c_int64],
+        "winograd_gradient_1": [pointer, pointer, grid],
+    }
+    functions = []
+    for name, types in arguments.items():
+        functions.append(function(_FILE, name))
+        functions[-1].argtypes, functions[-1].restype = types, None
+    return _Library(*functions)
 
 
 def transform_weight(weight: Tensor) -> Tensor:
-    """Transforms the weights (O, I, 3, 3) of a convolution: (36, I, O) float32, computed in float64."""
-    g = torch.tensor(_G, dtype=torch.float64)
+    """Transforms the weights (O, I, 3, 3) of a convolution, in their precision: (36, I, O)."""
     outputs, inputs = weight.shape[:2]
-    transformed = torch.einsum("ai,ocij,bj->abco", g, weight.double(), g)
-    return transformed.reshape(len(_G) ** 2, inputs, outputs).float().contiguous()
+    return (_kronecker(weight.dtype) @ weight.reshape(-1, 9).T).view(-1, outputs, inputs).transpose(1, 2)
+
+
+def _kronecker(dtype: torch.dtype) -> Tensor:
+    """The transform of a kernel as one matrix, (36, 9)."""
+    g = torch.tensor(_G, dtype=dtype)
+    return torch.kron(g, g)
 
 
 def fits(weight: Tensor) -> bool:
@@ -91,7 +110,7 @@ def winograd_conv2d(
 
     Args:
         x: (N, C, H, W) float32, channels-last, on the CPU.
-        transformed: of :func:`transform_weight`, with numbers of channels that are multiples of 16.
+        transformed: of :func:`transform_weight`, float32, with numbers of channels that are multiples of 16.
         bias: (O,) float32.
         workspace: memory to use, also for the result.
         relu: apply a ReLU at last.
@@ -118,23 +137,11 @@ def winograd_conv2d(
     ):
         raise ValueError("the input must be channels-last, and input and bias float32")
     result = workspace.channels_last(number, outputs, height, width)
-    tiles_y, tiles_x = -(-height // _TILE), -(-width // _TILE)
-    transform_input, transform_output = library()
-    threads = torch.get_num_threads()
-    total = number * tiles_y * tiles_x
-    most = len(transformed) * min(total, _TILES_AT_ONCE)
-    memory_in, memory_out = workspace.empty(most * channels), workspace.empty(most * outputs)
-    for first in range(0, total, _TILES_AT_ONCE):
-        count = min(_TILES_AT_ONCE, total - first)
-        patches, products = (
-            memory[: len(transformed) * count * depth].view(len(transformed), count, depth)
-            for memory, depth in ((memory_in, channels), (memory_out, outputs))
-        )
-        grid = _Grid(height, width, channels, tiles_y, tiles_x, first, count, threads)
-        transform_input(x.data_ptr(), patches.data_ptr(), ctypes.byref(grid))
+    for grid, patches, products in _pieces(x.shape, (channels, outputs), workspace):
+        library().of_input(x.data_ptr(), patches.data_ptr(), ctypes.byref(grid))
         torch.bmm(patches, transformed, out=products)
         grid.channels = outputs
-        transform_output(
+        library().of_output(
             products.data_ptr(),
             bias.data_ptr(),
             None if residual is None else residual.data_ptr(),
@@ -143,3 +150,45 @@ def winograd_conv2d(
             relu,
         )
     return result
+
+
+def winograd_weight_gradient(x: Tensor, gradient: Tensor, workspace: Workspace) -> Tensor:
+    """Returns the gradient of the weights of :func:`winograd_conv2d`.
+
+    Its adjoint: the products' gradients are those of the output transformed by the transpose of the output's transform.
+
+    Args:
+        x: the convolution's input, (N, I, H, W) float32, channels-last, on the CPU.
+        gradient: of its output, (N, O, H, W), alike.
+        workspace: memory to use.
+
+    Returns:
+        (O, I, 3, 3)
+
+    Raises:
+        OSError: the compiled library is not there.
+    """
+    inputs, outputs = x.shape[1], gradient.shape[1]
+    sums = torch.zeros(len(_G) ** 2, outputs, inputs)
+    for grid, patches, gradients in _pieces(x.shape, (inputs, outputs), workspace):
+        library().of_input(x.data_ptr(), patches.data_ptr(), ctypes.byref(grid))
+        grid.channels = outputs
+        library().of_gradient(gradient.data_ptr(), gradients.data_ptr(), ctypes.byref(grid))
+        sums.baddbmm_(gradients.transpose(1, 2), patches)
+    return (_kronecker(sums.dtype).T @ sums.view(len(sums), -1)).view(3, 3, outputs, inputs).permute(2, 3, 0, 1)
+
+
+def _pieces(shape: torch.Size, depths: tuple[int, int], workspace: Workspace) -> Iterator[tuple[_Grid, Tensor, Tensor]]:
+    """Divides the tiles of images of a shape (N, C, H, W): each piece with two matrices (36, tiles, depth) in memory that all share."""
+    number, channels, height, width = shape
+    tiles_y, tiles_x = -(-height // _TILE), -(-width // _TILE)
+    total, matrices, threads = number * tiles_y * tiles_x, len(_G) ** 2, torch.get_num_threads()
+    memory = [workspace.empty(matrices * min(total, _TILES_AT_ONCE) * depth) for depth in depths]
+    for first in range(0, total, _TILES_AT_ONCE):
+        count = min(_TILES_AT_ONCE, total - first)
+        grid = _Grid(height, width, channels, tiles_y, tiles_x, first, count, threads)
+        one, other = (
+            part[: matrices * count * depth].view(matrices, count, depth)
+            for part, depth in zip(memory, depths, strict=True)
+        )
+        yield grid, one, other

@@ -62,6 +62,10 @@ class Workspace(threading.local):
         """Holds nothing at first."""
         self._arenas: list[_Arena] = []
 
+    def __reduce__(self) -> tuple[type[Workspace], tuple[()]]:
+        """A copy of it, and what another process reads, is a new one."""
+        return Workspace, ()
+
     def empty(self, *shape: int) -> Tensor:
         """Returns an uninitialised float32 tensor on the CPU."""
         size = 4 * math.prod(shape)

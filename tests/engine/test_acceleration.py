@@ -11,7 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 import maskrcnn_ext
 from maskrcnn_ext import InputError
-from maskrcnn_ext.engine.acceleration import amp_dtype, checkpoint_activations, compile_parts
+from maskrcnn_ext.engine.acceleration import amp_dtype, checkpoint_activations, compile_parts, winograd_convolutions
 
 
 def build(name="domains/shapes.py"):
@@ -91,6 +91,23 @@ def test_the_order_of_memory_changes_no_loss():
     plain = build()
     other = copy.deepcopy(plain).to(memory_format=torch.channels_last)
     assert step(other)[0] == pytest.approx(step(plain)[0], rel=5e-3), "other sums, other samples at a tie"
+
+
+def test_winograds_convolutions_change_no_loss_and_no_name():
+    plain = build()
+    other = copy.deepcopy(plain)
+    assert winograd_convolutions(other, compiled=False) >= 8
+    other = copy.deepcopy(other)  # as for the average of the weights
+    assert list(other.state_dict()) == list(plain.state_dict())
+    found, expected = step(other), step(plain)
+    assert found[0] == pytest.approx(expected[0], rel=5e-3), "other sums, other samples at a tie"
+    norms = [torch.stack([gradient.norm() for gradient in gradients]).norm() for gradients in (found[1], expected[1])]
+    assert norms[0].item() == pytest.approx(norms[1].item(), rel=2e-2)
+
+
+def test_winograds_convolutions_are_not_compiled():
+    with pytest.raises(InputError, match=r"train.winograd: with train.compile"):
+        winograd_convolutions(build(), compiled=True)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from maskrcnn_ext.ops import winograd
 from maskrcnn_ext.ops.winograd import fits, transform_weight, winograd_conv2d
+from maskrcnn_ext.ops.winograd_autograd import winograd_convolution
 from maskrcnn_ext.ops.workspace import Workspace
 
 
@@ -40,6 +41,39 @@ def test_it_is_the_convolution(number, inputs, outputs, height, width, relu):
         wanted = expected if added is None else expected + residual.double()
         torch.testing.assert_close(found.double(), wanted.relu() if relu else wanted, atol=2e-4, rtol=0)
         assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+SHAPES = [(1, 16, 32, 8, 12), (2, 32, 16, 7, 9), (1, 16, 16, 1, 1), (3, 16, 16, 40, 97), (0, 16, 16, 4, 4)]
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize(("number", "inputs", "outputs", "height", "width"), SHAPES)
+def test_the_gradients_are_the_convolutions(number, inputs, outputs, height, width, with_bias):
+    torch.manual_seed(0)
+    x = torch.randn(number, inputs, height, width, requires_grad=True)
+    weight = (torch.randn(outputs, inputs, 3, 3) / inputs**0.5).requires_grad_()
+    bias = torch.randn(outputs, requires_grad=True) if with_bias else None
+    given = [x, weight, *([bias] if with_bias else [])]
+    found = winograd_convolution(x, weight, bias, Workspace())
+    direction = torch.randn(found.shape)
+    gradients = torch.autograd.grad(found, given, direction)
+    exact = [value.detach().double().requires_grad_() for value in given]
+    expected = F.conv2d(*exact[:2], exact[2] if with_bias else None, padding=1)
+    torch.testing.assert_close(found.double(), expected, atol=2e-4, rtol=0)
+    for one, other in zip(gradients, torch.autograd.grad(expected, exact, direction.double()), strict=True):
+        assert one.shape == other.shape
+        torch.testing.assert_close(
+            one.double(), other, atol=1e-4 * max(1, float(other.abs().max()) if other.numel() else 1), rtol=0
+        )
+
+
+def test_only_what_is_needed_has_a_gradient():
+    weight = torch.randn(16, 16, 3, 3, requires_grad=True)
+    winograd_convolution(torch.randn(1, 16, 8, 8), weight, None, Workspace()).sum().backward()
+    assert weight.grad is not None
+    x = torch.randn(1, 16, 8, 8, requires_grad=True)
+    winograd_convolution(x, weight.detach(), None, Workspace()).sum().backward()
+    assert x.grad is not None
 
 
 def test_a_workspace_that_others_have_used_changes_nothing():

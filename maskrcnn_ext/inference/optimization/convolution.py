@@ -84,7 +84,7 @@ class FusedConv2d(nn.Module):
         # No buffers: what is arranged for this machine's kernels is not for a state dict.
         self.weight = {
             _Method.POINTWISE: lambda: weight[:, :, 0, 0].T.contiguous(),
-            _Method.WINOGRAD: lambda: transform_weight(parameters[0]),
+            _Method.WINOGRAD: lambda: transform_weight(parameters[0]).float().contiguous(),
         }.get(self.method, lambda: weight.contiguous(memory_format=torch.channels_last))()
         self.bias = bias
 

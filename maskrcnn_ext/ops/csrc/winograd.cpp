@@ -52,6 +52,18 @@ INLINE void transform_output(const Vector* from, int64_t step, Vector* to, int64
   to[3 * to_step] = difference + 8 * difference2 + from[5 * step];
 }
 
+// A of the paper, the transpose of the output's transform, four values to six.
+INLINE void transform_gradient(const Vector* from, int64_t step, Vector* to, int64_t to_step) {
+  const Vector a = from[0], b = from[step], c = from[2 * step], d = from[3 * step];
+  const Vector even = a + c, odd = b + d, even2 = a + 4 * c, odd2 = 2 * b + 8 * d;
+  to[0] = a;
+  to[to_step] = even + odd;
+  to[2 * to_step] = even - odd;
+  to[3 * to_step] = even2 + odd2;
+  to[4 * to_step] = even2 - odd2;
+  to[5 * to_step] = d;
+}
+
 }  // namespace
 
 // What the caller passes; its twin is in winograd.py. Tiles are numbered along rows, then images.
@@ -75,6 +87,24 @@ MULTIVERSION void input_tile(const float* image, float* transformed, const Grid&
       }
     for (int64_t x = 0; x < kPatch; ++x) transform_input(patch + x, kPatch, rows + x, kPatch);
     for (int64_t y = 0; y < kPatch; ++y) transform_input(rows + y * kPatch, 1, patch + y * kPatch, 1);
+    for (int64_t k = 0; k < kPatch * kPatch; ++k)
+      store(transformed + (k * g.num_tiles + tile) * g.channels + channel, patch[k]);
+  }
+}
+
+MULTIVERSION void gradient_tile(const float* image, float* transformed, const Grid& g, int64_t tile) {
+  const int64_t place = g.first_tile + tile, per_image = g.tiles_y * g.tiles_x;
+  const float* own = image + place / per_image * g.height * g.width * g.channels;
+  const int64_t top = place % per_image / g.tiles_x * kTile, left = place % g.tiles_x * kTile;
+  for (int64_t channel = 0; channel < g.channels; channel += kLanes) {
+    Vector pixels[kTile * kTile], rows[kPatch * kTile], patch[kPatch * kPatch];
+    for (int64_t y = 0; y < kTile; ++y)
+      for (int64_t x = 0; x < kTile; ++x) {
+        const bool inside = top + y < g.height && left + x < g.width;
+        pixels[y * kTile + x] = inside ? load(own + ((top + y) * g.width + left + x) * g.channels + channel) : Vector{};
+      }
+    for (int64_t x = 0; x < kTile; ++x) transform_gradient(pixels + x, kTile, rows + x, kTile);
+    for (int64_t y = 0; y < kPatch; ++y) transform_gradient(rows + y * kTile, 1, patch + y * kPatch, 1);
     for (int64_t k = 0; k < kPatch * kPatch; ++k)
       store(transformed + (k * g.num_tiles + tile) * g.channels + channel, patch[k]);
   }
@@ -109,6 +139,12 @@ MULTIVERSION void output_tile(const float* products, const float* bias, const fl
 extern "C" __attribute__((visibility("default"))) void winograd_input_1(const float* image, float* transformed, const Grid* grid) {
 #pragma omp parallel for schedule(static) num_threads(grid->threads)
   for (int64_t tile = 0; tile < grid->num_tiles; ++tile) input_tile(image, transformed, *grid, tile);
+}
+
+// image: (N, H, W, C), gradient of a convolution's output. transformed: (36, num_tiles, C).
+extern "C" __attribute__((visibility("default"))) void winograd_gradient_1(const float* image, float* transformed, const Grid* grid) {
+#pragma omp parallel for schedule(static) num_threads(grid->threads)
+  for (int64_t tile = 0; tile < grid->num_tiles; ++tile) gradient_tile(image, transformed, *grid, tile);
 }
 
 // products: (36, num_tiles, C). bias: (C,). residual: none, or (N, H, W, C) to add. image: (N, H, W, C), of which the tiles' pixels are
