@@ -20,6 +20,7 @@ _EXPORTS = {
     "DeformableROIPooler": "maskrcnn_ext.modeling.poolers.deformable",
     "FCNMaskHead": "maskrcnn_ext.modeling.mask_heads.fcn",
     "FastROIPooler": "maskrcnn_ext.modeling.poolers.fast",
+    "FastRPN": "maskrcnn_ext.modeling.rpn",
     "GenericROIPooler": "maskrcnn_ext.modeling.poolers.generic",
     "ImplicitPointRendMaskHead": "maskrcnn_ext.modeling.mask_heads.implicit_point_rend",
     "InflatedStem": "maskrcnn_ext.modeling.inflate",
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
     from maskrcnn_ext.modeling.poolers.generic import GenericROIPooler as GenericROIPooler
     from maskrcnn_ext.modeling.poolers.precise import PreciseROIPooler as PreciseROIPooler
     from maskrcnn_ext.modeling.poolers.roi_warp import ROIWarpPooler as ROIWarpPooler
+    from maskrcnn_ext.modeling.rpn import FastRPN as FastRPN
     from maskrcnn_ext.modeling.tta import TTARCNN as TTARCNN
     from maskrcnn_ext.modeling.yacs import add_maskrcnn_ext_config as add_maskrcnn_ext_config
     from maskrcnn_ext.zoo import get_config as get_config

@@ -18,6 +18,7 @@ from detectron2.utils.logger import log_first_n
 from maskrcnn_ext.data.bad_images import BadImages
 from maskrcnn_ext.data.ground_truth import (
     Outline,
+    are_sound_rles,
     box_outline,
     make_keypoints,
     make_masks,
@@ -170,6 +171,7 @@ class SafeMapper(DatasetMapper):
         image_size: tuple[int, int],
     ) -> Instances:
         boxes, classes, outlines, keypoints = [], [], [], []
+        sound = self.use_instance_mask and are_sound_rles(record["annotations"])
         for index, annotation in enumerate(record["annotations"]):
             if annotation.get("iscrowd", 0):
                 continue
@@ -182,7 +184,7 @@ class SafeMapper(DatasetMapper):
                     f"{where}: `bbox`, `bbox_mode` or `category_id` is missing or broken ({error})"
                 ) from error
             if self.use_instance_mask:
-                outline = self._outline(annotation, where, *stored_size)
+                outline = self._outline(annotation, where, *stored_size, is_sound_rle=sound)
                 if outline is None:
                     continue
                 outlines.append(transform_outline(outline, transforms))
@@ -206,10 +208,12 @@ class SafeMapper(DatasetMapper):
                 instances.gt_keypoints = found
         return filter_empty_instances(instances)
 
-    def _outline(self, annotation: dict[str, Any], where: str, height: int, width: int) -> Outline | None:
+    def _outline(
+        self, annotation: dict[str, Any], where: str, height: int, width: int, *, is_sound_rle: bool
+    ) -> Outline | None:
         """The outline in the stored image; None for an object that is left out."""
         try:
-            return read_outline(annotation.get("segmentation"), height, width)
+            return read_outline(annotation.get("segmentation"), height, width, is_sound_rle=is_sound_rle)
         except ValueError as error:
             if self.strict:
                 raise InputError(f"{where}: {error}; mend it, or set missing_masks with strict=false") from error

@@ -175,6 +175,9 @@ class Trainer(SimpleTrainer):
         if scaler is None:
             self.optimizer.step()
         else:
+            if isinstance(self.optimizer, torch.optim.SGD):
+                # A fused SGD that is to leave out a step by itself begins with momentum that nobody has set, where that step is the first.
+                self.optimizer._step_supports_amp_scaling = False
             scaler.step(self.optimizer)
             scaler.update()
 

@@ -1,4 +1,4 @@
-"""The mask heads for yacs configs: Detectron2's registry of mask heads, and the keys that the heads read.
+"""The mask heads and FastRPN for yacs configs: Detectron2's registries, and the keys that the heads read.
 
 Imports Detectron2 in its functions only: the plugin hook runs while Detectron2 is still being imported.
 """
@@ -37,6 +37,20 @@ def register_mask_heads() -> None:
     for part in MASK_HEADS:
         if registered_name(part) not in ROI_MASK_HEAD_REGISTRY:
             ROI_MASK_HEAD_REGISTRY.register(_builder(part))
+
+
+def register_rpn() -> None:
+    """Puts FastRPN into Detectron2's registry, for ``MODEL.PROPOSAL_GENERATOR.NAME``. Idempotent; loads nothing of ours."""
+    from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY
+
+    def build(cfg: CfgNode, input_shape: Any) -> nn.Module:
+        from maskrcnn_ext.modeling.rpn import FastRPN
+
+        return FastRPN(cfg, input_shape)
+
+    build.__name__ = "FastRPN"
+    if build.__name__ not in PROPOSAL_GENERATOR_REGISTRY:
+        PROPOSAL_GENERATOR_REGISTRY.register(build)
 
 
 def add_maskrcnn_ext_config(cfg: CfgNode) -> None:

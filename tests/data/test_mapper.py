@@ -19,6 +19,7 @@ from PIL import Image
 from maskrcnn_ext import InputError, get_dataset_dicts
 from maskrcnn_ext.data.bad_images import TOLERATED, logger
 from maskrcnn_ext.data.mapper import SafeMapper
+from maskrcnn_ext.data.shared_masks import SharedBitMasks
 
 HEIGHT, WIDTH = 60, 80
 FLIP = [0, 2, 1]
@@ -101,7 +102,7 @@ def test_ordinary_data_gives_what_the_stock_mapper_gives(image_file, mask_format
     assert torch.equal(a.gt_boxes.tensor, b.gt_boxes.tensor)
     assert torch.equal(a.gt_classes, b.gt_classes)
     assert torch.equal(a.gt_keypoints.tensor, b.gt_keypoints.tensor)
-    assert type(a.gt_masks) is type(b.gt_masks)
+    assert isinstance(b.gt_masks, type(a.gt_masks))
     if mask_format == "bitmask":
         assert torch.equal(a.gt_masks.tensor, b.gt_masks.tensor)
     else:
@@ -514,7 +515,7 @@ def test_polygons_and_bit_masks_of_different_images_make_one_batch(image_file):
         mapper(record_of(image_file, annotation(segmentation=segmentation)))["instances"]
         for segmentation in (polygon_of(10, 10), rle_of(10, 10))
     ]
-    assert [type(image.gt_masks) for image in batch] == [PolygonMasks, BitMasks]
+    assert [type(image.gt_masks) for image in batch] == [PolygonMasks, SharedBitMasks]
     for image in batch:
         image.proposal_boxes = Boxes(image.gt_boxes.tensor + 1)
     features = torch.rand(2, 4, 14, 14)

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from detectron2.layers import ConvTranspose2d, Linear
 from detectron2.modeling import GeneralizedRCNN
-from detectron2.modeling.proposal_generator import RPN
 from detectron2.modeling.roi_heads import FastRCNNConvFCHead, KRCNNConvDeconvUpsampleHead, MaskRCNNConvUpsampleHead
 from torch import Tensor, nn
 
@@ -23,7 +22,7 @@ from maskrcnn_ext.inference.optimization.blocks import fuse_block
 from maskrcnn_ext.inference.optimization.convolution import FusedConv2d, FusedUpsampling, fuses, is_upsampling
 from maskrcnn_ext.inference.optimization.heads import flatten_as_it_lies, fuse_sequences
 from maskrcnn_ext.inference.optimization.pooling import fast_pooler
-from maskrcnn_ext.inference.optimization.proposals import TopProposals
+from maskrcnn_ext.inference.optimization.proposals import fast_rpn
 from maskrcnn_ext.inference.optimization.pyramid import FusedFPN, fuses_pyramid
 from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN
 from maskrcnn_ext.modeling.mask_heads.fcn import FCNMaskHead
@@ -87,13 +86,13 @@ def take_over(
     _fuse(model.backbone, kind, workspace)
     if fuses_pyramid(model.backbone):
         model.backbone = FusedFPN(model.backbone)
-    if type(model.proposal_generator) is RPN:
-        _fuse(model.proposal_generator.rpn_head, kind, workspace)
-        model.proposal_generator = TopProposals(model.proposal_generator)
+    rpn = fast_rpn(model.proposal_generator)
+    if rpn is not None:
+        _fuse(rpn.rpn_head, kind, workspace)
+        model.proposal_generator = rpn
     else:
-        logger.info(
-            "optimize: %s stays as it is: only Detectron2's RPN is known", type(model.proposal_generator).__name__
-        )
+        name = type(model.proposal_generator).__name__
+        logger.info("optimize: %s stays as it is: only Detectron2's RPN and FastRPN are known", name)
     _replace(model.roi_heads, lambda module, _: fast_pooler(module, workspace))
     if kind != torch.float32 and others:
         names = ", ".join(sorted({type(head).__name__ for head in others}))

@@ -1,48 +1,34 @@
-"""RPN proposals: the best anchors are chosen first, and only theirs are decoded."""
+"""Detectron2's RPN as the one that picks its anchors before it decodes boxes."""
 
 from __future__ import annotations
 
-import torch
+from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.proposal_generator import RPN
-from detectron2.structures import Boxes, ImageList, Instances
-from torch import Tensor, nn
+from torch import nn
+
+from maskrcnn_ext.modeling.rpn import FastRPN
 
 
-class TopProposals(nn.Module):
-    """An ``RPN`` in inference.
-
-    Detectron2 decodes the boxes of all anchors, a quarter of a million for 800 x 1216 pixels, and sorts all of them, to go on with a
-    thousand a level. Here the thousand are picked first, and everything after that is the RPN's own.
-    """
-
-    def __init__(self, rpn: RPN) -> None:
-        """Takes over an RPN."""
-        super().__init__()
-        self.rpn = rpn
-
-    def forward(
-        self, images: ImageList, features: dict[str, Tensor], gt_instances: None = None
-    ) -> tuple[list[Instances], dict[str, Tensor]]:
-        """As RPN's in inference, without ground truth."""
-        assert gt_instances is None
-        rpn = self.rpn
-        maps = [features[name] for name in rpn.in_features]
-        anchors = rpn.anchor_generator(maps)
-        logits, deltas = rpn.rpn_head(maps)
-        logits = [level.permute(0, 2, 3, 1).flatten(1).float() for level in logits]  # (N, H * W * A)
-        proposals = []
-        for number, size in enumerate(images.image_sizes):
-            chosen = [level[number].topk(min(rpn.pre_nms_topk[False], level.shape[1])) for level in logits]
-            best = [scores[None] for scores, _ in chosen]
-            corners = [Boxes(level.tensor[index]) for level, (_, index) in zip(anchors, chosen, strict=True)]
-            own = [_deltas_of(level[number], index, rpn) for level, (_, index) in zip(deltas, chosen, strict=True)]
-            proposals += rpn.predict_proposals(corners, best, own, [size])
-        return proposals, {}
-
-
-def _deltas_of(deltas: Tensor, index: Tensor, rpn: RPN) -> Tensor:
-    """Deltas (A * B, H, W) of some anchors, numbered by place and then by anchor, as (1, number, B) float32."""
-    number = rpn.anchor_generator.num_anchors[0]
-    # A view where the map is channels-last.
-    by_place = deltas.permute(1, 2, 0).reshape(-1, number, deltas.shape[0] // number)
-    return by_place[torch.div(index, number, rounding_mode="floor"), index % number][None].float()
+def fast_rpn(rpn: nn.Module) -> FastRPN | None:
+    """Returns a FastRPN with the parts of a stock RPN; None for what is none."""
+    if type(rpn) is FastRPN:
+        return rpn
+    if type(rpn) is not RPN or rpn.anchor_generator.box_dim != 4 or type(rpn.anchor_matcher) is not Matcher:
+        return None
+    return FastRPN(
+        in_features=rpn.in_features,
+        head=rpn.rpn_head,
+        anchor_generator=rpn.anchor_generator,
+        anchor_matcher=rpn.anchor_matcher,
+        box2box_transform=rpn.box2box_transform,
+        batch_size_per_image=rpn.batch_size_per_image,
+        positive_fraction=rpn.positive_fraction,
+        pre_nms_topk=(rpn.pre_nms_topk[True], rpn.pre_nms_topk[False]),
+        post_nms_topk=(rpn.post_nms_topk[True], rpn.post_nms_topk[False]),
+        nms_thresh=rpn.nms_thresh,
+        min_box_size=rpn.min_box_size,
+        anchor_boundary_thresh=rpn.anchor_boundary_thresh,
+        loss_weight=rpn.loss_weight,
+        box_reg_loss_type=rpn.box_reg_loss_type,
+        smooth_l1_beta=rpn.smooth_l1_beta,
+    ).eval()
