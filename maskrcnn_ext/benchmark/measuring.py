@@ -7,6 +7,7 @@ import multiprocessing
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 # Between two sides: the threads of a runtime go on spinning for a while after their work.
@@ -37,12 +38,19 @@ def measure(sides: Mapping[str, Callable[[], Any]], repeats: int, *, pause: floa
 
 def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
     """Returns a function's result, of a process that has done nothing else; both must be picklable."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
+    # Unlike those of multiprocessing.Pool, its processes may start others, and are missed when they are killed.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def memory_growth(function: Callable[[], Any]) -> float:
     """Returns by how many megabytes this process grows at most while the function runs; see :func:`in_new_process`."""
+    before, peak = memory(function)
+    return peak - before
+
+
+def memory(function: Callable[[], Any]) -> tuple[float, float]:
+    """Returns the megabytes that this process holds before the function runs, and those that it holds at most while it runs."""
     import psutil
 
     process = psutil.Process()
@@ -62,4 +70,4 @@ def memory_growth(function: Callable[[], Any]) -> float:
     watcher.join()
     peak = max(peak, process.memory_info().rss)
     del result  # until here, so that what is returned counts
-    return (peak - before) / 1e6
+    return before / 1e6, peak / 1e6

@@ -14,15 +14,23 @@ from maskrcnn_ext.errors import InputError
 if TYPE_CHECKING:
     from maskrcnn_ext.benchmark.tables import Table
 
-# Part -> what `--help` says of it. "all" runs those that need no argument, in this order.
+# Part -> what `--help` says of it. "all" runs most of them, in this order.
 PARTS = {
     "poolers": "RoIAlign on a pyramid, forward and backward",
     "masks": "mask probabilities to RLEs of large images",
+    "inference": "from images to boxes and masks, in every runtime that is installed",
+    "training": "a step of training: forward, backward and the optimizer's",
+    "training_memory": "how many images fit into a card, with and without checkpointing and bf16",
     "evaluation": "COCO's AP of many detections",
+    "loading": "training images a second: the loader's, and the model's that it feeds",
+    "startup": "from the start of Python to the second prediction",
     "data": "reading a large COCO file into Detectron2's dicts",
+    "growth": "how the time and memory of a prediction grow with the image, its objects, the classes and the batch",
+    "roofline": "the parts of a prediction against what the machine can compute and move",
     "export": "a model in every runtime that it is exported for: size, speed, AP",
 }
-_NEED_ARGUMENTS = ("export",)
+# What needs a model of the user's, or many minutes.
+_BY_NAME_ONLY = ("export", "training_memory")
 # Peers, beside the packages that every manifest names.
 _PEERS = ("onnxruntime", "openvino", "opencv-python-headless", "opencv-python", "faster-coco-eval")
 
@@ -34,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         part = parts.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         _part(name).add_arguments(part)
         _add_common(part)
-    _add_common(parts.add_parser("all", help="every part that needs no argument, each in a process of its own"))
+    _add_common(
+        parts.add_parser("all", help=f"every part but {' and '.join(_BY_NAME_ONLY)}, each in a process of its own")
+    )
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     tables, failed = [], []
     for name in PARTS:
-        if name in _NEED_ARGUMENTS:
+        if name in _BY_NAME_ONLY:
             continue
         print(f"## {PARTS[name]}\n", flush=True)
         try:

@@ -1,0 +1,233 @@
+"""From images to boxes and masks, in every runtime that is installed."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from maskrcnn_ext.benchmark import models
+from maskrcnn_ext.benchmark.measuring import in_new_process, measure, memory
+from maskrcnn_ext.benchmark.tables import Row, Table
+from maskrcnn_ext.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Predict = Callable[[list[np.ndarray]], list[Any]]
+
+CASES = (((800, 1216), 1), ((640, 640), 8), ((256, 256), 16))
+_NOTE = (
+    "Detectron2 gives masks as arrays of the image's size, torchvision their probabilities; exported models give the pixels of each "
+    "window, maskrcnn_ext RLEs. torchvision's ResNet has its strides in the convolutions of 3 x 3, and does more for it."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the benchmark's arguments."""
+    parser.add_argument("--config", default=models.R50, help="of Detectron2 and ours (default: %(default)s)")
+    parser.add_argument("--size", type=models.size, help="such as 800x1216, of the images (default: three cases)")
+    parser.add_argument(
+        "--batch", type=models.positive, default=1, help="images of --size at once (default: %(default)s)"
+    )
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a process needs to open a side.
+
+    Attributes:
+        folder: with the weights and the exported models.
+        config: of Detectron2's model.
+        size: height and width of the images.
+        batch: how many at once.
+        threads: of every side.
+    """
+
+    folder: Path
+    config: str
+    size: tuple[int, int]
+    batch: int
+    threads: int
+
+    def exported(self, name: str) -> Path:
+        """The file of an exported model: a batched one takes all images at once."""
+        return self.folder / ("batched" if self.batch > 1 else "single") / name
+
+
+def run(args: argparse.Namespace) -> Iterator[Table]:
+    """The sides take turns, each as its users have it; memory each in a process of its own, for single images."""
+    import torch
+
+    with TemporaryDirectory() as folder:
+        cases = [
+            Case(Path(folder), args.config, size, batch, torch.get_num_threads())
+            for size, batch in ([(args.size, args.batch)] if args.size else CASES)
+        ]
+        absent = write_models(cases)
+        names = [name for name in SIDES if name.partition(",")[0] not in absent]
+        if not models.computes_bf16():
+            names = [name for name in names if not name.endswith("bf16")]
+            absent["bf16"] = "this processor has no instructions for it"
+        note = " ".join([_NOTE, *(f"Not measured: {name} ({reason})." for name, reason in absent.items())])
+        for case in cases:
+            images = [models.photograph(*case.size, seed) for seed in range(case.batch)]
+            sides = {name: partial(open_side(name, case), images) for name in names}
+            rows: dict[str, Any] = {name: {"detections": count(side())} for name, side in sides.items()}
+            seconds = measure(sides, args.repeats)
+            del sides
+            if case.batch == 1:
+                rows = {name: {**row, **in_new_process(memory_of, name, case)} for name, row in rows.items()}
+            yield Table(
+                f"{case.config.removesuffix('.py')}, {case.batch} x {case.size[0]} x {case.size[1]} pixels",
+                [Row(name, seconds[name], row) for name, row in rows.items()],
+                note,
+            )
+
+
+def write_models(cases: list[Case]) -> dict[str, str]:
+    """Writes all that the sides open; returns which ones cannot be, with the reason."""
+    from maskrcnn_ext.inference.loading import load
+    from maskrcnn_ext.interop.export import export
+    from maskrcnn_ext.interop.export.recipe import recipe_of
+
+    first = cases[0]
+    weights = models.detectron2_weights(first.folder / "detectron2.pth", first.config, [models.NO_RESIZE], first.size)
+    models.torchvision_weights(first.folder / "torchvision.pth", first.size)
+    loaded = load(first.config, str(weights), device="cpu", overrides=[models.NO_RESIZE])
+    absent = {}
+    for target, (name, library, file) in _EXPORTED.items():
+        try:
+            __import__(library)
+            for case in {case.batch > 1: case for case in cases}.values():
+                recipe = recipe_of(loaded.model, loaded.mapper, loaded.classes, batched=case.batch > 1)
+                export(loaded.model, recipe, target, case.exported(file))
+        except (ImportError, InputError) as error:
+            absent[name] = str(error)
+    return absent
+
+
+_EXPORTED = {
+    "onnx": ("ONNX Runtime", "onnxruntime", "model.onnx"),
+    "openvino": ("OpenVINO", "openvino", "model.xml"),
+}
+
+
+def open_side(name: str, case: Case) -> Predict:
+    """Loads one side."""
+    predict = SIDES[name](case)
+    if not _is_torch(name):
+        return predict
+    import torch
+
+    torch.set_num_threads(case.threads)
+    if not torch.cuda.is_available():
+        return predict
+
+    def synchronised(images: list[np.ndarray]) -> list[Any]:
+        found = predict(images)
+        torch.cuda.synchronize()
+        return found
+
+    return synchronised
+
+
+def _is_torch(name: str) -> bool:
+    return not name.startswith(tuple(runtime for runtime, *_ in _EXPORTED.values()))
+
+
+def _detectron2(case: Case, *, low: bool = False) -> Predict:
+    return dense(models.detectron2_model(case.config, case.folder / "detectron2.pth"), low=low)
+
+
+def dense(model: Any, *, low: bool = False) -> Predict:
+    """What Detectron2 gives its users."""
+    import torch
+
+    def predict(images: list[np.ndarray]) -> list[Any]:
+        with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=low):
+            return list(model([{"image": models.to_tensor(image)} for image in images]))
+
+    return predict
+
+
+def _torchvision(case: Case, *, low: bool = False) -> Predict:
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = models.torchvision_model(case.size, case.folder / "torchvision.pth").to(device)
+
+    def predict(images: list[np.ndarray]) -> list[Any]:
+        model.transform.min_size, model.transform.max_size = (min(images[0].shape[:2]),), max(images[0].shape[:2])
+        tensors = [models.to_tensor(image[:, :, ::-1]).to(device) / 255 for image in images]
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=low):
+            return list(model(tensors))
+
+    return predict
+
+
+def _exported(case: Case, *, file: str) -> Predict:
+    from maskrcnn_ext.interop.runtimes import open_model
+
+    return open_model(case.exported(file), case.threads)
+
+
+def _openvino_bf16(case: Case) -> Predict:
+    import openvino
+
+    from maskrcnn_ext.interop.runtimes import OpenVinoRuntime
+
+    class Hinted(OpenVinoRuntime):
+        def __init__(self, file: Path, threads: int) -> None:
+            super().__init__(file, threads)
+            hints = {
+                "INFERENCE_PRECISION_HINT": "bf16",
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_NUM_THREADS": threads,
+            }
+            self._model = openvino.Core().compile_model(file, "CPU", hints)
+
+    return Hinted(case.exported("model.xml"), case.threads)
+
+
+def _ours(case: Case, *, dtype: str) -> Predict:
+    predictor = models.quick_predictor(case.config, case.folder / "detectron2.pth", dtype)
+    return lambda images: list(predictor.predict(images, batch_size=len(images)))
+
+
+SIDES: dict[str, Callable[[Case], Predict]] = {
+    "Detectron2": _detectron2,
+    "Detectron2, bf16": lambda case: _detectron2(case, low=True),
+    "torchvision": _torchvision,
+    "torchvision, bf16": lambda case: _torchvision(case, low=True),
+    "ONNX Runtime": lambda case: _exported(case, file="model.onnx"),
+    "OpenVINO": lambda case: _exported(case, file="model.xml"),
+    "OpenVINO, bf16": _openvino_bf16,
+    "maskrcnn_ext": lambda case: _ours(case, dtype="fp32"),
+    "maskrcnn_ext, bf16": lambda case: _ours(case, dtype="bf16"),
+}
+
+
+def count(found: list[Any]) -> int:
+    """How many detections any of the sides has returned."""
+    return sum(
+        len(one["instances" if "instances" in one else "boxes"] if isinstance(one, dict) else one) for one in found
+    )
+
+
+def memory_of(name: str, case: Case) -> dict[str, float]:
+    """Measures the first prediction of one side, in a process of its own."""
+    predict = open_side(name, case)
+    images = [models.photograph(*case.size)]
+    loaded, peak = memory(lambda: predict(images))
+    values = {"peak MB": peak, "grows by MB": peak - loaded}
+    if _is_torch(name):  # the others run without it, and in less memory
+        import torch
+
+        if torch.cuda.is_available():
+            values["CUDA peak MB"] = torch.cuda.max_memory_allocated() / 1e6
+    return values

@@ -1,0 +1,126 @@
+"""A step of training: forward, backward and the optimizer's."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from maskrcnn_ext.benchmark import models
+from maskrcnn_ext.benchmark.measuring import in_new_process, measure, memory
+from maskrcnn_ext.benchmark.tables import Row, Table
+
+OURS = (
+    "model.proposal_generator._target_=maskrcnn_ext.FastRPN",
+    "model.roi_heads.box_pooler._target_=maskrcnn_ext.FastROIPooler",
+    "model.roi_heads.mask_pooler._target_=maskrcnn_ext.FastROIPooler",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the benchmark's arguments."""
+    parser.add_argument("--config", default=models.R50, help="of the model (default: %(default)s)")
+    parser.add_argument("--size", type=models.size, default=(640, 800), help="of the images (default: 640x800)")
+    parser.add_argument("--batch", type=models.positive, default=2, help="images of a step (default: %(default)s)")
+    parser.add_argument(
+        "--objects", type=models.positive, default=15, help="polygons of an image (default: %(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> Iterator[Table]:
+    """Stock parts against ours, on the same images from the same weights; memory each in a process of its own."""
+    import torch
+
+    names = ["Detectron2", "maskrcnn_ext"]
+    names += [f"{name}, bf16" for name in names] if models.computes_bf16() else []
+    with TemporaryDirectory() as folder:
+        weights = models.detectron2_weights(Path(folder) / "model.pth", args.config, [models.NO_RESIZE], args.size)
+        case = (args.config, str(weights), args.size, args.batch, args.objects)
+        steps = {name: open_step(name, *case) for name in names}
+        losses = {}
+        for name, step in steps.items():
+            torch.manual_seed(0)  # the same proposals are sampled
+            losses[name] = step()
+        seconds = measure(steps, args.repeats)
+        del steps
+        grown = {name: in_new_process(memory_of, name, torch.get_num_threads(), *case) for name in names}
+    rows = [Row(name, seconds[name], {"loss": losses[name], **grown[name]}) for name in names]
+    title = f"{args.config.removesuffix('.py')}, {args.batch} x {args.size[0]} x {args.size[1]} pixels, {args.objects} objects each"
+    yield Table(
+        title,
+        rows,
+        "maskrcnn_ext: FastRPN, FastROIPooler, channels_last, fused SGD, on a CPU Winograd's convolutions."
+        + ("" if len(names) > 2 else " Not measured: bf16 (this processor has no instructions for it)."),
+    )
+
+
+def open_step(
+    name: str, config: str, weights: str, size: tuple[int, int], batch: int, num_objects: int
+) -> Callable[[], float]:
+    """Returns what takes a step and returns the loss."""
+    import torch
+
+    from maskrcnn_ext.engine.acceleration import winograd_convolutions
+
+    ours = name.startswith("maskrcnn_ext")
+    model = models.detectron2_model(config, weights, [models.NO_RESIZE, *(OURS if ours else ())])
+    model.train()
+    if ours:
+        model.to(memory_format=torch.channels_last)
+        if model.device.type == "cpu":
+            winograd_convolutions(model, compiled=False)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    # So low a rate that all steps have the same to do.
+    optimizer = torch.optim.SGD(trained, lr=1e-8, momentum=0.9, weight_decay=1e-4, fused=True if ours else None)
+    images = [labelled(size, num_objects, model.roi_heads.num_classes, seed) for seed in range(batch)]
+    return lambda: train_step(model, optimizer, images, low=name.endswith("bf16"))
+
+
+def train_step(model: Any, optimizer: Any, images: list[dict[str, Any]], *, low: bool = False) -> float:
+    """As Detectron2's trainer; returns the loss, which waits for the GPU."""
+    import torch
+    from detectron2.utils.events import EventStorage
+
+    with EventStorage(), torch.autocast(model.device.type, torch.bfloat16, enabled=low):
+        loss = sum(model(images).values())
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
+    return float(loss.detach())
+
+
+def labelled(size: tuple[int, int], num_objects: int, num_classes: int, seed: int) -> dict[str, Any]:
+    """A photograph-like image with random polygons of 12 corners, of a twentieth to a third of its shorter side."""
+    import numpy as np
+    import torch
+    from detectron2.structures import Boxes, Instances, PolygonMasks
+
+    rng = np.random.default_rng(seed)
+    angles = np.linspace(0, 2 * np.pi, 12, endpoint=False)
+    circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    polygons = []
+    for _ in range(num_objects):
+        radius = rng.uniform(0.05, 0.33) * min(size) / 2
+        centre = rng.uniform(radius, np.array(size[::-1]) - radius)
+        polygons.append([(centre + circle * radius * rng.uniform(0.6, 1, (12, 1))).flatten()])
+    truth = Instances(size)
+    truth.gt_masks = PolygonMasks(polygons)
+    truth.gt_boxes = Boxes(truth.gt_masks.get_bounding_boxes().tensor)
+    truth.gt_classes = torch.from_numpy(rng.integers(0, num_classes, num_objects))
+    return {"image": models.to_tensor(models.photograph(*size, seed)), "instances": truth}
+
+
+def memory_of(name: str, threads: int, *case: Any) -> dict[str, float]:
+    """Measures the second step of one side: the first one makes the gradients and the momenta, which stay."""
+    import torch
+
+    torch.set_num_threads(threads)
+    step = open_step(name, *case)
+    step()
+    before, peak = memory(step)
+    on_gpu = {"CUDA peak MB": torch.cuda.max_memory_allocated() / 1e6} if torch.cuda.is_available() else {}
+    return {"peak MB": peak, "grows by MB": peak - before, **on_gpu}
