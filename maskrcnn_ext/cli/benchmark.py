@@ -60,8 +60,7 @@ def run(args: argparse.Namespace) -> int:
     if args.repeats < 1 or (args.threads or 1) < 1:
         raise InputError("--threads and --repeats: expected 1 or more")
     if args.part != "all":
-        tables = _measured(args.part, args)
-        _write(tables, args)
+        _measured(args.part, args)
         return 0
     tables, failed = [], []
     for name in PARTS:
@@ -89,6 +88,8 @@ def _measured(name: str, args: argparse.Namespace) -> list[Table]:
     for table in _part(name).run(args):
         print(f"{table.as_markdown()}\n", flush=True)
         tables.append(table)
+        if args.part == name:
+            _write(tables, args)  # what is there, should the rest fail
     return tables
 
 

@@ -10,10 +10,13 @@ from toy_training import Toy, toy_samples
 
 from maskrcnn_ext.engine.loop import Trainer
 from maskrcnn_ext.engine.main import main
+from maskrcnn_ext.ops import winograd
+from maskrcnn_ext.ops.native import loads
 
 OPTIMIZERS = [(torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}), (torch.optim.AdamW, {"lr": 0.01, "weight_decay": 0.05})]
 FAST = {
     "train.channels_last": "true",
+    "train.winograd": str(loads(winograd.library)).lower(),  # where there was a compiler
     "optimizer.fused": "true",
     "model.proposal_generator._target_": "maskrcnn_ext.FastRPN",
     "model.roi_heads.box_pooler._target_": "maskrcnn_ext.FastROIPooler",
