@@ -20,7 +20,8 @@ what is written, by --to:
   torchscript   OUT.ts for libtorch with torchvision's operators, and OUT.json
   torch-export  OUT.pt2 for torch.export.load, and OUT.json
   opencv        the folder OUT, for OpenCV's DNN module and NumPy
-A model takes an image (C, H, W) of any size, and gives boxes, scores, classes and masks on a grid over each box:
+A model takes an image (C, H, W) of any size, with --batch several of one, (N, C, H, W), and gives boxes, scores, classes
+and masks on a grid over each box:
 docs/export.md tells how to prepare the one and to draw the other. `maskrcnn-ext verify` checks that nothing has changed.
 """
 
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", required=True, choices=_TARGETS, help="the runtime")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the file, or the folder")
     parser.add_argument("--opset", type=int, default=17, help="of ONNX, 16 or more (default: %(default)s)")
+    parser.add_argument("--batch", action="store_true", help="take N images of one size a call; not for --to opencv")
     parser.add_argument("--int8", action="store_true", help="quantise to 8 bits by the images of --calibrate")
     parser.add_argument(
         "--calibrate", metavar="IMAGES", help="for --int8: a folder, or a data set such as nuclei_train"
@@ -62,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
     # On the CPU, whose arithmetic every runtime is compared with; what is written runs where the runtime does.
     loaded = load(args.config, args.weights, device="cpu", overrides=args.set)
-    recipe = recipe_of(loaded.model, loaded.mapper, loaded.classes)
+    recipe = recipe_of(loaded.model, loaded.mapper, loaded.classes, batched=args.batch)
     images = spread_images(args.calibrate, args.calibration_images, loaded.mapper) if args.int8 else []
     written = export(loaded.model, recipe, args.to, args.output, Options(opset=args.opset, calibration=images))
     size = sum(

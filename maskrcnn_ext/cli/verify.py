@@ -33,6 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--images", required=True, help="a folder, an image, or a data set such as nuclei_val")
     parser.add_argument("--limit", type=int, default=0, metavar="N", help="take the first N images (default: all)")
+    parser.add_argument(
+        "--batch",
+        type=int,
+        default=1,
+        metavar="N",
+        help="run N images at once, if they follow each other and are of one size",
+    )
     for name, text in _LIMITS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=float, metavar="LIMIT", help=f"{text}")
     parser.add_argument(
@@ -42,6 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compares image by image, and prints what differs."""
+    if args.batch < 1:
+        raise InputError(f"--batch {args.batch}: expected at least 1")
     if len(args.against) > 2:
         raise InputError(f"--against {' '.join(args.against)}: expected a config and at most one file of weights")
     from maskrcnn_ext.inference.loading import load
@@ -51,10 +60,13 @@ def run(args: argparse.Namespace) -> int:
 
     given = {name: getattr(args, name) for name in _LIMITS if getattr(args, name) is not None}
     runtime = open_model(args.model)
+    if args.batch > 1 and not runtime.batched:
+        raise InputError(f"--batch {args.batch}: {args.model} takes one image a call: export it with --batch")
     loaded = load(*args.against, device="cpu", overrides=args.set)
     recipe = recipe_of(loaded.model, loaded.mapper, loaded.classes)
     comparisons = []
-    for one in verify(runtime, Reference(loaded.model, loaded.mapper), recipe, _images(loaded, args), Limits(**given)):
+    reference = Reference(loaded.model, loaded.mapper)
+    for one in verify(runtime, reference, recipe, _images(loaded, args), Limits(**given), args.batch):
         print(one.line(), flush=True)
         comparisons.append(one)
     bad = sum(bool(one.faults) for one in comparisons)

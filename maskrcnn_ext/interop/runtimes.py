@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, overload
 
 import cv2
 import numpy as np
 
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.interop.recipe import KEY, Recipe, recipe_file
+from maskrcnn_ext.interop.recipe import KEY, Recipe, input_name, recipe_file, scale_boxes
 from maskrcnn_ext.interop.standalone import opencv_infer
-from maskrcnn_ext.interop.standalone.paste import keypoints, paste
+from maskrcnn_ext.interop.standalone.paste import keypoints, paste, paste_whole_pixels
 
 Array = np.ndarray
+# What was found in an image: see :meth:`Runtime.__call__`.
+Found = dict[str, Any]
 
 
 class Runtime:
@@ -31,41 +34,70 @@ class Runtime:
         """Remembers the file; what runs it is the subclass's affair."""
         self.file = file
 
-    def __call__(self, image: Array) -> dict[str, Any]:
-        """Finds the objects of an image.
+    @property
+    def batched(self) -> bool:
+        """Whether several images are one call of the model."""
+        return self.recipe.batched
+
+    @overload
+    def __call__(self, image: Array) -> Found: ...
+
+    @overload
+    def __call__(self, image: Sequence[Array]) -> list[Found]: ...
+
+    def __call__(self, image: Array | Sequence[Array]) -> Found | list[Found]:
+        """Finds the objects of an image, or of each of several: in one call where the model is a batched one, else one by one.
 
         Args:
-            image: (H, W, 3) uint8, blue, green, red; what else a model may take says :meth:`.recipe.Recipe.prepare`.
+            image: (H, W, 3) uint8, blue, green, red; what else a model may take says :meth:`.recipe.Recipe.prepare`. Those of a batch
+                must be of one size after resizing.
 
         Returns:
             With R objects by descending score: ``boxes`` (R, 4) float32, x0, y0, x1, y1 in pixels of the image; ``scores`` (R,) float32;
             ``classes`` (R,) int64; where the model has them, ``masks``, R pairs of the (x, y) where a window begins and its pixels (h, w)
-            bool; ``mask_scores`` (R,); ``keypoints`` (R, K, 3), x, y and score.
+            bool; ``mask_scores`` (R,); ``keypoints`` (R, K, 3), x, y and score. Of several images, a list.
 
         Raises:
-            InputError: it is no image for this model.
+            InputError: it is no image for this model, or a batch of several sizes.
         """
-        pixels = self.recipe.prepare(image)
-        found = self._run(pixels)
-        height, width = image.shape[:2]
-        scale = np.array([width / pixels.shape[2], height / pixels.shape[1]] * 2, np.float32)
-        boxes = np.clip(found["boxes"] * scale, 0, np.array([width, height] * 2, np.float32))
+        if isinstance(image, np.ndarray):
+            return self._detect([image])[0]
+        return self._detect(image)
+
+    def _detect(self, images: Sequence[Array]) -> list[Found]:
+        inputs = [self.recipe.prepare(image) for image in images]
+        if not self.batched:
+            outputs = [self._run(pixels) for pixels in inputs]
+        else:
+            sizes = sorted({pixels.shape[:0:-1] for pixels in inputs})
+            if len(sizes) > 1:
+                given = ", ".join(f"{width} x {height}" for width, height in sizes)
+                raise InputError(f"{self.file}: images of {given} after resizing: those of a batch are of one size")
+            outputs = _split(self._run(np.stack(inputs)), len(inputs)) if inputs else []
+        return [
+            self._placed(found, pixels.shape[1:], image.shape[:2])
+            for found, pixels, image in zip(outputs, inputs, images, strict=True)
+        ]
+
+    def _placed(self, found: dict[str, Array], inner: tuple[int, int], outer: tuple[int, int]) -> Found:
+        """Outputs for an input of one size, height and width, in the image of another."""
+        boxes = scale_boxes(self.recipe, found["boxes"], inner, outer)
         kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        result: dict[str, Any] = {"boxes": boxes[kept]}
+        result: Found = {"boxes": boxes[kept]}
         for name in ("scores", "classes", "mask_scores"):
             if name in found:
                 result[name] = found[name][kept]
         if "masks" in found:
-            limit = self.recipe.mask_threshold
+            draw = paste if self.recipe.masks == "detectron2" else paste_whole_pixels
             pairs = zip(found["masks"][kept], result["boxes"], strict=True)
-            result["masks"] = [paste(mask, box, (height, width), limit) for mask, box in pairs]
+            result["masks"] = [draw(mask, box, outer, self.recipe.mask_threshold) for mask, box in pairs]
         if "keypoint_heatmaps" in found:
             points = keypoints(found["keypoint_heatmaps"][kept], found["boxes"][kept])
-            result["keypoints"] = points * np.append(scale[:2], np.float32(1))
+            result["keypoints"] = points * np.array([outer[1] / inner[1], outer[0] / inner[0], 1], np.float32)
         return result
 
     def _run(self, pixels: Array) -> dict[str, Array]:
-        """(C, H, W) float32 to the graph's outputs by name."""
+        """(C, H, W) float32, or (N, C, H, W) for a batched model, to the graph's outputs by name."""
         raise NotImplementedError
 
 
@@ -90,7 +122,7 @@ class OnnxRuntime(Runtime):
 
     def _run(self, pixels: Array) -> dict[str, Array]:
         names = self.recipe.output_names
-        return dict(zip(names, self._session.run(names, {"image": pixels}), strict=True))
+        return dict(zip(names, self._session.run(names, {input_name(self.batched): pixels}), strict=True))
 
 
 class OpenVinoRuntime(Runtime):
@@ -115,7 +147,7 @@ class OpenVinoRuntime(Runtime):
             raise InputError(f"{file}: OpenVINO cannot read it ({_line(error)})") from error
 
     def _run(self, pixels: Array) -> dict[str, Array]:
-        results = self._model({"image": pixels})
+        results = self._model({input_name(self.batched): pixels})
         return {name: results[name] for name in self.recipe.output_names}
 
 
@@ -150,7 +182,7 @@ class TorchRuntime(Runtime):
                 outputs = self._model(self._torch.from_numpy(pixels))
             # A guard of torch.export: a feature map of one pixel is a case of its own there.
             except AssertionError as error:
-                size = f"{pixels.shape[2]} x {pixels.shape[1]}"
+                size = f"{pixels.shape[-1]} x {pixels.shape[-2]}"
                 raise InputError(
                     f"{self.file}: an input of {size}: torch.export's programs take more than 64 pixels a side"
                 ) from error
@@ -170,10 +202,14 @@ class OpenCvRuntime(Runtime):
         except opencv_infer.InputError as error:
             raise InputError(str(error)) from error
 
-    def __call__(self, image: Array) -> dict[str, Any]:
-        """As :meth:`Runtime.__call__`."""
+    @property
+    def batched(self) -> bool:
+        """As :attr:`Runtime.batched`."""
+        return False
+
+    def _detect(self, images: Sequence[Array]) -> list[Found]:
         try:
-            return self._model(image)
+            return [self._model(image) for image in images]
         except opencv_infer.InputError as error:
             raise InputError(str(error)) from error
 
@@ -202,6 +238,12 @@ def open_model(path: str | Path, threads: int = 0) -> Runtime:
     if file.suffix not in kinds:
         raise InputError(f"{file}: expected {', '.join(kinds)}, or the folder of --to opencv")
     return kinds[file.suffix](file, threads)
+
+
+def _split(outputs: dict[str, Array], count: int) -> list[dict[str, Array]]:
+    """A batch's outputs image by image."""
+    numbers = outputs.pop("image")
+    return [{name: values[numbers == number] for name, values in outputs.items()} for number in range(count)]
 
 
 def _line(error: Exception) -> str:

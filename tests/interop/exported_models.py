@@ -1,4 +1,4 @@
-"""One small detector and its exports for all tests of this folder that need one."""
+"""One small detector and its exports, for all tests of this folder."""
 
 from __future__ import annotations
 

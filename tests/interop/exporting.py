@@ -10,6 +10,7 @@ from torch import nn
 
 from maskrcnn_ext.engine import overrides as strict
 from maskrcnn_ext.inference.loading import Classes
+from maskrcnn_ext.interop.recipe import Recipe
 from maskrcnn_ext.zoo import get_config
 
 NUM_CLASSES = 5
@@ -19,6 +20,23 @@ SETTINGS = [
     "dataloader.test.mapper.augmentations.0.short_edge_length=160",
     "dataloader.test.mapper.augmentations.0.max_size=256",
 ]
+# Of a model that takes images as they are.
+RECIPE = Recipe(
+    image_format="BGR",
+    resize="none",
+    short_edge=0,
+    long_edge=0,
+    pixel_mean=(1.0, 2.0, 3.0),
+    pixel_std=(1.0, 1.0, 1.0),
+    size_divisibility=32,
+    class_names=("a",),
+    category_ids=(1,),
+    keypoint_names=(),
+    output_names=("boxes", "scores", "classes"),
+    score_threshold=0.05,
+    nms_threshold=0.5,
+    max_detections=100,
+)
 
 
 def build(config="mask_rcnn_r18_fpn_scratch", overrides=(), settings=SETTINGS):

@@ -16,10 +16,13 @@ from torch import nn
 from maskrcnn_ext.data.augmentation.letterbox import Letterbox
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.export import TARGETS, Options, export
-from maskrcnn_ext.interop.export.graph import Exportable, clip, output_names
+from maskrcnn_ext.interop.export.graph import Exportable, output_names
 from maskrcnn_ext.interop.export.recipe import recipe_of
+from maskrcnn_ext.interop.export.selection import clip, whole
 from maskrcnn_ext.interop.runtimes import open_model
 
+FILES = {"onnx": "a.onnx", "openvino": "a.xml", "torchscript": "a.ts", "torch-export": "a.pt2"}
+SLOW = [pytest.param(target, marks=pytest.mark.slow) for target in ("openvino", "torch-export")]
 GREY = np.full((96, 128, 3), 127, np.uint8)
 
 
@@ -84,23 +87,21 @@ def test_torch_export_finds_what_detectron2_finds(detector, exported):
         )
 
 
-def test_nothing_found_is_empty_outputs_wherever_the_model_was_traced(detector, tmp_path):
+@pytest.mark.parametrize("target", ["onnx", "torchscript", *SLOW])
+def test_nothing_found_is_empty_outputs_wherever_the_model_was_traced(detector, tmp_path, target):
+    pytest.importorskip({"onnx": "onnxruntime", "openvino": "openvino"}.get(target, "torchvision"))
     model, mapper = detector
     predictor = model.roi_heads.box_predictor
     threshold, predictor.test_score_thresh = predictor.test_score_thresh, 1.5
     try:
         recipe = recipe_of(model, mapper, CLASSES)
-        files = [
-            export(model, recipe, target, tmp_path / name)
-            for target, name in (("onnx", "a.onnx"), ("torchscript", "a.ts"))
-        ]
+        file = export(model, recipe, target, tmp_path / FILES[target])
     finally:
         predictor.test_score_thresh = threshold
-    for file in files:
-        found = open_model(file)(images()[0])
-        assert found["boxes"].shape == (0, 4)
-        assert found["scores"].shape == found["classes"].shape == (0,)
-        assert found["masks"] == []
+    found = open_model(file)(images()[0])
+    assert found["boxes"].shape == (0, 4)
+    assert found["scores"].shape == found["classes"].shape == (0,)
+    assert found["masks"] == []
 
 
 def test_without_proposals_there_are_no_detections(detector, exported):
@@ -119,7 +120,7 @@ def test_without_proposals_there_are_no_detections(detector, exported):
 
 
 def test_classes_do_not_suppress_each_other():
-    from maskrcnn_ext.interop.export.graph import select
+    from maskrcnn_ext.interop.export.selection import select
 
     class Thresholds:
         test_score_thresh, test_nms_thresh, test_topk_per_image = 0.05, 0.5, 400
@@ -128,7 +129,7 @@ def test_classes_do_not_suppress_each_other():
     boxes = torch.tensor([[10.0, 10, 50, 50], [12, 10, 50, 50]]).repeat(1, 1)
     probs = torch.full((2, classes + 1), 0.06)
     probs[1] = 0.07
-    found, scores, kinds = select(boxes, probs, Thresholds(), (60, 60))
+    found, scores, kinds = select(torch.zeros(2, 5), boxes, probs, Thresholds(), (60, 60), 1)
     assert len(found) == classes
     assert set(kinds.tolist()) == set(range(classes))
     assert torch.equal(scores, torch.full((classes,), 0.07))
@@ -140,7 +141,7 @@ def test_clip_is_detectron2s():
     boxes = torch.randn(50, 4) * 100
     expected = Boxes(boxes.clone())
     expected.clip((60, 40))
-    assert torch.equal(clip(boxes, (60, 40)), expected.tensor)
+    assert torch.equal(clip(boxes, whole((60, 40))), expected.tensor)
 
 
 def test_the_recipe_is_in_the_file(detector, exported):
@@ -164,6 +165,10 @@ def test_aligned_is_kept(exported):
     proto = onnx.load(str(exported("onnx")))
     (version,) = [opset.version for opset in proto.opset_import if opset.domain == ""]
     assert version >= 16
+    shapes = [
+        [side.dim_value or side.dim_param for side in out.type.tensor_type.shape.dim] for out in proto.graph.output
+    ]
+    assert shapes == [["detections", 4], ["detections"], ["detections"], ["detections", 28, 28]]
     modes = [
         attribute.s
         for node in proto.graph.node
@@ -196,11 +201,37 @@ def test_a_part_that_selects_boxes_in_its_own_way_is_refused():
         Exportable(OwnModel())
 
 
+def test_backbones_of_one_size_are_refused(detector, monkeypatch):
+    """ViTDet's, which Detectron2's main branch alone has."""
+    model, _ = detector
+    monkeypatch.setattr(type(model.backbone), "padding_constraints", {"square_size": 64}, raising=False)
+    with pytest.raises(InputError, match="FPN cannot be exported: it takes squares of one size alone"):
+        Exportable(model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batched", [False, True])
+def test_8_bits_find_most_of_it(detector, exported, tmp_path, batched):
+    pytest.importorskip("onnxruntime")
+    model, mapper = detector
+    options = Options(calibration=images())
+    file = export(model, recipe_of(model, mapper, CLASSES, batched), "onnx", tmp_path / "a.onnx", options)
+    assert file.stat().st_size < 0.4 * exported("onnx").stat().st_size
+    found, expected = (open_model(path)(images()[0]) for path in (file, exported("onnx")))
+    near = np.abs(found["boxes"][:, None] - expected["boxes"][:20]).max(axis=2) < 8
+    same = found["classes"][:, None] == expected["classes"][:20]
+    assert (near & same).any(axis=0).mean() > 0.6
+
+
 def test_a_mapper_that_does_more_than_resizing_is_refused(detector):
     model, mapper = detector
     augmentations = mapper.augmentations.augs
     try:
-        for others in ([Letterbox(128, 256)], [*augmentations, T.RandomFlip()], [T.ResizeShortestEdge((100, 200))]):
+        for others in (
+            [Letterbox(128, 256, pad="square")],
+            [*augmentations, T.RandomFlip()],
+            [T.ResizeShortestEdge((100, 200))],
+        ):
             mapper.augmentations.augs = others
             with pytest.raises(InputError, match=r"dataloader\.test\.mapper\.augmentations="):
                 recipe_of(model, mapper, CLASSES)

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from calibration import images
 from exported_models import detector, exported, pictures, weights  # noqa: F401 (fixtures)
-from exporting import CLASSES, SETTINGS
+from exporting import CLASSES, RECIPE, SETTINGS
 
 from maskrcnn_ext.cli import main
 from maskrcnn_ext.interop.export import onnx
 from maskrcnn_ext.interop.export.recipe import recipe_of
-from maskrcnn_ext.interop.recipe import Recipe
 from maskrcnn_ext.interop.runtimes import open_model
 from maskrcnn_ext.interop.verify import Limits, Reference, compare, time_ratio, verify
 
@@ -26,22 +25,6 @@ OBJECT = {
     "masks": [((10, 10), np.ones((30, 20), bool)), ((50, 50), np.ones((30, 40), bool))],
 }
 SIZE = (100, 100)
-RECIPE = Recipe(
-    image_format="BGR",
-    resize="none",
-    short_edge=0,
-    long_edge=0,
-    pixel_mean=(0.0, 0.0, 0.0),
-    pixel_std=(1.0, 1.0, 1.0),
-    size_divisibility=32,
-    class_names=("a",),
-    category_ids=(1,),
-    keypoint_names=(),
-    output_names=("boxes", "scores", "classes", "masks"),
-    score_threshold=0.05,
-    nms_threshold=0.5,
-    max_detections=100,
-)
 
 
 def changed(**fields):

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.export import Options
-from maskrcnn_ext.interop.export.graph import Exportable, example, output_names, quiet, tracing
-from maskrcnn_ext.interop.recipe import KEY, Recipe
+from maskrcnn_ext.interop.export.graph import output_names
+from maskrcnn_ext.interop.export.tracing import example, exportable, quiet, tracing
+from maskrcnn_ext.interop.recipe import KEY, Recipe, input_name
 
 # From here on RoiAlign can have Detectron2's half a pixel; the exporter leaves it out below, with no more than a warning.
 LEAST_OPSET = 16
@@ -35,7 +36,7 @@ def export(model: nn.Module, recipe: Recipe, output: Path, options: Options) -> 
             f"opset {options.opset}: RoIAlign would be half a pixel off, which opsets below {LEAST_OPSET} cannot tell: set --opset 17"
         )
     require_onnx()
-    trace(model, output, options.opset)
+    trace(model, output, options.opset, recipe.batched)
     annotate(output, recipe)
     if options.calibration:
         from maskrcnn_ext.interop.export.quantization import quantize
@@ -52,37 +53,69 @@ def require_onnx() -> None:
         raise InputError('to write ONNX: pip install "maskrcnn_ext[onnx]"') from error
 
 
-def trace(model: nn.Module, output: Path, opset: int) -> None:
+def trace(model: nn.Module, output: Path, opset: int, batched: bool = False) -> None:
     """Writes the graph alone, without the metadata.
 
     Args:
         model: see :func:`export`.
         output: the file.
         opset: of the file.
+        batched: several images a call.
 
     Raises:
         InputError: a part of the model has no ONNX operators.
     """
-    exportable = Exportable(model)
-    names = list(output_names(model))
-    axes = {"image": {1: "height", 2: "width"}, **{name: {0: "detections"} for name in names}}
+    names = list(output_names(model, batched))
+    sides = {0: "number", 2: "height", 3: "width"} if batched else {1: "height", 2: "width"}
+    axes = {input_name(batched): sides, **{name: {0: "detections"} for name in names}}
     output.parent.mkdir(parents=True, exist_ok=True)
-    image: Tensor = example(model)
-    with quiet(), _no_dump(), torch.no_grad(), tracing(model):
+    graph, given = exportable(model, batched), example(model, batched)
+    with tracing(model):
+        write_graph(graph, given, output, [input_name(batched)], names, axes, opset)
+    with torch.no_grad():
+        _fix_sides(output, [found.shape for found in graph(given)])
+
+
+def write_graph(
+    module: nn.Module,
+    given: Tensor,
+    output: Path,
+    inputs: list[str],
+    outputs: list[str],
+    axes: dict[str, dict[int, str]],
+    opset: int,
+) -> None:
+    """Writes what a module does with a tensor.
+
+    Args:
+        module: in evaluation mode.
+        given: an example of its input.
+        output: the file.
+        inputs: names.
+        outputs: names.
+        axes: of inputs and outputs, those of any length, with names.
+        opset: of the file.
+
+    Raises:
+        InputError: the module does something that ONNX has no operators for.
+    """
+    with quiet(), _no_dump(), torch.no_grad():
         try:
             torch.onnx.export(
-                exportable,
-                (image,),
+                module,
+                (given,),
                 str(output),
-                input_names=["image"],
-                output_names=names,
+                input_names=inputs,
+                output_names=outputs,
                 dynamic_axes=axes,
                 opset_version=opset,
                 dynamo=False,
             )
         except (RuntimeError, ValueError) as error:  # the exporter's own errors are of these
             reason = " ".join(str(error).split())
-            raise InputError(f"ONNX of opset {opset} cannot hold a part of this model ({reason:.200})") from error
+            raise InputError(
+                f"{output.name}: ONNX of opset {opset} cannot hold a part of this model ({reason:.200})"
+            ) from error
 
 
 @contextmanager
@@ -94,6 +127,17 @@ def _no_dump() -> Iterator[None]:
         yield
     finally:
         switch(True)
+
+
+def _fix_sides(file: Path, shapes: list[torch.Size]) -> None:
+    """Writes down what the exporter has lost: of an output, only the number of detections is free."""
+    import onnx
+
+    proto = onnx.load(str(file))
+    for value, shape in zip(proto.graph.output, shapes, strict=True):
+        for dimension, side in zip(value.type.tensor_type.shape.dim[1:], shape[1:], strict=True):
+            dimension.dim_value = side
+    onnx.save(proto, str(file))
 
 
 def annotate(file: Path, recipe: Recipe) -> None:

@@ -26,13 +26,13 @@ from torch import Tensor, nn
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.export import Options
-from maskrcnn_ext.interop.export.graph import quiet
-from maskrcnn_ext.interop.export.onnx import require_onnx
+from maskrcnn_ext.interop.export.onnx import require_onnx, write_graph
 from maskrcnn_ext.interop.recipe import Recipe
 from maskrcnn_ext.interop.standalone import opencv_infer
 from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN
 from maskrcnn_ext.modeling.mask_heads.base import GridMaskHead, MaskHead
 from maskrcnn_ext.modeling.poolers.fast import FastROIPooler
+from maskrcnn_ext.modeling.rpn import FastRPN
 
 
 def export(model: nn.Module, recipe: Recipe, output: Path, options: Options) -> Path:
@@ -53,6 +53,8 @@ def export(model: nn.Module, recipe: Recipe, output: Path, options: Options) -> 
         InputError: a part of the model computes what the script does not, or ONNX cannot hold it or OpenCV not read it.
     """
     require_onnx()
+    if recipe.batched:
+        raise InputError("opencv takes one image a call: leave --batch out")
     if recipe.image_format not in opencv_infer.IMAGE_FORMATS:
         raise InputError(f"image_format={recipe.image_format}: opencv takes {', '.join(opencv_infer.IMAGE_FORMATS)}")
     parts, parameters = _split(model)
@@ -122,7 +124,7 @@ def _split(model: nn.Module) -> tuple[dict[str, tuple[nn.Module, Tensor, list[st
     """The files' names -> module, example of an input, names of the outputs; and what stands in ``model.json``."""
     _require("model", model, GeneralizedRCNN, CompactRCNN)
     rpn, heads = model.proposal_generator, model.roi_heads
-    _require("model.proposal_generator", rpn, RPN)
+    _require("model.proposal_generator", rpn, RPN, FastRPN)
     _require("model.proposal_generator.anchor_generator", rpn.anchor_generator, DefaultAnchorGenerator)
     _require("model.roi_heads", heads, StandardROIHeads, Res5ROIHeads)
     _require("model.roi_heads.box_predictor", heads.box_predictor, FastRCNNOutputLayers)
@@ -223,23 +225,7 @@ def _write(module: nn.Module, example: Tensor, outputs: list[str], file: Path, o
 
     free = {2: "height", 3: "width"} if len(example) == 1 else {0: "rois"}
     axes = {"input": free} if len(example) == 1 else dict.fromkeys(["input", *outputs], free)
-    with quiet(), torch.no_grad():
-        try:
-            torch.onnx.export(
-                module.eval(),
-                (example,),
-                str(file),
-                input_names=["input"],
-                output_names=outputs,
-                dynamic_axes=axes,
-                opset_version=opset,
-                dynamo=False,
-            )
-        except (RuntimeError, ValueError) as error:  # the exporter's own errors are of these
-            reason = " ".join(str(error).split())
-            raise InputError(
-                f"{file.name}: ONNX of opset {opset} cannot hold this part of the model ({reason:.200})"
-            ) from error
+    write_graph(module.eval(), example, file, ["input"], outputs, axes, opset)
     # The exporter keeps equal tensors once, with an Identity for the others: OpenCV 4.10 and 4.12 read a bias of that kind as garbage.
     written = onnx.load(file)
     tensors = {tensor.name: tensor for tensor in written.graph.initializer}

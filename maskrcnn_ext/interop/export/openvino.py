@@ -10,7 +10,6 @@ from torch import nn
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.export import Options, onnx
 from maskrcnn_ext.interop.recipe import KEY, Recipe
-from maskrcnn_ext.modeling.poolers.crop_resize import CropResizePooler
 
 
 def export(model: nn.Module, recipe: Recipe, output: Path, options: Options) -> Path:
@@ -31,10 +30,6 @@ def export(model: nn.Module, recipe: Recipe, output: Path, options: Options) -> 
         raise InputError('to write OpenVINO\'s files: pip install "maskrcnn_ext[openvino]"') from error
     if output.suffix != ".xml":
         raise InputError(f"{output}: OpenVINO's files end in .xml")
-    if any(isinstance(part, CropResizePooler) for part in model.modules()):
-        raise InputError(
-            "CropResizePooler stops OpenVINO at the second image (its plugin's Loop keeps a shape): export to onnx"
-        )
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         converted = openvino.convert_model(onnx.export(model, recipe, Path(folder) / "model.onnx", options))

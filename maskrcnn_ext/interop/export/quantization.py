@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.interop.recipe import Recipe
+from maskrcnn_ext.interop.recipe import Recipe, input_name
 
 # What these layers give is what boxes and masks are made of: they stay in 32 bits.
 _EXACT = ("objectness_logits", "anchor_deltas", "box_predictor", "/predictor/")
@@ -41,7 +41,7 @@ def quantize(file: Path, recipe: Recipe, images: Sequence[np.ndarray]) -> None:
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             self._inputs: Iterator[dict[str, Any]] = (
-                {"image": recipe.prepare(_as_read(image, recipe))} for image in images
+                {input_name(recipe.batched): _input(image, recipe)} for image in images
             )
 
         def get_next(self) -> dict[str, Any] | None:
@@ -65,6 +65,7 @@ def quantize(file: Path, recipe: Recipe, images: Sequence[np.ndarray]) -> None:
         )
 
 
-def _as_read(image: np.ndarray, recipe: Recipe) -> np.ndarray:
-    """The image as :meth:`.recipe.Recipe.prepare` takes it: what the mapper has read as RGB in OpenCV's order."""
-    return image[:, :, ::-1] if recipe.image_format == "RGB" else image
+def _input(image: np.ndarray, recipe: Recipe) -> np.ndarray:
+    """The model's input of an image that the mapper has read: of RGB, the recipe makes it of OpenCV's order."""
+    pixels = recipe.prepare(image[:, :, ::-1] if recipe.image_format == "RGB" else image)
+    return pixels[None] if recipe.batched else pixels

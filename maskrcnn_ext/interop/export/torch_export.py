@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.export import Options
-from maskrcnn_ext.interop.export.graph import Exportable, example, quiet, tracing
+from maskrcnn_ext.interop.export.tracing import example, exportable, quiet, tracing
 from maskrcnn_ext.interop.recipe import Recipe, recipe_file
 
 
@@ -30,13 +30,17 @@ def export(model: nn.Module, recipe: Recipe, output: Path, options: Options) -> 
         InputError: a part of the model cannot be exported.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
-    sides = {1: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC}
     plain = _plain(model)
+    given = example(plain, recipe.batched)
+    sides = {
+        axis: torch.export.Dim.DYNAMIC for axis in range(given.ndim) if axis != given.ndim - 3
+    }  # all but the channels
     with quiet(), torch.no_grad(), tracing(plain):
         try:
-            program = torch.export.export(Exportable(plain), (example(plain),), dynamic_shapes=(sides,), strict=False)
+            graph = exportable(plain, recipe.batched)
+            program = torch.export.export(graph, (given,), dynamic_shapes=(sides,), strict=False)
             # A guard that holds for the size of the example alone shows at another.
-            program.module()(example(plain)[:, :192, :320])
+            program.module()(given[..., :192, :320])
         except (RuntimeError, ValueError, TypeError, AssertionError) as error:  # the exporter's own errors are of these
             reason = " ".join(str(error).split())
             raise InputError(f"torch.export cannot follow a part of this model ({reason:.200})") from error

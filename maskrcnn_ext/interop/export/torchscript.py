@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from maskrcnn_ext.interop.export import Options
-from maskrcnn_ext.interop.export.graph import Exportable, example, quiet, tracing
+from maskrcnn_ext.interop.export.tracing import example, exportable, quiet, tracing
 from maskrcnn_ext.interop.recipe import Recipe, recipe_file
 
 
@@ -26,7 +26,9 @@ def export(model: nn.Module, recipe: Recipe, output: Path, options: Options) -> 
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     with quiet(), torch.no_grad(), tracing(model):
-        traced = torch.jit.trace(Exportable(model), (example(model),), check_trace=False)
+        traced = torch.jit.trace(
+            exportable(model, recipe.batched), (example(model, recipe.batched),), check_trace=False
+        )
         traced.save(str(output))
     recipe_file(output).write_text(recipe.to_json(), encoding="utf-8")
     return output

@@ -39,6 +39,25 @@ def paste(mask: Array, box: Array, size: tuple[int, int], threshold: float = 0.5
     return (left, top), (rows @ mask @ columns.T) >= np.float32(threshold)
 
 
+def paste_whole_pixels(mask: Array, box: Array, size: tuple[int, int], threshold: float = 0.5) -> Window:
+    """Draws one mask as torchvision draws it: into a box of whole pixels, with a margin of one sample of zeros.
+
+    The arguments and the result are those of :func:`paste`.
+    """
+    height, width = size
+    x0, y0, x1, y1 = (np.float32(value) for value in box)
+    margin = np.float32((mask.shape[0] + 2) / mask.shape[0])
+    half = (x1 - x0) * np.float32(0.5) * margin, (y1 - y0) * np.float32(0.5) * margin
+    centre = (x1 + x0) * np.float32(0.5), (y1 + y0) * np.float32(0.5)
+    left, top, right, bottom = (int(c + sign * h) for sign in (-1, 1) for c, h in zip(centre, half, strict=True))
+    drawn = cv2.resize(
+        np.pad(mask, 1), (max(right - left + 1, 1), max(bottom - top + 1, 1)), interpolation=cv2.INTER_LINEAR
+    )
+    first_x, first_y = max(left, 0), max(top, 0)
+    window = drawn[first_y - top : max(height - top, 0), first_x - left : max(width - left, 0)]
+    return (first_x, first_y), window >= np.float32(threshold)
+
+
 def whole(windows: Sequence[Window], size: tuple[int, int]) -> NDArray[np.bool_]:
     """Puts R windows into an image each: (R, height, width). Of many in a large image it needs R bytes a pixel."""
     images = np.zeros((len(windows), *size), bool)

@@ -21,14 +21,12 @@ class InclusiveBoxTransform(Box2BoxTransform):
 
     def get_deltas(self, src_boxes: Tensor, target_boxes: Tensor) -> Tensor:
         """Deltas (R, 4) from boxes (R, 4) to targets (R, 4); one that is less than two pixels wide counts as two, which has a logarithm."""
-        return super().get_deltas(*(_inclusive(boxes, least=1.0) for boxes in (src_boxes, target_boxes)))
+        return super().get_deltas(*(inclusive(boxes, least=1.0) for boxes in (src_boxes, target_boxes)))
 
     def apply_deltas(self, deltas: Tensor, boxes: Tensor) -> Tensor:
         """Boxes (R, k * 4) that deltas (R, k * 4) make of boxes (R, 4)."""
-        found = super().apply_deltas(deltas, _inclusive(boxes))
-        found[:, 2::4] += 1
-        found[:, 3::4] += 1
-        return found
+        found = super().apply_deltas(deltas, inclusive(boxes)).unflatten(1, (-1, 4))
+        return (found + found.new_tensor([0, 0, 1, 1])).flatten(1)
 
 
 def clip_inclusive(boxes: Tensor, window: Tensor) -> Tensor:
@@ -51,10 +49,10 @@ def nms_inclusive(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: floa
         Indices of those that stay, (M,) int64, by descending score.
     """
     # torchvision moves the groups apart: in float32 that would cost the boxes some of their digits.
-    return batched_nms(_inclusive(boxes).double(), scores.double(), groups, threshold)
+    return batched_nms(inclusive(boxes).double(), scores.double(), groups, threshold)
 
 
-def _inclusive(boxes: Tensor, least: float = 0.0) -> Tensor:
+def inclusive(boxes: Tensor, least: float = 0.0) -> Tensor:
     """Boxes (R, 4) that end at their last pixel, and extend over `least` pixels more than one."""
     starts, ends = boxes[:, :2], boxes[:, 2:] - 1
     return torch.cat([starts, torch.maximum(ends, starts + least) if least else ends], dim=1)

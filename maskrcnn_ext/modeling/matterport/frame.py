@@ -9,12 +9,12 @@ from torch import Tensor
 
 Size = tuple[int, int]
 # The pyramid's coarsest level has this stride.
-_STRIDE = 64
+STRIDE = 64
 
 
 def canvas_size(image_sizes: Sequence[Sequence[int]], square_size: int) -> Size:
     """Height and width that images (height, width) are padded to: multiples of 64 that hold all of them, and `square_size` at least."""
-    height, width = (-(-max(sides) // _STRIDE) * _STRIDE for sides in zip(*image_sizes, strict=True))
+    height, width = (-(-max(sides) // STRIDE) * STRIDE for sides in zip(*image_sizes, strict=True))
     return max(height, square_size), max(width, square_size)
 
 

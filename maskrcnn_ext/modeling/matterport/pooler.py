@@ -29,18 +29,20 @@ class MatterportPooler(CropResizePooler):
             (M, C, h, w) with M boxes of all images.
         """
         rois = convert_boxes_to_pooler_format(box_lists)
-        levels = self._levels(rois, x[0])
+        levels = self.levels(rois, x[0])
         pooled = x[0].new_zeros((len(rois), x[0].shape[1], *self.output_size))
         for number, (features, pooler) in enumerate(zip(x, self.level_poolers, strict=True)):
             own = torch.nonzero(levels == number)[:, 0]
             pooled = pooled.index_put((own,), pooler(features, rois[own]))
         return pooled
 
-    def _levels(self, rois: Tensor, finest: Tensor) -> Tensor:
+    def levels(self, rois: Tensor, finest: Tensor) -> Tensor:
+        """The level (M,) of RoIs (M, 5), 0 for the finest one, whose features are given."""
         height, width = (size << self.min_level for size in finest.shape[2:])
-        extents = (rois[:, 3:] - rois[:, 1:3] - 1).clamp(min=0) / rois.new_tensor([width - 1, height - 1])
+        extents = (rois[:, 3:] - rois[:, 1:3] - 1).clamp(min=0)
+        share = (extents[:, 0] / (width - 1)) * (extents[:, 1] / (height - 1))
         canonical = self.canonical_box_size / (height * width) ** 0.5
         # A box without extent is -inf, which belongs to the finest level.
-        offset = torch.log2(extents.prod(dim=1).sqrt() / canonical).round()
+        offset = torch.log2(share.sqrt() / canonical).round()
         first = self.canonical_level - 0.5 - self.min_level  # CropResizePooler adds a half
         return (offset + first).clamp(0, self.max_level - self.min_level).long()
