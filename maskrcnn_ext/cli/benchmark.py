@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ _BY_NAME_ONLY = ("export", "training_memory")
 # Peers, beside the packages that every manifest names.
 _PEERS = ("onnxruntime", "openvino", "opencv-python-headless", "opencv-python", "faster-coco-eval")
 
+_KILLED = "a process of it was killed, perhaps for want of memory"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
@@ -60,7 +63,10 @@ def run(args: argparse.Namespace) -> int:
     if args.repeats < 1 or (args.threads or 1) < 1:
         raise InputError("--threads and --repeats: expected 1 or more")
     if args.part != "all":
-        _measured(args.part, args)
+        try:
+            _measured(args.part, args)
+        except BrokenProcessPool:
+            raise InputError(_KILLED) from None
         return 0
     tables, failed = [], []
     for name in PARTS:
@@ -69,8 +75,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"## {PARTS[name]}\n", flush=True)
         try:
             tables += in_new_process(_measured, name, _defaults(name, args))
-        except (InputError, ImportError) as error:
-            print(f"{name}: error: {error}", file=sys.stderr, flush=True)
+        except (InputError, ImportError, BrokenProcessPool) as error:
+            print(f"{name}: error: {_KILLED if isinstance(error, BrokenProcessPool) else error}", file=sys.stderr)
             failed.append(name)
         _write(tables, args)  # what is there, should a later part fail
     if failed:
