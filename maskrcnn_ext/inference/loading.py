@@ -235,6 +235,8 @@ def _classes(model: nn.Module, data: str | None) -> Classes:
             logger.warning("The model has %d classes and data set %s %d: they are numbered", number, data, len(names))
         names, metadata = [f"class {index}" for index in range(number)], None
     own_ids = metadata.get("thing_dataset_id_to_contiguous_id") if metadata else None
+    if not own_ids and str(data).startswith("keypoints_coco_"):
+        own_ids = {1: 0}  # COCO's person; Detectron2 knows it only after it has read the annotations
     # Without ids of its own, a data set is evaluated by Detectron2 under the numbers of its classes.
     ids = sorted(own_ids, key=lambda own: own_ids[own]) if own_ids else range(number)
     points = metadata.get("keypoint_names") if metadata else None

@@ -118,6 +118,8 @@ def test_torchvision_s_own_models(name, classes, tmp_path):
     # COCO's own category ids.
     assert predictor.classes.names[0] == "person"
     assert predictor.classes.category_ids == tuple(range(1, classes + 1))
+    assert ("left_knee" in predictor.classes.keypoint_names) == ("keypoint" in name)
+    assert bool(predictor.classes.skeleton) == ("keypoint" in name)
 
 
 def test_names_before_0_13_and_wrappers_make_the_same(small_model, tmp_path):
