@@ -170,7 +170,9 @@ def ensure_registered(name: str) -> None:
         options: dict[str, Any] = dict(zip(keys, paths, strict=False))
         register(name, format=format, **options)
         return
-    registered = [known for known in DatasetCatalog.list() if ":" not in known]  # files that were given before are no names
+    registered = [
+        known for known in DatasetCatalog.list() if ":" not in known
+    ]  # files that were given before are no names
     near = difflib.get_close_matches(name, registered, n=3)
     advice = (
         f"did you mean {' or '.join(near)}?"

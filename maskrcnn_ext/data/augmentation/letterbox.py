@@ -7,6 +7,7 @@ from detectron2.data import transforms as T
 from PIL import Image
 
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.ops.zero_border_resize import zero_border_resize
 
 _MULTIPLE = 64
 
@@ -22,12 +23,7 @@ class BilinearResize(T.ResizeTransform):
         """Resizes (H, W) or (H, W, C); another interpolation than bilinear is Detectron2's."""
         if (self.interp if interp is None else interp) != Image.Resampling.BILINEAR:
             return super().apply_image(img, interp)
-        if img.shape[:2] == (self.new_h, self.new_w):
-            return img
-        resized = img.astype(np.float64)
-        for axis, size in enumerate((self.new_h, self.new_w)):
-            resized = _interpolate(resized, axis, size)
-        return resized.astype(img.dtype)
+        return zero_border_resize(img, self.new_h, self.new_w)
 
     def inverse(self) -> BilinearResize:
         """Back to the former size."""
@@ -76,15 +72,3 @@ class Letterbox(T.Augmentation):
         rest = [(self.max_dim if self.pad == "square" else -(-side // _MULTIPLE) * _MULTIPLE) - side for side in size]
         top, left = (side // 2 for side in rest)
         return T.TransformList([resize, T.PadTransform(left, top, rest[1] - left, rest[0] - top, size[1], size[0])])
-
-
-def _interpolate(image: np.ndarray, axis: int, size: int) -> np.ndarray:
-    """Resamples one axis at the centres of `size` pixels."""
-    image = np.moveaxis(image, axis, 0)
-    position = (np.arange(size) + 0.5) * (len(image) / size) - 0.5
-    low = np.floor(position).astype(int)
-    share = (position - low).astype(image.dtype).reshape(-1, *[1] * (image.ndim - 1))
-    padded = np.pad(image, [(1, 1), *[(0, 0)] * (image.ndim - 1)])
-    left, right = padded[low + 1], padded[low + 2]
-    # In this form what is even stays exactly even: values are cut off afterwards.
-    return np.moveaxis(left + share * (right - left), 0, axis)
