@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from typing import Any
 
 import torch
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
@@ -82,10 +81,12 @@ class FusedConv2d(nn.Module):
         weight, bias = (value.to(dtype) for value in parameters)
         self.method = self._choose(weight)
         # No buffers: what is arranged for this machine's kernels is not for a state dict.
-        self.weight = {
-            _Method.POINTWISE: lambda: weight[:, :, 0, 0].T.contiguous(),
-            _Method.WINOGRAD: lambda: transform_weight(parameters[0]).float().contiguous(),
-        }.get(self.method, lambda: weight.contiguous(memory_format=torch.channels_last))()
+        if self.method is _Method.POINTWISE:
+            self.weight = weight[:, :, 0, 0].T.contiguous()
+        elif self.method is _Method.WINOGRAD:
+            self.weight = transform_weight(parameters[0]).float().contiguous()
+        else:
+            self.weight = weight.contiguous(memory_format=torch.channels_last)
         self.bias = bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -117,8 +118,16 @@ class FusedConv2d(nn.Module):
         x = self._input(x)
         residual = None if residual is None else self._input(residual)
         if self.method is _Method.POINTWISE:
-            options: dict[str, Any] = {"relu": relu, "residual": residual, "overwrite": overwrite}
-            return pointwise_conv2d(x, self.weight, self.bias, self.workspace, stride=self.stride[0], **options)
+            return pointwise_conv2d(
+                x,
+                self.weight,
+                self.bias,
+                self.workspace,
+                stride=self.stride[0],
+                relu=relu,
+                residual=residual,
+                overwrite=overwrite,
+            )
         if self.method is _Method.WINOGRAD:
             return winograd_conv2d(x, self.weight, self.bias, self.workspace, relu=relu, residual=residual)
         shape = self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups

@@ -18,7 +18,7 @@ class OptimizedPooler(FastROIPooler):
     """A FastROIPooler whose results on a CPU, from channels-last maps in float32, are in a workspace."""
 
     def __init__(self, pooler: ROIPooler, workspace: Workspace) -> None:
-        """Takes over a pooler of which :func:`is_roi_align` is true."""
+        """Takes over a pooler by RoIAlign."""
         levels = list(pooler.level_poolers)
         super().__init__(
             pooler.output_size,
