@@ -46,7 +46,7 @@ def _axis(low, high, valid, bins, count: tl.constexpr, sampling_ratio: tl.conste
     return bin_size, samples, skipped, tl.where(valid, left, 0.0).to(tl.int32)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_images"])
 def _kernel(
     pooled,
     rois,
@@ -66,6 +66,7 @@ def _kernel(
     largest: tl.constexpr,
     backward: tl.constexpr,
     num_levels: tl.constexpr,
+    channels_last: tl.constexpr,
     block_bins: tl.constexpr,
     block_channels: tl.constexpr,
 ):
@@ -76,18 +77,20 @@ def _kernel(
     block = (bins < rows * columns)[:, None] & (channel < channels)
 
     level = tl.load(level_of + roi)
-    base, height, width, scale = data[0], heights[0], widths[0], scales[0]
+    base, height, width, scale = data[0], heights[0] >> 1, widths[0] >> 1, scales[0]
     by_image, by_channel, by_row, by_column = strides[0]
     for index in tl.static_range(1, num_levels):
         here = level == index
         base = tl.where(here, data[index], base)
-        height, width = tl.where(here, heights[index], height), tl.where(here, widths[index], width)
+        height, width = tl.where(here, heights[index] >> 1, height), tl.where(here, widths[index] >> 1, width)
         scale = tl.where(here, scales[index], scale)
         by_image, by_channel = (
             tl.where(here, strides[index][0], by_image),
             tl.where(here, strides[index][1], by_channel),
         )
         by_row, by_column = tl.where(here, strides[index][2], by_row), tl.where(here, strides[index][3], by_column)
+    if not channels_last:
+        by_image, by_channel, by_row, by_column = by_image >> 1, by_channel >> 1, by_row >> 1, 1
 
     image = tl.load(rois + 5 * roi)
     x0, y0 = tl.load(rois + 5 * roi + 1), tl.load(rois + 5 * roi + 2)
@@ -150,8 +153,9 @@ def _launch(levels: Sequence[Tensor], pooled: Tensor, grid: Grid, *, backward: b
     if not pooled.numel():
         return
     channels, (bins_y, bins_x) = pooled.shape[1], grid.output_size
-    # Neighbours in a block are neighbours in memory: channels of a pixel, or bins along a row.
-    block_bins, block_channels = (1, 128) if grid.channels_last else (64, 4)
+    # Neighbours in a block are neighbours in memory: channels of a pixel, of which each of a warp's 32 threads has four, loaded and added
+    # at once; or bins along a row.
+    block_bins, block_channels = (4, 128) if grid.channels_last else (64, 4)
     blocks = (len(grid.rois), triton.cdiv(bins_y * bins_x, block_bins), triton.cdiv(channels, block_channels))
     with torch.cuda.device_of(pooled):
         _kernel[blocks](
@@ -159,10 +163,10 @@ def _launch(levels: Sequence[Tensor], pooled: Tensor, grid: Grid, *, backward: b
             grid.rois.to(torch.float32).contiguous(),
             grid.levels.contiguous(),
             tuple(levels),
-            tuple(level.shape[2] for level in levels),
-            tuple(level.shape[3] for level in levels),
+            _odd([level.shape[2] for level in levels]),
+            _odd([level.shape[3] for level in levels]),
             tuple(grid.scales),
-            tuple(level.stride() for level in levels),
+            tuple(level.stride() if grid.channels_last else _odd(level.stride()) for level in levels),
             pooled.stride(),
             len(levels[0]),
             channels,
@@ -173,6 +177,12 @@ def _launch(levels: Sequence[Tensor], pooled: Tensor, grid: Grid, *, backward: b
             LARGEST,
             backward,
             len(levels),
+            grid.channels_last,
             block_bins,
             block_channels,
         )
+
+
+def _odd(numbers: Sequence[int]) -> tuple[int, ...]:
+    """2 n + 1: the kernel would be compiled anew for other sets of numbers that 16 divides, and so for images of other sizes."""
+    return tuple(2 * number + 1 for number in numbers)
