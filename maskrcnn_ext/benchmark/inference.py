@@ -125,15 +125,7 @@ def open_side(name: str, case: Case) -> Predict:
     import torch
 
     torch.set_num_threads(case.threads)
-    if not torch.cuda.is_available():
-        return predict
-
-    def synchronised(images: list[np.ndarray]) -> list[Any]:
-        found = predict(images)
-        torch.cuda.synchronize()
-        return found
-
-    return synchronised
+    return models.synchronised(predict)
 
 
 def _is_torch(name: str) -> bool:
@@ -158,7 +150,7 @@ def dense(model: Any, *, low: bool = False) -> Predict:
 def _torchvision(case: Case, *, low: bool = False) -> Predict:
     import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = models.device()
     model = models.torchvision_model(case.size, case.folder / "torchvision.pth").to(device)
 
     def predict(images: list[np.ndarray]) -> list[Any]:

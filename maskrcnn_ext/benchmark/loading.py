@@ -104,7 +104,7 @@ def open_training(cfg: Any, loader: Iterator[Any]) -> Callable[[], float]:
 
     batches = list(itertools.islice(loader, 2))
     torch.manual_seed(0)
-    model = instantiate(cfg.model).to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    model = instantiate(cfg.model).to(models.device()).eval()
     models.calibrate(model, lambda: model.inference(batches[0][:1], do_postprocess=False))
     model.train()
     # So low a rate that it does not matter what is learnt.

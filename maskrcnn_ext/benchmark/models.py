@@ -65,6 +65,25 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def device() -> str:
+    """Where to measure: on the GPU, where there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def synchronised(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that returns once the GPU, where there is one, has done what it was told."""
+    import torch
+
+    def finished(*arguments: Any) -> Any:
+        result = function(*arguments)
+        torch.cuda.synchronize()
+        return result
+
+    return finished if device() == "cuda" else function
+
+
 def computes_bf16() -> bool:
     """Whether the processor, or the GPU where there is one, has instructions for bfloat16."""
     import torch

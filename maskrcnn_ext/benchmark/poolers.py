@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
+from maskrcnn_ext.benchmark import models
 from maskrcnn_ext.benchmark.measuring import measure
 from maskrcnn_ext.benchmark.tables import Table
 from maskrcnn_ext.errors import InputError
@@ -35,6 +37,7 @@ def pooler_sides(count: int, output_size: int, sampling_ratio: int) -> tuple[dic
 
     from maskrcnn_ext.modeling.poolers.fast import FastROIPooler
 
+    device = models.device()
     generator = torch.Generator().manual_seed(0)
     strides = (4, 8, 16, 32)
     levels = [torch.randn(1, 256, 800 // stride, 1216 // stride, generator=generator) for stride in strides]
@@ -44,7 +47,7 @@ def pooler_sides(count: int, output_size: int, sampling_ratio: int) -> tuple[dic
     extent = torch.tensor([1216, 800])
     sizes = torch.cat([side * aspect, side / aspect], dim=1).minimum(extent)
     corners = torch.rand(count, 2, generator=generator) * (extent - sizes)
-    boxes = [Boxes(torch.cat([corners, corners + sizes], dim=1))]
+    boxes = [Boxes(torch.cat([corners, corners + sizes], dim=1).to(device))]
     gradient = torch.randn(count, 256, output_size, output_size, generator=generator)
 
     forward: dict[str, Any] = {}
@@ -57,8 +60,8 @@ def pooler_sides(count: int, output_size: int, sampling_ratio: int) -> tuple[dic
         ("maskrcnn_ext, bfloat16, NCHW", FastROIPooler, torch.bfloat16, torch.contiguous_format),
         ("maskrcnn_ext, bfloat16, channels_last", FastROIPooler, torch.bfloat16, torch.channels_last),
     ):
-        pooler = kind(output_size, [1 / stride for stride in strides], sampling_ratio, "ROIAlignV2")
-        features = [level.to(dtype).contiguous(memory_format=layout).requires_grad_() for level in levels]
+        pooler: Any = kind(output_size, [1 / stride for stride in strides], sampling_ratio, "ROIAlignV2")
+        features = [level.to(device, dtype).contiguous(memory_format=layout).requires_grad_() for level in levels]
         pooled = pooler(features, boxes)
         given = gradient.to(pooled)
         if name == STOCK_POOLER:
@@ -66,8 +69,6 @@ def pooler_sides(count: int, output_size: int, sampling_ratio: int) -> tuple[dic
         elif (pooled - expected).abs().max() > (1e-5 if dtype == torch.float32 else 0.1):
             raise InputError(f"{name}: the results differ from Detectron2's")
         inference = [level.detach() for level in features]
-        forward[name] = lambda pooler=pooler, features=inference: pooler(features, boxes)
-        backward[name] = lambda pooled=pooled, features=features, given=given: torch.autograd.grad(
-            pooled, features, given, retain_graph=True
-        )
+        forward[name] = models.synchronised(partial(pooler, inference, boxes))
+        backward[name] = models.synchronised(partial(torch.autograd.grad, pooled, features, given, retain_graph=True))
     return forward, backward

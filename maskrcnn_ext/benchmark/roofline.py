@@ -73,7 +73,7 @@ def ceilings(side: int, megabytes: int, repeats: int) -> tuple[float, float, str
     """Returns FLOP/s and bytes/s that this machine attains at best, and what a reader must know."""
     import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = models.device()
 
     def product(dtype: torch.dtype) -> float:
         a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))

@@ -69,7 +69,7 @@ def start(side: str, config: str, weights: str, size: tuple[int, int], threads: 
     begun = time.perf_counter()
     if side == "Detectron2":
         model = instantiate(get_config(config).model)
-        model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        model.to(models.device()).eval()
         DetectionCheckpointer(model).load(weights)
 
         def predict() -> None:
