@@ -28,12 +28,19 @@ class CompactRCNN(GeneralizedRCNN):
     ) -> list[Any]:
         """As in Detectron2; with ``do_postprocess`` the masks are RLEs of the images as stored."""
         results = super().inference(batched_inputs, detected_instances, do_postprocess=False)
-        if not do_postprocess:
-            return results
+        return self.compact(batched_inputs, results) if do_postprocess else results
+
+    def compact(self, batched_inputs: list[dict[str, Any]], results: list[Instances]) -> list[dict[str, Instances]]:
+        """Brings raw results to the images as stored."""
         return [
-            {"instances": compact_postprocess(found, *output_size(image, found))}
+            {"instances": self.postprocess(found, *output_size(image, found))}
             for image, found in zip(batched_inputs, results, strict=True)
         ]
+
+    @staticmethod
+    def postprocess(found: Instances, height: int, width: int) -> Instances:
+        """As :func:`compact_postprocess`."""
+        return compact_postprocess(found, height, width)
 
 
 def output_size(image: dict[str, Any], found: Instances) -> tuple[int, int]:

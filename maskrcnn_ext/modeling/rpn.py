@@ -90,13 +90,7 @@ class FastRPN(RPN):
         image_sizes: list[tuple[int, int]],
     ) -> list[Instances]:
         """As RPN's."""
-        logits, boxes = [], []
-        for anchor, logit, delta in zip(anchors, pred_objectness_logits, pred_anchor_deltas, strict=True):
-            best, index = logit.topk(min(self.pre_nms_topk[self.training], logit.shape[1]), dim=1)  # (N, K)
-            chosen = delta.gather(1, index[:, :, None].expand(-1, -1, delta.shape[2]))
-            decoded = self.box2box_transform.apply_deltas(chosen.flatten(0, 1), anchor.tensor[index.flatten()])
-            logits.append(best)
-            boxes.append(decoded.unflatten(0, index.shape))
+        boxes, logits = self.pick(anchors, pred_objectness_logits, pred_anchor_deltas)
         found: list[Instances] = find_top_rpn_proposals(
             boxes,
             logits,
@@ -108,3 +102,22 @@ class FastRPN(RPN):
             self.training,
         )
         return found
+
+    def pick(
+        self, anchors: list[Boxes], logits: list[Tensor], deltas: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The best anchors of every level, by descending logit: boxes (N, K, 4) and logits (N, K) of L levels, whose K may differ.
+
+        Args:
+            anchors: of L levels, A each.
+            logits: (N, A) of L levels.
+            deltas: (N, A, 4) of L levels.
+        """
+        boxes, best = [], []
+        for anchor, logit, delta in zip(anchors, logits, deltas, strict=True):
+            chosen, index = logit.topk(min(self.pre_nms_topk[self.training], logit.shape[1]), dim=1)
+            moved = delta.gather(1, index[:, :, None].expand(-1, -1, delta.shape[2]))
+            decoded = self.box2box_transform.apply_deltas(moved.flatten(0, 1), anchor.tensor[index.flatten()])
+            boxes.append(decoded.unflatten(0, index.shape))
+            best.append(chosen)
+        return boxes, best

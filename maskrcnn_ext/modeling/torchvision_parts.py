@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.structures import Instances
 from pycocotools import mask as mask_util
 from torch import Tensor
 
-from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN, compact_postprocess, output_size
+from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN, compact_postprocess
 from maskrcnn_ext.ops.rle_masks import RLEMasks
 
 
@@ -46,21 +45,6 @@ class TorchvisionRCNN(CompactRCNN):
 
     Training is Detectron2's; the masks of results are :class:`RLEMasks`, of the pixels with a probability of 0.5 or more.
     """
-
-    def inference(
-        self,
-        batched_inputs: list[dict[str, Any]],
-        detected_instances: list[Instances] | None = None,
-        do_postprocess: bool = True,
-    ) -> list[Any]:
-        """As in Detectron2; with ``do_postprocess`` the masks are RLEs of the images as stored."""
-        results = GeneralizedRCNN.inference(self, batched_inputs, detected_instances, do_postprocess=False)
-        if not do_postprocess:
-            return results
-        return [
-            {"instances": self.postprocess(found, *output_size(image, found))}
-            for image, found in zip(batched_inputs, results, strict=True)
-        ]
 
     @staticmethod
     def postprocess(found: Instances, height: int, width: int) -> Instances:

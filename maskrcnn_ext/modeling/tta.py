@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN, compact_postprocess, output_size
+from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN
 
 # What is predicted for given boxes, on grids over the box, whose last dimension a mirror turns around; and numbers.
 _GRIDS, _NUMBERS = ("pred_masks", "pred_keypoint_heatmaps"), ("pred_mask_scores",)
@@ -118,12 +118,7 @@ class TTARCNN(CompactRCNN):
             return super().inference(batched_inputs, detected_instances, do_postprocess)
         given: Sequence[Instances | None] = detected_instances or [None] * len(batched_inputs)
         results = [self._predict(image["image"], boxes) for image, boxes in zip(batched_inputs, given, strict=True)]
-        if not do_postprocess:
-            return results
-        return [
-            {"instances": compact_postprocess(found, *output_size(image, found))}
-            for image, found in zip(batched_inputs, results, strict=True)
-        ]
+        return self.compact(batched_inputs, results) if do_postprocess else results
 
     def _predict(self, image: Tensor, given: Instances | None) -> Instances:
         """Raw results of one image (C, H, W)."""

@@ -9,11 +9,18 @@ from detectron2.config import instantiate
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import GeneralizedRCNN
 from small_model import make_run
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from maskrcnn_ext import InputError, Predictor, get_config, optimize
 from maskrcnn_ext.benchmark import models
 from maskrcnn_ext.inference.optimization.convolution import FusedConv2d
+from maskrcnn_ext.inference.optimization.fixed_size import FixedSizeDetection, why_not
+from maskrcnn_ext.inference.optimization.graphed_rcnn import GraphedRCNN, parts_of
+from maskrcnn_ext.inference.optimization.optimize import take_over
+from maskrcnn_ext.inference.optimization.pooling import fast_pooler
+from maskrcnn_ext.inference.optimization.proposals import fast_rpn
 from maskrcnn_ext.modeling.poolers.fast import FastROIPooler
+from maskrcnn_ext.ops.workspace import Workspace
 
 NORMS = (torch.nn.BatchNorm2d, FrozenBatchNorm2d)
 INPUTS = [
@@ -111,6 +118,110 @@ def test_the_baselines_see_the_same(config):
             assert (value - expected[name]).abs().max() <= 1e-3 * expected[name].abs().max()
         found = quick.inference(INPUTS)
     assert all(len(one["instances"]) >= 5 for one in found)
+
+
+FIXED = {
+    "FPN": {},
+    "one box for all classes": {"box_predictor": {"cls_agnostic_bbox_reg": True}},
+    "one mask for all classes": {"mask_head": {"num_classes": 1}},
+    "fewer detections than there is place for": {"box_predictor": {"test_score_thresh": 0.5}},
+    "none": {"box_predictor": {"test_score_thresh": 1.0}},
+}
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_results_of_a_fixed_size_are_the_same(name):
+    quick = optimize(build("mask_rcnn_r18_fpn_scratch.py", **FIXED[name]), dtype="fp32")
+    assert why_not(quick) is None
+    graphed = GraphedRCNN(**parts_of(quick)).eval()
+    with torch.inference_mode():
+        for one, other in zip(graphed.inference(INPUTS), quick.inference(INPUTS), strict=True):
+            one, other = one["instances"], other["instances"]
+            assert (len(other) > 0) == (name != "none")
+            for field in ("scores", "pred_classes"):
+                assert torch.equal(one.get(field), other.get(field))
+            assert torch.equal(one.pred_boxes.tensor, other.pred_boxes.tensor)
+            assert one.pred_masks.rles == other.pred_masks.rles
+
+
+def with_plain_convolutions():
+    """Detectron2's model, with the poolers and the RPN that a fixed size needs and nothing else of ours."""
+    model = build("mask_rcnn_r18_fpn_scratch.py")
+    model.proposal_generator = fast_rpn(model.proposal_generator)
+    for name in ("box_pooler", "mask_pooler"):
+        setattr(model.roi_heads, name, fast_pooler(getattr(model.roi_heads, name), Workspace()))
+    return model
+
+
+def test_what_is_not_finite_is_left_out_of_a_fixed_size():
+    model = with_plain_convolutions()
+    inputs = [{"image": INPUTS[0]["image"] * float("nan")}, INPUTS[1]]
+    with torch.inference_mode():
+        found = GraphedRCNN(**parts_of(model)).eval().inference(inputs)
+        expected = model.inference(inputs)
+    assert len(found[0]["instances"]) == len(expected[0]["instances"]) == 0
+    assert torch.equal(found[1]["instances"].scores, expected[1]["instances"].scores)
+
+
+class OtherRCNN(GeneralizedRCNN):
+    """What `optimize` does not make a CompactRCNN of."""
+
+
+@pytest.fixture
+def gpu_without_values(monkeypatch):
+    """Tensors that know their device, shape and type: what asks for a value fails, and what mixes devices or types."""
+
+    def to(module, change):
+        for part in module.modules():
+            for name, value in part._parameters.items():
+                part._parameters[name] = value if value is None else torch.nn.Parameter(value.to(change), False)
+        return module
+
+    monkeypatch.setattr(torch.nn.Module, "to", to)  # which cannot change such tensors in place
+    with FakeTensorMode(), torch.device("cuda"), torch.no_grad():
+        yield
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_gpu_has_to_say_nothing(gpu_without_values, dtype):
+    cfg = get_config("mask_rcnn_r18_fpn_scratch.py").model
+    cfg._target_ = OtherRCNN
+    detect = FixedSizeDetection(take_over(instantiate(cfg), "cuda", dtype=dtype))
+    boxes, scores, classes, masks = detect(torch.empty(2, 3, 128, 160), torch.empty(2, 2))
+    assert (boxes.shape, scores.shape, classes.shape, masks.shape) == (
+        (2, 100, 4),
+        (2, 100),
+        (2, 100),
+        (2, 100, 28, 28),
+    )
+    assert boxes.dtype == scores.dtype == torch.float32
+    assert classes.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("cascade", "the RoI heads are CascadeROIHeads"),
+        ("keypoints", "the RoI heads are StandardROIHeads with keypoints"),
+        ("boundary head", "the mask head is BoundaryMaskHead"),
+        ("precise pooler", "the box pooler is PreciseROIPooler"),
+    ],
+)
+def test_why_a_model_is_no_graph(name, reason):
+    assert why_not(optimize(build(MODELS[name][0], **MODELS[name][1]), dtype="fp32")) == reason
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", MODELS)
+def test_a_gpu_gives_the_same(name, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    model = build(MODELS[name][0], **MODELS[name][1])
+    quick = optimize(model, "cuda", dtype="fp32", sizes=[(96, 160)])
+    with torch.inference_mode():
+        expected = model.inference(INPUTS)
+        for _ in range(3):  # recorded, then replayed
+            for one, other in zip(quick.inference(INPUTS), expected, strict=True):
+                matches(one["instances"].to("cpu"), other["instances"], box=0.02, score=1e-3, iou=0.98)
 
 
 def test_bf16_is_near():

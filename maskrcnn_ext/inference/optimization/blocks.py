@@ -77,6 +77,8 @@ def fuse_block(module: nn.Module, name: str, fused: Callable[..., FusedConv2d]) 
     """
     if type(module) in (BasicBlock, BottleneckBlock):
         return FusedBlock(module, fused, follows=name.isdigit() and name != "0")
-    if type(module) is BasicStem:
+    if (
+        type(module) is BasicStem and module.conv1.weight.device.type == "cpu"
+    ):  # a GPU has the memory, and nothing to do meanwhile
         return FusedStem(module, fused)
     return None

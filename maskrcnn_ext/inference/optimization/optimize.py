@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.optimization.blocks import fuse_block
 from maskrcnn_ext.inference.optimization.convolution import FusedConv2d, FusedUpsampling, fuses, is_upsampling
+from maskrcnn_ext.inference.optimization.fixed_size import why_not
+from maskrcnn_ext.inference.optimization.graphed_rcnn import GraphedRCNN, parts_of
 from maskrcnn_ext.inference.optimization.heads import flatten_as_it_lies, fuse_sequences
 from maskrcnn_ext.inference.optimization.pooling import fast_pooler
 from maskrcnn_ext.inference.optimization.proposals import fast_rpn
@@ -52,15 +54,19 @@ def optimize(
     :class:`maskrcnn_ext.ops.rle_masks.RLEMasks`, as of :class:`maskrcnn_ext.CompactRCNN`. What a part cannot do is logged in one line, and
     the part stays as it is.
 
-    Nothing is compiled, so that images of any size run at full speed from the first on, and processes share nothing. The threads are
-    PyTorch's (``torch.set_num_threads``): for several processes on one machine, give each its share.
+    On a CPU nothing is compiled, so that images of any size run at full speed from the first on, and processes share nothing. The threads
+    are PyTorch's (``torch.set_num_threads``): for several processes on one machine, give each its share.
+
+    On a GPU all from the padded batch to the masks in their boxes is one CUDA graph, recorded when a batch of a new shape comes, and the
+    host waits once, for the number of detections. Of a model that cannot be one (cascades, keypoints, other mask heads than the fully
+    convolutional one) the parts above are launched one by one.
 
     Args:
         model: left as it is.
         device: to put the copy on; None for the model's.
         dtype: "fp32"; "bf16" for convolutions and fully connected layers, of which the last ones, whose outputs are decoded, stay in
             float32; "auto" for bf16 where the processor or GPU computes with it, else fp32.
-        sizes: (height, width) of inputs, after resizing, to run once, so that memory and kernels are ready for them.
+        sizes: (height, width) of inputs, after resizing, to run once, so that memory, kernels and graphs are ready for them.
 
     Returns:
         A model that can predict and not train, and whose weights cannot be saved.
@@ -102,7 +108,7 @@ def take_over(
         flatten_as_it_lies(head, getattr(getattr(model.roi_heads, "box_pooler", None), "output_size", None))
     _fuse(model.roi_heads, torch.float32 if others else kind, workspace)
     fuse_sequences(model)
-    if type(model) is GeneralizedRCNN:
+    if type(model) in (GeneralizedRCNN, CompactRCNN):
         model = _compact(model)
     _give_back()
     with torch.inference_mode():
@@ -127,18 +133,11 @@ def _give_back() -> None:
 
 
 def _compact(model: GeneralizedRCNN) -> CompactRCNN:
-    return (
-        CompactRCNN(
-            backbone=model.backbone,
-            proposal_generator=model.proposal_generator,
-            roi_heads=model.roi_heads,
-            pixel_mean=model.pixel_mean.flatten().tolist(),
-            pixel_std=model.pixel_std.flatten().tolist(),
-            input_format=model.input_format,
-        )
-        .to(model.device)
-        .eval()
-    )
+    reason = why_not(model)
+    if model.device.type == "cuda" and reason is not None:
+        logger.info("optimize: no CUDA graphs, as %s", reason)
+    graphs = model.device.type == "cuda" and reason is None
+    return (GraphedRCNN if graphs else CompactRCNN)(**parts_of(model)).to(model.device).eval()
 
 
 class InputOfType(nn.Module):

@@ -1,0 +1,58 @@
+import logging
+
+import pytest
+import torch
+
+from maskrcnn_ext.inference.optimization.cuda_graphs import CUDAGraphs
+
+
+def sums(x, y):
+    return x + y, (x * y).sum(dim=0)
+
+
+def test_without_a_gpu_the_function_runs_as_it_is():
+    given = torch.rand(3, 4), torch.rand(3, 4)
+    graphs = CUDAGraphs(sums)
+    for _ in range(2):
+        assert all(torch.equal(one, other) for one, other in zip(graphs(*given), sums(*given), strict=True))
+
+
+@pytest.mark.gpu
+def test_replays_are_of_the_inputs_at_hand():
+    calls = []
+
+    def counted(x, y):
+        calls.append(x.shape)
+        return sums(x, y)
+
+    graphs, kept = CUDAGraphs(counted, most=2), []
+    for size in (3, 4, 3, 5, 3, 4):
+        given = torch.rand(size, 4, device="cuda"), torch.rand(size, 4, device="cuda")
+        with torch.inference_mode(size % 2 == 0):
+            kept.append((graphs(*given), sums(*given)))
+    for results, expected in kept:  # not overwritten by later ones
+        for one, other in zip(results, expected, strict=True):
+            torch.testing.assert_close(one, other)
+    # Two runs and a recording each; 4 was the one that was used longest ago when 5 came, and is recorded again.
+    assert [shape[0] for shape in calls] == [3] * 3 + [4] * 3 + [5] * 3 + [4] * 3
+
+
+@pytest.mark.gpu
+def test_other_settings_are_seen():
+    scale = [2.0]
+    graphs = CUDAGraphs(lambda x: (x * scale[0],), lambda: scale[0])
+    given = torch.rand(3, device="cuda")
+    for scale[0] in (2.0, 3.0, 2.0):
+        torch.testing.assert_close(graphs(given)[0], given * scale[0])
+
+
+@pytest.mark.gpu
+def test_what_waits_for_the_gpu_runs_as_it_is(caplog):
+    def waits(x):
+        return (x + x.sum().item(),)
+
+    graphs, given = CUDAGraphs(waits), torch.rand(3, device="cuda")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            torch.testing.assert_close(graphs(given), waits(given))
+    assert [record.message.startswith("optimize: no CUDA graphs: ") for record in caplog.records] == [True]
