@@ -126,10 +126,11 @@ def upsampling_conv2d(
         bias: (O,) float32.
         workspace: memory to use, also for the result.
         relu: apply a ReLU.
-        then: weights (O, K) and bias (K,) of a convolution of 1 x 1 that follows; what lies between is never there as a whole.
+        then: weights (N, O) and bias (N,) of a convolution of 1 x 1 to a single channel that follows, each image's own; what lies
+            between is never there as a whole.
 
     Returns:
-        (N, O or K, 2 H, 2 W), channels-last.
+        (N, O or 1, 2 H, 2 W), channels-last.
 
     Raises:
         OSError: the compiled library is not there.
@@ -139,13 +140,12 @@ def upsampling_conv2d(
     _check(x, weight.shape[0], bias)
     number, _, height, width = x.shape
     between = weight.shape[1] // 4
-    channels = between if then is None else then[0].shape[1]
+    channels = between if then is None else 1
     result = workspace.channels_last(number, channels, 2 * height, 2 * width)
     inputs = x.permute(0, 2, 3, 1).flatten(0, 2)
-    pieces = _pieces(x, channels, 4 * between, relu=relu and then is None)
-    most = max((rows.count for rows in pieces), default=0)
-    memory = workspace.empty(most, 4 * between)
-    predicted = workspace.empty(0 if then is None else 4 * most, channels)
+    pieces = _pieces(x, channels, 4 * between, relu=relu and then is None, whole=then is not None)
+    memory = workspace.empty(max((rows.count for rows in pieces), default=0), 4 * between)
+    last = bias if then is None else torch.zeros(1)
     for rows in pieces:
         products = memory[: rows.count]
         torch.mm(inputs[rows.first : rows.first + rows.count], weight, out=products)
@@ -153,11 +153,11 @@ def upsampling_conv2d(
             pixels = products.view(-1, between)
             line = _Rows(0, len(pixels), between, 1, len(pixels), relu, rows.threads)
             finish(pixels.data_ptr(), bias.data_ptr(), None, ctypes.byref(line), 0)
-            products = predicted[: len(pixels)]
-            torch.mm(pixels, then[0], out=products)
-        last = bias if then is None else then[1]
+            images = slice(rows.first // (height * width), (rows.first + rows.count) // (height * width))
+            own = then[0][images, :, None]
+            products = torch.bmm(pixels.view(len(own), -1, between), own)
         spread(products.data_ptr(), last.data_ptr(), result.data_ptr(), ctypes.byref(rows))
-    return result
+    return result if then is None else result.add_(then[1][:, None, None, None])
 
 
 def _check(x: Tensor, inputs: int, bias: Tensor, *others: Tensor) -> None:
@@ -170,13 +170,14 @@ def _check(x: Tensor, inputs: int, bias: Tensor, *others: Tensor) -> None:
         raise ValueError("the input must be channels-last, and input and bias float32")
 
 
-def _pieces(x: Tensor, channels: int, values: int, *, relu: bool) -> list[_Rows]:
-    """Divides the pixels of an input, each of which gives so many values, with the `channels` of the result."""
+def _pieces(x: Tensor, channels: int, values: int, *, relu: bool, whole: bool = False) -> list[_Rows]:
+    """Divides the pixels of an input, each of which gives so many values, with the `channels` of the result; or its `whole` images."""
     number, _, height, width = x.shape
     total = number * height * width
+    unit = height * width if whole else 1
     # Of equal size: a last piece of a few rows would leave threads without work.
     count = max(1, round(total * values / _PIECE))
-    ends = [total * index // count for index in range(count + 1)]
+    ends = [total // max(1, unit) * index // count * unit for index in range(count + 1)]
     threads = torch.get_num_threads()
     return [
         _Rows(first, end - first, channels, height, width, relu, threads)

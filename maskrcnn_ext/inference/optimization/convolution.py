@@ -161,21 +161,19 @@ class FusedUpsampling(nn.Module):
 
     Attributes:
         relu: whether a ReLU follows.
-        then: weights and bias of a convolution of 1 x 1 that follows, see :func:`maskrcnn_ext.ops.pointwise.upsampling_conv2d`.
     """
 
     def __init__(self, deconv: nn.ConvTranspose2d, *, workspace: Workspace) -> None:
         """Takes over a transposed convolution of which :func:`is_upsampling` is true."""
         super().__init__()
         self.workspace, self.relu = workspace, False
-        self.then: tuple[Tensor, Tensor] | None = None
         self.weight = upsampling_weight(deconv.weight.detach().float())
         self.bias = torch.zeros(deconv.out_channels) if deconv.bias is None else deconv.bias.detach().float()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, I, H, W) to (N, O, 2 H, 2 W)."""
+    def forward(self, x: Tensor, then: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """(N, I, H, W) to (N, O, 2 H, 2 W); with `then`, see :func:`maskrcnn_ext.ops.pointwise.upsampling_conv2d`, to (N, 1, 2 H, 2 W)."""
         x = x.float().contiguous(memory_format=torch.channels_last)
-        return upsampling_conv2d(x, self.weight, self.bias, self.workspace, relu=self.relu, then=self.then)
+        return upsampling_conv2d(x, self.weight, self.bias, self.workspace, relu=self.relu, then=then)
 
 
 def is_upsampling(module: nn.Module) -> bool:

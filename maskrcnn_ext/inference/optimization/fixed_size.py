@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 from detectron2.modeling import GeneralizedRCNN
-from detectron2.modeling.roi_heads import FastRCNNOutputLayers, MaskRCNNConvUpsampleHead, StandardROIHeads
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers, StandardROIHeads
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskrcnn_ext.modeling.mask_heads.fcn import FCNMaskHead
-from maskrcnn_ext.modeling.mask_heads.targets import select_class
+from maskrcnn_ext.inference.optimization.heads import OwnClassMaskHead
 from maskrcnn_ext.modeling.poolers.fast import FastROIPooler
 from maskrcnn_ext.modeling.rpn import FastRPN
 from maskrcnn_ext.ops.sorted_nms import sorted_nms
@@ -53,8 +52,8 @@ class FixedSizeDetection(nn.Module):
         if not self.heads.mask_on:
             return boxes, scores, classes
         maps = [features[name] for name in self.heads.mask_in_features]
-        logits = self.heads.mask_head.layers(self.heads.mask_pooler(maps, [Boxes(of_image) for of_image in boxes]))
-        masks = select_class(logits, classes.flatten()).sigmoid()
+        pooled = self.heads.mask_pooler(maps, [Boxes(of_image) for of_image in boxes])
+        masks = self.heads.mask_head.logits(pooled, classes.flatten()).sigmoid()
         return boxes, scores, classes, masks.view(*scores.shape, *masks.shape[-2:])
 
     def _proposals(self, features: dict[str, Tensor], sizes: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,7 +114,7 @@ def why_not(model: GeneralizedRCNN) -> str | None:
     }
     if heads.mask_on:
         known["mask pooler"] = heads.mask_pooler, (FastROIPooler,)
-        known["mask head"] = heads.mask_head, (MaskRCNNConvUpsampleHead, FCNMaskHead)
+        known["mask head"] = heads.mask_head, (OwnClassMaskHead,)
     for name, (part, kinds) in known.items():
         if type(part) not in kinds and not (FastROIPooler in kinds and isinstance(part, FastROIPooler)):
             return f"the {name} is {type(part).__name__}"

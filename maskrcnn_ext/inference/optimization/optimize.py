@@ -22,7 +22,7 @@ from maskrcnn_ext.inference.optimization.blocks import fuse_block
 from maskrcnn_ext.inference.optimization.convolution import FusedConv2d, FusedUpsampling, fuses, is_upsampling
 from maskrcnn_ext.inference.optimization.fixed_size import why_not
 from maskrcnn_ext.inference.optimization.graphed_rcnn import GraphedRCNN, parts_of
-from maskrcnn_ext.inference.optimization.heads import flatten_as_it_lies, fuse_sequences
+from maskrcnn_ext.inference.optimization.heads import flatten_as_it_lies, fuse_sequences, own_class
 from maskrcnn_ext.inference.optimization.pooling import fast_pooler
 from maskrcnn_ext.inference.optimization.proposals import fast_rpn
 from maskrcnn_ext.inference.optimization.pyramid import FusedFPN, fuses_pyramid
@@ -107,6 +107,7 @@ def take_over(
     for head in _flat(heads):
         flatten_as_it_lies(head, getattr(getattr(model.roi_heads, "box_pooler", None), "output_size", None))
     _fuse(model.roi_heads, torch.float32 if others else kind, workspace)
+    _replace(model.roi_heads, lambda module, _: own_class(module))
     fuse_sequences(model)
     if type(model) in (GeneralizedRCNN, CompactRCNN):
         model = _compact(model)
