@@ -123,6 +123,19 @@ def test_it_replaces_the_pooler_of_a_shipped_config(pooler, options):
     assert module(pyramid(), boxes_of(3, 2)).shape == (5, CHANNELS, 14, 14)
 
 
+@pytest.mark.parametrize(("pooler", "options"), POOLERS)
+def test_a_pair_of_sizes(pooler, options):
+    one = [level[:1] for level in pyramid()]
+    assert build(pooler, options, SCALES[:1], (2, 5))(one[:1], boxes_of(3)).shape == (3, CHANNELS, 2, 5)
+    if pooler not in (FastROIPooler, GenericROIPooler):
+        with pytest.raises(
+            InputError, match=rf"^{pooler.__name__} of several levels .* output_size=\[2, 5\]; set one number"
+        ):
+            build(pooler, options, output_size=(2, 5))
+    else:
+        assert build(pooler, options, output_size=(2, 5))(one, boxes_of(3)).shape == (3, CHANNELS, 2, 5)
+
+
 @pytest.mark.parametrize(
     ("pooler", "options", "valid"),
     [

@@ -18,6 +18,20 @@ def as_pair(output_size: int | Sequence[int]) -> tuple[int, int]:
     return height, width
 
 
+def as_pair_of_levels(pooler: object, output_size: int | Sequence[int], scales: Sequence[float]) -> tuple[int, int]:
+    """As :func:`as_pair`, for poolers that leave the levels to Detectron2's loop over them, which makes room for squares alone.
+
+    Raises:
+        InputError: several levels, and not a square.
+    """
+    height, width = as_pair(output_size)
+    if height != width and len(scales) > 1:
+        raise InputError(
+            f"{type(pooler).__name__} of several levels is square: output_size={[height, width]}; set one number, or take FastROIPooler"
+        )
+    return height, width
+
+
 def require_one_of(pooler: object, option: str, value: str | None, valid: Sequence[str | None]) -> None:
     """Raises InputError, with the valid values, where an option has another one."""
     if value not in valid:

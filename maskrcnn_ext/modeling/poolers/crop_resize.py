@@ -8,7 +8,7 @@ import torch
 from detectron2.modeling.poolers import ROIPooler
 from torch import Tensor, nn
 
-from maskrcnn_ext.modeling.poolers.arguments import ALIGNED, as_pair, require_one_of
+from maskrcnn_ext.modeling.poolers.arguments import ALIGNED, as_pair_of_levels, require_one_of
 from maskrcnn_ext.ops.crop_and_resize import crop_and_resize
 
 
@@ -25,7 +25,7 @@ class CropResizePooler(ROIPooler):
     returns (M, C, h, w) with M boxes of all images.
 
     Args:
-        output_size: samples along the height and the width, one number for both or a pair.
+        output_size: samples along the height and the width, one number, or a pair where there is one level.
         scales: 1 / stride of every level.
         sampling_ratio: without effect; a bin has one sample.
         pooler_type: "ROIAlignV2" or "ROIAlign", without effect; corners are aligned in a third way.
@@ -33,7 +33,7 @@ class CropResizePooler(ROIPooler):
         canonical_level: log2 of that level's stride.
 
     Raises:
-        InputError: for another ``pooler_type``.
+        InputError: for another ``pooler_type``, or no square and several levels.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class CropResizePooler(ROIPooler):
         canonical_level: int = 4,
     ) -> None:
         require_one_of(self, "pooler_type", pooler_type, tuple(ALIGNED))
-        size = as_pair(output_size)
+        size = as_pair_of_levels(self, output_size, scales)
         # Detectron2 floors: half a level more makes it round.
         super().__init__(size, list(scales), sampling_ratio, pooler_type, canonical_box_size, canonical_level + 0.5)
         self.level_poolers = nn.ModuleList(_CropResizeLevel(size, scale) for scale in scales)

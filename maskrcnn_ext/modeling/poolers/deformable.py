@@ -9,7 +9,7 @@ from detectron2.modeling.poolers import ROIPooler, assign_boxes_to_levels, conve
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
-from maskrcnn_ext.modeling.poolers.arguments import ALIGNED, as_pair, require_channels, require_one_of
+from maskrcnn_ext.modeling.poolers.arguments import ALIGNED, as_pair_of_levels, require_channels, require_one_of
 from maskrcnn_ext.ops.deformable_roi_pool import deformable_roi_pool
 
 
@@ -25,7 +25,7 @@ class DeformableROIPooler(ROIPooler):
     N ``Boxes``, and returns (M, C, h, w) with M boxes of all images.
 
     Args:
-        output_size: bins along the height and the width, one number for both or a pair.
+        output_size: bins along the height and the width, one number, or a pair where there is one level.
         scales: 1 / stride of every level.
         sampling_ratio: samples per bin and axis; 0 takes as many as a bin has pixels, rounded up.
         pooler_type: RoIAlign's kind, "ROIAlignV2" or "ROIAlign".
@@ -55,7 +55,7 @@ class DeformableROIPooler(ROIPooler):
         gamma: float = 0.1,
     ) -> None:
         require_one_of(self, "pooler_type", pooler_type, tuple(ALIGNED))
-        size = as_pair(output_size)
+        size = as_pair_of_levels(self, output_size, scales)
         super().__init__(size, list(scales), sampling_ratio, pooler_type, canonical_box_size, canonical_level)
         self.scales = list(scales)
         self.sampling_ratio = sampling_ratio

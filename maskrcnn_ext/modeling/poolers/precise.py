@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from detectron2.modeling.poolers import ROIPooler
 from torch import Tensor, nn
 
-from maskrcnn_ext.modeling.poolers.arguments import ALIGNED, as_pair, require_one_of
+from maskrcnn_ext.modeling.poolers.arguments import ALIGNED, as_pair_of_levels, require_one_of
 from maskrcnn_ext.ops.precise_roi_pool import precise_roi_pool
 
 
@@ -18,7 +18,7 @@ class PreciseROIPooler(ROIPooler):
     returns (M, C, h, w) with M boxes of all images.
 
     Args:
-        output_size: bins along the height and the width, one number for both or a pair.
+        output_size: bins along the height and the width, one number, or a pair where there is one level.
         scales: 1 / stride of every level.
         sampling_ratio: without effect; an integral takes no samples.
         pooler_type: "ROIAlignV2" puts the centre of the first pixel at 0.5, "ROIAlign" at 0.
@@ -26,7 +26,7 @@ class PreciseROIPooler(ROIPooler):
         canonical_level: log2 of that level's stride.
 
     Raises:
-        InputError: for another ``pooler_type``.
+        InputError: for another ``pooler_type``, or no square and several levels.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class PreciseROIPooler(ROIPooler):
         canonical_level: int = 4,
     ) -> None:
         require_one_of(self, "pooler_type", pooler_type, tuple(ALIGNED))
-        size = as_pair(output_size)
+        size = as_pair_of_levels(self, output_size, scales)
         super().__init__(size, list(scales), sampling_ratio, pooler_type, canonical_box_size, canonical_level)
         self.level_poolers = nn.ModuleList(_PreciseLevel(size, scale, ALIGNED[pooler_type]) for scale in scales)
 

@@ -8,7 +8,7 @@ from typing import Literal
 from detectron2.modeling.poolers import ROIPooler
 from torch import Tensor, nn
 
-from maskrcnn_ext.modeling.poolers.arguments import ALIGNED, as_pair, require_one_of
+from maskrcnn_ext.modeling.poolers.arguments import ALIGNED, as_pair_of_levels, require_one_of
 from maskrcnn_ext.ops.roi_warp import roi_warp
 
 
@@ -19,7 +19,7 @@ class ROIWarpPooler(ROIPooler):
     N ``Boxes``, and returns (M, C, h, w) with M boxes of all images.
 
     Args:
-        output_size: bins along the height and the width, one number for both or a pair.
+        output_size: bins along the height and the width, one number, or a pair where there is one level.
         scales: 1 / stride of every level.
         sampling_ratio: samples per bin and axis. 0 takes as many as a bin has pixels, rounded up, for the average, and 2 for the
             maximum.
@@ -46,7 +46,7 @@ class ROIWarpPooler(ROIPooler):
     ) -> None:
         require_one_of(self, "pooler_type", pooler_type, tuple(ALIGNED))
         require_one_of(self, "aggregate", aggregate, ("average", "max"))
-        size = as_pair(output_size)
+        size = as_pair_of_levels(self, output_size, scales)
         super().__init__(size, list(scales), sampling_ratio, pooler_type, canonical_box_size, canonical_level)
         self.level_poolers = nn.ModuleList(
             _WarpLevel(size, scale, sampling_ratio, ALIGNED[pooler_type], aggregate) for scale in scales
