@@ -9,7 +9,7 @@ from typing import Any
 
 # Units of the SVG's viewBox: on a phone, one is about a pixel.
 WIDTH, HEIGHT = 400, 250
-LEFT, RIGHT, TOP, BOTTOM = 46, 16, 8, 38
+LEFT, RIGHT, TOP, BOTTOM = 54, 16, 8, 38
 _MAX_POINTS = 400  # of a line; more are averaged
 _MAX_DOTS = 25  # lines of fewer points show each
 
