@@ -65,6 +65,14 @@ for module, use in uses.items():
     except OSError as error:
         notes.append(f"{use} works, but slower: {error}; install g++, then this package again")
 print(json.dumps([f"compiled for {', '.join(there) or 'nothing'}", *notes]))""",
+    "GPU kernels": """
+import logging, torch
+from maskrcnn_ext.ops.triton_support import why_no_triton
+logging.disable()
+reason = why_no_triton() if torch.cuda.is_available() else None
+text = "compiled by Triton at first use" if torch.cuda.is_available() else "none without a CUDA device"
+note = f"FastROIPooler works, but slower: {reason}; Triton needs a C compiler at run time"
+print(json.dumps([text] if reason is None else ["PyTorch's own", note]))""",
     "maskrcnn_ext": """
 from maskrcnn_ext.env import setup_environment
 from maskrcnn_ext.zoo import list_configs

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops import roi_align_cpu, roi_align_reference
+from maskrcnn_ext.ops.native import loads
 from maskrcnn_ext.ops.roi_align_reference import Grid
+from maskrcnn_ext.ops.triton_support import why_no_triton
 
 if not hasattr(torch.library, "custom_op"):
     raise InputError(
@@ -76,16 +78,14 @@ def roi_align(
 
 def _compiled(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
     """Returns the module that is made for this device and dtype, if it runs here."""
-    try:
-        if dtype in roi_align_cpu.DTYPES and device.type == "cpu":
-            roi_align_cpu.library()
-            return roi_align_cpu
-        if dtype in roi_align_cpu.DTYPES and device.type == "cuda":
-            from maskrcnn_ext.ops import roi_align_triton
+    if dtype not in roi_align_cpu.DTYPES:
+        return None
+    if device.type == "cpu" and loads(roi_align_cpu.library):
+        return roi_align_cpu
+    if device.type == "cuda" and why_no_triton() is None:
+        from maskrcnn_ext.ops import roi_align_triton
 
-            return roi_align_triton
-    except (ImportError, OSError):
-        pass
+        return roi_align_triton
     return None
 
 

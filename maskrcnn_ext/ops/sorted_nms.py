@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from maskrcnn_ext.ops.triton_support import why_no_triton
+
 
 @torch.library.custom_op("maskrcnn_ext::sorted_nms", mutates_args=())
 def sorted_nms(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
     """Which boxes stay of every list: greedily, the best of those that are left, without what overlaps it by more than the threshold.
 
-    Results are those of ``torchvision.ops.nms`` of every list's valid boxes. On CUDA it is one Triton kernel, where Triton is there.
+    Results are those of ``torchvision.ops.nms`` of every list's valid boxes. On CUDA it is one Triton kernel, where Triton runs.
 
     Args:
         boxes: (P, B, 4) float32 of P lists, x0, y0, x1, y1, by descending score.
@@ -20,13 +22,10 @@ def sorted_nms(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
     Returns:
         (P, B) bool.
     """
-    if boxes.is_cuda and boxes.numel():
-        try:
-            from maskrcnn_ext.ops import sorted_nms_triton
-        except ImportError:
-            pass
-        else:
-            return sorted_nms_triton.sorted_nms(boxes, valid, threshold)
+    if boxes.is_cuda and boxes.numel() and why_no_triton() is None:
+        from maskrcnn_ext.ops import sorted_nms_triton
+
+        return sorted_nms_triton.sorted_nms(boxes, valid, threshold)
     low, high = boxes.split(2, dim=2)
     area = (high - low).prod(dim=2)
     stays = valid.clone()
