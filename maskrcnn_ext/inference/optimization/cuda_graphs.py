@@ -86,7 +86,8 @@ class CUDAGraphs:
                 self.function(*own)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # What other threads, such as one that pins memory, do meanwhile is not recorded, and no fault.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             outputs = self.function(*own)
         self._pool = graph.pool()
         return _Recorded(graph, own, outputs)

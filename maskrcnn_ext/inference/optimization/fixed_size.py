@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
 from typing import Any
 
 import torch
 from detectron2.modeling import GeneralizedRCNN
-from detectron2.modeling.roi_heads import FastRCNNOutputLayers, StandardROIHeads
+from detectron2.modeling.roi_heads import CascadeROIHeads, FastRCNNOutputLayers, StandardROIHeads
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskrcnn_ext.inference.optimization.heads import OwnClassMaskHead
-from maskrcnn_ext.modeling.poolers.fast import FastROIPooler
+from maskrcnn_ext.inference.optimization.pooling import OptimizedPooler
 from maskrcnn_ext.modeling.rpn import FastRPN
 from maskrcnn_ext.ops.sorted_nms import sorted_nms
 
@@ -31,7 +32,7 @@ class FixedSizeDetection(nn.Module):
 
     def settings(self) -> tuple[float, ...]:
         """The numbers that users change in a model that is there."""
-        rpn, predictor = self.rpn, self.heads.box_predictor
+        rpn, predictor = self.rpn, _stages(self.heads)[-1][1]
         proposals = rpn.pre_nms_topk[False], rpn.post_nms_topk[False], rpn.nms_thresh, rpn.min_box_size
         return *proposals, predictor.test_score_thresh, predictor.test_nms_thresh, predictor.test_topk_per_image
 
@@ -61,9 +62,9 @@ class FixedSizeDetection(nn.Module):
         rpn = self.rpn
         maps = [features[name] for name in rpn.in_features]
         logits, deltas = rpn.rpn_head(maps)
-        picked = rpn.pick(
-            rpn.anchor_generator(maps), [_by_place(x, 1)[..., 0] for x in logits], [_by_place(x, 4) for x in deltas]
-        )
+        with logits[0].device:  # where Detectron2's main branch makes them on the CPU, and nothing may wait for a copy
+            anchors = rpn.anchor_generator(maps)
+        picked = rpn.pick(anchors, [_by_place(x, 1)[..., 0] for x in logits], [_by_place(x, 4) for x in deltas])
         most = max(best.shape[1] for best in picked[1])
         boxes = torch.stack([F.pad(x, (0, 0, 0, most - x.shape[1])) for x in picked[0]], dim=1)  # (N, L, K, 4)
         best = torch.stack([F.pad(x.float(), (0, most - x.shape[1]), value=-math.inf) for x in picked[1]], dim=1)
@@ -75,19 +76,26 @@ class FixedSizeDetection(nn.Module):
         best, index = best.topk(min(rpn.post_nms_topk[False], best.shape[1]), dim=1)
         return boxes.flatten(1, 2).gather(1, index[:, :, None].expand(-1, -1, 4)), best > -math.inf
 
+    def _classified(self, maps: list[Tensor], proposals: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes (N, P, K or 1, 4) and probabilities (N, P, K + 1); those of a cascade are its stages' mean."""
+        stages, boxes, probs = _stages(self.heads), proposals[:, :, None], []
+        for number, (head, predictor) in enumerate(stages):
+            if number:
+                boxes, _ = _clip(boxes, sizes)
+            rois = boxes[:, :, 0]
+            predictions = predictor(head(self.heads.box_pooler(maps, [Boxes(of_image) for of_image in rois])))
+            probs += predictor.predict_probs(predictions, [rois.flatten(0, 1)])
+            boxes = predictor.box2box_transform.apply_deltas(predictions[1], rois.flatten(0, 1)).view(
+                *rois.shape[:2], -1, 4
+            )
+        return boxes, (reduce(torch.add, probs) * (1.0 / len(stages))).view(*proposals.shape[:2], -1)
+
     def _detections(
         self, features: dict[str, Tensor], proposals: Tensor, real: Tensor, sizes: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As ``fast_rcnn_inference``: boxes (N, D, 4), scores (N, D) and classes (N, D)."""
-        heads, predictor = self.heads, self.heads.box_predictor
-        maps = [features[name] for name in heads.box_in_features]
-        predictions = predictor(heads.box_head(heads.box_pooler(maps, [Boxes(of_image) for of_image in proposals])))
-        rois = proposals.flatten(0, 1)
-        boxes = predictor.box2box_transform.apply_deltas(predictions[1], rois).view(
-            *real.shape, -1, 4
-        )  # (N, P, K or 1, 4)
-        (probs,) = predictor.predict_probs(predictions, [rois])
-        probs = probs.view(*real.shape, -1)
+        predictor = _stages(self.heads)[-1][1]
+        boxes, probs = self._classified([features[name] for name in self.heads.box_in_features], proposals, sizes)
         boxes, finite = _clip(boxes, sizes)
         real = real & finite.all(dim=2) & probs.isfinite().all(dim=2)
         # Classes do not suppress each other: each is a list of its own.
@@ -105,20 +113,25 @@ class FixedSizeDetection(nn.Module):
 def why_not(model: GeneralizedRCNN) -> str | None:
     """Why :class:`FixedSizeDetection` cannot take a model's parts; None where it can."""
     heads = model.roi_heads
-    if type(heads) is not StandardROIHeads or heads.keypoint_on:
+    if type(heads) not in (StandardROIHeads, CascadeROIHeads) or heads.keypoint_on:
         return f"the RoI heads are {type(heads).__name__}{' with keypoints' * getattr(heads, 'keypoint_on', False)}"
-    known: dict[str, tuple[Any, tuple[type, ...]]] = {
-        "proposal generator": (model.proposal_generator, (FastRPN,)),
-        "box predictor": (heads.box_predictor, (FastRCNNOutputLayers,)),
-        "box pooler": (heads.box_pooler, (FastROIPooler,)),
-    }
+    predictors = [predictor for _, predictor in _stages(heads)]
+    known: list[tuple[str, Any, type]] = [("proposal generator", model.proposal_generator, FastRPN)]
+    known += [("box predictor", predictor, FastRCNNOutputLayers) for predictor in predictors]
+    known.append(("box pooler", heads.box_pooler, OptimizedPooler))
     if heads.mask_on:
-        known["mask pooler"] = heads.mask_pooler, (FastROIPooler,)
-        known["mask head"] = heads.mask_head, (OwnClassMaskHead,)
-    for name, (part, kinds) in known.items():
-        if type(part) not in kinds and not (FastROIPooler in kinds and isinstance(part, FastROIPooler)):
+        known += [("mask head", heads.mask_head, OwnClassMaskHead), ("mask pooler", heads.mask_pooler, OptimizedPooler)]
+    for name, part, kind in known:
+        if type(part) is not kind:
             return f"the {name} is {type(part).__name__}"
-    return "there is no limit of the detections" if heads.box_predictor.test_topk_per_image < 0 else None
+    return "there is no limit of the detections" if predictors[-1].test_topk_per_image < 0 else None
+
+
+def _stages(heads: StandardROIHeads) -> list[tuple[nn.Module, FastRCNNOutputLayers]]:
+    """Box heads and predictors: one of each, or those of a cascade."""
+    if isinstance(heads, CascadeROIHeads):
+        return list(zip(heads.box_head, heads.box_predictor, strict=True))
+    return [(heads.box_head, heads.box_predictor)]
 
 
 def _by_place(maps: Tensor, values: int) -> Tensor:

@@ -58,8 +58,8 @@ def optimize(
     are PyTorch's (``torch.set_num_threads``): for several processes on one machine, give each its share.
 
     On a GPU all from the padded batch to the masks in their boxes is one CUDA graph, recorded when a batch of a new shape comes, and the
-    host waits once, for the number of detections. Of a model that cannot be one (cascades, keypoints, other mask heads than the fully
-    convolutional one) the parts above are launched one by one.
+    host waits once, for the number of detections. Of a model that cannot be one (keypoints, other mask heads than the fully convolutional
+    one) the parts above are launched one by one.
 
     Args:
         model: left as it is.
