@@ -67,8 +67,7 @@ class CUDAGraphs:
         try:
             recorded = self._recorded[key] = self._record(inputs)
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            logger.warning("optimize: no CUDA graphs: %s", reason)
+            logger.warning("optimize: no CUDA graphs: %s", next(iter(str(error).splitlines()), type(error).__name__))
             self._fails = True
             self._recorded.clear()
             return None
