@@ -42,11 +42,13 @@ def match_boxes(
         return matches, matched
     step = max(1, (piece or _PIECE.get(boxes.device.type, _PIECE["cuda"])) // len(truth))
     sides, truth_sides = _sides(boxes), _sides(truth)
+    # Overlaps of every piece are in the same memory: of pieces that come and go, the C library may keep one beside the other.
+    memory = boxes.new_empty(3, len(truth) * min(step, len(boxes)))
     # Ground truth counted from the last: the largest number among equal overlaps is the first.
     count_down = torch.arange(len(truth), 0, -1, device=boxes.device, dtype=boxes.dtype)[:, None]
     largest, of_truth = [], []
     for start in range(0, len(boxes), step):
-        overlaps = _iou(truth_sides, sides[:, start : start + step])
+        overlaps = _iou(truth_sides, sides[:, start : start + step], memory)
         if allow_low_quality_matches:
             of_truth.append(overlaps.amax(dim=1))
         largest.append(overlaps.amax(dim=0))
@@ -57,11 +59,11 @@ def match_boxes(
     for threshold, label in zip(thresholds, labels[1:], strict=True):
         matched.masked_fill_(quality >= threshold, label)
     if allow_low_quality_matches:
-        _label_best(matched, truth_sides, sides, torch.stack(of_truth), step)
+        _label_best(matched, truth_sides, sides, torch.stack(of_truth), step, memory)
     return matches, matched
 
 
-def _label_best(labels: Tensor, truth: Tensor, boxes: Tensor, of_pieces: Tensor, step: int) -> None:
+def _label_best(labels: Tensor, truth: Tensor, boxes: Tensor, of_pieces: Tensor, step: int, memory: Tensor) -> None:
     """Gives the label 1 to the boxes of every ground truth's largest overlap, ties included.
 
     Args:
@@ -70,6 +72,7 @@ def _label_best(labels: Tensor, truth: Tensor, boxes: Tensor, of_pieces: Tensor,
         boxes: (5, N), as well.
         of_pieces: (P, M), every ground truth's largest overlap in each piece.
         step: boxes in a piece.
+        memory: for :func:`_iou`.
     """
     best = of_pieces.amax(dim=0)
     every = torch.arange(len(best))
@@ -78,7 +81,7 @@ def _label_best(labels: Tensor, truth: Tensor, boxes: Tensor, of_pieces: Tensor,
         rows = (every if holds is None else every[holds[number]]).to(labels.device)
         if len(rows):
             piece = slice(number * step, (number + 1) * step)
-            is_best = _iou(truth[:, rows], boxes[:, piece]).eq_(best[rows, None]).amax(dim=0)
+            is_best = _iou(truth[:, rows], boxes[:, piece], memory).eq_(best[rows, None]).amax(dim=0)
             labels[piece].masked_fill_(is_best.bool(), 1)
 
 
@@ -88,11 +91,16 @@ def _sides(boxes: Tensor) -> Tensor:
     return torch.stack([x0, y0, x1, y1, (x1 - x0) * (y1 - y0)])
 
 
-def _iou(truth: Tensor, boxes: Tensor) -> Tensor:
-    """(5, M) and (5, N) of :func:`_sides` to (M, N); 0 where nothing overlaps. The roundings are those of Detectron2's pairwise_iou."""
+def _iou(truth: Tensor, boxes: Tensor, memory: Tensor) -> Tensor:
+    """(5, M) and (5, N) of :func:`_sides` to (M, N), 0 where nothing overlaps, in `memory` (3, M * N or more).
+
+    The roundings are those of Detectron2's pairwise_iou.
+    """
+    shape = truth.shape[1], boxes.shape[1]
+    one, two, three = (part[: shape[0] * shape[1]].view(shape) for part in memory)
     x0, y0, x1, y1, area = truth[:, :, None]
-    width = torch.minimum(x1, boxes[2]).sub_(torch.maximum(x0, boxes[0])).clamp_(min=0)
-    height = torch.minimum(y1, boxes[3]).sub_(torch.maximum(y0, boxes[1])).clamp_(min=0)
+    width = torch.minimum(x1, boxes[2], out=one).sub_(torch.maximum(x0, boxes[0], out=two)).clamp_(min=0)
+    height = torch.minimum(y1, boxes[3], out=two).sub_(torch.maximum(y0, boxes[1], out=three)).clamp_(min=0)
     intersection = width.mul_(height)
-    union = torch.add(area, boxes[4]).sub_(intersection)
+    union = torch.add(area, boxes[4], out=two).sub_(intersection)
     return intersection.div_(union).nan_to_num_(nan=0.0)  # two boxes without an area
