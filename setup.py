@@ -83,7 +83,8 @@ setup(
         "matplotlib",
         "jinja2",
         "PyYAML",
-        "tqdm",
+        "rich",
+        "tabulate",
         "psutil",
         "scipy",  # the Hungarian method, for tracking
         "shapely",  # Detectron2's crops cut polygons with it and do not declare it

@@ -10,11 +10,11 @@ __version__ = "0.1.0"
 
 # Public name -> the module that defines it.
 _EXPORTS = {
-    "AlbumentationsAugmentation": "maskrcnn_ext.data.augmentation.albumentations",
+    "AlbumentationsAugmentation": "maskrcnn_ext.data.mapping.augmentation.albumentations",
     "BoundaryMaskHead": "maskrcnn_ext.modeling.mask_heads.boundary",
     "COCOEvaluator": "maskrcnn_ext.evaluation.coco",
     "CompactRCNN": "maskrcnn_ext.modeling.compact_rcnn",
-    "CopyPasteMapper": "maskrcnn_ext.data.augmentation.copy_paste",
+    "CopyPasteMapper": "maskrcnn_ext.data.mapping.augmentation.copy_paste",
     "CropResizePooler": "maskrcnn_ext.modeling.poolers.crop_resize",
     "DCTMaskHead": "maskrcnn_ext.modeling.mask_heads.dct",
     "DeformableROIPooler": "maskrcnn_ext.modeling.poolers.deformable",
@@ -27,41 +27,44 @@ _EXPORTS = {
     "InputError": "maskrcnn_ext.errors",
     "MLPMaskHead": "maskrcnn_ext.modeling.mask_heads.mlp",
     "MaskScoringHead": "maskrcnn_ext.modeling.mask_heads.mask_scoring",
-    "MosaicMapper": "maskrcnn_ext.data.augmentation.mosaic",
+    "MosaicMapper": "maskrcnn_ext.data.mapping.augmentation.mosaic",
     "PatchDCTMaskHead": "maskrcnn_ext.modeling.mask_heads.patch_dct",
     "PointRendMaskHead": "maskrcnn_ext.modeling.mask_heads.point_rend",
     "Predictor": "maskrcnn_ext.inference.predictor",
     "PreciseROIPooler": "maskrcnn_ext.modeling.poolers.precise",
     "ROIWarpPooler": "maskrcnn_ext.modeling.poolers.roi_warp",
     "RefineMaskHead": "maskrcnn_ext.modeling.mask_heads.refine_mask",
-    "SafeMapper": "maskrcnn_ext.data.mapper",
-    "SeededMapper": "maskrcnn_ext.data.augmentation.seeding",
+    "SafeMapper": "maskrcnn_ext.data.mapping.mapper",
+    "SeededMapper": "maskrcnn_ext.data.mapping.augmentation.seeding",
     "SoftmaxMaskHead": "maskrcnn_ext.modeling.mask_heads.softmax",
     "TTARCNN": "maskrcnn_ext.modeling.tta",
     "TiledPredictor": "maskrcnn_ext.inference.tiling.predictor",
     "add_maskrcnn_ext_config": "maskrcnn_ext.modeling.yacs",
-    "build_train_loader": "maskrcnn_ext.data.augmentation.loader",
-    "class_balanced_sampler": "maskrcnn_ext.data.sampling",
-    "get_config": "maskrcnn_ext.zoo",
-    "get_dataset_dicts": "maskrcnn_ext.data.catalog",
-    "get_tiled_dataset_dicts": "maskrcnn_ext.data.tiles",
-    "load_dataset": "maskrcnn_ext.data.catalog",
+    "build_train_loader": "maskrcnn_ext.data.mapping.augmentation.loader",
+    "class_balanced_sampler": "maskrcnn_ext.data.mapping.sampling",
+    "get_config": "maskrcnn_ext.config.zoo",
+    "get_dataset_dicts": "maskrcnn_ext.data.registry.catalog",
+    "get_tiled_dataset_dicts": "maskrcnn_ext.data.mapping.tiles",
+    "load_dataset": "maskrcnn_ext.data.registry.catalog",
     "optimize": "maskrcnn_ext.inference.optimization.optimize",
-    "repeat_factor_sampler": "maskrcnn_ext.data.sampling",
+    "repeat_factor_sampler": "maskrcnn_ext.data.mapping.sampling",
 }
 
 if TYPE_CHECKING:
-    from maskrcnn_ext.data.augmentation.albumentations import AlbumentationsAugmentation as AlbumentationsAugmentation
-    from maskrcnn_ext.data.augmentation.copy_paste import CopyPasteMapper as CopyPasteMapper
-    from maskrcnn_ext.data.augmentation.loader import build_train_loader as build_train_loader
-    from maskrcnn_ext.data.augmentation.mosaic import MosaicMapper as MosaicMapper
-    from maskrcnn_ext.data.augmentation.seeding import SeededMapper as SeededMapper
-    from maskrcnn_ext.data.catalog import get_dataset_dicts as get_dataset_dicts
-    from maskrcnn_ext.data.catalog import load_dataset as load_dataset
-    from maskrcnn_ext.data.mapper import SafeMapper as SafeMapper
-    from maskrcnn_ext.data.sampling import class_balanced_sampler as class_balanced_sampler
-    from maskrcnn_ext.data.sampling import repeat_factor_sampler as repeat_factor_sampler
-    from maskrcnn_ext.data.tiles import get_tiled_dataset_dicts as get_tiled_dataset_dicts
+    from maskrcnn_ext.config.zoo import get_config as get_config
+    from maskrcnn_ext.data.mapping.augmentation.albumentations import (
+        AlbumentationsAugmentation as AlbumentationsAugmentation,
+    )
+    from maskrcnn_ext.data.mapping.augmentation.copy_paste import CopyPasteMapper as CopyPasteMapper
+    from maskrcnn_ext.data.mapping.augmentation.loader import build_train_loader as build_train_loader
+    from maskrcnn_ext.data.mapping.augmentation.mosaic import MosaicMapper as MosaicMapper
+    from maskrcnn_ext.data.mapping.augmentation.seeding import SeededMapper as SeededMapper
+    from maskrcnn_ext.data.mapping.mapper import SafeMapper as SafeMapper
+    from maskrcnn_ext.data.mapping.sampling import class_balanced_sampler as class_balanced_sampler
+    from maskrcnn_ext.data.mapping.sampling import repeat_factor_sampler as repeat_factor_sampler
+    from maskrcnn_ext.data.mapping.tiles import get_tiled_dataset_dicts as get_tiled_dataset_dicts
+    from maskrcnn_ext.data.registry.catalog import get_dataset_dicts as get_dataset_dicts
+    from maskrcnn_ext.data.registry.catalog import load_dataset as load_dataset
     from maskrcnn_ext.errors import InputError as InputError
     from maskrcnn_ext.evaluation.coco import COCOEvaluator as COCOEvaluator
     from maskrcnn_ext.inference.optimization.optimize import optimize as optimize
@@ -90,7 +93,6 @@ if TYPE_CHECKING:
     from maskrcnn_ext.modeling.rpn import FastRPN as FastRPN
     from maskrcnn_ext.modeling.tta import TTARCNN as TTARCNN
     from maskrcnn_ext.modeling.yacs import add_maskrcnn_ext_config as add_maskrcnn_ext_config
-    from maskrcnn_ext.zoo import get_config as get_config
 
 
 def __getattr__(name: str) -> Any:

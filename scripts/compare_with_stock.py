@@ -36,7 +36,7 @@ class Side:
 
     def command(self, output: str, *arguments: str, max_iter: int = 2) -> list[str]:
         """Returns the command line of a small run; `arguments` come last."""
-        from maskrcnn_ext.zoo import config_path
+        from maskrcnn_ext.config.zoo import config_path
 
         settings = {
             "dataloader.train.dataset.names": self._data,
@@ -89,7 +89,7 @@ def typo(side: Side) -> str:
 def saved_config(side: Side) -> str:
     """F7"""
     saves = (
-        "from maskrcnn_ext.engine.saving import save"
+        "from maskrcnn_ext.config.config_yaml import save"
         if side.script == OURS
         else "from detectron2.config import LazyConfig; save = LazyConfig.save"
     )
@@ -263,7 +263,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", metavar="F", help="such as F6 F10; default: all")
     args = parser.parse_args()
 
-    from maskrcnn_ext.data.shapes import make_shapes
+    from maskrcnn_ext.data.tools.shapes import make_shapes
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

@@ -62,7 +62,8 @@ step 2 "installing the pinned requirements (torch is several GB: minutes on a fi
 step 3 "installing Detectron2"
 "$python" "$root/scripts/install_detectron2.py"
 step 4 "installing maskrcnn_ext"
-"$python" -m pip install --quiet --no-deps --no-build-isolation --editable "$root"
+"$python" -m pip install --quiet --no-deps --no-build-isolation \
+  --config-settings editable_mode=compat --editable "$root"
 step 5 "checking"
 "$python" -m pip check
 # A data folder that is not there is no fault of the set-up.

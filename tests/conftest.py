@@ -70,7 +70,7 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The annotation file of eight generated images."""
-    from maskrcnn_ext.data.shapes import make_shapes
+    from maskrcnn_ext.data.tools.shapes import make_shapes
 
     return make_shapes(tmp_path_factory.mktemp("shapes"), num_images=8, size=96)
 

@@ -15,10 +15,10 @@ LAYERS = [
     {"inference", "interop"},
     {"engine"},
     {"evaluation", "report"},
-    {"env"},
+    {"config", "env"},
     {"modeling", "data"},
-    {"ops", "zoo"},
-    {"compat"},
+    {"ops"},
+    {"compat", "common"},
     {"errors"},
 ]
 

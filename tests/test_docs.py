@@ -4,14 +4,14 @@ import re
 
 import pytest
 import torch
-from conftest import ROOT
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes
 
 from maskrcnn_ext import get_config
-from maskrcnn_ext.data.catalog import register
-from maskrcnn_ext.zoo import config_path
+from maskrcnn_ext.config.zoo import config_path
+from maskrcnn_ext.data.registry.catalog import register
+from tests.conftest import ROOT
 
 DOCUMENTS = [
     ROOT / "README.md",

@@ -16,7 +16,13 @@ def test_importing_detectron2_registers(run_python):
 
 
 @pytest.mark.parametrize(
-    "module", ["maskrcnn_ext.data", "maskrcnn_ext.data.catalog", "maskrcnn_ext.engine.trainer", "maskrcnn_ext.zoo"]
+    "module",
+    [
+        "maskrcnn_ext.data",
+        "maskrcnn_ext.data.registry.catalog",
+        "maskrcnn_ext.engine.trainer",
+        "maskrcnn_ext.config.zoo",
+    ],
 )
 def test_the_hook_does_not_mind_which_module_comes_first(module, run_python):
     done = run_python("-c", f"import {module}; {LIST}", env=HOOK)

@@ -1,6 +1,6 @@
 """CrowdPose (`crowdpose_train`, `crowdpose_val`), 14 keypoints: Keypoint R-CNN R50 FPN fine-tuned from COCO's people."""
 
-from maskrcnn_ext.data.domains.crowdpose import KEYPOINTS
+from maskrcnn_ext.data.registry.domains.crowdpose import KEYPOINTS
 
 from ..common.data.crowdpose import dataloader
 from ..common.schedule.short import lr_multiplier

@@ -29,8 +29,8 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
     from detectron2.data import DatasetCatalog
     from pycocotools.coco import COCO
 
-    from maskrcnn_ext.data import cache
-    from maskrcnn_ext.data.catalog import ensure_registered
+    from maskrcnn_ext.data.formats import cache
+    from maskrcnn_ext.data.registry.catalog import ensure_registered
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "annotations.json"

@@ -43,9 +43,9 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
     from maskrcnn_ext.inference.loading import load, reader, spread_images
     from maskrcnn_ext.inference.sources import find_inputs
     from maskrcnn_ext.interop.export import Options, export
-    from maskrcnn_ext.interop.export.recipe import recipe_of
-    from maskrcnn_ext.interop.runtimes import open_model
-    from maskrcnn_ext.interop.verify import Reference
+    from maskrcnn_ext.interop.export.build_recipe import recipe_of
+    from maskrcnn_ext.interop.export.runtimes import open_model
+    from maskrcnn_ext.interop.export.verify import Reference
 
     threads = torch.get_num_threads()
     loaded = load(args.config, args.weights, device="cpu")
@@ -106,7 +106,7 @@ def coco_results(
     found: dict[str, Any], image_id: Any, size: tuple[int, int], category_ids: tuple[int, ...]
 ) -> list[dict[str, Any]]:
     """A runtime's results of one image as COCO's."""
-    from maskrcnn_ext.interop.standalone.opencv_infer import encode
+    from maskrcnn_ext.interop.export.standalone.opencv_infer import encode
 
     return [
         {

@@ -93,7 +93,7 @@ def write_models(cases: list[Case]) -> dict[str, str]:
     """Writes all that the sides open; returns which ones cannot be, with the reason."""
     from maskrcnn_ext.inference.loading import load
     from maskrcnn_ext.interop.export import export
-    from maskrcnn_ext.interop.export.recipe import recipe_of
+    from maskrcnn_ext.interop.export.build_recipe import recipe_of
 
     first = cases[0]
     weights = models.detectron2_weights(first.folder / "detectron2.pth", first.config, [models.NO_RESIZE], first.size)
@@ -163,7 +163,7 @@ def _torchvision(case: Case, *, low: bool = False) -> Predict:
 
 
 def _exported(case: Case, *, file: str) -> Predict:
-    from maskrcnn_ext.interop.runtimes import open_model
+    from maskrcnn_ext.interop.export.runtimes import open_model
 
     return open_model(case.exported(file), case.threads)
 
@@ -171,7 +171,7 @@ def _exported(case: Case, *, file: str) -> Predict:
 def _openvino_bf16(case: Case) -> Predict:
     import openvino
 
-    from maskrcnn_ext.interop.runtimes import OpenVinoRuntime
+    from maskrcnn_ext.interop.export.runtimes import OpenVinoRuntime
 
     class Hinted(OpenVinoRuntime):
         def __init__(self, file: Path, threads: int) -> None:

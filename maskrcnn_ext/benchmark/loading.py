@@ -35,13 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Iterator[Table]:
     """The mappers take turns with every number of workers, and so does the training of the config's model on batches in memory."""
-    from maskrcnn_ext.engine import overrides as strict
+    from maskrcnn_ext.config import overrides as strict
     from maskrcnn_ext.inference.loading import read_config
 
     with TemporaryDirectory() as folder:
         cfg = read_config(args.config)
         if args.config == SHAPES:
-            from maskrcnn_ext.data.shapes import make_shapes
+            from maskrcnn_ext.data.tools.shapes import make_shapes
 
             file = make_shapes(Path(folder), num_images=args.images)
             cfg = strict.apply(cfg, [f"dataloader.train.dataset.names='coco:{file}@{file.parent / 'images'}'"])
@@ -70,7 +70,7 @@ def open_loader(cfg: Any, mapper: str, workers: int) -> Any:
     """Builds the config's training loader with a mapper, which gets those of the config's arguments that it knows."""
     from detectron2.config import instantiate
 
-    from maskrcnn_ext.engine.targets import find_target, parameters_of
+    from maskrcnn_ext.config.callables import find_target, parameters_of
 
     node = copy.deepcopy(cfg.dataloader.train)
     known = parameters_of(find_target(mapper, "dataloader.train.mapper")) or {}

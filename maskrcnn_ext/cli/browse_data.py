@@ -11,7 +11,7 @@ from maskrcnn_ext.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-    from maskrcnn_ext.data.browse import Seen
+    from maskrcnn_ext.data.tools.browse import Seen
 
 _SIDE = 400  # pixels of a picture's longer side
 _CAPTION = 22  # pixels of the line below it
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     import cv2
 
     if args.config:
-        from maskrcnn_ext.data.browse import browse_training
+        from maskrcnn_ext.data.tools.browse import browse_training
         from maskrcnn_ext.engine.main import load_config
 
         cfg = load_config(args.config[0], args.config[1:])
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         samples = browse_training(cfg, num=args.num, seed=args.seed)
         text = f"As training with {' '.join(args.config)} sees it, seed {args.seed}."
     else:
-        from maskrcnn_ext.data.browse import browse_stored
+        from maskrcnn_ext.data.tools.browse import browse_stored
 
         samples = browse_stored(args.name, num=args.num, seed=args.seed)
         text = f"As stored; images chosen with seed {args.seed}."

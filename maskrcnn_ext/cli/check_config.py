@@ -19,10 +19,10 @@ def run(args: argparse.Namespace) -> int:
     """Prints a line for each fault; returns 2 where there is one."""
     from detectron2.config import LazyConfig
 
-    from maskrcnn_ext.engine.config_check import check_config
+    from maskrcnn_ext.config.check import check_config
+    from maskrcnn_ext.config.overrides import apply
+    from maskrcnn_ext.config.provenance import describe
     from maskrcnn_ext.engine.main import find_config
-    from maskrcnn_ext.engine.overrides import apply
-    from maskrcnn_ext.engine.provenance import describe
     from maskrcnn_ext.env import setup_environment
 
     setup_environment()

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from maskrcnn_ext.errors import InputError
 
 if TYPE_CHECKING:
-    from maskrcnn_ext.data.doctor import Fault, View
-    from maskrcnn_ext.data.doctor.anchors import Advice
-    from maskrcnn_ext.data.doctor.pixels import PixelsOf
-    from maskrcnn_ext.data.doctor.source import Found
+    from maskrcnn_ext.data.check import Fault, View
+    from maskrcnn_ext.data.check.anchors import Advice
+    from maskrcnn_ext.data.check.pixels import PixelsOf
+    from maskrcnn_ext.data.check.source import Found
 
 _EPILOG = "The status is 0 for a set without such faults, 1 for one with them (also with --fix), 2 for a mistake in the arguments."
 
@@ -46,9 +46,9 @@ def run(args: argparse.Namespace) -> int:
     if args.no_images and args.against:
         raise InputError("--against compares images: leave out --no-images")
 
-    from maskrcnn_ext.data.doctor import SEVERITIES, examine, read_images, view_of
-    from maskrcnn_ext.data.doctor.anchors import advise
-    from maskrcnn_ext.data.doctor.source import find
+    from maskrcnn_ext.data.check import SEVERITIES, examine, read_images, view_of
+    from maskrcnn_ext.data.check.anchors import advise
+    from maskrcnn_ext.data.check.source import find
 
     found = find(args.name, args.images)
     if args.fix is not None:
@@ -93,7 +93,7 @@ class _Progress:
 
 
 def _print_faults(faults: list[Fault]) -> None:
-    from maskrcnn_ext.data.doctor import KINDS, worst_first
+    from maskrcnn_ext.data.check import KINDS, worst_first
 
     for kind, of_kind in worst_first(faults).items():
         print(f"\n{KINDS[kind].severity} {kind} ({len(of_kind)}): {KINDS[kind].title}")
@@ -117,7 +117,7 @@ def _print_advice(advice: Advice) -> None:
 
 
 def _check_fixable(found: Found) -> None:
-    from maskrcnn_ext.data.doctor.view import EXTRA
+    from maskrcnn_ext.data.check.view import EXTRA
 
     if any(isinstance(entry, dict) and EXTRA in entry for entry in found.data["images"]):
         raise InputError(f"--fix writes COCO JSON, which has no slices or windows: mend the files of {found.name}")
@@ -131,8 +131,8 @@ def _fix(
     other_pixels: PixelsOf | None,
     file: Path,
 ) -> None:
-    from maskrcnn_ext.data.doctor import examine, view_of
-    from maskrcnn_ext.data.doctor.repair import repair
+    from maskrcnn_ext.data.check import examine, view_of
+    from maskrcnn_ext.data.check.repair import repair
 
     data, log = repair(found.data, found.folder, faults, pixels)
     if not data["images"]:

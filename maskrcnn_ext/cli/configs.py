@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 
-from maskrcnn_ext.zoo import config_path, list_configs
+from maskrcnn_ext.config.zoo import config_path, list_configs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

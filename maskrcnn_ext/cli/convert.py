@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Converts and prints what was made."""
-    from maskrcnn_ext.data.catalog import load_dataset
+    from maskrcnn_ext.data.registry.catalog import load_dataset
     from maskrcnn_ext.data.writers import find_writer
     from maskrcnn_ext.data.writers.coco import write_coco_json
     from maskrcnn_ext.data.writers.files import check_plain_images, common_folder, staged

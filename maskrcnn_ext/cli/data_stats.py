@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints the table and the overrides; bad images and progress go to stderr."""
     from maskrcnn_ext.data import get_dataset_dicts
-    from maskrcnn_ext.data.stats import overrides, pixel_statistics, sample_records
+    from maskrcnn_ext.data.tools.stats import overrides, pixel_statistics, sample_records
 
     records = get_dataset_dicts(args.name, filter_empty=False)
     chosen = sample_records(records, args.limit, args.seed)

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     shutil.rmtree(run_dir, ignore_errors=True)  # an earlier demo's curves would go on in this one's
 
     print(f"[1/3] generating {num_train} + {num_val} images", flush=True)
-    from maskrcnn_ext.data.shapes import make_shapes
+    from maskrcnn_ext.data.tools.shapes import make_shapes
 
     train_json = make_shapes(output / "data/train", num_images=num_train, seed=1)
     val_json = make_shapes(output / "data/val", num_images=num_val, seed=2)

@@ -75,7 +75,7 @@ note = f"FastROIPooler works, but slower: {reason}; Triton needs a C compiler at
 print(json.dumps([text] if reason is None else ["PyTorch's own", note]))""",
     "maskrcnn_ext": """
 from maskrcnn_ext.env import setup_environment
-from maskrcnn_ext.zoo import list_configs
+from maskrcnn_ext.config.zoo import list_configs
 setup_environment()
 print(json.dumps([f"{len(list_configs())} configs, data sets registered"]))""",
 }

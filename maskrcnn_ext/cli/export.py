@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--calibration-images {args.calibration_images}: expected at least 1")
     from maskrcnn_ext.inference.loading import load, spread_images
     from maskrcnn_ext.interop.export import Options, export
-    from maskrcnn_ext.interop.export.recipe import recipe_of
+    from maskrcnn_ext.interop.export.build_recipe import recipe_of
 
     # On the CPU, whose arithmetic every runtime is compared with; what is written runs where the runtime does.
     loaded = load(args.config, args.weights, device="cpu", overrides=args.set)

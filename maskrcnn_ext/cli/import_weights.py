@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from maskrcnn_ext.interop.conversion import Converted
+    from maskrcnn_ext.interop.weights.conversion import Converted
 
 _SOURCES = ("torchvision", "mmdet", "matterport", "detectron2")
 # Option -> the source that it belongs to.
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Converts, writes, and prints the report and what to do next."""
     from maskrcnn_ext.errors import InputError
-    from maskrcnn_ext.interop.conversion import write
+    from maskrcnn_ext.interop.weights.conversion import write
 
     for option, framework in _OPTIONS.items():
         if getattr(args, option) is not None and args.framework != framework:
@@ -80,6 +80,6 @@ def _convert(args: argparse.Namespace) -> Converted:
         "mmdet": {"style": args.style},
         "matterport": {"config": args.matterport_config},
     }
-    module = import_module(f"maskrcnn_ext.interop.{args.framework}")
+    module = import_module(f"maskrcnn_ext.interop.weights.{args.framework}.convert")
     converted: Converted = module.convert(args.source, **own.get(args.framework, {}))
     return converted

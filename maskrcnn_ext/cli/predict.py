@@ -16,10 +16,10 @@ from maskrcnn_ext.errors import InputError
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from maskrcnn_ext.inference.job import Summary
-    from maskrcnn_ext.inference.journal import Journal
+    from maskrcnn_ext.inference.jobs.job import Summary
+    from maskrcnn_ext.inference.jobs.journal import Journal
+    from maskrcnn_ext.inference.jobs.ray_job import Outcome
     from maskrcnn_ext.inference.predictor import Predictor
-    from maskrcnn_ext.inference.ray_job import Outcome
     from maskrcnn_ext.inference.sources import Inputs
 
 _OF_VIDEOS = ("video", "mots")
@@ -99,12 +99,12 @@ def run(args: argparse.Namespace) -> int:
     inputs = find_inputs(args.inputs, stdin=sys.stdin, outputs=args.output)
     kinds = _kinds(args, inputs)
 
-    from maskrcnn_ext.inference.job import Job, Settings
-    from maskrcnn_ext.inference.journal import Journal
+    from maskrcnn_ext.common.progress import Progress
+    from maskrcnn_ext.inference.jobs.job import Job, Settings
+    from maskrcnn_ext.inference.jobs.journal import Journal
+    from maskrcnn_ext.inference.jobs.video_job import predict_video
     from maskrcnn_ext.inference.predictor import Predictor
-    from maskrcnn_ext.inference.progress import Progress
     from maskrcnn_ext.inference.tiling.predictor import TiledPredictor
-    from maskrcnn_ext.inference.video_job import predict_video
 
     if args.tta:
         args.set += _augmented(args.config)
@@ -144,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
 def _on_ray(
     args: argparse.Namespace, inputs: Inputs, journal: Journal, identity: dict[str, Any], ids: list[Any]
 ) -> AbstractContextManager[Outcome]:
-    from maskrcnn_ext.inference.ray_job import Recipe, predicted_on_ray
+    from maskrcnn_ext.inference.jobs.ray_job import Recipe, predicted_on_ray
 
     if inputs.videos:
         raise InputError("--ray: the frames of a video follow each other: predict it without")

@@ -63,8 +63,8 @@ def evaluate(run: Run, threshold: float) -> tuple[Truth | None, Evaluated | None
     Raises:
         InputError: the data or the predictions are there and broken.
     """
-    from maskrcnn_ext.data.catalog import load_dataset
-    from maskrcnn_ext.data.dicts import to_dicts
+    from maskrcnn_ext.data.registry.catalog import load_dataset
+    from maskrcnn_ext.data.registry.dicts import to_dicts
     from maskrcnn_ext.evaluation import summary
     from maskrcnn_ext.evaluation.results import load_results
     from maskrcnn_ext.evaluation.truth import load_truth

@@ -45,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
     if args.target.exists() and not args.overwrite:  # said before the reading, which may take long
         raise InputError(f"{args.target} is there already: choose another place, or --overwrite it")
 
-    from maskrcnn_ext.data.catalog import load_dataset
-    from maskrcnn_ext.data.splitting import group_names, split_images
+    from maskrcnn_ext.data.registry.catalog import load_dataset
+    from maskrcnn_ext.data.tools.split import group_names, split_images
     from maskrcnn_ext.data.writers.coco import write_coco_json
     from maskrcnn_ext.data.writers.files import check_plain_images, common_folder, staged
 

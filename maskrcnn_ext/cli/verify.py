@@ -54,9 +54,9 @@ def run(args: argparse.Namespace) -> int:
     if len(args.against) > 2:
         raise InputError(f"--against {' '.join(args.against)}: expected a config and at most one file of weights")
     from maskrcnn_ext.inference.loading import load
-    from maskrcnn_ext.interop.export.recipe import recipe_of
-    from maskrcnn_ext.interop.runtimes import open_model
-    from maskrcnn_ext.interop.verify import Limits, Reference, time_ratio, verify
+    from maskrcnn_ext.interop.export.build_recipe import recipe_of
+    from maskrcnn_ext.interop.export.runtimes import open_model
+    from maskrcnn_ext.interop.export.verify import Limits, Reference, time_ratio, verify
 
     given = {name: getattr(args, name) for name in _LIMITS if getattr(args, name) is not None}
     runtime = open_model(args.model)

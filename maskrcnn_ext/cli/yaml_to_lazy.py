@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes or prints the LazyConfig."""
-    from maskrcnn_ext.interop.yaml_to_lazy import convert, load_yaml
+    from maskrcnn_ext.config.yacs.to_lazy import convert, load_yaml
 
     source = convert(load_yaml(args.config, args.options), args.config)
     if args.output is None:

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskrcnn_ext.data.catalog import ensure_registered
 from maskrcnn_ext.data.formats import find_reader
-from maskrcnn_ext.data.source import Source, is_path
+from maskrcnn_ext.data.registry.catalog import ensure_registered
+from maskrcnn_ext.data.registry.source import Source, is_path
 from maskrcnn_ext.errors import InputError
 
 if TYPE_CHECKING:

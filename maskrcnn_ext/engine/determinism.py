@@ -16,7 +16,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from maskrcnn_ext.engine.resume.random_state import get_random_state, set_random_state
+from maskrcnn_ext.common.random_state import get_random_state, set_random_state
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from maskrcnn_ext.config.zoo import config_path
 from maskrcnn_ext.engine.arguments import parse
 from maskrcnn_ext.engine.launching import launch
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.zoo import config_path
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -37,8 +37,8 @@ def load_config(config_file: str, overrides: list[str]) -> DictConfig:
     """
     from detectron2.config import LazyConfig
 
-    from maskrcnn_ext.engine import overrides as strict
-    from maskrcnn_ext.engine import settings
+    from maskrcnn_ext.config import overrides as strict
+    from maskrcnn_ext.config import settings
 
     cfg = settings.complete(LazyConfig.load(find_config(config_file)))
     cfg = strict.apply(cfg, overrides)
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
         # Detectron2's set-up reads the file again, to log it.
         args.config_file = find_config(args.config_file)
         if args.print_config:
-            from maskrcnn_ext.engine.provenance import describe
+            from maskrcnn_ext.config.provenance import describe
 
             print(describe(args.config_file, args.opts))
             return 0

@@ -19,6 +19,8 @@ from detectron2.utils.events import CommonMetricPrinter, EventWriter
 from omegaconf import DictConfig
 from torch import nn
 
+from maskrcnn_ext.common.distributed import unwrap_ddp
+from maskrcnn_ext.config.config_yaml import save
 from maskrcnn_ext.engine import determinism
 from maskrcnn_ext.engine.acceleration import amp_dtype, checkpoint_activations, compile_parts, winograd_convolutions
 from maskrcnn_ext.engine.checkpoint.checkpointer import Checkpointer
@@ -36,17 +38,16 @@ from maskrcnn_ext.engine.hooks.lr_finder import LRFinder
 from maskrcnn_ext.engine.hooks.preemption import PREEMPTED, Preemption
 from maskrcnn_ext.engine.hooks.progress import progress_bar
 from maskrcnn_ext.engine.hooks.schedule import EvaluationHook
-from maskrcnn_ext.engine.hooks.undisturbed import undisturbed, unwrapped
+from maskrcnn_ext.engine.hooks.undisturbed import undisturbed
 from maskrcnn_ext.engine.hooks.validation_loss import ValidationLoss, validation_loader
 from maskrcnn_ext.engine.hooks.writers import extra_writers
 from maskrcnn_ext.engine.loader_faults import GuardedLoader, guard_loader
-from maskrcnn_ext.engine.loop import Guard, Trainer
 from maskrcnn_ext.engine.manifest import finish_manifest, write_manifest
 from maskrcnn_ext.engine.resume.loader import ResumableLoader
 from maskrcnn_ext.engine.resume.state import LoopState, Restore
-from maskrcnn_ext.engine.saving import save
+from maskrcnn_ext.engine.train_loop import Guard, Trainer
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.modeling.pairing import check_pairing
+from maskrcnn_ext.modeling.fit_check import check_fit
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def build_model(cfg: DictConfig) -> nn.Module:
         InputError: a mask head and what it is paired with do not fit.
     """
     model: nn.Module = instantiate(cfg.model)
-    check_pairing(model)
+    check_fit(model)
     logger.info("Model:\n%s", model)
     model.to(cfg.train.device)
     if cfg.train.channels_last:
@@ -159,7 +160,7 @@ class Training:
         state.to_place(data)
         loader = guard_loader(data, settings.loader_timeout)
         # Now that data sets have been read their classes are known.
-        for warning in preflight(cfg, unwrapped(model), optimizer):
+        for warning in preflight(cfg, unwrap_ddp(model), optimizer):
             logger.warning("%s", warning)
 
         guard = (

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pycocotools.mask as mask_util
 
-from maskrcnn_ext.data.keypoints import check_sigmas
+from maskrcnn_ext.data.registry.keypoints import check_sigmas
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.evaluation.results import Results, by_mask_score
 from maskrcnn_ext.evaluation.truth import Truth, segmentation_rle

@@ -15,17 +15,17 @@ from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from maskrcnn_ext.data.catalog import ensure_registered
-from maskrcnn_ext.data.pixels import read_pixels
-from maskrcnn_ext.engine import overrides as strict
-from maskrcnn_ext.engine import settings
+from maskrcnn_ext.config import overrides as strict
+from maskrcnn_ext.config import settings
+from maskrcnn_ext.data.images.pixels import read_pixels
+from maskrcnn_ext.data.registry.catalog import ensure_registered
 from maskrcnn_ext.engine.checkpoint import history
 from maskrcnn_ext.engine.checkpoint.checkpointer import Checkpointer
 from maskrcnn_ext.engine.main import find_config
 from maskrcnn_ext.env import setup_environment
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.sources import find_inputs
-from maskrcnn_ext.modeling.pairing import check_pairing
+from maskrcnn_ext.modeling.fit_check import check_fit
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def reader(mapper: Any) -> Callable[[dict[str, Any]], Any]:
     """
     from detectron2.data.detection_utils import check_image_size, read_image
 
-    from maskrcnn_ext.data.mapper import SafeMapper
+    from maskrcnn_ext.data.mapping.mapper import SafeMapper
 
     ours = not isinstance(mapper, DatasetMapper) or isinstance(mapper, SafeMapper)
 
@@ -177,7 +177,7 @@ def _from_lazy(cfg: DictConfig, device: str, overrides: Sequence[str]) -> tuple[
         if OmegaConf.select(cfg, key) is None:
             raise InputError(f"the config has no `{key}`, which prediction needs")
     model = instantiate(cfg.model).to(device)
-    check_pairing(model)
+    check_fit(model)
     return model, instantiate(cfg.dataloader.test.mapper), cfg.train.init_checkpoint, _first(cfg)
 
 

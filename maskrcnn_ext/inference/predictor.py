@@ -109,7 +109,7 @@ class Predictor:
         Args:
             image: a path; the bytes of a file; a PIL image; an array (H, W) or (H, W, C), of three channels in the order B, G, R as OpenCV
                 reads them, or for "raw" as the model was trained on; or a record of Detectron2 (``file_name``, and where needed
-                ``window`` or ``slice``, see :func:`maskrcnn_ext.data.pixels.read_pixels`).
+                ``window`` or ``slice``, see :func:`maskrcnn_ext.data.images.pixels.read_pixels`).
 
         Raises:
             InputError: it cannot be read, or is none of these.

@@ -119,7 +119,7 @@ def _below(folder: Path, outputs: Path | None) -> list[str]:
 
 
 def _data_set(text: str) -> list[dict[str, Any]]:
-    from maskrcnn_ext.data.catalog import ensure_registered, get_dataset_dicts
+    from maskrcnn_ext.data.registry.catalog import ensure_registered, get_dataset_dicts
 
     try:
         ensure_registered(text)

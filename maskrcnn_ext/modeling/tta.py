@@ -198,7 +198,7 @@ class TTARCNN(CompactRCNN):
         if not pairs_up:
             raise InputError(
                 f"model.tta_keypoint_flip_indices={indices}: expected which of the {num_keypoints} keypoints each one becomes in a mirror "
-                "image (maskrcnn_ext.data.keypoints.hflip_indices gives it), or set model.tta_flip=false"
+                "image (maskrcnn_ext.data.registry.keypoints.hflip_indices gives it), or set model.tta_flip=false"
             )
 
 

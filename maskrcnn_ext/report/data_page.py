@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from maskrcnn_ext.data.doctor import KINDS, SEVERITIES, Fault, View, worst_first
-from maskrcnn_ext.data.doctor.anchors import Advice
+from maskrcnn_ext.data.check import KINDS, SEVERITIES, Fault, View, worst_first
+from maskrcnn_ext.data.check.anchors import Advice
 from maskrcnn_ext.report.fault_pictures import picture_of
 from maskrcnn_ext.report.histograms import bars, histogram
 from maskrcnn_ext.report.template import write_page

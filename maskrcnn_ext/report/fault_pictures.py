@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pycocotools.mask as mask_util
 
-from maskrcnn_ext.data.browse import readable_format, to_bgr
-from maskrcnn_ext.data.doctor import Fault
-from maskrcnn_ext.data.doctor.view import Box, ImageView, ObjectView
+from maskrcnn_ext.data.check import Fault
+from maskrcnn_ext.data.check.view import Box, ImageView, ObjectView
 from maskrcnn_ext.data.formats.records import encode_mask
-from maskrcnn_ext.data.pixels import read_pixels
+from maskrcnn_ext.data.images.pixels import read_pixels
+from maskrcnn_ext.data.tools.browse import readable_format, to_bgr
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.report.draw import Item, draw
 

@@ -5,12 +5,12 @@ import mmap
 import runpy
 
 import pytest
-from conftest import ROOT
 
 from maskrcnn_ext.benchmark.measuring import measure, memory_growth
 from maskrcnn_ext.benchmark.tables import Row, Table
 from maskrcnn_ext.cli import main
-from maskrcnn_ext.data import cache
+from maskrcnn_ext.data.formats import cache
+from tests.conftest import ROOT
 
 TABLE = Table(
     "Sorting",

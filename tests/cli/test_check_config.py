@@ -1,11 +1,11 @@
 """`maskrcnn-ext check-config`: the faults of a config before a training finds them, and no others."""
 
 import pytest
-from conftest import ROOT
 
 from maskrcnn_ext import compat, get_dataset_dicts
 from maskrcnn_ext.cli import main
-from maskrcnn_ext.zoo import list_configs
+from maskrcnn_ext.config.zoo import list_configs
+from tests.conftest import ROOT
 
 NAMES = [name for name in list_configs() if compat.has_vit() or "vitdet" not in name]
 HEAD = "model.roi_heads.mask_head"

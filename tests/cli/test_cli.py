@@ -5,7 +5,7 @@ import re
 import pytest
 
 from maskrcnn_ext.cli import COMMANDS, main
-from maskrcnn_ext.zoo import config_path, list_configs
+from maskrcnn_ext.config.zoo import config_path, list_configs
 
 
 def test_help_names_every_command_and_loads_nothing_heavy(run_python):

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
 from detectron2 import model_zoo
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data.detection_utils import build_augmentation
@@ -15,7 +14,8 @@ from omegaconf import OmegaConf
 
 from maskrcnn_ext import InputError
 from maskrcnn_ext.cli import main
-from maskrcnn_ext.interop.yaml_to_lazy import convert, load_yaml
+from maskrcnn_ext.config.yacs.to_lazy import convert, load_yaml
+from tests.conftest import ROOT
 
 ZOO = Path(model_zoo.get_config_file("Base-RCNN-FPN.yaml")).parent
 SEGMENTATION = "COCO-InstanceSegmentation"
@@ -54,7 +54,7 @@ CONVERTED = [name for name in ALL if not any(word in name.replace("faster", "") 
 def tools(monkeypatch):
     """The comparison of models that the shipped configs are held to."""
     monkeypatch.syspath_prepend(str(ROOT / "tests/configs"))
-    return importlib.import_module("test_layout")
+    return importlib.import_module("tests.configs.test_layout")
 
 
 def loaded(tmp_path, name, *options):

@@ -1,13 +1,13 @@
 """The configs of the projects load, save and build; each ablation differs from its baseline in the part that it is about."""
 
 import pytest
-from conftest import ROOT
 from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import MaskRCNNConvUpsampleHead
 from torchvision.ops import RoIPool
 
 import maskrcnn_ext
+from tests.conftest import ROOT
 
 FILES = sorted((ROOT / "projects").glob("*/*.py"))
 ABLATIONS = ROOT / "projects/paper_ablations"

@@ -3,9 +3,9 @@
 import pytest
 from detectron2 import model_zoo
 from detectron2.config import instantiate
-from test_layout import OFFICIAL, official_yaml
 
 from maskrcnn_ext import get_config
+from tests.configs.test_layout import OFFICIAL, official_yaml
 
 
 @pytest.mark.parametrize("name", OFFICIAL)

@@ -8,11 +8,11 @@ import math
 import pytest
 from detectron2 import model_zoo
 from detectron2.engine import default_argument_parser
-from test_zoo import NAMES
 
 from maskrcnn_ext import InputError, get_config
+from maskrcnn_ext.config.zoo import config_path
 from maskrcnn_ext.modeling.parts import MASK_HEADS, POOLERS
-from maskrcnn_ext.zoo import config_path
+from tests.configs.test_zoo import NAMES
 
 HOOK = {"DETECTRON2_ENV_MODULE": "maskrcnn_ext.env"}
 RESIZE = ("short_edge_length", "max_size", "target_height", "target_width")

@@ -5,13 +5,13 @@ import sys
 import zipfile
 
 import pytest
-from conftest import ROOT
 from detectron2.config import LazyConfig
 from omegaconf import OmegaConf
-from test_layout import build, layout
 
 from maskrcnn_ext import InputError, compat, get_config
-from maskrcnn_ext.zoo import config_path, config_root, list_configs
+from maskrcnn_ext.config.zoo import config_path, config_root, list_configs
+from tests.configs.test_layout import build, layout
+from tests.conftest import ROOT
 
 NAMES = [name for name in list_configs() if compat.has_vit() or "vitdet" not in name]
 
@@ -98,7 +98,8 @@ def test_a_wheel_carries_the_configs(tmp_path, run_python):
     subprocess.run(command, check=True, capture_output=True, timeout=300)
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         wheel.extractall(tmp_path / "site")
-    code = "import maskrcnn_ext.zoo as z; print(z.config_root()); z.get_config('domains/nuclei.py'); print(*z.list_configs(), sep='\\n')"
+    code = "import maskrcnn_ext.config.zoo as z; print(z.config_root()); z.get_config('domains/nuclei.py')"
+    code += "; print(*z.list_configs(), sep='\\n')"
     done = run_python("-c", f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); {code}")
     folder, *names = done.stdout.splitlines()
     assert folder == str(tmp_path / "site/maskrcnn_ext/configs"), done.stderr

@@ -5,13 +5,13 @@ import statistics
 
 import pytest
 import torch
-from small_run import small_run, spec_of
-from toy_training import Toy, toy_samples
 
-from maskrcnn_ext.engine.loop import Trainer
 from maskrcnn_ext.engine.main import main
+from maskrcnn_ext.engine.train_loop import Trainer
 from maskrcnn_ext.ops import winograd
 from maskrcnn_ext.ops.native import loads
+from tests.helpers.small_run import small_run, spec_of
+from tests.helpers.toy_training import Toy, toy_samples
 
 OPTIMIZERS = [(torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}), (torch.optim.AdamW, {"lr": 0.01, "weight_decay": 0.05})]
 FAST = {
@@ -90,7 +90,7 @@ def test_the_script_trains_and_resumes_with_the_fast_settings(shapes, tmp_path):
 @pytest.mark.slow
 def test_the_loss_curves_differ_as_those_of_two_seeds(tmp_path_factory, tmp_path, capsys):
     """Three seeds each, the mean loss of the last 20 of 40 iterations."""
-    from maskrcnn_ext.data.shapes import make_shapes
+    from maskrcnn_ext.data.tools.shapes import make_shapes
 
     spec = spec_of(make_shapes(tmp_path_factory.mktemp("many"), num_images=32, size=96))
     curves = {}

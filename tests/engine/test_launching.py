@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
-from small_run import small_run, spec_of
 
 from maskrcnn_ext import InputError
 from maskrcnn_ext.engine.arguments import parse, parser
 from maskrcnn_ext.engine.launching import Place, launch, place_of
+from tests.conftest import ROOT
+from tests.helpers.small_run import small_run, spec_of
 
 SCRIPT = ROOT / "scripts/train_net.py"
 TORCHRUN = {

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
-from small_run import small_run, spec_of
 
+from maskrcnn_ext.config.zoo import config_path
 from maskrcnn_ext.engine.main import main
-from maskrcnn_ext.zoo import config_path
+from tests.conftest import ROOT
+from tests.helpers.small_run import small_run, spec_of
 
 SCRIPT = ROOT / "scripts/train_net.py"
 

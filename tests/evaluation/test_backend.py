@@ -5,12 +5,12 @@ import sys
 
 import numpy as np
 import pytest
-from scenes import random_scene
-from test_matching import with_keypoints
 
 from maskrcnn_ext.evaluation import backend
 from maskrcnn_ext.evaluation.backend import backend_name, run_coco_eval
 from maskrcnn_ext.evaluation.truth import load_truth
+from tests.evaluation.test_matching import with_keypoints
+from tests.helpers.scenes import random_scene
 
 faster = pytest.importorskip("faster_coco_eval")
 

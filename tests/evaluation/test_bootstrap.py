@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from scenes import found, perfect, random_scene, truth_of
-from test_matching import matched
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.evaluation.average_precision import average_precisions
 from maskrcnn_ext.evaluation.bootstrap import compare, resampled
 from maskrcnn_ext.evaluation.matching import ALL_AREAS
+from tests.evaluation.test_matching import matched
+from tests.helpers.scenes import found, perfect, random_scene, truth_of
 
 
 @pytest.fixture(scope="module")

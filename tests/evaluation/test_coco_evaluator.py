@@ -16,7 +16,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, BoxMode, Instances
 
 from maskrcnn_ext import COCOEvaluator, get_dataset_dicts
-from maskrcnn_ext.engine.targets import node_faults
+from maskrcnn_ext.config.callables import node_faults
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle_masks import RLEMasks
 

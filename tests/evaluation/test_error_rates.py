@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from scenes import found, random_scene, truth_of
-from test_matching import matched
 
 from maskrcnn_ext.evaluation.average_precision import Ranking, rank
 from maskrcnn_ext.evaluation.calibration import reliability
 from maskrcnn_ext.evaluation.confusion import confusion_matrix
 from maskrcnn_ext.evaluation.matching import ALL_AREAS
 from maskrcnn_ext.evaluation.operating_point import at_threshold, best_threshold, pool
+from tests.evaluation.test_matching import matched
+from tests.helpers.scenes import found, random_scene, truth_of
 
 
 def ranking(scores, hits, positives):

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from scenes import found, perfect, random_scene, truth_of
-from test_matching import matched
 
 from maskrcnn_ext.evaluation.average_precision import average_precisions
 from maskrcnn_ext.evaluation.error_split import KINDS, split_errors
 from maskrcnn_ext.evaluation.matching import ALL_AREAS
+from tests.evaluation.test_matching import matched
+from tests.helpers.scenes import found, perfect, random_scene, truth_of
 
 # Two objects of a class each, of which the first is found well.
 TRUTH = truth_of([(1, 0, 10, 10, 20, 20), (1, 1, 60, 60, 20, 20)], classes=2)

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scenes import found, official, perfect, random_scene, truth_of
 
 from maskrcnn_ext.evaluation.average_precision import average_precisions
 from maskrcnn_ext.evaluation.matching import ALL_AREAS, IOUS, match
 from maskrcnn_ext.evaluation.overlaps import COCO_SIGMAS, pair_up
 from maskrcnn_ext.evaluation.results import load_results
 from maskrcnn_ext.evaluation.truth import load_truth
+from tests.helpers.scenes import found, official, perfect, random_scene, truth_of
 
 AREAS = [ALL_AREAS, (0, 32**2), (32**2, 96**2), (96**2, np.inf)]
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
-from scenes import HEIGHT, WIDTH, found, perfect, random_scene, rectangle, truth_of
 
 from maskrcnn_ext.evaluation.nuclei import METRICS, label_image, label_metrics, nuclei_metrics
 from maskrcnn_ext.evaluation.results import load_results
 from maskrcnn_ext.evaluation.truth import load_truth
+from tests.helpers.scenes import HEIGHT, WIDTH, found, perfect, random_scene, rectangle, truth_of
 
 
 def measure(truth, results, **options):

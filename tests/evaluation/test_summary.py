@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
-from scenes import found, official, perfect, random_scene, truth_of
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.evaluation.summary import area_bins, evaluate
 from maskrcnn_ext.evaluation.tables import table, write_tables
 from maskrcnn_ext.evaluation.truth import load_truth, segmentation_rle
+from tests.helpers.scenes import found, official, perfect, random_scene, truth_of
 
 
 @pytest.fixture(scope="module")

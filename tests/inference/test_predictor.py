@@ -13,9 +13,9 @@ from detectron2.data import DatasetMapper
 from detectron2.modeling import GeneralizedRCNN
 from PIL import Image
 from pycocotools import mask as mask_util
-from small_model import make_run, same
 
 from maskrcnn_ext import InputError, Predictor
+from tests.helpers.small_model import make_run, same
 
 SIZES = ((96, 96), (60, 100), (100, 60), (60, 100), (96, 96), (60, 101), (96, 96))
 

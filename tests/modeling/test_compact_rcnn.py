@@ -13,8 +13,8 @@ from detectron2.modeling import GeneralizedRCNN
 from pycocotools import mask as mask_util
 
 from maskrcnn_ext import COCOEvaluator, CompactRCNN, get_config
-from maskrcnn_ext.data.catalog import ensure_registered
-from maskrcnn_ext.data.mapper import SafeMapper
+from maskrcnn_ext.data.mapping.mapper import SafeMapper
+from maskrcnn_ext.data.registry.catalog import ensure_registered
 from maskrcnn_ext.modeling.compact_rcnn import compact_postprocess
 from maskrcnn_ext.ops.rle_masks import RLEMasks
 

@@ -37,7 +37,7 @@ def crops(names="nuclei_train"):
 
 @pytest.fixture(scope="module")
 def batch(real_data):
-    from maskrcnn_ext.data.domains import register_domains
+    from maskrcnn_ext.data.registry.domains import register_domains
 
     register_domains()
     images, instances = [], []

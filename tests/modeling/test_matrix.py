@@ -9,7 +9,7 @@ from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 
 from maskrcnn_ext import InputError, get_config
-from maskrcnn_ext.modeling.pairing import check_pairing
+from maskrcnn_ext.modeling.fit_check import check_fit
 from maskrcnn_ext.modeling.parts import MASK_HEADS, POOLERS
 
 CONFIGS = [
@@ -164,7 +164,7 @@ def check_inference(model):
 
 
 def exercise(model, head, *, of, polygons=True):
-    check_pairing(model)
+    check_fit(model)
     with torch.no_grad():
         for name, parameter in model.roi_heads.named_parameters():
             if name.startswith(of) and not parameter.any():
@@ -188,7 +188,7 @@ def exercise(model, head, *, of, polygons=True):
 def test_every_head_in_every_model(config, head, trunks):
     if "c4" in config and head in PYRAMID:
         with pytest.raises(InputError, match=r"takes the feature maps .* choose another head there"):
-            check_pairing(build(config, [f"{MASK_HEAD}._target_=maskrcnn_ext.{head}"], trunks)[1])
+            check_fit(build(config, [f"{MASK_HEAD}._target_=maskrcnn_ext.{head}"], trunks)[1])
         return
     _, model = build(config, head_overrides(head, config), trunks)
     exercise(model, head, of="mask_head", polygons="lsj" not in config)

@@ -6,8 +6,8 @@ from detectron2.config import LazyConfig, instantiate
 import maskrcnn_ext
 from maskrcnn_ext import InputError, get_config
 from maskrcnn_ext.modeling.cost import head_cost, pooler_cost
+from maskrcnn_ext.modeling.fit_check import check_fit
 from maskrcnn_ext.modeling.mask_heads.base import MaskHead
-from maskrcnn_ext.modeling.pairing import check_pairing
 from maskrcnn_ext.modeling.parts import MASK_HEADS, POOLERS, find_part
 
 PARTS = [*MASK_HEADS, *POOLERS]
@@ -100,7 +100,7 @@ def test_a_wrong_pairing_is_named_before_the_first_iteration(config, overrides, 
     cfg = get_config(config)
     overrides = [f"model.roi_heads.{override}" for override in overrides]
     with pytest.raises(InputError, match=message) as caught:
-        check_pairing(instantiate(LazyConfig.apply_overrides(cfg, overrides).model))
+        check_fit(instantiate(LazyConfig.apply_overrides(cfg, overrides).model))
     assert "\n" not in str(caught.value)
 
 
@@ -108,7 +108,7 @@ def test_a_wrong_pairing_is_named_before_the_first_iteration(config, overrides, 
     "config", ["mask_rcnn_r50_c4_1x", "faster_rcnn_r18_fpn_scratch", "mask_keypoint_rcnn_r18_fpn_scratch"]
 )
 def test_models_without_our_parts_pass(config):
-    check_pairing(instantiate(get_config(config).model))
+    check_fit(instantiate(get_config(config).model))
 
 
 def test_the_training_script_says_it_in_one_line(shapes, run_python):

@@ -10,7 +10,7 @@ from detectron2.modeling import ROI_MASK_HEAD_REGISTRY, build_model
 from detectron2.modeling.roi_heads.mask_head import build_mask_head
 
 from maskrcnn_ext import InputError, add_maskrcnn_ext_config
-from maskrcnn_ext.modeling.pairing import check_pairing
+from maskrcnn_ext.modeling.fit_check import check_fit
 from maskrcnn_ext.modeling.parts import MASK_HEADS
 from maskrcnn_ext.modeling.yacs import register_mask_heads, registered_name
 
@@ -149,4 +149,4 @@ def test_a_whole_model_whose_res5_halves_what_the_config_says():
     assert cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION == 14
     model = build_model(cfg)
     assert model.roi_heads.mask_head.input_shape.height == 7
-    check_pairing(model)
+    check_fit(model)

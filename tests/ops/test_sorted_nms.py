@@ -43,7 +43,7 @@ def test_lists_of_equal_and_empty_boxes():
 TRITON = """
 import json, sys, torch
 sys.path.insert(0, sys.argv[1])
-from test_sorted_nms import expected, lists
+from tests.ops.test_sorted_nms import expected, lists
 from maskrcnn_ext.ops.sorted_nms_triton import sorted_nms
 for number, length in ((3, 1), (2, 70), (2, 300)):
     boxes, valid = lists(0, number, length, 40)

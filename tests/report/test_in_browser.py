@@ -6,9 +6,9 @@ import shutil
 import subprocess
 
 import pytest
-from run_folders import shapes_run
 
 from maskrcnn_ext.cli.report import report
+from tests.helpers.run_folders import shapes_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")]

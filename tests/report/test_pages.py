@@ -10,12 +10,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from run_folders import make_run, shapes_run
 
 from maskrcnn_ext.cli import main
 from maskrcnn_ext.cli.report import compare, evaluate, report
 from maskrcnn_ext.evaluation.bootstrap import compare as bootstrap
 from maskrcnn_ext.report.run import read_run
+from tests.helpers.run_folders import make_run, shapes_run
 
 RESULTS = "inference/coco_instances_results.json"
 

@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from run_folders import shapes_run
 
 from maskrcnn_ext import InputError
 from maskrcnn_ext.report.run import read_run
+from tests.helpers.run_folders import shapes_run
 
 
 def test_a_run_is_read_whole(tmp_path, shapes):

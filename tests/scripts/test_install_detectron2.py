@@ -8,7 +8,8 @@ import tarfile
 import venv
 
 import pytest
-from conftest import ROOT
+
+from tests.conftest import ROOT
 
 SCRIPT = ROOT / "scripts/install_detectron2.py"
 

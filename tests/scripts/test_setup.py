@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+
+from tests.conftest import ROOT
 
 FILES = ("setup.py", "pyproject.toml", "scripts/setup.sh", "scripts/requirements.txt", "scripts/install_detectron2.py")
 

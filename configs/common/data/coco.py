@@ -9,7 +9,7 @@ from detectron2.data import DatasetMapper, build_detection_test_loader, build_de
 from detectron2.evaluation import COCOEvaluator
 from omegaconf import OmegaConf
 
-from maskrcnn_ext.data.catalog import get_dataset_dicts
+from maskrcnn_ext.data.registry.catalog import get_dataset_dicts
 
 dataloader = OmegaConf.create(flags={"allow_objects": True})
 

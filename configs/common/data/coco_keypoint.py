@@ -2,7 +2,7 @@
 
 from detectron2.config import LazyCall as L
 
-from maskrcnn_ext.data.keypoints import hflip_indices
+from maskrcnn_ext.data.registry.keypoints import hflip_indices
 from maskrcnn_ext.evaluation.coco import COCOEvaluator
 
 from .coco import dataloader

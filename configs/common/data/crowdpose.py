@@ -1,6 +1,6 @@
 """CrowdPose: people in crowds with 14 keypoints, prepared as COCO's people are."""
 
-from maskrcnn_ext.data.domains.crowdpose import SIGMAS
+from maskrcnn_ext.data.registry.domains.crowdpose import SIGMAS
 
 from .coco_keypoint import dataloader
 

@@ -3,7 +3,7 @@
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 
-from maskrcnn_ext.data.mapper import SafeMapper
+from maskrcnn_ext.data.mapping.mapper import SafeMapper
 
 from .coco import dataloader
 

@@ -20,11 +20,11 @@ from typing import Any
 
 import pycocotools.mask as mask_util
 
-from maskrcnn_ext.data import cache
+from maskrcnn_ext.common.gc_pause import gc_paused
+from maskrcnn_ext.data.formats import cache
 from maskrcnn_ext.data.formats.reading import check_outline, image_size
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.formats.rle_check import find_broken_rle
-from maskrcnn_ext.data.garbage import collection_paused
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ _LARGE = 1e7
 
 
 def read_coco(json: Path, images: Path, *, classes: Sequence[str] | None = None) -> DataSet:
-    """Reads a COCO annotation file. A large one is cached (:mod:`maskrcnn_ext.data.cache`).
+    """Reads a COCO annotation file. A large one is cached (:mod:`maskrcnn_ext.data.formats.cache`).
 
     Args:
         json: the annotations.
@@ -54,7 +54,7 @@ def read_coco(json: Path, images: Path, *, classes: Sequence[str] | None = None)
     except OSError as error:
         raise InputError(f"{json}: cannot be read ({error.strerror})") from error
     key = cache.key_of(content, str(images)) if len(content) >= cache.MIN_BYTES else None
-    with collection_paused():
+    with gc_paused():
         found = cache.load(key) if key else None
         data, without_area = found or _parse(content, json, images)
         if key and found is None:

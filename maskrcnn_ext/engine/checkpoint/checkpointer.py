@@ -13,10 +13,10 @@ from detectron2.utils import comm
 from fvcore.common.checkpoint import _strip_prefix_if_present
 from torch import Tensor, nn
 
+from maskrcnn_ext.common.distributed import decide_on_main
 from maskrcnn_ext.engine.checkpoint import files, history
 from maskrcnn_ext.engine.checkpoint.class_rows import ClassRows
 from maskrcnn_ext.engine.checkpoint.weights import LoadReport, report
-from maskrcnn_ext.engine.hooks.agreement import decided_on_main
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class Checkpointer(DetectionCheckpointer):
         if self.save_dir and self.save_to_disk:
             files.remove_leftovers(folder)
         if resume and self.save_dir:
-            newest = decided_on_main(lambda: history.newest_whole(folder, allow_pickle=self._allow_pickle))
+            newest = decide_on_main(lambda: history.newest_whole(folder, allow_pickle=self._allow_pickle))
             if newest is not None:
                 return self.load(str(newest))
         return self.load(path, checkpointables=[], strict=strict, class_rows=class_rows)

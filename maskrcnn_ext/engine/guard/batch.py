@@ -12,7 +12,7 @@ from detectron2.structures import BitMasks, Boxes, Instances, Keypoints, Polygon
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from maskrcnn_ext.data.browse import to_bgr
+from maskrcnn_ext.data.tools.browse import to_bgr
 from maskrcnn_ext.errors import InputError
 
 _WIDTH = 480  # of an image in the picture, pixels

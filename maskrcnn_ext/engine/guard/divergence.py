@@ -17,9 +17,9 @@ from detectron2.utils import comm
 from torch import Tensor, nn, optim
 from torch.nn.parallel import DistributedDataParallel
 
+from maskrcnn_ext.common.random_state import get_random_state
 from maskrcnn_ext.engine.guard.inspection import clone_buffers, restore_buffers
 from maskrcnn_ext.engine.guard.report import Fault, examine, write_report
-from maskrcnn_ext.engine.resume.random_state import get_random_state
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
-from maskrcnn_ext.engine.resume.random_state import get_random_state, set_random_state
+from maskrcnn_ext.common.random_state import get_random_state, set_random_state
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def trace(
     Args:
         model: in training mode.
         inputs: of the model.
-        random_state: to run it from, see :func:`maskrcnn_ext.engine.resume.random_state.get_random_state`; None for the present one.
+        random_state: to run it from, see :func:`maskrcnn_ext.common.random_state.get_random_state`; None for the present one.
         autocast: makes the context of mixed precision that the pass is to run in.
         gradients: compute those of finite losses as well; the parameters' ``.grad`` stay as they are.
     """

@@ -7,7 +7,7 @@ from typing import Any
 
 from detectron2.checkpoint import DetectionCheckpointer
 
-from maskrcnn_ext.engine.hooks.agreement import decided_on_main
+from maskrcnn_ext.common.distributed import decide_on_main
 from maskrcnn_ext.engine.hooks.metric import check_mode, is_better, read_metric
 from maskrcnn_ext.engine.hooks.schedule import EvaluationHook, last_iteration
 
@@ -46,7 +46,7 @@ class Best(EvaluationHook):
         Raises:
             InputError: the evaluation gives no such metric, or the file cannot be written.
         """
-        value = decided_on_main(lambda: read_metric(self.trainer, self._metric, "train.best.metric"))
+        value = decide_on_main(lambda: read_metric(self.trainer, self._metric, "train.best.metric"))
         if not is_better(value, self.value, self._mode):
             if self.value is not None:
                 what = f"{self._metric} {value:.5g} is no better than {self.value:.5g} after iteration {self.iteration}"
@@ -56,7 +56,7 @@ class Best(EvaluationHook):
         # First the state, which goes into the file.
         self.value, self.iteration = value, last_iteration(self.trainer)
         logger.info("%s %.5g%s: saving model_best", self._metric, value, before)
-        decided_on_main(lambda: self._checkpointer.save("model_best", iteration=self.iteration))
+        decide_on_main(lambda: self._checkpointer.save("model_best", iteration=self.iteration))
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the best value and its iteration; {} before the first one."""

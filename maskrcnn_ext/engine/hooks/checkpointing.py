@@ -9,9 +9,9 @@ from typing import Any
 
 from detectron2.engine import HookBase
 
+from maskrcnn_ext.common.distributed import decide_on_main
 from maskrcnn_ext.engine.checkpoint.checkpointer import Checkpointer
 from maskrcnn_ext.engine.checkpoint.history import numbered
-from maskrcnn_ext.engine.hooks.agreement import decided_on_main
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class Checkpointing(HookBase):
                 self._checkpointer.save(f"{self._prefix}_final", iteration=iteration, **collected)
 
         # All ranks go on, or stop, together.
-        decided_on_main(write)
+        decide_on_main(write)
         self._saved = iteration
 
     def _rotate(self, name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from maskrcnn_ext.engine.hooks.agreement import decided_on_main
+from maskrcnn_ext.common.distributed import decide_on_main
 from maskrcnn_ext.engine.hooks.metric import check_mode, is_better, read_metric
 from maskrcnn_ext.engine.hooks.schedule import EvaluationHook, is_finished, last_iteration
 from maskrcnn_ext.errors import InputError
@@ -48,7 +48,7 @@ class EarlyStopping(EvaluationHook):
         Raises:
             InputError: the evaluation gives no such metric.
         """
-        value = decided_on_main(lambda: read_metric(self.trainer, self._metric, "train.early_stopping.metric"))
+        value = decide_on_main(lambda: read_metric(self.trainer, self._metric, "train.early_stopping.metric"))
         now = last_iteration(self.trainer)
         if now > self._counted:
             self._counted = now

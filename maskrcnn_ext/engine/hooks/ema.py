@@ -11,7 +11,7 @@ from detectron2.engine import HookBase
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from maskrcnn_ext.engine.hooks.undisturbed import unwrapped
+from maskrcnn_ext.common.distributed import unwrap_ddp
 from maskrcnn_ext.errors import InputError
 
 
@@ -65,14 +65,14 @@ class EMA(HookBase):
 
     @torch.no_grad()
     def _swap(self, model: nn.Module) -> None:
-        for name, weight in unwrapped(model).named_parameters():
+        for name, weight in unwrap_ddp(model).named_parameters():
             # In place, as compiled models know their weights by address.
             held = weight.clone()
             weight.copy_(self._average[name])
             self._average[name].copy_(held)
 
     def _weights(self) -> dict[str, nn.Parameter]:
-        return dict(unwrapped(self.trainer.model).named_parameters())
+        return dict(unwrap_ddp(self.trainer.model).named_parameters())
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the average by the names of the model's parameters, and the number of updates."""

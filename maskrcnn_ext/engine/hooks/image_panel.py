@@ -18,12 +18,12 @@ from detectron2.structures import BoxMode, Instances
 from omegaconf import DictConfig
 from torch import nn
 
-from maskrcnn_ext.data.browse import to_bgr
+from maskrcnn_ext.common.distributed import decide_on_main, unwrap_ddp
 from maskrcnn_ext.data.formats.records import encode_mask
-from maskrcnn_ext.data.pixels import read_pixels
-from maskrcnn_ext.engine.hooks.agreement import decided_on_main
+from maskrcnn_ext.data.images.pixels import read_pixels
+from maskrcnn_ext.data.tools.browse import to_bgr
 from maskrcnn_ext.engine.hooks.schedule import EvaluationHook, last_iteration
-from maskrcnn_ext.engine.hooks.undisturbed import undisturbed, unwrapped
+from maskrcnn_ext.engine.hooks.undisturbed import undisturbed
 from maskrcnn_ext.report.draw import Item, draw, palette
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class ImagePanel(EvaluationHook):
             min_score: detections below it are not drawn.
         """
         super().__init__(period)
-        self._model = unwrapped(model)
+        self._model = unwrap_ddp(model)
         self._load = load
         self._folder = Path(output_dir) / "panels"
         self._min_score = min_score
@@ -87,7 +87,7 @@ class ImagePanel(EvaluationHook):
         Raises:
             InputError: an image cannot be read.
         """
-        decided_on_main(self._show)
+        decide_on_main(self._show)
 
     def _show(self) -> None:
         with undisturbed(self._model):

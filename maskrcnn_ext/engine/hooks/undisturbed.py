@@ -8,15 +8,8 @@ from contextlib import contextmanager
 import torch
 from detectron2.utils.events import EventStorage
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
-from maskrcnn_ext.data.augmentation.seeding import seeded
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """Returns the model itself of one that is wrapped for several processes, which expects all of them to call it equally often."""
-    inner: nn.Module = model.module if isinstance(model, DistributedDataParallel) else model
-    return inner
+from maskrcnn_ext.common.random_state import seeded
 
 
 @contextmanager
@@ -46,21 +39,6 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         for module, name, buffer, values in buffers:
             setattr(module, name, buffer)  # some put a new tensor in its place
             buffer.copy_(values)
-
-
-@contextmanager
-def drawing_from(model: nn.Module, seed: int) -> Iterator[None]:
-    """Seeds the generators that a model may draw from; to be used inside :func:`undisturbed`.
-
-    Args:
-        model: tells the device.
-        seed: from 0 to 2**32 - 1.
-    """
-    device = device_of(model)
-    with seeded(seed):
-        if device.type == "cuda":
-            torch.cuda.default_generators[device.index].manual_seed(seed)
-        yield
 
 
 def device_of(model: nn.Module) -> torch.device:

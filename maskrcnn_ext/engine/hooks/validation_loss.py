@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from maskrcnn_ext.data.augmentation.mixing import Mapper
-from maskrcnn_ext.data.augmentation.seeding import seeded
+from maskrcnn_ext.common.distributed import unwrap_ddp
+from maskrcnn_ext.common.random_state import seeded
+from maskrcnn_ext.data.mapping.augmentation.mixing import Mapper
 from maskrcnn_ext.engine.hooks.schedule import EvaluationHook
-from maskrcnn_ext.engine.hooks.undisturbed import drawing_from, undisturbed, unwrapped
+from maskrcnn_ext.engine.hooks.undisturbed import device_of, undisturbed
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class ValidationLoss(EvaluationHook):
             build_loader: gives, once, this process's share of the validation images with ground truth, as :func:`validation_loader`.
         """
         super().__init__(period)
-        self._model = unwrapped(model)
+        self._model = unwrap_ddp(model)
         self._build_loader = build_loader
         self._loader: Iterable[list[dict[str, Any]]] | None = None
 
@@ -81,7 +82,7 @@ def validation_losses(model: nn.Module, loader: Iterable[list[dict[str, Any]]]) 
         for image in batch:
             if "image" in image and "instances" not in image:
                 raise InputError(f"{image.get('file_name')}: has no annotations: a validation loss needs ground truth")
-            with drawing_from(model, _seed_of(image)):
+            with seeded(_seed_of(image), device=device_of(model)):
                 losses = model([image])
             if isinstance(losses, Tensor):
                 losses = {"total_loss": losses}

@@ -10,8 +10,8 @@ from typing import Any
 from detectron2.data.common import AspectRatioGroupedDataset, ToIterableDataset
 from torch.utils.data import DataLoader
 
-from maskrcnn_ext.engine.resume.random_state import get_random_state, set_random_state
-from maskrcnn_ext.engine.resume.stream import Mark, Place, Stream, kept_random_state
+from maskrcnn_ext.common.random_state import get_random_state, preserved_random_state, set_random_state
+from maskrcnn_ext.engine.resume.stream import Mark, Place, Stream
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class ResumableLoader:
         if self._place.began is None:
             self._place.began = get_random_state()
             return iter(loader)
-        with kept_random_state():
+        with preserved_random_state():
             set_random_state(self._place.began)
             return iter(loader)
 

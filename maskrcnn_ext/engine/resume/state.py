@@ -8,8 +8,8 @@ from typing import Any
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
+from maskrcnn_ext.common.random_state import get_random_state, set_random_state
 from maskrcnn_ext.engine.resume.loader import ResumableLoader
-from maskrcnn_ext.engine.resume.random_state import get_random_state, set_random_state
 
 logger = logging.getLogger(__name__)
 

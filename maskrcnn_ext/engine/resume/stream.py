@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -16,8 +15,8 @@ from detectron2.utils import comm
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from maskrcnn_ext.data.position import stream_position
-from maskrcnn_ext.engine.resume.random_state import get_random_state, set_random_state
+from maskrcnn_ext.common.random_state import get_random_state, preserved_random_state, set_random_state
+from maskrcnn_ext.data.mapping.position import stream_position
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ class Stream(IterableDataset):
 
     def make_again(self, pending: dict[str, Any]) -> tuple[Any, Mark]:
         """Returns a sample that a checkpoint says to wait, from the random state that it was made from."""
-        with kept_random_state():
+        with preserved_random_state():
             set_random_state(pending["random"])
             sample = self.make(pending["index"], pending["position"])
         states = _packed(pending["random"], pending["random"])
@@ -119,13 +118,3 @@ class Stream(IterableDataset):
 
 def _packed(before: dict[str, Any], after: dict[str, Any]) -> Tensor:
     return torch.frombuffer(bytearray(pickle.dumps((before, after))), dtype=torch.uint8)
-
-
-@contextmanager
-def kept_random_state() -> Iterator[None]:
-    """Leaves the random generators as they were."""
-    state = get_random_state()
-    try:
-        yield
-    finally:
-        set_random_state(state)

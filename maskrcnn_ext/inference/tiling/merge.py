@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from maskrcnn_ext.inference.tiling.links import group_pieces
-from maskrcnn_ext.inference.tiling.pieces import EDGE, Box, Piece, make_pieces
+from maskrcnn_ext.inference.tiling.tile_detections import EDGE, Box, Piece, make_pieces
+from maskrcnn_ext.inference.tiling.tile_matches import group_pieces
 from maskrcnn_ext.ops.rle_segments import Segments
 from maskrcnn_ext.ops.tile_grid import TileGrid
 

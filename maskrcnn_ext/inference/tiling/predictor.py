@@ -11,7 +11,7 @@ import numpy as np
 from detectron2.structures import Instances
 
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.inference.journal import Journal, Journals
+from maskrcnn_ext.inference.jobs.journal import Journal, Journals
 from maskrcnn_ext.inference.predictor import Predictor
 from maskrcnn_ext.inference.results import from_coco, to_coco
 from maskrcnn_ext.inference.tiling.merge import merge_tiles

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from maskrcnn_ext.data.images import require, window_of
-from maskrcnn_ext.data.pixels import read_pixels
+from maskrcnn_ext.data.images.pixels import read_pixels
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.tile_grid import Window
 
@@ -29,7 +29,7 @@ class WindowedImage:
 
         Args:
             image: a file; a record of Detectron2 (``file_name``, and where needed ``window``, ``slice``, ...); or an array (H, W, C).
-            image_format: of the pixels of a file, see :func:`maskrcnn_ext.data.pixels.read_pixels`.
+            image_format: of the pixels of a file, see :func:`maskrcnn_ext.data.images.pixels.read_pixels`.
 
         Raises:
             InputError: it cannot be read.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from maskrcnn_ext.interop.recipe import Recipe
+    from maskrcnn_ext.interop.export.recipe import Recipe
 
 # Target -> what is written; its module here is of its name (torch-export: torch_export).
 TARGETS = {
@@ -40,7 +40,7 @@ class Options:
 
 
 def export(model: nn.Module, recipe: Recipe, target: str, output: str | Path, options: Options | None = None) -> Path:
-    """Writes a model for another runtime; returns what it wrote, which :func:`maskrcnn_ext.interop.runtimes.open_model` reads.
+    """Writes a model for another runtime; returns what it wrote, which :func:`maskrcnn_ext.interop.export.runtimes.open_model` reads.
 
     Args:
         model: a GeneralizedRCNN in evaluation mode.

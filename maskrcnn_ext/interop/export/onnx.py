@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.export import Options
 from maskrcnn_ext.interop.export.graph import output_names
+from maskrcnn_ext.interop.export.recipe import KEY, Recipe, input_name
 from maskrcnn_ext.interop.export.tracing import example, exportable, quiet, tracing
-from maskrcnn_ext.interop.recipe import KEY, Recipe, input_name
 
 # From here on RoiAlign can have Detectron2's half a pixel; the exporter leaves it out below, with no more than a warning.
 LEAST_OPSET = 16

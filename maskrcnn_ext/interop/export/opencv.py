@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.export import Options
 from maskrcnn_ext.interop.export.onnx import require_onnx, write_graph
-from maskrcnn_ext.interop.recipe import Recipe
-from maskrcnn_ext.interop.standalone import opencv_infer
+from maskrcnn_ext.interop.export.recipe import Recipe
+from maskrcnn_ext.interop.export.standalone import opencv_infer
 from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN
 from maskrcnn_ext.modeling.mask_heads.base import GridMaskHead, MaskHead
 from maskrcnn_ext.modeling.poolers.fast import FastROIPooler

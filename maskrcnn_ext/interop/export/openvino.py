@@ -9,7 +9,7 @@ from torch import nn
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.export import Options, onnx
-from maskrcnn_ext.interop.recipe import KEY, Recipe
+from maskrcnn_ext.interop.export.recipe import KEY, Recipe
 
 
 def export(model: nn.Module, recipe: Recipe, output: Path, options: Options) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.interop.recipe import Recipe, input_name
+from maskrcnn_ext.interop.export.recipe import Recipe, input_name
 
 # What these layers give is what boxes and masks are made of: they stay in 32 bits.
 _EXACT = ("objectness_logits", "anchor_deltas", "box_predictor", "/predictor/")

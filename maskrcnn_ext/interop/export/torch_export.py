@@ -13,8 +13,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.export import Options
+from maskrcnn_ext.interop.export.recipe import Recipe, recipe_file
 from maskrcnn_ext.interop.export.tracing import example, exportable, quiet, tracing
-from maskrcnn_ext.interop.recipe import Recipe, recipe_file
 
 
 def export(model: nn.Module, recipe: Recipe, output: Path, options: Options) -> Path:  # noqa: ARG001

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from maskrcnn_ext.interop.export import Options
+from maskrcnn_ext.interop.export.recipe import Recipe, recipe_file
 from maskrcnn_ext.interop.export.tracing import example, exportable, quiet, tracing
-from maskrcnn_ext.interop.recipe import Recipe, recipe_file
 
 
 def export(model: nn.Module, recipe: Recipe, output: Path, options: Options) -> Path:  # noqa: ARG001

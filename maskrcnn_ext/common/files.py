@@ -1,0 +1,164 @@
+"""Files that are written whole or not at all, whatever interrupts the program."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from maskrcnn_ext.errors import InputError
+
+_PARTIAL = ".partial-"
+
+
+class WriteError(InputError):
+    """A file cannot be written: the disk is full, or the folder is closed to this user. An older file is intact."""
+
+
+@contextmanager
+def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """Yields a temporary path to write; it takes the name of `path` when the block ends without an error.
+
+    A reader finds the old file or the new one, never a part of either. The temporary path is in the same folder, because a rename
+    is atomic within one file system only, and has the same suffix, because some writers choose the format by it. Both files and
+    folders can be replaced.
+
+    Args:
+        path: the file or folder to make; missing parent folders are made.
+        durable: whether the content is flushed to the disk before the rename, so that it survives a power cut.
+
+    Raises:
+        WriteError: it cannot be written; the message names the cause and the free space.
+
+    Example:
+        >>> with atomic_path(tmp_path / "result.json") as partial:
+        ...     _ = partial.write_text("[]")
+        >>> (tmp_path / "result.json").read_text()
+        '[]'
+    """
+    # Short, as the name of `path` may be as long as the file system allows.
+    partial = path.with_name(f"{_PARTIAL}{secrets.token_hex(4)}{path.suffix[:16]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        if durable:
+            _sync(partial)
+        _replace(partial, path)
+        if durable:
+            _sync(path.parent)
+    except (OSError, RuntimeError) as error:
+        cause = _os_error(error)
+        if cause is None:
+            raise
+        raise WriteError(f"cannot write {path} ({cause.strerror or cause}{_free_space(path.parent)})") from error
+    finally:
+        with suppress(OSError):
+            remove(partial)
+
+
+def write_atomic(path: Path, content: bytes | str, *, durable: bool = False) -> None:
+    """Writes a file whole or not at all; text is encoded as UTF-8.
+
+    Raises:
+        WriteError: it cannot be written.
+
+    Example:
+        >>> write_atomic(tmp_path / "a.txt", "text")
+        >>> (tmp_path / "a.txt").read_bytes()
+        b'text'
+    """
+    with atomic_path(path, durable=durable) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+class JsonListWriter:
+    """Writes a JSON list that need not fit into memory. A context manager: the file appears when the block ends without an error.
+
+    Example:
+        >>> with JsonListWriter(tmp_path / "list.json") as entries:
+        ...     entries.extend([{"id": 1}])
+        >>> json.loads((tmp_path / "list.json").read_text())
+        [{'id': 1}]
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Starts the list; an older file stays until this one is whole."""
+        self._stack = ExitStack()
+        self._file = self._stack.enter_context(self._stack.enter_context(atomic_path(path)).open("w", encoding="ascii"))
+        self._separator = "["
+
+    def extend(self, entries: Iterable[Any]) -> None:
+        """Adds entries, one a line."""
+        for entry in entries:
+            self._file.write(f"{self._separator}\n{json.dumps(entry)}")
+            self._separator = ","
+
+    def __enter__(self) -> JsonListWriter:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if error[0] is None:
+            self._file.write("[]\n" if self._separator == "[" else "\n]\n")
+        self._stack.__exit__(*error)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a link or a folder with its content; does nothing if `path` does not exist."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_partials(folder: Path) -> None:
+    """Removes what killed programs left of :func:`atomic_path` in a folder. No program may be writing there.
+
+    Raises:
+        OSError: the folder cannot be changed.
+    """
+    for path in folder.glob(f"{_PARTIAL}*"):
+        remove(path)
+
+
+def _replace(partial: Path, path: Path) -> None:
+    """Renames `partial` to `path`; an old folder is moved aside first, since a rename replaces files only."""
+    if path.is_dir() and not path.is_symlink():
+        old = path.with_name(f"{_PARTIAL}{secrets.token_hex(4)}")
+        path.rename(old)
+        partial.rename(path)
+        remove(old)
+    else:
+        partial.replace(path)
+
+
+def _sync(path: Path) -> None:
+    """Flushes a file, or a folder's list of names, to the disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        # Some network file systems cannot do this for folders.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(number)
+
+
+def _os_error(error: BaseException | None) -> OSError | None:
+    """Returns the OSError behind an error: torch reports a file that it could not write with a RuntimeError."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _free_space(folder: Path) -> str:
+    try:
+        return f"; {shutil.disk_usage(folder).free / 1e6:,.0f} MB are free"
+    except OSError:
+        return ""

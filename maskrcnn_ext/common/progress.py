@@ -1,0 +1,123 @@
+"""Progress of long work on stderr: a bar on a terminal, and a line every half minute in a log file or a batch job."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_LOG_SECONDS = 30.0
+_REDRAW_SECONDS = 0.1
+
+
+class Progress:
+    """Shows how much of a job is done. Use it as a context manager; nothing is shown for work shorter than a second.
+
+    Example:
+        >>> with Progress(total=2, description="reading") as progress:
+        ...     progress.step()
+        ...     progress.step(failed=1)
+    """
+
+    def __init__(self, total: int | None, *, description: str = "", unit: str = "image") -> None:
+        """Starts the clock.
+
+        Args:
+            total: how many items there are; None if it is unknown, as for a camera.
+            description: what is being done, such as ``"reading"``.
+            unit: the noun for one item.
+        """
+        self._total, self._description, self._unit = total, description, unit
+        self._done, self._failed = 0, 0
+        self._start = self._last_line = time.monotonic()
+        self._last_draw = 0.0
+        self._bar: Any = None
+        self._task: Any = None
+
+    def step(self, count: int = 1, *, failed: int = 0) -> None:
+        """Adds finished items.
+
+        Args:
+            count: items finished since the last step, failed ones included.
+            failed: how many items have failed so far, in all.
+        """
+        self._done += count
+        self._failed = failed
+        now = time.monotonic()
+        if sys.stderr.isatty():
+            if now - self._start > 1 and now - self._last_draw > _REDRAW_SECONDS:
+                self._last_draw = now
+                self._draw()
+        elif now - self._last_line >= _LOG_SECONDS:
+            self._last_line = now
+            print(self._line(now), file=sys.stderr, flush=True)
+
+    def _line(self, now: float) -> str:
+        of = f" of {self._total}" if self._total is not None else ""
+        failed = f", {self._failed} failed" if self._failed else ""
+        before = f"{self._description}: " if self._description else ""
+        return f"{before}{self._done}{of} {self._unit}s{failed}, {(now - self._start) / max(self._done, 1):.2g} s each"
+
+    def _draw(self) -> None:
+        if self._bar is None:
+            self._bar = progress_bar(sys.stderr)
+            self._task = self._bar.add_task(self._description, total=self._total, figures="")
+            self._bar.start()
+        rate = self._done / (time.monotonic() - self._start)
+        figures = f"{rate:.3g} {self._unit}s/s" + (f", {self._failed} failed" if self._failed else "")
+        self._bar.update(self._task, completed=self._done, figures=figures, refresh=True)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._draw()
+            self._bar.stop()
+
+
+def track(items: Iterable[T], *, description: str = "", unit: str = "image", total: int | None = None) -> Iterator[T]:
+    """Yields `items` and shows the progress through them.
+
+    Args:
+        items: what to go through.
+        description: what is being done, such as ``"copying"``.
+        unit: the noun for one item.
+        total: how many there are, for an iterator without a length.
+
+    Example:
+        >>> list(track([1, 2, 3], description="counting", unit="number"))
+        [1, 2, 3]
+    """
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    with Progress(total, description=description, unit=unit) as progress:
+        for item in items:
+            yield item
+            progress.step()
+
+
+def progress_bar(stream: Any) -> Any:
+    """Returns a ``rich.progress.Progress`` with the columns of this package: bar, count, time left and free text.
+
+    It is redrawn by ``update(..., refresh=True)`` alone: a thread that redraws may hold the console's lock at the moment when
+    a data loader forks a worker. Tasks take the field ``figures``.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = stream if isinstance(stream, Console) else Console(file=stream)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+        console=console,
+        auto_refresh=False,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )

@@ -1,0 +1,52 @@
+"""Tables for the terminal and for Markdown, laid out by tabulate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def text_table(
+    rows: Iterable[Sequence[object]], headers: Sequence[str] = (), *, align: Sequence[str] | None = None
+) -> str:
+    """Returns a table for the terminal. Cells are shown as ``str`` gives them: format numbers first.
+
+    Args:
+        rows: the cells, row by row.
+        headers: names of the columns; none by default.
+        align: ``"left"``, ``"right"`` or ``"center"`` for each column; all left by default.
+
+    Example:
+        >>> print(text_table([["BoundaryMaskHead", "+1.4"]], headers=["head", "AP"]))
+        head              AP
+        ----------------  ----
+        BoundaryMaskHead  +1.4
+    """
+    return _tabulate(rows, headers, "simple" if headers else "plain", align)
+
+
+def markdown_table(
+    rows: Iterable[Sequence[object]], headers: Sequence[str], *, align: Sequence[str] | None = None
+) -> str:
+    """Returns a Markdown table; arguments as for :func:`text_table`.
+
+    Example:
+        >>> print(markdown_table([["segm", "36.1"]], headers=["task", "AP"], align=["left", "right"]))
+        | task   |   AP |
+        |:-------|-----:|
+        | segm   | 36.1 |
+    """
+    escaped = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
+    return _tabulate(escaped, headers, "pipe", align)
+
+
+def _tabulate(rows: Iterable[Sequence[object]], headers: Sequence[str], style: str, align: Sequence[str] | None) -> str:
+    from tabulate import tabulate
+
+    cells = [list(row) for row in rows]
+    columns = max(map(len, [headers, *cells]))
+    # Without disable_numparse, tabulate would turn "1e5" or "007" into numbers.
+    return str(
+        tabulate(cells, headers=headers, tablefmt=style, colalign=align or ["left"] * columns, disable_numparse=True)
+        if columns
+        else ""
+    )

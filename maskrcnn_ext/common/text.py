@@ -1,0 +1,83 @@
+"""Short pieces of text for messages: an error's first line, the nearest names, a list that is cut short."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Sequence
+
+
+def first_line(error: BaseException) -> str:
+    r"""Returns the first non-empty line of an error's message, or the name of its type if the message is empty.
+
+    Example:
+        >>> first_line(ValueError("bad value\nand a long explanation"))
+        'bad value'
+        >>> first_line(KeyError())
+        'KeyError'
+    """
+    # str() of a KeyError is the repr of its key.
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+
+
+def nearest(name: str, choices: Iterable[str], *, count: int = 3, cutoff: float = 0.6) -> list[str]:
+    """Returns up to `count` of `choices` that resemble `name`, the nearest first. Upper and lower case count as equal.
+
+    Args:
+        name: what the user wrote.
+        choices: the valid names.
+        count: how many are returned at most.
+        cutoff: similarity from 0 to 1 below which a name is left out.
+
+    Example:
+        >>> nearest("max_itr", ["max_iter", "eval_period"])
+        ['max_iter']
+    """
+    by_folded: dict[str, str] = {}
+    for choice in choices:
+        by_folded.setdefault(choice.casefold(), choice)
+    found = difflib.get_close_matches(name.casefold(), by_folded, n=count, cutoff=cutoff)
+    return [by_folded[folded] for folded in found]
+
+
+def did_you_mean(name: str, choices: Iterable[str], *, count: int = 3, cutoff: float = 0.6) -> str:
+    """Returns ``"did you mean X or Y?"`` for a misspelt name, or ``""`` if no choice resembles it.
+
+    Example:
+        >>> did_you_mean("max_itr", ["max_iter", "eval_period"])
+        'did you mean max_iter?'
+    """
+    found = nearest(name, choices, count=count, cutoff=cutoff)
+    return f"did you mean {' or '.join(found)}?" if found else ""
+
+
+def short_list(names: Collection[object], limit: int = 5) -> str:
+    """Returns names separated by commas, the first `limit` of them and the number of the others.
+
+    Example:
+        >>> short_list(["a", "b", "c", "d"], limit=2)
+        'a, b and 2 more'
+    """
+    shown = [str(name) for name, _ in zip(names, range(limit), strict=False)]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def plural(count: int, noun: str, plural_noun: str | None = None) -> str:
+    """Returns a count with its noun.
+
+    Example:
+        >>> plural(1, "image"), plural(3, "image"), plural(2, "class", "classes")
+        ('1 image', '3 images', '2 classes')
+    """
+    return f"{count:,} {noun if count == 1 else plural_noun or noun + 's'}"
+
+
+def or_list(names: Sequence[str]) -> str:
+    """Returns names as an enumeration that ends with "or".
+
+    Example:
+        >>> or_list(["bce", "dice", "focal"])
+        'bce, dice or focal'
+    """
+    return " or ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

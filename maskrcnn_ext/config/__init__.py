@@ -1,0 +1,1 @@
+"""LazyConfigs: finding, checking, changing and saving them."""

@@ -1,0 +1,1 @@
+"""Converts yacs configs into LazyConfigs."""

@@ -1,0 +1,263 @@
+"""What each key of a yacs R-CNN's model is in a LazyConfig."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from maskrcnn_ext.config.yacs.reader import Rules, YamlReader
+from maskrcnn_ext.config.yacs.training import data_rules, training_rules
+from maskrcnn_ext.errors import InputError
+
+Neck = Literal["fpn", "c4", "dc5"]
+
+
+def neck_of(yaml: YamlReader) -> Neck:
+    """Returns which of the three kinds of R-CNN a config is.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    backbone, heads = yaml("MODEL.BACKBONE.NAME"), yaml("MODEL.ROI_HEADS.NAME")
+    if backbone == "build_resnet_fpn_backbone" and heads in ("StandardROIHeads", "CascadeROIHeads"):
+        return "fpn"
+    if backbone == "build_resnet_backbone" and heads == "Res5ROIHeads":
+        return "c4"
+    if (
+        backbone == "build_resnet_backbone"
+        and heads == "StandardROIHeads"
+        and yaml("MODEL.ROI_HEADS.IN_FEATURES") == ["res5"]
+    ):
+        return "dc5"
+    raise InputError(
+        f"MODEL.BACKBONE.NAME={backbone} with MODEL.ROI_HEADS.NAME={heads}: expected build_resnet_fpn_backbone with StandardROIHeads or "
+        "CascadeROIHeads, or build_resnet_backbone with Res5ROIHeads, or with StandardROIHeads on res5"
+    )
+
+
+def read_rules(yaml: YamlReader, neck: Neck) -> Rules:
+    """Returns the values that a LazyConfig of the same neck and heads must have."""
+    rules = Rules(yaml)
+    _backbone(rules, neck)
+    _proposals(rules)
+    _roi_heads(rules, neck)
+    training_rules(rules)
+    data_rules(rules)
+    return rules
+
+
+def _backbone(rules: Rules, neck: Neck) -> None:
+    yaml, resnet = rules.yaml, "model.backbone.bottom_up" if neck == "fpn" else "model.backbone"
+    depth = yaml("MODEL.RESNETS.DEPTH")
+    if depth not in (50, 101, 152):
+        raise InputError(f"MODEL.RESNETS.DEPTH={depth}: expected 50, 101 or 152")
+    rules.put_all("model", "MODEL", {"pixel_mean": "PIXEL_MEAN", "pixel_std": "PIXEL_STD"})
+    rules.put("model.input_format", "INPUT.FORMAT")
+    rules.put("model.vis_period", "VIS_PERIOD")
+    rules.put(f"{resnet}.freeze_at", "MODEL.BACKBONE.FREEZE_AT")
+    names = {"stem.out_channels": "STEM_OUT_CHANNELS", "stem.norm": "NORM", "out_features": "OUT_FEATURES"}
+    names |= {"stages.depth": "DEPTH", "stages.norm": "NORM", "stages.stride_in_1x1": "STRIDE_IN_1X1"}
+    names |= {
+        "stages.num_groups": "NUM_GROUPS",
+        "stages.width_per_group": "WIDTH_PER_GROUP",
+        "stages.res5_dilation": "RES5_DILATION",
+    }
+    rules.put_all(resnet, "MODEL.RESNETS", names)
+    if neck == "fpn":
+        names = {"in_features": "IN_FEATURES", "out_channels": "OUT_CHANNELS", "norm": "NORM", "fuse_type": "FUSE_TYPE"}
+        rules.put_all("model.backbone", "MODEL.FPN", names)
+    else:
+        yaml.read |= {f"MODEL.FPN.{name}" for name in ("IN_FEATURES", "OUT_CHANNELS", "NORM", "FUSE_TYPE")}
+
+
+def _stride(yaml: YamlReader, feature: str) -> int:
+    dilated = feature == "res5" and yaml("MODEL.RESNETS.RES5_DILATION") == 2
+    return int(2 ** int(feature[-1])) // (2 if dilated else 1)
+
+
+def _proposals(rules: Rules) -> None:
+    yaml, rpn, anchors = rules.yaml, "model.proposal_generator", "MODEL.ANCHOR_GENERATOR"
+    rules.put_all(f"{rpn}.anchor_generator", anchors, {"sizes": "SIZES", "offset": "OFFSET"})
+    rules.put(
+        f"{rpn}.anchor_generator.aspect_ratios", f"{anchors}.ASPECT_RATIOS", make=lambda r: r[0] if len(r) == 1 else r
+    )
+    rules.put(
+        f"{rpn}.anchor_generator.strides",
+        "MODEL.RPN.IN_FEATURES",
+        make=lambda names: [_stride(yaml, name) for name in names],
+    )
+    rules.put(
+        f"{rpn}.head.num_anchors",
+        f"{anchors}.SIZES",
+        f"{anchors}.ASPECT_RATIOS",
+        make=lambda sizes, ratios: len(sizes[0]) * len(ratios[0]),
+    )
+    names = {"in_features": "IN_FEATURES", "head.conv_dims": "CONV_DIMS", "nms_thresh": "NMS_THRESH"}
+    names |= {"anchor_matcher.thresholds": "IOU_THRESHOLDS", "anchor_matcher.labels": "IOU_LABELS"}
+    names |= {"box2box_transform.weights": "BBOX_REG_WEIGHTS", "box_reg_loss_type": "BBOX_REG_LOSS_TYPE"}
+    names |= {"batch_size_per_image": "BATCH_SIZE_PER_IMAGE", "positive_fraction": "POSITIVE_FRACTION"}
+    names |= {"anchor_boundary_thresh": "BOUNDARY_THRESH", "smooth_l1_beta": "SMOOTH_L1_BETA"}
+    rules.put_all(rpn, "MODEL.RPN", names)
+    for when in ("pre", "post"):
+        topk = f"MODEL.RPN.{when.upper()}_NMS_TOPK"
+        rules.put(f"{rpn}.{when}_nms_topk", f"{topk}_TRAIN", f"{topk}_TEST")
+    rules.put(f"{rpn}.min_box_size", "MODEL.PROPOSAL_GENERATOR.MIN_SIZE")
+    rules.put(
+        f"{rpn}.loss_weight",
+        "MODEL.RPN.LOSS_WEIGHT",
+        "MODEL.RPN.BBOX_REG_LOSS_WEIGHT",
+        make=lambda both, boxes: {"loss_rpn_cls": both, "loss_rpn_loc": both * boxes},
+    )
+
+
+def _roi_heads(rules: Rules, neck: Neck) -> None:
+    yaml, heads = rules.yaml, "model.roi_heads"
+    names = {
+        "num_classes": "NUM_CLASSES",
+        "batch_size_per_image": "BATCH_SIZE_PER_IMAGE",
+        "positive_fraction": "POSITIVE_FRACTION",
+    }
+    names |= {
+        "proposal_append_gt": "PROPOSAL_APPEND_GT",
+        ("in_features" if neck == "c4" else "box_in_features"): "IN_FEATURES",
+    }
+    rules.put_all(heads, "MODEL.ROI_HEADS", names)
+    _pooler(rules, f"{heads}.pooler" if neck == "c4" else f"{heads}.box_pooler", "MODEL.ROI_BOX_HEAD")
+    if yaml("MODEL.ROI_HEADS.NAME") == "CascadeROIHeads":
+        _cascade(rules)
+    else:
+        rules.put_all(
+            f"{heads}.proposal_matcher", "MODEL.ROI_HEADS", {"thresholds": "IOU_THRESHOLDS", "labels": "IOU_LABELS"}
+        )
+        _box_predictor(rules, f"{heads}.box_predictor", fc_dim=neck != "c4")
+        rules.put(f"{heads}.box_predictor.box2box_transform.weights", "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS")
+        yaml.read |= {f"MODEL.ROI_BOX_CASCADE_HEAD.{name}" for name in ("IOUS", "BBOX_REG_WEIGHTS")}
+        if neck != "c4":
+            _box_head(rules, f"{heads}.box_head")
+    if neck == "c4":
+        _res5(rules)
+    else:
+        rules.put(f"{heads}.train_on_pred_boxes", "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES")
+    if yaml("MODEL.MASK_ON"):
+        _mask_head(rules, neck)
+    else:
+        yaml.read |= set(_keys_of(yaml, "MODEL.ROI_MASK_HEAD"))
+    if yaml("MODEL.KEYPOINT_ON"):
+        _keypoint_head(rules)
+    else:
+        yaml.read |= set(_keys_of(yaml, "MODEL.ROI_KEYPOINT_HEAD"))
+
+
+def _keys_of(yaml: YamlReader, section: str) -> list[str]:
+    return [key for key in yaml.unread() if key.startswith(f"{section}.")]
+
+
+def _pooler(rules: Rules, key: str, section: str) -> None:
+    names = {
+        "output_size": "POOLER_RESOLUTION",
+        "sampling_ratio": "POOLER_SAMPLING_RATIO",
+        "pooler_type": "POOLER_TYPE",
+    }
+    rules.put_all(key, section, names)
+    rules.put(
+        f"{key}.scales",
+        "MODEL.ROI_HEADS.IN_FEATURES",
+        make=lambda names: [1 / _stride(rules.yaml, name) for name in names],
+    )
+
+
+def _box_head(rules: Rules, key: str) -> None:
+    section = "MODEL.ROI_BOX_HEAD"
+    if rules.yaml(f"{section}.NAME") != "FastRCNNConvFCHead":
+        raise InputError(f"{section}.NAME={rules.yaml(f'{section}.NAME')}: expected FastRCNNConvFCHead")
+    if rules.yaml(f"{section}.NUM_FC") == 0:
+        raise InputError(f"{section}.NUM_FC=0: expected 1 or more")
+    rules.put(f"{key}.fc_dims", f"{section}.FC_DIM", f"{section}.NUM_FC", make=lambda dim, number: [dim] * number)
+    rules.put(f"{key}.conv_dims", f"{section}.CONV_DIM", f"{section}.NUM_CONV", make=lambda dim, number: [dim] * number)
+    names = {"conv_norm": "NORM", "input_shape.height": "POOLER_RESOLUTION", "input_shape.width": "POOLER_RESOLUTION"}
+    rules.put_all(key, section, names)
+
+
+def _box_predictor(rules: Rules, key: str, *, fc_dim: bool) -> None:
+    section = "MODEL.ROI_BOX_HEAD"
+    names = {"cls_agnostic_bbox_reg": "CLS_AGNOSTIC_BBOX_REG", "smooth_l1_beta": "SMOOTH_L1_BETA"}
+    rules.put_all(key, section, names | {"box_reg_loss_type": "BBOX_REG_LOSS_TYPE"})
+    rules.put_all(
+        key, "MODEL.ROI_HEADS", {"test_score_thresh": "SCORE_THRESH_TEST", "test_nms_thresh": "NMS_THRESH_TEST"}
+    )
+    rules.put(f"{key}.test_topk_per_image", "TEST.DETECTIONS_PER_IMAGE")
+    rules.put(f"{key}.loss_weight", f"{section}.BBOX_REG_LOSS_WEIGHT", make=lambda weight: {"loss_box_reg": weight})
+    if fc_dim:
+        rules.put(f"{key}.input_shape.channels", f"{section}.FC_DIM")
+
+
+def _cascade(rules: Rules) -> None:
+    section = "MODEL.ROI_BOX_CASCADE_HEAD"
+    ious, weights = rules.yaml(f"{section}.IOUS"), rules.yaml(f"{section}.BBOX_REG_WEIGHTS")
+    if len(ious) != 3 or len(weights) != 3:
+        raise InputError(f"{section} has {len(ious)} IOUS and {len(weights)} BBOX_REG_WEIGHTS: expected 3 stages")
+    if rules.yaml("MODEL.ROI_HEADS.IOU_THRESHOLDS") != ious[:1]:
+        raise InputError(f"MODEL.ROI_HEADS.IOU_THRESHOLDS: expected [{ious[0]}], the first of {section}.IOUS")
+    for stage in range(3):
+        _box_head(rules, f"model.roi_heads.box_heads.{stage}")
+        _box_predictor(rules, f"model.roi_heads.box_predictors.{stage}", fc_dim=True)
+        rules.put(
+            f"model.roi_heads.box_predictors.{stage}.box2box_transform.weights",
+            f"{section}.BBOX_REG_WEIGHTS",
+            make=lambda weights, stage=stage: weights[stage],
+        )
+        matcher = f"model.roi_heads.proposal_matchers.{stage}"
+        rules.put(f"{matcher}.thresholds", f"{section}.IOUS", make=lambda ious, stage=stage: [ious[stage]])
+        rules.put(f"{matcher}.labels", "MODEL.ROI_HEADS.IOU_LABELS")
+
+
+def _res5(rules: Rules) -> None:
+    """C4's head: the last stage of the ResNet."""
+    names = {"norm": "NORM", "stride_in_1x1": "STRIDE_IN_1X1", "num_groups": "NUM_GROUPS"}
+    rules.put_all("model.roi_heads.res5", "MODEL.RESNETS", names)
+    rules.put(
+        "model.roi_heads.res5.bottleneck_channels",
+        "MODEL.RESNETS.NUM_GROUPS",
+        "MODEL.RESNETS.WIDTH_PER_GROUP",
+        make=lambda groups, width: groups * width * 8,
+    )
+
+
+def _mask_head(rules: Rules, neck: Neck) -> None:
+    head, section = "model.roi_heads.mask_head", "MODEL.ROI_MASK_HEAD"
+    # One for the deconvolution.
+    rules.put(
+        f"{head}.conv_dims", f"{section}.CONV_DIM", f"{section}.NUM_CONV", make=lambda dim, number: [dim] * (number + 1)
+    )
+    rules.put(f"{head}.conv_norm", f"{section}.NORM")
+    rules.put(f"{head}.vis_period", "VIS_PERIOD")
+    rules.put(
+        f"{head}.num_classes",
+        f"{section}.CLS_AGNOSTIC_MASK",
+        "MODEL.ROI_HEADS.NUM_CLASSES",
+        make=lambda agnostic, number: 1 if agnostic else number,
+    )
+    if neck == "c4":
+        rules.yaml.read |= {f"{section}.POOLER_{name}" for name in ("RESOLUTION", "SAMPLING_RATIO", "TYPE")}
+        return
+    rules.put("model.roi_heads.mask_in_features", "MODEL.ROI_HEADS.IN_FEATURES")
+    _pooler(rules, "model.roi_heads.mask_pooler", section)
+    rules.put_all(head, section, {"input_shape.height": "POOLER_RESOLUTION", "input_shape.width": "POOLER_RESOLUTION"})
+
+
+def _keypoint_head(rules: Rules) -> None:
+    head, section = "model.roi_heads.keypoint_head", "MODEL.ROI_KEYPOINT_HEAD"
+    rules.put("model.roi_heads.keypoint_in_features", "MODEL.ROI_HEADS.IN_FEATURES")
+    _pooler(rules, "model.roi_heads.keypoint_pooler", section)
+    names = {"num_keypoints": "NUM_KEYPOINTS", "conv_dims": "CONV_DIMS", "loss_weight": "LOSS_WEIGHT"}
+    rules.put_all(
+        head, section, names | {"input_shape.height": "POOLER_RESOLUTION", "input_shape.width": "POOLER_RESOLUTION"}
+    )
+    rules.put(
+        f"{head}.loss_normalizer",
+        f"{section}.NORMALIZE_LOSS_BY_VISIBLE_KEYPOINTS",
+        f"{section}.NUM_KEYPOINTS",
+        "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
+        "MODEL.ROI_HEADS.POSITIVE_FRACTION",
+        make=lambda visible, keypoints, batch, positive: "visible" if visible else keypoints * batch * positive,
+    )
+    rules.put("dataloader.train.dataset.min_keypoints", f"{section}.MIN_KEYPOINTS_PER_IMAGE")

@@ -1,9 +1,0 @@
-"""Augmentations beside Detectron2's own: Albumentations, copy-paste, mosaic, and seeds that hold for any number of workers."""
-
-from maskrcnn_ext.data.augmentation.albumentations import AlbumentationsAugmentation
-from maskrcnn_ext.data.augmentation.copy_paste import CopyPasteMapper
-from maskrcnn_ext.data.augmentation.loader import build_train_loader
-from maskrcnn_ext.data.augmentation.mosaic import MosaicMapper
-from maskrcnn_ext.data.augmentation.seeding import SeededMapper
-
-__all__ = ["AlbumentationsAugmentation", "CopyPasteMapper", "MosaicMapper", "SeededMapper", "build_train_loader"]

@@ -1,0 +1,85 @@
+"""Checks of ids, names and what they refer to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from maskrcnn_ext.data.check.faults import Fault, of_object
+from maskrcnn_ext.data.check.view import ObjectView, View
+
+
+def check_records(view: View) -> Iterator[Fault]:
+    """Finds broken records, double ids, and annotations of an image or a category that is not there."""
+    yield from _check_categories(view)
+    yield from _check_images(view)
+    first: dict[int | str, ObjectView] = {}
+    for found in view.objects:
+        if found.id is None:
+            yield of_object("annotation-broken", found, f"entry {found.index} of `annotations` has no `id`")
+        elif first.setdefault(found.id, found) is not found:
+            yield of_object("annotation-id-duplicate", found, f"so has entry {first[found.id].index} of `annotations`")
+        if found.image is None:
+            yield of_object("image-unknown", found, _unknown("image", found.image_id, [i.id for i in view.images]))
+        if found.category is None:
+            own = [category for category, _ in view.categories]
+            yield of_object("category-unknown", found, _unknown("category", found.category_id, own))
+        if found.ignored:
+            yield of_object("annotation-ignored", found, "`ignore` is set")
+        if found.num_keypoint_values is not None:
+            yield from _check_keypoints(found, view.num_keypoint_values)
+
+
+def _check_categories(view: View) -> Iterator[Fault]:
+    names: dict[Any, Any] = {}
+    for index, (own, name) in enumerate(view.categories):
+        if own is None or name is None:
+            yield Fault("category-broken", f"entry {index} of `categories` has no `{'id' if own is None else 'name'}`")
+        if own is not None and own in names:
+            yield Fault("category-duplicate", f"{names[own]!r} and {name!r} have the id {own!r}")
+        names.setdefault(own, name)
+    numbers = sorted(own for own in names if isinstance(own, int))
+    if numbers and numbers[-1] - numbers[0] + 1 != len(numbers):
+        yield Fault("class-gap", f"{len(numbers)} ids from {numbers[0]} to {numbers[-1]}")
+
+
+def _check_images(view: View) -> Iterator[Fault]:
+    first_id: dict[Any, Any] = {}
+    first_file: dict[Any, Any] = {}
+    for image in view.images:
+        where = f"entry {image.index} of `images`"
+        if image.id is None:
+            yield Fault("image-broken", f"{where} has no `id`", image)
+        elif first_id.setdefault(image.id, image) is not image:
+            other = first_id[image.id]
+            yield Fault("image-id-duplicate", f"so has entry {other.index} of `images` ({other.file_name})", image)
+        if image.path is None:
+            problem = (
+                "has no `file_name`"
+                if image.file_name is None
+                else "has a `file_name` that leads out of the folder, or is none"
+            )
+            yield Fault("image-broken", f"{where} {problem}", image)
+        elif first_file.setdefault(image.key, image) is not image:
+            other = first_file[image.key]
+            if other.id != image.id:
+                yield Fault("file-name-duplicate", f"so has image {other.id!r}", image)
+        if image.height is None or image.width is None:
+            yield Fault("image-sizeless", f"{where} has no `height` and `width` that are whole numbers above 0", image)
+
+
+def _unknown(kind: str, value: Any, known: list[Any]) -> str:
+    if value is None:
+        return f"it has no `{kind}_id`"
+    other = int(value) if isinstance(value, str) and value.isdecimal() else str(value)
+    advice = f"; write {other!r}, which is there" if other in known else ""
+    return f"there is no {kind} {value!r}{advice}"
+
+
+def _check_keypoints(found: ObjectView, expected: int) -> Iterator[Fault]:
+    count = found.num_keypoint_values
+    if count == -1:
+        yield of_object("keypoints-broken", found, "`keypoints` is not a list of finite numbers")
+    elif count is not None and (count % 3 or (expected and count != expected)):
+        wanted = str(expected) if expected else "a multiple of three"
+        yield of_object("keypoints-broken", found, f"`keypoints` has {count} numbers, expected {wanted}")

@@ -1,0 +1,206 @@
+"""A data set as the checks look at it. Making it never fails: what cannot be understood is None, for the checks to find."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from maskrcnn_ext.data.check.segmentation import Segmentation, parse_segmentation
+from maskrcnn_ext.data.formats.reading import path_below
+from maskrcnn_ext.errors import InputError
+
+Box = tuple[float, float, float, float]
+# From a segmentation, and the height and width of its image.
+Parser = Callable[[Any, int | None, int | None], Segmentation]
+
+# Where a record of another format than COCO keeps what its pixels are read with; no COCO file has such a key.
+EXTRA = "maskrcnn_ext.extra"
+
+
+@dataclass(slots=True, eq=False)
+class ImageView:
+    """One image.
+
+    Attributes:
+        index: its place in the file.
+        id: a number or a text; None where there is no such.
+        file_name: as the record says; None where it is no text or empty.
+        path: of the file; None where the name is none or leads out of the folder of the images.
+        height: in pixels, as the record says; None where it does not say a whole number above 0.
+        width: as height.
+        extra: what tells records of one file apart, such as the slice of a volume; empty for an ordinary image.
+    """
+
+    index: int
+    id: int | str | None
+    file_name: str | None
+    path: Path | None
+    height: int | None
+    width: int | None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[Path | None, str]:
+        """Equal for records of the same pixels."""
+        return self.path, repr(self.extra) if self.extra else ""
+
+
+@dataclass(slots=True, eq=False)
+class ObjectView:
+    """One annotation.
+
+    Attributes:
+        index: its place in the file.
+        id: None where there is no number or text.
+        image_id: as the record says, of whatever type.
+        image: None where there is no image of that id.
+        category: index into the view's classes; None where the category is not there.
+        category_id: as the record says, of whatever type.
+        box: (x0, y0, x1, y1) in pixels, x1 and y1 exclusive; None where these are not four finite numbers.
+        segmentation: what the mask is.
+        crowd: whether it is a group of objects.
+        ignored: whether the record says ``ignore``, which Detectron2 does not know.
+        area: as the record says, in pixels; None where it is not a number.
+        num_keypoint_values: how many numbers `keypoints` has; None without keypoints, -1 where they are not numbers.
+    """
+
+    index: int
+    id: int | str | None
+    image_id: Any
+    image: ImageView | None
+    category: int | None
+    category_id: Any
+    box: Box | None
+    segmentation: Segmentation
+    crowd: bool
+    ignored: bool
+    area: float | None
+    num_keypoint_values: int | None
+
+
+@dataclass(slots=True, eq=False)
+class View:
+    """A whole data set; `categories` has one (id, name) a record, None for what is missing."""
+
+    name: str
+    categories: list[tuple[Any, Any]]
+    classes: list[str]
+    num_keypoint_values: int
+    images: list[ImageView]
+    objects: list[ObjectView]
+    of_image: dict[int, list[ObjectView]] = field(default_factory=dict)
+
+    def objects_of(self, image: ImageView) -> list[ObjectView]:
+        return self.of_image.get(image.index, [])
+
+
+def view_of(data: dict[str, Any], folder: Path, name: str, parse: Parser = parse_segmentation) -> View:
+    """Looks at a COCO mapping.
+
+    Args:
+        data: with the lists ``images``, ``annotations`` and ``categories``, their records of any content.
+        folder: what file names are relative to.
+        name: of the data set, for messages.
+        parse: what reads segmentations.
+    """
+    categories = [(_id(entry, "id"), _text(entry, "name")) for entry in data["categories"]]
+    ordered = sorted({own: name for own, name in reversed(categories) if own is not None}.items(), key=_by_id)
+    to_index = {own: index for index, (own, _) in enumerate(ordered)}
+    images = [_image(index, entry, folder) for index, entry in enumerate(data["images"])]
+    by_id = {image.id: image for image in reversed(images) if image.id is not None}
+    objects = [_object(index, entry, by_id, to_index, parse) for index, entry in enumerate(data["annotations"])]
+    of_image = defaultdict(list)
+    for found in objects:
+        if found.image is not None:
+            of_image[found.image.index].append(found)
+    keypoints = [
+        entry["keypoints"] for entry in data["categories"] if isinstance(entry, dict) and entry.get("keypoints")
+    ]
+    return View(
+        name=name,
+        categories=categories,
+        classes=[str(own if name is None else name) for own, name in ordered],
+        num_keypoint_values=3 * len(keypoints[0]) if keypoints and isinstance(keypoints[0], list) else 0,
+        images=images,
+        objects=objects,
+        of_image=dict(of_image),
+    )
+
+
+def _by_id(category: tuple[Any, Any]) -> tuple[bool, Any]:
+    """Numbers before texts."""
+    return isinstance(category[0], str), category[0]
+
+
+def _image(index: int, entry: Any, folder: Path) -> ImageView:
+    file_name = _text(entry, "file_name")
+    path = path_in(folder, file_name)
+    extra = entry.get(EXTRA, {}) if isinstance(entry, dict) else {}
+    return ImageView(index, _id(entry, "id"), file_name, path, _side(entry, "height"), _side(entry, "width"), extra)
+
+
+def path_in(folder: Path, name: Any) -> Path | None:
+    """Returns where a file name of an annotation file leads; None where it is none, or leads out of the folder."""
+    try:
+        return path_below(folder, name, "")
+    except InputError:
+        return None
+
+
+def _object(index: int, entry: Any, images: dict[Any, ImageView], classes: dict[Any, int], parse: Parser) -> ObjectView:
+    record = entry if isinstance(entry, dict) else {}
+    image_id = _id(record, "image_id")
+    image = images.get(image_id)
+    size = (image.height, image.width) if image is not None else (None, None)
+    area = record.get("area")
+    return ObjectView(
+        index=index,
+        id=_id(record, "id"),
+        image_id=record.get("image_id"),
+        image=image,
+        category=classes.get(_id(record, "category_id")),
+        category_id=record.get("category_id"),
+        box=_box(record.get("bbox")),
+        segmentation=parse(record.get("segmentation"), *size),
+        crowd=bool(record.get("iscrowd")),
+        ignored=bool(record.get("ignore")),
+        area=float(area) if area is not None and is_number(area) else None,
+        num_keypoint_values=_num_values(record.get("keypoints")),
+    )
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _id(entry: Any, key: str) -> int | str | None:
+    value = entry.get(key) if isinstance(entry, dict) else None
+    return value if isinstance(value, int | str) and not isinstance(value, bool) else None
+
+
+def _text(entry: Any, key: str) -> str | None:
+    value = entry.get(key) if isinstance(entry, dict) else None
+    return value if isinstance(value, str) and value else None
+
+
+def _side(entry: Any, key: str) -> int | None:
+    value = entry.get(key) if isinstance(entry, dict) else None
+    return int(value) if value is not None and is_number(value) and value > 0 and value == int(value) else None
+
+
+def _box(value: Any) -> Box | None:
+    if not isinstance(value, list | tuple) or len(value) != 4 or not all(map(is_number, value)):
+        return None
+    x, y, width, height = map(float, value)
+    return x, y, x + width, y + height
+
+
+def _num_values(keypoints: Any) -> int | None:
+    if not keypoints:
+        return None
+    return len(keypoints) if isinstance(keypoints, list) and all(map(is_number, keypoints)) else -1

@@ -1,0 +1,150 @@
+"""Simple Copy-Paste (Ghiasi et al., arXiv:2012.07177): objects of another image over this one's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from detectron2.structures import Instances
+from torch.utils.data import Dataset
+
+from maskrcnn_ext.data.mapping.augmentation.mixing import (
+    Mapper,
+    MixingMapper,
+    Sample,
+    areas_of,
+    masks_of,
+    move_keypoints,
+    tight_boxes,
+    with_masks,
+)
+from maskrcnn_ext.errors import InputError
+
+
+class CopyPasteMapper(MixingMapper):
+    """Pastes a random number of another image's objects over some of the images.
+
+    What a pasted object covers is cut out of the masks below it, boxes are those of what is left, and objects of which too little is left
+    are dropped. In a LazyConfig::
+
+        dataloader.train.mapper.instance_mask_format = "bitmask"
+        dataloader.train.mapper = L(CopyPasteMapper)(mapper=dataloader.train.mapper, dataset="${..dataset}")
+    """
+
+    def __init__(
+        self,
+        *,
+        mapper: Mapper,
+        dataset: Sequence[dict[str, Any]] | Dataset,
+        probability: float = 0.5,
+        level: Literal["scene", "instance"] = "scene",
+        max_instances: int | None = None,
+        min_visible: float = 0.1,
+    ) -> None:
+        """Wraps a mapper.
+
+        Args:
+            mapper: gives "image" (C, H, W) and "instances" with masks as bitmaps; both images go through it.
+            dataset: the records that the other image is drawn from.
+            probability: of pasting into an image.
+            level: "scene" keeps the objects where they lie in their image, as the paper does (where the two differ in size, shifted
+                together by a random distance); "instance" puts each one at a random place of its own.
+            max_instances: paste at most so many; all of the other image's objects where it is None.
+            min_visible: an object is dropped when a smaller share of its pixels than this is left.
+
+        Raises:
+            InputError: a number out of range, an unknown level, or an empty data set.
+        """
+        super().__init__(mapper=mapper, dataset=dataset, probability=probability, min_visible=min_visible)
+        if level not in ("scene", "instance"):
+            raise InputError(f"CopyPasteMapper: level is {level!r}, expected 'scene' or 'instance'")
+        if max_instances is not None and max_instances < 1:
+            raise InputError(f"CopyPasteMapper: max_instances is {max_instances}, expected at least 1")
+        self.level = level
+        self.max_instances = max_instances
+
+    def mix(self, sample: Sample) -> Sample:
+        """Pastes objects of one other image, if it has any."""
+        masks_of(sample)  # says what is wrong with the set-up even where there is nothing to paste
+        other = self.draw()
+        if other is None or not len(other["instances"]):
+            return sample
+        masks = masks_of(other)
+        limit = min(len(masks), self.max_instances or len(masks))
+        chosen = np.random.permutation(len(masks))[: np.random.randint(1, limit + 1)]
+        size, boxes = sample["image"].shape[1:], tight_boxes(masks)[chosen].int().tolist()
+        if self.level == "scene":
+            offset = _random_offset((0, 0, *masks.shape[:0:-1]), size)
+            offsets = [offset] * len(chosen)
+        else:
+            offsets = [_random_offset(box, size) for box in boxes]
+        return paste(sample, other, chosen.tolist(), offsets, min_visible=self.min_visible)
+
+
+def paste(
+    sample: Sample, other: Sample, chosen: list[int], offsets: list[tuple[int, int]], *, min_visible: float
+) -> Sample:
+    """Pastes objects, each one over those before it.
+
+    Args:
+        sample: with "image" (C, H, W) and "instances" with bitmaps.
+        other: the same, of any size.
+        chosen: indices of the other's objects.
+        offsets: (x, y) by which each one is shifted.
+        min_visible: see :class:`CopyPasteMapper`.
+
+    Returns:
+        A new sample; the given ones stay as they are.
+    """
+    image, instances, theirs = sample["image"].clone(), sample["instances"], masks_of(other)
+    height, width = image.shape[1:]
+    own = masks_of(sample)
+    count = len(own)
+    masks = torch.zeros(count + len(chosen), height, width, dtype=torch.bool)
+    masks[:count] = own
+    top = torch.full((height, width), -1, dtype=torch.int32)  # the last object pasted at a pixel
+    areas = torch.cat([areas_of(own), areas_of(theirs)[chosen]])
+    parts = [instances]
+    boxes = tight_boxes(theirs)[chosen].int().tolist()
+    for layer, (index, (x0, y0, x1, y1), (dx, dy)) in enumerate(zip(chosen, boxes, offsets, strict=True), count):
+        part = other["instances"][index : index + 1]
+        parts.append(Instances((height, width), **part.get_fields()))
+        move_keypoints(parts[-1], (1, 1), (dx, dy), (0, 0, width, height))
+        left, upper, right, lower = max(x0 + dx, 0), max(y0 + dy, 0), min(x1 + dx, width), min(y1 + dy, height)
+        if left >= right or upper >= lower:
+            continue
+        rows, columns = slice(upper, lower), slice(left, right)
+        shape = theirs[index, upper - dy : lower - dy, left - dx : right - dx]
+        pixels = other["image"][:, upper - dy : lower - dy, left - dx : right - dx]
+        if shape.sum() < max(1, min_visible * areas[layer]):
+            continue  # cut by the image's edge: neither pixels nor mask
+        image[:, rows, columns] = torch.where(shape, pixels, image[:, rows, columns])
+        masks[:layer, rows, columns] &= ~shape
+        masks[layer, rows, columns] = shape
+        top[rows, columns][shape] = layer
+    visible = areas_of(masks)
+    keep = (visible > 0) & (visible >= min_visible * areas)
+    merged = with_masks(parts, masks)
+    _hide_keypoints(merged, top)
+    return {**sample, "image": image, "instances": merged[keep]}
+
+
+def _hide_keypoints(instances: Instances, top: torch.Tensor) -> None:
+    """Marks keypoints that a later object covers as labelled but not visible (1 rather than 2), in place."""
+    if not instances.has("gt_keypoints"):
+        return
+    points = instances.gt_keypoints.tensor
+    height, width = top.shape
+    x, y = (points[..., axis].long().clamp(0, size - 1) for axis, size in ((0, width), (1, height)))
+    layers = torch.arange(len(points))[:, None]
+    points[..., 2][(points[..., 2] == 2) & (top[y, x] > layers)] = 1
+
+
+def _random_offset(box: Sequence[int], size: Sequence[int]) -> tuple[int, int]:
+    """Draws a shift (x, y) that keeps a box in an image (H, W), or the image within a larger box."""
+    x0, y0, x1, y1 = box
+    ranges = [sorted((-low, limit - high)) for low, high, limit in ((x0, x1, size[1]), (y0, y1, size[0]))]
+    dx, dy = (int(np.random.randint(low, high + 1)) for low, high in ranges)
+    return dx, dy

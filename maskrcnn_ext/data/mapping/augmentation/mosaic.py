@@ -1,0 +1,110 @@
+"""Mosaic: four images in one, two by two (Bochkovskiy et al., arXiv:2004.10934)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from detectron2.structures import Instances
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from maskrcnn_ext.data.mapping.augmentation.mixing import (
+    Mapper,
+    MixingMapper,
+    Sample,
+    areas_of,
+    masks_of,
+    move_keypoints,
+    with_masks,
+)
+from maskrcnn_ext.errors import InputError
+
+
+class MosaicMapper(MixingMapper):
+    """Turns some images into mosaics of themselves and three others, of the size that they had.
+
+    The four tiles meet at a random point. Each shows a random part of its image, scaled so that it just fills the tile: objects become
+    smaller and lie in more contexts. Set up as :class:`~maskrcnn_ext.data.mapping.augmentation.copy_paste.CopyPasteMapper` is;
+    either can wrap the other.
+    """
+
+    def __init__(
+        self,
+        *,
+        mapper: Mapper,
+        dataset: Sequence[dict[str, Any]] | Dataset,
+        probability: float = 0.5,
+        center: tuple[float, float] = (0.3, 0.7),
+        min_visible: float = 0.1,
+    ) -> None:
+        """Wraps a mapper.
+
+        Args:
+            mapper: gives "image" (C, H, W) and "instances" with masks as bitmaps; all four images go through it.
+            dataset: the records that the others are drawn from.
+            probability: of making a mosaic of an image.
+            center: where the tiles meet, in shares of width and height: the range it is drawn from.
+            min_visible: an object is dropped when its tile shows a smaller share of it than this.
+
+        Raises:
+            InputError: a number out of range, or an empty data set.
+        """
+        super().__init__(mapper=mapper, dataset=dataset, probability=probability, min_visible=min_visible)
+        if not 0 < center[0] <= center[1] < 1:
+            raise InputError(f"MosaicMapper: center is {tuple(center)}, expected two rising numbers between 0 and 1")
+        self.center = (center[0], center[1])
+
+    def mix(self, sample: Sample) -> Sample:
+        """Makes a mosaic; a tile whose record cannot be mapped shows the sample itself again."""
+        samples = [sample, *(self.draw() or sample for _ in range(3))]
+        order = np.random.permutation(4)
+        height, width = sample["image"].shape[1:]
+        x, y = (
+            min(max(round(size * np.random.uniform(*self.center)), 1), size - 1) if size > 1 else 1
+            for size in (width, height)
+        )
+        tiles = [(0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)]
+        image = torch.empty_like(sample["image"])
+        parts, masks = [], []
+        for index, tile in zip(order, tiles, strict=True):
+            if tile[0] == tile[2] or tile[1] == tile[3]:  # of an image one pixel wide or high
+                continue
+            part, part_masks = _fill(image, tile, samples[index], self.min_visible)
+            parts.append(part)
+            masks.append(part_masks)
+        return {**sample, "image": image, "instances": with_masks(parts, torch.cat(masks))}
+
+
+def _fill(
+    image: torch.Tensor, tile: tuple[int, int, int, int], sample: Sample, min_visible: float
+) -> tuple[Instances, torch.Tensor]:
+    """Fills the tile (x0, y0, x1, y1) of an image (C, H, W), in place; returns its objects, and their masks in the whole image."""
+    x0, y0, x1, y1 = tile
+    height, width = sample["image"].shape[1:]
+    scale = max((x1 - x0) / width, (y1 - y0) / height)
+    size = max(round(height * scale), y1 - y0), max(round(width * scale), x1 - x0)
+    left, upper = (
+        int(np.random.randint(0, whole - part + 1)) for whole, part in ((size[1], x1 - x0), (size[0], y1 - y0))
+    )
+    window = (..., slice(upper, upper + y1 - y0), slice(left, left + x1 - x0))
+
+    pixels = F.interpolate(sample["image"][None].float(), size, mode="bilinear", antialias=True, align_corners=False)[0]
+    if not sample["image"].is_floating_point():
+        pixels = pixels.round()
+    image[:, y0:y1, x0:x1] = pixels[window].to(image.dtype)
+    masks_there = masks_of(sample)
+    whole = torch.zeros(len(masks_there), *size, dtype=torch.bool)
+    for target, mask in zip(whole.numpy(), masks_there.numpy(), strict=True):
+        target[:] = cv2.resize(mask.view(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    masks = torch.zeros(len(whole), *image.shape[1:], dtype=torch.bool)
+    masks[:, y0:y1, x0:x1] = whole[window]
+
+    instances = Instances((image.shape[1], image.shape[2]), **sample["instances"].get_fields())
+    move_keypoints(instances, (size[1] / width, size[0] / height), (x0 - left, y0 - upper), tile)
+    visible = areas_of(masks)
+    keep = (visible > 0) & (visible >= min_visible * areas_of(whole))
+    return instances[keep], masks[keep]

@@ -1,0 +1,197 @@
+"""From the annotations of one image and its augmentation to the ground truth that a model is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pycocotools.mask as mask_util
+import torch
+from detectron2.data.detection_utils import transform_keypoint_annotations
+from detectron2.data.transforms import TransformList
+from detectron2.structures import BitMasks, Boxes, BoxMode, Keypoints, PolygonMasks, polygons_to_bitmask
+
+from maskrcnn_ext.data.formats.records import box_of_polygons
+from maskrcnn_ext.data.formats.rle_check import find_broken_rle
+from maskrcnn_ext.data.mapping.shared_masks import SharedBitMasks
+
+# One object's outline: polygons [x, y, x, y, ...], or a mask (H, W) of 0 and 1.
+Outline = list[np.ndarray] | np.ndarray
+
+
+def are_sound_rles(annotations: Sequence[dict[str, Any]]) -> bool:
+    """Whether the outlines of an image's objects are compressed RLEs that cover their size: all take about as long to check as one."""
+    rles: list[Any] = [a.get("segmentation") for a in annotations if not a.get("iscrowd", 0)]
+    try:
+        texts = [_text(rle["counts"]) for rle in rles]
+        return find_broken_rle(texts, [int(rle["size"][0]) * int(rle["size"][1]) for rle in rles]) is None
+    except (KeyError, TypeError, ValueError, IndexError):  # other outlines, or broken ones
+        return False
+
+
+def read_outline(segmentation: Any, height: int, width: int, *, is_sound_rle: bool = False) -> Outline:
+    """Returns the polygons, float64, or the mask, uint8, of a ``segmentation``.
+
+    Args:
+        segmentation: polygons, of which those with fewer than three points are left out; COCO RLE, compressed or not; or a mask (H, W).
+        height: of the image.
+        width: of the image.
+        is_sound_rle: :func:`are_sound_rles` has said so.
+
+    Raises:
+        ValueError: there is no outline, or a broken one; says why.
+    """
+    if segmentation is None or (isinstance(segmentation, list) and not segmentation):
+        raise ValueError("has no segmentation")
+    if isinstance(segmentation, list):
+        return _read_polygons(segmentation)
+    from_rle = isinstance(segmentation, dict)
+    if from_rle:
+        segmentation = mask_util.decode(_checked_rle(segmentation, is_sound=is_sound_rle))
+    if not isinstance(segmentation, np.ndarray) or segmentation.ndim != 2:
+        raise ValueError(
+            f"has a segmentation of type {type(segmentation).__name__}: expected polygons, RLE or a mask (H, W)"
+        )
+    if segmentation.shape != (height, width):
+        raise ValueError(
+            f"has a mask of {segmentation.shape[1]} x {segmentation.shape[0]} in an image of {width} x {height}"
+        )
+    return segmentation if from_rle else (segmentation != 0).astype(np.uint8)
+
+
+def _text(counts: Any) -> str:
+    """Of a compressed RLE; raises TypeError for one that is not compressed."""
+    if isinstance(counts, list):
+        raise TypeError
+    return counts.decode("latin-1") if isinstance(counts, bytes) else str(counts)
+
+
+def _read_polygons(segmentation: list[Any]) -> list[np.ndarray]:
+    try:
+        polygons = [np.asarray(polygon, dtype=np.float64) for polygon in segmentation]
+    except (TypeError, ValueError):
+        raise ValueError("has polygons that are not lists of numbers") from None
+    if not all(np.isfinite(polygon).all() for polygon in polygons):
+        raise ValueError("has a polygon with coordinates that are NaN or infinite")
+    polygons = [polygon for polygon in polygons if polygon.ndim == 1 and len(polygon) >= 6 and len(polygon) % 2 == 0]
+    if not polygons:
+        raise ValueError("has no polygon [x, y, x, y, ...] of three points or more")
+    return polygons
+
+
+def _checked_rle(rle: dict[str, Any], *, is_sound: bool) -> dict[str, Any]:
+    """A compressed RLE whose runs cover its size: pycocotools decodes others to what happens to be in memory."""
+    try:
+        height, width = (int(side) for side in rle["size"])
+        counts = rle["counts"]
+        if isinstance(counts, list):
+            runs = np.asarray(counts, dtype=np.int64)
+            is_broken = (runs < 0).any() or runs.sum() != height * width
+        else:
+            is_broken = not is_sound and find_broken_rle([_text(counts)], [height * width]) is not None
+    except (KeyError, TypeError, ValueError):
+        is_broken = True
+    if is_broken:
+        raise ValueError("has a broken RLE: its `counts` do not cover its `size`")
+    if isinstance(counts, list):
+        compressed: dict[str, Any] = mask_util.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+        return compressed
+    return {"size": [height, width], "counts": counts}
+
+
+def box_outline(box: np.ndarray) -> Outline:
+    """Returns the rectangle of a box (x0, y0, x1, y1), as a polygon."""
+    x0, y0, x1, y1 = (float(value) for value in box)
+    return [np.array([x0, y0, x1, y0, x1, y1, x0, y1])]
+
+
+def transform_box(box: Any, mode: BoxMode, transforms: TransformList, image_size: tuple[int, int]) -> np.ndarray:
+    """Returns the transformed box (x0, y0, x1, y1), cut at the edges of the transformed image (H, W).
+
+    Raises:
+        ValueError: it is not of finite numbers.
+        TypeError: it is not of numbers.
+    """
+    numbers = list(box)  # whole ones stay such: as in Detectron2, they are whole after the transform, too
+    if not np.isfinite(np.array(numbers, dtype=np.float64)).all():
+        raise ValueError(f"the box {numbers} has NaN or infinity in it")
+    corners = np.array([BoxMode.convert(numbers, mode, BoxMode.XYXY_ABS)])
+    moved = transforms.apply_box(corners)[0].clip(min=0)
+    height, width = image_size
+    return np.minimum(moved, [width, height, width, height])
+
+
+def transform_outline(outline: Outline, transforms: TransformList) -> Outline:
+    """Returns the outline in the transformed image; a list without polygons where nothing is left of it."""
+    if isinstance(outline, np.ndarray):
+        # Not what padding fills in: Detectron2's FixedSizeCrop (main) marks it with 255.
+        return (transforms.apply_segmentation(outline) == 1).astype(np.uint8)
+    return [
+        polygon.reshape(-1) for polygon in transforms.apply_polygons([polygon.reshape(-1, 2) for polygon in outline])
+    ]
+
+
+def make_masks(outlines: Sequence[Outline], image_size: tuple[int, int], mask_format: str) -> PolygonMasks | BitMasks:
+    """Returns the masks of an image (H, W): polygons where that is the format and all outlines are such, else bit masks (N, H, W)."""
+    if mask_format == "polygon" and all(isinstance(outline, list) for outline in outlines):
+        return PolygonMasks(list(outlines))
+    masks = [
+        polygons_to_bitmask(outline, *image_size) if isinstance(outline, list) else outline.astype(bool)
+        for outline in outlines
+    ]
+    return SharedBitMasks(torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, *image_size, dtype=torch.bool))
+
+
+def tight_boxes(masks: PolygonMasks | BitMasks, image_size: tuple[int, int]) -> Boxes:
+    """Returns the boxes of what is inside the image (H, W); of polygons to the sub-pixel, within a pixel of their raster's box.
+
+    An empty mask has a box of zeros.
+    """
+    if isinstance(masks, BitMasks):
+        return masks.get_bounding_boxes()
+    boxes = [
+        box_of_polygons([polygon.tolist() for polygon in polygons], *image_size) if polygons else (0.0, 0.0, 0.0, 0.0)
+        for polygons in masks.polygons
+    ]
+    return Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
+
+
+def make_keypoints(
+    keypoints: Sequence[Sequence[float] | None],
+    transforms: TransformList,
+    image_size: tuple[int, int],
+    hflip_indices: Sequence[int] | None,
+) -> Keypoints | None:
+    """Returns the objects' keypoints in the transformed image; those of an object that has none are unlabelled (visibility 0).
+
+    Args:
+        keypoints: [x, y, visibility, ...] or None, one an object.
+        transforms: the augmentation.
+        image_size: (H, W) after it.
+        hflip_indices: which keypoint each one becomes in a mirrored image.
+
+    Returns:
+        None where neither the objects nor the flip say how many there are.
+
+    Raises:
+        ValueError: the objects differ in their number of keypoints, or from the flip; keypoints that are not of finite numbers.
+    """
+    known = [points for points in keypoints if points is not None]
+    if not all(np.isfinite(np.asarray(points, dtype=np.float64)).all() for points in known):
+        raise ValueError("keypoints with NaN or infinity in them")
+    counts = {len(points) / 3 for points in known}
+    if hflip_indices is not None:
+        counts.add(float(len(hflip_indices)))
+    if not counts:
+        return None
+    if len(counts) > 1 or not min(counts).is_integer():
+        raise ValueError(f"keypoints of different numbers: {', '.join(f'{count:g}' for count in sorted(counts))}")
+    count = int(counts.pop())
+    moved = [
+        np.zeros((count, 3))
+        if points is None
+        else transform_keypoint_annotations(points, transforms, image_size, hflip_indices)
+        for points in keypoints
+    ]
+    return Keypoints(np.array(moved).reshape(len(moved), count, 3))

@@ -1,0 +1,1 @@
+"""Splitting, measuring, drawing and generating data sets."""

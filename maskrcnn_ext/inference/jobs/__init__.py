@@ -1,0 +1,1 @@
+"""Predicting many images or videos: batches, a journal to resume from, workers on Ray."""

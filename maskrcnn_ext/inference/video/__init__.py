@@ -1,0 +1,1 @@
+"""Reading and writing video, and tracking objects through it."""

@@ -1,0 +1,250 @@
+"""Exported models in the runtimes that they were exported for, all with one call. None of this needs Detectron2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, overload
+
+import cv2
+import numpy as np
+
+from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.interop.export.recipe import KEY, Recipe, input_name, recipe_file, scale_boxes
+from maskrcnn_ext.interop.export.standalone import opencv_infer
+from maskrcnn_ext.interop.export.standalone.paste import keypoints, paste, paste_whole_pixels
+
+Array = np.ndarray
+# What was found in an image: see :meth:`Runtime.__call__`.
+Found = dict[str, Any]
+
+
+class Runtime:
+    """An exported model, ready to run.
+
+    Attributes:
+        file: that it is from.
+        recipe: how an image becomes its input, and what its outputs mean.
+    """
+
+    recipe: Recipe
+
+    def __init__(self, file: Path) -> None:
+        """Remembers the file; what runs it is the subclass's affair."""
+        self.file = file
+
+    @property
+    def batched(self) -> bool:
+        """Whether several images are one call of the model."""
+        return self.recipe.batched
+
+    @overload
+    def __call__(self, image: Array) -> Found: ...
+
+    @overload
+    def __call__(self, image: Sequence[Array]) -> list[Found]: ...
+
+    def __call__(self, image: Array | Sequence[Array]) -> Found | list[Found]:
+        """Finds the objects of an image, or of each of several: in one call where the model is a batched one, else one by one.
+
+        Args:
+            image: (H, W, 3) uint8, blue, green, red; what else a model may take says :meth:`.recipe.Recipe.prepare`. Those of a batch
+                must be of one size after resizing.
+
+        Returns:
+            With R objects by descending score: ``boxes`` (R, 4) float32, x0, y0, x1, y1 in pixels of the image; ``scores`` (R,) float32;
+            ``classes`` (R,) int64; where the model has them, ``masks``, R pairs of the (x, y) where a window begins and its pixels (h, w)
+            bool; ``mask_scores`` (R,); ``keypoints`` (R, K, 3), x, y and score. Of several images, a list.
+
+        Raises:
+            InputError: it is no image for this model, or a batch of several sizes.
+        """
+        if isinstance(image, np.ndarray):
+            return self._detect([image])[0]
+        return self._detect(image)
+
+    def _detect(self, images: Sequence[Array]) -> list[Found]:
+        inputs = [self.recipe.prepare(image) for image in images]
+        if not self.batched:
+            outputs = [self._run(pixels) for pixels in inputs]
+        else:
+            sizes = sorted({pixels.shape[:0:-1] for pixels in inputs})
+            if len(sizes) > 1:
+                given = ", ".join(f"{width} x {height}" for width, height in sizes)
+                raise InputError(f"{self.file}: images of {given} after resizing: those of a batch are of one size")
+            outputs = _split(self._run(np.stack(inputs)), len(inputs)) if inputs else []
+        return [
+            self._placed(found, pixels.shape[1:], image.shape[:2])
+            for found, pixels, image in zip(outputs, inputs, images, strict=True)
+        ]
+
+    def _placed(self, found: dict[str, Array], inner: tuple[int, int], outer: tuple[int, int]) -> Found:
+        """Outputs for an input of one size, height and width, in the image of another."""
+        boxes = scale_boxes(self.recipe, found["boxes"], inner, outer)
+        kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        result: Found = {"boxes": boxes[kept]}
+        for name in ("scores", "classes", "mask_scores"):
+            if name in found:
+                result[name] = found[name][kept]
+        if "masks" in found:
+            draw = paste if self.recipe.masks == "detectron2" else paste_whole_pixels
+            pairs = zip(found["masks"][kept], result["boxes"], strict=True)
+            result["masks"] = [draw(mask, box, outer, self.recipe.mask_threshold) for mask, box in pairs]
+        if "keypoint_heatmaps" in found:
+            points = keypoints(found["keypoint_heatmaps"][kept], found["boxes"][kept])
+            result["keypoints"] = points * np.array([outer[1] / inner[1], outer[0] / inner[0], 1], np.float32)
+        return result
+
+    def _run(self, pixels: Array) -> dict[str, Array]:
+        """(C, H, W) float32, or (N, C, H, W) for a batched model, to the graph's outputs by name."""
+        raise NotImplementedError
+
+
+class OnnxRuntime(Runtime):
+    """An .onnx file in ONNX Runtime, on the CPU."""
+
+    def __init__(self, file: Path, threads: int = 0) -> None:
+        """Loads; see :func:`open_model`."""
+        super().__init__(file)
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise InputError(f'{file}: to run it: pip install "maskrcnn_ext[onnx]"') from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's errors have no common base class
+            raise InputError(f"{file}: ONNX Runtime cannot read it ({_line(error)})") from error
+        self.recipe = Recipe.from_json(self._session.get_modelmeta().custom_metadata_map.get(KEY, ""), file)
+
+    def _run(self, pixels: Array) -> dict[str, Array]:
+        names = self.recipe.output_names
+        return dict(zip(names, self._session.run(names, {input_name(self.batched): pixels}), strict=True))
+
+
+class OpenVinoRuntime(Runtime):
+    """An .xml file in OpenVINO, on the CPU."""
+
+    def __init__(self, file: Path, threads: int = 0) -> None:
+        """Loads; see :func:`open_model`."""
+        super().__init__(file)
+        try:
+            import openvino
+        except ImportError as error:
+            raise InputError(f'{file}: to run it: pip install "maskrcnn_ext[openvino]"') from error
+        # Not the 16 bits that OpenVINO takes by itself where the processor has them: INFERENCE_PRECISION_HINT is the caller's to lower.
+        config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        if threads:
+            config["INFERENCE_NUM_THREADS"] = threads
+        try:
+            model = openvino.Core().read_model(file)
+            self.recipe = Recipe.from_json(str(model.get_rt_info(KEY).value) if model.has_rt_info(KEY) else "", file)
+            self._model = openvino.Core().compile_model(model, "CPU", config)
+        except RuntimeError as error:
+            raise InputError(f"{file}: OpenVINO cannot read it ({_line(error)})") from error
+
+    def _run(self, pixels: Array) -> dict[str, Array]:
+        results = self._model({input_name(self.batched): pixels})
+        return {name: results[name] for name in self.recipe.output_names}
+
+
+class TorchRuntime(Runtime):
+    """A .ts file of TorchScript or a .pt2 file of torch.export, in PyTorch."""
+
+    def __init__(self, file: Path, threads: int = 0) -> None:
+        """Loads; see :func:`open_model`."""
+        super().__init__(file)
+        try:
+            import torch
+            import torchvision  # noqa: F401  # the operators nms and roi_align
+        except ImportError as error:
+            raise InputError(f"{file}: to run it: pip install torch torchvision") from error
+        self._torch: ModuleType = torch
+        if threads:
+            torch.set_num_threads(threads)
+        described = recipe_file(file)
+        if not described.is_file():
+            raise InputError(
+                f"{file}: {described.name} is not beside it, which `maskrcnn-ext export` has written with it"
+            )
+        self.recipe = Recipe.from_json(described.read_text(encoding="utf-8"), described)
+        try:
+            self._model: Any = torch.export.load(file).module() if file.suffix == ".pt2" else torch.jit.load(str(file))
+        except (RuntimeError, OSError, ValueError) as error:
+            raise InputError(f"{file}: PyTorch cannot read it ({_line(error)})") from error
+
+    def _run(self, pixels: Array) -> dict[str, Array]:
+        with self._torch.no_grad():
+            try:
+                outputs = self._model(self._torch.from_numpy(pixels))
+            # A guard of torch.export: a feature map of one pixel is a case of its own there.
+            except AssertionError as error:
+                size = f"{pixels.shape[-1]} x {pixels.shape[-2]}"
+                raise InputError(
+                    f"{self.file}: an input of {size}: torch.export's programs take more than 64 pixels a side"
+                ) from error
+        return dict(zip(self.recipe.output_names, (output.numpy() for output in outputs), strict=True))
+
+
+class OpenCvRuntime(Runtime):
+    """A folder of .onnx files in OpenCV's DNN module."""
+
+    def __init__(self, file: Path, threads: int = 0) -> None:
+        """Loads; see :func:`open_model`."""
+        super().__init__(file)
+        if threads:
+            cv2.setNumThreads(threads)
+        try:
+            self._model = opencv_infer.load(file)
+        except opencv_infer.InputError as error:
+            raise InputError(str(error)) from error
+
+    @property
+    def batched(self) -> bool:
+        """As :attr:`Runtime.batched`."""
+        return False
+
+    def _detect(self, images: Sequence[Array]) -> list[Found]:
+        try:
+            return [self._model(image) for image in images]
+        except opencv_infer.InputError as error:
+            raise InputError(str(error)) from error
+
+
+def open_model(path: str | Path, threads: int = 0) -> Runtime:
+    """Opens what :func:`maskrcnn_ext.interop.export.export` has written, by its name's ending.
+
+    Args:
+        path: the file, or the folder of OpenCV's files.
+        threads: of the CPU, 0 for the runtime's own choice; PyTorch and OpenCV have one number for the whole process.
+
+    Raises:
+        InputError: it is not there, nothing here reads it, or what reads it is not installed.
+    """
+    file = Path(path)
+    if not file.exists():
+        raise InputError(f"{file}: no such model")
+    if file.is_dir():
+        return OpenCvRuntime(file, threads)
+    kinds: dict[str, type[OnnxRuntime | OpenVinoRuntime | TorchRuntime]] = {
+        ".onnx": OnnxRuntime,
+        ".xml": OpenVinoRuntime,
+        ".ts": TorchRuntime,
+        ".pt2": TorchRuntime,
+    }
+    if file.suffix not in kinds:
+        raise InputError(f"{file}: expected {', '.join(kinds)}, or the folder of --to opencv")
+    return kinds[file.suffix](file, threads)
+
+
+def _split(outputs: dict[str, Array], count: int) -> list[dict[str, Array]]:
+    """A batch's outputs image by image."""
+    numbers = outputs.pop("image")
+    return [{name: values[numbers == number] for name, values in outputs.items()} for number in range(count)]
+
+
+def _line(error: Exception) -> str:
+    return f"{' '.join(str(error).split()):.200}"

@@ -1,0 +1,1 @@
+"""Converts weights of other frameworks: one folder a framework, each with ``convert.py``."""

@@ -1,0 +1,1 @@
+"""Checkpoints of Detectron2 and its model zoo."""

@@ -1,0 +1,1 @@
+"""Weights of Matterport's Keras Mask R-CNN."""

@@ -1,0 +1,78 @@
+"""ResNets under the names that torchvision gave their parts and that others have kept: ``layer1.0.conv1``, ``bn1``, ``downsample``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from detectron2.config import LazyCall as L
+from detectron2.modeling import ResNet
+from omegaconf import DictConfig
+from torch import Tensor
+
+from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.interop.weights.conversion import Rule
+from maskrcnn_ext.interop.weights.reading import shape_of
+from maskrcnn_ext.modeling.resnet_stages import make_bottleneck_stages
+
+TENSOR = r"(weight|bias|running_mean|running_var)"  # of a layer or of its normalisation
+
+# (layer with basic blocks?, blocks of layer3) -> depth
+_DEPTHS = {(True, 2): 18, (True, 6): 34, (False, 6): 50, (False, 23): 101, (False, 36): 152}
+
+
+def resnet_rule(prefix: str) -> Rule:
+    r"""Returns the rule for the keys of the ResNet below `prefix`, a pattern such as ``backbone\\.body``."""
+    return rf"{prefix}\.(?:layer(\d)\.(\d+)\.)?(conv|bn|downsample\.)(\d)\.{TENSOR}", _name
+
+
+def _name(match: re.Match[str]) -> str:
+    stage, block, kind, number, tensor = match.groups()
+    place = "stem" if stage is None else f"res{int(stage) + 1}.{block}"
+    conv = "shortcut" if kind == "downsample." else f"conv{number}"
+    norm = "norm." if kind == "bn" or (kind == "downsample." and number == "1") else ""
+    return f"backbone.bottom_up.{place}.{conv}.{norm}{tensor}"
+
+
+def set_resnet(
+    bottom_up: DictConfig, tensors: Mapping[str, Tensor], prefix: str, *, source: str, stride_in_1x1: bool, norm: str
+) -> None:
+    """Makes the config's ResNet as deep and wide as the tensors are.
+
+    Args:
+        bottom_up: config of Detectron2's ResNet; changed in place.
+        tensors: of the source.
+        prefix: of the ResNet's keys, such as ``backbone.body``.
+        source: what messages call the source.
+        stride_in_1x1: whether the first 1x1 convolution of a stage carries its stride; the shapes do not tell.
+        norm: the normalisation's name in :func:`detectron2.layers.get_norm`.
+
+    Raises:
+        InputError: no ResNet or ResNeXt of 18, 34, 50, 101 or 152 layers.
+    """
+    blocks, is_basic = (
+        _count(tensors, rf"{re.escape(prefix)}\.layer3\.(\d+)\."),
+        f"{prefix}.layer1.0.conv3.weight" not in tensors,
+    )
+    depth = _DEPTHS.get((is_basic, blocks))
+    if depth is None:
+        raise InputError(
+            f"{source}: a backbone with {blocks} blocks in layer3 is no ResNet of 18, 34, 50, 101 or 152 layers"
+        )
+    bottom_up.stem.norm = norm
+    if is_basic:
+        bottom_up.stages = L(ResNet.make_default_stages)(depth=depth, norm=norm)
+        return
+    width, per_group = shape_of(source, tensors, f"{prefix}.layer1.0.conv2.weight", 4)[:2]
+    groups = width // per_group
+    if (groups, width) == (1, 64):
+        bottom_up.stages = L(ResNet.make_default_stages)(depth=depth, stride_in_1x1=stride_in_1x1, norm=norm)
+        return
+    bottom_up.stages = L(make_bottleneck_stages)(
+        depth=depth, num_groups=groups, width_per_group=per_group, stride_in_1x1=stride_in_1x1, norm=norm
+    )
+
+
+def _count(keys: Iterable[str], pattern: str) -> int:
+    """How many numbers the keys have where the pattern's group is."""
+    return len({match[1] for key in keys if (match := re.match(pattern, key))})

@@ -1,0 +1,292 @@
+"""Strict overrides: a typo stops the run, what is right gives what Detectron2 gives, and every documented override is right."""
+
+import copy
+import importlib
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import LazyCall as L
+from detectron2.config import LazyConfig
+from omegaconf import OmegaConf
+
+from maskrcnn_ext import InputError, get_config
+from maskrcnn_ext.config.overrides import apply, parse
+from maskrcnn_ext.modeling.parts import MASK_HEADS, POOLERS
+from tests.conftest import ROOT
+
+HEAD = "model.roi_heads.mask_head"
+BOUNDARY = f"{HEAD}._target_=maskrcnn_ext.BoundaryMaskHead"
+
+
+@cache
+def loaded(name: str):
+    return get_config(name)
+
+
+def fresh(name: str = "mask_rcnn_r50_fpn_1x"):
+    return copy.deepcopy(loaded(name))
+
+
+def plain(cfg):
+    return OmegaConf.to_container(cfg, resolve=False)
+
+
+VALID = {
+    "a key of the config": ["train.max_iter=5", "optimizer.lr=1"],
+    "quotes": ["train.output_dir='a b'"],
+    "an argument that is left at its default": [f"{HEAD}.conv_norm=BN", "model.backbone.fuse_type=avg"],
+    "an argument of the swapped target": [BOUNDARY, f"{HEAD}.boundary_loss_weight=2"],
+    "the same before the swap": [f"{HEAD}.boundary_loss_weight=2", BOUNDARY],
+    "twice": ["train.max_iter=5", "train.max_iter=6"],
+    "a list": ["model.pixel_mean=[1,2,3,4,5]", "dataloader.train.dataset.names=[a,b]"],
+    "an index": ["dataloader.train.mapper.augmentations.0.max_size=96", "model.pixel_mean.0=1"],
+    "a number where several were": ["dataloader.train.mapper.augmentations.0.short_edge_length=96"],
+    "several where a number was": ["model.roi_heads.box_pooler.output_size=[7,7]"],
+    "a mapping where a number was": ["model.proposal_generator.loss_weight={loss_rpn_cls: 2.0}"],
+    "a mapping is merged": ["train.checkpointer={period: 3}", "train={max_iter: 3}"],
+    "in an argument that holds nothing yet": [
+        "dataloader.train._target_=maskrcnn_ext.build_train_loader",
+        "dataloader.train.copy_paste.probability=0.5",
+        "dataloader.train.mosaic={probability: 0.1}",
+    ],
+    "null for a node": ["model.roi_heads.mask_pooler=null", "dataloader.evaluator=null"],
+    "interpolation": [f"{HEAD}.num_classes=${{model.roi_heads.num_classes}}"],
+    "over an interpolation": [f"{HEAD}.num_classes=1", "dataloader.evaluator.dataset_name=x"],
+    "a whole number for another": ["model.roi_heads.box_predictor.smooth_l1_beta=1"],
+    "any keyword of a target that takes any": ["model.backbone.bottom_up.stages.res4_dilation=2"],
+    "our keys": ["train.ema.decay=0.99", "train.amp.dtype=bf16", "train.best.metric=segm/AP"],
+    "a hook": ["train.hooks=[{_target_: detectron2.engine.hooks.IterationTimer}]"],
+    "what DistributedDataParallel takes": ["train.ddp.static_graph=true"],
+    "added on purpose": ["+train.mine.deep=1", "+model.note=x", "++train.max_iter=7"],
+    "below what is added on purpose": ["train.mine.deep=2", "+train.mine.deep=1"],
+    "a node where nothing was": [
+        "dataloader.train.sampler.threshold=0.1",
+        "dataloader.train.sampler.dataset=${..dataset}",
+        "dataloader.train.sampler._target_=maskrcnn_ext.repeat_factor_sampler",
+    ],
+}
+
+
+@pytest.mark.parametrize("overrides", VALID.values(), ids=VALID)
+def test_what_is_valid_gives_what_detectron2_gives(overrides):
+    cfg = fresh()
+    assert apply(cfg, overrides) is cfg
+    assert plain(cfg) == plain(LazyConfig.apply_overrides(fresh(), overrides))
+
+
+@pytest.mark.parametrize("overrides", VALID.values(), ids=VALID)
+def test_validity_does_not_depend_on_the_order(overrides):
+    apply(fresh(), overrides[::-1])
+
+
+INVALID = {
+    "train.max_itr=5": "there is no train.max_itr: did you mean train.max_iter?",
+    "train.ema.decai=1": "did you mean train.ema.decay?",
+    "foo=1": "there is no foo: the config has dataloader, lr_multiplier, model, optimizer, train",
+    "model.roi_head.num_classes=3": "did you mean model.roi_heads.num_classes?",
+    "model.mask_head.num_classes=3": "model.roi_heads.mask_head.num_classes",
+    "model.roi_heads.num_clases=3": "did you mean model.roi_heads.num_classes",  # **kwargs, but too like the one there is
+    f"{HEAD}.conv_dim=[1]": "did you mean model.roi_heads.mask_head.conv_dims",
+    f"{HEAD}={{conv_dim:[1]}}": "did you mean model.roi_heads.mask_head.conv_dims",
+    "model.roi_heads.mask_pooler.sampling_rate=2": "did you mean model.roi_heads.mask_pooler.sampling_ratio?",
+    "dataloader.train.dataset.nmes=coco:a": "did you mean dataloader.train.dataset.names?",
+    "dataloader.train.mapper.augmentations.7.max_size=1": "augmentations has 2 entries",
+    "dataloader.train.mapper.augmentations.0.crop_size=1": "has _target_, interp, max_size, sample_style, short_edge_length",
+    "train.seed.a=1": "train.seed is -1, which has no keys",
+    "train.ddp.foo=1": "static_graph",
+    "train.checkpointer.perod=3": "train.checkpointer.period",
+    f"{HEAD}=SomeString": "would become the text 'SomeString': write model.roi_heads.mask_head._target_=SomeString",
+    f"{HEAD}=3": "would become 3: set one of its keys",
+    "model.roi_heads=[1]": "would become .1.: set one of its keys",
+    "dataloader.train.dataset=coco:a.json@b": "set one of its keys .names.",
+    "train.amp=true": "train.amp is a mapping: set one of its keys .enabled, dtype., as in train.amp.enabled=",
+    "dataloader.train.mapper.augmentations=RandomFlip": r"expected a list.*augmentations=\[{_target_: RandomFlip}\]",
+    "model.pixel_mean=1.5e": r"write model.pixel_mean=\[1.5e\]",
+    "train.hooks=foo": "expected a list",
+    "train.max_iter=abc": "expected a whole number, as the 90000",
+    "train.max_iter=1e4": "write train.max_iter=10000",
+    "train.max_iter=null": "expected a whole number",
+    "train.max_iter=true": "expected a whole number",
+    "train.amp.enabled=yes?": "expected true or false",
+    "train.amp.enabled=2": "expected true or false",
+    "optimizer.lr=fast": "expected a number",
+    "train.output_dir=123": "write train.output_dir=\"'123'\"",
+    "model.backbone.bottom_up.freeze_at=x": "expected a whole number",
+    f"{HEAD}.vis_period=x": "expected a whole number, as the 0",  # the default of an argument that the config leaves alone
+    f"{HEAD}._target_=maskrcnn_ext.BoundryMaskHead": "cannot be imported: did you mean maskrcnn_ext.BoundaryMaskHead",
+    f"{HEAD}._target_=BoundaryMaskHead": "cannot be imported: write its module too",
+    f"{HEAD}._target_=no_such_package.Head": "cannot be imported .*no_such_package",
+    f"{HEAD}._target_=maskrcnn_ext.__version__": "is a str, expected a class or a function",
+    f"{HEAD}._target_=3": "is a int, expected a class or a function",
+    "model.roi_heads.mask_head.conv_dims=[256] model.roi_heads.mask_head._target_=torch.nn.Conv2d": "Conv2d takes no conv_dims: it takes",
+    f"{HEAD}._target_=torch.nn.Conv2d": "Conv2d takes no input_shape: .*~model.roi_heads.mask_head.input_shape leaves it out",
+    "train.hooks=[{_target_:no_such_package.Hook}]": r"train.hooks.0._target_=no_such_package.Hook cannot be imported",
+    "train.hooks=[{_target_:detectron2.engine.hooks.EvalHook,perod:3}]": "EvalHook takes no perod",
+    "train.max_iter": "expected KEY=VALUE",
+    "train.max_iter=1,2": r"means several values: write a list as train.max_iter=\[1,2\]",
+    "a@b=3": "there is no @ in a key",
+    "train.output_dir=it's": "cannot read the override",
+    "--resume=1": "cannot read the override",
+    "~train.max_itr": r"did you mean train\.max_iter\?$",
+    "~train.max_iter=3": "write ~train.max_iter without a value",
+}
+
+
+@pytest.mark.parametrize("override", INVALID)
+def test_what_is_wrong_is_one_line_and_changes_nothing(override):
+    cfg = fresh()
+    before = plain(cfg)
+    with pytest.raises(InputError, match=INVALID[override]) as caught:
+        apply(cfg, ["train.max_iter=77", *override.split()])
+    assert "\n" not in str(caught.value)
+    assert plain(cfg) == before
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_switching_off_and_setting_up_contradict_each_other(order):
+    overrides = ["model.roi_heads.mask_pooler=null", "model.roi_heads.mask_pooler.output_size=14"]
+    with pytest.raises(InputError, match="contradict each other"):
+        apply(fresh(), overrides[::order])
+
+
+def test_a_target_that_the_file_names_wrongly_is_an_error_when_its_node_is_touched():
+    cfg = fresh()
+    cfg.model.roi_heads.mask_head._target_ = "maskrcnn_ext.NoSuchHead"
+    with pytest.raises(InputError, match=r"mask_head\._target_=maskrcnn_ext\.NoSuchHead cannot be imported"):
+        apply(cfg, [f"{HEAD}.conv_norm=BN"])
+
+
+def test_an_annotation_may_admit_what_the_default_is_not():
+    cfg = OmegaConf.create(
+        {"part": L(torch.nn.Conv2d)(in_channels=1, out_channels=1, kernel_size=3)}, flags={"allow_objects": True}
+    )
+    assert apply(cfg, ["part.padding=same"]).part.padding == "same"
+    with pytest.raises(InputError, match="expected a whole number"):
+        apply(cfg, ["part.groups=same"])
+
+
+def test_a_function_cannot_be_replaced_by_a_text():
+    cfg = OmegaConf.create(
+        {"part": L(torch.nn.TransformerEncoder)(norm=torch.nn.LayerNorm)}, flags={"allow_objects": True}
+    )
+    with pytest.raises(InputError, match=r"part\.norm is LayerNorm, which a text cannot replace"):
+        apply(cfg, ["part.norm=BN"])
+
+
+def test_deleting_makes_room_for_another_scheduler():
+    cfg = fresh()
+    overrides = ["lr_multiplier.scheduler._target_=fvcore.common.param_scheduler.CosineParamScheduler"]
+    overrides += [f"lr_multiplier.scheduler.{edge}_value={value}" for edge, value in (("start", 1), ("end", 0))]
+    with pytest.raises(InputError, match="CosineParamScheduler takes no values"):
+        apply(cfg, overrides)
+    apply(cfg, [*overrides, "~lr_multiplier.scheduler.values", "~lr_multiplier.scheduler.milestones"])
+    assert set(cfg.lr_multiplier.scheduler) == {"_target_", "start_value", "end_value"}
+
+
+def test_deleting_an_entry_of_a_list():
+    cfg = apply(fresh(), ["~dataloader.train.mapper.augmentations.1"])
+    assert len(cfg.dataloader.train.mapper.augmentations) == 1
+
+
+def test_no_override_at_all():
+    assert plain(apply(fresh(), [])) == plain(fresh())
+
+
+def test_parse_tells_additions_and_deletions_apart():
+    assert (parse("+a.b=1").adds, parse("++a.b=1").adds, parse("a.b=1").adds) == (True, True, False)
+    assert parse("~a.b").deletes
+    assert parse("a.b=[1,x]").value == [1, "x"]
+
+
+# What the documents, the tests and the messages of the package tell to type.
+
+OVERRIDE = re.compile(r"(?<![\w./~+])((?:model|dataloader|train|optimizer|lr_multiplier)\.[\w.]+=[^\s`\"|]*)")
+# Written to be wrong, or the example of a head that is still to be written.
+MEANT_WRONG = {
+    "train.seed.a=1",
+    "train.max_itr=5",
+    "model.nothing=1",
+    "model.roi_heads.num_clases=3",
+    f"{HEAD}._target_=maskrcnn_ext.OneLayerMaskHead",
+}
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted(ROOT.glob("projects/*/README.md")),
+    *sorted(ROOT.glob("docs/**/*.md")),
+]
+SOURCES = [
+    path
+    for folder in ("scripts", "tests", "maskrcnn_ext", "configs")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if path.parent.parts[-2:] not in {("tests", "engine"), ("tests", "cli")}
+]
+
+
+@cache
+def overrides_of(path: Path) -> list[str]:
+    """What a file tells to type, without blanks to fill in and patterns."""
+    found = []
+    for override in OVERRIDE.findall(path.read_text(encoding="utf-8")):
+        key, _, value = override.rstrip(",.;:)'").partition("=")
+        if value.count("[") > value.count("]"):
+            value += "]"
+        is_blank = not value or value == "maskrcnn_ext" or re.fullmatch("[A-Z]|[.]+", value)
+        if not is_blank and not re.search(r"[{}<>%*()\\$]", value) and f"{key}={value}" not in MEANT_WRONG:
+            found.append(f"{key}={value}")
+    return sorted(set(found))
+
+
+TELLING = [path for path in [*DOCUMENTS, *SOURCES] if overrides_of(path)]
+
+
+@cache
+def swaps() -> list[str]:
+    """Every swap of a node that a document or the package's catalogue of parts tells of."""
+    parts = [
+        override for part in [*MASK_HEADS, *POOLERS] for override in part.override().split() if "_target_" in override
+    ]
+    told = [override for path in TELLING for override in overrides_of(path) if "._target_=maskrcnn_ext." in override]
+    return sorted({*parts, *told})
+
+
+def what_is_wrong(override: str) -> str:
+    """Empty, or what is wrong with it: alone, and beside each documented swap of the node that it is about."""
+    message = ""
+    for config in ("mask_rcnn_r50_fpn_1x", "mask_rcnn_r50_c4_1x", "domains/nuclei"):
+        beside = [[], *([swap] for swap in swaps() if override.startswith(swap.split("_target_")[0]))]
+        for swap in beside:
+            try:
+                apply(fresh(config), [*swap, override])
+                return ""
+            except InputError as error:
+                message = str(error)
+    return message
+
+
+@pytest.mark.parametrize("path", TELLING, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_override_that_is_told_of_is_valid(path):
+    assert not {override: message for override in overrides_of(path) if (message := what_is_wrong(override))}
+
+
+def test_the_search_finds_what_the_documents_tell():
+    told = {override for path in DOCUMENTS for override in overrides_of(path)}
+    assert {
+        BOUNDARY,
+        "model.roi_heads.mask_pooler=null",
+        "model.roi_heads.mask_head.strides=[16]",
+        "dataloader.train.copy_paste.probability=0.5",
+        "dataloader.train.dataset.names=coco:/data/train.json@/data/images",
+    } <= told
+    assert len(told) > 12
+
+
+@pytest.mark.parametrize("part", [*MASK_HEADS, *POOLERS], ids=lambda part: part.name)
+def test_what_the_tests_of_the_stock_script_set_is_valid(part, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tests/configs")
+    small = importlib.import_module("tests.configs.test_stock_script").small
+    overrides = [*small("mask_rcnn_r50_fpn_1x", "coco:a.json@b", "out"), *part.override().split()]
+    cfg = apply(fresh(), overrides)
+    assert plain(cfg) == plain(LazyConfig.apply_overrides(fresh(), overrides))

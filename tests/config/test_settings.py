@@ -1,0 +1,111 @@
+"""Our keys below `train`: their defaults, and what each refuses."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from maskrcnn_ext import InputError, get_config
+from maskrcnn_ext.config.settings import SETTINGS, TRAIN, check, complete
+
+
+def completed(**train):
+    return complete(OmegaConf.create({"train": {"amp": {"enabled": False}, **train}}, flags={"allow_objects": True}))
+
+
+def test_defaults_come_below_what_the_config_has():
+    cfg = completed(seed=7, ema={"decay": 0.99})
+    assert cfg.train.seed == 7
+    assert cfg.train.ema == {"decay": 0.99}
+    assert cfg.train.amp == {"enabled": False, "dtype": None}
+    assert cfg.train.best == {"metric": None, "mode": "max"}
+    check(cfg)
+
+
+def test_completing_twice_changes_nothing_and_shares_nothing():
+    cfg = complete(get_config("mask_rcnn_r50_fpn_1x"))
+    once = OmegaConf.to_container(cfg)
+    assert OmegaConf.to_container(complete(cfg)) == once
+    cfg.train.hooks.append({"_target_": "x"})
+    cfg.train.best.mode = "min"
+    assert TRAIN["hooks"] == []
+    assert TRAIN["best"]["mode"] == "max"
+
+
+def test_every_default_is_valid():
+    check(complete(get_config("domains/shapes")))
+
+
+def test_a_config_without_train_is_one_line():
+    with pytest.raises(InputError, match="has no `train`"):
+        complete(OmegaConf.create({"model": {}}))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("amp.dtype", "float16", "train.amp.dtype=float16: expected one of null, bf16, fp16"),
+        ("accumulate", 0, "a whole number, 1 or more"),
+        ("accumulate", True, "a whole number, 1 or more"),
+        ("accumulate", 1.5, "a whole number, 1 or more"),
+        ("clip_grad", 0, "null or a number above 0"),
+        ("clip_grad", float("nan"), "null or a number above 0"),
+        ("activation_checkpointing", ["backbone", "neck"], "a list of backbone, box_head, mask_head, keypoint_head"),
+        ("activation_checkpointing", "backbone", "a list of backbone"),
+        ("hooks", [{"target": "x"}], "each with a _target_"),
+        ("validation_loss", "yes", "true or false"),
+        ("validation_loss", 1, "true or false"),
+        ("best.metric", "", "null or a metric such as segm/AP"),
+        ("best.mode", "largest", "one of max, min"),
+        ("early_stopping.patience", 0, "1 or more"),
+        ("early_stopping.min_delta", -0.1, "0 or more"),
+        ("ema.decay", 1.0, "between 0 and 1"),
+        ("lr_finder.lowest", 0.0, "a number above 0"),
+        ("lr_finder.lowest", 2.0, "expected less than train.lr_finder.highest=1.0"),
+        ("image_panel.count", -1, "0 or more"),
+        ("writers", ["tensorboard"], "a list of wandb, mlflow"),
+        ("progress", "fancy", "one of auto, bar, plain"),
+        ("guard.on_fault", "ignore", "one of stop, skip, rollback"),
+        ("loading.strict", None, "train.loading.strict=null: expected one of none, body, all"),
+        ("loading.class_names", [1], "train.loading.class_names=.1.: expected null.*a list of names"),
+        ("loader_timeout", -1, "0 .no limit. or more"),
+        ("seed", None, "a whole number"),
+    ],
+)
+def test_a_value_that_a_key_does_not_take_is_one_line_with_what_it_takes(key, value, message):
+    cfg = completed()
+    OmegaConf.update(cfg, f"train.{key}", value)
+    with pytest.raises(InputError, match=message) as caught:
+        check(cfg)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("amp.dtype", "bf16"),
+        ("clip_grad", 1),
+        ("activation_checkpointing", ["backbone"]),
+        ("hooks", [{"_target_": "detectron2.engine.hooks.IterationTimer"}]),
+        ("best.metric", "segm/AP"),
+        ("ema.decay", 0.999),
+        ("lr_finder.highest", 2),
+        ("loading.class_names", ["a", "b"]),
+        ("loader_timeout", 1.5),
+        ("seed", 0),
+    ],
+)
+def test_what_a_key_takes_passes(key, value):
+    cfg = completed()
+    OmegaConf.update(cfg, f"train.{key}", value)
+    check(cfg)
+
+
+def test_sections_of_ours_have_no_other_keys_and_are_no_values():
+    with pytest.raises(InputError, match=r"train\.ema has no decai: it has decay"):
+        check(completed(ema={"decai": 0.9}))
+    with pytest.raises(InputError, match=r"train\.ema=0\.9: expected the keys decay, as in train\.ema\.decay"):
+        check(completed(ema=0.9))
+    check(completed(amp={"enabled": True, "of_another_tool": 1}))  # amp is not ours alone
+
+
+def test_every_setting_is_below_train():
+    assert {key.split(".")[0] for key in SETTINGS} == set(TRAIN)

@@ -1,0 +1,151 @@
+"""Where the doctor's data sets come from: COCO files, other formats, other programs' registrations."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from maskrcnn_ext import InputError
+from maskrcnn_ext.cli import main
+from maskrcnn_ext.data.check.source import find, of_records
+from maskrcnn_ext.data.formats.coco import read_coco
+from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, annotation_of_mask
+from tests.helpers.planted import check, serious, set_of_rles, unknown_category
+
+
+@pytest.fixture
+def rles(shapes, tmp_path):
+    return set_of_rles(shapes, tmp_path)
+
+
+def test_other_formats_are_checked_through_their_records(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8))
+    square = {"name": "polygon", "all_points_x": [5, 25, 25, 5], "all_points_y": [5, 5, 25, 25]}
+    bow = {"name": "polygon", "all_points_x": [30, 50, 50, 30], "all_points_y": [5, 25, 5, 25]}
+    regions = [{"shape_attributes": shape, "region_attributes": {}} for shape in (square, square, bow)]
+    entries = {"a.png1": {"filename": "a.png", "size": 1, "regions": regions}}
+    (tmp_path / "via.json").write_text(json.dumps(entries))
+    found = find(f"via:{tmp_path / 'via.json'}@{tmp_path}")
+    faults = check(found.data, found.folder)
+    assert serious(faults) == {("instance-duplicate", "a.png", 2), ("polygon-crossing", "a.png", 3)}
+    with pytest.raises(InputError, match="--images is for COCO files"):
+        find(f"via:{tmp_path / 'via.json'}@{tmp_path}", tmp_path)
+
+
+def test_a_registered_coco_set_is_read_leniently(rles, tmp_path):
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    from maskrcnn_ext.data import register
+
+    data, folder = rles
+    unknown_category(data, folder)
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    register("doctor_test", format="coco", json=tmp_path / "a.json", images=folder)
+    try:
+        found = find("doctor_test")
+        assert ("category-unknown", data["annotations"][4]["image_id"], 5) in serious(check(found.data, found.folder))
+    finally:
+        DatasetCatalog.remove("doctor_test")
+        MetadataCatalog.remove("doctor_test")
+
+
+@pytest.mark.parametrize(
+    ("file", "images"),
+    [
+        ("a.json", "."),
+        ("a.json", "images"),
+        ("annotations/a.json", "."),
+        ("annotations/a.json", "images"),
+        ("annotations/instances_val2017.json", "val2017"),
+    ],
+)
+def test_the_images_are_found_in_the_usual_folders(rles, tmp_path, file, images):
+    data, folder = rles
+    root = tmp_path / "root"
+    (root / file).parent.mkdir(parents=True)
+    (root / images).mkdir(exist_ok=True)
+    (root / "images").mkdir(exist_ok=True)  # also where the images are elsewhere
+    for entry in data["images"][1:]:  # the first one is missing
+        (root / images / entry["file_name"]).write_bytes((folder / entry["file_name"]).read_bytes())
+    (root / file).write_text(json.dumps(data))
+    assert find(str(root / file)).folder.resolve() == (root / images).resolve()
+
+
+def test_a_selection_of_a_file_is_what_is_checked(rles, tmp_path):
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    from maskrcnn_ext.data import register
+
+    data, folder = rles
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    register("doctor_half", format="coco", json=tmp_path / "a.json", images=folder, select=lambda images: images[:4])
+    try:
+        assert len(find("doctor_half").data["images"]) == 4
+    finally:
+        DatasetCatalog.remove("doctor_half")
+        MetadataCatalog.remove("doctor_half")
+
+
+@pytest.fixture
+def stack(tmp_path):
+    """Records of three windows of one array file, the third of which is beyond its end."""
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).integers(0, 4000, (30, 60), np.uint16))
+    mask = np.zeros((30, 20), bool)
+    mask[5:25, 4:16] = True
+    images = []
+    for number in range(3):
+        window = [20 * number, 0, 20, 30] if number < 2 else [50, 0, 20, 30]
+        annotations = [annotation_of_mask(mask, 0, id="seven")]
+        images.append(ImageRecord(str(tmp_path / "a.npy"), number, 30, 20, annotations, {"window": window}))
+    return DataSet(["thing"], images)
+
+
+def test_windows_of_one_file_are_images_of_their_own(stack):
+    found = of_records(stack, "stack")
+    assert [entry["id"] for entry in found.data["annotations"]] == [1, 2, 3], "names that are taken become numbers"
+    faults = check(found.data, found.folder)
+    assert serious(faults) == {("image-corrupt", 2, None)}
+    assert "window" in faults[0].message
+
+
+def test_a_copy_cannot_say_what_coco_cannot(stack, capsys, tmp_path):
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    from maskrcnn_ext.data.registry.dicts import to_dicts
+
+    DatasetCatalog.register("doctor_stack", lambda: to_dicts(stack))
+    MetadataCatalog.get("doctor_stack").set(thing_classes=["thing"])
+    try:
+        assert main(["check-data", "doctor_stack", "--fix", str(tmp_path / "b.json")]) == 2
+        assert "COCO JSON, which has no slices or windows" in capsys.readouterr().err
+        assert main(["check-data", "doctor_stack", "--report", str(tmp_path / "page.html")]) == 1
+        assert (tmp_path / "page.html").read_text().count("data:image/jpeg") == 0, "its only fault cannot be shown"
+    finally:
+        DatasetCatalog.remove("doctor_stack")
+        MetadataCatalog.remove("doctor_stack")
+
+
+def test_keypoints_of_other_formats_keep_their_place_in_coco(tmp_path):
+    box = Annotation(0, (1.0, 2.0, 9.0, 9.0), keypoints=[3.5, 4.5, 2.0])
+    data = DataSet(["a"], [ImageRecord(str(tmp_path / "a.png"), 1, 10, 10, [box])], None, ["nose"], [])
+    (tmp_path / "a.json").write_text(json.dumps(of_records(data, "set").data))
+    (record,) = read_coco(tmp_path / "a.json", tmp_path).images
+    assert record.annotations[0].keypoints == box.keypoints
+    assert record.annotations[0].box == box.box
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not a JSON file"),
+        ("[]", "not a COCO file"),
+        ('{"images": 3, "annotations": [], "categories": []}', "not a COCO"),
+    ],
+)
+def test_files_that_are_not_coco_are_one_line(tmp_path, text, message, capsys):
+    (tmp_path / "a.json").write_text(text)
+    assert main(["check-data", str(tmp_path / "a.json")]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

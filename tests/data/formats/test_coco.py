@@ -1,0 +1,496 @@
+"""COCO files: what Detectron2's own reader gives, what is wrong with broken ones, the cache, and flat memory in workers."""
+
+import json
+import logging
+import os
+import random
+
+import numpy as np
+import pycocotools.mask as mask_util
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import load_coco_json
+from detectron2.structures import BoxMode
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from maskrcnn_ext import InputError, get_dataset_dicts
+from maskrcnn_ext.data.formats import cache
+from maskrcnn_ext.data.formats.coco import read_coco
+from maskrcnn_ext.data.formats.rle_check import find_broken_rle
+
+HEIGHT, WIDTH = 40, 60
+
+
+def assert_same_as_detectron2(file, images):
+    spec = f"coco:{file}@{images}"
+    ours = get_dataset_dicts(spec, filter_empty=False)
+    name = f"detectron2's {file}"
+    theirs = load_coco_json(str(file), str(images), name)
+    for key in ("thing_classes", "thing_dataset_id_to_contiguous_id"):
+        assert MetadataCatalog.get(spec).get(key) == MetadataCatalog.get(name).get(key)
+    MetadataCatalog.remove(name)
+    assert len(ours) == len(theirs)
+    count = 0
+    for our, their in zip(ours, theirs, strict=True):
+        pairs = list(zip(our.pop("annotations"), their.pop("annotations"), strict=True))
+        assert our == their
+        for a, b in pairs:
+            box = BoxMode.convert(b.pop("bbox"), b.pop("bbox_mode"), BoxMode.XYXY_ABS)
+            assert a.pop("bbox_mode") == BoxMode.XYXY_ABS
+            np.testing.assert_allclose(a.pop("bbox"), box, rtol=0, atol=1e-4)  # theirs is in 32 bits
+            b.setdefault("iscrowd", 0)
+            if isinstance(b.get("segmentation"), dict):
+                b["segmentation"] = as_text(b["segmentation"])
+            assert a == b
+            count += 1
+    return count
+
+
+def as_text(rle):
+    counts = rle["counts"]
+    return {**rle, "counts": counts.decode() if isinstance(counts, bytes) else counts}
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    ("file", "images", "count"),
+    [
+        ("coco_open/annotations/instances_train2017.json", "coco_open/train2017", 498),
+        ("coco_open/annotations/instances_val2017.json", "coco_open/val2017", 469),
+        ("coco_open/annotations/person_keypoints_val2017.json", "coco_open/val2017", 44),
+        ("fruits_nuts/data/trainval.json", "fruits_nuts/data/images", 165),
+    ],
+)
+def test_real_files_read_as_detectron2_reads_them(real_data, file, images, count):
+    assert assert_same_as_detectron2(real_data / file, real_data / images) == count
+
+
+def rle_of(rng, *, compressed):
+    mask = np.asfortranarray(rng.random((HEIGHT, WIDTH)) < 0.5, dtype=np.uint8)
+    if compressed:
+        return as_text(mask_util.encode(mask))
+    flat = mask.ravel(order="F")
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    runs = np.diff([0, *edges, flat.size]).tolist()
+    return {"size": [HEIGHT, WIDTH], "counts": runs if flat[0] == 0 else [0, *runs]}
+
+
+def make_file(folder, seed=0, **changes):
+    """Ids with gaps and out of order, every kind of segmentation, crowds, float boxes, keys that nobody knows."""
+    rng = np.random.default_rng(seed)
+    ids = [7, 0, 12, 3]
+    images = [{"id": i, "file_name": f"sub/{i}.jpg", "height": HEIGHT, "width": WIDTH, "license": 3} for i in ids]
+    segmentations = [
+        [[1, 2, 30.5, 4, 20, 30.25]],
+        [[1, 2, 30, 4, 20, 30], [40, 5, 50, 5, 45, 20, 40, 18]],
+        rle_of(rng, compressed=True),
+        rle_of(rng, compressed=False),
+        [[1, 2, 3, 4], [5, 5, 15, 5, 15, 15]],
+        [],
+        None,
+    ]
+    annotations = []
+    for number, segmentation in enumerate(segmentations):
+        annotation = {
+            "id": 5 * number,
+            "image_id": ids[number % 3],  # the image 3 has none
+            "category_id": [90, 4][number % 2],
+            "bbox": [1.5, 2.25, 10 + number, 7.125],
+            "area": 12.5,
+            "segmentation": segmentation,
+            "attributes": {"occluded": True},
+        }
+        if number % 3 == 0:
+            annotation.update(iscrowd=int(number == 3), keypoints=[3, 4, 2, 0, 0, 0], num_keypoints=1)
+        annotations.append({key: value for key, value in annotation.items() if value is not None})
+    categories = [
+        {"id": 90, "name": "dog", "keypoints": ["left_ear", "right_ear"], "skeleton": [[1, 2]]},
+        {"id": 4, "name": "cat", "supercategory": "animal"},
+    ]
+    file = folder / "coco.json"
+    data = {"images": images, "annotations": annotations, "categories": categories, **changes}
+    file.write_text(json.dumps(data))
+    return file
+
+
+def test_generated_files_read_as_detectron2_reads_them(tmp_path):
+    assert assert_same_as_detectron2(make_file(tmp_path), tmp_path) == 7
+
+
+def test_records_are_in_the_order_of_ids_and_keep_names_and_skeleton(tmp_path):
+    data = read_coco(make_file(tmp_path), tmp_path)
+    assert [record.image_id for record in data.images] == [0, 3, 7, 12]
+    assert (data.classes, data.category_ids) == (["cat", "dog"], [4, 90])
+    assert (data.keypoints, data.skeleton) == (["left_ear", "right_ear"], [(0, 1)])
+    assert data.images[1].annotations == []
+    assert data.images[2].annotations[0].keypoints == [3.5, 4.5, 2, 0.5, 0.5, 0]
+
+
+def test_an_outline_without_area_is_left_out_with_a_warning(tmp_path, caplog):
+    annotation = {"id": 9, "image_id": 0, "category_id": 4, "bbox": [0, 0, 2, 2], "segmentation": [[1, 2, 3, 4]]}
+    with caplog.at_level(logging.WARNING):
+        data = read_coco(make_file(tmp_path, annotations=[annotation]), tmp_path)
+    assert all(not record.annotations for record in data.images)
+    assert "left out 1 annotations whose outline has no area, such as id 9" in caplog.text
+
+
+def test_what_other_tools_write_is_read(tmp_path):
+    from PIL import Image
+
+    (tmp_path / "sub").mkdir()
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "sub" / "a.jpg")
+    rle = rle_of(np.random.default_rng(0), compressed=True)
+    images = [
+        {"id": 0, "file_name": "sub\\a.jpg"},  # from Windows, without a size
+        {"id": 1, "file_name": "b.jpg", "height": float(HEIGHT), "width": float(WIDTH)},  # through pandas
+    ]
+    annotations = [
+        {"id": 1, "image_id": 0.0, "category_id": 4, "bbox": [0, 0, 2, 2], "segmentation": [[]]},  # boxes alone
+        {
+            **GOOD,
+            "id": 2,
+            "image_id": 1,
+            "segmentation": {**rle, "size": [float(HEIGHT), float(WIDTH)]},
+            "iscrowd": True,
+        },
+    ]
+    file = make_file(tmp_path, images=images, annotations=annotations)
+    first, second = read_coco(file, tmp_path).images
+    assert (first.file_name, first.height, first.width) == (str(tmp_path / "sub/a.jpg"), HEIGHT, WIDTH)
+    assert (first.annotations[0].segmentation, first.annotations[0].box) == (None, (0, 0, 2, 2))
+    assert (second.height, second.annotations[0].crowd) == (HEIGHT, True)
+    mask_util.decode(second.annotations[0].segmentation)  # refuses a size of floats
+
+
+def test_an_outline_of_many_points_is_not_taken_for_a_far_one(tmp_path):
+    outline = np.stack([np.linspace(0, 9000, 2000), np.linspace(0, 8000, 2000)], axis=1).ravel().tolist()
+    image = {**IMAGE, "height": 9000, "width": 9000}
+    annotation = {**GOOD, "segmentation": [outline]}
+    (record,) = read_coco(make_file(tmp_path, images=[image], annotations=[annotation]), tmp_path).images
+    assert record.annotations[0].segmentation == [outline]
+
+
+def test_empty_files_are_data_sets_without_images(tmp_path):
+    data = read_coco(make_file(tmp_path, images=[], annotations=[], categories=[]), tmp_path)
+    assert (data.images, data.classes) == ([], [])
+
+
+GOOD = {"id": 1, "image_id": 0, "category_id": 4, "bbox": [0, 0, 2, 2]}
+IMAGE = {"id": 0, "file_name": "a.jpg", "height": HEIGHT, "width": WIDTH}
+NAN, INFINITY = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bbox": [0, 0, 2]}, r"annotation 1 has the `bbox` \[0, 0, 2\], expected \[x, y, width, height\]"),
+        ({"bbox": [0, 0, -2, 2]}, "width and height of at least 0"),
+        ({"bbox": [0, 0, NAN, 2]}, "`bbox`"),
+        ({"bbox": [INFINITY, 0, 2, 2]}, "`bbox`"),
+        ({"bbox": ["1", "2", "3", "4"]}, "`bbox`"),
+        ({"bbox": [[], [], 2, 2]}, "`bbox`"),
+        ({"bbox": {"x": 1, "y": 2, "w": 3, "h": 4}}, "`bbox`"),
+        ({"bbox": None}, "`bbox` None"),
+        ({"image_id": 5}, "annotation 1 is of image 5, which is not there"),
+        ({"image_id": [5]}, r"`image_id` \[5\], expected a number"),
+        ({"category_id": 1}, "annotation 1 is of category 1, which is not there"),
+        ({"id": 77}, "annotation 77 is there twice"),
+        ({"ignore": 1}, "`ignore`.*use `iscrowd`"),
+        ({"segmentation": [1, 2, 3, 4, 5, 6]}, "neither a list of polygons"),
+        ({"segmentation": [["1", "2", "3", "4", "5", "6"]]}, "neither a list of polygons"),
+        ({"segmentation": [[1, 2, 3, 4, 5, NAN]]}, "`segmentation`: nan lies far outside"),
+        ({"segmentation": [[[1, 2], [3, 4], [5, 6], [1, 1], [2, 2], [3, 3]]]}, "neither a list of polygons"),
+        ({"segmentation": "polygon"}, "neither a list of polygons"),
+        ({"segmentation": [{"size": [1, 1], "counts": "1"}]}, "neither a list of polygons"),
+        ({"segmentation": {"size": [WIDTH, HEIGHT], "counts": "1"}}, "RLE of size .*but its image is 40 x 60"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [1, 2]}}, "add up to 3, not to its 2400 pixels"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [3000, -600]}}, "add up to"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": ["2400"]}}, "neither a list of numbers nor a text"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH]}}, "neither a list of numbers nor a text: NoneType"),
+        (
+            {"segmentation": {"size": [HEIGHT, WIDTH], "counts": "no RLE"}},
+            "annotation 1 has an RLE whose `counts` are broken or cut off",
+        ),
+        ({"segmentation": [[1, 2, 3, 4, 5, 1e9]]}, r"`segmentation`: 1e\+09 lies far outside of the image of 60 x 40"),
+        ({"segmentation": [[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6, 7]]}, "neither a list of polygons"),
+        ({"bbox": [10**400, 0, 2, 2]}, "`bbox`"),
+        ({"iscrowd": "0"}, "the `iscrowd` '0', expected 0 or 1"),
+        ({"keypoints": [10**400, 2, 2, 1, 2, 1]}, "`keypoints` that are not 6 numbers"),
+        ({"keypoints": [1, 2, 2]}, "`keypoints` that are not 6 numbers"),
+        ({"keypoints": [1, 2, 2, None, 2, 1]}, "`keypoints` that are not 6 numbers"),
+        ({"keypoints": "left"}, "`keypoints` that are not 6 numbers"),
+    ],
+)
+def test_a_broken_annotation_is_named(tmp_path, change, message):
+    file = make_file(tmp_path, annotations=[{**GOOD, "id": 77}, {**GOOD, **change}])
+    with pytest.raises(InputError, match=message) as caught:
+        read_coco(file, tmp_path)
+    assert str(caught.value).startswith(f"{file}: annotation ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("field", GOOD)
+def test_a_missing_field_of_an_annotation_is_named(tmp_path, field):
+    broken = {key: value for key, value in GOOD.items() if key != field}
+    where = "entry 1 of `annotations`" if field == "id" else "annotation 1"
+    with pytest.raises(InputError, match=f"{where} has no `{field}`"):
+        read_coco(make_file(tmp_path, annotations=[{**GOOD, "id": 77}, broken]), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": {}}, "not a COCO annotation file"),
+        ({"annotations": {"1": GOOD}}, "`annotations` is a dict, expected a list"),
+        ({"annotations": [GOOD, "x"]}, "entry 1 of `annotations` is a str, expected a mapping"),
+        ({"images": [IMAGE, IMAGE]}, "two images have the id 0"),
+        ({"images": [IMAGE, {**IMAGE, "id": "0"}]}, "the ids of `images` are of different types"),
+        ({"images": [{**IMAGE, "file_name": "../a.jpg"}]}, "image 0: `file_name` '../a.jpg' leads out of"),
+        ({"images": [{**IMAGE, "file_name": "/a.jpg"}]}, "leads out of"),
+        ({"images": [{**IMAGE, "file_name": None}]}, "image 0: `file_name` is None"),
+        ({"images": [{**IMAGE, "height": "40"}]}, "image 0: `height` is '40', expected a whole number"),
+        ({"images": [{**IMAGE, "width": 0}]}, "image 0: `width` is 0"),
+        (
+            {"images": [{"id": 0, "file_name": "a.jpg", "width": 1}]},
+            "image 0: `height` is None, expected a whole number",
+        ),
+        ({"images": ["a.jpg"]}, "image has no `id`"),
+        ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, "two categories have the id 1"),
+        ({"categories": [{"id": 1}]}, "category 1 has no `name`"),
+        ({"categories": [{"id": 1, "name": None}]}, "category 1: `name` is None, expected a text"),
+        ({"images": [{**IMAGE, "id": [0]}], "annotations": []}, r"image has the `id` \[0\], expected a number"),
+        ({"images": [{**IMAGE, "id": None}], "annotations": []}, "image has the `id` None, expected a number"),
+        ({"images": [{**IMAGE, "file_name": "..\\a.jpg"}]}, "leads out of"),
+        ({"images": [{**IMAGE, "file_name": "C:\\a.jpg"}]}, "leads out of"),
+        ({"images": [{**IMAGE, "height": 40.5}]}, "image 0: `height` is 40.5"),
+        ({"images": [{"id": 0, "file_name": "a.jpg"}]}, "image 0 has no `height` and `width`: cannot read image"),
+        ({"categories": [{"id": 1, "name": "a", "keypoints": ["b"], "skeleton": [1]}]}, "`skeleton` is not"),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        read_coco(make_file(tmp_path, **changes), tmp_path)
+
+
+def test_a_truncated_file_is_named(tmp_path):
+    file = make_file(tmp_path)
+    file.write_bytes(file.read_bytes()[:-10])
+    with pytest.raises(InputError, match=r"coco\.json: not a JSON file"):
+        read_coco(file, tmp_path)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_coco(tmp_path, tmp_path)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 100) | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=7) | st.dictionaries(st.sampled_from(["size", "counts", "x"]), inner),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(field=st.sampled_from([*GOOD, "segmentation", "keypoints", "iscrowd", "ignore"]), value=json_values)
+def test_whatever_a_field_holds_it_is_read_or_named(tmp_path_factory, field, value):
+    folder = tmp_path_factory.mktemp("coco")
+    file = make_file(folder, annotations=[{**GOOD, field: value}])
+    try:
+        data = read_coco(file, folder)
+    except InputError as error:
+        assert str(error).startswith(f"{file}: ")  # noqa: PT017
+    else:
+        for record in data.images:
+            for annotation in record.annotations:
+                assert np.isfinite(annotation.box).all()
+                if annotation.segmentation is not None:
+                    as_rles = annotation.segmentation
+                    if isinstance(as_rles, list):
+                        as_rles = mask_util.frPyObjects(as_rles, HEIGHT, WIDTH)
+                    mask_util.decode(as_rles)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    masks=st.lists(
+        arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=30), elements=st.integers(0, 1)), min_size=1
+    ),
+    data=st.data(),
+)
+def test_every_whole_rle_passes_and_a_cut_one_is_found(masks, data):
+    texts = [as_text(mask_util.encode(np.asfortranarray(mask)))["counts"] for mask in masks]
+    pixels = [mask.size for mask in masks]
+    assert find_broken_rle(texts, pixels) is None
+    victim = data.draw(st.integers(0, len(texts) - 1))
+    damage = data.draw(
+        st.sampled_from([lambda t: t[:-1], lambda t: t + "1", lambda t: t + "P", lambda _: "", lambda t: t + "é"])
+    )
+    assert find_broken_rle([*texts[:victim], damage(texts[victim]), *texts[victim + 1 :]], pixels) == victim
+
+
+def test_rles_are_checked_beyond_the_first_batch():
+    text = as_text(mask_util.encode(np.ones((4, 4), np.uint8, order="F")))["counts"]
+    assert find_broken_rle([text] * 25_000, [16] * 25_000) is None
+    assert find_broken_rle([text] * 25_000, [16] * 21_000 + [17] + [16] * 3_999) == 21_000
+
+
+@pytest.fixture
+def cached(tmp_path, monkeypatch):
+    """Every file counts as large; the folder of the cache."""
+    monkeypatch.setattr(cache, "MIN_BYTES", 1)
+    monkeypatch.setenv("MASKRCNN_EXT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def refuse_parsing(monkeypatch):
+    def refuse(content):
+        raise AssertionError("parsed again")
+
+    monkeypatch.setattr("maskrcnn_ext.data.formats.coco.loads", refuse)
+
+
+def test_a_cached_file_is_the_same_and_not_parsed_again(tmp_path, cached, monkeypatch, caplog):
+    file = make_file(tmp_path)
+    annotations = json.loads(file.read_text())["annotations"]
+    annotations[0]["segmentation"] = [[1, 2]]
+    make_file(tmp_path, annotations=annotations)
+    first = read_coco(file, tmp_path)
+    (entry,) = cached.iterdir()
+    assert entry.stat().st_mode & 0o077 == 0
+    refuse_parsing(monkeypatch)
+    caplog.clear()
+    assert read_coco(file, tmp_path) == first
+    assert "left out 1 annotations" in caplog.text, "the warning comes with every reading"
+    with pytest.raises(InputError, match="`classes` are x"):
+        read_coco(file, tmp_path, classes=["x"])
+
+
+def test_other_content_or_images_are_other_entries(tmp_path, cached):
+    file = make_file(tmp_path)
+    read_coco(file, tmp_path)
+    assert read_coco(file, tmp_path / "elsewhere").images[0].file_name == str(tmp_path / "elsewhere/sub/0.jpg")
+    make_file(tmp_path, annotations=[])
+    assert all(not record.annotations for record in read_coco(file, tmp_path).images)
+    assert len(list(cached.iterdir())) == 3
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda _: b"", lambda b: b[:40] + b"X" + b[41:], lambda b: b * 2])
+def test_a_damaged_entry_is_ignored_and_written_anew(tmp_path, cached, damage, monkeypatch):
+    file = make_file(tmp_path)
+    first = read_coco(file, tmp_path)
+    (entry,) = cached.iterdir()
+    whole = entry.read_bytes()
+    entry.write_bytes(damage(whole))
+    assert read_coco(file, tmp_path) == first
+    assert entry.read_bytes() == whole
+
+
+def test_an_entry_that_others_may_write_is_not_read(tmp_path, cached, caplog):
+    file = make_file(tmp_path)
+    first = read_coco(file, tmp_path)
+    (entry,) = cached.iterdir()
+    entry.chmod(0o666)
+    assert read_coco(file, tmp_path) == first
+    assert "others may write it" in caplog.text
+    assert entry.stat().st_mode & 0o077 == 0
+
+
+def test_the_cache_can_be_off_unwritable_and_forgets(tmp_path, cached, monkeypatch):
+    file = make_file(tmp_path)
+    first = read_coco(file, tmp_path)
+    (entry,) = cached.iterdir()
+    os.utime(entry, (0, 0))
+    (cached / "notes.txt").write_text("not ours")
+    os.utime(cached / "notes.txt", (0, 0))
+    make_file(tmp_path, annotations=[])
+    read_coco(file, tmp_path)
+    assert not entry.exists()
+    assert (cached / "notes.txt").exists()
+    for place in ("off", str(file)):
+        monkeypatch.setenv("MASKRCNN_EXT_CACHE", place)
+        make_file(tmp_path)
+        assert read_coco(file, tmp_path) == first
+    assert len(list(cached.iterdir())) == 2
+
+
+def test_small_files_are_not_cached(tmp_path, monkeypatch):
+    monkeypatch.setenv("MASKRCNN_EXT_CACHE", str(tmp_path / "cache"))
+    read_coco(make_file(tmp_path), tmp_path)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_garbage_collection_goes_on_after_reading(tmp_path):
+    import gc
+
+    read_coco(make_file(tmp_path), tmp_path)
+    assert gc.isenabled()
+    with pytest.raises(InputError):
+        read_coco(make_file(tmp_path, images=[IMAGE, IMAGE]), tmp_path)
+    assert gc.isenabled()
+
+
+class Touch:
+    """Takes what a mapper takes from a record, and now and then the memory that is the process's own, in bytes."""
+
+    def __call__(self, record):
+        import psutil
+
+        points = sum(len(polygon) for a in record["annotations"] for polygon in a["segmentation"])
+        own = psutil.Process().memory_full_info().uss if record["image_id"] % 1000 in (0, 999) else None
+        return points, os.getpid(), own
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/smaps"), reason="needs Linux's account of shared memory")  # noqa: PTH110
+def test_the_memory_of_workers_stays_flat(tmp_path, monkeypatch):
+    """Detectron2's DatasetFromList keeps records as one array: reading them in a forked worker copies nothing."""
+    import torch.utils.data
+    from detectron2.data import DatasetFromList, MapDataset
+
+    monkeypatch.setenv("MASKRCNN_EXT_CACHE", "off")  # the home folder is not the tests'
+    rng = random.Random(0)
+    count = 20_000
+    images = [{"id": i, "file_name": f"{i}.jpg", "height": 480, "width": 640} for i in range(count)]
+    outline = [round(rng.uniform(0, 480), 2) for _ in range(60)]
+    annotations = [
+        {
+            "id": i,
+            "image_id": i % count,
+            "category_id": 1,
+            "bbox": [0, 0, 9, 9],
+            "segmentation": [[i % 480, *outline[1:]]],
+        }
+        for i in range(5 * count)
+    ]
+    categories = [{"id": 1, "name": "thing"}]
+    file = tmp_path / "many.json"
+    file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    spec = f"coco:{file}@{tmp_path}"
+    dataset = MapDataset(DatasetFromList(get_dataset_dicts(spec), copy=False), Touch())
+    size = file.stat().st_size
+    loader = torch.utils.data.DataLoader(
+        dataset, batch_size=500, num_workers=2, persistent_workers=True, collate_fn=list, multiprocessing_context="fork"
+    )
+    memory = {}
+    for _ in range(3):
+        for batch in loader:
+            for points, process, own in batch:
+                assert points == 300
+                if own is not None:
+                    memory.setdefault(process, []).append(own)
+    assert len(memory) == 2
+    for own in memory.values():
+        assert len(own) > 50
+        growth = max(own) - own[0]
+        assert growth < 16e6 < size / 3, f"a worker grew by {growth / 1e6:.0f} MB, the file has {size / 1e6:.0f} MB"
+    DatasetCatalog.remove(spec)
+    MetadataCatalog.remove(spec)
+
+
+def test_without_a_home_folder_there_is_no_cache(tmp_path, monkeypatch):
+    monkeypatch.delenv("MASKRCNN_EXT_CACHE", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # nobody in the list of users
+    monkeypatch.setattr(cache, "MIN_BYTES", 1)
+    assert cache.cache_folder() is None
+    assert len(read_coco(make_file(tmp_path), tmp_path).images) == 4

@@ -1,0 +1,207 @@
+"""Registration with Detectron2: lazy, idempotent, and one line where something is wrong."""
+
+import json
+
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import load_coco_json
+from detectron2.structures import BoxMode
+
+from maskrcnn_ext import InputError, get_dataset_dicts
+from maskrcnn_ext.data.registry.catalog import load_dataset, register
+from maskrcnn_ext.data.registry.domains import register_domains
+from maskrcnn_ext.data.registry.keypoints import flip_map, hflip_indices
+from tests.conftest import COCO_KEYPOINTS
+
+
+@pytest.fixture
+def name():
+    """A name that is free again after the test."""
+    yield "test_catalog_set"
+    if "test_catalog_set" in DatasetCatalog.list():
+        DatasetCatalog.remove("test_catalog_set")
+        MetadataCatalog.remove("test_catalog_set")
+
+
+def test_registering_reads_nothing_and_can_be_repeated(name):
+    for _ in range(2):
+        register(name, format="via", json="nowhere/a.json", images="nowhere", classes=["thing"])
+    assert MetadataCatalog.get(name).thing_classes == ["thing"]
+    with pytest.raises(InputError, match="registered already"):
+        register(name, format="via", json="nowhere/b.json", images="nowhere", classes=["thing"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"format": "vco", "images": "a"}, "unknown format 'vco', expected one of .*coco.*dsb2018.*via"),
+        ({"format": "via", "images": "a", "classes": ["x"]}, "format via needs `json`"),
+        ({"format": "dsb2018", "images": "a", "json": "b", "classes": ["x"]}, "format dsb2018 takes no `json`"),
+        ({"format": "coco", "images": "a"}, "format coco needs `json`"),
+        ({"format": "coco", "images": "a", "json": "b", "attribute": "c"}, "format coco takes no `attribute`"),
+        ({"format": "via", "images": "a", "json": "b", "classes": ["x"], "split": list}, "format via takes no `split`"),
+    ],
+)
+def test_wrong_arguments_are_named(name, arguments, message):
+    with pytest.raises(InputError, match=message):
+        register(name, **arguments)
+    assert name not in DatasetCatalog.list()
+
+
+@pytest.mark.parametrize("name", ["nuclei_train", "nuclei_val", "balloon_train", "balloon_val"])
+def test_a_missing_folder_is_named_with_the_layout(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    with pytest.raises(InputError) as caught:
+        get_dataset_dicts(name)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert f"data set {name}: no such file or folder: {tmp_path}/" in message
+    assert f"expected below {tmp_path}: " in message
+
+
+def test_a_missing_coco_is_named_with_the_layout():
+    with pytest.raises(InputError, match=r"coco_2017_train: no such file .*expected below .*: coco/\{train,val\}2017"):
+        get_dataset_dicts("coco_2017_train")
+
+
+def test_a_wrong_name_says_what_is_near():
+    with pytest.raises(InputError, match="no data set 'nuclei_trian' is registered: did you mean nuclei_train"):
+        get_dataset_dicts("nuclei_trian")
+    with pytest.raises(InputError, match=r"write coco:/path/annotations\.json@/path/images"):
+        get_dataset_dicts("cocos:/only/a.json")
+    with pytest.raises(InputError, match="write coco:JSON@IMAGES"):
+        get_dataset_dicts("coco:/only/a.json")
+
+
+def test_a_teams_own_registration_of_our_name_stands():
+    register_domains()
+    DatasetCatalog.remove("balloon_val")
+    MetadataCatalog.remove("balloon_val")
+    try:
+        DatasetCatalog.register("balloon_val", lambda: [{"mine": True}])
+        register_domains()
+        assert DatasetCatalog.get("balloon_val") == [{"mine": True}]
+    finally:
+        DatasetCatalog.remove("balloon_val")
+        register_domains()
+
+
+def test_classes_that_are_not_the_files_are_named(name, shapes):
+    register(name, format="coco", json=shapes, images=shapes.parent / "images", classes=["disc", "ring"])
+    with pytest.raises(
+        InputError, match=r"`classes` are disc, ring, but .*annotations\.json has disc, rectangle, triangle"
+    ):
+        get_dataset_dicts(name)
+
+
+def test_a_string_needs_no_registration(shapes):
+    spec = f"coco:{shapes}@{shapes.parent / 'images'}"
+    dicts = get_dataset_dicts(spec, filter_empty=False)
+    data = json.loads(shapes.read_text())
+    assert len(dicts) == len(data["images"])
+    assert sum(len(record["annotations"]) for record in dicts) == len(data["annotations"])
+    assert len(get_dataset_dicts(spec)) == len({annotation["image_id"] for annotation in data["annotations"]})
+    metadata = MetadataCatalog.get(spec)
+    assert metadata.json_file == str(shapes)
+    assert metadata.thing_classes == ["disc", "rectangle", "triangle", "star", "ring"]
+
+
+def test_a_relative_string_is_relative_to_the_working_directory(shapes, monkeypatch):
+    monkeypatch.chdir(shapes.parent)
+    monkeypatch.setenv("DETECTRON2_DATASETS", "/nowhere")
+    assert len(get_dataset_dicts("coco:annotations.json@images", filter_empty=False)) == 8
+
+
+def test_an_at_sign_in_a_path(shapes, tmp_path):
+    folder = tmp_path / "me@home"
+    folder.symlink_to(shapes.parent)
+    assert len(get_dataset_dicts(f"coco:{folder}/annotations.json@{folder}/images", filter_empty=False)) == 8
+
+
+def test_two_data_sets_are_joined(shapes, people):
+    spec = f"coco:{shapes}@{shapes.parent / 'images'}"
+    assert len(get_dataset_dicts([spec, spec], filter_empty=False)) == 16
+
+
+def test_keypoints_bring_their_flip_map(people):
+    (record, *_) = get_dataset_dicts(people)
+    assert len(record["annotations"][0]["keypoints"]) == 51
+    indices = hflip_indices(people)
+    assert [COCO_KEYPOINTS[index] for index in indices][:5] == [
+        "nose",
+        "right_eye",
+        "left_eye",
+        "right_ear",
+        "left_ear",
+    ]
+    assert [indices[index] for index in indices] == list(range(17)), "mirroring twice changes nothing"
+
+
+def test_a_flip_map_pairs_only_names_that_have_both_sides():
+    names = ["tip", "left_wing", "right_wing", "left_over", "front_left_paw", "front_right_paw"]
+    assert flip_map(names) == [("left_wing", "right_wing"), ("front_left_paw", "front_right_paw")]
+
+
+def test_plain_records_of_a_name_or_a_string(shapes, name):
+    images = shapes.parent / "images"
+    register(name, format="coco", json=shapes, images=images)
+    data = load_dataset(name)
+    assert data == load_dataset(f"coco:{shapes}@{images}")
+    assert (len(data.images), data.category_ids) == (8, [1, 2, 3, 4, 5])
+
+
+def test_plain_records_of_what_another_program_has_registered(people, name):
+    json_file, images = people.removeprefix("coco:").split("@")
+    DatasetCatalog.register(name, lambda: load_coco_json(json_file, images, name))
+    MetadataCatalog.get(name).set(keypoint_names=COCO_KEYPOINTS)
+    theirs, ours = load_dataset(name), load_dataset(people)
+    assert (theirs.classes, theirs.category_ids, theirs.keypoints) == (ours.classes, ours.category_ids, ours.keypoints)
+    for one, other in zip(theirs.images, ours.images, strict=True):
+        assert (one.file_name, one.image_id, one.extra) == (other.file_name, other.image_id, {})
+        assert [(a.category, a.box, a.segmentation, a.keypoints) for a in one.annotations] == [
+            (a.category, a.box, a.segmentation, a.keypoints) for a in other.annotations
+        ]
+
+
+RECORD = {"file_name": "a.png", "image_id": 1, "height": 4, "width": 4}
+OBJECT = {"bbox": [0, 0, 2, 2], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
+
+
+@pytest.mark.parametrize(
+    ("dicts", "classes", "message"),
+    [
+        ([], [], "its metadata has no `thing_classes`"),
+        ([{"image_id": 7}], ["a"], "image 7: its dict has no 'height'"),
+        ([{**RECORD, "annotations": [{**OBJECT, "bbox_mode": BoxMode.XYWHA_ABS}]}], ["a"], "image 1: boxes are in"),
+        (
+            [{**RECORD, "annotations": [{**OBJECT, "category_id": 1}]}],
+            ["a"],
+            "image 1: an annotation is of category 1, but",
+        ),
+        ([{**RECORD, "annotations": [{"category_id": 0}]}], ["a"], "image 1: its dict has no 'bbox_mode'"),
+    ],
+)
+def test_what_is_wrong_with_another_programs_dicts_is_named(name, dicts, classes, message):
+    DatasetCatalog.register(name, lambda: dicts)
+    MetadataCatalog.get(name).set(thing_classes=classes)
+    with pytest.raises(InputError, match=f"data set {name}: {message}"):
+        load_dataset(name)
+
+
+def test_a_missing_coco_is_named_for_plain_records_too():
+    with pytest.raises(InputError, match=r"coco_2017_val: no such file .*expected below"):
+        load_dataset("coco_2017_val")
+
+
+def test_a_set_that_has_nothing_to_train_on_is_named(tmp_path, name):
+    content = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(content))
+    register(name, format="coco", json=file, images=tmp_path)
+    with pytest.raises(InputError, match=f"data set {name}: .*empty"):
+        get_dataset_dicts(name, filter_empty=False)
+    content["images"] = [{"id": 1, "file_name": "a.jpg", "height": 4, "width": 4}]
+    file.write_text(json.dumps(content))
+    assert len(get_dataset_dicts(name, filter_empty=False)) == 1
+    with pytest.raises(InputError, match=f"data set {name}: No valid data .*filter_empty=False keeps images"):
+        get_dataset_dicts(name)

@@ -1,0 +1,160 @@
+"""What preflight warns of, with the value to set; and that the shipped configs give no warning."""
+
+import re
+
+import pytest
+import torch
+from detectron2.config import LazyCall as L
+from detectron2.config import instantiate
+from detectron2.data import MetadataCatalog
+from detectron2.layers import FrozenBatchNorm2d
+from detectron2.solver import WarmupParamScheduler
+from detectron2.solver.build import get_default_optimizer_params
+from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamScheduler
+from omegaconf import OmegaConf
+from torch import nn
+
+from maskrcnn_ext import compat, get_config
+from maskrcnn_ext.config.settings import complete
+from maskrcnn_ext.config.zoo import list_configs
+from maskrcnn_ext.engine.guard.preflight import preflight
+
+NAMES = [name for name in list_configs() if compat.has_vit() or "vitdet" not in name]
+
+
+@pytest.fixture(scope="module")
+def models():
+    """Models without memory, by config."""
+    built = {}
+
+    def build(name):
+        if name not in built:
+            cfg = get_config(name)
+            with torch.device("cpu" if "net" in cfg.model.backbone else "meta"):
+                built[name] = instantiate(cfg.model)
+        return built[name]
+
+    return build
+
+
+def warnings_of(cfg, model):
+    cfg.optimizer.params.model = model
+    return preflight(cfg, model, instantiate(cfg.optimizer))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shipped_configs_give_no_warning(name, models):
+    assert warnings_of(get_config(name), models(name)) == []
+
+
+FPN, KEYPOINT = "mask_rcnn_r50_fpn_1x.py", "keypoint_rcnn_r50_fpn_1x.py"
+SMALL = "domains/shapes.py"
+WARM_COSINE = L(WarmupParamScheduler)(
+    scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.0), warmup_factor=0.01, warmup_length=0.01
+)
+NO_WARM_UP = L(MultiStepParamScheduler)(values=[1.0, 0.1], milestones=[9, 10])
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        (FPN, {"dataloader.train.total_batch_size": 4}, "optimizer.lr=0.02 is 4.0 times .* 4 images a step.* set optimizer.lr=0.005"),
+        (FPN, {"optimizer.lr": 0.1}, "is 5.0 times .*set optimizer.lr=0.02"),
+        (FPN, {"dataloader.train.total_batch_size": 2, "train.accumulate": 2}, "is 4.0 times"),
+        (SMALL, {"optimizer.lr": 0.02}, "optimizer.lr=0.02 is a rate for SGD; with AdamW"),
+        (FPN, {"lr_multiplier": NO_WARM_UP}, "at 100% after 10 .* set a WarmupParamScheduler around it with warmup_length=0.011"),
+        (FPN, {"train.max_iter": 200}, "without a warm-up .*set lr_multiplier.warmup_length=0.1 "),
+        (FPN, {"train.init_checkpoint": ""}, "53 layers are FrozenBatchNorm2d .backbone.* set train.init_checkpoint"),
+        (FPN, {"model.roi_heads.box_predictor.test_topk_per_image": 300}, "set dataloader.evaluator.max_dets_per_image=300"),
+        (FPN, {"model.roi_heads.num_classes": 7}, "coco_2017_train has 80 classes: set model.roi_heads.num_classes=80"),
+        (KEYPOINT, {"model.roi_heads.keypoint_head.num_keypoints": 3}, "set model.roi_heads.keypoint_head.num_keypoints=17"),
+        (FPN, {"train.device": "cpu", "train.amp.enabled": True, "train.amp.dtype": "fp16"}, "set train.amp.dtype=bf16"),
+        (FPN, {"train.eval_period": 0, "train.best.metric": "segm/AP"}, "train.best can choose nothing: set train.eval_period=9000"),
+        (FPN, {"train.eval_period": 90000, "train.early_stopping.metric": "segm/AP"}, "train.early_stopping can choose"),
+        (FPN, {"train.deterministic": True, "train.cudnn_benchmark": True}, "train.cudnn_benchmark=true has no effect"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_told_in_one_line(name, changes, said, models):
+    cfg = get_config(name)
+    for key, value in changes.items():
+        OmegaConf.update(cfg, key, value, merge=False, force_add=True)
+    model = changed_model(cfg, changes) or models(name)
+    if "coco_2017" in said:
+        instantiate_names(cfg)
+    found = warnings_of(cfg, model)
+    assert found
+    assert all("\n" not in warning for warning in found)
+    assert re.search(said, found[0])
+
+
+def changed_model(cfg, changes):
+    if not any(key.startswith("model") for key in changes):
+        return None
+    with torch.device("meta"):
+        return instantiate(cfg.model)
+
+
+def instantiate_names(cfg):
+    """Detectron2 registers COCO's names, which are known without reading it."""
+    import detectron2.data.datasets  # noqa: F401
+
+    assert MetadataCatalog.get(cfg.dataloader.train.dataset.names).thing_classes
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dataloader.train.total_batch_size": 8},  # twice the linear rule
+        {"dataloader.train.total_batch_size": 4, "train.accumulate": 4},
+        {"dataloader.train.total_batch_size": 4, "train.clip_grad": 1.0},
+        {"dataloader.train.total_batch_size": 4, "optimizer.lr": 0.005},
+        {"optimizer.lr": 0.15, "optimizer.momentum": 0.0},  # one step without momentum for ten with
+        {"optimizer.lr": 0.002, "lr_multiplier": NO_WARM_UP},  # fine-tuning
+        {"train.max_iter": 50},  # a trial
+        {"lr_multiplier": WARM_COSINE},
+        {"train.eval_period": 0},
+        {"train.amp.enabled": True, "train.amp.dtype": "fp16", "train.device": "cuda"},
+        {
+            "model.roi_heads.box_predictor.test_topk_per_image": 300,
+            "dataloader.evaluator._target_": "maskrcnn_ext.COCOEvaluator",
+        },
+    ],
+)  # fmt: skip
+def test_what_is_not_wrong_is_not_told(changes, models):
+    cfg = get_config(FPN)
+    for key, value in changes.items():
+        OmegaConf.update(cfg, key, value, merge=False, force_add=True)
+    assert warnings_of(cfg, changed_model(cfg, changes) or models(FPN)) == []
+
+
+def test_the_completed_keys_of_the_trainer_are_read(models):
+    cfg = get_config(SMALL)
+    complete(cfg)
+    assert warnings_of(cfg, models(SMALL)) == []
+
+
+class Frozen(nn.Module):
+    def __init__(self, norm):
+        super().__init__()
+        self.stem = nn.Linear(2, 2)
+        self.stem.weight.requires_grad_(False)
+        self.norm = FrozenBatchNorm2d(2) if norm else nn.Identity()
+
+
+@pytest.mark.parametrize(
+    ("norm", "said"), [(True, "1 layers are FrozenBatchNorm2d"), (False, "1 parameters are frozen (stem.weight")]
+)
+def test_any_model_is_looked_at(norm, said):
+    model = Frozen(norm)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    assert said in preflight(OmegaConf.create({"train": {"init_checkpoint": ""}}), model, optimizer)[0]
+    assert preflight(OmegaConf.create({"train": {"init_checkpoint": "a.pth"}}), model, optimizer) == []
+
+
+def test_the_rate_of_most_parameters_counts():
+    """Biases may have twice the rate."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 2))
+    groups = get_default_optimizer_params(model, base_lr=0.04, bias_lr_factor=2.0, weight_decay_norm=0.0)
+    optimizer = torch.optim.SGD(groups, lr=0.04, momentum=0.9)
+    cfg = OmegaConf.create({"dataloader": {"train": {"total_batch_size": 16}}, "train": {"init_checkpoint": "a.pth"}})
+    assert preflight(cfg, model, optimizer) == []

@@ -1,0 +1,260 @@
+"""Settings of Matterport's Mask R-CNN: read from what users have, without executing it, and each accounted for."""
+
+import json
+
+import numpy as np
+import pytest
+from detectron2.config import instantiate
+from detectron2.data import transforms as T
+
+from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.interop.weights.conversion import KeyReport
+from maskrcnn_ext.interop.weights.matterport.config_file import read_values
+from maskrcnn_ext.interop.weights.matterport.lazy_config import build_config
+from maskrcnn_ext.interop.weights.matterport.settings import DEFAULTS, Settings, read_settings
+
+SCRIPT = '''
+"""Training script."""
+import os, sys
+import numpy as np
+from mrcnn.config import Config
+from mrcnn import model as modellib
+
+raise SystemExit("executed")
+ROOT_DIR = os.path.abspath("..")
+VAL_IDS = ["a", "b", "c", "d"]
+
+class NucleusConfig(Config):
+    """Doc."""
+    NAME = "nucleus"
+    IMAGES_PER_GPU: int = 6
+    NUM_CLASSES = 1 + 3
+    STEPS_PER_EPOCH = (657 - len(VAL_IDS)) // IMAGES_PER_GPU
+    VALIDATION_STEPS = max(1, len(VAL_IDS) // IMAGES_PER_GPU)
+    RPN_ANCHOR_SCALES = (8, 16, 32, 64, 2 ** 7)
+    MEAN_PIXEL = np.array([43.53, 39.56, 48.22])
+    LOSS_WEIGHTS = {"rpn_class_loss": 2., "mrcnn_mask_loss": 0.5}
+    DETECTION_MIN_CONFIDENCE = 0
+    LEARNING_RATE = -(-1e-3)
+    OUR_OWN = 5
+    OUR_PATH = os.path.join(ROOT_DIR, "logs")
+    lower = 3
+
+    def method(self):
+        self.X = 1
+
+class InferenceConfig(NucleusConfig):
+    IMAGES_PER_GPU = 1
+    IMAGE_RESIZE_MODE = "pad64"
+
+class Dataset(object):
+    NUM_CLASSES = 99
+'''
+
+DISPLAYED = """
+Configurations:
+BACKBONE                       resnet50
+BACKBONE_STRIDES               [4, 8, 16, 32, 64]
+BATCH_SIZE                     8
+BBOX_STD_DEV                   [0.1 0.1 0.2 0.2]
+COMPUTE_BACKBONE_SHAPE         None
+DETECTION_MIN_CONFIDENCE       0.9
+GPU_COUNT                      1
+IMAGES_PER_GPU                 8
+IMAGE_MAX_DIM                  128
+IMAGE_MIN_DIM                  128
+IMAGE_RESIZE_MODE              square
+IMAGE_SHAPE                    [128 128   3]
+LOSS_WEIGHTS                   {'rpn_class_loss': 1.0, 'rpn_bbox_loss': 1.0}
+MEAN_PIXEL                     [123.7 116.8 103.9]
+NAME                           shapes
+RPN_ANCHOR_SCALES              (8, 16, 32, 64, 128)
+USE_MINI_MASK                  True
+
+
+"""
+
+
+def settings_of(tmp_path, text, name="config.py"):
+    (tmp_path / name.partition(":")[0]).write_text(text)
+    return read_settings(tmp_path / name)
+
+
+def test_a_script_is_read_and_not_executed(tmp_path):
+    (tmp_path / "nucleus.py").write_text(SCRIPT)
+    values = read_values(tmp_path / "nucleus.py")
+    assert values["NUM_CLASSES"] == 4
+    assert values["STEPS_PER_EPOCH"] == 108  # with the base's own IMAGES_PER_GPU, as Python would
+    assert values["VALIDATION_STEPS"] == 1
+    assert values["IMAGES_PER_GPU"] == 1
+    assert values["RPN_ANCHOR_SCALES"] == [8, 16, 32, 64, 128]
+    assert values["MEAN_PIXEL"] == [43.53, 39.56, 48.22]
+    assert values["LEARNING_RATE"] == 1e-3
+    assert values["IMAGE_RESIZE_MODE"] == "pad64"
+    assert not {"lower", "ROOT_DIR", "VAL_IDS", "X"} & values.keys()
+    assert read_values(tmp_path / "nucleus.py:NucleusConfig")["IMAGES_PER_GPU"] == 6
+
+
+def test_what_display_prints_is_read(tmp_path):
+    settings = settings_of(tmp_path, DISPLAYED, "log.txt")
+    assert settings["BACKBONE"] == "resnet50"
+    assert settings["BBOX_STD_DEV"] == [0.1, 0.1, 0.2, 0.2]
+    assert settings["RPN_ANCHOR_SCALES"] == [8, 16, 32, 64, 128]
+    assert settings["LOSS_WEIGHTS"]["mrcnn_bbox_loss"] == 1.0
+    assert build_config(settings).dataloader.train.total_batch_size == 8
+
+
+def test_every_setting_is_used_explained_or_named_as_unknown(tmp_path):
+    settings = settings_of(tmp_path, SCRIPT, "nucleus.py")
+    build_config(settings)
+    report = KeyReport("weights.h5")
+    settings.explain(report)
+    assert report.used["NUM_CLASSES"] == ["model.roi_heads.num_classes"]
+    assert report.used["IMAGES_PER_GPU"] == ["dataloader.train.total_batch_size"]
+    unknown = {name for name, reason in report.unused.items() if reason.startswith("UNKNOWN")}
+    assert unknown == {"OUR_OWN", "OUR_PATH"}
+    assert report.unused.keys() - unknown == {"NAME", "VALIDATION_STEPS"}
+
+
+def test_no_default_is_without_effect():
+    settings = Settings("defaults", DEFAULTS)
+    build_config(settings)
+    report = KeyReport("weights.h5")
+    settings.explain(report)
+    assert report.unused == {}
+
+
+def test_settings_have_become_the_keys_that_mean_the_same(tmp_path):
+    given = {
+        "BACKBONE": "resnet50",
+        "NUM_CLASSES": 4,
+        "IMAGE_MIN_DIM": 256,
+        "IMAGE_MAX_DIM": 512,
+        "IMAGE_MIN_SCALE": 2.0,
+        "RPN_ANCHOR_RATIOS": [0.5, 1, 4],
+        "BBOX_STD_DEV": [0.1, 0.2, 0.4, 0.5],
+        "LEARNING_RATE": 0.002,
+        "LEARNING_MOMENTUM": 0.8,
+        "WEIGHT_DECAY": 0,
+        "STEPS_PER_EPOCH": 77,
+        "TRAIN_ROIS_PER_IMAGE": 32,
+        "ROI_POSITIVE_RATIO": 0.5,
+        "RPN_NMS_THRESHOLD": 0.9,
+        "GRADIENT_CLIP_NORM": None,
+        "GPU_COUNT": 2,
+        "IMAGES_PER_GPU": 3,
+        "LOSS_WEIGHTS": {"mrcnn_bbox_loss": 3.0},
+        "POST_NMS_ROIS_TRAINING": 20,
+        "MASK_POOL_SIZE": 7,
+        "MASK_SHAPE": [14, 14],
+    }
+    cfg = build_config(settings_of(tmp_path, json.dumps(given), "settings.json"))
+    rpn, heads = cfg.model.proposal_generator, cfg.model.roi_heads
+    assert cfg.model.square_size == 512
+    assert cfg.dataloader.test.mapper.augmentations[0].min_scale == 2.0
+    assert cfg.dataloader.train.mapper.augmentations[0].pad == "square"
+    assert rpn.anchor_generator.aspect_ratios == [2, 1, 0.25]
+    assert rpn.post_nms_topk == [20, 1000]
+    assert rpn.pre_nms_topk == [6000, 6000]
+    assert rpn.nms_thresh == 0.9
+    assert heads.box_predictor.box2box_transform.weights == [5, 10, 2, 2.5]
+    assert heads.box_predictor.loss_weight == {"loss_cls": 1.0, "loss_box_reg": 3.0}
+    assert (heads.batch_size_per_image, heads.positive_fraction) == (32, 0.5)
+    assert (cfg.optimizer.lr, cfg.optimizer.momentum, cfg.optimizer.weight_decay) == (0.002, 0.8, 0)
+    assert (cfg.train.eval_period, cfg.train.checkpointer.period, cfg.train.clip_grad) == (77, 77, None)
+    assert cfg.dataloader.train.total_batch_size == 6
+    assert {instantiate(cfg.lr_multiplier)(where) for where in (0.0, 0.5, 1.0)} == {1.0}
+    model = instantiate(cfg.model)
+    assert model.roi_heads.mask_pooler.output_size == (7, 7)
+    assert model.roi_heads.box_predictor.cls_score.out_features == 4
+
+
+@pytest.mark.parametrize(
+    ("mode", "train", "test", "square"),
+    [
+        ("square", [(128, 128)], (96, 128), 128),
+        ("pad64", [(128, 192)], (100, 133), 0),
+        ("none", [(64, 128)], (60, 80), 0),
+        ("crop", [(100, 100)], (100, 133), 0),
+    ],
+)
+def test_images_are_resized_by_the_mode(mode, train, test, square):
+    cfg = build_config(Settings("test", {"IMAGE_RESIZE_MODE": mode, "IMAGE_MIN_DIM": 100, "IMAGE_MAX_DIM": 128}))
+
+    def resized(augmentations):
+        image = T.AugInput(np.zeros((60, 80, 3), np.uint8))
+        T.AugmentationList(instantiate(augmentations))(image)
+        return image.image.shape[:2]
+
+    assert resized(cfg.dataloader.train.mapper.augmentations) in train
+    assert resized(cfg.dataloader.test.mapper.augmentations) == test
+    assert cfg.model.square_size == square
+    assert bool(cfg.dataloader.train.mapper.get("recompute_boxes")) == (mode == "crop")
+
+
+@pytest.mark.parametrize(("channels", "image_format"), [(1, "L"), (4, "raw")])
+def test_other_numbers_of_channels(channels, image_format):
+    cfg = build_config(Settings("test", {"IMAGE_CHANNEL_COUNT": channels, "MEAN_PIXEL": [1.0] * channels}))
+    assert cfg.dataloader.train.mapper.image_format == cfg.dataloader.test.mapper.image_format == image_format
+    assert cfg.model.input_format == image_format
+    assert instantiate(cfg.model.backbone.bottom_up.stem).conv1.in_channels == channels
+
+
+def test_the_shape_of_images_says_the_side_of_the_square():
+    assert Settings("test", {"IMAGE_SHAPE": [512, 512, 3]})["IMAGE_MAX_DIM"] == 512
+    with pytest.raises(InputError, match="IMAGE_MAX_DIM=1024, but it is 512 by IMAGE_SHAPE"):
+        Settings("test", {"IMAGE_SHAPE": [512, 512, 3], "IMAGE_MAX_DIM": 1024})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("a.py", "class A(Config):\n  NUM_CLASSES = count()\n", "a.py, line 2: NUM_CLASSES is no literal"),
+        (
+            "a.py",
+            "class A(Config):\n  RPN_NMS_THRESHOLD = 9 ** 9 ** 9 ** 9\n",
+            "line 2: RPN_NMS_THRESHOLD is no literal",
+        ),
+        ("a.py", "class A(Config):\n  POOL_SIZE = 1 // 0\n", "line 2: POOL_SIZE is no literal"),
+        (
+            "a.py",
+            "class A(Config):\n  X = 1\nclass B(Config):\n  X = 2\n",
+            "has the classes A, B: choose one, as in .*a.py:A",
+        ),
+        ("a.py:C", "class A(Config):\n  X = 1\n", "no class C of settings; it has A"),
+        ("a.py", "X = 1\n", "no class of settings in it"),
+        ("a.py", "class A(Config):\n  pass\n", "no settings such as NUM_CLASSES in it"),
+        ("a.py", "class A(:\n", "not Python"),
+        ("a.json", "{", "not JSON"),
+        ("a.json", "[1]", "expected an object"),
+        ("a.txt", "nothing of the kind\n", "no settings such as NUM_CLASSES"),
+        ("a.json", '{"BACKBONE": 3}', "BACKBONE=3: expected a text"),
+        ("a.json", '{"NUM_CLASSES": 2.5}', "NUM_CLASSES=2.5: expected a whole number"),
+        ("a.json", '{"LEARNING_RATE": true}', "LEARNING_RATE=True: expected a number"),
+        ("a.json", '{"RPN_ANCHOR_RATIOS": [1, 0]}', "expected a list of numbers above 0"),
+        ("a.json", '{"RPN_ANCHOR_SCALES": [8]}', "expected 5 numbers above 0"),
+        ("a.json", '{"LOSS_WEIGHTS": {"other": 1}}', "expected numbers for rpn_class_loss"),
+        ("a.json", '{"RPN_ANCHOR_STRIDE": 2}', "RPN_ANCHOR_STRIDE=2: only a network with 1"),
+        ("a.json", '{"USE_RPN_ROIS": false}', "USE_RPN_ROIS=False: only a network with True"),
+        ("a.json", '{"IMAGE_RESIZE_MODE": "fit"}', "expected square, pad64, none or crop"),
+        ("a.json", '{"IMAGE_MAX_DIM": 100}', "expected a multiple of 64"),
+        ("a.json", '{"MEAN_PIXEL": [1, 2]}', "expected 3 numbers"),
+        ("a.json", '{"MASK_SHAPE": [56, 56]}', "a mask head on MASK_POOL_SIZE=14 makes"),
+        ("a.json", '{"IMAGE_RESIZE_MODE": "crop", "IMAGE_MIN_DIM": 0}', "expected the side of the crops"),
+    ],
+)
+def test_what_cannot_be_read_or_converted_is_told_in_one_line(tmp_path, name, text, told):
+    with pytest.raises(InputError, match=told) as error:
+        build_config(settings_of(tmp_path, text, name))
+    assert "\n" not in str(error.value)
+
+
+def test_quotients_are_whole_numbers_where_these_are_meant():
+    settings = Settings("test", {"IMAGE_MIN_DIM": 512 / 2, "IMAGE_MIN_SCALE": None, "IMAGE_SHAPE": "?"})
+    assert repr(settings["IMAGE_MIN_DIM"]) == "256"
+    assert settings["IMAGE_MIN_SCALE"] == 0
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(InputError, match="cannot be read as a text"):
+        read_settings(tmp_path / "absent.py")

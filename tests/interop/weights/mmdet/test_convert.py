@@ -1,0 +1,273 @@
+"""Weights of MMDetection: the same detections as a model written from its definitions, and what its checkpoints carry beside them."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+
+from maskrcnn_ext.data.registry.catalog import load_dataset
+from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.inference.predictor import Predictor
+from maskrcnn_ext.interop.weights.conversion import write
+from maskrcnn_ext.interop.weights.mmdet.config import MMDetSettings, parse_config, read_settings
+from maskrcnn_ext.interop.weights.mmdet.convert import convert
+from maskrcnn_ext.modeling.mmdet_parts import SymmetricBox2BoxTransform
+from tests.helpers.calibration import calibrate, images, matched
+from tests.helpers.mmdet_reference import MMDetMaskRCNN, decode
+
+NAMES = ("cat", "dog", "owl", "cow")
+CAFFE_CONFIG = """
+default_scope = 'mmdet'
+model = dict(
+    type='MaskRCNN',
+    data_preprocessor=dict(type='DetDataPreprocessor', mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], bgr_to_rgb=False),
+    backbone=dict(type='ResNet', depth=50, style='caffe', strides=(1, 2, 2, 2), norm_cfg=dict(type='BN', requires_grad=False)),
+    neck=dict(type='FPN', num_outs=5),
+    rpn_head=dict(type='RPNHead', anchor_generator=dict(scales=[8], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32, 64])),
+    test_cfg=dict(
+        rpn=dict(nms_pre=1000, max_per_img=1000, nms=dict(type='nms', iou_threshold=0.7)),
+        rcnn=dict(score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=100, mask_thr_binary=0.5)))
+test_pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(192, 128), keep_ratio=True)]
+optimizer = make_optimizer(model, lr=-0.1 ** 2)
+"""
+
+
+def reference(style, **options):
+    torch.manual_seed(0)
+    model = MMDetMaskRCNN(len(NAMES), style, **options)
+    heads, rpn = model.roi_head, model.rpn_head
+    return calibrate(
+        model,
+        lambda shown: [model.pyramid(torch.from_numpy(image).permute(2, 0, 1)[None].float() - 110) for image in shown],
+        objectness=rpn.rpn_cls,
+        deltas=rpn.rpn_reg,
+        scores=heads.bbox_head.fc_cls,
+        box_deltas=heads.bbox_head.fc_reg,
+        mask_logits=heads.mask_head.conv_logits,
+    )
+
+
+@torch.no_grad()
+def assert_same(model, folder):
+    key = "dataloader.test.mapper.augmentations.0"
+    predictor = Predictor(
+        folder / "config.yaml", device="cpu", overrides=[f"{key}.short_edge_length=128", f"{key}.max_size=192"]
+    )
+    for image in images():
+        boxes, scores, labels, masks = model(image)
+        given = predictor.prepare(predictor.pixels(image))
+        (found,) = predictor.model.inference([given], do_postprocess=False)
+        probabilities = found.pred_masks[:, 0]
+        found.pred_boxes.scale(given["width"] / found.image_size[1], given["height"] / found.image_size[0])
+        order, difference = matched(found.pred_boxes.tensor, found.pred_classes, boxes, labels)
+        assert len(order) > 20
+        assert difference < 1e-3
+        np.testing.assert_allclose(found.scores[order], scores, atol=1e-5)
+        np.testing.assert_allclose(probabilities[order], masks, atol=1e-4)
+    return predictor
+
+
+@pytest.fixture(scope="module")
+def caffe():
+    return reference("caffe")
+
+
+def tiny_state():
+    """All keys of a ResNet-50 model, in almost no memory."""
+    with torch.device("meta"):
+        model = MMDetMaskRCNN(len(NAMES), "pytorch")
+    return {key: torch.zeros(()).expand(tensor.shape) for key, tensor in model.state_dict().items()}
+
+
+def saved(folder, state, **more):
+    torch.save({"state_dict": state, **more}, folder / "source.pth")
+    return folder / "source.pth"
+
+
+def test_caffe_style_by_the_config_in_the_checkpoint(caffe, tmp_path):
+    meta = {"cfg": CAFFE_CONFIG, "dataset_meta": {"classes": NAMES}, "mmengine_version": "0.10.4"}
+    converted = convert(saved(tmp_path, caffe.state_dict(), meta=meta))
+    assert converted.config.model.input_format == "BGR"
+    assert converted.config.dataloader.test.mapper.augmentations[0].max_size == 192
+    files = write(converted, tmp_path / "out")
+    predictor = assert_same(caffe, tmp_path / "out")
+    assert predictor.classes.names == NAMES
+    assert load_dataset(f"coco:{files[2]}@{tmp_path}").classes == list(NAMES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["resnet50", "resnext50_32x4d"])
+def test_pytorch_style_by_option(backbone, tmp_path):
+    model = reference("pytorch", backbone=backbone)
+    write(convert(saved(tmp_path, model.state_dict()), style="pytorch"), tmp_path / "out")
+    assert assert_same(model, tmp_path / "out").classes.names[0] == "class 1"
+
+
+@pytest.mark.parametrize(("backbone", "depth"), [("resnet101", 101), ("resnext101_64x4d", 101)])
+def test_other_backbones_are_known_by_their_shapes(backbone, depth, tmp_path):
+    with torch.device("meta"):
+        model = MMDetMaskRCNN(80, "pytorch", backbone=backbone)
+    state = {key: torch.zeros(()).expand(tensor.shape) for key, tensor in model.state_dict().items()}
+    converted = convert(saved(tmp_path, state), style="pytorch")
+    stages = converted.config.model.backbone.bottom_up.stages
+    assert stages.depth == depth
+    assert stages.stride_in_1x1 is False
+    assert (stages.get("num_groups", 1), stages.get("width_per_group", 64)) == (
+        (64, 4) if "x4d" in backbone else (1, 64)
+    )
+    assert converted.report.unused.keys() | converted.report.used.keys() == state.keys()
+
+
+def test_boxes_neither_grow_nor_shrink_beyond_the_limit():
+    boxes = torch.tensor([[0.0, 0.0, 100.0, 200.0], [300.0, 300.0, 400.0, 500.0]])
+    deltas = torch.tensor([[0.1, -0.2, -50.0, 3.0], [0.0, 0.3, 2.0, -50.0]]).repeat(1, 2)
+    found = SymmetricBox2BoxTransform((10.0, 10.0, 5.0, 5.0)).apply_deltas(deltas, boxes)
+    expected = decode(boxes, deltas[:, :4], (0.1, 0.1, 0.2, 0.2), (1e4, 1e4))
+    assert ((found[:, 2:4] - found[:, :2]) / (boxes[:, 2:] - boxes[:, :2])).min() == pytest.approx(16 / 1000, rel=1e-4)
+    torch.testing.assert_close(found.clamp(min=0), expected.repeat(1, 2))
+
+
+def test_config_says_what_the_weights_do_not():
+    text = (
+        CAFFE_CONFIG.replace("scales=[8]", "scales=[4]")
+        .replace("score_thr=0.05", "score_thr=0.3")
+        .replace("'caffe'", "'pytorch'")
+    )
+    found = read_settings(parse_config(text), "x.pth")
+    assert (found.anchor_scale, found.box_test, found.stride_in_1x1) == (4, (0.3, 100, 0.5), False)
+    assert (found.to_rgb, list(found.std), found.scale) == (False, [1.0, 1.0, 1.0], (192, 128))
+
+
+def test_config_of_version_2():
+    text = """
+img_norm_cfg = dict(mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0], to_rgb=False)
+model = dict(type='MaskRCNN', backbone=dict(style='caffe'))
+test_pipeline = [dict(type='MultiScaleFlipAug', img_scale=(1000, 600), transforms=[
+    dict(type='Resize', keep_ratio=True), dict(type='Normalize', mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0], to_rgb=False)])]
+"""
+    found = read_settings(parse_config(text), "x.pth")
+    assert (found.scale, found.to_rgb, found.mean, found.std) == ((1000, 600), False, [1.0, 2.0, 3.0], [4.0, 5.0, 6.0])
+
+
+def test_default_config_is_that_of_the_baselines():
+    assert read_settings({"model": {"type": "FasterRCNN"}}, "x") == MMDetSettings.of_style("pytorch")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("'MaskRCNN'", "'CascadeRCNN'", r"model\.type='CascadeRCNN'"),
+        ("(1, 2, 2, 2)", "(1, 2, 2, 1)", r"backbone\.strides=\[1, 2, 2, 1\]"),
+        ("[8]", "[8, 16]", r"anchor_generator\.scales"),
+        ("type='nms', iou_threshold=0.5", "type='soft_nms'", r"rcnn\.nms\.type='soft_nms'"),
+        ("mask_thr_binary=0.5", "mask_thr_binary=0.4", "mask_thr_binary=0.4"),
+    ],
+)
+def test_models_that_detectron2_has_not_are_refused(old, new, message):
+    assert old in CAFFE_CONFIG
+    with pytest.raises(InputError, match=message):
+        read_settings(parse_config(CAFFE_CONFIG.replace(old, new)), "x.pth")
+
+
+@pytest.mark.parametrize(
+    ("meta", "style", "message"),
+    [
+        ({}, None, "--style caffe or pytorch"),
+        ({}, "keras", "style=keras"),
+        ({"cfg": CAFFE_CONFIG}, "pytorch", "says the other"),
+        ({"cfg": "model = dict("}, None, "cannot be read"),
+        ({"cfg": "model = " + "(" * 5000}, None, "cannot be read"),
+        ({"mmdet_version": "1.2.0"}, "caffe", "upgrade_model_version"),
+    ],
+)
+def test_checkpoints_that_do_not_tell_enough(meta, style, message, tmp_path):
+    with pytest.raises(InputError, match=message) as caught:
+        convert(saved(tmp_path, tiny_state(), meta=meta), style=style)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: {key.replace("roi_head.bbox", "bbox"): own for key, own in state.items()}, "MMDetection 1,"),
+        (lambda state: {key: own for key, own in state.items() if "neck" not in key}, "no Mask R-CNN or Faster R-CNN"),
+        (
+            lambda state: {**state, "backbone.layer2.0.conv2_offset.weight": torch.zeros(1)},
+            "conv2_offset.weight is needed by nothing",
+        ),
+    ],
+)
+def test_other_models_are_refused(change, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        convert(saved(tmp_path, change(tiny_state())), style="pytorch")
+
+
+class HistoryBuffer:
+    """As mmengine's: its state holds methods of itself, which are pickled as a call of getattr."""
+
+    ran = False
+
+    def __init__(self):
+        self.values = np.arange(3.0)
+        self.methods = {"mean": HistoryBuffer.mean}
+
+    def mean(self):
+        return self.values.mean()
+
+    def __setstate__(self, state):
+        HistoryBuffer.ran = True
+
+
+@pytest.fixture
+def mmengine(monkeypatch):
+    """A module of that name that has the class, while the checkpoint is written."""
+    module = types.ModuleType("mmengine.logging")
+    module.HistoryBuffer = HistoryBuffer
+    monkeypatch.setattr(HistoryBuffer, "__module__", "mmengine.logging")
+    for name in ("mmengine", "mmengine.logging"):
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(HistoryBuffer, "ran", False)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_run_s_history_is_passed_over_without_running_it(mmengine, zipped, tmp_path):
+    content = {"state_dict": tiny_state(), "message_hub": {"log": HistoryBuffer()}, "meta": {"CLASSES": NAMES}}
+    torch.save(content, tmp_path / "run.pth", _use_new_zipfile_serialization=zipped)
+    assert convert(tmp_path / "run.pth", style="caffe").classes == list(NAMES)
+    assert not HistoryBuffer.ran
+
+
+class Evil:
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return open, (str(self.file), "w")
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda obj, file: file.write_bytes(pickle.dumps(obj))])
+def test_nothing_of_a_malicious_file_runs(save, tmp_path):
+    save(
+        {"state_dict": tiny_state() if save is torch.save else {}, "meta": Evil(tmp_path / "ran")},
+        tmp_path / "evil.pth",
+    )
+    with pytest.raises(InputError, match=r"wants to run (io|_io)\.open while it is read") as caught:
+        convert(tmp_path / "evil.pth", style="caffe")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_stubs_cannot_be_used_to_reach_anything(tmp_path):
+    """`getattr` is let through as a name, and gives nothing."""
+    code = (
+        b"\x80\x02}(X\x0a\x00\x00\x00state_dict}X\x01\x00\x00\x00x"
+        b"c__builtin__\ngetattr\nc__builtin__\ngetattr\nX\x08\x00\x00\x00__self__\x86Ru."
+    )
+    (tmp_path / "evil.pkl").write_bytes(code)
+    with pytest.raises(InputError):
+        convert(tmp_path / "evil.pkl", style="caffe")

@@ -1,0 +1,242 @@
+"""Weights of torchvision's models: the same detections under the written config, with torchvision as the reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torchvision.models import detection
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+from maskrcnn_ext.data.mapping.augmentation.resizing import PlainResize
+from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.inference.predictor import Predictor
+from maskrcnn_ext.interop.weights.conversion import write
+from maskrcnn_ext.interop.weights.torchvision import convert as source
+from maskrcnn_ext.modeling.torchvision_parts import TorchvisionAnchorGenerator
+from tests.helpers.calibration import calibrate, images, matched
+
+SIZES = {"min_size": 128, "max_size": 192}
+
+
+def small(num_classes=6, **options):
+    torch.manual_seed(0)
+    backbone = resnet_fpn_backbone(
+        backbone_name="resnet18", weights=None, trainable_layers=5, norm_layer=nn.BatchNorm2d
+    )
+    return detection.MaskRCNN(backbone, num_classes, **SIZES, **options)
+
+
+def full(name):
+    torch.manual_seed(0)
+    return getattr(detection, name)(weights=None, weights_backbone=None, **SIZES)
+
+
+def as_tensor(image):
+    return torch.from_numpy(image).permute(2, 0, 1).float() / 255
+
+
+def calibrated(model):
+    heads, rpn = model.roi_heads, model.rpn.head
+    return calibrate(
+        model,
+        lambda shown: model([as_tensor(image) for image in shown]),
+        objectness=rpn.cls_logits,
+        deltas=rpn.bbox_pred,
+        scores=heads.box_predictor.cls_score,
+        box_deltas=heads.box_predictor.bbox_pred,
+        mask_logits=heads.mask_predictor.mask_fcn_logits if heads.has_mask() else None,
+    )
+
+
+@pytest.fixture(scope="module")
+def small_model():
+    return calibrated(small())
+
+
+def saved(model, folder):
+    torch.save(model.state_dict(), folder / "source.pth")
+    return folder / "source.pth"
+
+
+def predictor_of(folder):
+    key = "dataloader.test.mapper.augmentations.0"
+    return Predictor(
+        folder / "config.yaml",
+        device="cpu",
+        overrides=[f"{key}.short_edge_length={SIZES['min_size']}", f"{key}.max_size={SIZES['max_size']}"],
+    )
+
+
+@torch.no_grad()
+def assert_same(model, folder):
+    write(source.convert(saved(model, folder)), folder / "out")
+    predictor = predictor_of(folder / "out")
+    for image in images():
+        theirs = model([as_tensor(image)])[0]
+        ours = predictor.model([predictor.prepare(image)])[0]["instances"]
+        assert len(ours) > 20
+        order, difference = matched(ours.pred_boxes.tensor, ours.pred_classes + 1, theirs["boxes"], theirs["labels"])
+        assert difference < 0.01
+        np.testing.assert_allclose(ours.scores[order], theirs["scores"], atol=1e-4)
+        if "masks" in theirs:
+            a, b = ours.pred_masks[order].to_dense(), theirs["masks"][:, 0] >= 0.5
+            assert b.any((1, 2)).sum() > 20
+            # An IoU of 0.99, or a single pixel that has a probability of 0.5.
+            assert ((a ^ b).sum((1, 2)) <= torch.maximum(0.01 * (a | b).sum((1, 2)), torch.tensor(1))).all()
+        if "keypoints" in theirs:
+            points = ours.pred_keypoints[order][..., :2] - theirs["keypoints"][..., :2]
+            # A random heat map may have two peaks of the same height.
+            assert (points.abs().amax(2) < 0.01).float().mean() > 0.995
+    return predictor
+
+
+def test_detections_and_masks_are_torchvision_s(small_model, tmp_path):
+    predictor = assert_same(small_model, tmp_path)
+    assert predictor.classes.names == ("class 1", "class 2", "class 3", "class 4", "class 5")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "classes"),
+    [
+        ("maskrcnn_resnet50_fpn", 90),
+        ("maskrcnn_resnet50_fpn_v2", 90),
+        ("keypointrcnn_resnet50_fpn", 1),
+        ("fasterrcnn_resnet50_fpn", 90),
+        ("fasterrcnn_resnet50_fpn_v2", 90),
+    ],
+)
+def test_torchvision_s_own_models(name, classes, tmp_path):
+    predictor = assert_same(calibrated(full(name)), tmp_path)
+    # COCO's own category ids.
+    assert predictor.classes.names[0] == "person"
+    assert predictor.classes.category_ids == tuple(range(1, classes + 1))
+    assert ("left_knee" in predictor.classes.keypoint_names) == ("keypoint" in name)
+    assert bool(predictor.classes.skeleton) == ("keypoint" in name)
+
+
+def test_names_before_0_13_and_wrappers_make_the_same(small_model, tmp_path):
+    new = small_model.state_dict()
+    old = {}
+    for key, tensor in new.items():
+        for now, then in (
+            ("rpn.head.conv.0.0.", "rpn.head.conv."),
+            *((f"mask_head.{i}.0.", f"mask_head.mask_fcn{i + 1}.") for i in range(4)),
+            *((f"_blocks.{i}.0.", f"_blocks.{i}.") for i in range(4)),
+        ):
+            key = key.replace(now, then)
+        old[f"module.{key}"] = tensor
+    assert len(old.keys() & {f"module.{key}" for key in new}) == len(new) - 26
+    torch.save({"model": old, "epoch": 3}, tmp_path / "old.pth")
+    expected = source.convert(saved(small_model, tmp_path)).state
+    found = source.convert(tmp_path / "old.pth").state
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_epsilon_of_the_source_is_kept(small_model, tmp_path):
+    file = saved(small_model, tmp_path)
+    state = source.convert(file, bn_eps=0.0).state
+    theirs = small_model.backbone.body.bn1
+    x = torch.rand(1, 64, 5, 5)
+    place = "backbone.bottom_up.stem.conv1.norm"
+    weights = (state[f"{place}.{name}"] for name in ("running_mean", "running_var", "weight", "bias"))
+    found = nn.functional.batch_norm(x, *weights, eps=1e-5)
+    exact = nn.functional.batch_norm(x, theirs.running_mean, theirs.running_var, theirs.weight, theirs.bias, eps=0.0)
+    torch.testing.assert_close(found, exact)
+
+
+def test_every_key_is_accounted_for(small_model, tmp_path):
+    converted = source.convert(saved(small_model, tmp_path))
+    report = converted.report
+    assert report.used.keys() | report.unused.keys() == small_model.state_dict().keys()
+    assert not report.used.keys() & report.unused.keys()
+    assert {key.rpartition(".")[2] for key in report.unused} == {"num_batches_tracked"}
+    assert report.used["roi_heads.box_head.fc6.weight"] == ["roi_heads.box_head.fc1.weight"]
+    assert len(report.lines()) < 5
+    assert any(
+        line.endswith("backbone.body.conv1.weight -> backbone.bottom_up.stem.conv1.weight")
+        for line in report.lines(True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.update(extra=torch.zeros(1)), "extra is needed by nothing"),
+        (
+            lambda state: state.pop("backbone.body.layer2.0.bn1.weight"),
+            r"nothing for the model's .*res3\.0\.conv1\.norm\.weight",
+        ),
+        (lambda state: state.pop("roi_heads.box_predictor.bbox_pred.bias"), r"bbox_pred\.bias is not there"),
+        (
+            lambda state: state.update({"rpn.head.cls_logits.bias": torch.zeros(5)}),
+            r"objectness_logits\.bias would be of shape \(5,\) and not \(3,\)",
+        ),
+        (
+            lambda state: state.update({"rpn.head.conv.bias": torch.zeros(256)}),
+            r"another key are both for the model's .*rpn_head\.conv\.bias",
+        ),
+        (
+            lambda state: state.update({"roi_heads.box_predictor.bbox_pred.bias": torch.zeros(())}),
+            r"bbox_pred\.bias cannot become roi_heads\.box_predictor\.bbox_pred\.bias",
+        ),
+        (lambda state: state.pop("roi_heads.box_predictor.cls_score.weight"), r"cls_score\.weight is not there"),
+        (
+            lambda state: state.update({"roi_heads.box_predictor.cls_score.weight": torch.zeros(6)}),
+            r"cls_score\.weight is of shape \(6,\), where a tensor of 2 dimensions is expected",
+        ),
+        (lambda state: state.pop("rpn.head.cls_logits.weight"), "no detector of torchvision"),
+    ],
+)
+def test_what_cannot_be_explained_is_an_error(small_model, tmp_path, change, message):
+    state = small_model.state_dict()
+    change(state)
+    torch.save(state, tmp_path / "source.pth")
+    with pytest.raises(InputError, match=message) as caught:
+        source.convert(tmp_path / "source.pth")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("height", [64, 96, 160, 224])
+@pytest.mark.parametrize("width", [64, 352])
+def test_anchors_are_torchvision_s(height, width):
+    sizes, strides = [[32], [64], [128], [256], [512]], [4, 8, 16, 32, 64]
+    features = [torch.zeros(1, 1, -(-height // stride), -(-width // stride)) for stride in strides]
+    ours = TorchvisionAnchorGenerator(sizes=sizes, aspect_ratios=[0.5, 1.0, 2.0], strides=strides, offset=0.0)
+    theirs = AnchorGenerator(sizes, [[0.5, 1.0, 2.0]] * 5)
+    expected = theirs(ImageList(torch.zeros(1, 3, height, width), [(height, width)]), features)[0]
+    assert torch.equal(torch.cat([boxes.tensor for boxes in ours(features)]), expected)
+
+
+@settings(max_examples=25, deadline=None)
+@given(height=st.integers(20, 400), width=st.integers(20, 400))
+def test_images_are_resized_as_torchvision_does(height, width):
+    image = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    transform = GeneralizedRCNNTransform(**SIZES, image_mean=[0.0] * 3, image_std=[1.0] * 3).eval()
+    expected = transform([as_tensor(image)])[0]
+    resize = PlainResize(SIZES["min_size"], SIZES["max_size"], "torchvision").get_transform(image)
+    found = resize.apply_image(image)
+    assert found.shape[:2] == expected.image_sizes[0]
+    theirs = expected.tensors[0, :, : found.shape[0], : found.shape[1]].permute(1, 2, 0) * 255
+    np.testing.assert_allclose(found, theirs, atol=1e-2)
+    labels = resize.apply_segmentation(image[:, :, 0])
+    assert labels.shape == found.shape[:2]
+    assert set(np.unique(labels)) <= set(np.unique(image[:, :, 0]))
+
+
+def test_no_detections_and_an_unknown_resize(small_model, tmp_path):
+    write(source.convert(saved(small_model, tmp_path)), tmp_path / "out")
+    predictor = predictor_of(tmp_path / "out")
+    predictor.model.roi_heads.box_predictor.test_score_thresh = 1.0
+    found = predictor.model([predictor.prepare(images()[0])])[0]["instances"]
+    assert len(found) == len(found.pred_masks) == 0
+    with pytest.raises(InputError, match="style='keras'"):
+        PlainResize(800, 1333, "keras")

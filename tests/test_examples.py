@@ -1,0 +1,28 @@
+"""The examples in docstrings run, and print what they say. Examples write files below ``tmp_path`` only."""
+
+import doctest
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import maskrcnn_ext
+
+PACKAGE = Path(maskrcnn_ext.__file__).parent
+FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if ">>> " in path.read_text()]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_examples(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = ".".join(["maskrcnn_ext", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__")
+    module = import_module(name)
+    examples = doctest.DocTestFinder(exclude_empty=True).find(
+        module, name, globs={**vars(module), "tmp_path": tmp_path}
+    )
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    output: list[str] = []
+    for example in examples:
+        runner.run(example, out=output.append)
+    assert runner.summarize(verbose=False).attempted > 0
+    assert not output, "".join(output)
