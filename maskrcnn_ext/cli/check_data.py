@@ -1,4 +1,4 @@
-"""``maskrcnn-ext check-data``: every fault of a data set, how to mend it, and the anchors that fit it."""
+"""``maskrcnn-ext check-data``: every fault of a data set, how to fix it, and the anchors that fit it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from maskrcnn_ext.errors import InputError
 
 if TYPE_CHECKING:
-    from maskrcnn_ext.data.check import Fault, View
-    from maskrcnn_ext.data.check.anchors import Advice
-    from maskrcnn_ext.data.check.pixels import PixelsOf
+    from maskrcnn_ext.data.check import DatasetView, Fault
+    from maskrcnn_ext.data.check.anchors import AnchorAdvice
+    from maskrcnn_ext.data.check.pixels import PixelsByImage
     from maskrcnn_ext.data.check.source import Found
 
 _EPILOG = "The status is 0 for a set without such faults, 1 for one with them (also with --fix), 2 for a mistake in the arguments."
@@ -46,21 +46,21 @@ def run(args: argparse.Namespace) -> int:
     if args.no_images and args.against:
         raise InputError("--against compares images: leave out --no-images")
 
-    from maskrcnn_ext.data.check import SEVERITIES, examine, read_images, view_of
-    from maskrcnn_ext.data.check.anchors import advise
+    from maskrcnn_ext.data.check import SEVERITIES, find_faults, read_images, view_dataset
+    from maskrcnn_ext.data.check.anchors import suggest_anchors
     from maskrcnn_ext.data.check.source import find
 
     found = find(args.name, args.images)
     if args.fix is not None:
         _check_fixable(found)
-    view = view_of(*found)
+    view = view_dataset(*found)
     pixels = None if args.no_images else read_images(view, _Progress(found.name))
     against, other_pixels = None, None
     if args.against:
-        against = view_of(*find(args.against))
+        against = view_dataset(*find(args.against))
         other_pixels = read_images(against, _Progress(against.name))
-    faults = examine(view, pixels, against, other_pixels)
-    advice = advise(view)
+    faults = find_faults(view, pixels, against, other_pixels)
+    advice = suggest_anchors(view)
 
     counts = Counter(fault.severity for fault in faults)
     print(f"{view.name}: {len(view.images)} images, {len(view.objects)} objects, {len(view.classes)} classes")
@@ -93,17 +93,17 @@ class _Progress:
 
 
 def _print_faults(faults: list[Fault]) -> None:
-    from maskrcnn_ext.data.check import KINDS, worst_first
+    from maskrcnn_ext.data.check import KINDS, group_by_kind
 
-    for kind, of_kind in worst_first(faults).items():
+    for kind, of_kind in group_by_kind(faults).items():
         print(f"\n{KINDS[kind].severity} {kind} ({len(of_kind)}): {KINDS[kind].title}")
-        print(f"  mend: {KINDS[kind].mend}")
+        print(f"  fix: {KINDS[kind].fix}")
         for fault in of_kind:
             print(f"  {fault.where}: {fault.message}" if fault.where else f"  {fault.message}")
     print()
 
 
-def _print_advice(advice: Advice) -> None:
+def _print_advice(advice: AnchorAdvice) -> None:
     recall, stock, stock_input = (100 * r for r in (advice.recall, advice.recall_stock, advice.recall_stock_input))
     print(
         f"\nanchors and input size that fit ({100 * advice.small:.0f} % of the objects are below 32 x 32 pixels then):"
@@ -120,18 +120,18 @@ def _check_fixable(found: Found) -> None:
     from maskrcnn_ext.data.check.view import EXTRA
 
     if any(isinstance(entry, dict) and EXTRA in entry for entry in found.data["images"]):
-        raise InputError(f"--fix writes COCO JSON, which has no slices or windows: mend the files of {found.name}")
+        raise InputError(f"--fix writes COCO JSON, which has no slices or windows: fix the files of {found.name}")
 
 
 def _fix(
     found: Found,
     faults: list[Fault],
-    pixels: PixelsOf,
-    against: View | None,
-    other_pixels: PixelsOf | None,
+    pixels: PixelsByImage,
+    against: DatasetView | None,
+    other_pixels: PixelsByImage | None,
     file: Path,
 ) -> None:
-    from maskrcnn_ext.data.check import examine, view_of
+    from maskrcnn_ext.data.check import find_faults, view_dataset
     from maskrcnn_ext.data.check.repair import repair
 
     data, log = repair(found.data, found.folder, faults, pixels)
@@ -149,7 +149,7 @@ def _fix(
     print(f"\n{len(log)} repairs:")
     for line in log:
         print(f"  {line}")
-    left = examine(view_of(data, found.folder, str(file)), pixels or None, against, other_pixels)
+    left = find_faults(view_dataset(data, found.folder, str(file)), pixels or None, against, other_pixels)
     errors = [fault for fault in left if fault.severity == "error"]
     print(f"wrote {file}, to be used as coco:{file.resolve()}@{found.folder.resolve()}; it has {len(errors)} errors")
     _print_faults(errors)

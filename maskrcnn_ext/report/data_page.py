@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from maskrcnn_ext.data.check import KINDS, SEVERITIES, Fault, View, worst_first
-from maskrcnn_ext.data.check.anchors import Advice
+from maskrcnn_ext.data.check import KINDS, SEVERITIES, DatasetView, Fault, group_by_kind
+from maskrcnn_ext.data.check.anchors import AnchorAdvice
 from maskrcnn_ext.report.fault_pictures import picture_of
 from maskrcnn_ext.report.histograms import bars, histogram
 from maskrcnn_ext.report.template import write_page
@@ -17,7 +17,7 @@ _NUM_PICTURES = 6  # a kind of fault
 _NUM_LINES = 200  # a kind of fault
 
 
-def write_data_page(view: View, faults: list[Fault], advice: Advice | None, page: Path) -> Path:
+def write_data_page(view: DatasetView, faults: list[Fault], advice: AnchorAdvice | None, page: Path) -> Path:
     """Writes the page.
 
     Args:
@@ -42,7 +42,7 @@ def write_data_page(view: View, faults: list[Fault], advice: Advice | None, page
         num_images=len(view.images),
         num_objects=len(view.objects),
         severities=[(severity, counts[severity]) for severity in SEVERITIES],
-        sections=[_section(view, kind, found) for kind, found in worst_first(faults).items()],
+        sections=[_section(view, kind, found) for kind, found in group_by_kind(faults).items()],
         advice=advice,
         charts=[
             histogram(_object_sizes(view), xlabel="object size (square root of the box's area, pixels)",
@@ -53,7 +53,7 @@ def write_data_page(view: View, faults: list[Fault], advice: Advice | None, page
     )  # fmt: skip
 
 
-def _section(view: View, kind: str, faults: list[Fault]) -> dict[str, Any]:
+def _section(view: DatasetView, kind: str, faults: list[Fault]) -> dict[str, Any]:
     pictures = []
     for fault in faults[:_NUM_LINES]:
         shown = picture_of(fault, view.objects_of(fault.image) if fault.image is not None else [])
@@ -65,14 +65,14 @@ def _section(view: View, kind: str, faults: list[Fault]) -> dict[str, Any]:
         "kind": kind,
         "severity": KINDS[kind].severity,
         "title": KINDS[kind].title,
-        "mend": KINDS[kind].mend,
+        "fix": KINDS[kind].fix,
         "count": len(faults),
         "faults": faults[:_NUM_LINES],
         "pictures": pictures,
     }
 
 
-def _object_sizes(view: View) -> list[float]:
+def _object_sizes(view: DatasetView) -> list[float]:
     boxes = [found.box for found in view.objects if found.box is not None]
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in boxes if box[2] > box[0] and box[3] > box[1]]
     return [math.sqrt(area) for area in areas]

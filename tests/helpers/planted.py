@@ -7,7 +7,7 @@ import numpy as np
 import pycocotools.mask as mask_util
 from PIL import Image
 
-from maskrcnn_ext.data.check import examine, read_images, view_of
+from maskrcnn_ext.data.check import find_faults, read_images, view_dataset
 
 SIZE = 96
 EXIF_ORIENTATION = 0x0112
@@ -18,8 +18,8 @@ def silent(done, total):
 
 
 def check(data, folder):
-    view = view_of(data, folder, "set")
-    return examine(view, read_images(view, silent))
+    view = view_dataset(data, folder, "set")
+    return find_faults(view, read_images(view, silent))
 
 
 def serious(faults):

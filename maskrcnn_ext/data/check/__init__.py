@@ -1,28 +1,38 @@
 """Looks a data set over before it is trained on: every fault at once, each with its place and its mend.
 
 The readers stop at the first thing that is wrong; here COCO files are read leniently, and other formats through their records.
-A check is a generator of faults from a :class:`~maskrcnn_ext.data.check.view.View`; none of them changes anything.
+A check is a generator of faults from a :class:`~maskrcnn_ext.data.check.view.DatasetView`; none of them changes anything.
 """
 
 from __future__ import annotations
 
 from maskrcnn_ext.data.check.boxes import check_boxes
-from maskrcnn_ext.data.check.faults import KINDS, SEVERITIES, Fault, worst_first
+from maskrcnn_ext.data.check.faults import KINDS, SEVERITIES, Fault, group_by_kind
 from maskrcnn_ext.data.check.leaks import check_leaks
 from maskrcnn_ext.data.check.masks import check_masks
-from maskrcnn_ext.data.check.pixels import PixelsOf, check_pixels, read_images
+from maskrcnn_ext.data.check.pixels import PixelsByImage, check_pixels, read_images
 from maskrcnn_ext.data.check.proportions import check_duplicates, check_proportions
 from maskrcnn_ext.data.check.records import check_records
-from maskrcnn_ext.data.check.view import View, view_of
+from maskrcnn_ext.data.check.view import DatasetView, view_dataset
 
-__all__ = ["KINDS", "SEVERITIES", "Fault", "PixelsOf", "View", "examine", "read_images", "view_of", "worst_first"]
+__all__ = [
+    "KINDS",
+    "SEVERITIES",
+    "DatasetView",
+    "Fault",
+    "PixelsByImage",
+    "find_faults",
+    "group_by_kind",
+    "read_images",
+    "view_dataset",
+]
 
 
-def examine(
-    view: View,
-    pixels: PixelsOf | None = None,
-    against: View | None = None,
-    other_pixels: PixelsOf | None = None,
+def find_faults(
+    view: DatasetView,
+    pixels: PixelsByImage | None = None,
+    against: DatasetView | None = None,
+    other_pixels: PixelsByImage | None = None,
 ) -> list[Fault]:
     """Returns all faults of a data set.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from maskrcnn_ext.data.check.view import View
+from maskrcnn_ext.data.check.view import DatasetView
 
 STRIDES = (4, 8, 16, 32, 64)  # of p2 to p6
 STOCK_SIZES = (32.0, 64.0, 128.0, 256.0, 512.0)
@@ -33,7 +33,7 @@ _NUM_BOXES = 10_000  # are enough to measure on
 
 
 @dataclass(frozen=True, slots=True)
-class Advice:
+class AnchorAdvice:
     """What fits a data set.
 
     Attributes:
@@ -73,7 +73,7 @@ class Advice:
         )
 
 
-def advise(view: View) -> Advice | None:
+def suggest_anchors(view: DatasetView) -> AnchorAdvice | None:
     """Returns what fits a data set; None where it has no box in an image of known size."""
     boxes, images = _boxes(view)
     if not len(boxes):
@@ -94,7 +94,7 @@ def advise(view: View) -> Advice | None:
     return _fit(stock, *STOCK_INPUT, recall_stock_input)
 
 
-def _fit(scaled: np.ndarray, short_edge: int, max_size: int, recall_stock_input: float) -> Advice:
+def _fit(scaled: np.ndarray, short_edge: int, max_size: int, recall_stock_input: float) -> AnchorAdvice:
     """The anchors for boxes (N, 4) in pixels of the network's input."""
     sides = scaled[:, 2:] - scaled[:, :2]
     ratios = _ratios(sides[:, 1] / sides[:, 0])
@@ -103,10 +103,10 @@ def _fit(scaled: np.ndarray, short_edge: int, max_size: int, recall_stock_input:
     if recall <= recall_stock:
         sizes, ratios, recall = STOCK_SIZES, STOCK_RATIOS, recall_stock
     small = float((sides.prod(axis=1) < _SMALL**2).mean())
-    return Advice(sizes, ratios, short_edge, max_size, small, recall, recall_stock, recall_stock_input)
+    return AnchorAdvice(sizes, ratios, short_edge, max_size, small, recall, recall_stock, recall_stock_input)
 
 
-def _boxes(view: View) -> tuple[np.ndarray, np.ndarray]:
+def _boxes(view: DatasetView) -> tuple[np.ndarray, np.ndarray]:
     """Returns boxes (N, 4) and the (width, height) of each one's image, (N, 2); crowds are left out."""
     rows = []
     for found in view.objects:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from maskrcnn_ext.data.check.faults import Fault, of_object
-from maskrcnn_ext.data.check.view import Box, ObjectView, View
+from maskrcnn_ext.data.check.faults import Fault, object_fault
+from maskrcnn_ext.data.check.view import Box, DatasetView, ObjectView
 
 # Tools round coordinates and count pixels from 0 or from 1: an edge may be as many pixels off.
 _TOLERANCE = 2.0
@@ -15,15 +15,15 @@ _SHARE = 0.1
 _MIN_IOU = 0.3
 
 
-def check_boxes(view: View) -> Iterator[Fault]:
+def check_boxes(view: DatasetView) -> Iterator[Fault]:
     """Finds boxes that are none, that leave their image, or that do not fit their mask."""
     for found in view.objects:
         box = found.box
         if box is None:
-            yield of_object("box-broken", found, "`bbox` is not [x, y, width, height]")
+            yield object_fault("box-broken", found, "`bbox` is not [x, y, width, height]")
         elif box[2] <= box[0] or box[3] <= box[1]:
             size = f"{box[2] - box[0]:g} x {box[3] - box[1]:g} pixels (width, height)"
-            yield of_object("box-degenerate", found, size)
+            yield object_fault("box-degenerate", found, size)
         else:
             yield from _check_place(found, box)
             if found.segmentation.box is not None:
@@ -37,9 +37,9 @@ def _check_place(found: ObjectView, box: Box) -> Iterator[Fault]:
     beyond = max(-box[0], -box[1], box[2] - image.width, box[3] - image.height)
     message = f"the box {told(box)} in an image of {image.width} x {image.height} (width, height)"
     if min(box[2], image.width) <= max(box[0], 0) or min(box[3], image.height) <= max(box[1], 0):
-        yield of_object("box-outside", found, message)
+        yield object_fault("box-outside", found, message)
     elif beyond > 1:
-        yield of_object("box-beyond-image", found, message)
+        yield object_fault("box-beyond-image", found, message)
 
 
 def _check_fit(found: ObjectView, box: Box, mask: Box) -> Iterator[Fault]:
@@ -48,14 +48,14 @@ def _check_fit(found: ObjectView, box: Box, mask: Box) -> Iterator[Fault]:
         as_corners = (box[0], box[1], box[2] - box[0], box[3] - box[1])
         if iou(as_corners, mask) > 0.8:
             message += "; `bbox` is [x0, y0, x1, y1], but must be [x, y, width, height]"
-        yield of_object("box-mask-mismatch", found, message)
+        yield object_fault("box-mask-mismatch", found, message)
         return
     allowed_x = max(_TOLERANCE, _SHARE * (mask[2] - mask[0]))
     allowed_y = max(_TOLERANCE, _SHARE * (mask[3] - mask[1]))
     beyond_x, beyond_y = max(box[0] - mask[0], mask[2] - box[2]), max(box[1] - mask[1], mask[3] - box[3])
     if beyond_x > allowed_x or beyond_y > allowed_y:
         message = f"the mask leaves its box {told(box)} by {max(beyond_x, beyond_y):.0f} pixels"
-        yield of_object("mask-beyond-box", found, message)
+        yield object_fault("mask-beyond-box", found, message)
 
 
 def iou(one: Box, other: Box) -> float:

@@ -17,7 +17,7 @@ class Kind:
 
     severity: str
     title: str
-    mend: str
+    fix: str
 
 
 _FIX = "--fix writes a copy"
@@ -122,8 +122,8 @@ class Fault:
         return KINDS[self.kind].severity
 
     @property
-    def mend(self) -> str:
-        return KINDS[self.kind].mend
+    def fix(self) -> str:
+        return KINDS[self.kind].fix
 
     @property
     def image_id(self) -> Any:
@@ -149,12 +149,12 @@ class Fault:
         return ", ".join(parts)
 
 
-def of_object(kind: str, found: ObjectView, message: str) -> Fault:
+def object_fault(kind: str, found: ObjectView, message: str) -> Fault:
     """Returns a fault of an annotation, and so of its image."""
     return Fault(kind, message, found.image, found)
 
 
-def worst_first(faults: list[Fault]) -> dict[str, list[Fault]]:
+def group_by_kind(faults: list[Fault]) -> dict[str, list[Fault]]:
     """Groups faults by kind: errors first, the kinds in the order of :data:`KINDS`, the faults of a kind in their own."""
     grouped: dict[str, list[Fault]] = {}
     for kind in sorted(KINDS, key=lambda kind: SEVERITIES.index(KINDS[kind].severity)):  # stable

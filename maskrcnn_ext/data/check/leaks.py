@@ -9,11 +9,13 @@ import numpy as np
 
 from maskrcnn_ext.data.check.faults import Fault
 from maskrcnn_ext.data.check.hashing import near_pairs
-from maskrcnn_ext.data.check.pixels import Pixels, PixelsOf
-from maskrcnn_ext.data.check.view import ImageView, View
+from maskrcnn_ext.data.check.pixels import Pixels, PixelsByImage
+from maskrcnn_ext.data.check.view import DatasetView, ImageView
 
 
-def check_leaks(view: View, pixels: PixelsOf, against: View | None, other_pixels: PixelsOf) -> Iterator[Fault]:
+def check_leaks(
+    view: DatasetView, pixels: PixelsByImage, against: DatasetView | None, other_pixels: PixelsByImage
+) -> Iterator[Fault]:
     """Finds exact and near copies of images.
 
     Args:
@@ -43,7 +45,7 @@ def check_leaks(view: View, pixels: PixelsOf, against: View | None, other_pixels
             yield _fault(kind, found[later][0], found[earlier][0], against if leak else None, how)
 
 
-def _readable(view: View, pixels: PixelsOf) -> list[tuple[ImageView, Pixels]]:
+def _readable(view: DatasetView, pixels: PixelsByImage) -> list[tuple[ImageView, Pixels]]:
     """The images whose pixels are known, each once."""
     found: dict[Any, tuple[ImageView, Pixels]] = {}
     for image in view.images:
@@ -53,6 +55,6 @@ def _readable(view: View, pixels: PixelsOf) -> list[tuple[ImageView, Pixels]]:
     return list(found.values())
 
 
-def _fault(kind: str, image: ImageView, other: ImageView, against: View | None, how: str) -> Fault:
+def _fault(kind: str, image: ImageView, other: ImageView, against: DatasetView | None, how: str) -> Fault:
     where = "" if against is None else f" of {against.name}"
     return Fault(kind, f"image {other.id!r} ({other.file_name}){where}{how}", image, None, other)

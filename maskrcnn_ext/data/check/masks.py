@@ -6,18 +6,18 @@ from collections.abc import Iterator
 
 import shapely
 
-from maskrcnn_ext.data.check.faults import Fault, of_object
-from maskrcnn_ext.data.check.view import ObjectView, View
+from maskrcnn_ext.data.check.faults import Fault, object_fault
+from maskrcnn_ext.data.check.view import DatasetView, ObjectView
 
 # `area` counts as wrong beyond both: a polygon's own area and its pixels' differ by about the outline.
 _AREA_SHARE, _AREA_PIXELS = 0.25, 20
 
 
-def check_masks(view: View) -> Iterator[Fault]:
+def check_masks(view: DatasetView) -> Iterator[Fault]:
     """Finds masks that are missing, broken, empty or outside of the image, and sets of mixed kinds."""
     for found in view.objects:
         for kind, message in found.segmentation.problems:
-            yield of_object(kind, found, message)
+            yield object_fault(kind, found, message)
         yield from _check_polygons(found)
         yield from _check_pixels(found)
     yield from _check_forms(view)
@@ -28,7 +28,7 @@ def _check_polygons(found: ObjectView) -> Iterator[Fault]:
     crossing = [number for number, points in enumerate(polygons) if not shapely.Polygon(points).is_valid]
     if crossing:
         reason = shapely.is_valid_reason(shapely.Polygon(polygons[crossing[0]]))
-        yield of_object("polygon-crossing", found, f"{_told(crossing)}: {reason}")
+        yield object_fault("polygon-crossing", found, f"{_told(crossing)}: {reason}")
     image = found.image
     if image is None or image.height is None or image.width is None:
         return
@@ -36,7 +36,7 @@ def _check_polygons(found: ObjectView) -> Iterator[Fault]:
     leaving = [number for number, distance in enumerate(beyond) if distance > 1]
     if leaving:
         message = f"{_told(leaving)}: by up to {max(beyond):.0f} pixels"
-        yield of_object("polygon-beyond-image", found, message)
+        yield object_fault("polygon-beyond-image", found, message)
 
 
 def _told(numbers: list[int]) -> str:
@@ -48,20 +48,22 @@ def _check_pixels(found: ObjectView) -> Iterator[Fault]:
     if mask.rle is None:
         return
     if mask.area == 0:
-        yield of_object("mask-empty", found, "an RLE of nothing" if mask.form == "rle" else "polygons around no pixel")
+        yield object_fault(
+            "mask-empty", found, "an RLE of nothing" if mask.form == "rle" else "polygons around no pixel"
+        )
     elif found.area is None:
-        yield of_object("area-mismatch", found, f"there is no `area`, the mask has {mask.area} pixels")
+        yield object_fault("area-mismatch", found, f"there is no `area`, the mask has {mask.area} pixels")
     elif abs(found.area - mask.area) > max(_AREA_PIXELS, _AREA_SHARE * mask.area):
-        yield of_object("area-mismatch", found, f"`area` is {found.area:g}, the mask has {mask.area} pixels")
+        yield object_fault("area-mismatch", found, f"`area` is {found.area:g}, the mask has {mask.area} pixels")
 
 
-def _check_forms(view: View) -> Iterator[Fault]:
+def _check_forms(view: DatasetView) -> Iterator[Fault]:
     """What an object's mask must be depends on what the others' are; crowds are RLEs and not trained on."""
     forms = {form: [o for o in view.objects if o.segmentation.form == form and not o.crowd] for form in _FORMS}
     with_mask = len(forms["polygons"]) + len(forms["rle"])
     if forms["none"] and with_mask:
         for found in forms["none"]:
-            yield of_object("segmentation-missing", found, f"{with_mask} other objects have a mask")
+            yield object_fault("segmentation-missing", found, f"{with_mask} other objects have a mask")
     elif forms["none"]:
         yield Fault("segmentation-none", f"none of {len(forms['none'])} objects has a mask")
     if forms["polygons"] and forms["rle"]:
@@ -69,10 +71,10 @@ def _check_forms(view: View) -> Iterator[Fault]:
         names = {"polygons": "polygons", "rle": "an RLE"}
         for found in forms[rare]:
             message = f"{names[rare]}, where {len(forms[common])} objects have {names[common]}"
-            yield of_object("mask-mixed", found, message)
+            yield object_fault("mask-mixed", found, message)
     for found in view.objects:
         if found.crowd and found.segmentation.form == "polygons":
-            yield of_object("crowd-polygon", found, "`iscrowd` is 1, `segmentation` a list of polygons")
+            yield object_fault("crowd-polygon", found, "`iscrowd` is 1, `segmentation` a list of polygons")
 
 
 _FORMS = ("none", "polygons", "rle")

@@ -8,7 +8,7 @@ import shapely
 _MIN_AREA = 0.5  # square pixels; slivers that clipping leaves are no parts of an object
 
 
-def mend_polygons(polygons: list[np.ndarray], height: int, width: int) -> list[list[float]]:
+def fix_polygons(polygons: list[np.ndarray], height: int, width: int) -> list[list[float]]:
     """Returns what lies of polygons in an image as polygons [x, y, x, y, ...] that shapely calls valid.
 
     A sound polygon comes back point by point. What a crossing polygon covers is what the rasteriser fills: points that an odd number of

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from maskrcnn_ext.data.check.faults import Fault
 from maskrcnn_ext.data.check.hashing import thumbnail
-from maskrcnn_ext.data.check.view import ImageView, View
+from maskrcnn_ext.data.check.view import DatasetView, ImageView
 
 _THREADS = 8  # Pillow lets go of the interpreter lock while it decodes
 _ORIENTATION = 0x0112
@@ -45,10 +45,10 @@ class Pixels:
 
 
 # By ImageView.key.
-PixelsOf = dict[tuple[Path | None, str], Pixels]
+PixelsByImage = dict[tuple[Path | None, str], Pixels]
 
 
-def read_images(view: View, progress: Callable[[int, int], None]) -> PixelsOf:
+def read_images(view: DatasetView, progress: Callable[[int, int], None]) -> PixelsByImage:
     """Decodes every image of a data set once.
 
     Args:
@@ -56,7 +56,7 @@ def read_images(view: View, progress: Callable[[int, int], None]) -> PixelsOf:
         progress: called with how many images are read and how many there are.
     """
     images = list({image.key: image for image in view.images if image.path is not None}.values())
-    pixels: PixelsOf = {}
+    pixels: PixelsByImage = {}
     with ThreadPoolExecutor(_THREADS) as pool:
         for done, (image, found) in enumerate(zip(images, pool.map(read_image, images), strict=True), start=1):
             pixels[image.key] = found
@@ -98,7 +98,7 @@ def _described(upright: Image.Image, orientation: int) -> Pixels:
     )
 
 
-def check_pixels(view: View, pixels: PixelsOf) -> Iterator[Fault]:
+def check_pixels(view: DatasetView, pixels: PixelsByImage) -> Iterator[Fault]:
     """Finds files that are missing, broken, or of another size or rotation than their record says."""
     for image in view.images:
         found = pixels.get(image.key)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as mask_util
 
-from maskrcnn_ext.data.check.faults import Fault, of_object
-from maskrcnn_ext.data.check.view import ObjectView, View
+from maskrcnn_ext.data.check.faults import Fault, object_fault
+from maskrcnn_ext.data.check.view import DatasetView, ObjectView
 
 _MIN_IOU = 0.95  # of two annotations that are one object
 _MAX_RATIO = 20.0  # of a box's sides
@@ -18,7 +18,7 @@ _MAX_OBJECTS = 100  # what a Detectron2 model returns of an image by default
 _MAX_IMBALANCE = 50.0  # of the commonest class to another
 
 
-def check_duplicates(view: View) -> Iterator[Fault]:
+def check_duplicates(view: DatasetView) -> Iterator[Fault]:
     """Finds objects of one class that lie on one another."""
     for image in view.images:
         by_class: dict[tuple[int | None, bool], list[ObjectView]] = {}
@@ -30,7 +30,7 @@ def check_duplicates(view: View) -> Iterator[Fault]:
             same = np.tril(_overlaps(group, masked), -1) > _MIN_IOU
             for later in np.flatnonzero(same.any(axis=1)):
                 message = f"the same as annotation {group[same[later].argmax()].id!r}"
-                yield of_object("instance-duplicate", group[later], message)
+                yield object_fault("instance-duplicate", group[later], message)
 
 
 def _overlaps(group: list[ObjectView], masked: bool) -> np.ndarray:
@@ -45,13 +45,13 @@ def _overlaps(group: list[ObjectView], masked: bool) -> np.ndarray:
     return overlaps
 
 
-def check_proportions(view: View) -> Iterator[Fault]:
+def check_proportions(view: DatasetView) -> Iterator[Fault]:
     """Finds very long boxes, crowded and empty images, rare and empty classes."""
     for found in view.objects:
         if found.box is not None:
             sides = sorted((found.box[2] - found.box[0], found.box[3] - found.box[1]))
             if sides[0] > 0 and sides[1] > _MAX_RATIO * sides[0]:
-                yield of_object("aspect-extreme", found, f"{sides[1]:g} by {sides[0]:g} pixels")
+                yield object_fault("aspect-extreme", found, f"{sides[1]:g} by {sides[0]:g} pixels")
     for image in view.images:
         count = len(view.objects_of(image))
         if count > _MAX_OBJECTS:
@@ -64,7 +64,7 @@ def check_proportions(view: View) -> Iterator[Fault]:
     yield from _check_classes(view)
 
 
-def _check_classes(view: View) -> Iterator[Fault]:
+def _check_classes(view: DatasetView) -> Iterator[Fault]:
     counts = Counter(found.category for found in view.objects if found.category is not None)
     most = max(counts, key=lambda index: counts[index], default=None)
     for index, name in enumerate(view.classes):

@@ -5,32 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from maskrcnn_ext.data.check.faults import Fault, of_object
-from maskrcnn_ext.data.check.view import ObjectView, View
+from maskrcnn_ext.data.check.faults import Fault, object_fault
+from maskrcnn_ext.data.check.view import DatasetView, ObjectView
 
 
-def check_records(view: View) -> Iterator[Fault]:
+def check_records(view: DatasetView) -> Iterator[Fault]:
     """Finds broken records, double ids, and annotations of an image or a category that is not there."""
     yield from _check_categories(view)
     yield from _check_images(view)
     first: dict[int | str, ObjectView] = {}
     for found in view.objects:
         if found.id is None:
-            yield of_object("annotation-broken", found, f"entry {found.index} of `annotations` has no `id`")
+            yield object_fault("annotation-broken", found, f"entry {found.index} of `annotations` has no `id`")
         elif first.setdefault(found.id, found) is not found:
-            yield of_object("annotation-id-duplicate", found, f"so has entry {first[found.id].index} of `annotations`")
+            yield object_fault(
+                "annotation-id-duplicate", found, f"so has entry {first[found.id].index} of `annotations`"
+            )
         if found.image is None:
-            yield of_object("image-unknown", found, _unknown("image", found.image_id, [i.id for i in view.images]))
+            yield object_fault("image-unknown", found, _unknown("image", found.image_id, [i.id for i in view.images]))
         if found.category is None:
             own = [category for category, _ in view.categories]
-            yield of_object("category-unknown", found, _unknown("category", found.category_id, own))
+            yield object_fault("category-unknown", found, _unknown("category", found.category_id, own))
         if found.ignored:
-            yield of_object("annotation-ignored", found, "`ignore` is set")
+            yield object_fault("annotation-ignored", found, "`ignore` is set")
         if found.num_keypoint_values is not None:
             yield from _check_keypoints(found, view.num_keypoint_values)
 
 
-def _check_categories(view: View) -> Iterator[Fault]:
+def _check_categories(view: DatasetView) -> Iterator[Fault]:
     names: dict[Any, Any] = {}
     for index, (own, name) in enumerate(view.categories):
         if own is None or name is None:
@@ -43,7 +45,7 @@ def _check_categories(view: View) -> Iterator[Fault]:
         yield Fault("class-gap", f"{len(numbers)} ids from {numbers[0]} to {numbers[-1]}")
 
 
-def _check_images(view: View) -> Iterator[Fault]:
+def _check_images(view: DatasetView) -> Iterator[Fault]:
     first_id: dict[Any, Any] = {}
     first_file: dict[Any, Any] = {}
     for image in view.images:
@@ -79,7 +81,7 @@ def _unknown(kind: str, value: Any, known: list[Any]) -> str:
 def _check_keypoints(found: ObjectView, expected: int) -> Iterator[Fault]:
     count = found.num_keypoint_values
     if count == -1:
-        yield of_object("keypoints-broken", found, "`keypoints` is not a list of finite numbers")
+        yield object_fault("keypoints-broken", found, "`keypoints` is not a list of finite numbers")
     elif count is not None and (count % 3 or (expected and count != expected)):
         wanted = str(expected) if expected else "a multiple of three"
-        yield of_object("keypoints-broken", found, f"`keypoints` has {count} numbers, expected {wanted}")
+        yield object_fault("keypoints-broken", found, f"`keypoints` has {count} numbers, expected {wanted}")

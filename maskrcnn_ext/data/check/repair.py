@@ -9,24 +9,24 @@ from typing import Any
 from maskrcnn_ext.data.check.boxes import check_boxes, told
 from maskrcnn_ext.data.check.faults import Fault
 from maskrcnn_ext.data.check.masks import check_masks
-from maskrcnn_ext.data.check.outlines import mend_polygons
-from maskrcnn_ext.data.check.pixels import PixelsOf
+from maskrcnn_ext.data.check.outlines import fix_polygons
+from maskrcnn_ext.data.check.pixels import PixelsByImage
 from maskrcnn_ext.data.check.proportions import check_duplicates
 from maskrcnn_ext.data.check.repair_images import drop_images, fill_sizes, merge_files, place_objects
 from maskrcnn_ext.data.check.segmentation import Segmentation, parse_segmentation
-from maskrcnn_ext.data.check.view import Box, ObjectView, View, view_of
+from maskrcnn_ext.data.check.view import Box, DatasetView, ObjectView, view_dataset
 from maskrcnn_ext.data.formats.records import box_of_polygons
 
 
 def repair(
-    data: dict[str, Any], folder: Path, faults: list[Fault], pixels: PixelsOf
+    data: dict[str, Any], folder: Path, faults: list[Fault], pixels: PixelsByImage
 ) -> tuple[dict[str, Any], list[str]]:
     """Mends a data set. What is sound stays as it is, number by number.
 
     Args:
         data: a COCO mapping, left as it is.
         folder: what its file names are relative to.
-        faults: what :func:`~maskrcnn_ext.data.check.examine` found in it.
+        faults: what :func:`~maskrcnn_ext.data.check.find_faults` found in it.
         pixels: what reading the files found; empty when they were not read.
 
     Returns:
@@ -38,8 +38,8 @@ def repair(
     log: list[str] = []
     parse = _Memory()
 
-    def view() -> View:
-        return view_of(data, folder, "", parse)
+    def view() -> DatasetView:
+        return view_dataset(data, folder, "", parse)
 
     fill_sizes(data, view(), pixels, log)
     drop_images(data, view(), faults, log)
@@ -66,7 +66,7 @@ class _Memory:
         return self._known[key][1]
 
 
-def _keep_first_categories(data: dict[str, Any], view: View, log: list[str]) -> None:
+def _keep_first_categories(data: dict[str, Any], view: DatasetView, log: list[str]) -> None:
     kept: dict[Any, Any] = {}
     for entry, (own, name) in zip(data["categories"], view.categories, strict=True):
         if own is None or name is None or own in kept:
@@ -76,7 +76,7 @@ def _keep_first_categories(data: dict[str, Any], view: View, log: list[str]) -> 
     data["categories"] = list(kept.values())
 
 
-def _mend_masks(data: dict[str, Any], view: View, log: list[str]) -> None:
+def _mend_masks(data: dict[str, Any], view: DatasetView, log: list[str]) -> None:
     """Mends segmentations and what else an annotation says but its box; drops annotations that nothing can be made of."""
     need_mask = any(found.segmentation.form in ("polygons", "rle") and not found.crowd for found in view.objects)
     kept = []
@@ -126,7 +126,7 @@ def _mend_outline(entry: dict[str, Any], found: ObjectView) -> list[str]:
     if (found.crowd or found.ignored) and mask.rle is not None:
         entry["segmentation"] = {**mask.rle, "counts": mask.rle["counts"].decode("ascii")}
         return ["its polygons became an RLE, as crowds have it"]
-    mended = mend_polygons(mask.polygons, image.height, image.width)
+    mended = fix_polygons(mask.polygons, image.height, image.width)
     if mended == entry["segmentation"]:
         return []
     entry["segmentation"] = mended
@@ -136,7 +136,7 @@ def _mend_outline(entry: dict[str, Any], found: ObjectView) -> list[str]:
     return [f"its outline was made valid: {len(mended)} polygon(s), {area} pixels (before: {mask.area})"]
 
 
-def _mend_boxes(data: dict[str, Any], view: View, log: list[str]) -> None:
+def _mend_boxes(data: dict[str, Any], view: DatasetView, log: list[str]) -> None:
     """Measures box and area again where they are wrong."""
     faults = [fault for check in (check_boxes, check_masks) for fault in check(view)]
     wrong_area = {f.object.index for f in faults if f.object is not None and f.kind == "area-mismatch"}
@@ -175,13 +175,13 @@ def _real_box(found: ObjectView) -> Box | None:
     return clipped if clipped[0] < clipped[2] and clipped[1] < clipped[3] else None
 
 
-def _drop_duplicates(data: dict[str, Any], view: View, log: list[str]) -> None:
+def _drop_duplicates(data: dict[str, Any], view: DatasetView, log: list[str]) -> None:
     doubles = {fault.object.index: fault for fault in check_duplicates(view) if fault.object is not None}
     log += [f"{_told(fault.object)}: left out, {fault.message}" for fault in doubles.values() if fault.object]
     data["annotations"] = [entry for index, entry in enumerate(data["annotations"]) if index not in doubles]
 
 
-def _number(data: dict[str, Any], view: View, log: list[str]) -> None:
+def _number(data: dict[str, Any], view: DatasetView, log: list[str]) -> None:
     """Gives a new id to annotations that have none or a taken one."""
     following = 1 + max((found.id for found in view.objects if isinstance(found.id, int)), default=0)
     taken: set[Any] = set()

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from maskrcnn_ext.data.check.faults import Fault
-from maskrcnn_ext.data.check.pixels import PixelsOf
+from maskrcnn_ext.data.check.pixels import PixelsByImage
 from maskrcnn_ext.data.check.placing import place, placing_of
-from maskrcnn_ext.data.check.view import ImageView, View
+from maskrcnn_ext.data.check.view import DatasetView, ImageView
 
 # Kinds of fault with which an image cannot stay.
 _LOST = ("image-missing", "image-corrupt", "image-broken", "leak-exact")
 
 
-def fill_sizes(data: dict[str, Any], view: View, pixels: PixelsOf, log: list[str]) -> None:
+def fill_sizes(data: dict[str, Any], view: DatasetView, pixels: PixelsByImage, log: list[str]) -> None:
     """Gives images without a size that of their file."""
     for image in view.images:
         read = pixels.get(image.key)
@@ -22,7 +22,7 @@ def fill_sizes(data: dict[str, Any], view: View, pixels: PixelsOf, log: list[str
             log.append(f"{_told(image)}: is {read.width} x {read.height} (width, height) now, as its file")
 
 
-def drop_images(data: dict[str, Any], view: View, faults: list[Fault], log: list[str]) -> None:
+def drop_images(data: dict[str, Any], view: DatasetView, faults: list[Fault], log: list[str]) -> None:
     """Drops images that cannot stay, with their objects; `faults` are of `view`'s file, by index."""
     lost = {image.index: "image-sizeless" for image in view.images if image.height is None or image.width is None}
     lost |= {fault.image.index: fault.kind for fault in faults if fault.image is not None and fault.kind in _LOST}
@@ -45,7 +45,7 @@ def drop_images(data: dict[str, Any], view: View, faults: list[Fault], log: list
     data["annotations"] = [entry for index, entry in enumerate(data["annotations"]) if index not in orphans]
 
 
-def merge_files(data: dict[str, Any], view: View, log: list[str]) -> None:
+def merge_files(data: dict[str, Any], view: DatasetView, log: list[str]) -> None:
     """Leaves one record a file, with the objects of all."""
     first: dict[Any, Any] = {}
     moved: dict[Any, Any] = {}
@@ -59,7 +59,7 @@ def merge_files(data: dict[str, Any], view: View, log: list[str]) -> None:
             data["annotations"][found.index]["image_id"] = moved[found.image.id]
 
 
-def place_objects(data: dict[str, Any], view: View, pixels: PixelsOf, log: list[str]) -> None:
+def place_objects(data: dict[str, Any], view: DatasetView, pixels: PixelsByImage, log: list[str]) -> None:
     """Gives images the size that their file has, and moves their objects to where they belong."""
     for image in view.images:
         read = pixels.get(image.key)

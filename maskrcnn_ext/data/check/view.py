@@ -83,7 +83,7 @@ class ObjectView:
 
 
 @dataclass(slots=True, eq=False)
-class View:
+class DatasetView:
     """A whole data set; `categories` has one (id, name) a record, None for what is missing."""
 
     name: str
@@ -98,7 +98,7 @@ class View:
         return self.of_image.get(image.index, [])
 
 
-def view_of(data: dict[str, Any], folder: Path, name: str, parse: Parser = parse_segmentation) -> View:
+def view_dataset(data: dict[str, Any], folder: Path, name: str, parse: Parser = parse_segmentation) -> DatasetView:
     """Looks at a COCO mapping.
 
     Args:
@@ -120,7 +120,7 @@ def view_of(data: dict[str, Any], folder: Path, name: str, parse: Parser = parse
     keypoints = [
         entry["keypoints"] for entry in data["categories"] if isinstance(entry, dict) and entry.get("keypoints")
     ]
-    return View(
+    return DatasetView(
         name=name,
         categories=categories,
         classes=[str(own if name is None else name) for own, name in ordered],

@@ -10,8 +10,8 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.structures import Boxes, pairwise_iou
 
 from maskrcnn_ext import get_config
-from maskrcnn_ext.data.check import view_of
-from maskrcnn_ext.data.check.anchors import STOCK_RATIOS, STOCK_SIZES, STRIDES, advise, recall_of
+from maskrcnn_ext.data.check import view_dataset
+from maskrcnn_ext.data.check.anchors import STOCK_RATIOS, STOCK_SIZES, STRIDES, recall_of, suggest_anchors
 
 
 def data_set(sizes, ratios=(1.0,), *, image=(1024, 1024), count=300, seed=0, crowd=0):
@@ -26,11 +26,11 @@ def data_set(sizes, ratios=(1.0,), *, image=(1024, 1024), count=300, seed=0, cro
         annotations.append({"id": number, "image_id": 1, "category_id": 1, "bbox": box, "iscrowd": crowd})
     images = [{"id": 1, "file_name": "a.png", "width": image[0], "height": image[1]}]
     data = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "a"}]}
-    return view_of(data, Path(), "set")
+    return view_dataset(data, Path(), "set")
 
 
 def test_known_sizes_and_ratios_come_back():
-    advice = advise(data_set((40, 90, 160, 280, 450), (0.25, 0.6, 1.5), image=(1280, 1280), count=1500))
+    advice = suggest_anchors(data_set((40, 90, 160, 280, 450), (0.25, 0.6, 1.5), image=(1280, 1280), count=1500))
     assert (advice.short_edge, advice.max_size) == (1280, 1280), "large objects: the images stay as they are"
     np.testing.assert_allclose(advice.sizes, (40, 90, 160, 280, 450), rtol=0.1)
     np.testing.assert_allclose(advice.ratios, (0.25, 0.6, 1.5), rtol=0.05)
@@ -40,7 +40,7 @@ def test_known_sizes_and_ratios_come_back():
 
 
 def test_sizes_grow_and_fit_their_grid():
-    advice = advise(data_set((45,), (3.0,), image=(1000, 1000)))
+    advice = suggest_anchors(data_set((45,), (3.0,), image=(1000, 1000)))
     assert list(advice.sizes) == sorted(advice.sizes)
     assert all(size >= 1.5 * stride for size, stride in zip(advice.sizes, STRIDES, strict=True))
     assert advice.sizes[0] == pytest.approx(45, abs=1), "many small objects: the finest grid has their size"
@@ -49,20 +49,20 @@ def test_sizes_grow_and_fit_their_grid():
 
 
 def test_small_objects_enlarge_the_images_and_large_images_shrink():
-    small = advise(data_set((16.5,), image=(256, 192)))
+    small = suggest_anchors(data_set((16.5,), image=(256, 192)))
     assert (small.short_edge, small.max_size) == (384, 512), "twice"
     assert small.small < 0.05
-    tiny = advise(data_set((4,), image=(256, 192)))
+    tiny = suggest_anchors(data_set((4,), image=(256, 192)))
     assert tiny.short_edge == 3 * 192, "not more than three times"
     assert tiny.small == 1
-    large = advise(data_set((700,), image=(4000, 2000)))
+    large = suggest_anchors(data_set((700,), image=(4000, 2000)))
     assert large.short_edge == 672
     assert large.max_size == 1344
 
 
 def test_stock_anchors_stay_where_they_are_as_good():
     view = data_set(STOCK_SIZES, STOCK_RATIOS, image=(1333, 1333), count=600)
-    advice = advise(view)
+    advice = suggest_anchors(view)
     assert advice.recall >= advice.recall_stock > 0.95
     assert advice.recall - advice.recall_stock < 0.05
 
@@ -83,7 +83,7 @@ def test_recall_is_that_of_detectron2s_anchors():
 
 
 def test_the_override_lines_are_taken_by_a_config():
-    advice = advise(data_set((20, 50, 130), (0.4, 1.3), image=(640, 480)))
+    advice = suggest_anchors(data_set((20, 50, 130), (0.4, 1.3), image=(640, 480)))
     cfg = get_config("mask_rcnn_r50_fpn_1x")
     num_anchors = cfg.model.proposal_generator.head.num_anchors
     LazyConfig.apply_overrides(cfg, [*advice.anchor_overrides.split(), *advice.input_overrides.split()])
@@ -97,9 +97,9 @@ def test_the_override_lines_are_taken_by_a_config():
 
 
 def test_nothing_to_advise_without_boxes():
-    assert advise(data_set((20,), count=0)) is None
-    assert advise(data_set((20,), crowd=1)) is None
-    assert advise(data_set((20,), count=1)).recall == 1
+    assert suggest_anchors(data_set((20,), count=0)) is None
+    assert suggest_anchors(data_set((20,), crowd=1)) is None
+    assert suggest_anchors(data_set((20,), count=1)).recall == 1
 
 
 @pytest.mark.realdata
@@ -110,7 +110,7 @@ def test_nothing_to_advise_without_boxes():
 def test_advice_for_real_sets_is_never_worse_than_the_defaults(real_data, folder, split):
     from maskrcnn_ext.data.check.source import find
 
-    advice = advise(view_of(*find(str(real_data / folder / f"instances_{split}.json"))))
+    advice = suggest_anchors(view_dataset(*find(str(real_data / folder / f"instances_{split}.json"))))
     assert advice.recall >= max(advice.recall_stock, advice.recall_stock_input - 0.01)
     assert advice.recall > 0.83
     assert all(later > 1.2 * ratio for ratio, later in itertools.pairwise(advice.ratios))

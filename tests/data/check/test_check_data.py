@@ -28,7 +28,7 @@ def test_the_command_lists_mends_and_reports(polygons, tmp_path, capsys):
     output = capsys.readouterr()
     for kind, image_id, annotation_id in kinds:
         section = output.out[output.out.index(f" {kind} (") :].split("\n\n")[0]
-        assert f"\n  mend: {KINDS[kind].mend}\n" in section
+        assert f"\n  fix: {KINDS[kind].fix}\n" in section
         assert f"image {image_id!r}" in section
         assert annotation_id is None or f"annotation {annotation_id!r}:" in section
     assert "it has 0 errors" in output.out

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from maskrcnn_ext.data.check import KINDS, SEVERITIES, examine, read_images, view_of
+from maskrcnn_ext.data.check import KINDS, SEVERITIES, find_faults, read_images, view_dataset
 from maskrcnn_ext.data.check.repair import repair
 from maskrcnn_ext.data.check.source import find
 from maskrcnn_ext.data.formats.coco import read_coco
@@ -35,11 +35,11 @@ def test_a_planted_fault_is_found_alone_and_repaired(polygons, plant, tmp_path):
     data, folder = polygons
     expected = plant(data, folder)
     before = copy.deepcopy(data)
-    view = view_of(data, folder, "set")
+    view = view_dataset(data, folder, "set")
     pixels = read_images(view, silent)
-    faults = examine(view, pixels)
+    faults = find_faults(view, pixels)
     assert serious(faults) == expected
-    assert all(fault.mend for fault in faults)
+    assert all(fault.fix for fault in faults)
 
     mended, log = repair(data, folder, faults, pixels)
     assert json.dumps(data) == json.dumps(before), "the input is left as it is"
@@ -68,26 +68,28 @@ def test_a_planted_fault_is_found_alone_and_repaired(polygons, plant, tmp_path):
 def test_a_broken_rle_is_found_and_dropped(rles, change, message):
     data, folder = rles
     change(data["annotations"][4]["segmentation"])
-    view = view_of(data, folder, "set")
-    faults = examine(view)
+    view = view_dataset(data, folder, "set")
+    faults = find_faults(view)
     assert serious(faults) == {("segmentation-broken", data["annotations"][4]["image_id"], 5)}
     assert message in next(f.message for f in faults if f.kind == "segmentation-broken")
     mended, _ = repair(data, folder, faults, {})
-    assert serious(examine(view_of(mended, folder, "set"))) == set()
+    assert serious(find_faults(view_dataset(mended, folder, "set"))) == set()
     assert len(mended["annotations"]) == len(data["annotations"]) - 1
 
 
 def test_an_empty_rle_is_found(rles):
     data, folder = rles
     data["annotations"][4]["segmentation"]["counts"] = [SIZE * SIZE]
-    assert serious(examine(view_of(data, folder, "set"))) == {("mask-empty", data["annotations"][4]["image_id"], 5)}
+    assert serious(find_faults(view_dataset(data, folder, "set"))) == {
+        ("mask-empty", data["annotations"][4]["image_id"], 5)
+    }
 
 
 def test_boxes_without_masks_are_one_info(rles):
     data, folder = rles
     for annotation in data["annotations"]:
         del annotation["segmentation"]
-    faults = examine(view_of(data, folder, "set"))
+    faults = find_faults(view_dataset(data, folder, "set"))
     assert serious(faults) == set()
     assert [f.kind for f in faults if f.severity == "info"] == ["segmentation-none"]
 
@@ -120,7 +122,7 @@ def test_every_kind_has_a_severity_a_title_and_a_mend():
     for kind in KINDS.values():
         assert kind.severity in SEVERITIES
         assert kind.title
-        assert kind.mend
+        assert kind.fix
 
 
 @pytest.mark.parametrize("name", ["a" * 300 + ".jpg", "x\0y.jpg", "..\\\\up.jpg", "C:\\\\a.jpg", "a/../../b.jpg", "."])
@@ -142,12 +144,14 @@ def test_names_and_sizes_are_read_as_the_reader_of_coco_reads_them(polygons):
 @pytest.mark.parametrize("folder", ["balloon", "coco_open", "fruits_nuts", "kudzu_bugs", "nuclei_dsb2018"])
 def test_real_sets_have_no_errors_before_or_after_a_repair(real_data, folder):
     found = find(str(real_data / folder / "instances_val.json"))
-    view = view_of(*found)
-    faults = examine(view)
+    view = view_dataset(*found)
+    faults = find_faults(view)
     assert [fault for fault in faults if fault.severity == "error"] == []
     mended, _ = repair(found.data, found.folder, faults, {})
     assert len(mended["annotations"]) == len(found.data["annotations"])
-    left = {fault.kind for fault in examine(view_of(mended, found.folder, "set")) if fault.severity == "warning"}
+    left = {
+        fault.kind for fault in find_faults(view_dataset(mended, found.folder, "set")) if fault.severity == "warning"
+    }
     assert not left & {"polygon-crossing", "polygon-beyond-image", "box-beyond-image"}
     untouched = sum(a == b for a, b in zip(found.data["annotations"], mended["annotations"], strict=True))
     assert untouched >= 0.98 * len(mended["annotations"])

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from maskrcnn_ext.cli import main
-from maskrcnn_ext.data.check import examine, read_images, view_of
+from maskrcnn_ext.data.check import find_faults, read_images, view_dataset
 from maskrcnn_ext.data.check.hashing import near_pairs, thumbnail
 from maskrcnn_ext.data.check.repair import repair
 from maskrcnn_ext.data.check.source import find
@@ -21,15 +21,15 @@ def polygons(shapes, tmp_path):
 
 def test_leaks_are_found_exact_and_near(polygons, tmp_path):
     data, folder = polygons
-    view = view_of(data, folder, "train")
+    view = view_dataset(data, folder, "train")
     others = tmp_path / "val"
     others.mkdir()
     Image.open(folder / "000002.jpg").save(others / "same.png")  # other bytes, the same pixels
     ImageOps.mirror(Image.open(folder / "000005.jpg").resize((130, 130))).save(others / "like.jpg", quality=60)
     images = [{"id": n, "file_name": name, "height": 1, "width": 1} for n, name in enumerate(("same.png", "like.jpg"))]
-    other = view_of({"images": images, "annotations": [], "categories": []}, others, "val")
+    other = view_dataset({"images": images, "annotations": [], "categories": []}, others, "val")
     pixels = read_images(view, silent)
-    faults = examine(view, pixels, other, read_images(other, silent))
+    faults = find_faults(view, pixels, other, read_images(other, silent))
     assert serious(faults) == {("leak-exact", 2, None), ("leak-near", 5, None)}
     (near,) = (fault for fault in faults if fault.kind == "leak-near")
     assert near.message == "image 1 (like.jpg) of val, turned or mirrored"
@@ -100,7 +100,7 @@ def test_copies_are_near_whatever_was_done_to_them(images, name):
 def test_different_real_images_are_not_near(real_data):
     paths = []
     for folder in ("balloon", "coco_open", "fruits_nuts", "kudzu_bugs"):
-        view = view_of(*find(str(real_data / folder / "instances_train.json")))
+        view = view_dataset(*find(str(real_data / folder / "instances_train.json")))
         paths += [image.path for image in view.images[:12]]
     assert list(near_pairs(thumbnails([Image.open(path) for path in paths]), 0)) == []
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from maskrcnn_ext.data.check import examine, read_images, view_of
-from maskrcnn_ext.data.check.outlines import mend_polygons
+from maskrcnn_ext.data.check import find_faults, read_images, view_dataset
+from maskrcnn_ext.data.check.outlines import fix_polygons
 from maskrcnn_ext.data.check.repair import repair
 from maskrcnn_ext.data.check.segmentation import parse_segmentation, read_counts
 from tests.helpers.planted import (
@@ -54,9 +54,9 @@ def test_objects_turn_with_their_image(tmp_path, orientation, form):
         annotation["segmentation"] = {**rle, "counts": rle["counts"].decode()}
     image = {"id": 1, "file_name": "a.png", "height": 40, "width": 60}
     data = {"images": [image], "annotations": [annotation], "categories": [{"id": 1, "name": "a"}]}
-    view = view_of(data, tmp_path, "set")
+    view = view_dataset(data, tmp_path, "set")
     pixels = read_images(view, silent)
-    faults = examine(view, pixels)
+    faults = find_faults(view, pixels)
     assert serious(faults) == {("exif-rotation", 1, None)}
     mended, _ = repair(data, tmp_path, faults, pixels)
     assert serious(check(mended, tmp_path)) == set()
@@ -78,9 +78,9 @@ def test_objects_that_lie_on_the_turned_image_stay(tmp_path):
     set_rectangle(annotation, 5, 45, 20, 10)  # below the 40 rows of the record
     image = {"id": 1, "file_name": "a.jpg", "height": 40, "width": 60}
     data = {"images": [image], "annotations": [annotation], "categories": [{"id": 1, "name": "a"}]}
-    view = view_of(data, tmp_path, "set")
+    view = view_dataset(data, tmp_path, "set")
     pixels = read_images(view, silent)
-    mended, _ = repair(data, tmp_path, examine(view, pixels), pixels)
+    mended, _ = repair(data, tmp_path, find_faults(view, pixels), pixels)
     assert (mended["images"][0]["width"], mended["images"][0]["height"]) == (40, 60)
     assert mended["annotations"][0]["bbox"] == [5, 45, 20, 10]
     assert serious(check(mended, tmp_path)) == set()
@@ -89,9 +89,9 @@ def test_objects_that_lie_on_the_turned_image_stay(tmp_path):
 def test_objects_scale_with_their_image(rles):
     data, folder = rles
     wrong_size(data, folder)
-    view = view_of(data, folder, "set")
+    view = view_dataset(data, folder, "set")
     pixels = read_images(view, silent)
-    mended, log = repair(data, folder, examine(view, pixels), pixels)
+    mended, log = repair(data, folder, find_faults(view, pixels), pixels)
     assert "scaled by 2" in log[0]
     for old, new in zip(of_image(data, 3), of_image(mended, 3), strict=True):
         assert new["bbox"] == [2 * value for value in old["bbox"]]
@@ -119,7 +119,7 @@ points = st.lists(st.tuples(st.floats(-30, 90), st.floats(-30, 90)), min_size=3,
 @given(points=points)
 def test_mended_polygons_are_valid_inside_and_cover_the_same_area(points):
     outline = np.array(points)
-    mended = mend_polygons([outline], 48, 64)
+    mended = fix_polygons([outline], 48, 64)
     shapes = [shapely.Polygon(np.array(polygon).reshape(-1, 2)) for polygon in mended]
     frame = shapely.box(0, 0, 64, 48)
     expected = shapely.make_valid(shapely.Polygon(outline)).intersection(frame)
@@ -132,7 +132,7 @@ def test_mended_polygons_are_valid_inside_and_cover_the_same_area(points):
 def test_a_hole_is_cut_not_filled():
     outer = [0, 0, 20, 0, 20, 20, 0, 20, 0, 0]
     inner = [5, 5, 5, 15, 15, 15, 15, 5, 5, 5]  # drawn in one line with the outer
-    mended = mend_polygons([np.array(outer + inner, float).reshape(-1, 2)], 30, 30)
+    mended = fix_polygons([np.array(outer + inner, float).reshape(-1, 2)], 30, 30)
     assert len(mended) > 1
     mask = mask_util.decode(mask_util.merge(mask_util.frPyObjects(mended, 30, 30)))
     assert mask[10, 10] == 0
