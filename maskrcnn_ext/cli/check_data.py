@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from maskrcnn_ext.errors import InputError
 if TYPE_CHECKING:
     from maskrcnn_ext.data.check import DatasetView, Fault
     from maskrcnn_ext.data.check.anchors import AnchorAdvice
-    from maskrcnn_ext.data.check.pixels import PixelsByImage
+    from maskrcnn_ext.data.check.images import PixelsByImage
     from maskrcnn_ext.data.check.source import Found
 
 _EPILOG = "The status is 0 for a set without such faults, 1 for one with them (also with --fix), 2 for a mistake in the arguments."
@@ -38,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the faults and the advice, writes what is asked for; progress goes to stderr."""
+    """Prints the faults and the advice, writes what is asked for."""
     if args.fix is not None and args.fix.exists():
         raise InputError(f"{args.fix} is there already: --fix never overwrites, give another file")
     if args.report is not None and args.report.suffix.lower() not in (".html", ".htm"):
@@ -54,11 +53,11 @@ def run(args: argparse.Namespace) -> int:
     if args.fix is not None:
         _check_fixable(found)
     view = view_dataset(*found)
-    pixels = None if args.no_images else read_images(view, _Progress(found.name))
+    pixels = None if args.no_images else read_images(view)
     against, other_pixels = None, None
     if args.against:
         against = view_dataset(*find(args.against))
-        other_pixels = read_images(against, _Progress(against.name))
+        other_pixels = read_images(against)
     faults = find_faults(view, pixels, against, other_pixels)
     advice = suggest_anchors(view)
 
@@ -76,20 +75,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"\nreport: {write_data_page(view, faults, advice, args.report)}")
     failing = SEVERITIES[: SEVERITIES.index(args.fail_on) + 1]
     return int(any(counts[severity] for severity in failing))
-
-
-class _Progress:
-    """Tells on stderr how many images are read: in place on a terminal, every tenth of them in a log."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __call__(self, done: int, total: int) -> None:
-        text = f"{self._name}: {done} of {total} images read"
-        if sys.stderr.isatty():
-            print(f"\r{text}", end="\n" if done == total else "", file=sys.stderr, flush=True)
-        elif done == total or done % max(1, total // 10) == 0:
-            print(text, file=sys.stderr)
 
 
 def _print_faults(faults: list[Fault]) -> None:

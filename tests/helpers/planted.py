@@ -13,13 +13,9 @@ SIZE = 96
 EXIF_ORIENTATION = 0x0112
 
 
-def silent(done, total):
-    pass
-
-
 def check(data, folder):
     view = view_dataset(data, folder, "set")
-    return find_faults(view, read_images(view, silent))
+    return find_faults(view, read_images(view))
 
 
 def serious(faults):

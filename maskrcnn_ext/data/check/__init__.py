@@ -1,17 +1,14 @@
-"""Looks a data set over before it is trained on: every fault at once, each with its place and its mend.
+"""Checks a dataset before training: finds all faults at once, each with its place and how to fix it.
 
-The readers stop at the first thing that is wrong; here COCO files are read leniently, and other formats through their records.
-A check is a generator of faults from a :class:`~maskrcnn_ext.data.check.view.DatasetView`; none of them changes anything.
+The readers stop at the first fault. Here, COCO files are read leniently, and other formats through their readers' records.
 """
 
 from __future__ import annotations
 
-from maskrcnn_ext.data.check.boxes import check_boxes
+from maskrcnn_ext.data.check.checks import check_boxes, check_duplicate_objects, check_masks, check_proportions
+from maskrcnn_ext.data.check.duplicates import check_duplicate_images
 from maskrcnn_ext.data.check.faults import KINDS, SEVERITIES, Fault, group_by_kind
-from maskrcnn_ext.data.check.leaks import check_leaks
-from maskrcnn_ext.data.check.masks import check_masks
-from maskrcnn_ext.data.check.pixels import PixelsByImage, check_pixels, read_images
-from maskrcnn_ext.data.check.proportions import check_duplicates, check_proportions
+from maskrcnn_ext.data.check.images import PixelsByImage, check_images, read_images
 from maskrcnn_ext.data.check.records import check_records
 from maskrcnn_ext.data.check.view import DatasetView, view_dataset
 
@@ -34,16 +31,22 @@ def find_faults(
     against: DatasetView | None = None,
     other_pixels: PixelsByImage | None = None,
 ) -> list[Fault]:
-    """Returns all faults of a data set.
+    """Returns all faults of a dataset.
 
     Args:
-        view: the data set.
-        pixels: what :func:`read_images` found of it; None leaves the files out.
-        against: another set that must share no image with this one.
-        other_pixels: what :func:`read_images` found of the other set.
+        view: the dataset.
+        pixels: its images, as :func:`read_images` returns them; None skips the checks of image files.
+        against: another dataset that must not share an image with this one.
+        other_pixels: the images of the other dataset.
+
+    Example:
+        >>> from pathlib import Path
+        >>> data = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [], "categories": []}
+        >>> [fault.kind for fault in find_faults(view_dataset(data, Path(), "train"))]
+        ['image-sizeless', 'images-empty']
     """
-    faults = [fault for check in (check_records, check_boxes, check_masks) for fault in check(view)]
-    faults += [*check_duplicates(view), *check_proportions(view)]
+    checks = (check_records, check_boxes, check_masks, check_duplicate_objects, check_proportions)
+    faults = [fault for check in checks for fault in check(view)]
     if pixels is not None:
-        faults += [*check_pixels(view, pixels), *check_leaks(view, pixels, against, other_pixels or {})]
+        faults += [*check_images(view, pixels), *check_duplicate_images(view, pixels, against, other_pixels or {})]
     return faults

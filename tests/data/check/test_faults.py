@@ -9,7 +9,7 @@ from maskrcnn_ext.data.check import KINDS, SEVERITIES, find_faults, read_images,
 from maskrcnn_ext.data.check.repair import repair
 from maskrcnn_ext.data.check.source import find
 from maskrcnn_ext.data.formats.coco import read_coco
-from tests.helpers.planted import PLANTED, SIZE, STAY, check, serious, set_of_polygons, set_of_rles, silent
+from tests.helpers.planted import PLANTED, SIZE, STAY, check, serious, set_of_polygons, set_of_rles
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_a_planted_fault_is_found_alone_and_repaired(polygons, plant, tmp_path):
     expected = plant(data, folder)
     before = copy.deepcopy(data)
     view = view_dataset(data, folder, "set")
-    pixels = read_images(view, silent)
+    pixels = read_images(view)
     faults = find_faults(view, pixels)
     assert serious(faults) == expected
     assert all(fault.fix for fault in faults)

@@ -23,7 +23,6 @@ from tests.helpers.planted import (
     set_of_polygons,
     set_of_rles,
     set_rectangle,
-    silent,
     wrong_size,
 )
 
@@ -55,7 +54,7 @@ def test_objects_turn_with_their_image(tmp_path, orientation, form):
     image = {"id": 1, "file_name": "a.png", "height": 40, "width": 60}
     data = {"images": [image], "annotations": [annotation], "categories": [{"id": 1, "name": "a"}]}
     view = view_dataset(data, tmp_path, "set")
-    pixels = read_images(view, silent)
+    pixels = read_images(view)
     faults = find_faults(view, pixels)
     assert serious(faults) == {("exif-rotation", 1, None)}
     mended, _ = repair(data, tmp_path, faults, pixels)
@@ -79,7 +78,7 @@ def test_objects_that_lie_on_the_turned_image_stay(tmp_path):
     image = {"id": 1, "file_name": "a.jpg", "height": 40, "width": 60}
     data = {"images": [image], "annotations": [annotation], "categories": [{"id": 1, "name": "a"}]}
     view = view_dataset(data, tmp_path, "set")
-    pixels = read_images(view, silent)
+    pixels = read_images(view)
     mended, _ = repair(data, tmp_path, find_faults(view, pixels), pixels)
     assert (mended["images"][0]["width"], mended["images"][0]["height"]) == (40, 60)
     assert mended["annotations"][0]["bbox"] == [5, 45, 20, 10]
@@ -90,7 +89,7 @@ def test_objects_scale_with_their_image(rles):
     data, folder = rles
     wrong_size(data, folder)
     view = view_dataset(data, folder, "set")
-    pixels = read_images(view, silent)
+    pixels = read_images(view)
     mended, log = repair(data, folder, find_faults(view, pixels), pixels)
     assert "scaled by 2" in log[0]
     for old, new in zip(of_image(data, 3), of_image(mended, 3), strict=True):

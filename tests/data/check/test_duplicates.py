@@ -8,10 +8,11 @@ from PIL import Image, ImageOps
 
 from maskrcnn_ext.cli import main
 from maskrcnn_ext.data.check import find_faults, read_images, view_dataset
-from maskrcnn_ext.data.check.hashing import near_pairs, thumbnail
+from maskrcnn_ext.data.check.duplicates import find_near_pairs
+from maskrcnn_ext.data.check.images import make_thumbnail
 from maskrcnn_ext.data.check.repair import repair
 from maskrcnn_ext.data.check.source import find
-from tests.helpers.planted import serious, set_of_polygons, silent
+from tests.helpers.planted import serious, set_of_polygons
 
 
 @pytest.fixture
@@ -28,8 +29,8 @@ def test_leaks_are_found_exact_and_near(polygons, tmp_path):
     ImageOps.mirror(Image.open(folder / "000005.jpg").resize((130, 130))).save(others / "like.jpg", quality=60)
     images = [{"id": n, "file_name": name, "height": 1, "width": 1} for n, name in enumerate(("same.png", "like.jpg"))]
     other = view_dataset({"images": images, "annotations": [], "categories": []}, others, "val")
-    pixels = read_images(view, silent)
-    faults = find_faults(view, pixels, other, read_images(other, silent))
+    pixels = read_images(view)
+    faults = find_faults(view, pixels, other, read_images(other))
     assert serious(faults) == {("leak-exact", 2, None), ("leak-near", 5, None)}
     (near,) = (fault for fault in faults if fault.kind == "leak-near")
     assert near.message == "image 1 (like.jpg) of val, turned or mirrored"
@@ -45,24 +46,24 @@ def images(shapes):
 
 
 def thumbnails(images):
-    return np.stack([thumbnail(image) for image in images])
+    return np.stack([make_thumbnail(image) for image in images])
 
 
 def test_different_images_are_not_near(images):
     blank = [Image.new("RGB", (50, 50), color) for color in ("black", "white")]
     thumbs = thumbnails(images + blank)
-    assert list(near_pairs(thumbs, 0)) == []
+    assert list(find_near_pairs(thumbs, 0)) == []
     twice = np.concatenate([thumbs, thumbs])
     count = len(images)
-    assert list(near_pairs(twice, len(thumbs))) == [(count + 2 + n, n, False) for n in range(count)], (
+    assert list(find_near_pairs(twice, len(thumbs))) == [(count + 2 + n, n, False) for n in range(count)], (
         "not the blank ones"
     )
 
 
 def test_a_film_has_a_pair_a_frame_not_a_pair_a_pair(images):
     frames = thumbnails([images[0]] * 30) + np.random.default_rng(0).normal(0, 1, (30, 16, 16)).astype(np.float32)
-    assert [later for later, *_ in near_pairs(frames, 0)] == list(range(1, 30))
-    assert len(list(near_pairs(frames, 10))) == 20 + 19, "one in the other set, and one in their own"
+    assert [later for later, *_ in find_near_pairs(frames, 0)] == list(range(1, 30))
+    assert len(list(find_near_pairs(frames, 10))) == 20 + 19, "one in the other set, and one in their own"
 
 
 def as_jpeg(image):
@@ -92,7 +93,7 @@ CHANGES = {
 @pytest.mark.parametrize("name", [*TURNS, *CHANGES])
 def test_copies_are_near_whatever_was_done_to_them(images, name):
     changed = [{**TURNS, **CHANGES}[name](image) for image in images]
-    pairs = set(near_pairs(np.concatenate([thumbnails(images), thumbnails(changed)]), len(images)))
+    pairs = set(find_near_pairs(np.concatenate([thumbnails(images), thumbnails(changed)]), len(images)))
     assert pairs == {(len(images) + n, n, name in TURNS) for n in range(len(images))}
 
 
@@ -102,12 +103,12 @@ def test_different_real_images_are_not_near(real_data):
     for folder in ("balloon", "coco_open", "fruits_nuts", "kudzu_bugs"):
         view = view_dataset(*find(str(real_data / folder / "instances_train.json")))
         paths += [image.path for image in view.images[:12]]
-    assert list(near_pairs(thumbnails([Image.open(path) for path in paths]), 0)) == []
+    assert list(find_near_pairs(thumbnails([Image.open(path) for path in paths]), 0)) == []
 
 
 def test_16_bit_images_keep_their_range():
     values = np.random.default_rng(0).integers(0, 65535, (40, 40), np.uint16)
-    assert np.ptp(thumbnail(Image.fromarray(values))) > 5000
+    assert np.ptp(make_thumbnail(Image.fromarray(values))) > 5000
 
 
 def test_a_set_against_itself_is_all_leaks(shapes, capsys):
