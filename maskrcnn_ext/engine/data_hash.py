@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskrcnn_ext.data.formats import find_reader
 from maskrcnn_ext.data.registry.catalog import ensure_registered
-from maskrcnn_ext.data.registry.source import Source, is_path
+from maskrcnn_ext.data.registry.source import Source
 from maskrcnn_ext.errors import InputError
 
 if TYPE_CHECKING:
@@ -70,12 +68,7 @@ def _paths(name: str) -> dict[str, Path]:
     ensure_registered(name)
     source = DatasetCatalog[name]
     if isinstance(source, Source):
-        parameters = inspect.signature(find_reader(source.format)).parameters
-        return {
-            key: source.path_of(key)
-            for key, value in source.options.items()
-            if value is not None and is_path(parameters[key])
-        }
+        return source.paths()
     metadata = MetadataCatalog.get(name)
     return {key: Path(metadata.get(key)) for key in ("json_file", "image_root") if metadata.get(key)}
 

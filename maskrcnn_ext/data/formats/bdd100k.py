@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.curves import bezier
 from maskrcnn_ext.data.formats.reading import (
     check_outline,
@@ -186,3 +187,15 @@ def _polygon(outline: Any, where: str) -> list[float]:
         lines.append(bezier(ends))
         index += 3
     return np.concatenate(lines).ravel().tolist()
+
+
+FORMAT = Format(
+    name="bdd100k",
+    description="BDD100K: a JSON of labels, or bitmask PNGs",
+    read=read_bdd100k,
+    options=(
+        Option("annotations", "the JSON file, or the folder of bitmask PNGs", "path", required=True),
+        Option("images", "the images, in the same sub-folders as the bitmasks", "folder", required=True),
+    ),
+    shorthand=("annotations", "images"),
+)

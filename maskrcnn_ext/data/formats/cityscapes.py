@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.reading import image_size, in_threads, list_files, read_labels
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.formats.regions import regions_of
@@ -67,3 +68,15 @@ def _record(file: Path, images: Path, categories: dict[int, int]) -> ImageRecord
         label_id = value if value < 1000 else value // 1000
         record.annotations.append(Annotation(categories[label_id], box, rle, crowd=value < 1000, id=value))
     return record
+
+
+FORMAT = Format(
+    name="cityscapes",
+    description="Cityscapes: polygons or instance PNGs, a folder a city",
+    read=read_cityscapes,
+    options=(
+        Option("annotations", "the split's folder of city folders, such as gtFine/train", "folder", required=True),
+        Option("images", "the same of the photographs, such as leftImg8bit/train", "folder", required=True),
+    ),
+    shorthand=("annotations", "images"),
+)

@@ -21,7 +21,7 @@ from typing import Any
 import pycocotools.mask as mask_util
 
 from maskrcnn_ext.common.gc_pause import gc_paused
-from maskrcnn_ext.data.formats import cache
+from maskrcnn_ext.data.formats import Format, Option, cache
 from maskrcnn_ext.data.formats.reading import check_outline, image_size
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.formats.rle_check import find_broken_rle
@@ -279,3 +279,15 @@ def _compressed(rle: Any, image: ImageRecord) -> dict[str, Any]:
         raise InputError(f"has an RLE whose counts add up to {sum(counts)}, not to its {math.prod(size)} pixels")
     encoded: dict[str, Any] = mask_util.frPyObjects(rle, image.height, image.width)
     return {**encoded, "counts": encoded["counts"].decode("ascii")}
+
+
+FORMAT = Format(
+    name="coco",
+    description="COCO JSON: instances, keypoints and crowds",
+    read=read_coco,
+    options=(
+        Option("json", "the annotation file", "file", required=True),
+        Option("images", "the folder that every file_name is relative to", "folder", required=True),
+    ),
+    shorthand=("json", "images"),
+)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.dicom_labels import SUFFIXES, Labels, open_labels
 from maskrcnn_ext.data.formats.dicom_series import read_series
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
@@ -111,3 +112,20 @@ def _by_name(table: LabelTable, labels: Labels) -> LabelTable:
                 f"{labels.file}: segment {value} is {name!r}, expected one of {', '.join(table.names)}; or give `values`"
             )
     return replace(table, categories={value: table.names.index(name) for value, name in labels.names.items()})
+
+
+FORMAT = Format(
+    name="dicom",
+    description="DICOM series with an NRRD label map or a DICOM SEG",
+    read=read_dicom,
+    options=(
+        Option("series", "a series, or a folder of series, one a patient", "folder", required=True),
+        Option("labels", "the label map or SEG, or a folder of them", "path", required=True),
+        Option("values", "the class name of every label value"),
+        Option("instances", '"value" or "component": what counts as one object'),
+        Option("level", "(center, width) of the grey values to show"),
+        Option("series_uid", "which series of a folder that has several"),
+    ),
+    shorthand=("series", "labels"),
+    extra="medical",
+)

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.reading import image_size, in_threads, list_files, read_pixels
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord, annotation_of_mask
 from maskrcnn_ext.errors import InputError
@@ -74,3 +75,16 @@ def _read_image(folder: Path) -> tuple[ImageRecord, list[Path]]:
         else:
             empty.append(file)
     return record, empty
+
+
+FORMAT = Format(
+    name="dsb2018",
+    description="Mask folders, as in the Data Science Bowl 2018",
+    read=read_dsb2018,
+    options=(
+        Option("images", "the folder of the image folders, such as stage1_train", "folder", required=True),
+        Option("split", "picks image ids out of all ids", "function"),
+    ),
+    shorthand=("images",),
+    split_option="split",
+)

@@ -15,6 +15,7 @@ import numpy as np
 import pycocotools.mask as mask_util
 import shapely
 
+from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.geo_transform import Grid, polygons_of, read_grid, reproject, without_holes
 from maskrcnn_ext.data.formats.geo_vector import Outlines, read_outlines
 from maskrcnn_ext.data.formats.pairs import files_by_stem, pair_files
@@ -180,3 +181,21 @@ def _misplaced(outlines: Outlines, raster: Path, grid: Grid) -> str:
         f"the raster over ({ours}) in {grid.crs} (left, bottom, right, top); is the outlines' coordinate reference system missing or "
         "wrong? Set it: ogr2ogr -a_srs EPSG:<code> mended.gpkg <file>"
     )
+
+
+FORMAT = Format(
+    name="geo",
+    description="Outlines (GeoJSON, GeoPackage, shapefile) on georeferenced rasters",
+    read=read_geo,
+    options=(
+        Option("vector", "the outlines: a file for all rasters, or a folder with one for each", "path", required=True),
+        Option("raster", "a raster, or a folder of them", "path", required=True),
+        Option("attribute", "the property that holds the class name"),
+        Option("layer", "which layer of a GeoPackage"),
+        Option("tile", "the side of square windows, in pixels"),
+        Option("overlap", "how far neighbouring windows overlap, in pixels"),
+        Option("min_visible", "the share of an outline's area that a window must show"),
+    ),
+    shorthand=("vector", "raster"),
+    extra="geo",
+)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.reading import image_size, in_threads, list_files, list_images, read_labels, read_text
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.formats.regions import box_of_rle, checked_rle, regions_of
@@ -116,3 +117,17 @@ def _annotations(
             f"{where}: object {track} is of class {class_id}, expected 1 (car), 2 (pedestrian), 10 (ignore)"
         )
     return [Annotation(names.index(name), box, rle, id=track)] if name in names else []
+
+
+FORMAT = Format(
+    name="kitti_mots",
+    description="KITTI MOTS: instance PNGs or RLE texts of video frames",
+    read=read_kitti_mots,
+    options=(
+        Option("instances", "the sequences' folders of PNGs, or their texts", "folder", required=True),
+        Option("images", "the sequences' folders of frames", "folder", required=True),
+        Option("sequences", 'which sequences, such as "0002"'),
+    ),
+    shorthand=("instances", "images"),
+    split_option="sequences",
+)

@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.reading import image_size, in_threads, list_images, read_json, read_pixels
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.formats.regions import regions_of
@@ -193,3 +194,18 @@ def _import_tifffile(file: Path) -> Any:
     except ImportError as error:
         raise InputError(f'{file}: reading TIFF needs tifffile: pip install "maskrcnn_ext[tiff]"') from error
     return tifffile
+
+
+FORMAT = Format(
+    name="label_image",
+    description="Label images: the value of a pixel is the number of its object or class",
+    read=read_label_image,
+    options=(
+        Option("labels", "the label images, or one of them", "path", required=True),
+        Option("images", "the images, or the one image", "path", required=True),
+        Option("suffix", "what follows the image's name in the name of its label image, such as _mask"),
+        Option("ignore", "numbers that are no objects, such as a border"),
+        Option("categories", "the class name of every number, if the numbers are classes"),
+    ),
+    shorthand=("labels", "images"),
+)

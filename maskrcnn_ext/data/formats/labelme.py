@@ -17,6 +17,7 @@ import numpy as np
 import pycocotools.mask as mask_util
 from PIL import Image
 
+from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.curves import ellipse
 from maskrcnn_ext.data.formats.reading import (
     IMAGE_ERRORS,
@@ -175,3 +176,15 @@ def _paste(mask: np.ndarray, png: Any, points: list[tuple[float, float]], where:
     inside = patch[max(-y, 0) : max(height - y, 0), max(-x, 0) : max(width - x, 0)] > 0
     x, y = max(x, 0), max(y, 0)
     mask[y : y + inside.shape[0], x : x + inside.shape[1]] |= inside
+
+
+FORMAT = Format(
+    name="labelme",
+    description="labelme JSON, one file an image",
+    read=read_labelme,
+    options=(
+        Option("folder", "the JSON files", "folder", required=True),
+        Option("images", "the images, if they are not where the JSON files say", "folder"),
+    ),
+    shorthand=("folder", "images"),
+)

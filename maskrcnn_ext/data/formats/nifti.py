@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.pairs import pair_files
 from maskrcnn_ext.data.formats.reading import stem_of
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
@@ -148,3 +149,20 @@ def _line(error: Exception) -> str:
 
 def _size(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape))
+
+
+FORMAT = Format(
+    name="nifti",
+    description="NIfTI volumes with label maps",
+    read=read_nifti,
+    options=(
+        Option("images", "a volume, or a folder of them", "path", required=True),
+        Option("labels", "its label map, or the folder of the label maps", "path", required=True),
+        Option("values", "the class name of every label value"),
+        Option("instances", '"value" or "component": what counts as one object'),
+        Option("axis", "the axis along which slices are taken (0, 1 or 2)"),
+        Option("level", "(center, width) of the grey values to show"),
+    ),
+    shorthand=("images", "labels"),
+    extra="medical",
+)

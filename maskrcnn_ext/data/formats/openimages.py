@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.reading import (
     clip_box,
     finite,
@@ -171,3 +172,18 @@ def _annotation(row: _Row, category: int, record: ImageRecord, file: Path, mask_
         scaled = Image.fromarray((mask > 0).astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)
         annotation.segmentation = encode_mask(np.array(scaled))
     return annotation
+
+
+FORMAT = Format(
+    name="openimages",
+    description="Open Images: CSV files of boxes and masks",
+    read=read_openimages,
+    options=(
+        Option("boxes", "the CSV of boxes", "file", required=True),
+        Option("images", "the images, <ImageID>.jpg", "folder", required=True),
+        Option("descriptions", "the CSV of class names", "file"),
+        Option("masks", "the CSV of masks", "file"),
+        Option("mask_images", "the mask PNGs", "folder"),
+    ),
+    shorthand=("boxes", "images"),
+)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.curves import ellipse
 from maskrcnn_ext.data.formats.reading import category_of, check_outline, finite, image_size, path_below, read_json
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, box_of_polygons
@@ -136,3 +137,16 @@ def _polygon(shape: dict[str, Any], where: str) -> list[float]:
     if len(points) < 3:
         raise InputError(f"{where}: a polygon needs 3 points, this one has {len(points)}")
     return finite((value for point in points for value in point), where)
+
+
+FORMAT = Format(
+    name="via",
+    description="VGG Image Annotator JSON",
+    read=read_via,
+    options=(
+        Option("json", "the annotations as VIA saves or exports them", "file", required=True),
+        Option("images", "the images", "folder", required=True),
+        Option("attribute", "the region attribute that holds the class name"),
+    ),
+    shorthand=("json", "images"),
+)

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pycocotools.mask as mask_util
 
+from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.reading import (
     IMAGE_SUFFIXES,
     category_of,
@@ -197,3 +198,20 @@ def _add_masks(record: ImageRecord, png: Path, file: Path) -> None:
 
 def _xywh(boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+
+
+FORMAT = Format(
+    name="voc",
+    description="Pascal VOC: XML boxes, and instance PNGs of the segmentation task",
+    read=read_voc,
+    options=(
+        Option("annotations", "the XML files", "folder", required=True),
+        Option("images", "the images, such as JPEGImages", "folder", required=True),
+        Option("objects", "the instance PNGs, such as SegmentationObject", "folder"),
+        Option("split", "a list of image ids, such as ImageSets/Segmentation/train.txt", "file"),
+        Option("keep_difficult", "whether objects marked difficult are trained on and counted"),
+        Option("one_based", "whether coordinates count from 1 as in VOC"),
+    ),
+    shorthand=("annotations", "images"),
+    split_option="split",
+)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.reading import (
     IMAGE_SUFFIXES,
     clip_box,
@@ -162,3 +163,17 @@ def _annotation(row: list[float], record: ImageRecord, names: list[str], where: 
         box = clip_box((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), height, width, where)
         return Annotation(int(category), box)
     return Annotation(int(category), box_of_polygons([scaled], height, width), [scaled])
+
+
+FORMAT = Format(
+    name="yolo",
+    description="YOLO texts of outlines or boxes, with a YAML file",
+    read=read_yolo,
+    options=(
+        Option("yaml", "the data file", "file", required=True),
+        Option("split", "which split of the data file"),
+        Option("root", "the folder that the splits are relative to", "folder"),
+    ),
+    shorthand=("yaml",),
+    split_option="split",
+)

@@ -6,13 +6,12 @@ not set), as Detectron2's own data sets are.
 
 from __future__ import annotations
 
-import difflib
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from maskrcnn_ext.data.formats import FORMATS, find_reader
+from maskrcnn_ext.common.text import did_you_mean
+from maskrcnn_ext.data.formats import FORMATS, get_format
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
 from maskrcnn_ext.data.registry.dicts import from_dicts
 from maskrcnn_ext.data.registry.keypoints import Skeleton
@@ -161,24 +160,17 @@ def ensure_registered(name: str) -> None:
         return
     format, _, places = name.partition(":")
     if format in FORMATS and places:
-        reader = find_reader(format)
-        keys = [p.name for p in inspect.signature(reader).parameters.values() if p.kind == p.POSITIONAL_OR_KEYWORD]
-        paths = [Path(path).expanduser().absolute() for path in _split_places(places, len(keys))]
-        needed = [p.name for p in inspect.signature(reader).parameters.values() if p.default is p.empty]
-        if len(paths) < len(needed):
-            raise InputError(f"data set {name!r}: write {format}:{'@'.join(keys).upper()}")
-        options: dict[str, Any] = dict(zip(keys, paths, strict=False))
+        record = get_format(format)
+        paths = [Path(path).expanduser().absolute() for path in _split_places(places, len(record.shorthand))]
+        if len(paths) < sum(option.required for option in record.options):
+            raise InputError(f"data set {name!r}: write {record.usage}")
+        options: dict[str, Any] = dict(zip(record.shorthand, paths, strict=False))
         register(name, format=format, **options)
         return
     registered = [
         known for known in DatasetCatalog.list() if ":" not in known
     ]  # files that were given before are no names
-    near = difflib.get_close_matches(name, registered, n=3)
-    advice = (
-        f"did you mean {' or '.join(near)}?"
-        if near
-        else "write coco:/path/annotations.json@/path/images, or register it"
-    )
+    advice = did_you_mean(name, registered) or "write coco:/path/annotations.json@/path/images, or register it"
     raise InputError(f"no data set {name!r} is registered: {advice}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from maskrcnn_ext.common.gc_pause import gc_paused
-from maskrcnn_ext.data.formats import find_reader
+from maskrcnn_ext.data.formats import get_format
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
 from maskrcnn_ext.data.registry.dicts import to_dicts
 from maskrcnn_ext.data.registry.keypoints import Skeleton
@@ -62,17 +61,18 @@ class Source:
                 f"data set {self.name}: `colors` are of {', '.join(self.colors)}, `classes` are {', '.join(self.classes)}"
             )
         try:
-            parameters = self._parameters()
+            options = get_format(self.format).options
         except InputError as error:
             raise InputError(f"data set {self.name}: {error}") from None
-        for option in self.options:
-            if option not in parameters:
+        names = [option.name for option in options]
+        for name in self.options:
+            if name not in names:
                 raise InputError(
-                    f"data set {self.name}: format {self.format} takes no `{option}` (it takes {', '.join(parameters)})"
+                    f"data set {self.name}: format {self.format} takes no `{name}` (it takes {', '.join(names)})"
                 )
-        for key, parameter in parameters.items():
-            if parameter.default is parameter.empty and self.options.get(key) is None:
-                raise InputError(f"data set {self.name}: format {self.format} needs `{key}`")
+        for option in options:
+            if option.required and self.options.get(option.name) is None:
+                raise InputError(f"data set {self.name}: format {self.format} needs `{option.name}`")
 
     def describe(self) -> str:
         """Returns a text that is the same in every process for the same data: functions by name, without their address."""
@@ -85,22 +85,27 @@ class Source:
         """Returns where an option that is a path leads."""
         return (self.root or dataset_root()) / Path(self.options[option]).expanduser()
 
+    def paths(self) -> dict[str, Path]:
+        """Returns the files and folders of the data set by the names of their options."""
+        options = get_format(self.format).options
+        return {
+            option.name: self.path_of(option.name)
+            for option in options
+            if option.is_path and self.options.get(option.name) is not None
+        }
+
     def read(self) -> DataSet:
         """Reads the records.
 
         Raises:
             InputError: data that is not there, or that the reader refuses.
         """
-        parameters = self._parameters()
-        arguments = {
-            key: self.path_of(key) if is_path(parameters[key]) and value is not None else value
-            for key, value in self.options.items()
-        }
-        for path in (value for value in arguments.values() if isinstance(value, Path)):
+        paths = self.paths()
+        for path in paths.values():
             if not os.path.exists(path):  # noqa: PTH110, pathlib's raises where a name is too long or a folder closed
                 raise InputError(not_found(self.name, path, self.layout, self.root))
         try:
-            data = find_reader(self.format)(**arguments, classes=self.classes or None)
+            data = get_format(self.format).read(**{**self.options, **paths}, classes=self.classes or None)
         except InputError as error:
             raise InputError(f"data set {self.name}: {error}") from error
         except (
@@ -173,16 +178,6 @@ class Source:
             return Skeleton(names, links=[(names[int(a)], names[int(b)]) for a, b in links])
         except InputError as error:
             raise InputError(f"data set {self.name}: {error}") from None
-
-    def _parameters(self) -> dict[str, inspect.Parameter]:
-        parameters = dict(inspect.signature(find_reader(self.format)).parameters)
-        parameters.pop("classes", None)
-        return parameters
-
-
-def is_path(parameter: inspect.Parameter) -> bool:
-    """Whether a reader's parameter is a file or folder."""
-    return "Path" in str(parameter.annotation)
 
 
 def not_found(name: str, path: Path, layout: str, root: Path | None = None) -> str:

@@ -16,13 +16,12 @@ The variable may name several files, separated as in ``$PATH``. A file maps name
 
 from __future__ import annotations
 
-import inspect
 import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from maskrcnn_ext.data.formats import find_reader
+from maskrcnn_ext.data.formats import get_format
 from maskrcnn_ext.data.registry.catalog import register_source
 from maskrcnn_ext.data.registry.keypoints import Skeleton
 from maskrcnn_ext.data.registry.source import Source
@@ -88,16 +87,15 @@ def _source(file: Path, name: Any, entry: Any) -> Source:
             f"{where}: `classes` is {classes!r}, expected a list of texts (quote yes, no, on, off, numbers)"
         )
     try:
-        parameters = inspect.signature(find_reader(format)).parameters
+        record = get_format(format)
     except InputError as error:
         raise InputError(f"{where}: `format`: {error}") from None
     for key, value in options.items():
-        if key in parameters:
-            annotation = str(parameters[key].annotation)
-            if "Callable" in annotation:
-                raise InputError(f"{where}: `{key}` is a function, which YAML cannot hold; register the set in Python")
-            if "Path" in annotation and not isinstance(value, str):
-                raise InputError(f"{where}: `{key}` is {value!r}, expected a path")
+        option = record.option(key)
+        if option and option.kind == "function":
+            raise InputError(f"{where}: `{key}` is a function, which YAML cannot hold; register the set in Python")
+        if option and option.is_path and not isinstance(value, str):
+            raise InputError(f"{where}: `{key}` is {value!r}, expected a path")
     skeleton = None if drawn is None else _skeleton(where, drawn)
     return Source(name, format, tuple(classes), layout, file.parent, options, skeleton=skeleton)
 

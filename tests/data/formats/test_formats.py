@@ -1,0 +1,43 @@
+"""The records of the formats agree with the functions that read them."""
+
+import inspect
+
+import pytest
+
+from maskrcnn_ext.data.formats import FORMATS, get_format
+from maskrcnn_ext.errors import InputError
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_record_lists_the_keywords_of_its_read_function(name):
+    record = get_format(name)
+    parameters = dict(inspect.signature(record.read).parameters)
+    parameters.pop("classes")
+    assert record.name == name
+    assert [option.name for option in record.options] == list(parameters)
+    for option in record.options:
+        parameter = parameters[option.name]
+        assert option.required == (parameter.default is parameter.empty)
+        assert option.is_path == ("Path" in str(parameter.annotation))
+        assert (option.kind == "function") == ("Callable" in str(parameter.annotation))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_shorthand_sets_paths_and_covers_every_required_option(name):
+    record = get_format(name)
+    options = [record.option(key) for key in record.shorthand]
+    assert all(option.is_path for option in options)
+    assert {option.name for option in record.options if option.required} <= set(record.shorthand)
+    assert record.split_option is None or record.option(record.split_option)
+
+
+def test_an_unknown_format_lists_the_known_ones():
+    with pytest.raises(InputError, match=r"unknown format 'pascal', expected one of bdd100k, .*, yolo"):
+        get_format("pascal")
+
+
+def test_formats_load_one_at_a_time(run_python):
+    code = "import sys; from maskrcnn_ext.data import formats; formats.get_format('coco'); print(*sys.modules)"
+    loaded = run_python("-c", code).stdout.split()
+    assert "maskrcnn_ext.data.formats.coco" in loaded
+    assert not any(name.startswith("maskrcnn_ext.data.formats.yolo") for name in loaded)
