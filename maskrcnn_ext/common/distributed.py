@@ -1,4 +1,4 @@
-"""What the processes of a training share: one decision for all of them, and the model inside DistributedDataParallel."""
+"""Helpers for distributed training: one decision for all processes, and the model inside DistributedDataParallel."""
 
 from __future__ import annotations
 

@@ -8,9 +8,9 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from maskrcnn_ext.errors import InputError
 
@@ -34,7 +34,8 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
         durable: whether the content is flushed to the disk before the rename, so that it survives a power cut.
 
     Raises:
-        WriteError: it cannot be written; the message names the cause and the free space.
+        WriteError: `path` cannot be written; the message names the cause and the free space. Errors of other files that the block
+            reads or writes pass unchanged.
 
     Example:
         >>> with atomic_path(tmp_path / "result.json") as partial:
@@ -48,13 +49,14 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         if durable:
-            _sync(partial)
+            for written in [partial, *partial.rglob("*")]:
+                _sync(written)
         _replace(partial, path)
         if durable:
             _sync(path.parent)
     except (OSError, RuntimeError) as error:
         cause = _os_error(error)
-        if cause is None:
+        if cause is None or not _concerns(cause, partial, path):
             raise
         raise WriteError(f"cannot write {path} ({cause.strerror or cause}{_free_space(path.parent)})") from error
     finally:
@@ -88,10 +90,14 @@ class JsonListWriter:
     """
 
     def __init__(self, path: Path) -> None:
-        """Starts the list; an older file stays until this one is whole."""
-        self._stack = ExitStack()
-        self._file = self._stack.enter_context(self._stack.enter_context(atomic_path(path)).open("w", encoding="ascii"))
+        """Starts the list; an older file stays until this one is complete.
+
+        Raises:
+            WriteError: the file cannot be written. The end of the block raises it, too.
+        """
         self._separator = "["
+        self._writing = self._open(path)
+        self._file = self._writing.__enter__()
 
     def extend(self, entries: Iterable[Any]) -> None:
         """Adds entries, one a line."""
@@ -99,13 +105,17 @@ class JsonListWriter:
             self._file.write(f"{self._separator}\n{json.dumps(entry)}")
             self._separator = ","
 
+    @contextmanager
+    def _open(self, path: Path) -> Iterator[IO[str]]:
+        with atomic_path(path) as partial, partial.open("w", encoding="ascii") as file:
+            yield file
+            file.write("[]\n" if self._separator == "[" else "\n]\n")
+
     def __enter__(self) -> JsonListWriter:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        if error[0] is None:
-            self._file.write("[]\n" if self._separator == "[" else "\n]\n")
-        self._stack.__exit__(*error)
+        self._writing.__exit__(*error)
 
 
 def remove(path: Path) -> None:
@@ -131,7 +141,11 @@ def _replace(partial: Path, path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         old = path.with_name(f"{_PARTIAL}{secrets.token_hex(4)}")
         path.rename(old)
-        partial.rename(path)
+        try:
+            partial.rename(path)
+        except OSError:
+            old.rename(path)
+            raise
         remove(old)
     else:
         partial.replace(path)
@@ -155,6 +169,14 @@ def _os_error(error: BaseException | None) -> OSError | None:
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error
+
+
+def _concerns(error: OSError, partial: Path, path: Path) -> bool:
+    """Returns whether an error is about the file that is written: it names that file, one inside it, a parent folder or no file."""
+    if not isinstance(error.filename, str | os.PathLike):
+        return True
+    name = Path(error.filename)
+    return name in (partial, path) or partial in name.parents or name in path.parents
 
 
 def _free_space(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""Pauses Python's cyclic garbage collector, which would search millions of small objects again and again."""
+"""Pauses Python's cyclic garbage collector, which would otherwise scan millions of small objects repeatedly."""
 
 from __future__ import annotations
 

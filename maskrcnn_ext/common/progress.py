@@ -53,9 +53,9 @@ class Progress:
                 self._draw()
         elif now - self._last_line >= _LOG_SECONDS:
             self._last_line = now
-            print(self._line(now), file=sys.stderr, flush=True)
+            print(self._log_line(now), file=sys.stderr, flush=True)
 
-    def _line(self, now: float) -> str:
+    def _log_line(self, now: float) -> str:
         of = f" of {self._total}" if self._total is not None else ""
         failed = f", {self._failed} failed" if self._failed else ""
         before = f"{self._description}: " if self._description else ""
@@ -111,10 +111,10 @@ def progress_bar(stream: Any) -> Any:
 
     console = stream if isinstance(stream, Console) else Console(file=stream)
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
+        TextColumn("{task.fields[figures]}", markup=False),
         TimeRemainingColumn(),
         console=console,
         auto_refresh=False,

@@ -1,4 +1,4 @@
-"""The random generators of Python, NumPy and torch: their state saved and restored, and seeds for the time of a block."""
+"""The random generators of Python, NumPy and torch: their state saved and restored, and seeds for the duration of a block."""
 
 from __future__ import annotations
 
@@ -72,10 +72,11 @@ def preserved_random_state() -> Iterator[None]:
 
 @contextmanager
 def seeded(*key: int, device: torch.device | None = None) -> Iterator[None]:
-    """Seeds all generators for the time of the block and restores them when it ends.
+    """Seeds all generators for the duration of the block and restores them when it ends.
 
     Args:
-        key: numbers from 0; equal keys give equal draws, and each generator gets a seed of its own.
+        key: numbers from 0. Equal keys lead to equal draws, and each generator gets a different seed. Compare keys of one length: NumPy's
+            ``SeedSequence`` ignores trailing zeros.
         device: a CUDA device whose generator is seeded, too, with the first number of `key`. Other CUDA generators, which
             training draws from, are left alone.
 
@@ -87,14 +88,14 @@ def seeded(*key: int, device: torch.device | None = None) -> Iterator[None]:
         True
     """
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    on_cuda = device is not None and device.type == "cuda"
-    cuda = torch.cuda.get_rng_state(device) if on_cuda else None
+    cuda = torch.cuda.get_rng_state(device) if device is not None and device.type == "cuda" else None
     seeds = np.random.SeedSequence(key).generate_state(3).tolist()
     random.seed(seeds[0])
     np.random.seed(seeds[1])
     torch.default_generator.manual_seed(seeds[2])  # torch.manual_seed would seed every CUDA generator as well
-    if on_cuda:
-        torch.cuda.default_generators[torch.device(device).index or 0].manual_seed(key[0])
+    if device is not None and cuda is not None:
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(key[0])
     try:
         yield
     finally:

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 def text_table(
     rows: Iterable[Sequence[object]], headers: Sequence[str] = (), *, align: Sequence[str] | None = None
 ) -> str:
-    """Returns a table for the terminal. Cells are shown as ``str`` gives them: format numbers first.
+    """Returns a table for the terminal. Cells are shown as ``str`` formats them: format numbers first.
 
     Args:
-        rows: the cells, row by row.
+        rows: the cells, row by row. None leaves a cell empty.
         headers: names of the columns; none by default.
         align: ``"left"``, ``"right"`` or ``"center"`` for each column; all left by default.
 
@@ -35,7 +35,7 @@ def markdown_table(
         |:-------|-----:|
         | segm   | 36.1 |
     """
-    escaped = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
+    escaped = [[None if cell is None else str(cell).replace("|", "\\|") for cell in row] for row in rows]
     return _tabulate(escaped, headers, "pipe", align)
 
 
