@@ -88,11 +88,11 @@ def computes_bf16() -> bool:
     """Whether the processor, or the GPU where there is one, has instructions for bfloat16."""
     import torch
 
-    from maskrcnn_ext.engine.machine import machine
+    from maskrcnn_ext.engine.machine import describe_machine
 
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
-    return bool({"AVX-512 BF16", "AMX"}.intersection(machine()["instructions"]))
+    return bool({"AVX-512 BF16", "AMX"}.intersection(describe_machine()["instructions"]))
 
 
 def detectron2_weights(file: Path, config: str, overrides: Sequence[str], size: tuple[int, int]) -> Path:

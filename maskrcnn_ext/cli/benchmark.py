@@ -108,14 +108,14 @@ def _defaults(name: str, args: argparse.Namespace) -> argparse.Namespace:
 
 def _write(tables: list[Table], args: argparse.Namespace) -> None:
     from maskrcnn_ext.benchmark.tables import draw
-    from maskrcnn_ext.engine.machine import machine, versions
+    from maskrcnn_ext.engine.machine import describe_machine, package_versions
 
     if args.output is None:
         return
     args.output.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {
-        "machine": {**machine(), **({"threads": args.threads} if args.threads else {})},
-        "versions": versions(*_PEERS),
+        "machine": {**describe_machine(), **({"threads": args.threads} if args.threads else {})},
+        "versions": package_versions(*_PEERS),
         "tables": [table.as_dict() for table in tables],
     }
     (args.output / "results.json").write_text(json.dumps(found, indent=1), encoding="utf-8")

@@ -1,1 +1,1 @@
-"""Training and evaluation of a LazyConfig, on Detectron2's own trainer, hooks and launcher."""
+"""Training of a LazyConfig with Detectron2's trainer, hooks and launcher."""

@@ -1,4 +1,4 @@
-"""The processes of a training: one, Detectron2's launcher for more, or those that torchrun or SLURM has started already."""
+"""Starts the processes of a training, or joins those that torchrun or SLURM's srun started."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from maskrcnn_ext.errors import InputError
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where in a job that another program has started this process stands.
+class RankInfo:
+    """Rank and rendezvous address that torchrun or srun assigned to this process.
 
     Attributes:
-        rank: of all processes, from 0.
-        world_size: the number of processes.
-        local_rank: on this machine, from 0.
-        local_world_size: the number of processes on this machine.
+        rank: rank among all processes, from 0.
+        world_size: number of processes.
+        local_rank: rank on this machine, from 0.
+        local_world_size: number of processes on this machine.
         address: host that rank 0 listens on.
-        port: and its port.
+        port: port that rank 0 listens on.
     """
 
     rank: int
@@ -39,80 +39,87 @@ class Place:
     port: int
 
 
-def place_of(environment: Mapping[str, str]) -> Place | None:
-    """Returns the place that torchrun or SLURM's srun tells in the environment; None where neither has started this process.
+def read_rank_info(environment: Mapping[str, str]) -> RankInfo | None:
+    """Reads the variables that torchrun or srun sets; returns None if neither started this process.
 
     Raises:
-        InputError: what they tell is incomplete.
+        InputError: a variable is missing, or srun runs different numbers of tasks on the machines.
+
+    Example:
+        >>> read_rank_info({}) is None
+        True
     """
     if (
         "TORCHELASTIC_RUN_ID" in environment
         or {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"} <= environment.keys()
     ):
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-        rank, world, local, per_machine, address, port = _values(environment, names, "torchrun")
-        return Place(int(rank), int(world), int(local), int(per_machine), address, int(port))
-    # A task of srun; a batch script by itself has SLURM_NTASKS, but no task of its own.
+        rank, world, local, per_machine, address, port = _read_variables(environment, names, "torchrun")
+        return RankInfo(int(rank), int(world), int(local), int(per_machine), address, int(port))
+    # Only a task of srun has SLURM_STEP_ID; a batch script alone has SLURM_NTASKS without it.
     if int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_STEP_ID" in environment:
-        told = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE", "SLURM_JOB_ID")
-        rank, world, local, tasks, job = _values(environment, told, "srun")
+        names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE", "SLURM_JOB_ID")
+        rank, world, local, tasks, job = _read_variables(environment, names, "srun")
         per_machine = tasks.split("(")[0].split(",")[0]
         if int(world) % int(per_machine):
             raise InputError(
                 f"srun has started {tasks} tasks on the machines: start equally many on each (--ntasks-per-node)"
             )
-        address = environment.get("MASTER_ADDR") or _first_host(environment)
-        # Jobs of one machine must not meet at a port.
+        address = environment.get("MASTER_ADDR") or _find_first_host(environment)
+        # Jobs that share a machine need different ports.
         port = environment.get("MASTER_PORT") or str(20000 + int(job) % 20000)
-        return Place(int(rank), int(world), int(local), int(per_machine), address, int(port))
+        return RankInfo(int(rank), int(world), int(local), int(per_machine), address, int(port))
     return None
 
 
-def _values(environment: Mapping[str, str], names: tuple[str, ...], program: str) -> list[str]:
+def _read_variables(environment: Mapping[str, str], names: tuple[str, ...], program: str) -> list[str]:
     missing = [name for name in names if not environment.get(name)]
     if missing:
         raise InputError(f"{program} has started this process, but {', '.join(missing)} is not set in its environment")
     return [environment[name] for name in names]
 
 
-def _first_host(environment: Mapping[str, str]) -> str:
+def _find_first_host(environment: Mapping[str, str]) -> str:
     hosts = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "")
     if "[" not in hosts:
         return hosts.split(",")[0] or "127.0.0.1"
     try:
         done = subprocess.run(["scontrol", "show", "hostnames", hosts], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise InputError(f"cannot tell the first of the hosts {hosts} (scontrol: {error}): set MASTER_ADDR") from error
+        raise InputError(f"cannot find the first of the hosts {hosts} (scontrol: {error}): set MASTER_ADDR") from error
     return done.stdout.split()[0]
 
 
 def launch(body: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
-    """Runs `body` in every process of the training, and returns the exit status of this one.
+    """Runs `body` in every process of the training.
 
     Args:
-        body: takes `args`, returns an exit status; in another process it must be importable.
-        args: of :func:`maskrcnn_ext.engine.arguments.parse`.
+        body: takes `args` and returns an exit status; it must be importable, since spawned processes import it.
+        args: parsed by :func:`maskrcnn_ext.engine.main.parse_args`.
+
+    Returns:
+        The exit status of this process.
 
     Raises:
-        InputError: the flags do not fit each other or the machine, or `body` has raised one.
+        InputError: the flags contradict each other or the machine, or `body` raised one.
     """
-    place = place_of(os.environ)
-    if place is not None:
-        return _run_placed(body, args, place)
+    rank_info = read_rank_info(os.environ)
+    if rank_info is not None:
+        return _run_as_rank(body, args, rank_info)
     if args.num_machines > 1 and not args.dist_url.startswith("tcp://"):
         raise InputError(
             f"--num-machines {args.num_machines} needs --dist-url tcp://HOST:PORT, where the machine of rank 0 listens, on every machine"
         )
     if not 0 <= args.machine_rank < args.num_machines:
         raise InputError(
-            f"--machine-rank {args.machine_rank}: expected 0 to {args.num_machines - 1}, as --num-machines says"
+            f"--machine-rank {args.machine_rank}: expected 0 to {args.num_machines - 1}, as --num-machines is {args.num_machines}"
         )
     if args.num_machines * max(args.num_gpus, 1) == 1:
         return body(args)
     return _run_spawned(body, args)
 
 
-def _run_placed(body: Callable[[argparse.Namespace], int], args: argparse.Namespace, place: Place) -> int:
+def _run_as_rank(body: Callable[[argparse.Namespace], int], args: argparse.Namespace, info: RankInfo) -> int:
     import torch
     import torch.distributed as dist
     from torch.distributed.rendezvous import rendezvous
@@ -120,16 +127,16 @@ def _run_placed(body: Callable[[argparse.Namespace], int], args: argparse.Namesp
     from maskrcnn_ext.compat import set_local_process_group
 
     if torch.cuda.is_available():
-        torch.cuda.set_device(place.local_rank)
+        torch.cuda.set_device(info.local_rank)
     os.environ.update(
-        MASTER_ADDR=place.address, MASTER_PORT=str(place.port), RANK=str(place.rank), WORLD_SIZE=str(place.world_size)
+        MASTER_ADDR=info.address, MASTER_PORT=str(info.port), RANK=str(info.rank), WORLD_SIZE=str(info.world_size)
     )
     store, _, _ = next(rendezvous("env://"))
-    # After a restart torchrun's store still has the addresses of the processes before.
+    # After a restart, torchrun's store still contains the addresses of the previous processes.
     store = dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     backend = "nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.world_size)
-    set_local_process_group(place.local_world_size)
+    dist.init_process_group(backend, store=store, rank=info.rank, world_size=info.world_size)
+    set_local_process_group(info.local_world_size)
     try:
         return body(args)
     finally:
@@ -144,9 +151,9 @@ def _run_spawned(body: Callable[[argparse.Namespace], int], args: argparse.Names
     if torch.cuda.is_available() and args.num_gpus > torch.cuda.device_count():
         raise InputError(f"--num-gpus {args.num_gpus}, but this machine has {torch.cuda.device_count()}")
     try:
-        with _signals_passed_on():
+        with _signals_forwarded():
             detectron2_launch(
-                _spawned,
+                _run_and_exit,
                 args.num_gpus,
                 num_machines=args.num_machines,
                 machine_rank=args.machine_rank,
@@ -157,8 +164,8 @@ def _run_spawned(body: Callable[[argparse.Namespace], int], args: argparse.Names
         if error.exit_code > 0:
             return int(error.exit_code)
         raise InputError(
-            f"a training process was killed by {error.signal_name or error.exit_code}: where the kernel did so, memory was short "
-            "(fewer images a process, or fewer loader workers); --resume goes on from the last checkpoint"
+            f"a training process was killed by {error.signal_name or error.exit_code}: if the kernel did so, memory was short (use fewer "
+            "images per process, or fewer loader workers); --resume continues from the last checkpoint"
         ) from error
     except ProcessRaisedException as error:
         found = re.search(r"^maskrcnn_ext\.errors\.\w+: (.*)", str(error), re.MULTILINE)
@@ -168,22 +175,22 @@ def _run_spawned(body: Callable[[argparse.Namespace], int], args: argparse.Names
     return 0
 
 
-def _spawned(body: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> None:
+def _run_and_exit(body: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> None:
     status = body(args)
     if status:
         sys.exit(status)
 
 
 @contextmanager
-def _signals_passed_on() -> Iterator[None]:
-    """Hands what stops training to the processes that train: a scheduler may tell the first process only."""
+def _signals_forwarded() -> Iterator[None]:
+    """Forwards the signals that stop training to the spawned processes: a scheduler may signal only the first process."""
 
-    def pass_on(number: int, _: FrameType | None) -> None:
+    def forward(number: int, _: FrameType | None) -> None:
         for child in multiprocessing.active_children():
             if child.pid is not None:
                 os.kill(child.pid, number)
 
-    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    before = {number: signal.signal(number, forward) for number in SIGNALS}
     try:
         yield
     finally:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
-from maskrcnn_ext.engine.memory import memory_figures
+from maskrcnn_ext.engine.machine import describe_memory
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ def explain(error: BaseException, notes: Notes | None = None) -> InputError | No
     if _NO_SHARED_MEMORY.search(text):
         return InputError(
             f"the data loader's workers have no shared memory left: enlarge /dev/shm (docker run --shm-size=8g), or lower "
-            f"dataloader.train.num_workers; {memory_figures(notes.pids() if notes else [])}"
+            f"dataloader.train.num_workers; {describe_memory(notes.pids() if notes else [])}"
         )
     return None
 
@@ -190,7 +190,7 @@ def _death(pids: set[int], signal_name: str, notes: Notes | None) -> InputError:
         )
     else:
         advice = "a library crashed on this file: dataloader.train.num_workers=0 shows where"
-    figures = memory_figures(notes.pids() if notes else [])
+    figures = describe_memory(notes.pids() if notes else [])
     return InputError(f"a worker of the data loader {how}: {who}: {advice}; {figures}")
 
 

@@ -1,4 +1,4 @@
-"""What a result was measured with: the versions of the packages, and the machine."""
+"""Describes the machine and the software that a result was measured with, and how much memory is left."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +25,35 @@ _PACKAGES = (
 )
 
 
-def versions(*more: str) -> dict[str, str | None]:
-    """Returns the versions of Python and of what a model is made with; and those of more packages, where they are installed."""
+def package_versions(*more: str) -> dict[str, str | None]:
+    """Returns the versions of Python, CUDA, cuDNN and the packages that affect results.
+
+    Args:
+        more: further packages, listed if they are installed.
+
+    Example:
+        >>> package_versions()["python"] == platform.python_version()
+        True
+    """
     import torch
 
     found: dict[str, str | None] = {"python": platform.python_version()}
     for package in (*_PACKAGES, *more):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
-    for package in {"detectron2", "maskrcnn_ext"} - found.keys():  # used from a folder on the import path
+    for package in {"detectron2", "maskrcnn_ext"} - found.keys():  # not installed, but in a folder on the import path
         found[package] = getattr(importlib.import_module(package), "__version__", None)
     cudnn = torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None
     return {**found, "cuda": torch.version.cuda, "cudnn": str(cudnn) if cudnn else None}
 
 
-def machine() -> dict[str, Any]:
-    """Returns the processor with its instructions for matrices, the memory and the GPUs."""
+def describe_machine() -> dict[str, Any]:
+    """Returns the processor with its matrix instructions, the number of threads, the memory and the GPUs.
+
+    Example:
+        >>> describe_machine()["cores"] >= 1
+        True
+    """
     import torch
 
     memory = None
@@ -49,8 +63,8 @@ def machine() -> dict[str, Any]:
     return {
         "name": platform.node(),
         "system": platform.platform(),
-        "cpu": _processor(),
-        "instructions": _instructions(),
+        "cpu": _processor_name(),
+        "instructions": _matrix_instructions(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_bytes": memory,
@@ -58,7 +72,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def _processor_name() -> str:
     with contextlib.suppress(OSError):
         found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
         if found:
@@ -66,15 +80,62 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _instructions() -> list[str]:
-    """Those of the processor that products of matrices are quick with."""
+def _matrix_instructions() -> list[str]:
+    """Returns the instruction sets of the processor that speed up matrix products."""
     import torch
 
-    asked = {
+    checks = {
         "AVX2": "_is_avx2_supported",
         "AVX-512": "_is_avx512_supported",
         "AVX-512 VNNI": "_is_vnni_supported",
         "AVX-512 BF16": "_is_avx512_bf16_supported",
         "AMX": "_is_amx_tile_supported",
     }
-    return [name for name, question in asked.items() if getattr(torch.cpu, question, bool)()]
+    return [name for name, check in checks.items() if getattr(torch.cpu, check, bool)()]
+
+
+def describe_memory(workers: list[int]) -> str:
+    """Returns the machine's memory and how much of it this process and its loader workers use, as one line for an error message.
+
+    Args:
+        workers: process ids; those of processes that have ended are skipped.
+    """
+    import psutil
+
+    machine = psutil.virtual_memory()
+    used = []
+    for pid in workers:
+        with contextlib.suppress(psutil.Error):
+            used.append(psutil.Process(pid).memory_info().rss)
+    parts = [
+        f"memory {_gib(machine.total)}, available {_gib(machine.available)}, this process {_gib(psutil.Process().memory_info().rss)}, "
+        f"{len(used)} live workers {_gib(sum(used))}"
+    ]
+    limit = _cgroup_limit()
+    if limit is not None:
+        parts.append(f"limit of this job (cgroup) {_gib(limit)}")
+    if Path("/dev/shm").is_dir():
+        parts.append(f"/dev/shm free {_gib(shutil.disk_usage('/dev/shm').free)}")
+    return ", ".join(parts)
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB"
+
+
+def _cgroup_limit() -> int | None:
+    """Returns the bytes that a container or a scheduler allows this job; None if there is no limit."""
+    root = Path("/sys/fs/cgroup")
+    folders = [root]
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers in ("", "memory"):
+                folders.insert(0, root / controllers / path.lstrip("/"))
+    limits = []
+    for folder in (*folders, root / "memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            with contextlib.suppress(OSError, ValueError):  # "max" means no limit
+                limits.append(int((folder / name).read_text()))
+    # Version 1 of cgroups writes "no limit" as the largest multiple of a page.
+    return min((limit for limit in limits if limit < 2**60), default=None)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskrcnn_ext.engine.data_hash import hash_data_sets
-from maskrcnn_ext.engine.machine import machine, versions
+from maskrcnn_ext.engine.machine import describe_machine, package_versions
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -55,9 +55,9 @@ def make_manifest(cfg: DictConfig, *, world_size: int = 1) -> dict[str, Any]:
         "world_size": world_size,
         "config_hash": config_hash(cfg),
         "data": hash_data_sets(cfg),
-        "versions": versions(),
+        "versions": package_versions(),
         "git": _git(Path.cwd()),
-        "machine": machine(),
+        "machine": describe_machine(),
         "environment": {key: value for key, value in sorted(os.environ.items()) if _VARIABLES.fullmatch(key)},
     }
 

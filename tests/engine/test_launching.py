@@ -1,4 +1,4 @@
-"""Processes that others start, processes that ours starts, and what is said where neither can be."""
+"""Launching: ranks assigned by torchrun and srun, spawned processes, and flags that do not fit."""
 
 import json
 import os
@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from maskrcnn_ext import InputError
-from maskrcnn_ext.engine.arguments import parse, parser
-from maskrcnn_ext.engine.launching import Place, launch, place_of
+from maskrcnn_ext.engine.launching import RankInfo, launch, read_rank_info
+from maskrcnn_ext.engine.main import parse_args
 from tests.conftest import ROOT
 from tests.helpers.small_run import small_run, spec_of
 
@@ -39,18 +39,18 @@ SRUN = {
 }
 
 
-def test_places_that_other_programs_tell():
-    assert place_of(TORCHRUN) == Place(5, 8, 1, 4, "host0", 29500)
-    assert place_of(SRUN) == Place(5, 8, 1, 4, "node7", 21234)
-    assert place_of({**SRUN, "MASTER_ADDR": "here", "MASTER_PORT": "1"}) == Place(5, 8, 1, 4, "here", 1)
+def test_rank_info_of_torchrun_and_srun():
+    assert read_rank_info(TORCHRUN) == RankInfo(5, 8, 1, 4, "host0", 29500)
+    assert read_rank_info(SRUN) == RankInfo(5, 8, 1, 4, "node7", 21234)
+    assert read_rank_info({**SRUN, "MASTER_ADDR": "here", "MASTER_PORT": "1"}) == RankInfo(5, 8, 1, 4, "here", 1)
 
 
-def test_a_process_that_nobody_placed_has_no_place():
-    assert place_of({}) is None
-    assert place_of({"RANK": "0"}) is None
+def test_no_rank_info_outside_torchrun_and_srun():
+    assert read_rank_info({}) is None
+    assert read_rank_info({"RANK": "0"}) is None
     batch_script = {key: value for key, value in SRUN.items() if key != "SLURM_STEP_ID"}
-    assert place_of(batch_script) is None
-    assert place_of({**SRUN, "SLURM_NTASKS": "1"}) is None
+    assert read_rank_info(batch_script) is None
+    assert read_rank_info({**SRUN, "SLURM_NTASKS": "1"}) is None
 
 
 @pytest.mark.parametrize(
@@ -65,27 +65,10 @@ def test_a_process_that_nobody_placed_has_no_place():
         ({**SRUN, "SLURM_STEP_NODELIST": "node[7-8]", "PATH": ""}, r"first of the hosts node\[7-8\] .*set MASTER_ADDR"),
     ],
 )
-def test_a_place_that_is_not_told_whole_is_one_line(environment, message, monkeypatch):
+def test_missing_variables_are_one_line(environment, message, monkeypatch):
     monkeypatch.setenv("PATH", environment.get("PATH", ""))
     with pytest.raises(InputError, match=message):
-        place_of(environment)
-
-
-def test_flags_stand_before_or_after_the_overrides():
-    args = parse(["--config-file", "a.py", "train.max_iter=1", "--resume", "+b.c=2", "--num-gpus", "0"])
-    assert (args.config_file, args.resume, args.num_gpus, args.opts) == (
-        "a.py",
-        True,
-        0,
-        ["train.max_iter=1", "+b.c=2"],
-    )
-
-
-def test_every_flag_of_detectron2_is_there():
-    from detectron2.engine import default_argument_parser
-
-    theirs = {option for action in default_argument_parser()._actions for option in action.option_strings}
-    assert theirs <= {option for action in parser()._actions for option in action.option_strings}
+        read_rank_info(environment)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +83,7 @@ def test_every_flag_of_detectron2_is_there():
 )
 def test_flags_that_do_not_fit_are_one_line(flags, message):
     with pytest.raises(InputError, match=message):
-        launch(lambda _: 0, parse(["--config-file", "a.py", *flags]))
+        launch(lambda _: 0, parse_args(["--config-file", "a.py", *flags]))
 
 
 def overrides(spec, output_dir, **more):
@@ -205,11 +188,11 @@ class KillOnce(HookBase):
 
 @pytest.mark.slow
 def test_srun(spec, tmp_path, environment):
-    told = {**SRUN, "SLURM_NTASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_STEP_NODELIST": "127.0.0.1"}
+    variables = {**SRUN, "SLURM_NTASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_STEP_NODELIST": "127.0.0.1"}
     processes = []
     port = str(free_port())
     for rank in ("0", "1"):
-        task = {**environment, **told, "SLURM_PROCID": rank, "SLURM_LOCALID": rank, "MASTER_PORT": port}
+        task = {**environment, **variables, "SLURM_PROCID": rank, "SLURM_LOCALID": rank, "MASTER_PORT": port}
         processes.append(start([SCRIPT, *overrides(spec, tmp_path / "out")], task))
     finish(*processes)
     check_ranks(tmp_path)

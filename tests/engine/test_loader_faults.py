@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from maskrcnn_ext import InputError
 from maskrcnn_ext.engine.loader_faults import Notes, explain, guard_loader
-from maskrcnn_ext.engine.memory import memory_figures
 from maskrcnn_ext.engine.resume.loader import ResumableLoader
 
 
@@ -108,12 +107,12 @@ def test_a_loader_that_hangs_names_the_sample(tmp_path):
     assert message.count("was at") == 1, "the other worker waits and is not blamed"
 
 
-def test_a_limit_without_workers_is_said_to_have_no_effect(caplog):
+def test_a_limit_without_workers_logs_that_it_has_no_effect(caplog):
     first(guard_loader(make_loader(workers=0), timeout=5), 2)
     assert "train.loader_timeout=5 has no effect without loader workers" in caplog.text
     caplog.clear()
     first(guard_loader(make_loader(workers=0)), 2)
-    assert not caplog.text
+    assert "has no effect" not in caplog.text
 
 
 def kill():
@@ -258,7 +257,3 @@ def test_notes_are_cut_and_cleared():
     notes.clear(1)
     assert notes.read() == []
     assert notes.pids() == [os.getpid()]
-
-
-def test_memory_figures_pass_over_workers_that_are_gone():
-    assert "0 live workers 0.0 GiB" in memory_figures([2**22 + 1])

@@ -71,28 +71,6 @@ def test_a_config_that_asks_for_cuda_trains_on_the_cpu_where_there_is_none(spec,
     assert "this machine has no CUDA device: training on the CPU" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (
-            ["--config-file", "domains/shape.py"],
-            "no config 'domains/shape.py' ships .*did you mean .*domains/shapes.py",
-        ),
-        (["--config-file", "domains/shapes.py", "train.max_iter"], "cannot read the override 'train.max_iter'"),
-        (["--config-file", "domains/shapes.py", "~train.device"], r"the config has no train\.device"),
-        (["--config-file", "domains/shapes.py", "train.seed.a=1"], "'train.seed.a=1': train.seed is 1, which has no"),
-        (
-            ["--config-file", "domains/shapes.py", "dataloader.train.dataset.names=nope"],
-            "no data set 'nope' is registered",
-        ),
-    ],
-)
-def test_mistakes_are_one_line(arguments, message, capsys, tmp_path):
-    assert main([*arguments, f"train.output_dir={tmp_path}"] if "names" in arguments[-1] else arguments) == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert re.match(f"error: {message}", error)
-
-
 def test_a_checkpoint_of_another_kind_of_run_is_one_line(spec, tmp_path, capsys):
     arguments = ["--config-file", "domains/shapes.py", *overrides(spec, tmp_path, **{"train.max_iter": 1})]
     assert main(arguments) == 0
