@@ -115,7 +115,7 @@ def best_after_resume(side: Side) -> str:
     code = f"""
 from detectron2.engine import TrainerBase, hooks
 from detectron2.utils.events import get_event_storage
-from maskrcnn_ext.engine.hooks.best import Best
+from maskrcnn_ext.engine.hooks.model_selection import Best
 saved = []
 class Saver:
     def save(self, name, **extra): saved.append(extra["iteration"])

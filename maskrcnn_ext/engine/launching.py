@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -53,12 +53,12 @@ def read_rank_info(environment: Mapping[str, str]) -> RankInfo | None:
         "TORCHELASTIC_RUN_ID" in environment
         or {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"} <= environment.keys()
     ):
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+        names = ["RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"]
         rank, world, local, per_machine, address, port = _read_variables(environment, names, "torchrun")
         return RankInfo(int(rank), int(world), int(local), int(per_machine), address, int(port))
     # Only a task of srun has SLURM_STEP_ID; a batch script alone has SLURM_NTASKS without it.
     if int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_STEP_ID" in environment:
-        names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE", "SLURM_JOB_ID")
+        names = ["SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE", "SLURM_JOB_ID"]
         rank, world, local, tasks, job = _read_variables(environment, names, "srun")
         per_machine = tasks.split("(")[0].split(",")[0]
         if int(world) % int(per_machine):
@@ -72,7 +72,7 @@ def read_rank_info(environment: Mapping[str, str]) -> RankInfo | None:
     return None
 
 
-def _read_variables(environment: Mapping[str, str], names: tuple[str, ...], program: str) -> list[str]:
+def _read_variables(environment: Mapping[str, str], names: Sequence[str], program: str) -> list[str]:
     missing = [name for name in names if not environment.get(name)]
     if missing:
         raise InputError(f"{program} has started this process, but {', '.join(missing)} is not set in its environment")

@@ -28,21 +28,19 @@ from maskrcnn_ext.engine.checkpoint.class_rows import ClassRows
 from maskrcnn_ext.engine.determinism import deterministic
 from maskrcnn_ext.engine.guard.divergence import DivergenceGuard
 from maskrcnn_ext.engine.guard.preflight import preflight
-from maskrcnn_ext.engine.hooks.best import Best
 from maskrcnn_ext.engine.hooks.checkpointing import Checkpointing
-from maskrcnn_ext.engine.hooks.early_stopping import EarlyStopping
 from maskrcnn_ext.engine.hooks.ema import EMA
-from maskrcnn_ext.engine.hooks.evaluation import Evaluation
+from maskrcnn_ext.engine.hooks.evaluation import Evaluation, EvaluationHook
 from maskrcnn_ext.engine.hooks.image_panel import ImagePanel, panel_data
 from maskrcnn_ext.engine.hooks.lr_finder import LRFinder
+from maskrcnn_ext.engine.hooks.model_selection import Best, EarlyStopping
 from maskrcnn_ext.engine.hooks.preemption import PREEMPTED, Preemption
-from maskrcnn_ext.engine.hooks.progress import progress_bar
-from maskrcnn_ext.engine.hooks.schedule import EvaluationHook
-from maskrcnn_ext.engine.hooks.undisturbed import undisturbed
+from maskrcnn_ext.engine.hooks.progress import make_progress_bar
 from maskrcnn_ext.engine.hooks.validation_loss import ValidationLoss, validation_loader
 from maskrcnn_ext.engine.hooks.writers import extra_writers
 from maskrcnn_ext.engine.loader_faults import GuardedLoader, guard_loader
 from maskrcnn_ext.engine.manifest import finish_manifest, write_manifest
+from maskrcnn_ext.engine.preserved_model import preserved_model
 from maskrcnn_ext.engine.resume.loader import ResumableLoader
 from maskrcnn_ext.engine.resume.state import LoopState, Restore
 from maskrcnn_ext.engine.train_loop import Guard, Trainer
@@ -181,7 +179,7 @@ class Training:
                 self.checkpointing,
                 *judges,
                 *instantiate(settings.hooks),
-                progress_bar(settings.progress, batch_size=batch_size(cfg)),
+                make_progress_bar(settings.progress, batch_size=batch_size(cfg)),
                 hooks.PeriodicWriter(writers(cfg, resumes=resumes), settings.log_period) if is_main else None,
                 self.preemption,
                 Restore(state, at_evaluation=judges, period=settings.eval_period) if resumes else None,
@@ -238,7 +236,7 @@ def _judges(cfg: DictConfig, model: nn.Module, checkpointer: Checkpointer, ema: 
         found = evaluate(cfg, model)
         if ema is not None:
             # Without a trace in the training: a loader draws a random number.
-            with undisturbed(model), ema.applied(model):
+            with preserved_model(model), ema.applied(model):
                 logger.info("Evaluating the averaged weights")
                 found = {**found, "ema": evaluate(cfg, model)}
         return found
@@ -279,7 +277,7 @@ def find_learning_rate(cfg: DictConfig) -> None:
     )
     loader = guard_loader(instantiate(cfg.dataloader.train), cfg.train.loader_timeout)
     trainer = make_trainer(cfg, model, loader, optimizer, finder)
-    bar = progress_bar(cfg.train.progress, batch_size=batch_size(cfg))
+    bar = make_progress_bar(cfg.train.progress, batch_size=batch_size(cfg))
     lines = hooks.PeriodicWriter([CommonMetricPrinter(steps)], cfg.train.log_period) if comm.is_main_process() else None
     trainer.register_hooks([hooks.IterationTimer(), finder, bar, lines])
     trainer.train(0, steps)

@@ -10,7 +10,7 @@ from detectron2.config import LazyConfig, instantiate
 from torch import nn
 
 from maskrcnn_ext import get_config
-from maskrcnn_ext.engine.hooks.schedule import EvaluationHook
+from maskrcnn_ext.engine.hooks.evaluation import EvaluationHook
 from maskrcnn_ext.engine.train_loop import Trainer
 
 

@@ -22,8 +22,8 @@ from maskrcnn_ext.common.distributed import decide_on_main, unwrap_ddp
 from maskrcnn_ext.data.formats.records import encode_mask
 from maskrcnn_ext.data.images.pixels import read_pixels
 from maskrcnn_ext.data.tools.browse import to_bgr
-from maskrcnn_ext.engine.hooks.schedule import EvaluationHook, last_iteration
-from maskrcnn_ext.engine.hooks.undisturbed import undisturbed
+from maskrcnn_ext.engine.hooks.evaluation import EvaluationHook, last_iteration
+from maskrcnn_ext.engine.preserved_model import preserved_model
 from maskrcnn_ext.report.draw import Item, draw, palette
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class ImagePanel(EvaluationHook):
         decide_on_main(self._show)
 
     def _show(self) -> None:
-        with undisturbed(self._model):
+        with preserved_model(self._model):
             if self._data is None:
                 self._data = self._load()
             self._model.eval()

@@ -1,9 +1,8 @@
-"""A live line on the terminal instead of a new one every few iterations; the log file has these all the same."""
+"""Shows the progress of training as one live line on the terminal. The log file keeps Detectron2's lines."""
 
 from __future__ import annotations
 
 import contextlib
-import datetime
 import logging
 import os
 import sys
@@ -13,53 +12,50 @@ import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
+from maskrcnn_ext.common.progress import progress_bar
 from maskrcnn_ext.errors import InputError
 
-logger = logging.getLogger(__name__)
-
-# Of Detectron2's CommonMetricPrinter, whose lines say what the bar says.
+# The logger of Detectron2's CommonMetricPrinter, whose lines repeat what the bar shows.
 _PRINTER = "detectron2.utils.events"
-_WINDOW = 20  # iterations that a shown value is the median of, as in the log
+_WINDOW = 20  # number of iterations whose median is shown, as in the log
 
 
-def progress_bar(mode: str, *, batch_size: int) -> ProgressBar | None:
-    """Returns the hook that shows a bar; None where there is none: in other processes than the main one, off a terminal, without rich.
+def make_progress_bar(mode: str, *, batch_size: int) -> ProgressBar | None:
+    """Returns the hook that shows a progress bar; None with mode "plain", outside the main process, or without a terminal.
 
     Args:
         mode: ``train.progress``: "auto", "bar" or "plain".
-        batch_size: images of one iteration, in all processes together.
+        batch_size: images per iteration, of all processes together.
 
     Raises:
-        InputError: another mode.
+        InputError: `mode` is invalid.
     """
     if mode not in ("auto", "bar", "plain"):
         raise InputError(f"train.progress={mode}: expected auto, bar or plain")
     if mode == "plain" or not comm.is_main_process() or not sys.stdout.isatty():
         return None
-    try:
-        from rich.console import Console
-    except ImportError:
-        logger.info(
-            'No progress bar, only lines: python -m pip install "maskrcnn_ext[progress]", or train.progress=plain'
-        )
-        return None
+    from rich.console import Console
+
     console = Console(file=sys.stdout)
     return None if console.is_dumb_terminal else ProgressBar(console, batch_size=batch_size)
 
 
 class ProgressBar(HookBase):
-    """A bar with loss, learning rate, memory, images a second and the time that is left.
+    """A bar with loss, learning rate, memory, images per second and the remaining time.
 
-    While it is shown, all that goes to the terminal through ``logging`` or ``print`` is written above it, and Detectron2's lines of
-    losses go to the log file only.
+    While it is shown, output of ``logging`` and ``print`` appears above it, and Detectron2's lines of losses go to the log file only.
+
+    Example::
+
+        train.progress=bar
     """
 
     def __init__(self, console: Any, *, batch_size: int) -> None:
-        """Stands last but for the writers.
+        """Prepares; register this hook after all others except the writers.
 
         Args:
-            console: rich's, on the terminal.
-            batch_size: images of one iteration, in all processes together.
+            console: rich's console on the terminal.
+            batch_size: images per iteration, of all processes together.
         """
         self._console = console
         self._batch_size = batch_size
@@ -68,25 +64,19 @@ class ProgressBar(HookBase):
 
     def before_train(self) -> None:
         """Shows the bar."""
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-        columns = [BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("{task.fields[figures]}")]
-        # Refreshed by hand: a thread may hold the console's lock at the moment when a loader's worker is forked.
-        self._progress = Progress(
-            *columns, console=self._console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
-        )
+        self._progress = progress_bar(self._console)
         trainer = self.trainer
         self._task = self._progress.add_task("", total=trainer.max_iter, completed=trainer.start_iter, figures="")
         self._shown.enter_context(self._progress)
         handlers = _terminal_handlers()
-        above = {stream: _Above(self._console, stream) for stream in (sys.stdout, sys.stderr)}
+        above = {stream: _StreamAboveBar(self._console, stream) for stream in (sys.stdout, sys.stderr)}
         self._shown.enter_context(contextlib.redirect_stdout(above[sys.stdout]))
         self._shown.enter_context(contextlib.redirect_stderr(above[sys.stderr]))
         for handler in handlers:
             stream = handler.setStream(above[handler.stream])
             self._shown.callback(handler.setStream, stream)
-            handler.addFilter(_is_news)
-            self._shown.callback(handler.removeFilter, _is_news)
+            handler.addFilter(_is_not_on_bar)
+            self._shown.callback(handler.removeFilter, _is_not_on_bar)
 
     def after_step(self) -> None:
         """Moves the bar."""
@@ -94,7 +84,7 @@ class ProgressBar(HookBase):
         self._progress.update(self._task, completed=self.trainer.iter + 1, figures=figures, refresh=True)
 
     def after_train(self) -> None:
-        """Leaves the bar as it is and gives the terminal back."""
+        """Leaves the last state of the bar on the terminal and restores the output streams."""
         self._shown.close()
 
     def _figures(self) -> list[str]:
@@ -107,8 +97,7 @@ class ProgressBar(HookBase):
         if (memory := _peak_memory()) is not None:
             figures.append(f"memory {memory / 2**30:.1f} GiB")
         if seconds:
-            left = datetime.timedelta(seconds=int(seconds * (self.trainer.max_iter - self.trainer.iter - 1)))
-            figures += [f"{self._batch_size / seconds:.3g} images/s", f"ETA {left}"]
+            figures.append(f"{self._batch_size / seconds:.3g} images/s")
         return figures
 
     def _median(self, name: str) -> float | None:
@@ -118,8 +107,8 @@ class ProgressBar(HookBase):
         return float(history.latest() if name == "lr" else history.median(_WINDOW))
 
 
-class _Above:
-    """A stream whose lines are written above the bar; in a forked worker, which must not draw the bar, in its place."""
+class _StreamAboveBar:
+    """A stream whose lines appear above the bar. A forked worker must not draw the bar, so its lines overwrite it."""
 
     def __init__(self, console: Any, stream: TextIO) -> None:
         from rich.file_proxy import FileProxy
@@ -145,7 +134,7 @@ class _Above:
 
 
 def _peak_memory() -> int | None:
-    """Returns the bytes that torch has had on the CUDA device at most or, without one, this process; None where the system cannot tell."""
+    """Returns the peak memory in bytes: of torch on the CUDA device, or of this process without CUDA; None if it is unknown."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     try:
@@ -156,7 +145,7 @@ def _peak_memory() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _is_news(record: logging.LogRecord) -> bool:
+def _is_not_on_bar(record: logging.LogRecord) -> bool:
     return record.name != _PRINTER
 
 

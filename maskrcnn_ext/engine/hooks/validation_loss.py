@@ -19,8 +19,8 @@ from torch.nn.modules.dropout import _DropoutNd
 from maskrcnn_ext.common.distributed import unwrap_ddp
 from maskrcnn_ext.common.random_state import seeded
 from maskrcnn_ext.data.mapping.augmentation.mixing import Mapper
-from maskrcnn_ext.engine.hooks.schedule import EvaluationHook
-from maskrcnn_ext.engine.hooks.undisturbed import device_of, undisturbed
+from maskrcnn_ext.engine.hooks.evaluation import EvaluationHook
+from maskrcnn_ext.engine.preserved_model import device_of, preserved_model
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class ValidationLoss(EvaluationHook):
 
     def at_evaluation(self) -> None:
         """Computes the losses, on all processes together."""
-        with undisturbed(self._model):
+        with preserved_model(self._model):
             if self._loader is None:
                 self._loader = self._build_loader()
             losses, count = validation_losses(self._model, self._loader)
@@ -66,7 +66,7 @@ def validation_losses(model: nn.Module, loader: Iterable[list[dict[str, Any]]]) 
     predicts: the statistics of one image are neither those of training nor those of prediction.
 
     Args:
-        model: not wrapped for several processes; its mode changes, see :func:`undisturbed`.
+        model: not wrapped for several processes; its mode changes, see :func:`preserved_model`.
         loader: this process's share.
 
     Raises:

@@ -12,14 +12,13 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import JSONWriter
 
 from maskrcnn_ext.engine.checkpoint.checkpointer import Checkpointer
-from maskrcnn_ext.engine.hooks.best import Best
-from maskrcnn_ext.engine.hooks.early_stopping import EarlyStopping
 from maskrcnn_ext.engine.hooks.ema import EMA
 from maskrcnn_ext.engine.hooks.evaluation import Evaluation
 from maskrcnn_ext.engine.hooks.image_panel import ImagePanel, panel_data
 from maskrcnn_ext.engine.hooks.lr_finder import LRFinder
-from maskrcnn_ext.engine.hooks.undisturbed import undisturbed
+from maskrcnn_ext.engine.hooks.model_selection import Best, EarlyStopping
 from maskrcnn_ext.engine.hooks.validation_loss import ValidationLoss, validation_loader
+from maskrcnn_ext.engine.preserved_model import preserved_model
 from maskrcnn_ext.engine.train_loop import Trainer
 from tests.helpers.toy_training import same_weights, small_config, snapshot
 
@@ -56,7 +55,7 @@ def train(cfg, folder, *, with_hooks):
         return inference_on_dataset(model, instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator))
 
     def evaluate_average():
-        with undisturbed(model), ema.applied(model):
+        with preserved_model(model), ema.applied(model):
             return {f"ema/{task}": metrics for task, metrics in evaluate().items()}
 
     if with_hooks:

@@ -1,4 +1,4 @@
-"""The hooks on two processes: the values of one, and decisions that both obey."""
+"""The hooks on two processes: the values of one, and decisions that both follow."""
 
 import json
 from pathlib import Path
@@ -9,13 +9,12 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch.nn.parallel import DistributedDataParallel
 
-from maskrcnn_ext.engine.hooks.best import Best
-from maskrcnn_ext.engine.hooks.early_stopping import EarlyStopping
 from maskrcnn_ext.engine.hooks.ema import EMA
 from maskrcnn_ext.engine.hooks.image_panel import ImagePanel, panel_data
 from maskrcnn_ext.engine.hooks.lr_finder import LRFinder
-from maskrcnn_ext.engine.hooks.undisturbed import undisturbed
+from maskrcnn_ext.engine.hooks.model_selection import Best, EarlyStopping
 from maskrcnn_ext.engine.hooks.validation_loss import ValidationLoss, validation_loader, validation_losses
+from maskrcnn_ext.engine.preserved_model import preserved_model
 from maskrcnn_ext.errors import InputError
 from tests.helpers.toy_training import (
     Results,
@@ -61,7 +60,7 @@ def work(rank, spec, folder):
     with EventStorage(0) as trainer.storage:
         hook.at_evaluation()
     found["validation_loss"] = {name: value for name, (value, _) in trainer.storage.latest().items()}
-    found["undisturbed"] = same_states(before, random_states()) and same_weights(weights, snapshot(model))
+    found["preserved"] = same_states(before, random_states()) and same_weights(weights, snapshot(model))
 
     saved, ema = Saved(), EMA(0.9)
     values = [{"m": value} for value in (1, 3, 2, 2, 9, 9)]
@@ -107,7 +106,7 @@ def test_all_hooks_on_two_ranks(shapes, tmp_path):
     model = small_model(cfg)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums of another number of threads are rounded otherwise
-    with undisturbed(model):
+    with preserved_model(model):
         expected, count = validation_losses(model, validation_loader(cfg))
     torch.set_num_threads(threads)
     assert count == 3
@@ -116,11 +115,11 @@ def test_all_hooks_on_two_ranks(shapes, tmp_path):
 
     assert (main.pop("saved"), other.pop("saved")) == (2, 0)
     assert main == other
-    assert main["undisturbed"]
+    assert main["preserved"]
     assert main["stopped"] == [3, "m is no better than 3 for 2 evaluations (train.early_stopping.patience)"]
     assert main["best"] == [3, 1]
     assert main["ema_applied"] == main["ema"]
-    assert "train.best.metric=n: the evaluation gives no such metric" in main["mistake"]
+    assert "train.best.metric=n: the evaluation has no such metric" in main["mistake"]
     assert main["lr_finder"][0] < 59
     assert "diverges" in main["lr_finder"][1]
     assert (tmp_path / "lr_finder.json").is_file()

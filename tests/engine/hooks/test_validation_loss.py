@@ -3,7 +3,6 @@
 import copy
 import json
 import math
-import random
 
 import numpy as np
 import pytest
@@ -15,11 +14,10 @@ from detectron2.engine import hooks
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from maskrcnn_ext.engine.hooks.undisturbed import undisturbed
 from maskrcnn_ext.engine.hooks.validation_loss import ValidationLoss, validation_loader, validation_losses
+from maskrcnn_ext.engine.preserved_model import preserved_model
 from maskrcnn_ext.errors import InputError
 from tests.helpers.toy_training import (
-    Toy,
     random_states,
     same_states,
     same_weights,
@@ -59,7 +57,7 @@ def model(cfg):
 
 
 def losses_of(model, loader):
-    with undisturbed(model):
+    with preserved_model(model):
         return validation_losses(model, loader)
 
 
@@ -132,23 +130,6 @@ def test_it_depends_on_the_weights_but_not_on_the_split_of_the_images(cfg, model
     with torch.no_grad():
         next(other.roi_heads.mask_head.parameters()).mul_(2)
     assert losses_of(other, batches)[0] != whole
-
-
-def test_whatever_runs_undisturbed_leaves_buffers_modes_and_generators_as_they_were():
-    model = Toy().train()
-    model.layer.eval()
-    weights, before = snapshot(model), random_states()
-    modes = [module.training for module in model.modules()]
-    running_mean = model.norm.running_mean
-    with undisturbed(model):
-        model.train()(toy_samples(4))  # batch statistics
-        model.norm.running_mean = torch.ones(3)
-        assert not same_weights(weights, snapshot(model))
-        torch.rand(1), np.random.rand(), random.random()
-    assert same_weights(weights, snapshot(model))
-    assert model.norm.running_mean is running_mean
-    assert same_states(before, random_states())
-    assert [module.training for module in model.modules()] == modes
 
 
 def test_training_goes_on_as_without_it():
