@@ -4,11 +4,9 @@
 def setup_environment() -> None:
     """Registers the named data sets and, for yacs configs, our parts. Idempotent, reads no data; called at ``import detectron2``."""
     # Imported here: this module is loaded while detectron2 itself is still being imported.
-    from maskrcnn_ext.data.registry.domains import register_domains
-    from maskrcnn_ext.data.registry.team_catalog import register_team_catalog
+    from maskrcnn_ext.data.registry.resolve import register_named_datasets
     from maskrcnn_ext.modeling.yacs import register_mask_heads, register_rpn
 
-    register_team_catalog()  # first: a team may give our names to its own data
-    register_domains()
+    register_named_datasets()
     register_mask_heads()
     register_rpn()

@@ -1,6 +1,7 @@
 """The shape of the package: imports run downwards, importing does nothing, public names resolve."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -31,12 +32,18 @@ def part_of(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
+@cache
+def import_statements(path: Path) -> list[ast.Import | ast.ImportFrom]:
+    """Returns the imports of a file, also those inside functions."""
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
 def imports_of(path: Path) -> set[str]:
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in import_statements(path):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif node.module:
             names.add(node.module)
     return names
 
@@ -53,6 +60,33 @@ def test_imports_run_downwards(path):
         if name.startswith("maskrcnn_ext."):
             other = name.split(".")[1]
             assert other == own or level(other) > level(own), f"{path.name} of {own} imports {name}"
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def imported_modules(path: Path, modules: set[str]) -> set[str]:
+    """Returns the modules of the package that a file imports."""
+    names = set()
+    for node in import_statements(path):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif node.module:
+            # `from package import module` imports the module, `from module import name` the module before it.
+            full = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {name if name in modules else node.module for name in full}
+    return names & modules
+
+
+def test_no_circle_between_files():
+    modules = {name_of(path) for path in MODULES}
+    imports = {name_of(path): imported_modules(path, modules) for path in MODULES}
+    # Files that import nothing that is left are removed again and again; what remains imports in a circle.
+    while done := {name for name, others in imports.items() if not others & set(imports)}:
+        imports = {name: others for name, others in imports.items() if name not in done}
+    assert not {name: sorted(others & set(imports)) for name, others in imports.items()}
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "ops").glob("*.py")), ids=lambda path: path.name)

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
     from pycocotools.coco import COCO
 
     from maskrcnn_ext.data.formats import cache
-    from maskrcnn_ext.data.registry.catalog import ensure_registered
+    from maskrcnn_ext.data.registry.resolve import ensure_registered
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "annotations.json"

@@ -17,7 +17,7 @@ from torch import nn
 from maskrcnn_ext.config import settings
 from maskrcnn_ext.config.callables import node_faults, nodes
 from maskrcnn_ext.config.value_kinds import plain
-from maskrcnn_ext.data.registry.catalog import ensure_registered
+from maskrcnn_ext.data.registry.resolve import ensure_registered
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.fit_check import check_fit
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskrcnn_ext.data.registry.catalog import ensure_registered
+from maskrcnn_ext.data.registry.resolve import ensure_registered
 from maskrcnn_ext.data.registry.source import Source
 from maskrcnn_ext.errors import InputError
 

@@ -17,9 +17,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Instances
 from pycocotools.coco import COCO
 
-from maskrcnn_ext.data.registry.catalog import ensure_registered
 from maskrcnn_ext.data.registry.dicts import from_dicts
 from maskrcnn_ext.data.registry.keypoints import check_sigmas
+from maskrcnn_ext.data.registry.resolve import ensure_registered
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.evaluation.backend import backend_name, run_coco_eval
 from maskrcnn_ext.evaluation.results import Results, by_mask_score

@@ -161,7 +161,8 @@ def read_json(file: Path) -> Any:
 def _of_data_set(name: str) -> Truth:
     from detectron2.data import MetadataCatalog
 
-    from maskrcnn_ext.data.registry.catalog import ensure_registered, load_dataset
+    from maskrcnn_ext.data.registry.catalog import load_dataset
+    from maskrcnn_ext.data.registry.resolve import ensure_registered
 
     ensure_registered(name)
     metadata = MetadataCatalog.get(name)

@@ -18,7 +18,7 @@ from torch import nn
 from maskrcnn_ext.config import overrides as strict
 from maskrcnn_ext.config import settings
 from maskrcnn_ext.data.images.pixels import read_pixels
-from maskrcnn_ext.data.registry.catalog import ensure_registered
+from maskrcnn_ext.data.registry.resolve import ensure_registered
 from maskrcnn_ext.engine.checkpoint import history
 from maskrcnn_ext.engine.checkpoint.checkpointer import Checkpointer
 from maskrcnn_ext.engine.main import find_config

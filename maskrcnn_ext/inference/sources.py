@@ -119,7 +119,8 @@ def _below(folder: Path, outputs: Path | None) -> list[str]:
 
 
 def _data_set(text: str) -> list[dict[str, Any]]:
-    from maskrcnn_ext.data.registry.catalog import ensure_registered, get_dataset_dicts
+    from maskrcnn_ext.data.registry.catalog import get_dataset_dicts
+    from maskrcnn_ext.data.registry.resolve import ensure_registered
 
     try:
         ensure_registered(text)

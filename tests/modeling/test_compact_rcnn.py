@@ -14,7 +14,7 @@ from pycocotools import mask as mask_util
 
 from maskrcnn_ext import COCOEvaluator, CompactRCNN, get_config
 from maskrcnn_ext.data.mapping.mapper import SafeMapper
-from maskrcnn_ext.data.registry.catalog import ensure_registered
+from maskrcnn_ext.data.registry.resolve import ensure_registered
 from maskrcnn_ext.modeling.compact_rcnn import compact_postprocess
 from maskrcnn_ext.ops.rle_masks import RLEMasks
 

@@ -37,9 +37,9 @@ def crops(names="nuclei_train"):
 
 @pytest.fixture(scope="module")
 def batch(real_data):
-    from maskrcnn_ext.data.registry.domains import register_domains
+    from maskrcnn_ext.data.registry.resolve import register_named_datasets
 
-    register_domains()
+    register_named_datasets()
     images, instances = [], []
     for image, masks in crops():
         images.append(torch.as_tensor(image.transpose(2, 0, 1).astype("float32")) / 57 - 1)

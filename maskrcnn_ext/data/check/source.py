@@ -48,7 +48,8 @@ def find(name: str, images: Path | None = None) -> Found:
 
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
-    from maskrcnn_ext.data.registry.catalog import ensure_registered, load_dataset
+    from maskrcnn_ext.data.registry.catalog import load_dataset
+    from maskrcnn_ext.data.registry.resolve import ensure_registered
     from maskrcnn_ext.data.registry.source import Source
 
     ensure_registered(name)

@@ -1,7 +1,7 @@
-"""Hands data sets to Detectron2's catalogue: by name, or by a string that says format and place.
+"""Registers data sets with Detectron2 and reads them.
 
-Nothing is read until a data set is asked for. Relative paths are looked up below ``$DETECTRON2_DATASETS`` (``./datasets`` when it is
-not set), as Detectron2's own data sets are.
+No file is read until a data set is asked for. Relative paths are looked up below ``$DETECTRON2_DATASETS`` (``./datasets`` if it is not
+set), as for Detectron2's own data sets.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from maskrcnn_ext.common.text import did_you_mean
-from maskrcnn_ext.data.formats import FORMATS, get_format
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
 from maskrcnn_ext.data.registry.dicts import from_dicts
 from maskrcnn_ext.data.registry.keypoints import Skeleton
-from maskrcnn_ext.data.registry.source import Source, not_found
+from maskrcnn_ext.data.registry.resolve import ensure_registered
+from maskrcnn_ext.data.registry.source import Source, not_found_message
 from maskrcnn_ext.errors import InputError
 
 _COCO_LAYOUT = "coco/{train,val}2017/*.jpg and coco/annotations/{instances,person_keypoints}_{train,val}2017.json"
@@ -32,59 +31,57 @@ def register(
     skeleton: Skeleton | None = None,
     **options: Any,
 ) -> None:
-    """Registers a data set with Detectron2. Doing so again with the same arguments changes nothing.
+    """Registers a data set with Detectron2. Registering it again with the same arguments changes nothing.
 
     Args:
-        name: what ``dataset.names`` calls it.
+        name: the name for ``dataset.names``.
         format: one of :data:`maskrcnn_ext.data.formats.FORMATS`.
-        classes: class names in the order of the model's outputs; many formats bring their own.
-        layout: the folder layout to show in the error message when the data is not found.
-        colors: (R, G, B) of every class name, from 0 to 255, that pictures are to be drawn with.
-        select: picks the records of this data set out of all that are read, for a split of data that comes without one.
-        skeleton: of keypoints, for training, pictures and OKS; of a COCO file, names and links are known without it. A model for it
-            needs ``model.roi_heads.keypoint_head.num_keypoints`` set to the number of its names.
-        options: what the format's reader takes, such as ``json=`` and ``images=`` for "coco": see
-            ``maskrcnn_ext.data.formats.<format>``. Relative paths are below :func:`dataset_root`.
+        classes: class names in the order of the model's outputs. Many formats know them from the files.
+        layout: the folder layout that the error message shows if the data is missing.
+        colors: (R, G, B) from 0 to 255 of every class name, for pictures.
+        select: returns the records of this data set, given all that are read. Makes a split of data that has none.
+        skeleton: the keypoints, for training, pictures and OKS. Names and links of a COCO file are known without it. The model
+            needs ``model.roi_heads.keypoint_head.num_keypoints`` set to the number of keypoints.
+        options: the options of the format, such as ``json=`` and ``images=`` for "coco": see ``maskrcnn_ext.data.formats.<format>``.
+            Relative paths are below :func:`~maskrcnn_ext.data.registry.source.dataset_root`.
 
     Raises:
-        InputError: an unknown format, options that it does not take or lacks, colours of other classes, or a name that means other
-            data already.
+        InputError: the format is unknown, an option is unknown or missing, `colors` are for other classes, or the name is registered
+            for other data.
+
+    Example:
+        >>> register("parts_train", format="coco", json="parts/train.json", images="parts/images")
+        >>> from detectron2.data import DatasetCatalog
+        >>> "parts_train" in DatasetCatalog.list()
+        True
+        >>> DatasetCatalog.remove("parts_train")
     """
-    names = tuple(classes or ())
-    register_source(
-        Source(name, format, names, layout, options=options, colors=colors or {}, select=select, skeleton=skeleton)
-    )
-
-
-def register_source(source: Source) -> None:
-    """Registers what is read from a :class:`Source`; see :func:`register`."""
-    from detectron2.data import DatasetCatalog, MetadataCatalog
-
-    source.check()
-    if source.name in DatasetCatalog.list():
-        known = MetadataCatalog.get(source.name).get("source", "another program's registration")
-        if known != source.describe():
-            raise InputError(f"data set {source.name} is registered already, as {known}: choose another name")
-        return
-    metadata = MetadataCatalog.get(source.name).set(source=source.describe(), evaluator_type="coco")
-    if source.classes:
-        metadata.set(**source.class_metadata(source.classes))
-    if source.skeleton:
-        metadata.set(**source.skeleton.metadata())
-    if source.format == "coco" and source.select is None:
-        # The evaluator reads the same file, under the same category ids.
-        metadata.set(json_file=str(source.path_of("json")))
-    DatasetCatalog.register(source.name, source)
+    Source.create(
+        name,
+        format=format,
+        classes=classes,
+        layout=layout,
+        colors=colors,
+        select=select,
+        skeleton=skeleton,
+        **options,
+    ).register()
 
 
 def load_dataset(name: str) -> DataSet:
-    """Reads a data set into plain records, without Detectron2's dicts between where its reader is ours.
+    """Reads a data set into plain records. Detectron2's dicts are made only if another program registered the data set.
 
     Args:
-        name: as for :func:`get_dataset_dicts`.
+        name: a registered name, or a string such as ``coco:/data/train.json@/data/images``.
 
     Raises:
-        InputError: an unknown name or a string of another form; data that is not where it should be, or that is broken.
+        InputError: the name is unknown, or the data is missing or broken.
+
+    Example:
+        ::
+
+            data = load_dataset("coco:/data/train.json@/data/images")
+            print(data.classes, len(data.images))
     """
     from detectron2.data import DatasetCatalog
 
@@ -95,7 +92,7 @@ def load_dataset(name: str) -> DataSet:
     try:
         return from_dicts(name, DatasetCatalog.get(name))
     except FileNotFoundError as error:
-        raise _missing([name], error) from error
+        raise _missing_file_error([name], error) from error
 
 
 def get_dataset_dicts(
@@ -104,11 +101,11 @@ def get_dataset_dicts(
     min_keypoints: int = 0,
     proposal_files: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """Detectron2's ``get_detection_dataset_dicts`` that also takes data nobody has registered.
+    """Detectron2's ``get_detection_dataset_dicts`` that also reads data sets that are not registered.
 
     Args:
-        names: one or more registered names, or strings such as ``coco:/data/train.json@/data/images``.
-        filter_empty: drop images without annotations (crowds alone count as none).
+        names: registered names, or strings such as ``coco:/data/train.json@/data/images``.
+        filter_empty: drop images without annotations other than crowds.
         min_keypoints: drop images with fewer visible keypoints.
         proposal_files: as in Detectron2.
 
@@ -116,8 +113,13 @@ def get_dataset_dicts(
         Records in Detectron2's standard format.
 
     Raises:
-        InputError: an unknown name or a string of another form; data that is not where it should be, that is broken, or no image of
-            which is left.
+        InputError: a name is unknown, data is missing or broken, or no image is left.
+
+    Example:
+        As an override of any LazyConfig::
+
+            dataloader.train.dataset._target_=maskrcnn_ext.get_dataset_dicts
+            dataloader.train.dataset.names=coco:/data/train.json@/data/images
     """
     from detectron2.data import get_detection_dataset_dicts
 
@@ -129,55 +131,15 @@ def get_dataset_dicts(
             names, filter_empty=filter_empty, min_keypoints=min_keypoints, proposal_files=proposal_files
         )
     except FileNotFoundError as error:  # Detectron2's own data sets, such as coco_2017_train
-        raise _missing(names, error) from error
-    except AssertionError as error:  # no image, or none that is left
+        raise _missing_file_error(names, error) from error
+    except AssertionError as error:  # Detectron2 asserts that images are left
         hint = " (filter_empty=False keeps images without objects)" if filter_empty else ""
         raise InputError(f"data set {', '.join(names)}: {error}{hint}") from error
 
 
-def _missing(names: Sequence[str], error: FileNotFoundError) -> Exception:
-    """What to raise for a file that Detectron2 has not found."""
+def _missing_file_error(names: Sequence[str], error: FileNotFoundError) -> Exception:
+    """Returns the exception to raise for a file that Detectron2 did not find."""
     if error.filename is None:
         return error
     layout = _COCO_LAYOUT if any("coco_2017" in name for name in names) else ""
-    return InputError(not_found(", ".join(names), Path(error.filename), layout))
-
-
-def ensure_registered(name: str) -> None:
-    """Registers what a string such as ``coco:/data/train.json@/data/images`` describes; leaves a registered name alone.
-
-    Raises:
-        InputError: neither a registered name nor such a string.
-    """
-    from detectron2.data import DatasetCatalog
-
-    from maskrcnn_ext.data.registry.domains import register_domains
-    from maskrcnn_ext.data.registry.team_catalog import register_team_catalog
-
-    register_team_catalog()  # first: a name that a team has given to its own data is left to it
-    register_domains()
-    if name in DatasetCatalog.list():
-        return
-    format, _, places = name.partition(":")
-    if format in FORMATS and places:
-        record = get_format(format)
-        paths = [Path(path).expanduser().absolute() for path in _split_places(places, len(record.shorthand))]
-        if len(paths) < sum(option.required for option in record.options):
-            raise InputError(f"data set {name!r}: write {record.usage}")
-        options: dict[str, Any] = dict(zip(record.shorthand, paths, strict=False))
-        register(name, format=format, **options)
-        return
-    registered = [
-        known for known in DatasetCatalog.list() if ":" not in known
-    ]  # files that were given before are no names
-    advice = did_you_mean(name, registered) or "write coco:/path/annotations.json@/path/images, or register it"
-    raise InputError(f"no data set {name!r} is registered: {advice}")
-
-
-def _split_places(places: str, count: int) -> list[str]:
-    """Cuts ``a.json@images`` at its @; a path may hold one itself, so that the first cut after an existing path counts."""
-    if count < 2 or "@" not in places:
-        return [places]
-    cuts = [index for index, letter in enumerate(places) if letter == "@"]
-    cut = next((index for index in cuts if Path(places[:index]).expanduser().exists()), cuts[0])
-    return [places[:cut], places[cut + 1 :]]
+    return InputError(not_found_message(", ".join(names), Path(error.filename), layout))

@@ -1,4 +1,4 @@
-"""What is registered of a data set: which reader, with which arguments. It is read when Detectron2 asks for it."""
+"""The record of a registered data set: its format and the arguments to read it with. Detectron2's catalogue calls it to read the data."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ logger = logging.getLogger(__name__)
 
 
 def dataset_root() -> Path:
-    """Returns the folder below which relative data-set paths are looked up."""
+    """Returns the folder that relative paths of data sets are below: ``$DETECTRON2_DATASETS``, or ``datasets``."""
     return Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set that can be read; called without arguments it is the function that Detectron2's catalogue wants.
+    """A data set that can be read. Calling it returns Detectron2's dicts.
 
     Attributes:
-        name: of the data set.
+        name: the name of the data set.
         format: one of :data:`maskrcnn_ext.data.formats.FORMATS`.
-        classes: class names, empty where the format brings its own.
-        layout: the folder layout to show when the data is not found.
-        root: the folder below which relative paths are; :func:`dataset_root` when None.
-        options: what the format's reader takes.
-        colors: (R, G, B) of class names, from 0 to 255, that pictures are to be drawn with; empty for any.
-        select: picks this data set's records out of all that are read; None keeps all.
-        skeleton: of the objects' keypoints; None for what the format says.
+        classes: class names; empty if the files say them.
+        layout: the folder layout that the error message shows if the data is missing.
+        root: the folder that relative paths are below; None for :func:`dataset_root`.
+        options: the options of the format.
+        colors: (R, G, B) from 0 to 255 by class name, for pictures; empty for any colours.
+        select: returns the records of this data set, given all that are read; None keeps all.
+        skeleton: the keypoints; None for those that the files describe.
     """
 
     name: str
@@ -50,47 +50,91 @@ class Source:
     select: Callable[[list[ImageRecord]], list[ImageRecord]] | None = None
     skeleton: Skeleton | None = None
 
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        *,
+        format: str,
+        classes: Sequence[str] | None = None,
+        layout: str = "",
+        colors: Mapping[str, Sequence[int]] | None = None,
+        select: Callable[[list[ImageRecord]], list[ImageRecord]] | None = None,
+        skeleton: Skeleton | None = None,
+        **options: Any,
+    ) -> Source:
+        """Returns a source made of the arguments of :func:`maskrcnn_ext.data.register`."""
+        return cls(
+            name,
+            format,
+            tuple(classes or ()),
+            layout,
+            options=options,
+            colors=colors or {},
+            select=select,
+            skeleton=skeleton,
+        )
+
+    def register(self) -> None:
+        """Registers the data set with Detectron2; see :func:`maskrcnn_ext.data.register`. Reads no data."""
+        from detectron2.data import DatasetCatalog, MetadataCatalog
+
+        self.check()
+        if self.name in DatasetCatalog.list():
+            known = MetadataCatalog.get(self.name).get("source", "another program's registration")
+            if known != self.describe():
+                raise InputError(f"data set {self.name} is registered already, as {known}: choose another name")
+            return
+        metadata = MetadataCatalog.get(self.name).set(source=self.describe(), evaluator_type="coco")
+        if self.classes:
+            metadata.set(**self.class_metadata(self.classes))
+        if self.skeleton:
+            metadata.set(**self.skeleton.metadata())
+        if self.format == "coco" and self.select is None:
+            # The evaluator reads the same file, with the same category ids.
+            metadata.set(json_file=str(self.path_of("json")))
+        DatasetCatalog.register(self.name, self)
+
     def check(self) -> None:
-        """Checks the arguments; reads nothing.
+        """Checks the arguments; reads no data.
 
         Raises:
-            InputError: an unknown format, options that it does not take or lacks, or colours of other classes.
+            InputError: the format is unknown, an option is unknown or missing, or the colours are for other classes.
         """
+        where = f"data set {self.name}"
         if self.classes and self.colors and set(self.colors) != set(self.classes):
             raise InputError(
-                f"data set {self.name}: `colors` are of {', '.join(self.colors)}, `classes` are {', '.join(self.classes)}"
+                f"{where}: `colors` are for {', '.join(self.colors)}, `classes` are {', '.join(self.classes)}"
             )
         try:
-            options = get_format(self.format).options
+            format = get_format(self.format)
         except InputError as error:
-            raise InputError(f"data set {self.name}: {error}") from None
-        names = [option.name for option in options]
+            raise InputError(f"{where}: {error}") from None
         for name in self.options:
-            if name not in names:
-                raise InputError(
-                    f"data set {self.name}: format {self.format} takes no `{name}` (it takes {', '.join(names)})"
-                )
-        for option in options:
+            if format.option(name) is None:
+                takes = ", ".join(option.name for option in format.options)
+                raise InputError(f"{where}: format {self.format} takes no `{name}` (it takes {takes})")
+        for option in format.options:
             if option.required and self.options.get(option.name) is None:
-                raise InputError(f"data set {self.name}: format {self.format} needs `{option.name}`")
+                raise InputError(f"{where}: format {self.format} needs `{option.name}`")
 
     def describe(self) -> str:
-        """Returns a text that is the same in every process for the same data: functions by name, without their address."""
-        options = sorted((key, _told(value)) for key, value in self.options.items())
-        selected = [_told(self.select)] if self.select else []
-        drawn = [self.skeleton] if self.skeleton else []
-        return repr((self.format, self.classes, *([str(self.root)] if self.root else []), *options, *selected, *drawn))
+        """Returns a text that identifies the data and is the same in every process: functions by name, without their address."""
+        options = sorted((key, _stable_text(value)) for key, value in self.options.items())
+        root = [str(self.root)] if self.root else []
+        select = [_stable_text(self.select)] if self.select else []
+        skeleton = [self.skeleton] if self.skeleton else []
+        return repr((self.format, self.classes, *root, *options, *select, *skeleton))
 
     def path_of(self, option: str) -> Path:
-        """Returns where an option that is a path leads."""
+        """Returns the path that an option names."""
         return (self.root or dataset_root()) / Path(self.options[option]).expanduser()
 
     def paths(self) -> dict[str, Path]:
-        """Returns the files and folders of the data set by the names of their options."""
-        options = get_format(self.format).options
+        """Returns the files and folders of the data set by option."""
         return {
             option.name: self.path_of(option.name)
-            for option in options
+            for option in get_format(self.format).options
             if option.is_path and self.options.get(option.name) is not None
         }
 
@@ -98,20 +142,24 @@ class Source:
         """Reads the records.
 
         Raises:
-            InputError: data that is not there, or that the reader refuses.
+            InputError: a file is missing, or the format cannot be read.
         """
         paths = self.paths()
         for path in paths.values():
-            if not os.path.exists(path):  # noqa: PTH110, pathlib's raises where a name is too long or a folder closed
-                raise InputError(not_found(self.name, path, self.layout, self.root))
+            if not os.path.exists(path):  # noqa: PTH110, pathlib's raises if a name is too long or a folder is closed
+                raise InputError(not_found_message(self.name, path, self.layout, self.root))
         try:
             data = get_format(self.format).read(**{**self.options, **paths}, classes=self.classes or None)
         except InputError as error:
             raise InputError(f"data set {self.name}: {error}") from error
-        except (
-            OSError
-        ) as error:  # a folder where a file is expected, one that is closed to this user, a disk that fails
+        except OSError as error:  # a folder instead of a file, no permission, a failing disk
             raise InputError(f"data set {self.name}: {error.filename}: {error.strerror}") from error
+        self._warn_of_flat_boxes(data)
+        if self.skeleton:
+            data = self._with_skeleton(data, self.skeleton)
+        return replace(data, images=self.select(data.images)) if self.select else data
+
+    def _warn_of_flat_boxes(self, data: DataSet) -> None:
         flat = [
             record.image_id
             for record in data.images
@@ -119,18 +167,19 @@ class Source:
             if annotation.box[0] >= annotation.box[2] or annotation.box[1] >= annotation.box[3]
         ]
         if flat:
-            told = f"{len(flat)} objects have no area or lie outside of their image, such as one of image {flat[0]!r}"
-            logger.warning("data set %s: %s; see maskrcnn-ext check-data", self.name, told)
-        if self.skeleton:
-            data = self._with_skeleton(data, self.skeleton)
-        return replace(data, images=self.select(data.images)) if self.select else data
+            logger.warning(
+                "data set %s: %d objects have no area or lie outside of their image, such as one of image %r; see maskrcnn-ext check-data",
+                self.name,
+                len(flat),
+                flat[0],
+            )
 
     def _with_skeleton(self, data: DataSet, skeleton: Skeleton) -> DataSet:
-        """The data with the names and links of the registered skeleton, checked against what the format says."""
+        """Returns the data with the names and links of the registered skeleton, which must agree with the files."""
         names = list(skeleton.names)
         if data.keypoints and data.keypoints != names:
             raise InputError(
-                f"data set {self.name}: `skeleton` is of {', '.join(names)}, but the keypoints are {', '.join(data.keypoints)}"
+                f"data set {self.name}: `skeleton` has {', '.join(names)}, but the files have {', '.join(data.keypoints)}"
             )
         for record in data.images:
             for annotation in record.annotations:
@@ -142,14 +191,14 @@ class Source:
         return replace(data, keypoints=names, skeleton=[(names.index(a), names.index(b)) for a, b in skeleton.links])
 
     def class_metadata(self, classes: Sequence[str]) -> dict[str, list[Any]]:
-        """Returns what Detectron2's metadata holds of classes: names, and colours where every class has one."""
-        found: dict[str, list[Any]] = {"thing_classes": list(classes)}
+        """Returns the entries of Detectron2's metadata for classes: names, and colours if every class has one."""
+        entries: dict[str, list[Any]] = {"thing_classes": list(classes)}
         if self.colors and set(classes) <= set(self.colors):
-            found["thing_colors"] = [list(self.colors[name]) for name in classes]
-        return found
+            entries["thing_colors"] = [list(self.colors[name]) for name in classes]
+        return entries
 
     def __call__(self) -> list[dict[str, Any]]:
-        """Returns Detectron2's standard dicts, and tells its metadata what the file says of classes and keypoints."""
+        """Returns Detectron2's standard dicts, and adds the classes and keypoints of the files to its metadata."""
         from detectron2.data import MetadataCatalog
 
         with gc_paused():
@@ -158,19 +207,19 @@ class Source:
             if not metadata.get("thing_classes"):
                 metadata.set(**self.class_metadata(data.classes))
             if data.category_ids is not None:
-                own_ids = {own: index for index, own in enumerate(data.category_ids)}
-                metadata.set(thing_dataset_id_to_contiguous_id=own_ids)
+                contiguous = {category_id: index for index, category_id in enumerate(data.category_ids)}
+                metadata.set(thing_dataset_id_to_contiguous_id=contiguous)
             if data.keypoints and not self.skeleton:
-                metadata.set(**self._skeleton_of(data).metadata())
+                metadata.set(**self._skeleton_of_files(data).metadata())
             return to_dicts(data)
 
-    def _skeleton_of(self, data: DataSet) -> Skeleton:
-        """What the format itself says of the keypoints."""
+    def _skeleton_of_files(self, data: DataSet) -> Skeleton:
+        """Returns the skeleton that the files describe."""
         names, links = data.keypoints, data.skeleton
         if not all(len({a, b} & set(range(len(names)))) == 2 for a, b in links):
-            # A copy of another skeleton, such as COCO's: what is left of it would be wrong, too.
+            # Usually a copy of another skeleton, such as COCO's: the links that remain would be wrong, too.
             logger.warning(
-                "data set %s: its skeleton joins keypoints that are not there, and no lines are drawn; register it with skeleton=",
+                "data set %s: its skeleton links keypoints that do not exist, so no lines are drawn; register it with skeleton=",
                 self.name,
             )
             links = []
@@ -180,12 +229,12 @@ class Source:
             raise InputError(f"data set {self.name}: {error}") from None
 
 
-def not_found(name: str, path: Path, layout: str, root: Path | None = None) -> str:
-    """The message for data that is not where it should be."""
+def not_found_message(name: str, path: Path, layout: str, root: Path | None = None) -> str:
+    """Returns the error message for data that is missing."""
     where = "" if root or os.environ.get("DETECTRON2_DATASETS") else " (DETECTRON2_DATASETS is not set)"
     expected = f"; expected below {root or dataset_root()}: {layout}" if layout else ""
     return f"data set {name}: no such file or folder: {path}{where}{expected}"
 
 
-def _told(value: Any) -> str:
+def _stable_text(value: Any) -> str:
     return f"{value.__module__}.{value.__qualname__}" if callable(value) else str(value)

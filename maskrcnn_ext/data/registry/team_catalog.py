@@ -1,14 +1,14 @@
-"""A team's own data sets in YAML files, known by name to every tool: ``MASKRCNN_EXT_CATALOG=/team/sets.yaml``.
+"""Reads a team's data sets from YAML files: ``MASKRCNN_EXT_CATALOG=/team/sets.yaml`` makes them known by name to every tool.
 
-The variable may name several files, separated as in ``$PATH``. A file maps names to what :func:`maskrcnn_ext.data.register` takes::
+The variable may name several files, separated as in ``$PATH``. A file maps names to arguments of :func:`maskrcnn_ext.data.register`::
 
     parts_train:
       format: coco
       json: annotations/train.json      # relative to the folder of this file
       images: images
       classes: [bolt, nut]              # optional
-      layout: annotations/*.json and images/*.jpg      # optional, shown when the data is not found
-      skeleton:                         # optional, of keypoints: see maskrcnn_ext.data.registry.keypoints.Skeleton
+      layout: annotations/*.json and images/*.jpg      # optional, shown if the data is missing
+      skeleton:                         # optional: see maskrcnn_ext.data.registry.keypoints.Skeleton
         names: [nose, left_ear, right_ear]
         sigmas: [0.03, 0.05, 0.05]
         links: [[nose, left_ear], [nose, right_ear]]
@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from maskrcnn_ext.data.formats import get_format
-from maskrcnn_ext.data.registry.catalog import register_source
 from maskrcnn_ext.data.registry.keypoints import Skeleton
 from maskrcnn_ext.data.registry.source import Source
 from maskrcnn_ext.errors import InputError
@@ -30,37 +29,28 @@ from maskrcnn_ext.errors import InputError
 VARIABLE = "MASKRCNN_EXT_CATALOG"
 
 
-def register_team_catalog() -> None:
-    """Registers the data sets of all files that ``$MASKRCNN_EXT_CATALOG`` names. Idempotent; reads the files, but none of their data.
-
-    Raises:
-        InputError: a file that is not there or not such a mapping, or an entry that cannot be registered; names file, entry and field.
-    """
-    for file in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
-        for source in read_team_catalog(Path(file).expanduser().absolute()):
-            try:
-                register_source(source)
-            except InputError as error:
-                raise InputError(f"{file}: {error}") from error
+def team_catalog_files() -> list[Path]:
+    """Returns the files that ``$MASKRCNN_EXT_CATALOG`` names."""
+    return [Path(file).expanduser().absolute() for file in os.environ.get(VARIABLE, "").split(os.pathsep) if file]
 
 
 def read_team_catalog(file: Path) -> list[Source]:
-    """Returns what a catalogue file describes.
+    """Returns the data sets of a catalogue file; reads no data.
 
     Raises:
-        InputError: as for :func:`register_team_catalog`.
+        InputError: the file is missing, not YAML or not such a mapping; the message names file, entry and field.
     """
     import yaml
 
     try:
         entries = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=_unique_keys(yaml))
     except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror}); it stands in ${VARIABLE}") from error
+        raise InputError(f"{file}: cannot be read ({error.strerror}); ${VARIABLE} names it") from error
     except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
-        told = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise InputError(f"{file}{place}: not a YAML file ({told})") from error
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise InputError(f"{file}{place}: not a YAML file ({problem})") from error
     if entries is None:
         return []
     if not isinstance(entries, dict):
@@ -71,20 +61,20 @@ def read_team_catalog(file: Path) -> list[Source]:
 def _source(file: Path, name: Any, entry: Any) -> Source:
     where = f"{file}: entry {name!r}"
     if not isinstance(name, str):
-        raise InputError(f"{where}: a name is a text; put it in quotes")
+        raise InputError(f"{where}: a name must be text; put it in quotes")
     if not isinstance(entry, dict) or not all(isinstance(key, str) for key in entry):
-        raise InputError(f"{where}: expected a mapping with `format` and what the format takes, such as `json`")
+        raise InputError(f"{where}: expected a mapping with `format` and its options, such as `json`")
     options = dict(entry)
     format, layout = options.pop("format", None), options.pop("layout", "")
     classes = options.pop("classes", None) or []
-    drawn = options.pop("skeleton", None)
+    skeleton = options.pop("skeleton", None)
     if not isinstance(format, str):
         raise InputError(f"{where}: `format` is {format!r}, expected the name of a format, such as coco")
     if not isinstance(layout, str):
-        raise InputError(f"{where}: `layout` is {layout!r}, expected a text")
+        raise InputError(f"{where}: `layout` is {layout!r}, expected text")
     if not isinstance(classes, list) or not all(isinstance(value, str) for value in classes):
         raise InputError(
-            f"{where}: `classes` is {classes!r}, expected a list of texts (quote yes, no, on, off, numbers)"
+            f"{where}: `classes` is {classes!r}, expected a list of names (quote yes, no, on, off, numbers)"
         )
     try:
         record = get_format(format)
@@ -93,17 +83,17 @@ def _source(file: Path, name: Any, entry: Any) -> Source:
     for key, value in options.items():
         option = record.option(key)
         if option and option.kind == "function":
-            raise InputError(f"{where}: `{key}` is a function, which YAML cannot hold; register the set in Python")
+            raise InputError(f"{where}: `{key}` is a function, which YAML cannot hold; register the data set in Python")
         if option and option.is_path and not isinstance(value, str):
             raise InputError(f"{where}: `{key}` is {value!r}, expected a path")
-    skeleton = None if drawn is None else _skeleton(where, drawn)
-    return Source(name, format, tuple(classes), layout, file.parent, options, skeleton=skeleton)
+    parsed = None if skeleton is None else _skeleton(where, skeleton)
+    return Source(name, format, tuple(classes), layout, file.parent, options, skeleton=parsed)
 
 
 def _skeleton(where: str, entry: Any) -> Skeleton:
     keys = [field.name for field in fields(Skeleton)]
-    lists = isinstance(entry, dict) and "names" in entry and set(entry) <= set(keys)
-    if not lists or not all(isinstance(value, list) for value in entry.values()):
+    has_keys = isinstance(entry, dict) and "names" in entry and set(entry) <= set(keys)
+    if not has_keys or not all(isinstance(value, list) for value in entry.values()):
         raise InputError(
             f"{where}: `skeleton`: expected a mapping with `names` and, if known, {', '.join(keys[1:])}, each a list"
         )
@@ -114,14 +104,14 @@ def _skeleton(where: str, entry: Any) -> Skeleton:
 
 
 def _unique_keys(yaml: Any) -> Any:
-    """PyYAML's safe loader, which lets the last of two equal keys win, made to refuse them."""
+    """Returns a variant of PyYAML's safe loader that raises on duplicate keys instead of keeping the last."""
 
     class Loader(yaml.SafeLoader):
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
             double = next((key for key in keys if keys.count(key) > 1), None)
             if double is not None:
-                raise yaml.constructor.ConstructorError(None, None, f"{double!r} is there twice", node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {double!r}", node.start_mark)
             return super().construct_mapping(node, deep)
 
     return Loader

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from maskrcnn_ext.data.registry.catalog import ensure_registered, load_dataset
+from maskrcnn_ext.data.registry.catalog import load_dataset
+from maskrcnn_ext.data.registry.resolve import ensure_registered
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.mask_heads.dct import DCTMaskHead
 

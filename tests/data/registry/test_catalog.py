@@ -9,8 +9,8 @@ from detectron2.structures import BoxMode
 
 from maskrcnn_ext import InputError, get_dataset_dicts
 from maskrcnn_ext.data.registry.catalog import load_dataset, register
-from maskrcnn_ext.data.registry.domains import register_domains
 from maskrcnn_ext.data.registry.keypoints import flip_map, hflip_indices
+from maskrcnn_ext.data.registry.resolve import register_named_datasets
 from tests.conftest import COCO_KEYPOINTS
 
 
@@ -74,16 +74,16 @@ def test_a_wrong_name_says_what_is_near():
 
 
 def test_a_teams_own_registration_of_our_name_stands():
-    register_domains()
+    register_named_datasets()
     DatasetCatalog.remove("balloon_val")
     MetadataCatalog.remove("balloon_val")
     try:
         DatasetCatalog.register("balloon_val", lambda: [{"mine": True}])
-        register_domains()
+        register_named_datasets()
         assert DatasetCatalog.get("balloon_val") == [{"mine": True}]
     finally:
         DatasetCatalog.remove("balloon_val")
-        register_domains()
+        register_named_datasets()
 
 
 def test_classes_that_are_not_the_files_are_named(name, shapes):

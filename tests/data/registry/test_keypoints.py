@@ -217,11 +217,11 @@ def changed_file(mice, folder, **category):
 
 
 @pytest.mark.parametrize("link", [[0, 1], [5, 6], [3, 3], [1.5, 2]])
-def test_a_skeleton_of_other_keypoints_is_told_and_not_drawn(mice, tmp_path, caplog, link):
+def test_a_link_to_an_unknown_keypoint_is_warned_of_and_not_drawn(mice, tmp_path, caplog, link):
     file = changed_file(mice, tmp_path, keypoints=list(NAMES), skeleton=[[1, 2], link])
     name = f"coco:{file}@{mice.parent}"
     get_dataset_dicts(name)
-    assert "its skeleton joins keypoints that are not there" in caplog.text
+    assert "its skeleton links keypoints that do not exist" in caplog.text
     assert not hasattr(MetadataCatalog.get(name), "keypoint_connection_rules")
 
 

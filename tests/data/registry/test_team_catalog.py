@@ -6,10 +6,10 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from maskrcnn_ext import InputError, get_dataset_dicts
-from maskrcnn_ext.data.registry.catalog import ensure_registered, load_dataset
-from maskrcnn_ext.data.registry.domains import register_domains
+from maskrcnn_ext.data.registry.catalog import load_dataset
 from maskrcnn_ext.data.registry.keypoints import Skeleton
-from maskrcnn_ext.data.registry.team_catalog import read_team_catalog, register_team_catalog
+from maskrcnn_ext.data.registry.resolve import ensure_registered, register_named_datasets
+from maskrcnn_ext.data.registry.team_catalog import read_team_catalog
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_several_files_absolute_paths_and_options(write, tmp_path, monkeypatch):
     )
     monkeypatch.setenv("MASKRCNN_EXT_CATALOG", f"{first}{os.pathsep}{second}")
     for _ in range(2):
-        register_team_catalog()
+        register_named_datasets()
     assert {"team_shapes", "parts"} <= set(DatasetCatalog.list())
     assert MetadataCatalog.get("parts").thing_classes == ["bolt", "nut"]
     source = DatasetCatalog["parts"]
@@ -75,11 +75,12 @@ def test_any_tool_has_the_sets_by_the_hook(write, run_python):
 
 
 def test_no_variable_and_empty_files_are_no_sets(write, monkeypatch):
+    register_named_datasets()
     before = set(DatasetCatalog.list())
     write("# nothing yet\n")
-    register_team_catalog()
+    register_named_datasets()
     monkeypatch.delenv("MASKRCNN_EXT_CATALOG")
-    register_team_catalog()
+    register_named_datasets()
     assert set(DatasetCatalog.list()) == before
 
 
@@ -94,7 +95,7 @@ def test_missing_data_is_named_with_the_teams_layout(write, tmp_path):
 
 
 def test_a_teams_set_comes_before_ours_of_the_same_name(write, tmp_path):
-    register_domains()
+    register_named_datasets()
     DatasetCatalog.remove("balloon_val")
     MetadataCatalog.remove("balloon_val")
     try:
@@ -105,7 +106,7 @@ def test_a_teams_set_comes_before_ours_of_the_same_name(write, tmp_path):
         DatasetCatalog.remove("balloon_val")
         MetadataCatalog.remove("balloon_val")
         os.environ.pop("MASKRCNN_EXT_CATALOG")
-        register_domains()
+        register_named_datasets()
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_a_teams_set_comes_before_ours_of_the_same_name(write, tmp_path):
         ("a: [1, 2", r"sets\.yaml, line 1: not a YAML file \("),
         ("- a\n- b", r"sets\.yaml: is a list, expected a mapping from names"),
         ("a: coco", "entry 'a': expected a mapping with `format`"),
-        ("1: {format: coco}", "entry 1: a name is a text; put it in quotes"),
+        ("1: {format: coco}", "entry 1: a name must be text; put it in quotes"),
         ("a: {json: b}", "entry 'a': `format` is None"),
         ("a: {format: cocoa, json: b}", "entry 'a': `format`: unknown format 'cocoa', expected one of"),
         ("a: {format: coco, json: b}", r"sets\.yaml: data set a: format coco needs `images`"),
@@ -125,7 +126,7 @@ def test_a_teams_set_comes_before_ours_of_the_same_name(write, tmp_path):
         ("a: {format: coco, json: b, images: c, classes: [no]}", r"`classes` is \[False\].*quote yes, no"),
         ("a: {format: coco, json: b, images: c, layout: [d]}", r"entry 'a': `layout` is \['d'\]"),
         ("a: {format: dsb2018, images: c, split: first}", "entry 'a': `split` is a function"),
-        ("a: {format: coco}\na: {format: via}", "line 1: not a YAML file .*'a' is there twice"),
+        ("a: {format: coco}\na: {format: via}", "line 1: not a YAML file .*duplicate key 'a'"),
         ("a: !!python/object/apply:os.system [ls]", "line 1: not a YAML file"),
     ],
 )
@@ -139,13 +140,13 @@ def test_a_wrong_entry_is_named(write, text, message):
 
 def test_a_missing_file_and_a_taken_name_are_named(write, tmp_path, monkeypatch):
     write("team_two: {format: coco, json: a.json, images: b}")
-    register_team_catalog()
+    register_named_datasets()
     write("team_two: {format: coco, json: other.json, images: b}")
     with pytest.raises(InputError, match=r"sets\.yaml: data set team_two is registered already"):
-        register_team_catalog()
+        register_named_datasets()
     monkeypatch.setenv("MASKRCNN_EXT_CATALOG", str(tmp_path / "none.yaml"))
     with pytest.raises(InputError, match=r"none\.yaml: cannot be read \(No such file.*\$MASKRCNN_EXT_CATALOG"):
-        register_team_catalog()
+        register_named_datasets()
 
 
 def test_a_merge_key_shares_what_sets_have_in_common(write, tmp_path):

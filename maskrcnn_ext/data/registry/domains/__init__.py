@@ -1,6 +1,11 @@
-"""Named data sets, one domain a file: what :func:`maskrcnn_ext.data.register` needs to know of each. Nothing is read here."""
+"""Named data sets, one domain a file. Each file has a table ``DATASETS`` of names and arguments of :func:`maskrcnn_ext.data.register`."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from importlib import import_module
+
+from maskrcnn_ext.data.registry.source import Source
 
 DOMAINS = (
     "balloon",
@@ -19,13 +24,13 @@ DOMAINS = (
 )
 
 
-def register_domains() -> None:
-    """Registers every named data set with Detectron2. Idempotent; a name that a team has given to its own data is left to it."""
-    from detectron2.data import DatasetCatalog
+def domain_sources() -> Iterator[Source]:
+    """Yields every named data set; reads no data.
 
-    from maskrcnn_ext.data.registry.catalog import register
-
+    Example:
+        >>> next(domain_sources()).name
+        'balloon_train'
+    """
     for domain in DOMAINS:
         for name, arguments in import_module(f"{__name__}.{domain}").DATASETS.items():
-            if name not in DatasetCatalog.list():
-                register(name, **arguments)
+            yield Source.create(name, **arguments)
