@@ -25,9 +25,8 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
     """The official program against faster-coco-eval, as the evaluator uses them, and the matching that all other metrics stand on."""
     import numpy as np
 
-    from maskrcnn_ext.evaluation.average_precision import average_precisions, mean
+    from maskrcnn_ext.evaluation.average_precision import ALL_AREAS, IOUS, average_precisions, match, nan_mean
     from maskrcnn_ext.evaluation.backend import backend_name, run_coco_eval
-    from maskrcnn_ext.evaluation.matching import ALL_AREAS, IOUS, match
     from maskrcnn_ext.evaluation.overlaps import pair_up
     from maskrcnn_ext.evaluation.truth import load_truth
 
@@ -45,7 +44,7 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
     def ours(task: str) -> float:
         areas = [ALL_AREAS, (0, 32**2), (32**2, 96**2), (96**2, np.inf)]
         matching = match(pair_up(truth, results, task), IOUS, areas)
-        return 100 * mean(np.array([average_precisions(matching, area)[0] for area in range(len(areas))])[0])
+        return 100 * nan_mean(np.array([average_precisions(matching, area)[0] for area in range(len(areas))])[0])
 
     for task in ("bbox", "segm"):
         sides: dict[str, Callable[[], Any]] = {

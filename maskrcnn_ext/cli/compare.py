@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     from maskrcnn_ext.evaluation.bootstrap import MIN_IMAGES, compare
     from maskrcnn_ext.evaluation.results import load_results
     from maskrcnn_ext.evaluation.summary import possible_tasks
-    from maskrcnn_ext.evaluation.tables import table
+    from maskrcnn_ext.evaluation.tables import metric_table
     from maskrcnn_ext.evaluation.truth import load_truth
 
     truth = load_truth(args.truth or _data_set(args.a, args.b))
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
             verdict = "real" if metric["real"] else "not distinguishable"
             rows.append((metric["name"], *values, changes[0], f"{changes[1]} to {changes[2]}", verdict))
         print(f"{task}: {found['images']} images, {found['resamples']} draws of them")
-        print(table(("metric", "A", "B", "B - A", "95 % interval", "difference"), rows) + "\n")
+        print(metric_table(("metric", "A", "B", "B - A", "95 % interval", "difference"), rows) + "\n")
         if found["images"] < MIN_IMAGES:
             print(f"With fewer than {MIN_IMAGES} images, no difference can be told to be real.\n")
     return 0

@@ -1,4 +1,4 @@
-"""COCO's evaluation by the fastest program that is installed and gives COCO's numbers."""
+"""Runs COCO's evaluation with the fastest installed program that returns COCO's numbers."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pycocotools.coco import COCO
 
 
 class _DetectronEval(COCOevalMaxDets, COCOeval_opt):
-    """Detectron2's: in C++ where that is compiled, pycocotools' where it is not, with a summary for any limit of detections."""
+    """Detectron2's evaluation: in C++ if compiled, otherwise that of pycocotools. Its summary allows any limit of detections."""
 
 
 def backend_name(truth: COCO, *, fast: bool) -> str:
-    """Returns which program :func:`run_coco_eval` uses: faster-coco-eval, where it is installed, or Detectron2's; else pycocotools."""
+    """Returns which program :func:`run_coco_eval` uses: pycocotools unless `fast`, else faster-coco-eval if installed, else Detectron2's."""
     if not fast:
         return "pycocotools"
-    # Its index takes nothing but numbers.
-    is_able = find_spec("faster_coco_eval") and all(isinstance(own, int) for own in (*truth.imgs, *truth.cats))
-    return "faster-coco-eval" if is_able else "Detectron2"
+    # faster-coco-eval accepts only numbers as ids.
+    numeric_ids = all(isinstance(key, int) for key in (*truth.imgs, *truth.cats))
+    return "faster-coco-eval" if find_spec("faster_coco_eval") and numeric_ids else "Detectron2"
 
 
 def run_coco_eval(
@@ -39,32 +39,33 @@ def run_coco_eval(
     """Evaluates results and prints COCO's table.
 
     Args:
-        truth: complete, as :class:`maskrcnn_ext.evaluation.truth.Truth` has it.
-        results: COCO results; the area of a mask is its own, not its box's.
+        truth: the ground truth with all fields, as :class:`maskrcnn_ext.evaluation.truth.Truth` has them.
+        results: COCO results. The area of a mask is measured, not taken from its box.
         task: bbox, segm or keypoints.
-        fast: whether another program than pycocotools may be used.
-        max_detections: how many of an image and class count; of keypoints 20 do.
-        sigmas: of the keypoints; none for COCO's.
-        img_ids: of the images that count; None for all.
+        fast: whether a program other than pycocotools may be used.
+        max_detections: limit of detections per image and class; for keypoints it is always 20.
+        sigmas: of the keypoints; COCO's if empty.
+        img_ids: ids of the images to evaluate; None for all.
 
     Returns:
-        What pycocotools' COCOeval is after ``summarize``: ``stats``, ``eval`` and ``params`` are set.
+        An object like pycocotools' COCOeval after ``summarize``: ``stats``, ``eval`` and ``params`` are set.
     """
     name = backend_name(truth, fast=fast) if results and truth.anns else "pycocotools"
-    own = [{key: value for key, value in result.items() if task != "segm" or key != "bbox"} for result in results]
+    # With a box, the area of a mask would be that of its box.
+    results = [{key: value for key, value in result.items() if task != "segm" or key != "bbox"} for result in results]
     evaluator: Any
     with contextlib.redirect_stdout(io.StringIO()):
         if name == "faster-coco-eval":
             import faster_coco_eval as faster
 
-            # Copies of the objects, as it writes into them.
+            # The annotations are copied, because faster-coco-eval changes them.
             fast_truth = faster.COCO({**truth.dataset, "annotations": [dict(found) for found in truth.anns.values()]})
-            evaluator = faster.COCOeval_faster(fast_truth, fast_truth.loadRes(own), task, print_function=print)
+            evaluator = faster.COCOeval_faster(fast_truth, fast_truth.loadRes(results), task, print_function=print)
             evaluator.params.catIds = sorted(truth.getCatIds())
         else:
-            of_results = truth.loadRes(own) if own else COCO()
-            kind = _DetectronEval if name == "Detectron2" else COCOevalMaxDets
-            evaluator = kind(truth, of_results, task)
+            detections = truth.loadRes(results) if results else COCO()
+            evaluator_class = _DetectronEval if name == "Detectron2" else COCOevalMaxDets
+            evaluator = evaluator_class(truth, detections, task)
         if task != "keypoints":
             evaluator.params.maxDets = [1, 10, max_detections]
         elif sigmas:

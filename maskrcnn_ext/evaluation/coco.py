@@ -1,11 +1,10 @@
-"""COCO's AP that is never nan for want of predictions, counts all of them, and ranks masks by their own scores."""
+"""A COCO evaluator whose AP is 0 instead of nan without predictions, that counts all detections, and ranks masks by mask scores."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import json
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Instances
 from pycocotools.coco import COCO
 
+from maskrcnn_ext.common.files import write_atomic
+from maskrcnn_ext.common.text import or_list
 from maskrcnn_ext.data.registry.dicts import from_dicts
 from maskrcnn_ext.data.registry.keypoints import check_sigmas
 from maskrcnn_ext.data.registry.resolve import ensure_registered
@@ -26,73 +27,79 @@ from maskrcnn_ext.evaluation.results import Results, by_mask_score
 from maskrcnn_ext.evaluation.truth import Truth, complete, to_coco_dict
 from maskrcnn_ext.ops.rle_masks import RLEMasks
 
-# COCO's limit of detections an image.
+# COCO's limit of detections per image.
 _LIMIT = 100
 _TASKS = ("bbox", "keypoints", "segm")
 
 
 class COCOEvaluator(evaluation.COCOEvaluator):
-    """Detectron2's COCOEvaluator, with its arguments and numbers, except where those mislead.
+    """Detectron2's COCOEvaluator with the same arguments and numbers, except where those are misleading.
 
-    * Without any prediction, the metrics are 0 where the ground truth has objects to find, not nan, and are those of all tasks that
-      the ground truth allows unless ``tasks`` names them: ``segm/AP`` of a data set with masks is always there.
-    * Without ``max_dets_per_image``, all boxes and masks of an image count, not 100 of them; the log has the limit. Give it to compare
-      with others' numbers of dense images. Of keypoints 20 an image count, as COCO defines it.
-    * Masks are ranked by ``pred_mask_scores`` where the model gives them, and all else by ``scores``. That is how Mask Scoring R-CNN is
+    * Without any prediction, metrics are 0, not nan, if the ground truth has objects to find. They are reported for all tasks that the
+      ground truth allows, unless ``tasks`` names them: ``segm/AP`` is always reported for a dataset with masks.
+    * Without ``max_dets_per_image``, all boxes and masks of an image count, not only 100; the limit is logged. Set it to compare with
+      published numbers on dense images. For keypoints, 20 detections per image count, as COCO defines it.
+    * Masks are ranked by ``pred_mask_scores`` if the model returns them, everything else by ``scores``. This is how Mask Scoring R-CNN is
       measured (arXiv:1903.00241, section 4). The results file has the mask scores as ``mask_score``.
-    * Masks may come as :class:`maskrcnn_ext.ops.rle_masks.RLEMasks`; they are not decoded.
-    * Ground truth without ``area`` or ``iscrowd`` is completed, annotation ids may begin at 0, and what has no COCO file is converted
-      anew, whatever ``output_dir`` holds of an earlier run.
-    * ``use_fast_impl`` stands for faster-coco-eval where it is installed (``pip install "maskrcnn_ext[eval]"``), which gives
-      pycocotools' numbers sooner. With False, it is pycocotools.
+    * Masks may be :class:`maskrcnn_ext.ops.rle_masks.RLEMasks`; they are not decoded.
+    * Missing ``area`` and ``iscrowd`` of the ground truth are filled in, and annotation ids may start at 0. A dataset without a COCO file
+      is converted every time; files of an earlier run in ``output_dir`` are not reused.
+    * ``use_fast_impl=True`` uses faster-coco-eval if installed (``pip install "maskrcnn_ext[eval]"``), which returns pycocotools'
+      numbers in less time. ``use_fast_impl=False`` uses pycocotools.
+
+    Example:
+        One override of a config::
+
+            dataloader.evaluator._target_=maskrcnn_ext.COCOEvaluator
     """
 
-    # The base class's signature, which differs between versions, is what checks of a config see.
+    # With wraps, config checks see the signature of the base class, which differs between versions of Detectron2.
     @functools.wraps(evaluation.COCOEvaluator.__init__)  # type: ignore[misc]
     def __init__(self, *args: Any, max_dets_per_image: int | None = None, **kwargs: Any) -> None:
-        given = inspect.signature(evaluation.COCOEvaluator.__init__).bind(self, *args, **kwargs).arguments
-        with _converted(given["dataset_name"], given.get("output_dir")):
+        arguments = inspect.signature(evaluation.COCOEvaluator.__init__).bind(self, *args, **kwargs).arguments
+        name = arguments["dataset_name"]
+        with _temporary_coco_file(name, arguments.get("output_dir")):
             super().__init__(*args, max_dets_per_image=max_dets_per_image, **kwargs)
         self._counts_all = max_dets_per_image is None
-        self._truth = Truth(given["dataset_name"], [], [], [])
+        self._truth = Truth(name, [], [], [])
         if self._do_evaluation:
-            self._truth = complete(self._coco_api.dataset, f"data set {given['dataset_name']}")
+            self._truth = complete(self._coco_api.dataset, f"data set {name}")
             self._coco_api: COCO = self._truth.as_coco()
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Takes a batch's inputs and what the model has returned, which stays as it is."""
+        """Collects the results of a batch. The model's outputs are not changed."""
         for image, output in zip(inputs, outputs, strict=True):
             if "instances" not in output:
                 super().process([image], [output])
                 continue
-            found, rles = _prepared(output["instances"].to("cpu"))
-            super().process([image], [{**output, "instances": found}])
+            instances, rles = _split_rles(output["instances"].to("cpu"))
+            super().process([image], [{**output, "instances": instances}])
             results = self._predictions[-1]["instances"]
             for result, rle in zip(results, rles, strict=False):
                 result["segmentation"] = {**rle, "counts": rle["counts"].decode("ascii")}
-            if found.has("pred_mask_scores"):
-                for result, score in zip(results, found.pred_mask_scores.tolist(), strict=True):
+            if instances.has("pred_mask_scores"):
+                for result, score in zip(results, instances.pred_mask_scores.tolist(), strict=True):
                     result["mask_score"] = score
 
     def _eval_predictions(self, predictions: list[dict[str, Any]], img_ids: list[int] | None = None) -> None:
-        # Copies, so that a second evaluation begins with the same.
-        results = self._with_own_ids([result for prediction in predictions for result in prediction["instances"]])
+        # Copies, so that a second evaluation starts from the same predictions.
+        results = self._with_dataset_ids([result for prediction in predictions for result in prediction["instances"]])
         if self._output_dir:
-            Path(self._output_dir, "coco_instances_results.json").write_text(json.dumps(results), encoding="utf-8")
+            write_atomic(Path(self._output_dir, "coco_instances_results.json"), json.dumps(results))
         if not self._do_evaluation:
-            self._logger.info("The data set has no annotations to evaluate with.")
+            self._logger.info("The dataset has no annotations to evaluate with.")
             return
         limit = max(self._max_dets_per_image)
         if self._counts_all:
             limit = max([_LIMIT, *Counter(result["image_id"] for result in results).values()])
         self._logger.info(f"Up to {limit} boxes and masks of an image count (COCO: {_LIMIT}).")
-        self._logger.info(f"Evaluated by {backend_name(self._coco_api, fast=self._use_fast_impl)}.")
+        self._logger.info(f"Evaluated with {backend_name(self._coco_api, fast=self._use_fast_impl)}.")
         if not results:
-            self._logger.warning("No predictions from the model: the metrics are 0 where there are objects.")
+            self._logger.warning("The model has made no predictions: metrics of classes with objects are 0.")
         sigmas = self._kpt_oks_sigmas or self._metadata.get("keypoint_oks_sigmas", ())
         for task in sorted(self._tasks or self._tasks_from_predictions(results)):
             evaluator = None
-            if self._check(task, results, sigmas):
+            if self._can_evaluate(task, results, sigmas):
                 evaluator = run_coco_eval(
                     self._coco_api,
                     [by_mask_score(result) for result in results] if task == "segm" else results,
@@ -104,21 +111,19 @@ class COCOEvaluator(evaluation.COCOEvaluator):
                 )
             self._results[task] = self._derive_coco_results(evaluator, task, self._metadata.get("thing_classes"))
 
-    def _with_own_ids(self, results: Results) -> Results:
-        """Returns copies with the data set's own category ids in the place of the classes' indices."""
-        of_classes = self._metadata.get("thing_dataset_id_to_contiguous_id") or {
-            own["id"]: own["id"] for own in self._truth.categories
+    def _with_dataset_ids(self, results: Results) -> Results:
+        """Returns copies of the results whose `category_id` is that of the dataset, not the index of the class."""
+        index_by_id = self._metadata.get("thing_dataset_id_to_contiguous_id") or {
+            category["id"]: category["id"] for category in self._truth.categories
         }
-        own_ids = {index: own for own, index in of_classes.items()}
-        wrong = next((result["category_id"] for result in results if result["category_id"] not in own_ids), None)
-        if wrong is not None and own_ids:
+        ids = {index: category_id for category_id, index in index_by_id.items()}
+        wrong = next((result["category_id"] for result in results if result["category_id"] not in ids), None)
+        if wrong is not None and ids:
             raise InputError(
-                f"a prediction is of class {wrong}, but {self._truth.name} has {len(own_ids)} classes: set "
-                f"model.roi_heads.num_classes={len(own_ids)}"
+                f"a prediction is of class {wrong}, but {self._truth.name} has {len(ids)} classes: set "
+                f"model.roi_heads.num_classes={len(ids)}"
             )
-        return [
-            {**result, "category_id": own_ids.get(result["category_id"], result["category_id"])} for result in results
-        ]
+        return [{**result, "category_id": ids.get(result["category_id"], result["category_id"])} for result in results]
 
     def _tasks_from_predictions(self, predictions: list[dict[str, Any]]) -> list[str]:
         allowed = {task for task in _TASKS if self._truth.annotations and self._truth.allows(task)}
@@ -126,22 +131,28 @@ class COCOEvaluator(evaluation.COCOEvaluator):
             return sorted({"bbox", *allowed})
         tasks = set(super()._tasks_from_predictions(predictions))
         for task in sorted(tasks - allowed if self._truth.annotations else ()):
-            self._logger.warning(f"{task} is not evaluated: not all of the data set's objects have what it looks at.")
+            self._logger.warning(
+                f"{task} is not evaluated: some objects of the dataset lack the annotation that it needs."
+            )
             tasks.remove(task)
         return sorted(tasks)
 
-    def _check(self, task: str, results: Results, sigmas: Sequence[float]) -> bool:
-        """Returns whether a task can be measured; what it lacks is a mistake only where something was found."""
+    def _can_evaluate(self, task: str, results: Results, sigmas: Sequence[float]) -> bool:
+        """Returns whether a task can be measured.
+
+        Raises:
+            InputError: the task is unknown, or there are results, but they or the dataset's objects lack what the task needs.
+        """
         if task not in _TASKS:
-            raise InputError(f"COCOEvaluator: no task {task!r}: choose from {', '.join(_TASKS)}")
+            raise InputError(f"COCOEvaluator: unknown task {task!r}: choose {or_list(_TASKS)}")
         objects, allowed = self._truth.annotations, self._truth.allows(task)
         if not results or not objects:
             return bool(results) or (bool(objects) and allowed)
         key = "segmentation" if task == "segm" else task
         if not allowed or not all(result.get(key) for result in results):
-            who = "the model's predictions" if allowed else "some of the data set's objects"
+            who = "the model's predictions" if allowed else "some objects of the dataset"
             raise InputError(
-                f"COCOEvaluator: {task} is among its tasks, but {who} have no `{key}`: leave it out of `tasks`"
+                f"COCOEvaluator: {task} is one of its tasks, but {who} have no `{key}`: remove it from `tasks`"
             )
         if task == "keypoints":
             annotated, predicted = (len(of[0]["keypoints"]) // 3 for of in (objects, results))
@@ -149,39 +160,35 @@ class COCOEvaluator(evaluation.COCOEvaluator):
         return True
 
 
-def _prepared(found: Instances) -> tuple[Instances, list[dict[str, Any]]]:
-    """Returns an image's instances without masks that are RLEs already, and those; Detectron2 moves the keypoints in place."""
-    prepared = Instances(found.image_size, **found.get_fields())
+def _split_rles(instances: Instances) -> tuple[Instances, list[dict[str, Any]]]:
+    """Returns a copy of the instances without masks that are already RLEs, and these RLEs."""
+    prepared = Instances(instances.image_size, **instances.get_fields())
     rles: list[dict[str, Any]] = []
-    if found.has("pred_keypoints"):
-        prepared.pred_keypoints = found.pred_keypoints.clone()
-    if found.has("pred_masks") and isinstance(found.pred_masks, RLEMasks):
-        rles = found.pred_masks.rles
+    if instances.has("pred_keypoints"):
+        prepared.pred_keypoints = instances.pred_keypoints.clone()  # Detectron2 shifts them in place
+    if instances.has("pred_masks") and isinstance(instances.pred_masks, RLEMasks):
+        rles = instances.pred_masks.rles
         prepared.remove("pred_masks")
     return prepared, rles
 
 
 @contextmanager
-def _converted(name: str, output_dir: str | None) -> Iterator[None]:
-    """Gives Detectron2 a COCO file of a data set that has none, for the time of the block.
+def _temporary_coco_file(name: str, output_dir: str | None) -> Iterator[None]:
+    """Writes a COCO file for a dataset without one, and registers it for the time of the block.
 
-    It would make one itself, and take the file of an earlier run for it, whatever the data are now.
+    Detectron2 would write one itself, but would reuse the file of an earlier run even if the dataset has changed since.
     """
     metadata = MetadataCatalog.get(name)
     if metadata.get("json_file") or output_dir is None:
         yield
         return
     ensure_registered(name)
-    if metadata.get("json_file"):  # registered just now, with its file
+    if metadata.get("json_file"):  # the registration has set its file
         yield
         return
     content = to_coco_dict(from_dicts(name, DatasetCatalog.get(name)))
-    Path(output_dir).mkdir(parents=True, exist_ok=True)
     file = Path(output_dir, f"{name.replace('/', '_')}_coco_format.json")
-    # Every process of a run writes the same file.
-    partial = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
-    partial.write_text(json.dumps(content), encoding="utf-8")
-    partial.replace(file)
+    write_atomic(file, json.dumps(content))  # every process of a run writes the same file
     metadata.json_file = str(file)
     try:
         yield

@@ -1,4 +1,4 @@
-"""What is wrong with the detections that are wrong, and how much AP each kind of error costs: TIDE (ECCV 2020, arXiv:2008.08115)."""
+"""Splits the wrong detections by kind of error, and measures how much AP each kind costs: TIDE (ECCV 2020, arXiv:2008.08115)."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from maskrcnn_ext.evaluation.average_precision import mean, precision_at_recalls, rank
-from maskrcnn_ext.evaluation.matching import Matching
+from maskrcnn_ext.evaluation.average_precision import Matching, nan_mean, precision_at_recalls, rank
 
-KINDS = ("classification", "localisation", "both", "duplicate", "background")
+ERROR_KINDS = ("classification", "localisation", "both", "duplicate", "background")
 
 
 @dataclass(frozen=True)
 class ErrorSplit:
-    """The errors at one threshold of IoU.
+    """The errors of N detections and M objects at one IoU threshold.
 
     Attributes:
-        kind: (N) int8, index into :data:`KINDS` of each detection of the matching; -1 for one that is right or ignored.
-        missed: (M) bool, objects that no detection has found, not even one of the wrong class or place.
+        kind: (N) int8, index into :data:`ERROR_KINDS`; -1 for detections that are right or ignored.
+        missed: (M) bool, objects that no detection means, not even one of the wrong class or place.
         counts: number of errors of each kind, and of ``missed``.
         ap: AP at the threshold, in percent.
-        delta_ap: by how much it rises when all errors of one kind are mended, in percent: those of :data:`KINDS`, ``missed``, and also
-            ``false_positive`` and ``false_negative`` for all wrong detections and all objects not found.
+        delta_ap: increase of AP, in percent, if all errors of one kind were corrected. Besides :data:`ERROR_KINDS` and ``missed``, it has
+            ``false_positive`` (all wrong detections) and ``false_negative`` (all objects that were not found).
     """
 
     kind: np.ndarray
@@ -33,98 +32,108 @@ class ErrorSplit:
 
 
 def split_errors(matching: Matching, threshold: int, background: float = 0.1) -> ErrorSplit:
-    """Splits the errors into the six kinds of the paper's section 2.2, in the order in which its program asks for them.
+    """Splits the errors into the six kinds of section 2.2 of the paper, in the order in which the authors' program tests them.
 
-    Localisation: an object of the own class is overlapped by ``background`` to the threshold. Classification: one of another class is
-    overlapped by the threshold. Duplicate: one of the own class, which another detection has found, is. Background: none is overlapped
-    by more than ``background``. Both: all else.
+    * Localisation: the detection overlaps an object of its class by at least ``background`` and less than the threshold.
+    * Classification: it overlaps an object of another class by at least the threshold.
+    * Duplicate: it overlaps an object of its class by at least the threshold, but another detection found that object.
+    * Background: it overlaps no object by more than ``background``.
+    * Both: all other wrong detections.
 
     Args:
-        matching: of all areas.
-        threshold: index of the IoU from which a detection is right, the paper's t_f.
-        background: the IoU up to which a detection is of the background, its t_b.
+        matching: its first range must be all areas.
+        threshold: index of the IoU threshold from which a detection is right, t_f in the paper.
+        background: highest IoU of a detection of the background, t_b in the paper.
     """
     pairs = matching.pairs
     foreground = matching.thresholds[threshold]
     found, ignored = matching.found[0, threshold], matching.ignored[0, threshold]
     counted = ~matching.object_ignored[0]
     kind = np.full(len(found), -1, dtype=np.int8)
-    # The object that the detection would have found, had it been of the right class or place.
-    meant = np.full(len(found), -1, dtype=np.int64)
+    # The object that the detection would have found if its class or place were right.
+    target = np.full(len(found), -1, dtype=np.int64)
     is_found = np.zeros(len(counted), dtype=bool)
     is_found[found[(found >= 0) & ~ignored]] = True
     for index, overlap in enumerate(pairs.overlaps):
         detections, objects = pairs.of_image(index)
         wrong = np.flatnonzero((found[detections] < 0) & ~ignored[detections])
-        own_objects = np.flatnonzero(counted[objects]) + objects.start
-        if not len(own_objects):
-            kind[wrong + detections.start] = KINDS.index("background")
+        candidates = objects.start + np.flatnonzero(counted[objects])
+        if not len(candidates):
+            kind[wrong + detections.start] = ERROR_KINDS.index("background")
             continue
-        overlap = overlap[wrong[:, None], own_objects - objects.start]
-        same = pairs.category[detections][wrong, None] == pairs.object_category[own_objects]
-        own, others = np.where(same, overlap, -1.0), np.where(same, -1.0, overlap)
-        place, name = own.max(axis=1), others.max(axis=1)
-        is_place = (place >= background) & (place < foreground)
+        overlap = overlap[wrong[:, None], candidates - objects.start]
+        same_class = pairs.category[detections][wrong, None] == pairs.object_category[candidates]
+        same_iou, other_iou = np.where(same_class, overlap, -1.0), np.where(same_class, -1.0, overlap)
+        best_same, best_other = same_iou.max(axis=1), other_iou.max(axis=1)
+        is_localisation = (best_same >= background) & (best_same < foreground)
         kinds = np.select(
-            [is_place, name >= foreground, place >= foreground, overlap.max(axis=1) <= background],
-            [KINDS.index(k) for k in ("localisation", "classification", "duplicate", "background")],
-            KINDS.index("both"),
+            [
+                is_localisation,
+                best_other >= foreground,
+                best_same >= foreground,
+                overlap.max(axis=1) <= background,
+            ],
+            [ERROR_KINDS.index(name) for name in ("localisation", "classification", "duplicate", "background")],
+            ERROR_KINDS.index("both"),
         )
         kind[wrong + detections.start] = kinds
-        aim = np.where(is_place, own.argmax(axis=1), others.argmax(axis=1))
-        of_object = is_place | (kinds == KINDS.index("classification"))
-        meant[wrong + detections.start] = np.where(of_object, own_objects[aim], -1)
-    near = np.zeros(len(counted), dtype=bool)
-    near[meant[meant >= 0]] = True
-    missed = counted & ~is_found & ~near
-    counts = {name: int((kind == index).sum()) for index, name in enumerate(KINDS)} | {"missed": int(missed.sum())}
-    ap, deltas = _deltas(matching, threshold, kind, meant, is_found, missed)
-    return ErrorSplit(kind, missed, counts, ap, deltas)
+        best = np.where(is_localisation, same_iou.argmax(axis=1), other_iou.argmax(axis=1))
+        has_target = is_localisation | (kinds == ERROR_KINDS.index("classification"))
+        target[wrong + detections.start] = np.where(has_target, candidates[best], -1)
+    is_target = np.zeros(len(counted), dtype=bool)
+    is_target[target[target >= 0]] = True
+    missed = counted & ~is_found & ~is_target
+    counts = {name: int((kind == index).sum()) for index, name in enumerate(ERROR_KINDS)}
+    ap, delta_ap = _measure_deltas(matching, threshold, kind, target, is_found, missed)
+    return ErrorSplit(kind, missed, counts | {"missed": int(missed.sum())}, ap, delta_ap)
 
 
-def _deltas(
+def _measure_deltas(
     matching: Matching,
     threshold: int,
     kind: np.ndarray,
-    meant: np.ndarray,
+    target: np.ndarray,
     is_found: np.ndarray,
     missed: np.ndarray,
 ) -> tuple[float, dict[str, float]]:
+    """Returns the AP, and by how much it increases if the errors of each kind are corrected; both in percent."""
     pairs = matching.pairs
     rankings = [rank(matching, category, threshold) for category in range(pairs.num_classes)]
     order = np.concatenate([ranking.detections for ranking in rankings])
-    category, score, kind, meant = pairs.category[order], pairs.score[order], kind[order], meant[order]
+    category, score, kind, target = pairs.category[order], pairs.score[order], kind[order], target[order]
     hit = matching.found[0, threshold, order] >= 0
     positives = np.array([ranking.positives for ranking in rankings])
     counted = ~matching.object_ignored[0]
 
-    def of_class(objects: np.ndarray) -> np.ndarray:
+    def count_by_class(objects: np.ndarray) -> np.ndarray:
         return np.bincount(pairs.object_category[objects], minlength=len(positives))
 
-    def ap(kept: np.ndarray, category: np.ndarray, hit: np.ndarray, left: np.ndarray) -> float:
+    def measure_ap(kept: np.ndarray, category: np.ndarray, hit: np.ndarray, to_find: np.ndarray) -> float:
         values = np.full(len(positives), np.nan)
-        for own in np.flatnonzero(positives):
-            rows = np.flatnonzero(kept & (category == own))
+        for index in np.flatnonzero(positives):
+            rows = np.flatnonzero(kept & (category == index))
             hits = hit[rows[np.argsort(-score[rows], kind="stable")]]
-            # All that there was to find may have been what is forgiven.
-            values[own] = precision_at_recalls(hits, left[own]).mean() if left[own] else float(not len(hits))
-        return mean(values) * 100
+            # With no object of the class left to find, AP is 1 without detections of the class and 0 with any.
+            values[index] = (
+                precision_at_recalls(hits, to_find[index]).mean() if to_find[index] else float(not len(hits))
+            )
+        return nan_mean(values) * 100
 
     everything = np.ones(len(order), dtype=bool)
-    before = ap(everything, category, hit, positives)
+    before = measure_ap(everything, category, hit, positives)
     after = {}
-    for index, name in enumerate(KINDS):
+    for index, name in enumerate(ERROR_KINDS):
         wrong = kind == index
-        # Mended, one of the detections that mean an object finds it: the surest, unless another has found it already.
-        mended = np.zeros(len(order), dtype=bool)
-        able = np.flatnonzero(wrong & (meant >= 0))
-        able = able[~is_found[meant[able]]]
-        able = able[np.argsort(-score[able], kind="stable")]
-        mended[able[np.unique(meant[able], return_index=True)[1]]] = True
+        # Once corrected, one of the detections with the same target finds it: that of the highest score, unless it is found already.
+        corrected = np.zeros(len(order), dtype=bool)
+        candidates = np.flatnonzero(wrong & (target >= 0))
+        candidates = candidates[~is_found[target[candidates]]]
+        candidates = candidates[np.argsort(-score[candidates], kind="stable")]
+        corrected[candidates[np.unique(target[candidates], return_index=True)[1]]] = True
         moved = category.copy()
-        moved[mended] = pairs.object_category[meant[mended]]
-        after[name] = ap(~wrong | mended, moved, hit | mended, positives)
-    after["missed"] = ap(everything, category, hit, positives - of_class(missed))
-    after["false_positive"] = ap(hit, category, hit, positives)
-    after["false_negative"] = ap(everything, category, hit, positives - of_class(counted & ~is_found))
+        moved[corrected] = pairs.object_category[target[corrected]]
+        after[name] = measure_ap(~wrong | corrected, moved, hit | corrected, positives)
+    after["missed"] = measure_ap(everything, category, hit, positives - count_by_class(missed))
+    after["false_positive"] = measure_ap(hit, category, hit, positives)
+    after["false_negative"] = measure_ap(everything, category, hit, positives - count_by_class(counted & ~is_found))
     return before, {name: value - before for name, value in after.items()}

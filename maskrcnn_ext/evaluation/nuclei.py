@@ -1,4 +1,4 @@
-"""Metrics of cell images, in which no pixel is of two objects: DSB2018's, panoptic quality and the aggregated Jaccard index."""
+"""Metrics for cell nuclei, where each pixel belongs to at most one object: DSB2018, panoptic quality, aggregated Jaccard index."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as mask_util
 
-from maskrcnn_ext.evaluation.average_precision import mean
-from maskrcnn_ext.evaluation.matching import IOUS
+from maskrcnn_ext.evaluation.average_precision import IOUS, nan_mean
 from maskrcnn_ext.evaluation.results import Results, by_mask_score
 from maskrcnn_ext.evaluation.truth import Truth, segmentation_rle
 from maskrcnn_ext.ops.rle_window import rle_window
@@ -18,14 +17,15 @@ METRICS = ("DSB2018", "PQ", "SQ", "RQ", "AJI")
 
 
 def nuclei_metrics(truth: Truth, results: Results, *, score_threshold: float = 0.5) -> dict[str, float]:
-    """Measures masks whatever their class, image by image; all values are means over the images, from 0 to 1.
+    """Measures masks, ignoring their classes. All values are means over the images, from 0 to 1.
 
-    Detections give way to those of a higher score, large objects to small ones, and no pixel of a crowd counts.
+    A pixel of several detections belongs to that of the highest score, a pixel of several objects to the smallest. Pixels of crowds are
+    left out.
 
     Args:
-        truth: with masks.
-        results: with masks.
-        score_threshold: least score of a detection.
+        truth: ground truth with masks.
+        results: detections with masks.
+        score_threshold: lowest score of a detection.
 
     Returns:
         The metrics of :func:`label_metrics`.
@@ -42,18 +42,23 @@ def nuclei_metrics(truth: Truth, results: Results, *, score_threshold: float = 0
         size = image["height"], image["width"]
         rles = [segmentation_rle(found["segmentation"], *size) for found in objects[image["id"]]]
         crowd = [bool(found["iscrowd"]) for found in objects[image["id"]]]
-        own = [rle for rle, is_crowd in zip(rles, crowd, strict=True) if not is_crowd]
-        own.sort(key=mask_util.area)
+        masks = [rle for rle, is_crowd in zip(rles, crowd, strict=True) if not is_crowd]
+        masks.sort(key=mask_util.area)
         ranked = sorted(detections[image["id"]], key=lambda result: -result["score"])
-        labels = [label_image(own, size), label_image([result["segmentation"] for result in ranked], size)]
+        labels = [label_image(masks, size), label_image([result["segmentation"] for result in ranked], size)]
         outside = label_image([rle for rle, is_crowd in zip(rles, crowd, strict=True) if is_crowd], size) == 0
         rows.append(label_metrics(labels[0] * outside, labels[1] * outside))
     table = np.array([[row[name] for name in METRICS] for row in rows]).reshape(-1, len(METRICS))
-    return {name: mean(column) for name, column in zip(METRICS, table.T, strict=True)}
+    return {name: nan_mean(column) for name, column in zip(METRICS, table.T, strict=True)}
 
 
 def label_image(rles: Sequence[dict[str, Any]], size: tuple[int, int]) -> np.ndarray:
-    """Returns (height, width) int32: the number of the first mask that has the pixel, from 1; 0 for none."""
+    """Returns a label image (height, width) int32: 0 for the background, else the number, from 1, of the first mask with the pixel.
+
+    Args:
+        rles: masks as compressed RLE.
+        size: height and width in pixels.
+    """
     labels = np.zeros(size, dtype=np.int32)
     for number in range(len(rles), 0, -1):
         x, y, w, h = (int(value) for value in mask_util.toBbox(rles[number - 1]))
@@ -65,18 +70,24 @@ def label_image(rles: Sequence[dict[str, Any]], size: tuple[int, int]) -> np.nda
 def label_metrics(true: np.ndarray, found: np.ndarray) -> dict[str, float]:
     """Compares two label images.
 
-    * ``DSB2018``: TP / (TP + FP + FN), mean over the IoUs 0.5, 0.55 ... 0.95 that a match has to exceed, as the Data Science Bowl 2018.
-    * ``PQ`` = ``SQ`` x ``RQ``: panoptic quality (arXiv:1801.00868, equations 1 and 2): ``RQ`` is F1 at an IoU above 0.5, ``SQ`` the mean
+    * ``DSB2018``: TP / (TP + FP + FN), the mean over the IoU thresholds 0.5, 0.55 ... 0.95, as in the Data Science Bowl 2018. A match must
+      exceed the threshold.
+    * ``PQ`` = ``SQ`` x ``RQ``: panoptic quality (arXiv:1801.00868, equations 1 and 2). ``RQ`` is F1 at an IoU above 0.5, ``SQ`` the mean
       IoU of these matches.
-    * ``AJI``: aggregated Jaccard index (Kumar et al., IEEE TMI 2017, algorithm 1): every object is joined with the detection of the
-      highest IoU, and all detections that are left count in full.
+    * ``AJI``: aggregated Jaccard index (Kumar et al., IEEE TMI 2017, algorithm 1). Every object is joined with the detection of the
+      highest IoU; the remaining detections count in full.
 
     Args:
-        true: (height, width), numbers of objects, with few gaps; 0 for none.
-        found: the same of detections.
+        true: (height, width) numbers of objects with few gaps; 0 for the background.
+        found: as `true`, numbers of detections.
 
     Returns:
-        Values from 0 to 1: all are 1 where nothing is to be found and nothing was, but ``SQ``, which is nan without a match.
+        Values from 0 to 1. Without objects and detections, all are 1 but ``SQ``, which is nan without a match.
+
+    Example:
+        >>> one = np.array([[1, 1, 0, 0]])
+        >>> label_metrics(one, one)["AJI"], label_metrics(one, 0 * one)["PQ"]
+        (1.0, 0.0)
     """
     shape = int(true.max(initial=0)) + 1, int(found.max(initial=0)) + 1
     table = np.bincount(true.ravel().astype(np.int64) * shape[1] + found.ravel(), minlength=shape[0] * shape[1])
@@ -89,8 +100,8 @@ def label_metrics(true: np.ndarray, found: np.ndarray) -> dict[str, float]:
     num = len(areas) + len(found_areas)
     if num == 0:
         return {"DSB2018": 1.0, "PQ": 1.0, "SQ": float("nan"), "RQ": 1.0, "AJI": 1.0}
-    # Above 0.5, an object has one match at most.
-    hits = np.array([(iou > least).sum() for least in IOUS])
+    # At an IoU above 0.5, an object has at most one match.
+    hits = np.array([(iou > threshold).sum() for threshold in IOUS])
     tp = int(hits[0])
     quality = 2 * iou[iou > IOUS[0]].sum() / num
     values = {"DSB2018": float((hits / (num - hits)).mean()), "PQ": float(quality)}

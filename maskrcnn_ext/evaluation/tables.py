@@ -1,8 +1,9 @@
-"""The summary of an evaluation as files to read: JSON, CSV and Markdown."""
+"""Writes the summary of an evaluation as JSON, CSV and Markdown."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -11,113 +12,126 @@ from typing import Any
 
 import numpy as np
 
+from maskrcnn_ext.common.files import write_atomic
+from maskrcnn_ext.common.tables import markdown_table
+
 _PER_CLASS = ("class", "objects", "AP", "AP50", "AP75", "AR", "precision", "recall", "F1")
 _PER_IMAGE = ("image_id", "file_name", "objects", "true_positives", "false_positives", "missed", "F1", "quality")
 
 
 def write_tables(summary: dict[str, Any], folder: Path) -> list[Path]:
-    """Writes ``evaluation.json``, ``evaluation.md`` and, of each task, ``<task>_classes.csv``, ``_images.csv`` and ``_confusion.csv``.
+    """Writes ``evaluation.json``, ``evaluation.md`` and, for each task, ``<task>_classes.csv``, ``_images.csv`` and ``_confusion.csv``.
 
     Args:
         summary: what :func:`maskrcnn_ext.evaluation.summary.evaluate` returns.
-        folder: made if it is not there; files of these names are replaced.
+        folder: made if it does not exist; files of these names are replaced.
 
     Returns:
         The files.
+
+    Raises:
+        InputError: a file cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / "evaluation.json", folder / "evaluation.md"]
-    files[0].write_text(json.dumps(summary, allow_nan=False), encoding="utf-8")
-    files[1].write_text(markdown(summary), encoding="utf-8")
-    for task, found in summary["tasks"].items():
-        labels = found["confusion"]["labels"]
-        rows_of = {
-            "classes": [
-                (*_PER_CLASS, "best_score", "best_F1", "ECE"),
-                *(
-                    (*_values(row, _PER_CLASS), *_values(row["best"], ("score", "F1")), row["ECE"])
-                    for row in found["per_class"]
-                ),
+    contents = {"evaluation.json": json.dumps(summary, allow_nan=False), "evaluation.md": summary_markdown(summary)}
+    for task, metrics in summary["tasks"].items():
+        labels = metrics["confusion"]["labels"]
+        confusion = zip(labels, metrics["confusion"]["counts"], strict=True)
+        contents[f"{task}_classes.csv"] = _csv(
+            (*_PER_CLASS, "best_score", "best_F1", "ECE"),
+            [
+                (*_select(row, _PER_CLASS), *_select(row["best"], ("score", "F1")), row["ECE"])
+                for row in metrics["per_class"]
             ],
-            "images": [_PER_IMAGE, *(_values(row, _PER_IMAGE) for row in found["images"])],
-            "confusion": [
-                ("object", *labels),
-                *((label, *row) for label, row in zip(labels, found["confusion"]["counts"], strict=True)),
-            ],
-        }
-        for name, rows in rows_of.items():
-            files.append(folder / f"{task}_{name}.csv")
-            with files[-1].open("w", newline="", encoding="utf-8") as stream:
-                csv.writer(stream).writerows(rows)
-    return files
+        )
+        contents[f"{task}_images.csv"] = _csv(_PER_IMAGE, [_select(row, _PER_IMAGE) for row in metrics["images"]])
+        contents[f"{task}_confusion.csv"] = _csv(("object", *labels), [(label, *row) for label, row in confusion])
+    for name, content in contents.items():
+        write_atomic(folder / name, content)
+    return [folder / name for name in contents]
 
 
-def markdown(summary: dict[str, Any]) -> str:
-    """Returns the overview, and the classes of each task."""
+def summary_markdown(summary: dict[str, Any]) -> str:
+    """Returns the overview and a table of the classes for each task."""
     parts = ["# Evaluation", overview(summary)]
-    for task, found in summary["tasks"].items():
-        rows = [(*_values(row, _PER_CLASS), *_values(row["best"], ("score", "F1"))) for row in found["per_class"]]
-        parts += [f"## {task}: classes", table((*_PER_CLASS, "best score", "best F1"), rows)]
+    for task, metrics in summary["tasks"].items():
+        rows = [(*_select(row, _PER_CLASS), *_select(row["best"], ("score", "F1"))) for row in metrics["per_class"]]
+        parts += [f"## {task}: classes", metric_table((*_PER_CLASS, "best score", "best F1"), rows)]
     return "\n\n".join(parts) + "\n"
 
 
 def overview(summary: dict[str, Any]) -> str:
-    """Returns what is said of all classes, as Markdown tables."""
-    tasks = summary["tasks"]
-    data, settings = summary["data"], summary["settings"]
-    averages = ("AP", "AP50", "AP75", "AR")
-    chosen = ("precision", "recall", "F1")
-    kinds = list(next(iter(tasks.values()))["errors"]["delta_AP"]) if tasks else []
+    """Returns the metrics of all classes together as Markdown tables."""
+    tasks, data, settings = summary["tasks"], summary["data"], summary["settings"]
+    averages, rates = ("AP", "AP50", "AP75", "AR"), ("precision", "recall", "F1")
+    error_kinds = list(next(iter(tasks.values()))["errors"]["delta_AP"]) if tasks else []
     parts = [
         f"{data['images']} images, {data['objects']} objects, {data['crowds']} crowds, {data['results']} detections",
-        table(
+        metric_table(
             ("task", *averages, *(f"AP {area}" for area in ("small", "medium", "large"))),
-            [(task, *_values(own, averages), *(area["AP"] for area in own["areas"])) for task, own in tasks.items()],
+            [
+                (task, *_select(metrics, averages), *(area["AP"] for area in metrics["areas"]))
+                for task, metrics in tasks.items()
+            ],
         ),
-        f"At IoU {settings['iou']:g}, with detections of a score of {settings['score_threshold']:g} and more:",
-        table(
-            ("task", *chosen, "best score", "its F1", "ECE"),
+        f"At IoU {settings['iou']:g}, detections with a score of at least {settings['score_threshold']:g}:",
+        metric_table(
+            ("task", *rates, "best score", "its F1", "ECE"),
             [
                 (
                     task,
-                    *_values(own["at_threshold"], chosen),
-                    *_values(own["best"], ("score", "F1")),
-                    own["calibration"]["ECE"],
+                    *_select(metrics["at_threshold"], rates),
+                    *_select(metrics["best"], ("score", "F1")),
+                    metrics["calibration"]["ECE"],
                 )
-                for task, own in tasks.items()
+                for task, metrics in tasks.items()
             ],
         ),
         "AP that each kind of error costs:",
-        table(("task", *kinds), [(task, *_values(own["errors"]["delta_AP"], kinds)) for task, own in tasks.items()]),
+        metric_table(
+            ("task", *error_kinds),
+            [(task, *_select(metrics["errors"]["delta_AP"], error_kinds)) for task, metrics in tasks.items()],
+        ),
     ]
-    for own in (own["nuclei"] for own in tasks.values() if "nuclei" in own):
-        parts += ["Masks without overlaps, mean over images:", table(tuple(own), [tuple(own.values())])]
+    for nuclei in (metrics["nuclei"] for metrics in tasks.values() if "nuclei" in metrics):
+        parts += ["Masks without overlaps, mean over images:", metric_table(tuple(nuclei), [tuple(nuclei.values())])]
     return "\n\n".join(parts)
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Returns a Markdown table with aligned columns; a dash stands where there is no value."""
-    cells = [[str(name) for name in header], *([_cell(value) for value in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
-    ]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(lines)
+def metric_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Returns a Markdown table of names and numbers; a dash is written for None.
+
+    Example:
+        >>> print(metric_table(("task", "AP", "ECE"), [("segm", 41.25, None)]))
+        | task   | AP    | ECE   |
+        |:-------|:------|:------|
+        | segm   | 41.25 | -     |
+    """
+    return markdown_table([[_cell(value) for value in row] for row in rows], headers)
 
 
-def plain(value: Any) -> Any:
-    """Makes of numpy's values what ``json.dumps`` takes, and None of what is no finite number."""
+def to_json_values(value: Any) -> Any:
+    """Converts NumPy's types to those that ``json.dumps`` accepts, and nan and infinity to None.
+
+    Example:
+        >>> to_json_values({"AP": np.float64(41.5), "AR": float("nan"), "counts": np.arange(2)})
+        {'AP': 41.5, 'AR': None, 'counts': [0, 1]}
+    """
     if isinstance(value, dict):
-        return {key: plain(own) for key, own in value.items()}
+        return {key: to_json_values(item) for key, item in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
-        return [plain(own) for own in value]
+        return [to_json_values(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _values(row: dict[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
+def _csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([header, *rows])
+    return text.getvalue()
+
+
+def _select(row: dict[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
     return tuple(row[name] for name in names)
 
 
@@ -126,4 +140,4 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1 else f"{value:.2f}"
-    return str(value).replace("|", "\\|")
+    return str(value)

@@ -27,7 +27,7 @@ def files(tmp_path_factory, shapes):
 def test_evaluate_prints_tables_and_writes_files(files, shapes, capsys, tmp_path):
     assert main(["evaluate", str(files / "good.json"), str(shapes), "-o", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
-    assert "| bbox | 100.00 | 100.00 | 100.00 | 100.00 |" in printed
+    assert "| bbox   | 100.00 | 100.00 | 100.00 | 100.00 |" in printed
     summary = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert summary["tasks"].keys() == {"bbox", "segm"}
     assert str(tmp_path / "out" / "segm_confusion.csv") in printed
@@ -37,7 +37,7 @@ def test_evaluate_takes_a_data_set_and_its_settings(files, shapes, capsys):
     options = ["--task", "bbox", "--iou", "0.75", "--threshold", "0.2", "--max-detections", "3"]
     assert main(["evaluate", str(files / "poor.json"), f"coco:{shapes}@{shapes.parent}", *options]) == 0
     printed = capsys.readouterr().out
-    assert "At IoU 0.75, with detections of a score of 0.2 and more:" in printed
+    assert "At IoU 0.75, detections with a score of at least 0.2:" in printed
     assert "segm" not in printed
 
 

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.evaluation.average_precision import average_precisions
-from maskrcnn_ext.evaluation.bootstrap import compare, resampled
-from maskrcnn_ext.evaluation.matching import ALL_AREAS
+from maskrcnn_ext.evaluation.average_precision import ALL_AREAS, average_precisions
+from maskrcnn_ext.evaluation.bootstrap import compare, resample_ap
 from tests.evaluation.test_matching import matched
 from tests.helpers.scenes import found, perfect, random_scene, truth_of
 
@@ -46,7 +45,7 @@ def test_a_draw_is_the_ap_of_the_images_drawn(seed):
     # Of equal scores, the order of copies of an image would decide.
     results = [{**result, "score": float(rng.random())} for result in results]
     draws = rng.multinomial(5, np.full(5, 0.2), 4).astype(np.int32)
-    ap = resampled(matched(truth, results, areas=[ALL_AREAS]), draws)
+    ap = resample_ap(matched(truth, results, areas=[ALL_AREAS]), draws)
     for draw, own in zip(draws, ap, strict=True):
         # The images as often as they were drawn, each under an id of its own.
         drawn = {**truth, "images": [], "annotations": []}
@@ -66,9 +65,9 @@ def test_a_draw_is_the_ap_of_the_images_drawn(seed):
 
 def test_no_resample_is_the_ap_itself(scene):
     matching = matched(*scene, areas=[ALL_AREAS])
-    ap = resampled(matching, np.ones((1, 30), np.int32))[0]
+    ap = resample_ap(matching, np.ones((1, 30), np.int32))[0]
     assert np.nanmax(np.abs(ap - average_precisions(matching)[0])) < 0.01
-    doubled = resampled(matching, np.full((1, 30), 2, np.int32))[0]
+    doubled = resample_ap(matching, np.full((1, 30), 2, np.int32))[0]
     np.testing.assert_allclose(doubled, ap, atol=0.02)
 
 

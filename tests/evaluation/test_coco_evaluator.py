@@ -385,9 +385,9 @@ def test_mistakes_are_one_line(tmp_path):
     name = register(tmp_path / "truth.json", [[[0, 5, 5, 20, 20]]], size=ORDINARY_SIZE, leave_out={"segmentation"})
     found = [detections([[0, 5, 5, 20, 20]], size=ORDINARY_SIZE)]
     assert evaluate(COCOEvaluator(name, **PLAIN), found).keys() == {"bbox"}
-    with pytest.raises(InputError, match="segm is among its tasks, but some of the data set's objects have no `segm"):
+    with pytest.raises(InputError, match="segm is one of its tasks, but some objects of the dataset have no `segm"):
         evaluate(COCOEvaluator(name, ("segm",), **PLAIN), found)
-    with pytest.raises(InputError, match="no task 'mask'"):
+    with pytest.raises(InputError, match="unknown task 'mask'"):
         evaluate(COCOEvaluator(name, ("mask",), **PLAIN), found)
     with pytest.raises(InputError, match=r"has 3 classes: set model.roi_heads.num_classes=3"):
         evaluate(COCOEvaluator(name, **PLAIN), [detections([[7, 5, 5, 20, 20]], size=ORDINARY_SIZE)])

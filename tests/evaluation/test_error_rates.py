@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 
-from maskrcnn_ext.evaluation.average_precision import Ranking, rank
-from maskrcnn_ext.evaluation.calibration import reliability
-from maskrcnn_ext.evaluation.confusion import confusion_matrix
-from maskrcnn_ext.evaluation.matching import ALL_AREAS
-from maskrcnn_ext.evaluation.operating_point import at_threshold, best_threshold, pool
+from maskrcnn_ext.evaluation.average_precision import ALL_AREAS, Ranking, rank
+from maskrcnn_ext.evaluation.operating_point import (
+    best_threshold,
+    calibration,
+    confusion_matrix,
+    merge_rankings,
+    rates_at_threshold,
+)
 from tests.evaluation.test_matching import matched
 from tests.helpers.scenes import found, random_scene, truth_of
 
@@ -18,13 +21,13 @@ def ranking(scores, hits, positives):
 
 def test_precision_recall_and_f1_at_a_threshold():
     own = ranking([0.9, 0.8, 0.5, 0.4], [1, 0, 1, 1], positives=5)
-    assert at_threshold(own, 0.5) == pytest.approx(
+    assert rates_at_threshold(own, 0.5) == pytest.approx(
         {"true_positives": 2, "false_positives": 1, "missed": 3, "precision": 2 / 3, "recall": 2 / 5, "F1": 1 / 2}
     )
-    nothing = at_threshold(own, 0.95)
+    nothing = rates_at_threshold(own, 0.95)
     assert np.isnan(nothing["precision"])
     assert (nothing["recall"], nothing["F1"]) == (0, 0)
-    assert np.isnan(at_threshold(ranking([], [], 0), 0.5)["F1"])
+    assert np.isnan(rates_at_threshold(ranking([], [], 0), 0.5)["F1"])
 
 
 def test_the_best_threshold_is_that_of_the_highest_f1():
@@ -41,9 +44,9 @@ def test_the_best_threshold_is_that_of_the_highest_f1():
 def test_the_best_threshold_beats_all_others(seed):
     truth, results = random_scene(seed)
     matching = matched(truth, results, areas=[ALL_AREAS])
-    own = pool([rank(matching, category, 0) for category in range(3)])
+    own = merge_rankings([rank(matching, category, 0) for category in range(3)])
     best = best_threshold(own)
-    f1 = {score: at_threshold(own, score)["F1"] for score in own.score}
+    f1 = {score: rates_at_threshold(own, score)["F1"] for score in own.score}
     assert best["F1"] == pytest.approx(max(f1.values()))
     assert f1[best["score"]] == pytest.approx(best["F1"])
 
@@ -74,13 +77,13 @@ def test_rows_add_up_to_objects_and_columns_to_detections(seed):
     expected = np.bincount(matching.pairs.category[kept], minlength=3)
     assert counts[:, :-1].sum(axis=0).tolist() == expected.tolist()
     assert counts.diagonal()[:-1].tolist() == [
-        at_threshold(rank(matching, category, 0), 0.4)["true_positives"] for category in range(3)
+        rates_at_threshold(rank(matching, category, 0), 0.4)["true_positives"] for category in range(3)
     ]
 
 
 def test_calibration_by_hand():
     # In [0.9, 1]: scores 0.95 and 1, half of them right. In [0.2, 0.3): 0.2, wrong.
-    error, bins = reliability(ranking([1.0, 0.95, 0.2], [1, 0, 0], 1))
+    error, bins = calibration(ranking([1.0, 0.95, 0.2], [1, 0, 0], 1))
     assert error == pytest.approx((2 * abs(0.975 - 0.5) + 0.2) / 3)
     assert [row["count"] for row in bins] == [0, 0, 1, 0, 0, 0, 0, 0, 0, 2]
     assert bins[9] == pytest.approx({"low": 0.9, "high": 1, "count": 2, "score": 0.975, "precision": 0.5})
@@ -90,6 +93,6 @@ def test_calibration_by_hand():
 def test_scores_that_are_probabilities_have_no_error():
     rng = np.random.default_rng(0)
     scores = np.sort(rng.random(40_000))[::-1]
-    assert reliability(ranking(scores, rng.random(40_000) < scores, 1))[0] < 0.02
-    assert reliability(ranking(scores, rng.random(40_000) < scores / 2, 1))[0] == pytest.approx(0.25, abs=0.02)
-    assert np.isnan(reliability(ranking([], [], 1))[0])
+    assert calibration(ranking(scores, rng.random(40_000) < scores, 1))[0] < 0.02
+    assert calibration(ranking(scores, rng.random(40_000) < scores / 2, 1))[0] == pytest.approx(0.25, abs=0.02)
+    assert np.isnan(calibration(ranking([], [], 1))[0])

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from maskrcnn_ext.evaluation.average_precision import average_precisions
-from maskrcnn_ext.evaluation.error_split import KINDS, split_errors
-from maskrcnn_ext.evaluation.matching import ALL_AREAS
+from maskrcnn_ext.evaluation.average_precision import ALL_AREAS, average_precisions
+from maskrcnn_ext.evaluation.error_split import ERROR_KINDS, split_errors
 from tests.evaluation.test_matching import matched
 from tests.helpers.scenes import found, perfect, random_scene, truth_of
 
@@ -31,7 +30,7 @@ def test_one_planted_error_is_that_error(kind):
     counts = split(PLANTED[kind]).counts
     # The second object is found in the wrong way, or not at all.
     missed = kind not in ("classification", "localisation")
-    assert counts == dict.fromkeys(KINDS, 0) | {kind: 1} | {"missed": int(missed)}
+    assert counts == dict.fromkeys(ERROR_KINDS, 0) | {kind: 1} | {"missed": int(missed)}
 
 
 def test_mending_gives_what_the_error_has_cost():
@@ -72,7 +71,7 @@ def test_every_wrong_detection_has_one_kind_and_mending_never_costs(seed):
     errors = split_errors(matching, 0)
     wrong = (matching.found[0, 0] < 0) & ~matching.ignored[0, 0]
     np.testing.assert_array_equal(errors.kind >= 0, wrong)
-    assert sum(errors.counts[kind] for kind in KINDS) == wrong.sum()
+    assert sum(errors.counts[kind] for kind in ERROR_KINDS) == wrong.sum()
     assert min(errors.delta_ap.values()) >= -1e-9
     assert errors.ap == pytest.approx(100 * np.nanmean(average_precisions(matching)[0][0]))
 
@@ -80,7 +79,7 @@ def test_every_wrong_detection_has_one_kind_and_mending_never_costs(seed):
 def test_a_perfect_model_has_no_errors_and_no_model_misses_all():
     assert sum(split(perfect(TRUTH)).counts.values()) == 0
     nothing = split([])
-    assert nothing.counts == dict.fromkeys(KINDS, 0) | {"missed": 2}
+    assert nothing.counts == dict.fromkeys(ERROR_KINDS, 0) | {"missed": 2}
     assert (nothing.ap, nothing.delta_ap["missed"]) == (0, 100)
     assert np.isnan(split([RIGHT], truth_of([], classes=2)).ap)
     assert split([RIGHT], truth_of([], classes=2)).counts["background"] == 1

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskrcnn_ext.evaluation.average_precision import average_precisions
-from maskrcnn_ext.evaluation.matching import ALL_AREAS, IOUS, match
+from maskrcnn_ext.evaluation.average_precision import ALL_AREAS, IOUS, average_precisions, match
 from maskrcnn_ext.evaluation.overlaps import COCO_SIGMAS, pair_up
 from maskrcnn_ext.evaluation.results import load_results
 from maskrcnn_ext.evaluation.truth import load_truth

@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.evaluation.summary import area_bins, evaluate
-from maskrcnn_ext.evaluation.tables import table, write_tables
+from maskrcnn_ext.evaluation.tables import metric_table, write_tables
 from maskrcnn_ext.evaluation.truth import load_truth, segmentation_rle
 from tests.helpers.scenes import found, official, perfect, random_scene, truth_of
 
@@ -256,7 +256,10 @@ def test_tables(tmp_path, summary):
     with Path(tmp_path, "new", "folder", "segm_classes.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [float(row["AP"]) for row in rows] == [row["AP"] for row in summary["tasks"]["segm"]["per_class"]]
-    assert table(("a", "b"), [(None, 1.5), ("x|y", 0.25)]).splitlines()[2:] == ["| -    | 1.50 |", "| x\\|y | 0.25 |"]
+    assert metric_table(("a", "b"), [(None, 1.5), ("x|y", 0.25)]).splitlines()[2:] == [
+        "| -    | 1.50 |",
+        "| x\\|y | 0.25 |",
+    ]
 
 
 @pytest.mark.realdata

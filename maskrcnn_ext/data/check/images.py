@@ -95,7 +95,7 @@ def make_thumbnail(image: Image.Image) -> np.ndarray:
     """Returns the image scaled to (16, 16) grey pixels, float32. 16-bit images keep their range.
 
     Example:
-        >>> make_thumbnail(Image.new("RGB", (640, 480), "white")).max()
+        >>> float(make_thumbnail(Image.new("RGB", (640, 480), "white")).max())
         255.0
     """
     if image.mode in ("I", "F") or image.mode.startswith("I;"):  # microscopy, satellites
