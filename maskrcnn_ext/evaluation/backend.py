@@ -18,7 +18,7 @@ class _DetectronEval(COCOevalMaxDets, COCOeval_opt):
 
 
 def backend_name(truth: COCO, *, fast: bool) -> str:
-    """Returns which program :func:`run_coco_eval` uses: pycocotools unless `fast`, else faster-coco-eval if installed, else Detectron2's."""
+    """Returns which program :func:`run_coco_eval` uses: faster-coco-eval if installed, Detectron2's if not, or pycocotools."""
     if not fast:
         return "pycocotools"
     # faster-coco-eval accepts only numbers as ids.

@@ -9,8 +9,7 @@ import pytest
 from maskrcnn_ext.evaluation import backend
 from maskrcnn_ext.evaluation.backend import backend_name, run_coco_eval
 from maskrcnn_ext.evaluation.truth import load_truth
-from tests.evaluation.test_matching import with_keypoints
-from tests.helpers.scenes import random_scene
+from tests.helpers.scenes import add_keypoints, random_scene
 
 faster = pytest.importorskip("faster_coco_eval")
 
@@ -54,9 +53,9 @@ def test_any_limit_of_detections(limit):
 def test_keypoints():
     for seed in range(3):
         truth, results = random_scene(seed, classes=2)
-        with_keypoints(truth, results, 17, np.random.default_rng(seed))
+        add_keypoints(truth, results, 17, np.random.default_rng(seed))
         assert_same(truth, results, "keypoints")
-        with_keypoints(truth, results, 3, np.random.default_rng(seed))
+        add_keypoints(truth, results, 3, np.random.default_rng(seed))
         assert_same(truth, results, "keypoints", sigmas=[0.05, 0.1, 0.2])
 
 

@@ -6,8 +6,7 @@ import pytest
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.evaluation.average_precision import ALL_AREAS, average_precisions
 from maskrcnn_ext.evaluation.bootstrap import compare, resample_ap
-from tests.evaluation.test_matching import matched
-from tests.helpers.scenes import found, perfect, random_scene, truth_of
+from tests.helpers.scenes import found, match_scene, perfect, random_scene, truth_of
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +44,7 @@ def test_a_draw_is_the_ap_of_the_images_drawn(seed):
     # Of equal scores, the order of copies of an image would decide.
     results = [{**result, "score": float(rng.random())} for result in results]
     draws = rng.multinomial(5, np.full(5, 0.2), 4).astype(np.int32)
-    ap = resample_ap(matched(truth, results, areas=[ALL_AREAS]), draws)
+    ap = resample_ap(match_scene(truth, results, areas=[ALL_AREAS]), draws)
     for draw, own in zip(draws, ap, strict=True):
         # The images as often as they were drawn, each under an id of its own.
         drawn = {**truth, "images": [], "annotations": []}
@@ -56,7 +55,7 @@ def test_a_draw_is_the_ap_of_the_images_drawn(seed):
                 drawn["images"].append({**truth["images"][index], "id": new})
                 for into, source in ((drawn["annotations"], truth["annotations"]), (of_drawn, results)):
                     into += [{**one, "image_id": new} for one in source if one["image_id"] == index + 1]
-        expected, _, curves = average_precisions(matched(drawn, of_drawn, areas=[ALL_AREAS]))
+        expected, _, curves = average_precisions(match_scene(drawn, of_drawn, areas=[ALL_AREAS]))
         np.testing.assert_array_equal(np.isnan(own), np.isnan(expected))
         # pycocotools' recalls are rounded, so that a step may be read a hundredth later.
         slack = np.nan_to_num(np.abs(np.diff(curves, axis=2)).sum(axis=2)) / 101 + 1e-9
@@ -64,7 +63,7 @@ def test_a_draw_is_the_ap_of_the_images_drawn(seed):
 
 
 def test_no_resample_is_the_ap_itself(scene):
-    matching = matched(*scene, areas=[ALL_AREAS])
+    matching = match_scene(*scene, areas=[ALL_AREAS])
     ap = resample_ap(matching, np.ones((1, 30), np.int32))[0]
     assert np.nanmax(np.abs(ap - average_precisions(matching)[0])) < 0.01
     doubled = resample_ap(matching, np.full((1, 30), 2, np.int32))[0]

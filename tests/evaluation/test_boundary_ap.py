@@ -22,13 +22,6 @@ def encode(mask):
     return rle.encode(np.asfortranarray(mask))
 
 
-@pytest.mark.parametrize("mask", [disc(30), disc(40, (5, 5)), np.ones((120, 160), np.uint8), disc(0), disc(1)])
-def test_the_band_is_what_lies_within_the_distance_of_the_outside(mask):
-    distance = 4  # 2 % of the diagonal of 120 x 160
-    outside = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_C, 3)[1:-1, 1:-1]
-    np.testing.assert_array_equal(rle.decode(boundary_rle(encode(mask))), mask & (outside <= distance))
-
-
 def dataset(masks):
     annotations = [
         {"id": i + 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": int(m.sum()), "segmentation": encode(m)}

@@ -5,8 +5,7 @@ import pytest
 
 from maskrcnn_ext.evaluation.average_precision import ALL_AREAS, average_precisions
 from maskrcnn_ext.evaluation.error_split import ERROR_KINDS, split_errors
-from tests.evaluation.test_matching import matched
-from tests.helpers.scenes import found, perfect, random_scene, truth_of
+from tests.helpers.scenes import found, match_scene, perfect, random_scene, truth_of
 
 # Two objects of a class each, of which the first is found well.
 TRUTH = truth_of([(1, 0, 10, 10, 20, 20), (1, 1, 60, 60, 20, 20)], classes=2)
@@ -22,7 +21,7 @@ PLANTED = {
 
 
 def split(results, truth=TRUTH):
-    return split_errors(matched(truth, results, areas=[ALL_AREAS]), 0)
+    return split_errors(match_scene(truth, results, areas=[ALL_AREAS]), 0)
 
 
 @pytest.mark.parametrize("kind", PLANTED)
@@ -67,7 +66,7 @@ def test_of_two_that_mean_an_object_the_surest_finds_it():
 @pytest.mark.parametrize("seed", range(5))
 def test_every_wrong_detection_has_one_kind_and_mending_never_costs(seed):
     truth, results = random_scene(seed)
-    matching = matched(truth, results, areas=[ALL_AREAS])
+    matching = match_scene(truth, results, areas=[ALL_AREAS])
     errors = split_errors(matching, 0)
     wrong = (matching.found[0, 0] < 0) & ~matching.ignored[0, 0]
     np.testing.assert_array_equal(errors.kind >= 0, wrong)

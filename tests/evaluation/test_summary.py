@@ -1,8 +1,6 @@
 """One dict of everything: its numbers agree with each other and with pycocotools, and its input is checked."""
 
-import csv
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +8,6 @@ from pycocotools.coco import COCO
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.evaluation.summary import area_bins, evaluate
-from maskrcnn_ext.evaluation.tables import metric_table, write_tables
 from maskrcnn_ext.evaluation.truth import load_truth, segmentation_rle
 from tests.helpers.scenes import found, official, perfect, random_scene, truth_of
 
@@ -227,7 +224,7 @@ def test_other_mistakes_are_one_line(tmp_path):
     (tmp_path / "text.json").write_text("{")
     with pytest.raises(InputError, match="not a JSON file"):
         evaluate(truth, tmp_path / "text.json")
-    with pytest.raises(InputError, match="no task 'mask'"):
+    with pytest.raises(InputError, match="unknown task 'mask'"):
         evaluate(truth, [], tasks=["mask"])
     with pytest.raises(InputError, match="entry 0 has no `segmentation`"):
         evaluate(truth, [{"image_id": 1, "category_id": 10, "score": 1, "bbox": [0, 0, 1, 1]}], tasks=["segm"])
@@ -242,24 +239,6 @@ def test_results_without_boxes_have_those_of_their_masks():
     truth = truth_of([(1, 0, 10, 10, 20, 20)])
     results = [{key: value for key, value in own.items() if key != "bbox"} for own in perfect(truth)]
     assert evaluate(truth, results)["tasks"]["bbox"]["AP"] == pytest.approx(100)
-
-
-def test_tables(tmp_path, summary):
-    files = write_tables(summary, tmp_path / "new" / "folder")
-    assert {file.name for file in files} == {"evaluation.json", "evaluation.md"} | {
-        f"{task}_{name}.csv" for task in ("bbox", "segm") for name in ("classes", "images", "confusion")
-    }
-    assert json.loads(files[0].read_text()) == summary
-    text = files[1].read_text()
-    assert f"{summary['tasks']['segm']['AP']:.2f}" in text
-    assert "nan" not in text
-    with Path(tmp_path, "new", "folder", "segm_classes.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    assert [float(row["AP"]) for row in rows] == [row["AP"] for row in summary["tasks"]["segm"]["per_class"]]
-    assert metric_table(("a", "b"), [(None, 1.5), ("x|y", 0.25)]).splitlines()[2:] == [
-        "| -    | 1.50 |",
-        "| x\\|y | 0.25 |",
-    ]
 
 
 @pytest.mark.realdata

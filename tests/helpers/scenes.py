@@ -10,9 +10,13 @@ import numpy as np
 import pycocotools.mask as mask_util
 from pycocotools.cocoeval import COCOeval
 
+from maskrcnn_ext.evaluation.average_precision import ALL_AREAS, IOUS, Matching, match
+from maskrcnn_ext.evaluation.overlaps import pair_up
+from maskrcnn_ext.evaluation.results import load_results
 from maskrcnn_ext.evaluation.truth import load_truth
 
 HEIGHT, WIDTH = 120, 160
+COCO_AREAS = [ALL_AREAS, (0, 32**2), (32**2, 96**2), (96**2, np.inf)]
 
 
 def rectangle(x: int, y: int, w: int, h: int, size: tuple[int, int] = (HEIGHT, WIDTH)) -> dict[str, Any]:
@@ -93,3 +97,25 @@ def official(truth: dict[str, Any], results: list[dict[str, Any]], task: str, li
         evaluator.evaluate()
         evaluator.accumulate()
     return evaluator
+
+
+def match_scene(truth, results, task="bbox", areas=COCO_AREAS, **options) -> Matching:
+    """Returns the matching of a scene at COCO's IoU thresholds."""
+    known = load_truth(truth)
+    return match(pair_up(known, load_results(results, known), task, **options), IOUS, areas)
+
+
+def add_keypoints(truth, results, count, rng) -> None:
+    """Adds keypoints in the objects' boxes. Some are not visible, and some objects have no visible keypoint."""
+    for own in truth["annotations"]:
+        x, y, w, h = own["bbox"]
+        visible = rng.integers(0, 3, count) * (rng.random() > 0.2)
+        points = np.stack([rng.uniform(x, x + w, count), rng.uniform(y, y + h, count), visible], axis=1)
+        own.update(keypoints=points.ravel().tolist(), num_keypoints=int((visible > 0).sum()))
+    for result in results:
+        x, y, w, h = result["bbox"]
+        near = min(
+            (own for own in truth["annotations"]), key=lambda own: abs(own["bbox"][0] - x) + abs(own["bbox"][1] - y)
+        )
+        points = np.array(near["keypoints"]).reshape(-1, 3) + rng.normal(0, 1, (count, 3))
+        result["keypoints"] = points.ravel().tolist()

@@ -11,8 +11,7 @@ from maskrcnn_ext.evaluation.operating_point import (
     merge_rankings,
     rates_at_threshold,
 )
-from tests.evaluation.test_matching import matched
-from tests.helpers.scenes import found, random_scene, truth_of
+from tests.helpers.scenes import found, match_scene, random_scene, truth_of
 
 
 def ranking(scores, hits, positives):
@@ -43,7 +42,7 @@ def test_the_best_threshold_is_that_of_the_highest_f1():
 @pytest.mark.parametrize("seed", range(5))
 def test_the_best_threshold_beats_all_others(seed):
     truth, results = random_scene(seed)
-    matching = matched(truth, results, areas=[ALL_AREAS])
+    matching = match_scene(truth, results, areas=[ALL_AREAS])
     own = merge_rankings([rank(matching, category, 0) for category in range(3)])
     best = best_threshold(own)
     f1 = {score: rates_at_threshold(own, score)["F1"] for score in own.score}
@@ -62,14 +61,14 @@ def test_confusion_by_hand():
         found(1, 1, 120, 90, 20, 20, 0.3),  # below the threshold
         found(1, 0, 85, 5, 10, 10, 0.9),  # in the crowd
     ]
-    matching = matched(truth, results, areas=[ALL_AREAS])
+    matching = match_scene(truth, results, areas=[ALL_AREAS])
     assert confusion_matrix(matching, 0, 0.5).tolist() == [[1, 0, 0], [1, 0, 1], [0, 1, 0]]
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_rows_add_up_to_objects_and_columns_to_detections(seed):
     truth, results = random_scene(seed)
-    matching = matched(truth, results, areas=[ALL_AREAS])
+    matching = match_scene(truth, results, areas=[ALL_AREAS])
     counts = confusion_matrix(matching, 0, 0.4)
     own = [a["category_id"] // 10 - 1 for a in truth["annotations"] if not a["iscrowd"]]
     assert counts[:-1].sum(axis=1).tolist() == np.bincount(own, minlength=3).tolist()

@@ -1,0 +1,45 @@
+"""Overlaps: the boundary band against a distance transform, keypoint similarity by hand, scores that rank masks."""
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools import mask as rle
+
+from maskrcnn_ext.evaluation.average_precision import ALL_AREAS, average_precisions
+from maskrcnn_ext.evaluation.overlaps import COCO_SIGMAS, boundary_rle
+from tests.helpers.scenes import found, match_scene, perfect, truth_of
+
+
+def disc(radius, center=(60, 60), size=(120, 160)):
+    return cv2.circle(np.zeros(size, np.uint8), center, radius, 1, -1)
+
+
+def encode(mask):
+    return rle.encode(np.asfortranarray(mask))
+
+
+@pytest.mark.parametrize("mask", [disc(30), disc(40, (5, 5)), np.ones((120, 160), np.uint8), disc(0), disc(1)])
+def test_the_band_is_what_lies_within_the_distance_of_the_outside(mask):
+    distance = 4  # 2 % of the diagonal of 120 x 160
+    outside = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_C, 3)[1:-1, 1:-1]
+    np.testing.assert_array_equal(rle.decode(boundary_rle(encode(mask))), mask & (outside <= distance))
+
+
+def test_a_teams_own_skeleton_takes_its_own_sigmas():
+    truth = truth_of([(1, 0, 10, 10, 40, 40)])
+    truth["annotations"][0].update(keypoints=[20, 20, 2, 40, 40, 2, 30, 30, 0], num_keypoints=2)
+    results = perfect(truth)
+    results[0]["keypoints"] = [20, 20, 1, 44, 43, 1, 0, 0, 1]  # the second is 5 px off; the third is not annotated
+    matching = match_scene(truth, results, "keypoints", [ALL_AREAS], sigmas=[0.05, 0.1, 0.1])
+    similarity = (1 + np.exp(-25 / (2 * 1600 * (2 * 0.1) ** 2))) / 2
+    np.testing.assert_allclose(matching.pairs.overlaps[0], [[similarity]])
+    with pytest.raises(ValueError, match=r"sigma for each of the 3 keypoints"):
+        match_scene(truth, results, "keypoints", [ALL_AREAS])
+    assert len(COCO_SIGMAS) == 17
+
+
+def test_masks_are_ranked_by_mask_scores_and_boxes_are_not():
+    truth = truth_of([(1, 0, 10, 10, 20, 20)])
+    results = [{**found(1, 0, 10, 10, 20, 20, 0.9), "mask_score": 0.1}, found(1, 0, 60, 60, 20, 20, 0.5)]
+    ap = {task: average_precisions(match_scene(truth, results, task))[0][0, 0] for task in ("bbox", "segm")}
+    assert ap == pytest.approx({"bbox": 1.0, "segm": 0.5})
