@@ -1,4 +1,4 @@
-"""From our records to Detectron2's standard dicts, and back."""
+"""Converts plain records to Detectron2's standard dicts, and back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from maskrcnn_ext.errors import InputError
 
 
 def to_dicts(data: DataSet) -> list[dict[str, Any]]:
-    """Returns a dict an image, in Detectron2's standard format, with boxes XYXY_ABS."""
+    """Returns one dict per image in Detectron2's standard format, with boxes XYXY_ABS."""
     from detectron2.structures import BoxMode
 
     mode = BoxMode.XYXY_ABS
@@ -18,18 +18,18 @@ def to_dicts(data: DataSet) -> list[dict[str, Any]]:
     for record in data.images:
         annotations = []
         for annotation in record.annotations:
-            found = {
+            entry = {
                 "bbox": list(annotation.box),
                 "bbox_mode": mode,
                 "category_id": annotation.category,
                 "iscrowd": int(annotation.crowd),
             }
-            # Absent rather than None, as Detectron2 wants it.
+            # Detectron2 expects a missing key rather than None.
             if annotation.segmentation is not None:
-                found["segmentation"] = annotation.segmentation
+                entry["segmentation"] = annotation.segmentation
             if annotation.keypoints is not None:
-                found["keypoints"] = annotation.keypoints
-            annotations.append(found)
+                entry["keypoints"] = annotation.keypoints
+            annotations.append(entry)
         image = {"file_name": record.file_name, "image_id": record.image_id, "height": record.height}
         dicts.append({**image, "width": record.width, "annotations": annotations, **record.extra})
     return dicts
@@ -39,10 +39,10 @@ _IMAGE_KEYS = ("file_name", "image_id", "height", "width", "annotations")
 
 
 def from_dicts(name: str, dicts: Sequence[dict[str, Any]]) -> DataSet:
-    """Returns the records of a data set that another program has registered; its names come from Detectron2's metadata.
+    """Returns the records of a data set that another program registered. Class and keypoint names come from its metadata.
 
     Raises:
-        InputError: a dict that lacks a key, a box that is not along the axes, or no class names.
+        InputError: a dict lacks a key, a box is rotated, or the metadata has no class names.
     """
     from detectron2.data import MetadataCatalog
 
@@ -50,8 +50,8 @@ def from_dicts(name: str, dicts: Sequence[dict[str, Any]]) -> DataSet:
     classes = list(metadata.get("thing_classes") or [])
     if not classes:
         raise InputError(f"data set {name}: its metadata has no `thing_classes`; set them where it is registered")
-    own_ids = metadata.get("thing_dataset_id_to_contiguous_id") or {}
-    category_ids = sorted(own_ids, key=own_ids.__getitem__) if len(own_ids) == len(classes) else None
+    contiguous = metadata.get("thing_dataset_id_to_contiguous_id") or {}
+    category_ids = sorted(contiguous, key=contiguous.__getitem__) if len(contiguous) == len(classes) else None
     images = []
     for index, image in enumerate(dicts):
         where = f"data set {name}: image {image.get('image_id', index)!r}"
@@ -70,13 +70,13 @@ def _annotation(found: dict[str, Any], num_classes: int, where: str) -> Annotati
 
     mode = found["bbox_mode"]
     if mode not in (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS):
-        raise InputError(f"{where}: boxes are in {mode}, expected XYXY_ABS or XYWH_ABS")
+        raise InputError(f"{where}: `bbox_mode` is {mode}, expected XYXY_ABS or XYWH_ABS")
     x, y, right, bottom = (float(value) for value in found["bbox"])
     if mode == BoxMode.XYWH_ABS:
         right, bottom = x + right, y + bottom
     category = found["category_id"]
     if not 0 <= category < num_classes:
-        raise InputError(f"{where}: an annotation is of category {category}, but there are {num_classes} classes")
+        raise InputError(f"{where}: an annotation has category {category}, but there are {num_classes} classes")
     segmentation = found.get("segmentation")
     if isinstance(segmentation, dict) and isinstance(segmentation["counts"], bytes):
         segmentation = {**segmentation, "counts": segmentation["counts"].decode("ascii")}

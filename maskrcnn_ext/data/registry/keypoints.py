@@ -1,4 +1,4 @@
-"""Keypoint skeletons: names, what a mirrored image does to them, what is drawn, and how exactly they can be known."""
+"""Keypoint skeletons: names, pairs exchanged by a horizontal flip, links to draw, and sigmas for OKS."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ from typing import Any
 
 from maskrcnn_ext.errors import InputError
 
-# Detectron2's and pycocotools' own sigmas are those of so many.
+# The number of keypoints that the default sigmas of Detectron2 and pycocotools are for.
 _COCO_KEYPOINTS = 17
 
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The keypoints of a data set's objects; all that Detectron2 and the evaluation want to know of them.
-
-    Lists are taken as well, as YAML has them.
+    """Describes the keypoints of a data set's objects to Detectron2 and to the evaluation. Accepts lists as well, as in YAML.
 
     Attributes:
-        names: in the order of the annotations.
-        flip_map: pairs of names that a mirrored image exchanges; None for those that differ by "left" and "right", see :func:`flip_map`.
-        sigmas: how far annotators are apart at each keypoint, relative to the object's size (cocodataset.org/#keypoints-eval); empty for
-            COCO's, which are known for its 17 keypoints alone.
-        links: pairs of names that a line joins in pictures.
+        names: the keypoints in the order of the annotations.
+        flip_map: pairs of names that a horizontal flip exchanges; None for those that differ by "left" and "right", see
+            :func:`flip_map`.
+        sigmas: the spread of annotators at each keypoint, relative to the object's size (cocodataset.org/#keypoints-eval); empty for
+            COCO's sigmas, which exist for its 17 keypoints only.
+        links: pairs of names to draw a line between.
+
+    Example:
+        >>> Skeleton(["nose", "left_ear", "right_ear"]).flip_map
+        (('left_ear', 'right_ear'),)
     """
 
     names: Sequence[str]
@@ -33,10 +36,10 @@ class Skeleton:
     links: Sequence[Sequence[str]] = ()
 
     def __post_init__(self) -> None:
-        """Makes tuples of what is given, so that equal skeletons are equal.
+        """Checks the values and converts lists to tuples, so that equal skeletons compare equal.
 
         Raises:
-            InputError: a name that is there twice, a pair that is none or of other names, sigmas of another number or that are none.
+            InputError: a duplicate name, a pair that is not two of the names, or sigmas that are not one positive number per name.
         """
         names = _texts("names", self.names)
         double = next((name for name in names if names.count(name) > 1), None)
@@ -52,35 +55,44 @@ class Skeleton:
         moved = [name for pair in mirrored for name in pair]
         if len(set(moved)) < len(moved):
             twice = next(name for name in moved if moved.count(name) > 1)
-            raise InputError(f"skeleton: `flip_map` has {twice!r} twice: a mirror exchanges it with one other")
+            raise InputError(f"skeleton: `flip_map` has {twice!r} twice: a flip exchanges it with one other keypoint")
         links = _pairs("links", self.links, names)
         for key, value in (("names", names), ("flip_map", tuple(mirrored)), ("sigmas", sigmas), ("links", links)):
             object.__setattr__(self, key, value)
 
     def metadata(self) -> dict[str, Any]:
-        """Returns what Detectron2's metadata holds of it, and ``keypoint_oks_sigmas`` where there are sigmas."""
-        found: dict[str, Any] = {
+        """Returns the entries of Detectron2's metadata for the skeleton, and ``keypoint_oks_sigmas`` if there are sigmas."""
+        entries: dict[str, Any] = {
             "keypoint_names": list(self.names),
             "keypoint_flip_map": [tuple(pair) for pair in self.flip_map or ()],
         }
         if self.links:
-            found["keypoint_connection_rules"] = [
+            entries["keypoint_connection_rules"] = [
                 (a, b, _color(index, len(self.links))) for index, (a, b) in enumerate(self.links)
             ]
         if self.sigmas:
-            found["keypoint_oks_sigmas"] = list(self.sigmas)
-        return found
+            entries["keypoint_oks_sigmas"] = list(self.sigmas)
+        return entries
 
 
 def flip_map(keypoint_names: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs the keypoints that a horizontal flip exchanges: ``left_x`` with ``right_x``, for the names that have both."""
+    """Returns the pairs of keypoints that a horizontal flip exchanges: ``left_x`` and ``right_x`` if both names exist.
+
+    Example:
+        >>> flip_map(["nose", "left_ear", "right_ear", "left_paw"])
+        [('left_ear', 'right_ear')]
+    """
     names = set(keypoint_names)
     pairs = ((name, name.replace("left", "right", 1)) for name in keypoint_names if "left" in name)
     return [(left, right) for left, right in pairs if right in names]
 
 
 def hflip_indices(names: str | Sequence[str]) -> list[int]:
-    """Returns which keypoint each one becomes in a mirrored image, from the flip map of a loaded data set's metadata."""
+    """Returns, for each keypoint, the index of its counterpart in a horizontally flipped image.
+
+    Args:
+        names: names of loaded data sets, whose metadata has the flip map.
+    """
     from detectron2.data.detection_utils import create_keypoint_hflip_indices
 
     indices: list[int] = create_keypoint_hflip_indices([names] if isinstance(names, str) else list(names))
@@ -88,10 +100,10 @@ def hflip_indices(names: str | Sequence[str]) -> list[int]:
 
 
 def check_sigmas(sigmas: Sequence[float], *, predicted: int, annotated: int) -> None:
-    """Asks, before an evaluation, whether OKS can be computed.
+    """Raises before an evaluation if OKS cannot be computed.
 
     Args:
-        sigmas: that the evaluator was given; empty for COCO's 17.
+        sigmas: the evaluator's sigmas; empty for COCO's 17.
         predicted: number of keypoints of a prediction.
         annotated: number of keypoints of the ground truth.
 
@@ -104,7 +116,7 @@ def check_sigmas(sigmas: Sequence[float], *, predicted: int, annotated: int) -> 
             f"model.roi_heads.keypoint_head.num_keypoints={annotated}"
         )
     if (len(sigmas) or _COCO_KEYPOINTS) != annotated:
-        has = f"{len(sigmas)} are given" if sigmas else f"COCO's are for {_COCO_KEYPOINTS}"
+        has = f"{len(sigmas)} are set" if sigmas else f"COCO's are for {_COCO_KEYPOINTS}"
         raise InputError(
             f"OKS needs a sigma for each of the {annotated} keypoints and {has}: register the data set with "
             "skeleton=Skeleton(names, sigmas=[...]) or set dataloader.evaluator.kpt_oks_sigmas"
@@ -122,12 +134,12 @@ def _pairs(key: str, pairs: Sequence[Sequence[str]], names: tuple[str, ...]) -> 
     for pair in found:
         unknown = next((name for name in pair if name not in names), None)
         if len(pair) != 2 or pair[0] == pair[1] or unknown is not None:
-            fault = f"{unknown!r} is none of the `names`" if unknown is not None else "expected two names"
+            fault = f"{unknown!r} is not among the `names`" if unknown is not None else "expected two names"
             raise InputError(f"skeleton: `{key}` has {list(pair)}: {fault}")
     return found
 
 
 def _color(index: int, count: int) -> tuple[int, int, int]:
-    """Red, green, blue of a link, 0 to 255, for Detectron2's Visualizer: hues in a circle."""
+    """Returns (R, G, B), 0 to 255, of a link for Detectron2's Visualizer: hues evenly spaced."""
     red, green, blue = colorsys.hsv_to_rgb(index / count, 0.75, 1.0)
     return int(255 * red), int(255 * green), int(255 * blue)

@@ -172,11 +172,11 @@ OBJECT = {"bbox": [0, 0, 2, 2], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
     [
         ([], [], "its metadata has no `thing_classes`"),
         ([{"image_id": 7}], ["a"], "image 7: its dict has no 'height'"),
-        ([{**RECORD, "annotations": [{**OBJECT, "bbox_mode": BoxMode.XYWHA_ABS}]}], ["a"], "image 1: boxes are in"),
+        ([{**RECORD, "annotations": [{**OBJECT, "bbox_mode": BoxMode.XYWHA_ABS}]}], ["a"], "image 1: `bbox_mode` is"),
         (
             [{**RECORD, "annotations": [{**OBJECT, "category_id": 1}]}],
             ["a"],
-            "image 1: an annotation is of category 1, but",
+            "image 1: an annotation has category 1, but",
         ),
         ([{**RECORD, "annotations": [{"category_id": 0}]}], ["a"], "image 1: its dict has no 'bbox_mode'"),
     ],

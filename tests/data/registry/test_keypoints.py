@@ -229,7 +229,7 @@ def test_a_link_to_an_unknown_keypoint_is_warned_of_and_not_drawn(mice, tmp_path
     ("names", "own", "message"),
     [
         (NAMES[:4], None, "`skeleton` has 4 keypoints, but an object of image 1 has 5"),
-        (NAMES[::-1], NAMES, "`skeleton` is of tail_tip, .*, but the keypoints are nose, left_ear"),
+        (NAMES[::-1], NAMES, "`skeleton` has tail_tip, .*, but the files have nose, left_ear"),
     ],
 )
 def test_a_skeleton_that_is_not_the_datas_is_refused(mice, tmp_path, names, own, message):
@@ -253,7 +253,7 @@ def test_a_skeleton_that_is_not_the_datas_is_refused(mice, tmp_path, names, own,
         ({"names": NAMES, "sigmas": SIGMAS[:3]}, "3 `sigmas` for 5 `names`: give one for each, or none"),
         ({"names": ("a", "b"), "sigmas": (0.1, 0)}, "`sigmas` has 0, expected numbers above 0"),
         ({"names": ("a", "b"), "sigmas": (0.1, "0.2")}, "`sigmas` has '0.2'"),
-        ({"names": ("a", "b"), "links": [("a", "c")]}, r"`links` has \['a', 'c'\]: 'c' is none of the `names`"),
+        ({"names": ("a", "b"), "links": [("a", "c")]}, r"`links` has \['a', 'c'\]: 'c' is not among the `names`"),
         ({"names": ("a", "b"), "links": [("a",)]}, r"`links` has \['a'\]: expected two names"),
         ({"names": ("a", "b"), "links": ["ab", 1]}, "`links` is 'ab', expected a list of names"),
         ({"names": ("a", "b"), "links": [1]}, "`links` is 1, expected a list of names"),
@@ -277,7 +277,7 @@ def test_lists_and_tuples_make_equal_skeletons():
     [
         (SIGMAS, 17, 5, r"predicts 17 keypoints and the data set has 5: set .*num_keypoints=5"),
         ((), 5, 5, "a sigma for each of the 5 keypoints and COCO's are for 17: register"),
-        (SIGMAS, 17, 17, "a sigma for each of the 17 keypoints and 5 are given"),
+        (SIGMAS, 17, 17, "a sigma for each of the 17 keypoints and 5 are set"),
     ],
 )
 def test_sigmas_of_another_number_are_one_line(sigmas, predicted, annotated, message):
