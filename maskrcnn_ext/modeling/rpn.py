@@ -13,6 +13,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.modeling.tensor_inference import decode_top_anchors
 from maskrcnn_ext.ops.matching import match_boxes
 
 
@@ -90,10 +91,13 @@ class FastRPN(RPN):
         image_sizes: list[tuple[int, int]],
     ) -> list[Instances]:
         """As RPN's."""
-        boxes, logits = self.pick(anchors, pred_objectness_logits, pred_anchor_deltas)
+        levels = [
+            decode_top_anchors(self.box2box_transform, level.tensor, logits, deltas, self.pre_nms_topk[self.training])
+            for level, logits, deltas in zip(anchors, pred_objectness_logits, pred_anchor_deltas, strict=True)
+        ]
         found: list[Instances] = find_top_rpn_proposals(
-            boxes,
-            logits,
+            [boxes for boxes, _ in levels],
+            [logits for _, logits in levels],
             image_sizes,
             self.nms_thresh,
             self.pre_nms_topk[self.training],
@@ -102,22 +106,3 @@ class FastRPN(RPN):
             self.training,
         )
         return found
-
-    def pick(
-        self, anchors: list[Boxes], logits: list[Tensor], deltas: list[Tensor]
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """The best anchors of every level, by descending logit: boxes (N, K, 4) and logits (N, K) of L levels, whose K may differ.
-
-        Args:
-            anchors: of L levels, A each.
-            logits: (N, A) of L levels.
-            deltas: (N, A, 4) of L levels.
-        """
-        boxes, best = [], []
-        for anchor, logit, delta in zip(anchors, logits, deltas, strict=True):
-            chosen, index = logit.topk(min(self.pre_nms_topk[self.training], logit.shape[1]), dim=1)
-            moved = delta.gather(1, index[:, :, None].expand(-1, -1, delta.shape[2]))
-            decoded = self.box2box_transform.apply_deltas(moved.flatten(0, 1), anchor.tensor[index.flatten()])
-            boxes.append(decoded.unflatten(0, index.shape))
-            best.append(chosen)
-        return boxes, best

@@ -18,7 +18,7 @@ class GraphedRCNN(CompactRCNN):
     """A CompactRCNN in which the host waits for the GPU once: for the number of detections."""
 
     def __init__(self, **parts: Any) -> None:
-        """Takes :func:`parts_of` a model of which :func:`maskrcnn_ext.inference.optimization.fixed_size.why_not` is None."""
+        """Takes :func:`parts_of` a model of which :func:`maskrcnn_ext.inference.optimization.fixed_size.unsupported_reason` is None."""
         super().__init__(**parts)
         detection = FixedSizeDetection(self)
         self.detect = CUDAGraphs(detection, detection.settings)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.optimization.blocks import fuse_block
 from maskrcnn_ext.inference.optimization.convolution import FusedConv2d, FusedUpsampling, fuses, is_upsampling
-from maskrcnn_ext.inference.optimization.fixed_size import why_not
+from maskrcnn_ext.inference.optimization.fixed_size import unsupported_reason
 from maskrcnn_ext.inference.optimization.graphed_rcnn import GraphedRCNN, parts_of
 from maskrcnn_ext.inference.optimization.heads import flatten_as_it_lies, fuse_sequences, own_class
 from maskrcnn_ext.inference.optimization.pooling import fast_pooler
@@ -134,7 +134,7 @@ def _give_back() -> None:
 
 
 def _compact(model: GeneralizedRCNN) -> CompactRCNN:
-    reason = why_not(model)
+    reason = unsupported_reason(model)
     if model.device.type == "cuda" and reason is not None:
         logger.info("optimize: no CUDA graphs, as %s", reason)
     graphs = model.device.type == "cuda" and reason is None

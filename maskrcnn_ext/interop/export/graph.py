@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import torch
@@ -21,13 +20,23 @@ from torch.nn import functional as F
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.export.pooling import as_boxes, pool, takes_several_images
-from maskrcnn_ext.interop.export.selection import apart, clip, first_of_each, nms, own_channel, select, whole
 from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN
 from maskrcnn_ext.modeling.mask_heads.base import MaskHead
 from maskrcnn_ext.modeling.mask_heads.mask_scoring import MaskScoringHead
+from maskrcnn_ext.modeling.mask_heads.targets import select_class
 from maskrcnn_ext.modeling.poolers.deformable import DeformableROIPooler
 from maskrcnn_ext.modeling.poolers.precise import PreciseROIPooler
 from maskrcnn_ext.modeling.rpn import FastRPN
+from maskrcnn_ext.modeling.tensor_inference import (
+    box_stages,
+    classify_boxes,
+    clip_boxes,
+    decode_top_anchors,
+    flatten_anchors,
+    image_window,
+    select_detections,
+    select_proposals,
+)
 from maskrcnn_ext.modeling.torchvision_parts import TorchvisionRCNN
 
 
@@ -104,63 +113,62 @@ class Exportable(nn.Module):
         """(R, 4) in pixels of what the backbone sees to pixels of the input, which begins where that does."""
         return boxes
 
-    def _proposals(self, features: dict[str, Tensor], size: Any, count: Any) -> Tensor:
-        """Returns RoIs (P, 5): of an image's every level the best, without those that others of the level cover, and of these the best."""
+    def _proposals(self, features: dict[str, Tensor], size: Any, num_images: Any) -> Tensor:
+        """Returns RoIs (P, 5)."""
         rpn = self.model.proposal_generator
         maps = [features[name] for name in rpn.in_features]
-        before = rpn.pre_nms_topk[False]
-        numbers = torch.arange(count, device=maps[0].device)[:, None]
-        kept_rois, kept_scores = [], []
-        for logits, deltas, anchors in zip(*rpn.rpn_head(maps), rpn.anchor_generator(maps), strict=True):
-            # As many in every image, so that no count depends on its size: what is filled up is invalid below.
-            flat = by_place(logits, 1).flatten(1)
-            scores, index = F.pad(flat, (0, before), value=-math.inf).topk(before)
-            index = index % flat.shape[1]
-            own = (index + numbers * flat.shape[1]).flatten()
-            boxes = rpn.box2box_transform.apply_deltas(
-                by_place(deltas, 4).flatten(0, 1)[own], anchors.tensor[index.flatten()]
+        levels = (
+            decode_top_anchors(
+                rpn.box2box_transform,
+                anchors.tensor,
+                flatten_anchors(logits, 1).flatten(1),
+                flatten_anchors(deltas, 4),
+                rpn.pre_nms_topk[False],
+                fill=True,
             )
-            rois = torch.cat([numbers.expand(-1, before).reshape(-1, 1), clip(boxes, whole(size))], dim=1)
-            scores = scores.flatten()
-            sides = rois[:, 3:] - rois[:, 1:3]
-            # Not a number is not more than anything, and infinite times nothing is not a number.
-            valid = (sides > rpn.min_box_size).all(dim=1) & (scores * 0 == 0)
-            rois, scores = rois[valid], scores[valid]
-            keep = nms(apart(rois[:, 1:], rois[:, 0], size), scores, rpn.nms_thresh)
-            kept_rois.append(rois[keep])
-            kept_scores.append(scores[keep])
-        rois = torch.cat(kept_rois)[torch.cat(kept_scores).argsort(descending=True)]
-        return rois[first_of_each(rois[:, 0], rpn.post_nms_topk[False], count)]
+            for logits, deltas, anchors in zip(*rpn.rpn_head(maps), rpn.anchor_generator(maps), strict=True)
+        )
+        return select_proposals(
+            levels,
+            size,
+            num_images,
+            min_size=rpn.min_box_size,
+            nms_threshold=rpn.nms_thresh,
+            limit=rpn.post_nms_topk[False],
+        )
 
     def _detections(
-        self, features: dict[str, Tensor], rois: Tensor, size: Any, count: Any
+        self, features: dict[str, Tensor], rois: Tensor, size: Any, num_images: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Returns RoIs (R, 5), scores (R,) and classes (R,)."""
-        heads = self.model.roi_heads
-        if isinstance(heads, CascadeROIHeads):
-            boxes, probs = self._cascade(features, rois, size)
-            predictor = heads.box_predictor[-1]
-        else:
-            predictor = heads.box_predictor
-            if isinstance(heads, Res5ROIHeads):
-                pooled = self._res5(features, rois).mean(dim=[2, 3])
-            else:
-                maps = [features[name] for name in heads.box_in_features]
-                pooled = heads.box_head(pool(heads.box_pooler, maps, rois))
-            logits, deltas = predictor(pooled)
-            boxes, probs = predictor.box2box_transform.apply_deltas(deltas, rois[:, 1:]), _probs(predictor, logits)
-        return select(rois, boxes, probs, predictor, size, count)
+        boxes, probs = self._classified(features, rois, size)
+        predictor = box_stages(self.model.roi_heads)[-1][1]
+        return select_detections(
+            rois,
+            boxes,
+            probs,
+            size,
+            num_images,
+            score_threshold=predictor.test_score_thresh,
+            nms_threshold=predictor.test_nms_thresh,
+            limit=predictor.test_topk_per_image,
+        )
 
-    def _cascade(self, features: dict[str, Tensor], rois: Tensor, size: Any) -> tuple[Tensor, Tensor]:
+    def _classified(self, features: dict[str, Tensor], rois: Tensor, size: Any) -> tuple[Tensor, Tensor]:
+        """Returns boxes (P, 4 * K or 4), not clipped, and probabilities (P, K + 1)."""
         heads = self.model.roi_heads
-        maps = [features[name] for name in heads.box_in_features]
-        boxes, probs = rois[:, 1:], []
-        for stage, (head, predictor) in enumerate(zip(heads.box_head, heads.box_predictor, strict=True)):
-            boxes = clip(boxes, whole(size)) if stage else boxes
-            logits, deltas = predictor(head(pool(heads.box_pooler, maps, torch.cat([rois[:, :1], boxes], dim=1))))
-            probs.append(_probs(predictor, logits))
-            boxes = predictor.box2box_transform.apply_deltas(deltas, boxes)
-        return boxes, torch.stack(probs).mean(dim=0)
+        stages = box_stages(heads)
+
+        def pool_features(boxes: Tensor) -> Tensor:
+            rois_of_stage = torch.cat([rois[:, :1], boxes], dim=1)
+            if isinstance(heads, Res5ROIHeads):
+                return self._res5(features, rois_of_stage).mean(dim=[2, 3])
+            return pool(heads.box_pooler, [features[name] for name in heads.box_in_features], rois_of_stage)
+
+        boxes, probs = classify_boxes(
+            stages, rois[:, 1:], pool_features, lambda boxes: clip_boxes(boxes, image_window(size))
+        )
+        return boxes, torch.stack(probs).mean(dim=0) if len(probs) > 1 else probs[0]
 
     def _res5(self, features: dict[str, Tensor], rois: Tensor) -> Tensor:
         heads = self.model.roi_heads
@@ -179,7 +187,7 @@ class Exportable(nn.Module):
             x = pool(heads.mask_pooler, [features[name] for name in heads.mask_in_features], rois)
         if not isinstance(head, MaskHead):  # Detectron2's own
             logits = head.layers(x)
-            return [own_channel(logits, classes).sigmoid()]
+            return [select_class(logits, classes).sigmoid()]
         prediction = head.predict(x, [as_boxes(rois[:, 1:])])
         probs = head.probs(prediction, classes)
         if not isinstance(head, MaskScoringHead):
@@ -200,12 +208,6 @@ def output_names(model: nn.Module, batched: bool = False) -> tuple[str, ...]:
     return ("boxes", "scores", "classes", *(name for name, there in optional.items() if there))
 
 
-def by_place(maps: Tensor, values: int) -> Tensor:
-    """(N, A * values, H, W) of A anchors to (N, H * W * A, values)."""
-    split = maps.reshape(maps.shape[0], -1, values, maps.shape[2], maps.shape[3])
-    return split.permute(0, 3, 4, 1, 2).flatten(1, 3)
-
-
 def predict_iou(head: MaskScoringHead, roi_features: Tensor, probs: Tensor, classes: Tensor) -> Tensor:
     """``head.predict_iou`` with a pooling that ONNX has: it has no adaptive one."""
     masks = probs
@@ -214,11 +216,7 @@ def predict_iou(head: MaskScoringHead, roi_features: Tensor, probs: Tensor, clas
         edges = [(index * side // bins, -(-(index + 1) * side // bins)) for index in range(bins)]
         masks = torch.stack([masks.narrow(axis, low, high - low).amax(dim=axis) for low, high in edges], dim=axis)
     features = head.iou_convs(torch.cat([roi_features, masks], dim=1)).flatten(1)
-    return own_channel(head.iou_predictor(head.iou_fcs(features)), classes)
-
-
-def _probs(predictor: FastRCNNOutputLayers, logits: Tensor) -> Tensor:
-    return logits.sigmoid() if getattr(predictor, "use_sigmoid_ce", False) else logits.softmax(dim=1)
+    return select_class(head.iou_predictor(head.iou_fcs(features)), classes)
 
 
 def _check(model: nn.Module, stated: dict[str, tuple[type, ...]]) -> None:

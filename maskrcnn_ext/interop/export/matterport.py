@@ -8,14 +8,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskrcnn_ext.interop.export.graph import Exportable, by_place
+from maskrcnn_ext.interop.export.graph import Exportable
 from maskrcnn_ext.interop.export.pooling import pool
-from maskrcnn_ext.interop.export.selection import apart, clip, first_of_each, nms, whole
+from maskrcnn_ext.modeling.mask_heads.targets import select_class
 from maskrcnn_ext.modeling.matterport.boxes import inclusive
 from maskrcnn_ext.modeling.matterport.frame import STRIDE, centred
 from maskrcnn_ext.modeling.matterport.rcnn import LetterboxRCNN
 from maskrcnn_ext.modeling.matterport.roi_heads import MatterportOutputLayers, MatterportROIHeads
 from maskrcnn_ext.modeling.matterport.rpn import MatterportRPN
+from maskrcnn_ext.modeling.tensor_inference import (
+    clip_boxes,
+    first_of_each_image,
+    flatten_anchors,
+    image_window,
+    is_finite,
+    nms,
+    separate_groups,
+)
 
 
 class MatterportExportable(Exportable):
@@ -45,28 +54,32 @@ class MatterportExportable(Exportable):
         x0, y0, *_ = centred(size, self._canvas(size))
         return torch.stack([boxes[:, 0] - x0, boxes[:, 1] - y0, boxes[:, 2] - x0, boxes[:, 3] - y0], dim=1)
 
-    def _proposals(self, features: dict[str, Tensor], size: Any, count: Any) -> Tensor:
+    def _proposals(self, features: dict[str, Tensor], size: Any, num_images: Any) -> Tensor:
         """Returns RoIs (P, 5): of an image's all levels the best, without those that others cover."""
         rpn = self.model.proposal_generator
         canvas = self._canvas(size)
         maps = [features[name] for name in rpn.in_features]
         all_logits, all_deltas = rpn.rpn_head(maps)
         anchors = torch.cat([level.tensor for level in rpn.anchor_generator(maps)])
-        scores = torch.cat([by_place(logits, 1).flatten(1) for logits in all_logits], dim=1).sigmoid()
-        deltas = torch.cat([by_place(level, 4) for level in all_deltas], dim=1)
+        scores = torch.cat([flatten_anchors(logits, 1).flatten(1) for logits in all_logits], dim=1).sigmoid()
+        deltas = torch.cat([flatten_anchors(level, 4) for level in all_deltas], dim=1)
         best = _ranked(scores)[:, : rpn.pre_nms_topk[False]]
-        numbers = torch.arange(count, device=scores.device)[:, None]
+        numbers = torch.arange(num_images, device=scores.device)[:, None]
         own = (best + numbers * scores.shape[1]).flatten()
         boxes = rpn.box2box_transform.apply_deltas(deltas.flatten(0, 1)[own], anchors[best.flatten()])
         images, scores = numbers.expand(-1, best.shape[1]).flatten(), scores.flatten()[own]
-        finite = (boxes * 0 == 0).all(dim=1) & (scores * 0 == 0)
-        boxes, images, scores = clip(boxes[finite], whole(canvas), pixel=1), images[finite], scores[finite]
-        keep = nms(apart(inclusive(boxes), images, canvas), scores, rpn.nms_thresh)
-        keep = keep[first_of_each(images[keep], rpn.post_nms_topk[False], count)]
+        finite = is_finite(boxes).all(dim=1) & is_finite(scores)
+        boxes, images, scores = (
+            clip_boxes(boxes[finite], image_window(canvas), min_length=1),
+            images[finite],
+            scores[finite],
+        )
+        keep = nms(separate_groups(inclusive(boxes), images, canvas), scores, rpn.nms_thresh)
+        keep = keep[first_of_each_image(images[keep], rpn.post_nms_topk[False], num_images)]
         return torch.cat([images[keep, None].to(boxes.dtype), boxes[keep]], dim=1)
 
     def _detections(
-        self, features: dict[str, Tensor], rois: Tensor, size: Any, count: Any
+        self, features: dict[str, Tensor], rois: Tensor, size: Any, num_images: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Of each proposal the likeliest class, unless it is the background, within the photograph."""
         heads, predictor, canvas = self.model.roi_heads, self.model.roi_heads.box_predictor, self._canvas(size)
@@ -76,12 +89,11 @@ class MatterportExportable(Exportable):
         scores, classes = logits.softmax(dim=1).max(dim=1)
         chosen = ((classes < predictor.num_classes) & (scores >= predictor.test_score_thresh)).nonzero()[:, 0]
         scores, classes, images = scores[chosen], classes[chosen], rois[chosen, 0]
-        boxes = boxes.reshape(-1, int(boxes.shape[1]) // 4, 4)[chosen]
-        boxes = boxes[torch.arange(boxes.shape[0], device=boxes.device), classes] if boxes.shape[1] > 1 else boxes[:, 0]
-        boxes = clip(boxes, centred(size, canvas), pixel=1)
+        boxes = select_class(boxes.reshape(-1, int(boxes.shape[1]) // 4, 4)[chosen], classes)
+        boxes = clip_boxes(boxes, centred(size, canvas), min_length=1)
         groups = images * predictor.num_classes + classes
-        keep = nms(apart(inclusive(boxes), groups, canvas), scores, predictor.test_nms_thresh)
-        keep = keep[first_of_each(images[keep], predictor.test_topk_per_image, count)]
+        keep = nms(separate_groups(inclusive(boxes), groups, canvas), scores, predictor.test_nms_thresh)
+        keep = keep[first_of_each_image(images[keep], predictor.test_topk_per_image, num_images)]
         return torch.cat([images[keep, None], boxes[keep]], dim=1), scores[keep], classes[keep]
 
 

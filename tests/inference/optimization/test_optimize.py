@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from maskrcnn_ext import InputError, Predictor, get_config, optimize
 from maskrcnn_ext.benchmark import models
 from maskrcnn_ext.inference.optimization.convolution import FusedConv2d
-from maskrcnn_ext.inference.optimization.fixed_size import FixedSizeDetection, why_not
+from maskrcnn_ext.inference.optimization.fixed_size import FixedSizeDetection, unsupported_reason
 from maskrcnn_ext.inference.optimization.graphed_rcnn import GraphedRCNN, parts_of
 from maskrcnn_ext.inference.optimization.optimize import take_over
 from maskrcnn_ext.inference.optimization.pooling import fast_pooler
@@ -137,7 +137,7 @@ FIXED = {
 @pytest.mark.parametrize("name", FIXED)
 def test_results_of_a_fixed_size_are_the_same(name):
     quick = optimize(build(FIXED[name][0], **FIXED[name][1]), dtype="fp32")
-    assert why_not(quick) is None
+    assert unsupported_reason(quick) is None
     graphed = GraphedRCNN(**parts_of(quick)).eval()
     with torch.inference_mode():
         for one, other in zip(graphed.inference(INPUTS), quick.inference(INPUTS), strict=True):
@@ -215,7 +215,7 @@ def test_a_gpu_has_to_say_nothing(gpu_without_values, config, dtype):
     ],
 )
 def test_why_a_model_is_no_graph(name, reason):
-    assert why_not(optimize(build(MODELS[name][0], **MODELS[name][1]), dtype="fp32")) == reason
+    assert unsupported_reason(optimize(build(MODELS[name][0], **MODELS[name][1]), dtype="fp32")) == reason
 
 
 @pytest.mark.gpu

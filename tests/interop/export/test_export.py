@@ -16,7 +16,6 @@ from maskrcnn_ext.interop.export import TARGETS, Options, export
 from maskrcnn_ext.interop.export.build_recipe import recipe_of
 from maskrcnn_ext.interop.export.graph import Exportable, output_names
 from maskrcnn_ext.interop.export.runtimes import open_model
-from maskrcnn_ext.interop.export.selection import clip, whole
 from tests.helpers.calibration import images, matched
 from tests.helpers.exported_models import detector, exported  # noqa: F401 (fixtures)
 from tests.helpers.exporting import CLASSES, build, tensor
@@ -117,31 +116,6 @@ def test_without_proposals_there_are_no_detections(detector, exported):
         finally:
             logits.bias.copy_(bias)
     assert [len(output) for output in outputs] == [0, 0, 0, 0]
-
-
-def test_classes_do_not_suppress_each_other():
-    from maskrcnn_ext.interop.export.selection import select
-
-    class Thresholds:
-        test_score_thresh, test_nms_thresh, test_topk_per_image = 0.05, 0.5, 400
-
-    classes = 300
-    boxes = torch.tensor([[10.0, 10, 50, 50], [12, 10, 50, 50]]).repeat(1, 1)
-    probs = torch.full((2, classes + 1), 0.06)
-    probs[1] = 0.07
-    found, scores, kinds = select(torch.zeros(2, 5), boxes, probs, Thresholds(), (60, 60), 1)
-    assert len(found) == classes
-    assert set(kinds.tolist()) == set(range(classes))
-    assert torch.equal(scores, torch.full((classes,), 0.07))
-
-
-def test_clip_is_detectron2s():
-    from detectron2.structures import Boxes
-
-    boxes = torch.randn(50, 4) * 100
-    expected = Boxes(boxes.clone())
-    expected.clip((60, 40))
-    assert torch.equal(clip(boxes, whole((60, 40))), expected.tensor)
 
 
 def test_the_recipe_is_in_the_file(detector, exported):
