@@ -61,7 +61,8 @@ def make_detections(num_images: int, num_objects: int, num_classes: int) -> tupl
     """Returns COCO content of ellipses, and three detections an object, each moved a little."""
     import cv2
     import numpy as np
-    from pycocotools import mask as mask_util
+
+    from maskrcnn_ext.ops.rle import encode_mask, rle_box
 
     rng = np.random.default_rng(0)
     images = [{"id": i + 1, "height": 240, "width": 320} for i in range(num_images)]
@@ -71,8 +72,9 @@ def make_detections(num_images: int, num_objects: int, num_classes: int) -> tupl
     def found(image_id: int, category: int, centre: Any, axes: Any) -> dict[str, Any]:
         pixels = np.zeros((240, 320), np.uint8)
         cv2.ellipse(pixels, centre.astype(int).tolist(), np.maximum(axes, 3).astype(int).tolist(), 0, 0, 360, 1, -1)
-        mask = mask_util.encode(np.asfortranarray(pixels))
-        box = mask_util.toBbox(mask).tolist()
+        mask = encode_mask(pixels)
+        x0, y0, x1, y1 = rle_box(mask)
+        box = [x0, y0, x1 - x0, y1 - y0]
         return {"image_id": image_id, "category_id": category, "bbox": box, "segmentation": mask}
 
     for image in images:

@@ -45,9 +45,9 @@ def paste_side(name: str, count: int, size: tuple[int, int], box_sides: tuple[in
     import numpy as np
     import torch
     from detectron2.layers.mask_ops import paste_masks_in_image
-    from pycocotools import mask as mask_util
 
     from maskrcnn_ext.ops.mask_paste import paste_to_rle
+    from maskrcnn_ext.ops.rle import encode_mask
 
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(count, 1, 7, 7, generator=generator)
@@ -59,6 +59,6 @@ def paste_side(name: str, count: int, size: tuple[int, int], box_sides: tuple[in
 
     def stock() -> Any:
         dense = paste_masks_in_image(masks, boxes, size)
-        return [mask_util.encode(np.asfortranarray(mask.numpy().view(np.uint8))) for mask in dense]
+        return [encode_mask(mask.numpy().view(np.uint8)) for mask in dense]
 
     return stock if name == PASTES[0] else lambda: paste_to_rle(masks, boxes, size)

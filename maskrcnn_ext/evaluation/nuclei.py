@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pycocotools.mask as mask_util
 
 from maskrcnn_ext.evaluation.average_precision import IOUS, nan_mean
 from maskrcnn_ext.evaluation.results import Results, by_mask_score
-from maskrcnn_ext.evaluation.truth import Truth, segmentation_rle
-from maskrcnn_ext.ops.rle_window import rle_window
+from maskrcnn_ext.evaluation.truth import Truth
+from maskrcnn_ext.ops.rle import rle_area, rle_box, segmentation_to_rle
+from maskrcnn_ext.ops.rle_segments import rle_window
 
 METRICS = ("DSB2018", "PQ", "SQ", "RQ", "AJI")
 
@@ -40,10 +40,10 @@ def nuclei_metrics(truth: Truth, results: Results, *, score_threshold: float = 0
     rows = []
     for image in truth.images:
         size = image["height"], image["width"]
-        rles = [segmentation_rle(found["segmentation"], *size) for found in objects[image["id"]]]
+        rles = [segmentation_to_rle(found["segmentation"], *size) for found in objects[image["id"]]]
         crowd = [bool(found["iscrowd"]) for found in objects[image["id"]]]
         masks = [rle for rle, is_crowd in zip(rles, crowd, strict=True) if not is_crowd]
-        masks.sort(key=mask_util.area)
+        masks.sort(key=rle_area)
         ranked = sorted(detections[image["id"]], key=lambda result: -result["score"])
         labels = [label_image(masks, size), label_image([result["segmentation"] for result in ranked], size)]
         outside = label_image([rle for rle, is_crowd in zip(rles, crowd, strict=True) if is_crowd], size) == 0
@@ -61,9 +61,8 @@ def label_image(rles: Sequence[dict[str, Any]], size: tuple[int, int]) -> np.nda
     """
     labels = np.zeros(size, dtype=np.int32)
     for number in range(len(rles), 0, -1):
-        x, y, w, h = (int(value) for value in mask_util.toBbox(rles[number - 1]))
-        window = labels[y : y + h, x : x + w]
-        window[rle_window(rles[number - 1], x, y, x + w, y + h) > 0] = number
+        x0, y0, x1, y1 = (int(edge) for edge in rle_box(rles[number - 1]))
+        labels[y0:y1, x0:x1][rle_window(rles[number - 1], x0, y0, x1, y1) > 0] = number
     return labels
 
 

@@ -7,23 +7,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import cv2
 import numpy as np
-import pycocotools.mask as mask_util
 
 from maskrcnn_ext.common.text import or_list
 from maskrcnn_ext.data.registry.keypoints import check_sigmas
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.evaluation.results import Results, by_mask_score
-from maskrcnn_ext.evaluation.truth import Truth, segmentation_rle
+from maskrcnn_ext.evaluation.truth import Truth
+from maskrcnn_ext.ops.rle import pairwise_iou, rle_area, rle_boundary, segmentation_to_rle
 
 TASKS = ("bbox", "segm", "boundary", "keypoints")
 # COCO's limit of detections per image and class for keypoints.
 KEYPOINT_LIMIT = 20
 # COCO's (cocodataset.org/#keypoints-eval), nose to ankles.
 COCO_SIGMAS = np.repeat([0.026, 0.025, 0.035, 0.079, 0.072, 0.062, 0.107, 0.087, 0.089], [1] + 8 * [2])
-# Width of the boundary band as a share of the image's diagonal, as in the Boundary IoU paper.
-_DILATION_RATIO = 0.02
 
 
 @dataclass(frozen=True)
@@ -141,20 +138,6 @@ def pair_up(
     )
 
 
-def boundary_rle(mask: dict[str, Any]) -> dict[str, Any]:
-    """Returns the band inside a mask's outline (Boundary IoU, CVPR 2021, arXiv:2103.16562, section 4); both are compressed RLEs."""
-    height, width = mask["size"]
-    distance = max(1, round(_DILATION_RATIO * float(np.hypot(height, width))))
-    x, y, w, h = (int(v) for v in mask_util.toBbox(mask))
-    pixels = mask_util.decode(mask)
-    # Only the box is eroded. A border of zeros makes its edge, and the edge of the image, part of the outline.
-    crop = np.pad(pixels[y : y + h, x : x + w], 1)
-    eroded = cv2.erode(crop, np.ones((3, 3), np.uint8), iterations=distance)
-    pixels[y : y + h, x : x + w] -= eroded[1:-1, 1:-1]
-    encoded: dict[str, Any] = mask_util.encode(np.asfortranarray(pixels))
-    return encoded
-
-
 def keypoint_similarity(
     points: np.ndarray, objects: np.ndarray, boxes: np.ndarray, areas: np.ndarray, sigmas: np.ndarray
 ) -> np.ndarray:
@@ -205,17 +188,16 @@ def _measure_image(
         sigma_array = np.array(sigmas) if sigmas else COCO_SIGMAS
         return keypoint_similarity(points, true_points, true_boxes, true_areas, sigma_array), area
     if task == "bbox":
-        return (mask_util.iou(boxes, true_boxes, crowd.tolist()) if 0 not in shape else np.zeros(shape)), area
+        return pairwise_iou(boxes, true_boxes, crowd.tolist()), area
     masks = [result["segmentation"] for result in found]
-    # One mask at a time: with 256 and more, pycocotools 2.0 fails under NumPy 2.
-    area = np.array([mask_util.area(mask) for mask in masks], dtype=np.float64)
+    area = np.array([rle_area(mask) for mask in masks], dtype=np.float64)
     if 0 in shape:
         return np.zeros(shape), area
-    true_masks = [segmentation_rle(item["segmentation"], image["height"], image["width"]) for item in objects]
-    overlap = mask_util.iou(masks, true_masks, crowd.tolist())
+    true_masks = [segmentation_to_rle(item["segmentation"], image["height"], image["width"]) for item in objects]
+    overlap = pairwise_iou(masks, true_masks, crowd.tolist())
     if task == "boundary":
-        bands = [[boundary_rle(mask) for mask in group] for group in (masks, true_masks)]
-        overlap = np.minimum(overlap, np.asarray(mask_util.iou(*bands, crowd.tolist())))
+        bands = [[rle_boundary(mask) for mask in group] for group in (masks, true_masks)]
+        overlap = np.minimum(overlap, pairwise_iou(bands[0], bands[1], crowd.tolist()))
     return overlap, area
 
 

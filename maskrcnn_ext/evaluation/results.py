@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import pycocotools.mask as mask_util
-
-from maskrcnn_ext.data.formats.rle_check import find_broken_rle
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.evaluation.truth import Truth, read_json, segmentation_rle
+from maskrcnn_ext.evaluation.truth import Truth, read_json
+from maskrcnn_ext.ops.rle import check_rle, find_broken_rle, rle_box, segmentation_to_rle
 
 Results: TypeAlias = list[dict[str, Any]]
 # What load_results takes.
@@ -89,18 +87,19 @@ def _checked(found: dict[str, Any], size: tuple[int, int], where: str) -> dict[s
             f"{where} has an RLE of size {mask.get('size')}, but its image is {size[0]} x {size[1]} (height, width)"
         )
     try:
-        return {**found, "segmentation": segmentation_rle(mask, *size)}
+        return {**found, "segmentation": segmentation_to_rle(mask, *size)}
     except Exception as error:  # pycocotools raises whatever it stumbles over, Exception itself among it
         raise InputError(f"{where} has a `segmentation` that is neither an RLE nor polygons") from error
 
 
 def _check_masks(results: Results, name: str) -> None:
     with_mask = [number for number, found in enumerate(results) if found.get("segmentation")]
-    rles = [results[number]["segmentation"] for number in with_mask]
-    texts = [rle["counts"] if isinstance(rle["counts"], str) else rle["counts"].decode("ascii") for rle in rles]
-    broken = find_broken_rle(texts, [math.prod(rle["size"]) for rle in rles])
+    broken = find_broken_rle([results[number]["segmentation"] for number in with_mask])
     if broken is not None:
-        raise InputError(f"{name}: entry {with_mask[broken]} has an RLE whose `counts` are broken or cut off")
+        try:
+            check_rle(results[with_mask[broken]]["segmentation"])
+        except ValueError as error:
+            raise InputError(f"{name}: entry {with_mask[broken]} has {error}") from error
 
 
 def _with_box(found: dict[str, Any]) -> dict[str, Any]:
@@ -108,7 +107,8 @@ def _with_box(found: dict[str, Any]) -> dict[str, Any]:
     if found.get("bbox") is not None:
         return found
     if found.get("segmentation"):
-        return {**found, "bbox": mask_util.toBbox(found["segmentation"]).tolist()}
+        x0, y0, x1, y1 = rle_box(found["segmentation"])
+        return {**found, "bbox": [x0, y0, x1 - x0, y1 - y0]}
     xs, ys = found["keypoints"][0::3], found["keypoints"][1::3]
     return {**found, "bbox": [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]}
 

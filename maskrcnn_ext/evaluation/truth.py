@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import pycocotools.mask as mask_util
 from pycocotools.coco import COCO
 
 from maskrcnn_ext.data.formats.records import DataSet
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.ops.rle import rle_area, segmentation_to_rle
 
 
 @dataclass(frozen=True)
@@ -109,15 +109,6 @@ def complete(dataset: Mapping[str, Any], name: str) -> Truth:
     return Truth(name, list(images.values()), list(categories.values()), annotations)
 
 
-def segmentation_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
-    """Returns a compressed RLE of polygons or either kind of RLE."""
-    if isinstance(segmentation, list):
-        return mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
-    if isinstance(segmentation["counts"], list):
-        return mask_util.frPyObjects(segmentation, height, width)
-    return segmentation
-
-
 def to_coco_dict(data: DataSet) -> dict[str, Any]:
     """Returns a data set's records as COCO's content: their own image ids, and category ids from 0 where the data has none of its own."""
     ids = data.category_ids or range(len(data.classes))
@@ -201,5 +192,5 @@ def _completed(
 
 def _area(found: dict[str, Any], image: dict[str, Any]) -> float:
     if found.get("segmentation"):
-        return float(mask_util.area(segmentation_rle(found["segmentation"], image["height"], image["width"])))
+        return float(rle_area(segmentation_to_rle(found["segmentation"], image["height"], image["width"])))
     return float(found["bbox"][2] * found["bbox"][3])

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from detectron2.structures import Boxes, Instances
 
+from maskrcnn_ext.ops.rle import with_byte_counts, with_text_counts
 from maskrcnn_ext.ops.rle_masks import RLEMasks
 
 
@@ -29,7 +30,7 @@ def to_coco(found: Instances, image_id: Any, category_ids: Sequence[int]) -> lis
     ]
     if found.has("pred_masks"):
         for result, rle in zip(results, found.pred_masks.rles, strict=True):
-            result["segmentation"] = {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
+            result["segmentation"] = with_text_counts(rle)
     if found.has("pred_keypoints") and results:
         points = found.pred_keypoints.cpu().double().numpy().copy()
         points[:, :, :2] -= 0.5  # COCO's coordinates are those of pixels, whose centres are at whole numbers
@@ -59,7 +60,7 @@ def from_coco(results: Sequence[dict[str, Any]], size: tuple[int, int], category
     found.pred_classes = torch.tensor([index[result["category_id"]] for result in results], dtype=torch.int64)
     held = set(results[0]) if results else set()
     if "segmentation" in held:
-        rles = [{**result["segmentation"], "counts": result["segmentation"]["counts"].encode()} for result in results]
+        rles = [with_byte_counts(result["segmentation"]) for result in results]
         found.pred_masks = RLEMasks(rles, size)
     if "keypoints" in held:
         points = torch.tensor([result["keypoints"] for result in results], dtype=torch.float64)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.structures import Instances
-from pycocotools import mask as mask_util
 from torch import Tensor
 
 from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN, compact_postprocess
+from maskrcnn_ext.ops.rle import encode_mask, with_byte_counts
 from maskrcnn_ext.ops.rle_masks import RLEMasks
 
 
@@ -67,7 +66,7 @@ class TorchvisionRCNN(CompactRCNN):
         rles = []
         for mask, box in zip(masks, boxes, strict=True):
             pasted = paste_masks_in_image(mask[None], box[None], (height, width))[0, 0] >= 0.5
-            rles.append(mask_util.encode(np.asfortranarray(pasted.numpy().astype(np.uint8))))
+            rles.append(with_byte_counts(encode_mask(pasted.numpy())))
         kept.remove("number")
         kept.pred_masks = RLEMasks(rles, (height, width))
         return kept

@@ -9,7 +9,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pycocotools.mask as mask_util
+
+from maskrcnn_ext.ops.rle import decode_rle, segmentation_to_rle
 
 _TINT = 0.45  # share of the colour inside a mask
 _FONT, _FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.5
@@ -69,12 +70,7 @@ def draw(image: np.ndarray, items: Iterable[Item], *, scale: float = 1.0) -> np.
 
 def decode(segmentation: Any, height: int, width: int) -> np.ndarray:
     """Returns a mask (height, width), uint8, 0 or 1, of polygons or an RLE."""
-    if isinstance(segmentation, list):
-        segmentation = mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        segmentation = mask_util.frPyObjects(segmentation, height, width)
-    mask: np.ndarray = mask_util.decode(segmentation)
-    return np.ascontiguousarray(mask)
+    return np.ascontiguousarray(decode_rle(segmentation_to_rle(segmentation, height, width)))
 
 
 def _write(canvas: np.ndarray, text: str, corner: tuple[int, int], color: tuple[int, int, int]) -> None:

@@ -7,14 +7,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pycocotools.mask as mask_util
 
 from maskrcnn_ext.data.check import Fault
 from maskrcnn_ext.data.check.view import Box, ImageView, ObjectView
-from maskrcnn_ext.data.formats.records import encode_mask
 from maskrcnn_ext.data.images.pixels import read_pixels
 from maskrcnn_ext.data.tools.browse import readable_format, to_bgr
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.ops.rle import decode_rle, encode_mask
 from maskrcnn_ext.report.draw import Item, draw
 
 _SIDE = 300  # pixels of a picture's longer side
@@ -64,7 +63,7 @@ def _draw(pixels: np.ndarray, image: ImageView, objects: list[ObjectView]) -> np
     for found in objects:
         rle = found.segmentation.rle
         if rle is not None and same_size:
-            mask = mask_util.decode(rle)[y0:y1, x0:x1]
+            mask = decode_rle(rle)[y0:y1, x0:x1]
             if mask.any():
                 items.append(Item(encode_mask(mask), (0, 0, 0, 0), "", _MASK))
         if found.box is not None:

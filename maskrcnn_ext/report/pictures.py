@@ -14,10 +14,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from maskrcnn_ext.data.formats.records import encode_mask
 from maskrcnn_ext.data.images.pixels import read_pixels
 from maskrcnn_ext.data.tools.browse import readable_format, to_bgr
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.ops.rle import encode_mask
 from maskrcnn_ext.report.draw import Item, decode, draw
 from maskrcnn_ext.report.skeleton import draw_skeleton
 

@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from maskrcnn_ext.evaluation.boundary_ap import boundary_ap
-from maskrcnn_ext.evaluation.overlaps import boundary_rle
+from maskrcnn_ext.ops.rle import rle_boundary
 
 
 def disc(radius, center=(60, 60), size=(120, 160)):
@@ -66,7 +66,7 @@ def test_perfect_masks_have_100_and_none_have_0():
 def test_a_loose_outline_costs_boundary_ap_and_not_mask_ap():
     coco = dataset([disc(50)])
     mask, boundary = disc(50), disc(48)
-    bands = [rle.decode(boundary_rle(encode(m))).astype(bool) for m in (mask, boundary)]
+    bands = [rle.decode(rle_boundary(encode(m))).astype(bool) for m in (mask, boundary)]
     band_iou = (bands[0] & bands[1]).sum() / (bands[0] | bands[1]).sum()
     thresholds = np.linspace(0.5, 0.95, 10)
     assert mask_ap(coco, results([disc(48)])) == pytest.approx((thresholds <= boundary.sum() / mask.sum()).mean() * 100)

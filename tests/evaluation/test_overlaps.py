@@ -1,28 +1,11 @@
-"""Overlaps: the boundary band against a distance transform, keypoint similarity by hand, scores that rank masks."""
+"""Overlaps: keypoint similarity by hand, scores that rank masks."""
 
-import cv2
 import numpy as np
 import pytest
-from pycocotools import mask as rle
 
 from maskrcnn_ext.evaluation.average_precision import ALL_AREAS, average_precisions
-from maskrcnn_ext.evaluation.overlaps import COCO_SIGMAS, boundary_rle
+from maskrcnn_ext.evaluation.overlaps import COCO_SIGMAS
 from tests.helpers.scenes import found, match_scene, perfect, truth_of
-
-
-def disc(radius, center=(60, 60), size=(120, 160)):
-    return cv2.circle(np.zeros(size, np.uint8), center, radius, 1, -1)
-
-
-def encode(mask):
-    return rle.encode(np.asfortranarray(mask))
-
-
-@pytest.mark.parametrize("mask", [disc(30), disc(40, (5, 5)), np.ones((120, 160), np.uint8), disc(0), disc(1)])
-def test_the_band_is_what_lies_within_the_distance_of_the_outside(mask):
-    distance = 4  # 2 % of the diagonal of 120 x 160
-    outside = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_C, 3)[1:-1, 1:-1]
-    np.testing.assert_array_equal(rle.decode(boundary_rle(encode(mask))), mask & (outside <= distance))
 
 
 def test_a_teams_own_skeleton_takes_its_own_sigmas():

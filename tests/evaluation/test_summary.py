@@ -8,7 +8,8 @@ from pycocotools.coco import COCO
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.evaluation.summary import area_bins, evaluate
-from maskrcnn_ext.evaluation.truth import load_truth, segmentation_rle
+from maskrcnn_ext.evaluation.truth import load_truth
+from maskrcnn_ext.ops.rle import segmentation_to_rle
 from tests.helpers.scenes import found, official, perfect, random_scene, truth_of
 
 
@@ -168,7 +169,7 @@ def test_truth_is_completed():
     assert [own["num_keypoints"] for own in known.annotations] == [0, 1]
     assert known.allows("keypoints")
     assert not known.allows("segm")
-    assert segmentation_rle({"size": [2, 2], "counts": [1, 2, 1]}, 2, 2)["size"] == [2, 2]
+    assert segmentation_to_rle({"size": [2, 2], "counts": [1, 2, 1]}, 2, 2)["size"] == [2, 2]
 
 
 BROKEN_TRUTH = {
@@ -199,7 +200,7 @@ BROKEN_RESULTS = {
     "`bbox` .*sides of at least 0": {"bbox": [1, 2, 3]},
     "neither an RLE nor polygons": {"segmentation": {"size": [120, 160]}},
     r"RLE of size \[2, 2\].*120 x 160": {"segmentation": {"size": [2, 2], "counts": "04"}},
-    "broken or cut off": {"segmentation": {"size": [120, 160], "counts": "PPP"}},
+    "`counts` are cut off": {"segmentation": {"size": [120, 160], "counts": "PPP"}},
     "three numbers a keypoint": {"keypoints": [1, 2]},
     "`mask_score` None": {"mask_score": None},
 }
@@ -249,7 +250,7 @@ def test_real_annotations_find_themselves(real_data):
     for own in truth.annotations:
         if not own["iscrowd"]:
             size = next((i["height"], i["width"]) for i in truth.images if i["id"] == own["image_id"])
-            rle = segmentation_rle(own["segmentation"], *size)
+            rle = segmentation_to_rle(own["segmentation"], *size)
             keys = {key: own[key] for key in ("image_id", "category_id", "bbox")}
             results.append({**keys, "score": 1.0, "segmentation": rle})
     tasks = evaluate(truth, results)["tasks"]

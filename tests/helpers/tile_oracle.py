@@ -11,9 +11,9 @@ import psutil
 import torch
 from detectron2.structures import Boxes, Instances
 
-from maskrcnn_ext.data.formats.regions import regions_of
 from maskrcnn_ext.inference.tiling.predictor import predict_tiled
 from maskrcnn_ext.inference.tiling.windowed import WindowedImage
+from maskrcnn_ext.ops.rle import encode_labels, with_byte_counts
 from maskrcnn_ext.ops.rle_masks import RLEMasks
 from maskrcnn_ext.ops.rle_segments import Segments
 from maskrcnn_ext.ops.tile_grid import TileGrid
@@ -83,13 +83,13 @@ def _detect(labels, has_masks):
     margin = np.ones(labels.shape, bool)
     margin[3:-3, 3:-3] = False
     noisy[margin & (rng.random(labels.shape) < 0.5)] = 0
-    regions = regions_of(noisy)
+    regions = encode_labels(noisy)
     found = Instances((height, width))
     found.pred_boxes = Boxes(torch.tensor([region.box for region in regions]).reshape(-1, 4))
     found.scores = torch.from_numpy(rng.uniform(0.5, 1, len(regions)).astype(np.float32))
     found.pred_classes = torch.zeros(len(regions), dtype=torch.int64)
     if has_masks:
-        rles = [{"size": [height, width], "counts": region.segmentation["counts"].encode()} for region in regions]
+        rles = [with_byte_counts(region.rle) for region in regions]
         found.pred_masks = RLEMasks(rles, (height, width))
     return found
 

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_util
 
-from maskrcnn_ext.ops.mask_paste import paste_to_rle, rle_to_dense
+from maskrcnn_ext.ops.mask_paste import paste_to_rle
+from maskrcnn_ext.ops.rle_masks import RLEMasks
 
 
 def stock(masks, boxes, size, threshold=0.5):
@@ -117,16 +118,13 @@ def test_the_largest_image_takes_no_more_than_its_box():
     assert mask_util.toBbox(rle).tolist() == [65000, 65000, 4, 6]
 
 
-def test_no_masks_are_no_rles_and_a_dense_tensor_of_none():
+def test_no_masks_are_no_rles():
     assert paste_to_rle(torch.zeros(0, 28, 28), torch.zeros(0, 4), (40, 50)) == []
-    dense = rle_to_dense([], (40, 50))
-    assert dense.shape == (0, 40, 50)
-    assert dense.dtype == torch.bool
 
 
 def test_dense_masks_are_the_stock_ones():
     masks, boxes = blobs(3, 28), torch.tensor([[1.0, 2.0, 30.0, 39.0], [-5.0, 3.0, 60.0, 20.0], [7.0, 7.0, 7.5, 7.5]])
-    dense = rle_to_dense(paste_to_rle(masks, boxes, (40, 50)), (40, 50))
+    dense = RLEMasks(paste_to_rle(masks, boxes, (40, 50)), (40, 50)).to_dense()
     assert dense.dtype == torch.bool
     assert torch.equal(dense, paste_masks_in_image(masks, boxes, (40, 50)))
 
@@ -141,8 +139,6 @@ def test_what_does_not_fit_together_is_an_error():
             paste_to_rle(torch.ones(2, 28, 28), torch.ones(2, 4), (40, 50), threshold)
     with pytest.raises(ValueError, match="cannot hold an image of 65536 x 65536 pixels"):
         paste_to_rle(torch.ones(1, 28, 28), torch.ones(1, 4), (65536, 65536))
-    with pytest.raises(ValueError, match=r"\(40, 1\) pixels is not of an image of \(40, 50\)"):
-        rle_to_dense(paste_to_rle(torch.ones(1, 28, 28), torch.ones(1, 4), (40, 1)), (40, 50))
 
 
 # The kernel's own record of the highest resident set, which misses nothing and starts anew with a program.

@@ -52,9 +52,15 @@ def test_areas_and_boxes_are_those_of_bit_masks(masks):
     assert torch.equal(masks.boxes(), BitMasks(DENSE).get_bounding_boxes().tensor)
 
 
+def test_an_rle_of_another_size_is_an_error(masks):
+    with pytest.raises(ValueError, match=r"an RLE of size \[9, 7\], but its image is 9 x 8"):
+        RLEMasks(masks.rles, (9, 8)).to_dense()
+
+
 def test_none_at_all():
     none = RLEMasks([], (4, 6))
     assert none.to_dense().shape == (0, 4, 6)
+    assert none.to_dense().dtype == torch.bool
     assert none.boxes().shape == (0, 4)
     assert none.areas().shape == (0,)
     assert list(none) == []

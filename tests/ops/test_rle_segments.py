@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as mask_util
 
-from maskrcnn_ext.ops.rle_segments import Segments
+from maskrcnn_ext.ops.rle_segments import Segments, rle_window
 
 SIZES = st.tuples(st.integers(1, 12), st.integers(1, 12))
 MASKS = SIZES.flatmap(lambda size: arrays(np.uint8, size, elements=st.integers(0, 1)))
@@ -105,3 +105,18 @@ def test_far_places_need_no_memory_and_are_exact():
 def test_a_broken_rle_is_refused(rle):
     with pytest.raises(ValueError, match="an RLE whose `counts`"):
         Segments.from_rle(rle)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    mask=MASKS,
+    data=st.data(),
+)
+def test_a_window_is_part_of_the_decoded_mask(mask, data):
+    height, width = mask.shape
+    (x0, x1), (y0, y1) = (
+        sorted(data.draw(st.tuples(st.integers(0, side), st.integers(0, side)))) for side in (width, height)
+    )
+    window = rle_window(mask_util.encode(np.asfortranarray(mask)), x0, y0, x1, y1)
+    assert window.dtype == np.uint8
+    np.testing.assert_array_equal(window, mask[y0:y1, x0:x1])

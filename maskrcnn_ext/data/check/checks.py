@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pycocotools.mask as mask_util
 import shapely
 
 from maskrcnn_ext.data.check.faults import Fault, object_fault
 from maskrcnn_ext.data.check.view import Box, DatasetView, ObjectView
+from maskrcnn_ext.ops.rle import pairwise_iou
 
 # Pixels by which an edge of a box may differ from the mask's: tools round coordinates and count pixels from 0 or from 1.
 _BOX_TOLERANCE = 2.0
@@ -193,8 +193,7 @@ def _pairwise_iou(group: list[ObjectView], have_masks: bool) -> np.ndarray:
     else:
         boxes = np.array([found.box for found in group], dtype=np.float64)
         shapes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-    iou: np.ndarray = mask_util.iou(shapes, shapes, [0] * len(group))
-    return iou
+    return pairwise_iou(shapes, shapes)
 
 
 def check_proportions(view: DatasetView) -> Iterator[Fault]:

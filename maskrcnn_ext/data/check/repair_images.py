@@ -8,13 +8,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pycocotools.mask as mask_util
 
 from maskrcnn_ext.data.check.faults import Fault
 from maskrcnn_ext.data.check.images import SWAPPING_ORIENTATIONS, Pixels, PixelsByImage
 from maskrcnn_ext.data.check.segmentation import parse_segmentation
 from maskrcnn_ext.data.check.view import DatasetView, ImageView, ObjectView
-from maskrcnn_ext.data.formats.records import encode_mask
+from maskrcnn_ext.ops.rle import decode_rle, encode_mask
 
 # Kinds of fault with which an image cannot stay.
 _UNUSABLE = ("image-missing", "image-corrupt", "image-broken", "leak-exact")
@@ -178,7 +177,7 @@ def _move_object(annotation: dict[str, Any], found: ObjectView, correction: _Cor
     if isinstance(segmentation, dict):
         rle = parse_segmentation(segmentation, None, None).rle
         if rle is not None:
-            mask = correction.mask(mask_util.decode(rle))
+            mask = correction.mask(decode_rle(rle))
             annotation["segmentation"] = encode_mask(mask)
             annotation["area"] = int(mask.sum())
     elif found.segmentation.polygons:

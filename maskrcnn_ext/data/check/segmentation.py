@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pycocotools.mask as mask_util
+
+from maskrcnn_ext.ops.rle import check_rle, rle_area, rle_box, segmentation_to_rle
 
 Box = tuple[float, float, float, float]
 
@@ -39,27 +40,21 @@ def parse_segmentation(value: Any, height: int | None, width: int | None) -> Seg
     if isinstance(value, list):
         found = _parse_polygons(value)
         if found.polygons and height is not None and width is not None:
-            found.rle = rasterise(found.polygons, height, width)
+            found.rle = segmentation_to_rle([points.ravel().tolist() for points in found.polygons], height, width)
     elif isinstance(value, dict):
-        found = _parse_rle(value, height, width)
+        found = Segmentation("rle")
+        try:
+            found.rle = check_rle(value, height, width)
+        except ValueError as error:
+            found.problems.append(("segmentation-broken", str(error)))
     else:
         problem = f"`segmentation` is a {type(value).__name__}"
         return Segmentation("unknown", problems=[("segmentation-broken", problem)])
     if found.rle is not None:
-        found.area = int(mask_util.area(found.rle))
+        found.area = rle_area(found.rle)
         if found.area:
-            x, y, w, h = (float(side) for side in mask_util.toBbox(found.rle))
-            found.box = (x, y, x + w, y + h)
+            found.box = rle_box(found.rle)
     return found
-
-
-def rasterise(polygons: list[np.ndarray], height: int, width: int) -> dict[str, Any]:
-    """Returns the compressed RLE of what lies of polygons in an image."""
-    # The rasteriser walks along every edge: a point at 1e9 would take it hours and all memory.
-    limit = np.array([width, height])
-    flat = [np.clip(points, -limit, 2 * limit).ravel().tolist() for points in polygons]
-    rle: dict[str, Any] = mask_util.merge(mask_util.frPyObjects(flat, height, width))
-    return rle
 
 
 def _parse_polygons(value: list[Any]) -> Segmentation:
@@ -84,62 +79,3 @@ def _parse_polygons(value: list[Any]) -> Segmentation:
         else:
             found.polygons.append(points.astype(np.float64).reshape(-1, 2))
     return found
-
-
-def _parse_rle(value: dict[str, Any], height: int | None, width: int | None) -> Segmentation:
-    found = Segmentation("rle")
-    size, counts = value.get("size"), value.get("counts")
-    if not (isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(s, int) and s > 0 for s in size)):
-        problem = f"the RLE's `size` is {size!r}, expected [height, width]"
-        found.problems.append(("segmentation-broken", problem))
-        return found
-    try:
-        runs = read_counts(counts)
-    except ValueError as error:
-        found.problems.append(("segmentation-broken", f"the RLE's `counts` are {error}"))
-        return found
-    if sum(runs) != size[0] * size[1]:
-        problem = f"the RLE's counts add up to {sum(runs)}, not to its {size[0]} x {size[1]} pixels"
-        found.problems.append(("segmentation-broken", problem))
-        return found
-    if height is not None and width is not None and list(size) != [height, width]:
-        problem = f"an RLE of {size[0]} x {size[1]} in an image of {height} x {width} (height, width)"
-        found.problems.append(("segmentation-broken", problem))
-        return found
-    found.rle = mask_util.frPyObjects({"size": list(size), "counts": runs}, *size)
-    return found
-
-
-def read_counts(counts: Any) -> list[int]:
-    """Returns the run lengths of an RLE's counts, a list or COCO's compressed text.
-
-    pycocotools trusts its input and reads and writes out of bounds when it should not, so this looks first.
-
-    Raises:
-        ValueError: with what they are instead.
-    """
-    if isinstance(counts, list):
-        if not all(isinstance(run, int) and run >= 0 for run in counts):
-            raise ValueError("not all whole numbers of at least 0")
-        return counts
-    if not isinstance(counts, str):
-        raise ValueError(f"a {type(counts).__name__}, expected a list or a text")
-    runs: list[int] = []
-    value = shift = 0
-    for letter in counts:
-        code = ord(letter) - 48
-        if not 0 <= code < 64:
-            raise ValueError(f"a text with {letter!r} in it, which no RLE has")
-        value |= (code & 31) << shift
-        shift += 5
-        if not code & 32:
-            if code & 16:
-                value -= 1 << shift
-            # From the fourth on, each is told as the difference to the one before the last.
-            runs.append(value + runs[-2] if len(runs) > 2 else value)
-            if runs[-1] < 0:
-                raise ValueError("a text with a negative run in it")
-            value = shift = 0
-    if shift:
-        raise ValueError("a text that breaks off")
-    return runs

@@ -19,6 +19,7 @@ from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.curves import bezier
 from maskrcnn_ext.data.formats.reading import (
     check_outline,
+    checked_rle,
     clip_box,
     finite,
     image_size,
@@ -29,8 +30,8 @@ from maskrcnn_ext.data.formats.reading import (
     read_pixels,
 )
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, box_of_polygons
-from maskrcnn_ext.data.formats.regions import box_of_rle, checked_rle, regions_of
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.ops.rle import encode_labels
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def _read_bitmask(file: Path, folder: Path, images: Path, names: list[str]) -> I
     numbers = bitmask.astype(np.int64) @ (1 << np.array([24, 16, 8, 0]))
     record = ImageRecord(str(image), name.as_posix(), height, width)
     seen: set[int] = set()
-    for value, box, rle in regions_of(np.where(bitmask[..., 0] > 0, numbers, 0)):
+    for value, box, rle in encode_labels(np.where(bitmask[..., 0] > 0, numbers, 0)):
         category, attributes, number = value >> 24, value >> 16 & 255, value & 0xFFFF
         if number in seen:
             raise InputError(f"{file}: object {number} has more than one category (R) or set of attributes (G)")
@@ -139,10 +140,7 @@ def _annotation(label: dict[str, Any], category: int, height: int, width: int, w
     crowd = label["category"] in _IGNORED or any(attributes.get(key) for key in ("crowd", "ignored", "ignore"))
     rest: dict[str, Any] = {"crowd": crowd, "id": label.get("id")}
     if rle := _field(label, "rle", dict, where):
-        if rle.get("size") != [height, width]:
-            raise InputError(f"{where}: `rle` needs `counts` and the `size` [{height}, {width}]")
-        checked = checked_rle(rle.get("counts"), height, width, where)
-        return Annotation(category, box_of_rle(checked, where), checked, **rest)
+        return Annotation(category, *checked_rle(rle, height, width, where), **rest)
     if outlines := _field(label, "poly2d", list, where):
         polygons = []
         for number, outline in enumerate(outlines):

@@ -14,8 +14,8 @@ import numpy as np
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.reading import image_size, in_threads, list_files, read_labels
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
-from maskrcnn_ext.data.formats.regions import regions_of
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.ops.rle import encode_labels
 
 # The labels that the benchmark has instances of and evaluates (caravan and trailer it does not).
 _LABEL_IDS = {
@@ -64,7 +64,7 @@ def _record(file: Path, images: Path, categories: dict[int, int]) -> ImageRecord
     record = ImageRecord(str(image), image_id, height, width)
     labels = read_labels(file, height, width)
     kinds = np.where(labels < 1000, labels, labels // 1000)
-    for value, box, rle in regions_of(np.where(np.isin(kinds, list(categories)), labels, 0)):
+    for value, box, rle in encode_labels(np.where(np.isin(kinds, list(categories)), labels, 0)):
         label_id = value if value < 1000 else value // 1000
         record.annotations.append(Annotation(categories[label_id], box, rle, crowd=value < 1000, id=value))
     return record

@@ -18,14 +18,12 @@ from json import loads
 from pathlib import Path
 from typing import Any
 
-import pycocotools.mask as mask_util
-
 from maskrcnn_ext.common.gc_pause import gc_paused
 from maskrcnn_ext.data.formats import Format, Option, cache
 from maskrcnn_ext.data.formats.reading import check_outline, image_size
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
-from maskrcnn_ext.data.formats.rle_check import find_broken_rle
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.ops.rle import check_rle, find_broken_rle, with_text_counts
 
 logger = logging.getLogger(__name__)
 
@@ -218,9 +216,13 @@ def _add_annotations(
             where = f"{json}: entry {index} of `annotations`"
         fault = str(error) if isinstance(error, InputError) else _fault(annotation, records, contiguous, seen)
         raise InputError(f"{where} {fault}") from error
-    broken = find_broken_rle([r["counts"] for r in rles.values()], [math.prod(r["size"]) for r in rles.values()])
+    broken = find_broken_rle(list(rles.values()))
     if broken is not None:
-        raise InputError(f"{json}: annotation {list(rles)[broken]!r} has an RLE whose `counts` are broken or cut off")
+        annotation_id, rle = list(rles.items())[broken]
+        try:
+            check_rle(rle)
+        except ValueError as error:
+            raise InputError(f"{json}: annotation {annotation_id!r} has {error}") from error
     return without_area
 
 
@@ -268,17 +270,15 @@ def _sub_pixel(keypoints: Any, num_values: int) -> list[float]:
 def _compressed(rle: Any, image: ImageRecord) -> dict[str, Any]:
     if not isinstance(rle, dict):
         raise TypeError
-    size, counts = rle.get("size"), rle.get("counts")
-    if size != [image.height, image.width]:
-        raise InputError(f"has an RLE of size {size}, but its image is {image.height} x {image.width} (height, width)")
-    if isinstance(counts, str):
-        return {"size": [image.height, image.width], "counts": counts}
-    if not isinstance(counts, list) or not _is_numbers(counts):
-        raise InputError(f"has an RLE whose `counts` are neither a list of numbers nor a text: {type(counts).__name__}")
-    if min(counts, default=0) < 0 or sum(counts) != math.prod(size):
-        raise InputError(f"has an RLE whose counts add up to {sum(counts)}, not to its {math.prod(size)} pixels")
-    encoded: dict[str, Any] = mask_util.frPyObjects(rle, image.height, image.width)
-    return {**encoded, "counts": encoded["counts"].decode("ascii")}
+    if isinstance(rle.get("counts"), str) and rle.get("size") == [image.height, image.width]:
+        return {
+            "size": [image.height, image.width],
+            "counts": rle["counts"],
+        }  # find_broken_rle checks all of them at once
+    try:
+        return with_text_counts(check_rle(rle, image.height, image.width))
+    except ValueError as error:
+        raise InputError(f"has {error}") from error
 
 
 FORMAT = Format(

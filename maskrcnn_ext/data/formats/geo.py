@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import pycocotools.mask as mask_util
 import shapely
 
 from maskrcnn_ext.data.formats import Format, Option
@@ -22,6 +21,7 @@ from maskrcnn_ext.data.formats.pairs import files_by_stem, pair_files
 from maskrcnn_ext.data.formats.reading import stem_of
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, box_of_polygons
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.ops.rle import rle_area, segmentation_to_rle
 
 logger = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ def in_window(
             for part in seen
             for piece in without_holes(part)
         ]
-        if not cut or mask_util.area(mask_util.merge(mask_util.frPyObjects(polygons, height, width))):
+        if not cut or rle_area(segmentation_to_rle(polygons, height, width)):
             yield int(index), polygons
 
 

@@ -11,10 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from maskrcnn_ext.data.formats import Format, Option
-from maskrcnn_ext.data.formats.reading import image_size, in_threads, list_files, list_images, read_labels, read_text
+from maskrcnn_ext.data.formats.reading import (
+    checked_rle,
+    image_size,
+    in_threads,
+    list_files,
+    list_images,
+    read_labels,
+    read_text,
+)
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
-from maskrcnn_ext.data.formats.regions import box_of_rle, checked_rle, regions_of
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.ops.rle import encode_labels
 
 _CLASS_IDS = {"car": 1, "pedestrian": 2}
 _IGNORE = 10
@@ -64,7 +72,7 @@ def _read_pngs(folder: Path, frames: Path, names: list[str]) -> list[ImageRecord
         if file.stem not in photographs:
             raise InputError(f"{file}: no frame {file.stem} in {frames}")
         record = _record(photographs[file.stem], frames, str(file))
-        for value, box, rle in regions_of(read_labels(file, record.height, record.width)):
+        for value, box, rle in encode_labels(read_labels(file, record.height, record.width)):
             record.annotations += _annotations(value // 1000, value, box, rle, names, str(file))
         return record
 
@@ -92,8 +100,8 @@ def _read_rows(file: Path, frames: Path, names: list[str]) -> list[ImageRecord]:
         record = numbers[frame]
         if (height, width) != (record.height, record.width):
             raise InputError(f"{where}: {width} x {height}, but {record.file_name} is {record.width} x {record.height}")
-        rle = checked_rle(fields[5], height, width, where)
-        record.annotations += _annotations(class_id, track, box_of_rle(rle, where), rle, names, where)
+        box, rle = checked_rle({"size": [height, width], "counts": fields[5]}, height, width, where)
+        record.annotations += _annotations(class_id, track, box, rle, names, where)
     return records
 
 

@@ -19,9 +19,9 @@ import numpy as np
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.reading import image_size, in_threads, list_images, read_json, read_pixels
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
-from maskrcnn_ext.data.formats.regions import regions_of
 from maskrcnn_ext.data.formats.volume import whole_numbers
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.ops.rle import encode_labels
 
 _LOSSY = (6, 7)  # TIFF's numbers for the two kinds of JPEG
 
@@ -125,7 +125,7 @@ def _read_pair(
 
 
 def _instances(labels: np.ndarray, kinds: Sequence[int] | None, file: Path) -> list[Annotation]:
-    regions = regions_of(labels)
+    regions = encode_labels(labels)
     if kinds is not None and regions and max(value for value, _, _ in regions) > len(kinds):
         raise InputError(f"{file}: has an object beyond the {len(kinds)} that classes.json knows")
     return [Annotation(kinds[value - 1] if kinds else 0, box, rle, id=value) for value, box, rle in regions]
@@ -138,7 +138,7 @@ def _parts(labels: np.ndarray, kinds: Mapping[int, int], file: Path) -> list[Ann
         if value not in kinds:
             raise InputError(f"{file}: number {value} is neither in `categories` nor in `ignore`")
         _, parts = cv2.connectedComponents((labels == value).astype(np.uint8), connectivity=8)
-        annotations += [Annotation(kinds[value], box, rle) for _, box, rle in regions_of(parts)]
+        annotations += [Annotation(kinds[value], box, rle) for _, box, rle in encode_labels(parts)]
     return annotations
 
 

@@ -14,7 +14,6 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
-import pycocotools.mask as mask_util
 from PIL import Image
 
 from maskrcnn_ext.data.formats import Format, Option
@@ -23,15 +22,16 @@ from maskrcnn_ext.data.formats.reading import (
     IMAGE_ERRORS,
     category_of,
     check_outline,
+    checked_rle,
     finite,
     image_size,
     list_files,
     parse_name,
     read_json,
 )
-from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, box_of_polygons, encode_mask
-from maskrcnn_ext.data.formats.regions import box_of_rle
+from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, box_of_polygons
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.ops.rle import decode_rle, encode_mask, segmentation_to_rle
 
 _IGNORE = "__ignore__"
 # How many points each shape has; X-AnyLabeling, which writes the same files, calls a turned rectangle a rotation.
@@ -135,9 +135,8 @@ def _annotation(shapes: list[tuple[dict[str, Any], str]], height: int, width: in
     if mask is None:
         return Annotation(0, box_of_polygons(polygons, height, width), polygons, id=group)
     if polygons:
-        mask |= mask_util.decode(mask_util.merge(mask_util.frPyObjects(polygons, height, width)))
-    rle = encode_mask(mask)
-    return Annotation(0, box_of_rle(rle, shapes[0][1]), rle, id=group)
+        mask |= decode_rle(segmentation_to_rle(polygons, height, width))
+    return Annotation(0, *checked_rle(encode_mask(mask), height, width, shapes[0][1]), id=group)
 
 
 def _points(kind: str, points: Any, where: str) -> list[tuple[float, float]]:

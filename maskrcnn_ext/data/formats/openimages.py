@@ -24,8 +24,9 @@ from maskrcnn_ext.data.formats.reading import (
     path_below,
     read_pixels,
 )
-from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, encode_mask
+from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.ops.rle import encode_mask
 
 
 class _Row(NamedTuple):

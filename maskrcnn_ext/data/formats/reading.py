@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.ops.rle import RLE, Box, check_rle, rle_box, with_text_counts
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -196,6 +197,28 @@ def check_outline(polygon: Sequence[float], height: int, width: int, where: str)
         far = next((value for value in values if not -size <= value <= 2 * size), None)
         if far is not None:
             raise InputError(f"{where}: {far:g} lies far outside of the image of {width} x {height} (width, height)")
+
+
+def checked_rle(rle: Any, height: int, width: int, where: str) -> tuple[Box, RLE]:
+    """Returns the tight box (x0, y0, x1, y1) and the compressed RLE, its counts as text, of an RLE that comes from a file.
+
+    Args:
+        rle: expected to be an RLE, compressed or not.
+        height: height of its image in pixels.
+        width: width of its image in pixels.
+        where: the file, and the record in it, that has the RLE; it begins the error message.
+
+    Raises:
+        InputError: the RLE is broken, of another size than its image, or empty.
+    """
+    try:
+        checked = with_text_counts(check_rle(rle, height, width))
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from error
+    box = rle_box(checked)
+    if not any(box):
+        raise InputError(f"{where}: the mask has no pixel")
+    return box, checked
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:

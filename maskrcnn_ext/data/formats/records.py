@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pycocotools.mask as mask_util
+
+from maskrcnn_ext.ops.rle import encode_mask, rle_box, segmentation_to_rle
 
 
 @dataclass(slots=True)
@@ -79,13 +80,6 @@ def annotation_of_mask(mask: np.ndarray, category: int, **rest: Any) -> Annotati
     return Annotation(category, box, encode_mask(mask), **rest)
 
 
-def encode_mask(mask: np.ndarray) -> dict[str, Any]:
-    """A compressed COCO RLE, its counts as text, of a boolean mask (H, W)."""
-    rle: dict[str, Any] = mask_util.encode(np.asfortranarray(mask, dtype=np.uint8))
-    rle["counts"] = rle["counts"].decode("ascii")
-    return rle
-
-
 def box_of_polygons(polygons: list[list[float]], height: int, width: int) -> tuple[float, float, float, float]:
     """Returns the box (x0, y0, x1, y1) of what lies of polygons inside an image, in sub-pixel coordinates.
 
@@ -94,12 +88,8 @@ def box_of_polygons(polygons: list[list[float]], height: int, width: int) -> tup
     xs = [min(max(x, 0.0), width) for polygon in polygons for x in polygon[0::2]]
     ys = [min(max(y, 0.0), height) for polygon in polygons for y in polygon[1::2]]
     corners = np.array([min(xs), min(ys), max(xs), max(ys)])
-    # pycocotools walks along every edge, pixel by pixel: one wild coordinate would take all memory.
-    near = [np.clip(polygon, -height - width, 2 * (height + width)).tolist() for polygon in polygons]
-    mask = mask_util.merge(mask_util.frPyObjects(near, height, width))
-    if mask_util.area(mask):
-        x, y, w, h = mask_util.toBbox(mask)
-        raster = np.array([x, y, x + w, y + h])
+    raster = np.array(rle_box(segmentation_to_rle(polygons, height, width)))
+    if raster.any():
         corners = np.clip(corners, raster - 1, raster + 1)
     x0, y0, x1, y1 = (float(value) for value in corners)
     return x0, y0, x1, y1

@@ -13,7 +13,6 @@ from pathlib import Path, PureWindowsPath
 from xml.etree import ElementTree
 
 import numpy as np
-import pycocotools.mask as mask_util
 
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.reading import (
@@ -31,8 +30,8 @@ from maskrcnn_ext.data.formats.reading import (
     read_text,
 )
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
-from maskrcnn_ext.data.formats.regions import regions_of
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.ops.rle import encode_labels, pairwise_iou
 
 logger = logging.getLogger(__name__)
 
@@ -175,18 +174,18 @@ def _add_masks(record: ImageRecord, png: Path, file: Path) -> None:
     if not png.is_file():
         raise InputError(f"{file}: no instance PNG {png}; name the images that have one with `split`")
     labels = read_labels(png, record.height, record.width)
-    regions = regions_of(np.where(labels == _VOID, 0, labels))
+    regions = encode_labels(np.where(labels == _VOID, 0, labels))
     if not regions:
         return
     boxes, of_regions = (
         np.array([each.box for each in side], dtype=np.float64).reshape(-1, 4) for side in (record.annotations, regions)
     )
-    overlap = mask_util.iou(_xywh(of_regions), _xywh(boxes), [0] * len(boxes)) if len(boxes) else np.zeros((1, 1))
+    overlap = pairwise_iou(_xywh(of_regions), _xywh(boxes)) if len(boxes) else np.zeros((1, 1))
     for _ in regions:
         region, chosen = np.unravel_index(overlap.argmax(), overlap.shape)
         if overlap[region, chosen] <= 0:
             break
-        record.annotations[chosen].segmentation = regions[region].segmentation
+        record.annotations[chosen].segmentation = regions[region].rle
         record.annotations[chosen].id = regions[region].value
         overlap[region], overlap[:, chosen] = -1, -1
     else:

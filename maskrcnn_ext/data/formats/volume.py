@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 
 from maskrcnn_ext.data.formats.records import Annotation
-from maskrcnn_ext.data.formats.regions import regions_of
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.ops.rle import encode_labels
 
 # A label map that is off by more, in voxels, would put outlines beside the objects.
 _TOLERANCE = 0.1
@@ -47,15 +47,15 @@ class LabelTable:
     def annotations(self, labels: np.ndarray, where: str) -> list[Annotation]:
         """The objects in a slice of a label map (H, W); 0 is the background."""
         found = []
-        for region in regions_of(labels):
+        for region in encode_labels(labels):
             category = self.category(region.value, where)
             if category is None:
                 continue
             pieces = [region]
             if not self.per_value:
                 inside = (labels == region.value).astype(np.uint8)
-                pieces = regions_of(cv2.connectedComponents(inside, connectivity=8)[1])
-            found += [Annotation(category, piece.box, piece.segmentation, id=region.value) for piece in pieces]
+                pieces = encode_labels(cv2.connectedComponents(inside, connectivity=8)[1])
+            found += [Annotation(category, piece.box, piece.rle, id=region.value) for piece in pieces]
         return found
 
 

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pycocotools.mask as mask_util
 import torch
 from detectron2.data.detection_utils import transform_keypoint_annotations
 from detectron2.data.transforms import TransformList
 from detectron2.structures import BitMasks, Boxes, BoxMode, Keypoints, PolygonMasks, polygons_to_bitmask
 
 from maskrcnn_ext.data.formats.records import box_of_polygons
-from maskrcnn_ext.data.formats.rle_check import find_broken_rle
 from maskrcnn_ext.data.mapping.shared_masks import SharedBitMasks
+from maskrcnn_ext.ops.rle import check_rle, decode_rle, find_broken_rle
 
 # One object's outline: polygons [x, y, x, y, ...], or a mask (H, W) of 0 and 1.
 Outline = list[np.ndarray] | np.ndarray
@@ -24,9 +23,8 @@ def are_sound_rles(annotations: Sequence[dict[str, Any]]) -> bool:
     """Whether the outlines of an image's objects are compressed RLEs that cover their size: all take about as long to check as one."""
     rles: list[Any] = [a.get("segmentation") for a in annotations if not a.get("iscrowd", 0)]
     try:
-        texts = [_text(rle["counts"]) for rle in rles]
-        return find_broken_rle(texts, [int(rle["size"][0]) * int(rle["size"][1]) for rle in rles]) is None
-    except (KeyError, TypeError, ValueError, IndexError):  # other outlines, or broken ones
+        return find_broken_rle(rles) is None
+    except (KeyError, TypeError, ValueError):  # other outlines, or broken ones
         return False
 
 
@@ -48,7 +46,10 @@ def read_outline(segmentation: Any, height: int, width: int, *, is_sound_rle: bo
         return _read_polygons(segmentation)
     from_rle = isinstance(segmentation, dict)
     if from_rle:
-        segmentation = mask_util.decode(_checked_rle(segmentation, is_sound=is_sound_rle))
+        try:
+            segmentation = decode_rle(segmentation if is_sound_rle else check_rle(segmentation))
+        except ValueError as error:
+            raise ValueError(f"has {error}") from error
     if not isinstance(segmentation, np.ndarray) or segmentation.ndim != 2:
         raise ValueError(
             f"has a segmentation of type {type(segmentation).__name__}: expected polygons, RLE or a mask (H, W)"
@@ -58,13 +59,6 @@ def read_outline(segmentation: Any, height: int, width: int, *, is_sound_rle: bo
             f"has a mask of {segmentation.shape[1]} x {segmentation.shape[0]} in an image of {width} x {height}"
         )
     return segmentation if from_rle else (segmentation != 0).astype(np.uint8)
-
-
-def _text(counts: Any) -> str:
-    """Of a compressed RLE; raises TypeError for one that is not compressed."""
-    if isinstance(counts, list):
-        raise TypeError
-    return counts.decode("latin-1") if isinstance(counts, bytes) else str(counts)
 
 
 def _read_polygons(segmentation: list[Any]) -> list[np.ndarray]:
@@ -78,26 +72,6 @@ def _read_polygons(segmentation: list[Any]) -> list[np.ndarray]:
     if not polygons:
         raise ValueError("has no polygon [x, y, x, y, ...] of three points or more")
     return polygons
-
-
-def _checked_rle(rle: dict[str, Any], *, is_sound: bool) -> dict[str, Any]:
-    """A compressed RLE whose runs cover its size: pycocotools decodes others to what happens to be in memory."""
-    try:
-        height, width = (int(side) for side in rle["size"])
-        counts = rle["counts"]
-        if isinstance(counts, list):
-            runs = np.asarray(counts, dtype=np.int64)
-            is_broken = (runs < 0).any() or runs.sum() != height * width
-        else:
-            is_broken = not is_sound and find_broken_rle([_text(counts)], [height * width]) is not None
-    except (KeyError, TypeError, ValueError):
-        is_broken = True
-    if is_broken:
-        raise ValueError("has a broken RLE: its `counts` do not cover its `size`")
-    if isinstance(counts, list):
-        compressed: dict[str, Any] = mask_util.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-        return compressed
-    return {"size": [height, width], "counts": counts}
 
 
 def box_outline(box: np.ndarray) -> Outline:

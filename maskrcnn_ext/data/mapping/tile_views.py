@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import shapely
 from detectron2.structures import BoxMode
-from pycocotools import mask as mask_util
 
 from maskrcnn_ext.data.formats.geo import in_window
 from maskrcnn_ext.data.formats.records import box_of_polygons
 from maskrcnn_ext.data.mapping.ground_truth import read_outline
+from maskrcnn_ext.ops.rle import encode_mask, rle_area, segmentation_to_rle, with_text_counts
 from maskrcnn_ext.ops.rle_segments import Segments
 from maskrcnn_ext.ops.tile_grid import TileGrid, Window
 
@@ -64,7 +64,7 @@ def _read(segmentation: Any, grid: TileGrid) -> _Polygons | _Mask:
         segmentation = read_outline(segmentation, grid.height, grid.width)
         if isinstance(segmentation, list):
             return _Polygons([polygon.reshape(-1, 2) for polygon in segmentation])
-        segmentation = mask_util.encode(np.asfortranarray(segmentation))
+        segmentation = encode_mask(segmentation)
     if tuple(segmentation["size"]) != (grid.height, grid.width):
         raise ValueError("an RLE of another size")
     return _Mask(Segments.from_rle(segmentation))
@@ -88,7 +88,7 @@ class _Polygons:
             cut = [polygon for _, polygons in in_window(self._valid(), window, 0.0) for polygon in polygons]
         if not cut:
             return 0, (), {}
-        pixels = mask_util.area(mask_util.merge(mask_util.frPyObjects(cut, height, width)))
+        pixels = rle_area(segmentation_to_rle(cut, height, width))
         return float(pixels), box_of_polygons(cut, height, width), {"segmentation": cut}
 
     def _valid(self) -> shapely.STRtree:
@@ -110,8 +110,7 @@ class _Mask:
         """As :meth:`_Polygons.cut`."""
         x, y, width, height = window
         cut = self.segments.crop(window).shift(-x, -y)
-        rle = cut.to_rle((height, width))
-        segmentation = {"size": [height, width], "counts": rle["counts"].decode("ascii")}
+        segmentation = with_text_counts(cut.to_rle((height, width)))
         return float(cut.area()), tuple(map(float, cut.box())), {"segmentation": segmentation}
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maskrcnn_ext.data.formats.records import encode_mask
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.ops.rle import encode_mask
 
 if TYPE_CHECKING:
     from detectron2.structures import Instances

@@ -12,7 +12,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pycocotools.mask as mask_util
+
+from maskrcnn_ext.ops.rle import encode_mask, rle_box
 
 CLASSES = ("disc", "rectangle", "triangle", "star", "ring")
 
@@ -45,15 +46,16 @@ def make_shapes(folder: Path, *, num_images: int, size: int = 128, seed: int = 0
         cv2.imwrite(str(folder / "images" / name), pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])
         images.append({"id": image_id, "file_name": name, "height": size, "width": size})
         for category, mask in objects:
-            rle: dict[str, Any] = mask_util.encode(np.asfortranarray(mask, dtype=np.uint8))
+            rle = encode_mask(mask)
+            x0, y0, x1, y1 = rle_box(rle)
             annotation = {
                 "id": len(annotations) + 1,
                 "image_id": image_id,
                 "category_id": category + 1,
-                "bbox": [float(value) for value in mask_util.toBbox(rle)],
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
                 "area": int(mask.sum()),
                 "iscrowd": 0,
-                "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
+                "segmentation": rle,
             }
             annotations.append(annotation)
     categories = [{"id": index + 1, "name": name} for index, name in enumerate(CLASSES)]

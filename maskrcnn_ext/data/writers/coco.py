@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pycocotools.mask as mask_util
-
 from maskrcnn_ext import __version__
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.writers.files import check_plain_images, each_image, image_names, place_image
-from maskrcnn_ext.data.writers.outlines import as_rle
+from maskrcnn_ext.ops.rle import rle_area, segmentation_to_rle
 
 
 def write_coco(data: DataSet, folder: Path, *, link: bool) -> Counter[str]:
@@ -57,7 +55,7 @@ def _told(annotation: Annotation, record: ImageRecord) -> dict[str, Any]:
     segmentation = annotation.segmentation
     area = (x1 - x0) * (y1 - y0)
     if segmentation is not None:
-        area = float(mask_util.area(as_rle(segmentation, record.height, record.width)))
+        area = float(rle_area(segmentation_to_rle(segmentation, record.height, record.width)))
     told = {
         "category_id": annotation.category + 1,
         "bbox": [x0, y0, x1 - x0, y1 - y0],

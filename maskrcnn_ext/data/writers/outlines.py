@@ -6,22 +6,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pycocotools.mask as mask_util
 
 from maskrcnn_ext.data.formats.records import Annotation
+from maskrcnn_ext.ops.rle import decode_rle, segmentation_to_rle
 
 
 def decode(segmentation: list[list[float]] | dict[str, Any], height: int, width: int) -> np.ndarray:
-    """The mask (H, W), bool, of polygons or an RLE."""
-    return np.asarray(mask_util.decode(as_rle(segmentation, height, width)), dtype=bool)
-
-
-def as_rle(segmentation: list[list[float]] | dict[str, Any], height: int, width: int) -> dict[str, Any]:
-    """A compressed RLE of polygons or of an RLE."""
-    if isinstance(segmentation, dict):
-        return segmentation
-    rle: dict[str, Any] = mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
-    return rle
+    """Returns the mask (H, W), bool, of polygons or an RLE."""
+    return decode_rle(segmentation_to_rle(segmentation, height, width)).astype(bool)
 
 
 def polygons_of(annotation: Annotation, height: int, width: int) -> list[list[float]]:

@@ -19,11 +19,11 @@ from omegaconf import DictConfig
 from torch import nn
 
 from maskrcnn_ext.common.distributed import decide_on_main, unwrap_ddp
-from maskrcnn_ext.data.formats.records import encode_mask
 from maskrcnn_ext.data.images.pixels import read_pixels
 from maskrcnn_ext.data.tools.browse import to_bgr
 from maskrcnn_ext.engine.hooks.evaluation import EvaluationHook, last_iteration
 from maskrcnn_ext.engine.preserved_model import preserved_model
+from maskrcnn_ext.ops.rle import encode_mask
 from maskrcnn_ext.report.draw import Item, draw, palette
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from detectron2.structures import Instances
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.loading import Classes
 from maskrcnn_ext.inference.sources import Item
-from maskrcnn_ext.ops.rle_window import rle_window
+from maskrcnn_ext.ops.rle_segments import rle_window
 from maskrcnn_ext.report.draw import palette
 
 

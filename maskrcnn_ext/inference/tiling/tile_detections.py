@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from math import ceil, floor
 from typing import Any
 
-from pycocotools import mask as mask_util
-
+from maskrcnn_ext.ops.rle import rle_box
 from maskrcnn_ext.ops.rle_segments import Segments
 from maskrcnn_ext.ops.tile_grid import TileGrid
 
@@ -69,11 +68,11 @@ def _make_piece(tile: int, result: dict[str, Any], grid: TileGrid) -> Piece | No
     left, top, width, height = result["bbox"]
     right, bottom = left + width, top + height
     if "segmentation" in result:
-        mask_left, mask_top, mask_width, mask_height = mask_util.toBbox(result["segmentation"]).tolist()
-        if not mask_width:
+        mask_box = rle_box(result["segmentation"])
+        if not any(mask_box):
             return None
-        left, top = min(left, mask_left), min(top, mask_top)
-        right, bottom = max(right, mask_left + mask_width), max(bottom, mask_top + mask_height)
+        left, top = min(left, mask_box[0]), min(top, mask_box[1])
+        right, bottom = max(right, mask_box[2]), max(bottom, mask_box[3])
     box = (x + left, y + top, x + right, y + bottom)
     piece = Piece(tile, result, box, grid.clearance(tile, box))
     core_x, core_y, core_width, core_height = grid.cores[tile]

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from detectron2.structures import Instances
 
-from maskrcnn_ext.data.formats.records import encode_mask
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.ops.rle import encode_mask
 
 
 class MOTSWriter:

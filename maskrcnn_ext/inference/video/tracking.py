@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from detectron2.structures import Instances
 from numpy.typing import NDArray
-from pycocotools import mask as mask_util
 from scipy.optimize import linear_sum_assignment
 
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.ops.rle import pairwise_iou
 from maskrcnn_ext.ops.rle_segments import Segments
 
 # Detections that are less sure do not even continue a track (ByteTrack's lower threshold).
@@ -135,13 +135,13 @@ def _overlaps(tracks: Sequence[_Track], seen: Sequence[_Seen]) -> NDArray[np.flo
     if not tracks or not seen:
         return np.zeros((len(tracks), len(seen)))
     expected = [track.expected() for track in tracks]
-    overlaps: NDArray[np.float64] = mask_util.iou(_shapes(expected), _shapes(seen), [0] * len(seen))
+    overlaps = pairwise_iou(_shapes(expected), _shapes(seen))
     same = np.equal.outer([each.category for each in expected], [each.category for each in seen])
     return np.where(same, overlaps, 0)
 
 
 def _shapes(objects: Sequence[_Seen]) -> list[dict[str, Any]] | NDArray[np.float64]:
-    """What pycocotools compares: RLEs, or boxes where there are no masks."""
+    """Returns the RLEs of the objects, or their boxes if they have no masks."""
     rles = [each.rle for each in objects if each.rle is not None]
     return rles or np.stack([each.box for each in objects])
 

@@ -56,12 +56,12 @@ def test_a_planted_fault_is_found_alone_and_repaired(polygons, plant, tmp_path):
     ("change", "message"),
     [
         (lambda rle: rle.update(counts=rle["counts"][:-2]), "counts"),
-        (lambda rle: rle.update(size=[SIZE, SIZE + 1]), "add up to 9216, not to its 96 x 97 pixels"),
-        (lambda rle: rle.update(size=[2 * SIZE, SIZE // 2]), "an RLE of 192 x 48 in an image of 96 x 96"),
+        (lambda rle: rle.update(size=[SIZE, SIZE + 1]), "an RLE of size [96, 97], but its image is 96 x 96"),
+        (lambda rle: rle.update(size=[2 * SIZE, SIZE // 2]), "an RLE of size [192, 48], but its image is 96 x 96"),
         (lambda rle: rle.update(counts=[5, 5]), "add up to 10"),
         (lambda rle: rle.update(counts=[-5, SIZE * SIZE + 5]), "not all whole numbers of at least 0"),
-        (lambda rle: rle.update(counts="\N{SNOWMAN}"), "which no RLE has"),
-        (lambda rle: rle.update(counts=7), "a int, expected a list or a text"),
+        (lambda rle: rle.update(counts="\N{SNOWMAN}"), "broken: no RLE has"),
+        (lambda rle: rle.update(counts=7), "of type int, expected a list or a text"),
         (lambda rle: rle.pop("size"), "expected [height, width]"),
     ],
 )

@@ -12,7 +12,7 @@ from PIL import Image
 from maskrcnn_ext.data.check import find_faults, read_images, view_dataset
 from maskrcnn_ext.data.check.outlines import fix_polygons
 from maskrcnn_ext.data.check.repair import repair
-from maskrcnn_ext.data.check.segmentation import parse_segmentation, read_counts
+from maskrcnn_ext.data.check.segmentation import parse_segmentation
 from tests.helpers.planted import (
     EXIF_ORIENTATION,
     SIZE,
@@ -137,12 +137,3 @@ def test_a_hole_is_cut_not_filled():
     assert mask[10, 10] == 0
     assert mask[2, 2] == 1
     assert abs(int(mask.sum()) - 300) < 20
-
-
-@settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), share=st.floats(0, 1))
-def test_counts_are_read_as_pycocotools_writes_them(seed, share):
-    mask = np.random.default_rng(seed).random((13, 17)) < share
-    runs = read_counts(mask_util.encode(np.asfortranarray(mask, np.uint8))["counts"].decode())
-    values = np.repeat(np.arange(len(runs)) % 2, runs)
-    np.testing.assert_array_equal(values.reshape(17, 13).T, mask)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from maskrcnn_ext import InputError, get_dataset_dicts
 from maskrcnn_ext.data.formats.bdd100k import read_bdd100k
-from maskrcnn_ext.data.formats.records import encode_mask
+from maskrcnn_ext.ops.rle import encode_mask
 
 NAME = "0000f77c-6257be58"
 SQUARE = {"vertices": [[10, 5], [30, 5], [30, 25], [10, 25]], "types": "LLLL", "closed": True}
@@ -235,8 +235,8 @@ def test_a_string_names_both_kinds(write_json, write_bitmask):
         (label(poly2d=[{**SQUARE, "vertices": [1, 2, 3, 4]}]), "expected `vertices`"),
         (label(poly2d=[{**SQUARE, "vertices": [[1, 2], [3, None], [4, 5], [6, 7]]}]), "expected numbers"),
         (label(poly2d=["x"]), "expected `vertices`"),
-        (label(rle={"counts": "11", "size": [40, 61]}), r"`rle` needs `counts` and the `size` \[40, 60\]"),
-        (label(rle={"counts": "11", "size": [40, 60]}), "the RLE is broken or cut off, or not of the 40 x 60 pixels"),
+        (label(rle={"counts": "11", "size": [40, 61]}), r"an RLE of size \[40, 61\], but its image is 40 x 60"),
+        (label(rle={"counts": "11", "size": [40, 60]}), "counts` add up to 2, not to its 40 x 60 pixels"),
         (label(box2d={"x1": 1, "y1": 1, "x2": 2}), "`box2d`: expected numbers"),
         (label(box2d={"x1": 20, "y1": 1, "x2": 2, "y2": 9}), "has no area"),
     ],

@@ -11,8 +11,8 @@ from PIL import Image
 from maskrcnn_ext import InputError
 from maskrcnn_ext.data.formats.bdd100k import read_bdd100k
 from maskrcnn_ext.data.formats.labelme import read_labelme
-from maskrcnn_ext.data.formats.records import encode_mask
 from maskrcnn_ext.data.formats.yolo import read_yolo
+from maskrcnn_ext.ops.rle import encode_mask
 
 JUNK = [None, True, 3, -1e9, float("nan"), 10**400, "x", "", [], {}, [[]], {"a": 1}, [None]]
 MASK = encode_mask(np.ones((40, 60), bool))

@@ -6,7 +6,7 @@ from PIL import Image
 
 from maskrcnn_ext import InputError, get_dataset_dicts
 from maskrcnn_ext.data.formats.kitti_mots import read_kitti_mots
-from maskrcnn_ext.data.formats.records import encode_mask
+from maskrcnn_ext.ops.rle import encode_mask
 
 
 @pytest.fixture
@@ -92,8 +92,8 @@ COUNTS = encode_mask(drive()[0] == 1005)["counts"]
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (f"0 1005 1 20 50 {COUNTS[:-1]}", "the RLE is"),
-        (f"0 1005 1 20 50 {COUNTS}~", "the RLE is broken"),
+        (f"0 1005 1 20 50 {COUNTS[:-1]}", "an RLE whose"),
+        (f"0 1005 1 20 50 {COUNTS}~", "counts` are broken: no RLE has"),
         (f"0 1005 1 20 51 {COUNTS}", "51 x 20, but .* is 50 x 20"),
         (f"7 1005 1 20 50 {COUNTS}", "no frame 7 in"),
         (f"0 3005 3 20 50 {COUNTS}", "object 3005 is of class 3, expected 1"),

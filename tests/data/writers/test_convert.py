@@ -14,11 +14,12 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from maskrcnn_ext import InputError
 from maskrcnn_ext.cli import main
 from maskrcnn_ext.data.formats.label_image import read_label_image
-from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, box_of_polygons, encode_mask
+from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, box_of_polygons
 from maskrcnn_ext.data.registry.catalog import load_dataset
 from maskrcnn_ext.data.writers import find_writer
 from maskrcnn_ext.data.writers.files import common_folder, image_names, staged
-from maskrcnn_ext.data.writers.outlines import as_rle, decode, outlines_of_mask
+from maskrcnn_ext.data.writers.outlines import decode, outlines_of_mask
+from maskrcnn_ext.ops.rle import encode_mask, segmentation_to_rle
 
 READ = {"coco": "coco:{0}/annotations.json@{0}/images", "yolo": "yolo:{0}/data.yaml", "labelme": "labelme:{0}"}
 
@@ -36,7 +37,8 @@ def assert_same(before, after, *, lowest=0.99, pixel=1.0):
         if not ours:
             continue
         masks = [
-            [as_rle(a.segmentation, record.height, record.width) for a in side] for side in (ours, other.annotations)
+            [segmentation_to_rle(a.segmentation, record.height, record.width) for a in side]
+            for side in (ours, other.annotations)
         ]
         overlap = mask_util.iou(*masks, [0] * len(ours))
         # Two objects may have one mask, so that the best match alone does not tell which is which.
