@@ -2,7 +2,6 @@
 
 import pytest
 
-from maskrcnn_ext import compat
 from maskrcnn_ext.env import setup_environment
 
 HOOK = {"DETECTRON2_ENV_MODULE": "maskrcnn_ext.env"}
@@ -36,15 +35,3 @@ def test_setting_up_twice_changes_nothing():
     before = {name: DatasetCatalog[name] for name in DatasetCatalog.list()}
     setup_environment()
     assert {name: DatasetCatalog[name] for name in DatasetCatalog.list()} == before
-
-
-def test_compat_agrees_with_the_installed_detectron2():
-    from detectron2.layers import ShapeSpec
-
-    assert compat.detectron2_kind() == ("v0.6" if issubclass(ShapeSpec, tuple) else "main")
-    try:
-        import detectron2._C  # noqa: F401
-    except ImportError:
-        assert not compat.has_compiled_operators()
-    else:
-        assert compat.has_compiled_operators()

@@ -163,23 +163,19 @@ class Meter:
 def count_work(meter: Meter, image: Any) -> tuple[Counter[str], Counter[str]]:
     """Returns the FLOPs of every part, and the bytes of what its layers read and write."""
     import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_leaves
     from torch.utils.flop_counter import flop_registry
+
+    from maskrcnn_ext.compat import observed_operators, tensors_in
 
     flops: Counter[str] = Counter()
     moved: Counter[str] = Counter()
 
-    class Mode(TorchDispatchMode):
-        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            out = function(*args, **(kwargs or {}))
-            operator = function._overloadpacket
-            if operator in flop_registry:
-                flops[meter.part] += flop_registry[operator](*args, **(kwargs or {}), out_val=out)
-            if operator in flop_registry or operator == torch.ops.torchvision.roi_align:
-                moved[meter.part] += sum(t.nbytes for t in tree_leaves((args, out)) if isinstance(t, torch.Tensor))
-            return out
+    def count(operator: Any, args: Any, kwargs: Any, out: Any) -> None:
+        if operator in flop_registry:
+            flops[meter.part] += flop_registry[operator](*args, **kwargs, out_val=out)
+        if operator in flop_registry or operator == torch.ops.torchvision.roi_align:
+            moved[meter.part] += sum(tensor.nbytes for tensor in tensors_in((args, out)))
 
-    with Mode():
+    with observed_operators(count):
         meter.predict(image)
     return flops, moved

@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from maskrcnn_ext.compat import checkpoint_wrapper, is_batch_norm
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.winograd_conv import use_winograd
 
@@ -99,7 +98,7 @@ def _contexts(module: nn.Module) -> tuple[Any, Any]:
 
 @contextmanager
 def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms = [m for m in module.modules() if is_batch_norm(m) and m.track_running_stats]
     kept = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0  # of the new batch in the running statistics

@@ -12,6 +12,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from maskrcnn_ext.compat import cpu_instructions
+
 _PACKAGES = (
     "maskrcnn_ext",
     "detectron2",
@@ -64,7 +66,7 @@ def describe_machine() -> dict[str, Any]:
         "name": platform.node(),
         "system": platform.platform(),
         "cpu": _processor_name(),
-        "instructions": _matrix_instructions(),
+        "instructions": cpu_instructions(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_bytes": memory,
@@ -78,20 +80,6 @@ def _processor_name() -> str:
         if found:
             return found[1]
     return platform.processor() or platform.machine()
-
-
-def _matrix_instructions() -> list[str]:
-    """Returns the instruction sets of the processor that speed up matrix products."""
-    import torch
-
-    checks = {
-        "AVX2": "_is_avx2_supported",
-        "AVX-512": "_is_avx512_supported",
-        "AVX-512 VNNI": "_is_vnni_supported",
-        "AVX-512 BF16": "_is_avx512_bf16_supported",
-        "AMX": "_is_amx_tile_supported",
-    }
-    return [name for name, check in checks.items() if getattr(torch.cpu, check, bool)()]
 
 
 def describe_memory(workers: list[int]) -> str:

@@ -14,6 +14,7 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from maskrcnn_ext.compat import let_scaler_skip_steps
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -177,7 +178,7 @@ class Trainer(SimpleTrainer):
         else:
             if isinstance(self.optimizer, torch.optim.SGD):
                 # A fused SGD that is to leave out a step by itself begins with momentum that nobody has set, where that step is the first.
-                self.optimizer._step_supports_amp_scaling = False
+                let_scaler_skip_steps(self.optimizer)
             scaler.step(self.optimizer)
             scaler.update()
 

@@ -6,6 +6,7 @@ import torch
 from detectron2.layers import Conv2d
 from torch import Tensor, nn
 
+from maskrcnn_ext.compat import change_class
 from maskrcnn_ext.ops import winograd
 from maskrcnn_ext.ops.winograd_autograd import winograd_convolution
 from maskrcnn_ext.ops.workspace import Workspace
@@ -42,8 +43,7 @@ def use_winograd(model: nn.Module) -> int:
     workspace, count = Workspace(), 0
     for module in model.modules():
         if type(module) is Conv2d and _suits(module):
-            module.__class__ = WinogradConv2d  # in place: its parents hold it in lists of their own
-            module.workspace = workspace
+            change_class(module, WinogradConv2d).workspace = workspace
             count += 1
     return count
 

@@ -10,10 +10,10 @@ import numpy as np
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from detectron2.utils import comm
-from fvcore.common.checkpoint import _strip_prefix_if_present
 from torch import Tensor, nn
 
 from maskrcnn_ext.common.distributed import decide_on_main
+from maskrcnn_ext.compat import strip_prefix
 from maskrcnn_ext.engine.checkpoint import files, history
 from maskrcnn_ext.engine.checkpoint.class_rows import ClassRows
 from maskrcnn_ext.engine.checkpoint.weights import LoadReport, report
@@ -204,7 +204,7 @@ class Checkpointer(DetectionCheckpointer):
         """Loads weights, matched by Detectron2's own heuristics where the file asks for them; returns the names that did not fit."""
         state = checkpoint["model"]
         self._convert_ndarray_to_tensor(state)
-        _strip_prefix_if_present(state, "module.")
+        strip_prefix(state, "module.")
         if checkpoint.pop("matching_heuristics", False):
             state = self._match(state, is_caffe2=checkpoint.get("__author__") == "Caffe2")
         if self._class_rows is not None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn, optim
 from torch.nn.parallel import DistributedDataParallel
 
 from maskrcnn_ext.common.random_state import get_random_state
+from maskrcnn_ext.compat import registered_hooks, tensor_norms
 from maskrcnn_ext.engine.guard.inspection import clone_buffers, restore_buffers
 from maskrcnn_ext.engine.guard.report import Fault, examine, write_report
 from maskrcnn_ext.errors import InputError
@@ -192,7 +193,7 @@ class DivergenceGuard(HookBase):
 
 def _are_finite(tensors: list[Tensor]) -> bool:
     """Whether every value is finite; waits for the device once."""
-    norms = [norm.float() for norm in torch._foreach_norm(tensors)]
+    norms = [norm.float() for norm in tensor_norms(tensors)]
     if bool(torch.stack([norm.to(norms[0].device) for norm in norms]).isfinite().all()):
         return True
     # A sum of squares overflows before its terms do.
@@ -205,7 +206,7 @@ def halve_rates(trainer: Any) -> None:
         for key in ("lr", "initial_lr"):  # from the latter a resumed run makes its scheduler
             if key in group:
                 group[key] = group[key] * 0.5
-    for hook in trainer._hooks:
+    for hook in registered_hooks(trainer):
         if isinstance(hook, LRScheduler):
             hook.scheduler.base_lrs = [rate * 0.5 for rate in hook.scheduler.base_lrs]
 

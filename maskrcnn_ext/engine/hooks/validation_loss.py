@@ -13,11 +13,10 @@ from detectron2.config import instantiate
 from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
 from maskrcnn_ext.common.distributed import unwrap_ddp
 from maskrcnn_ext.common.random_state import seeded
+from maskrcnn_ext.compat import is_batch_norm, is_dropout
 from maskrcnn_ext.data.mapping.augmentation.mixing import Mapper
 from maskrcnn_ext.engine.hooks.evaluation import EvaluationHook
 from maskrcnn_ext.engine.preserved_model import device_of, preserved_model
@@ -74,8 +73,7 @@ def validation_losses(model: nn.Module, loader: Iterable[list[dict[str, Any]]]) 
     """
     model.train()
     for module in model.modules():
-        # DropPath is timm's, which Detectron2's ViT uses.
-        if isinstance(module, _BatchNorm | _DropoutNd) or type(module).__name__ == "DropPath":
+        if is_batch_norm(module) or is_dropout(module):
             module.eval()
     of_images: list[dict[str, float]] = []
     for batch in loader:

@@ -19,6 +19,7 @@ from detectron2.utils.events import EventWriter, get_event_storage
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from maskrcnn_ext.compat import stored_images
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -91,8 +92,7 @@ class TrackingWriter(EventWriter, ABC):
         self._last_scalar = max(scalars, default=self._last_scalar)
         while self._unsent and self._attempt("scalars", self._put_scalars, *self._unsent[0]):
             self._unsent.pop(0)
-        # The storage has no public way to its images; Detectron2's TensorBoard writer reads them so, too.
-        images = [image for image in storage._vis_data if image[2] > self._last_image]
+        images = [image for image in stored_images(storage) if image[2] > self._last_image]
         for name, pixels, iteration in images:
             self._attempt("an image", self._put_image, iteration, name, _to_bytes(pixels))
         self._last_image = max((iteration for *_, iteration in images), default=self._last_image)

@@ -9,6 +9,7 @@ from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskrcnn_ext.compat import fused_cpu_convolution
 from maskrcnn_ext.ops import pointwise, winograd
 from maskrcnn_ext.ops.native import loads
 from maskrcnn_ext.ops.pointwise import pointwise_conv2d, upsampling_conv2d, upsampling_weight
@@ -132,7 +133,7 @@ class FusedConv2d(nn.Module):
             return winograd_conv2d(x, self.weight, self.bias, self.workspace, relu=relu, residual=residual)
         shape = self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups
         if self.method is _Method.ONEDNN and x.numel():
-            operator = torch.ops.mkldnn._convolution_pointwise
+            operator = fused_cpu_convolution()
             if residual is None:
                 return operator(x, *shape, "relu" if relu else "none", [], "")
             return operator.binary(x, residual, *shape, "add", 1.0, "relu" if relu else None, [], "")
@@ -150,7 +151,7 @@ class FusedConv2d(nn.Module):
         one = weight.shape[2:] == (1, 1) and self.padding == [0, 0] and self.stride[0] == self.stride[1]
         if plain and one and len(weight) >= _MIN_OUTPUTS and loads(pointwise.library):
             return _Method.POINTWISE
-        return _Method.ONEDNN if _has_onednn() else _Method.PLAIN
+        return _Method.ONEDNN if fused_cpu_convolution() else _Method.PLAIN
 
     def _input(self, x: Tensor) -> Tensor:
         return x.to(self.dtype).contiguous(memory_format=torch.channels_last)
@@ -195,8 +196,3 @@ def fuses(module: nn.Module) -> bool:
         and not isinstance(module.padding, str)
         and module.padding_mode == "zeros"
     )
-
-
-def _has_onednn() -> bool:
-    """Whether this PyTorch has the operator that its own compiler calls for convolutions on a CPU."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")

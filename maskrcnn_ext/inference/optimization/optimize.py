@@ -17,6 +17,7 @@ from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.roi_heads import FastRCNNConvFCHead, KRCNNConvDeconvUpsampleHead, MaskRCNNConvUpsampleHead
 from torch import Tensor, nn
 
+from maskrcnn_ext import compat
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.optimization.blocks import fuse_block
 from maskrcnn_ext.inference.optimization.convolution import FusedConv2d, FusedUpsampling, fuses, is_upsampling
@@ -163,8 +164,7 @@ def _computes_bf16(device: torch.device) -> bool:
     """Whether a device has instructions for bf16; where a CPU has none, it is slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
-    asked = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
-    return any(ask() for ask in asked if ask is not None)
+    return not {"AMX", "AVX-512 BF16"}.isdisjoint(compat.cpu_instructions())
 
 
 def _fuse(module: nn.Module, dtype: torch.dtype, workspace: Workspace) -> None:
@@ -191,11 +191,7 @@ def _replace(module: nn.Module, replacement: Callable[[nn.Module, str], nn.Modul
         if made is None:
             _replace(child, replacement)
             continue
-        setattr(module, name, made)
-        # Detectron2 keeps layers that it goes through in plain lists as well.
-        for held in vars(module).values():
-            if isinstance(held, list):
-                held[:] = [made if entry is child else entry for entry in held]
+        compat.replace_child(module, name, made)
 
 
 def _flat(modules: Sequence[nn.Module]) -> list[nn.Module]:

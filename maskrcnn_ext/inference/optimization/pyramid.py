@@ -6,6 +6,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone import FPN, Backbone
 from torch import Tensor
 
+from maskrcnn_ext.compat import fpn_fuse_type
 from maskrcnn_ext.inference.optimization.convolution import FusedConv2d
 
 
@@ -20,6 +21,7 @@ class FusedFPN(Backbone):
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """(N, C, H, W) to maps by their names."""
         fpn = self.fpn
+        names = list(fpn.output_shape())
         features = fpn.bottom_up(image)
         top_down = fpn.lateral_convs[0](features[fpn.in_features[-1]])
         results = [fpn.output_convs[0](top_down)]
@@ -28,13 +30,13 @@ class FusedFPN(Backbone):
             top_down = lateral.add_upsampled(features[name], top_down)
             if fpn.top_block is None or name != fpn.top_block.in_feature:
                 del features[name]  # the largest maps, before those of the next layer
-            if fpn._fuse_type == "avg":
+            if fpn_fuse_type(fpn) == "avg":
                 top_down /= 2
             results.insert(0, output(top_down))
         if fpn.top_block is not None:
             own = fpn.top_block.in_feature
-            results += fpn.top_block(features[own] if own in features else results[fpn._out_features.index(own)])
-        return dict(zip(fpn._out_features, results, strict=True))
+            results += fpn.top_block(features[own] if own in features else results[names.index(own)])
+        return dict(zip(names, results, strict=True))
 
     @property
     def size_divisibility(self) -> int:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from maskrcnn_ext.compat import quiet_onnx_exporter
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.export import Options
 from maskrcnn_ext.interop.export.graph import output_names
@@ -99,7 +98,7 @@ def write_graph(
     Raises:
         InputError: the module does something that ONNX has no operators for.
     """
-    with quiet(), _no_dump(), torch.no_grad():
+    with quiet(), quiet_onnx_exporter(), torch.no_grad():
         try:
             torch.onnx.export(
                 module,
@@ -116,17 +115,6 @@ def write_graph(
             raise InputError(
                 f"{output.name}: ONNX of opset {opset} cannot hold a part of this model ({reason:.200})"
             ) from error
-
-
-@contextmanager
-def _no_dump() -> Iterator[None]:
-    """Keeps the exporter from printing the whole graph, thousands of lines, where it fails; there is no public switch."""
-    switch = getattr(torch._C, "_jit_set_onnx_log_enabled", lambda _: None)
-    switch(False)
-    try:
-        yield
-    finally:
-        switch(True)
 
 
 def _fix_sides(file: Path, shapes: list[torch.Size]) -> None:

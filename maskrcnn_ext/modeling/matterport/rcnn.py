@@ -11,6 +11,7 @@ from detectron2.modeling.backbone import Backbone
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import nn
 
+from maskrcnn_ext.compat import rescale_to_inputs
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.matterport.frame import Frame, canvas_size, centred
 
@@ -99,7 +100,7 @@ class LetterboxRCNN(GeneralizedRCNN):
             _moved(found, size, frame.outward(found.pred_boxes.tensor))
             for found, size, frame in zip(results, sizes, frames, strict=True)
         ]
-        return GeneralizedRCNN._postprocess(results, batched_inputs, sizes) if do_postprocess else results
+        return rescale_to_inputs(results, batched_inputs, sizes) if do_postprocess else results
 
 
 def _moved(found: Instances, image_size: tuple[int, int], boxes: torch.Tensor) -> Instances:

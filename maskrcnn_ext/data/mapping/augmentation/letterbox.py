@@ -57,7 +57,7 @@ class Letterbox(T.Augmentation):
                 f"Letterbox has no pad={pad!r} with max_dim={max_dim}: expected null, pad64, or square with a max_dim"
             )
         super().__init__()
-        self._init(locals())
+        self.min_dim, self.max_dim, self.min_scale, self.pad = min_dim, max_dim, min_scale, pad
 
     def get_transform(self, image: np.ndarray) -> T.Transform | T.TransformList:
         """The resizing, and the padding behind it."""
