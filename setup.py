@@ -67,7 +67,7 @@ setup(
     ext_modules=LIBRARIES,
     cmdclass={"build_ext": BuildLibrary},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},
-    package_data={"maskrcnn_ext": ["py.typed", "report/*.html"]},
+    package_data={"maskrcnn_ext": ["__init__.pyi", "py.typed", "report/*.html"]},
     # torch without a bound: the release that a team's Detectron2 was built for must stand.
     # Not named here: detectron2 (not on the package index; the name is unclaimed there) and OpenCV (opencv-python and
     # opencv-python-headless overwrite each other, so the team's own choice stands). `maskrcnn-ext doctor` checks both.

@@ -106,8 +106,8 @@ def test_importing_the_package_loads_nothing_heavy(run_python):
 
 
 def test_public_names_resolve_and_unknown_ones_say_what_there_is():
-    for name in maskrcnn_ext._EXPORTS:
-        assert getattr(maskrcnn_ext, name).__module__ == maskrcnn_ext._EXPORTS[name]
+    for name, module in maskrcnn_ext._exports().items():
+        assert getattr(maskrcnn_ext, name).__module__ == module
         assert name in dir(maskrcnn_ext)
     with pytest.raises(AttributeError, match=r"it has .*get_config"):
         maskrcnn_ext.get_confg  # noqa: B018
