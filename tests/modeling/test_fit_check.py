@@ -1,0 +1,64 @@
+"""Parts that do not fit together are reported in one line before the first iteration."""
+
+import pytest
+from detectron2.config import LazyConfig, instantiate
+
+from maskrcnn_ext import InputError, get_config
+from maskrcnn_ext.modeling.fit_check import check_fit
+
+WRONG = [
+    (
+        "mask_rcnn_r18_fpn_scratch",
+        ["mask_head._target_=maskrcnn_ext.DCTMaskHead", "mask_pooler.output_size=28"],
+        "DCTMaskHead was built for RoI features of 14 x 14 and ROIPooler gives 28 x 28: "
+        "set model.roi_heads.mask_pooler.output_size=14",
+    ),
+    (
+        "mask_rcnn_r18_fpn_scratch",
+        ["mask_head._target_=maskrcnn_ext.RefineMaskHead", "mask_pooler._target_=maskrcnn_ext.PreciseROIPooler"],
+        "RefineMaskHead takes the feature maps and was handed what PreciseROIPooler has pooled",
+    ),
+    (
+        "mask_rcnn_r18_fpn_scratch",
+        ["mask_pooler._target_=maskrcnn_ext.DeformableROIPooler"],
+        "DeformableROIPooler was built for 256 channels and got 128: set channels=128 on this pooler",
+    ),
+    (
+        "mask_rcnn_r18_fpn_scratch",
+        ["box_pooler._target_=maskrcnn_ext.DeformableROIPooler"],
+        "DeformableROIPooler was built for 256 channels and got 128",
+    ),
+    (
+        "mask_rcnn_r50_dc5_1x",
+        ["mask_head._target_=maskrcnn_ext.BoundaryMaskHead", "mask_pooler=null"],
+        r"BoundaryMaskHead was built for feature maps of strides \[4, 8, 16, 32\] and was handed res5",
+    ),
+]
+
+
+@pytest.mark.parametrize(("config", "overrides", "message"), WRONG)
+def test_a_wrong_pairing_is_named_before_the_first_iteration(config, overrides, message):
+    cfg = get_config(config)
+    overrides = [f"model.roi_heads.{override}" for override in overrides]
+    with pytest.raises(InputError, match=message) as caught:
+        check_fit(instantiate(LazyConfig.apply_overrides(cfg, overrides).model))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "config", ["mask_rcnn_r50_c4_1x", "faster_rcnn_r18_fpn_scratch", "mask_keypoint_rcnn_r18_fpn_scratch"]
+)
+def test_models_without_our_parts_pass(config):
+    check_fit(instantiate(get_config(config).model))
+
+
+def test_the_training_script_says_it_in_one_line(shapes, run_python):
+    overrides = ["model.roi_heads.mask_head._target_=maskrcnn_ext.PointRendMaskHead", "train.output_dir=run"]
+    overrides += [f"dataloader.{split}.dataset.names=coco:{shapes}@{shapes.parent}" for split in ("train", "test")]
+    done = run_python(
+        "-m", "maskrcnn_ext.engine.main", "--config-file", "domains/shapes.py", "--num-gpus", "0", *overrides
+    )
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: PointRendMaskHead takes the feature maps and was handed what ROIPooler has pooled")
+    assert "Traceback" not in done.stderr
