@@ -79,19 +79,19 @@ def run(args: argparse.Namespace) -> int:
 def _picture(sample: Seen, classes: list[str]) -> np.ndarray:
     import cv2
 
-    from maskrcnn_ext.report.draw import Item, draw, palette
+    from maskrcnn_ext.report.draw import DrawnObject, draw_objects, palette
 
     by_class = len(classes) > 1  # with one class, colours tell objects apart
     colors = [palette(category if by_class else index) for index, category in enumerate(sample.classes)]
     items = [
-        Item(segmentation, (box[0], box[1], box[2], box[3]), classes[category] if by_class else "", color)
+        DrawnObject(segmentation, (box[0], box[1], box[2], box[3]), classes[category] if by_class else "", color)
         for segmentation, box, category, color in zip(
             sample.segmentations, sample.boxes.tolist(), sample.classes, colors, strict=True
         )
     ]
-    outlines = [Item(None, item.box, "", item.color) for item in items if item.segmentation is not None]
+    outlines = [DrawnObject(None, item.box, "", item.color) for item in items if item.segmentation is not None]
     scale = _SIDE / max(sample.image.shape[:2])
-    canvas = draw(sample.image, [*outlines, *items], scale=scale)
+    canvas = draw_objects(sample.image, [*outlines, *items], scale=scale)
     for points, color in zip([] if sample.keypoints is None else sample.keypoints, colors, strict=False):
         for x, y, visibility in points:
             if visibility:  # a ring for what is hidden

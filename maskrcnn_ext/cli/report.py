@@ -11,7 +11,7 @@ from maskrcnn_ext.errors import InputError
 
 if TYPE_CHECKING:
     from maskrcnn_ext.evaluation.truth import Truth
-    from maskrcnn_ext.report.pictures import Evaluated
+    from maskrcnn_ext.report.pictures import EvaluatedRun
     from maskrcnn_ext.report.run import Run
 
 # Draws of images for the intervals of differences: 18 s for 100 000 detections in 5000 images.
@@ -54,7 +54,7 @@ def report(folder: Path, page: Path, *, title: str | None = None, threshold: flo
     return write_report(found, evaluated, page, title=title or folder.resolve().name, note=note)
 
 
-def evaluate(run: Run, threshold: float) -> tuple[Truth | None, Evaluated | None, str]:
+def evaluate(run: Run, threshold: float) -> tuple[Truth | None, EvaluatedRun | None, str]:
     """Measures a run's predictions on the data set of its config.
 
     Returns:
@@ -68,7 +68,7 @@ def evaluate(run: Run, threshold: float) -> tuple[Truth | None, Evaluated | None
     from maskrcnn_ext.evaluation import summary
     from maskrcnn_ext.evaluation.results import load_results
     from maskrcnn_ext.evaluation.truth import load_truth
-    from maskrcnn_ext.report.pictures import Evaluated
+    from maskrcnn_ext.report.pictures import EvaluatedRun
 
     note = ""
     if len(run.test_data) != 1:
@@ -85,7 +85,7 @@ def evaluate(run: Run, threshold: float) -> tuple[Truth | None, Evaluated | None
         print(f"note: {run.folder}: {note}", file=sys.stderr)
         return None, None, note
     results = load_results(run.results_file, truth)
-    evaluated = Evaluated(
+    evaluated = EvaluatedRun(
         summary.evaluate(truth, results, score_threshold=threshold),
         truth.images,
         truth.categories,
@@ -100,7 +100,7 @@ def evaluate(run: Run, threshold: float) -> tuple[Truth | None, Evaluated | None
 def compare(folders: list[Path], page: Path, *, title: str | None = None, threshold: float = 0.5) -> Path:
     """Evaluates several runs and writes the page that compares them: each with the first, on the data that both were evaluated on."""
     from maskrcnn_ext.evaluation import bootstrap
-    from maskrcnn_ext.report.comparison import Entry, write_comparison
+    from maskrcnn_ext.report.comparison import ComparedRun, write_comparison
     from maskrcnn_ext.report.run import TASKS, read_run
 
     runs = [read_run(folder) for folder in folders]
@@ -109,7 +109,7 @@ def compare(folders: list[Path], page: Path, *, title: str | None = None, thresh
     evaluations = [evaluate(one, threshold) for one in runs]
     notes = [f"{name}: {note}" for name, (_, _, note) in zip(names, evaluations, strict=True) if note]
     entries = [
-        Entry(name, one, own.summary["tasks"] if own else {})
+        ComparedRun(name, one, own.summary["tasks"] if own else {})
         for name, one, (_, own, _) in zip(names, runs, evaluations, strict=True)
     ]
     differences = []

@@ -1,4 +1,4 @@
-"""The HTML page that compares runs: one self-contained file."""
+"""The HTML page that compares runs: one HTML file that needs no other file."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskrcnn_ext.report.chart import line_chart, of_scalars
-from maskrcnn_ext.report.page import figures, precision
-from maskrcnn_ext.report.run import TASKS, Run
+from maskrcnn_ext.report.charts import line_chart, scalar_points
+from maskrcnn_ext.report.run import TASKS, Run, precision_by_task, time_and_memory
 from maskrcnn_ext.report.template import write_page
 
-# What differs between any two runs, and says nothing.
-_PLACES = {"train.output_dir"}
-_NONE = "\N{EN DASH}"
-_CURVES = {
+# Keys that differ between any two runs and mean nothing.
+_IGNORED_KEYS = {"train.output_dir"}
+_NO_VALUE = "\N{EN DASH}"
+# Title of a chart: name of the scalar, and whether its axis is logarithmic.
+_CHARTS = {
     "Loss": ("total_loss", True),
     "Validation loss": ("validation_loss/total_loss", True),
     "AP of masks": ("segm/AP", False),
     "AP of boxes": ("bbox/AP", False),
     "AP of keypoints": ("keypoints/AP", False),
     "Learning rate": ("lr", False),
-    "Seconds of an iteration": ("time", False),
+    "Seconds per iteration": ("time", False),
 }
 
 
 @dataclass(frozen=True)
-class Entry:
+class ComparedRun:
     """A run to compare.
 
     Attributes:
-        name: short, and another one than the others'.
+        name: short and unique among the compared runs.
         run: from :func:`maskrcnn_ext.report.run.read_run`.
-        tasks: of the summary of its evaluation; {} where there is none.
+        tasks: metrics by task of its evaluation; {} without one.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Entry:
 
 
 def write_comparison(
-    entries: Sequence[Entry],
+    runs: Sequence[ComparedRun],
     differences: Sequence[dict[str, Any]],
     page: Path,
     *,
@@ -52,12 +52,12 @@ def write_comparison(
     """Writes the page that compares runs.
 
     Args:
-        entries: two runs or more.
-        differences: of :func:`maskrcnn_ext.evaluation.bootstrap.compare`, each with the ``name`` of the run that the first is compared
-            with.
+        runs: two runs or more.
+        differences: results of :func:`maskrcnn_ext.evaluation.bootstrap.compare` of the first run with others, each with the ``name`` of
+            the other run.
         page: the file to write.
-        title: the page's title.
-        notes: lines to stand at the top.
+        title: of the page.
+        notes: lines at the top of the page.
 
     Returns:
         `page`.
@@ -65,63 +65,61 @@ def write_comparison(
     Raises:
         InputError: the page cannot be written.
     """
-    of_runs = [precision(entry.run, entry.tasks) for entry in entries]
+    precision = [precision_by_task(compared.run, compared.tasks) for compared in runs]
     charts = [
-        line_chart(name, [(entry.name, of_scalars(entry.run.scalars, scalar)) for entry in entries], log=log)
-        for name, (scalar, log) in _CURVES.items()
+        line_chart(title, [(own.name, scalar_points(own.run.scalars, scalar)) for own in runs], log=log)
+        for title, (scalar, log) in _CHARTS.items()
     ]
     return write_page(
         page,
         "comparison.html",
         title=title,
         notes=notes,
-        names=[entry.name for entry in entries],
+        names=[compared.name for compared in runs],
         tasks=TASKS,
-        overview=_overview(entries, of_runs),
+        overview=_overview(runs, precision),
         charts=[chart for chart in charts if chart],
-        averages={task: _averages([own.get(task, {}) for own in of_runs]) for task in TASKS},
-        classes={task: _classes(entries, task) for task in TASKS},
+        averages={task: _align([by_task.get(task, {}) for by_task in precision]) for task in TASKS},
+        classes={task: _class_ap(runs, task) for task in TASKS},
         differences=differences,
-        settings=_settings(entries),
+        settings=_different_settings(runs),
     )
 
 
-def _overview(entries: Sequence[Entry], of_runs: list[dict[str, dict[str, float | None]]]) -> dict[str, Any]:
-    """A row a run; columns that no run fills are left out."""
-    tasks = [task for task in TASKS if any(task in own for own in of_runs)]
-    known = [figures(entry.run) for entry in entries]
-    columns = list(dict.fromkeys(name for own in known for name in own))
+def _overview(runs: Sequence[ComparedRun], precision: list[dict[str, dict[str, float | None]]]) -> dict[str, Any]:
+    """Returns one row for each run; columns without any value are left out."""
+    tasks = [task for task in TASKS if any(task in by_task for by_task in precision)]
+    figures = [time_and_memory(compared.run) for compared in runs]
+    columns = list(dict.fromkeys(name for of_run in figures for name in of_run))
     rows = [
         {
-            "name": entry.name,
-            "AP": [own.get(task, {}).get("AP") for task in tasks],
-            "figures": [figures_of.get(column, _NONE) for column in columns],
-            "started": entry.run.started or _NONE,
+            "name": compared.name,
+            "AP": [by_task.get(task, {}).get("AP") for task in tasks],
+            "figures": [of_run.get(column, _NO_VALUE) for column in columns],
+            "started": compared.run.started or _NO_VALUE,
         }
-        for entry, own, figures_of in zip(entries, of_runs, known, strict=True)
+        for compared, by_task, of_run in zip(runs, precision, figures, strict=True)
     ]
     return {"tasks": tasks, "columns": columns, "rows": rows}
 
 
-def _averages(of_runs: list[dict[str, float | None]]) -> list[tuple[str, list[float | None]]]:
-    names = dict.fromkeys(name for own in of_runs for name in own)
-    return [(name, [own.get(name) for own in of_runs]) for name in names]
+def _align(of_runs: Sequence[dict[str, float | None]]) -> list[tuple[str, list[float | None]]]:
+    """Returns for each name the values of all runs; None if a run does not have it."""
+    names = dict.fromkeys(name for values in of_runs for name in values)
+    return [(name, [values.get(name) for values in of_runs]) for name in names]
 
 
-def _classes(entries: Sequence[Entry], task: str) -> list[tuple[str, list[float | None]]]:
-    """AP by class, of the runs in their order."""
-    of_runs = [{row["class"]: row["AP"] for row in entry.tasks.get(task, {}).get("per_class", [])} for entry in entries]
-    return [
-        (name, [own.get(name) for own in of_runs]) for name in dict.fromkeys(name for own in of_runs for name in own)
-    ]
+def _class_ap(runs: Sequence[ComparedRun], task: str) -> list[tuple[str, list[float | None]]]:
+    """Returns the AP of each class in all runs."""
+    return _align([{row["class"]: row["AP"] for row in own.tasks.get(task, {}).get("per_class", [])} for own in runs])
 
 
-def _settings(entries: Sequence[Entry]) -> dict[str, list[tuple[str, list[str]]]]:
-    """The values of the configurations that are not the same in all runs; apart, those that not all have."""
-    of_runs = [entry.run.settings() for entry in entries]
-    found: dict[str, list[tuple[str, list[str]]]] = {"of_all": [], "of_some": []}
-    for key in dict.fromkeys(key for own in of_runs for key in own if key not in _PLACES):
-        values = [own.get(key, _NONE) for own in of_runs]
+def _different_settings(runs: Sequence[ComparedRun]) -> dict[str, list[tuple[str, list[str]]]]:
+    """Returns the configuration values that differ: ``of_all`` for keys that all runs have, ``of_some`` for the others."""
+    of_runs = [compared.run.settings() for compared in runs]
+    different: dict[str, list[tuple[str, list[str]]]] = {"of_all": [], "of_some": []}
+    for key in dict.fromkeys(key for settings in of_runs for key in settings if key not in _IGNORED_KEYS):
+        values = [settings.get(key, _NO_VALUE) for settings in of_runs]
         if len(set(values)) > 1:
-            found["of_all" if all(key in own for own in of_runs) else "of_some"].append((key, values))
-    return found
+            different["of_all" if all(key in settings for settings in of_runs) else "of_some"].append((key, values))
+    return different

@@ -1,4 +1,4 @@
-"""The HTML page of a data set: its faults with pictures, what it holds, and the anchors that fit it. One self-contained file."""
+"""The HTML page of a dataset: its faults with pictures, its objects in numbers, and the anchors that fit them. One HTML file."""
 
 from __future__ import annotations
 
@@ -7,30 +7,40 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from maskrcnn_ext.data.check import KINDS, SEVERITIES, DatasetView, Fault, group_by_kind
 from maskrcnn_ext.data.check.anchors import AnchorAdvice
-from maskrcnn_ext.report.fault_pictures import picture_of
-from maskrcnn_ext.report.histograms import bars, histogram
+from maskrcnn_ext.data.check.view import ImageView, ObjectView
+from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.ops.rle import decode_rle, encode_mask
+from maskrcnn_ext.report.charts import bar_chart, histogram
+from maskrcnn_ext.report.draw import DrawnObject, draw_objects
+from maskrcnn_ext.report.pictures import embed_jpeg, read_bgr, shift_box
 from maskrcnn_ext.report.template import write_page
 
-_NUM_PICTURES = 6  # a kind of fault
-_NUM_LINES = 200  # a kind of fault
+_NUM_PICTURES = 6  # of each kind of fault
+_NUM_LINES = 200  # of each kind of fault
+_SIDE = 300  # pixels of a picture's longer side
+_MARGIN = 0.6  # around the object, as a share of its longer side
+_MIN_MARGIN = 16.0  # pixels
+_MASK_COLOR, _BOX_COLOR = (60, 160, 255), (80, 60, 255)  # blue, green, red
 
 
 def write_data_page(view: DatasetView, faults: list[Fault], advice: AnchorAdvice | None, page: Path) -> Path:
     """Writes the page.
 
     Args:
-        view: the data set.
-        faults: what was found in it.
-        advice: anchors and input size; None where there are no boxes.
+        view: the dataset.
+        faults: its faults, from :func:`maskrcnn_ext.data.check.find_faults`.
+        advice: anchors and input size that fit; None if the dataset has no boxes.
         page: the file to write.
 
     Returns:
         `page`.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the page cannot be written.
     """
     counts = Counter(fault.severity for fault in faults)
     classes = Counter(found.category for found in view.objects if found.category is not None)
@@ -42,23 +52,27 @@ def write_data_page(view: DatasetView, faults: list[Fault], advice: AnchorAdvice
         num_images=len(view.images),
         num_objects=len(view.objects),
         severities=[(severity, counts[severity]) for severity in SEVERITIES],
-        sections=[_section(view, kind, found) for kind, found in group_by_kind(faults).items()],
+        sections=[_section(view, kind, of_kind) for kind, of_kind in group_by_kind(faults).items()],
         advice=advice,
         charts=[
-            histogram(_object_sizes(view), xlabel="object size (square root of the box's area, pixels)",
-                      ylabel="objects", log=True),
-            histogram(per_image, xlabel="objects in an image", ylabel="images"),
-            bars({name: classes[index] for index, name in enumerate(view.classes)}, xlabel="objects of a class"),
+            histogram(
+                _object_sizes(view),
+                xlabel="object size (square root of the box's area, pixels)",
+                ylabel="objects",
+                log=True,
+            ),
+            histogram(per_image, xlabel="objects per image", ylabel="images"),
+            bar_chart({name: classes[index] for index, name in enumerate(view.classes)}, xlabel="objects per class"),
         ],
-    )  # fmt: skip
+    )
 
 
 def _section(view: DatasetView, kind: str, faults: list[Fault]) -> dict[str, Any]:
     pictures = []
     for fault in faults[:_NUM_LINES]:
-        shown = picture_of(fault, view.objects_of(fault.image) if fault.image is not None else [])
-        if shown:
-            pictures.append({"images": shown, "where": fault.where, "message": fault.message})
+        images = fault_pictures(fault, view.objects_of(fault.image) if fault.image is not None else [])
+        if images:
+            pictures.append({"images": images, "where": fault.where, "message": fault.message})
         if len(pictures) == _NUM_PICTURES:
             break
     return {
@@ -76,3 +90,63 @@ def _object_sizes(view: DatasetView) -> list[float]:
     boxes = [found.box for found in view.objects if found.box is not None]
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in boxes if box[2] > box[0] and box[3] > box[1]]
     return [math.sqrt(area) for area in areas]
+
+
+def fault_pictures(fault: Fault, objects: list[ObjectView]) -> list[str]:
+    """Returns pictures of a fault as ``data:`` addresses: one of its image, two if it compares images, none if they cannot be read.
+
+    Args:
+        fault: a fault.
+        objects: the objects of the fault's image. They are drawn if the fault concerns the whole image.
+    """
+    if fault.image is None:
+        return []
+    shown = [(fault.image, [fault.object] if fault.object is not None else objects)]
+    if fault.other is not None:
+        shown = [(fault.image, []), (fault.other, [])]
+    pictures = []
+    for image, drawn in shown:
+        pixels = _read(image)
+        if pixels is not None:
+            pictures.append(embed_jpeg(_draw(pixels, image, drawn)))
+    return pictures
+
+
+def _read(image: ImageView) -> np.ndarray | None:
+    """Returns the pixels (H, W, 3), uint8, BGR; None if the image cannot be read."""
+    if image.path is None or not image.path.is_file():
+        return None
+    try:
+        return read_bgr({"file_name": str(image.path), **image.extra})
+    except InputError:
+        return None
+
+
+def _draw(pixels: np.ndarray, image: ImageView, objects: list[ObjectView]) -> np.ndarray:
+    height, width = pixels.shape[:2]
+    has_recorded_size = (image.height, image.width) == (height, width)
+    crop = x0, y0, x1, y1 = _crop_around(objects[0], width, height) if len(objects) == 1 else (0, 0, width, height)
+    part = pixels[y0:y1, x0:x1]
+    drawn = []
+    for found in objects:
+        rle = found.segmentation.rle
+        if rle is not None and has_recorded_size:
+            mask = decode_rle(rle)[y0:y1, x0:x1]
+            if mask.any():
+                drawn.append(DrawnObject(encode_mask(mask), (0, 0, 0, 0), "", _MASK_COLOR))
+        if found.box is not None:
+            drawn.append(DrawnObject(None, shift_box(found.box, crop), "", _BOX_COLOR))
+    return draw_objects(part, drawn, scale=_SIDE / max(part.shape[:2]))
+
+
+def _crop_around(found: ObjectView, width: int, height: int) -> tuple[int, int, int, int]:
+    """Returns the part of the image around box and mask of an object; the whole image if they lie outside it."""
+    boxes = [box for box in (found.box, found.segmentation.box) if box is not None]
+    if not boxes:
+        return 0, 0, width, height
+    corners = np.array(boxes)
+    low, high = corners[:, :2].min(axis=0), corners[:, 2:].max(axis=0)
+    margin = max(_MIN_MARGIN, _MARGIN * float((high - low).max()))
+    x0, y0 = (max(0, int(value - margin)) for value in low)
+    x1, y1 = (min(size, int(value + margin) + 1) for size, value in zip((width, height), high, strict=True))
+    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else (0, 0, width, height)

@@ -1,4 +1,4 @@
-"""Pictures of a run's images, what is true beside what was found, and which of them are worth a look."""
+"""Pictures for the pages: the images of a run with truth beside prediction, and how any image becomes a picture on a page."""
 
 from __future__ import annotations
 
@@ -17,34 +17,64 @@ import numpy as np
 from maskrcnn_ext.data.images.pixels import read_pixels
 from maskrcnn_ext.data.tools.browse import readable_format, to_bgr
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.ops.rle import encode_mask
-from maskrcnn_ext.report.draw import Item, decode, draw
-from maskrcnn_ext.report.skeleton import draw_skeleton
+from maskrcnn_ext.ops.rle import decode_rle, encode_mask, segmentation_to_rle
+from maskrcnn_ext.report.draw import Color, DrawnObject, draw_objects, draw_skeleton
 
 _SIDE, _CROP_SIDE = 560, 320  # pixels of a picture's longer side
-_QUALITY = 80
+_JPEG_QUALITY = 80
 _NUM_IMAGES, _NUM_CROPS = 6, 8
-_CONTEXT = 0.75  # of an object's longer side, around it in a crop
+_CONTEXT = 0.75  # margin around an object in a crop, as a share of its longer side
 _MIN_CONTEXT = 12.0  # pixels
 _MAX_LABELS = 15  # more would hide the objects
-# Blue, green, red; Okabe and Ito's blue and orange, which the colour-blind tell apart.
+_MAX_FILE_NAME = 28  # letters of a file name in a caption
+# Blue, green, red: the blue and orange of Okabe and Ito, which colour-blind readers can distinguish.
 _RIGHT, _WRONG, _NEUTRAL, _FOCUS = (233, 180, 86), (0, 140, 255), (170, 170, 170), (255, 255, 255)
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
 
 
+def read_bgr(record: dict[str, Any]) -> np.ndarray:
+    """Reads the image of a record of Detectron2: (H, W, 3), uint8, BGR.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    image_format = readable_format(record)
+    pixels: np.ndarray = to_bgr(read_pixels(record, image_format), image_format)
+    return pixels
+
+
+def embed_jpeg(pixels: np.ndarray) -> str:
+    """Returns an image (H, W, 3), uint8, BGR, as a ``data:`` address."""
+    encoded: Any = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")
+
+
+def shift_box(box: Box, crop: tuple[int, int, int, int]) -> Box:
+    """Returns a box in pixels of a crop. It ends a little outside the crop at most, because OpenCV draws with 16-bit coordinates.
+
+    Example:
+        >>> shift_box((5.0, 5.0, 99999.0, 20.0), (0, 10, 50, 40))
+        (5.0, -5.0, 59.0, 10.0)
+    """
+    x0, y0, x1, y1 = crop
+    left, right = (min(max(value - x0, -9.0), x1 - x0 + 9.0) for value in box[0::2])
+    top, bottom = (min(max(value - y0, -9.0), y1 - y0 + 9.0) for value in box[1::2])
+    return left, top, right, bottom
+
+
 @dataclass(frozen=True)
-class Evaluated:
-    """What was to be found, what was found, and how the two compare.
+class EvaluatedRun:
+    """Ground truth and predictions of a run, and their metrics.
 
     Attributes:
-        summary: of :func:`maskrcnn_ext.evaluation.summary.evaluate`.
+        summary: from :func:`maskrcnn_ext.evaluation.summary.evaluate`.
         images: COCO's.
         categories: COCO's.
-        annotations: COCO's, in the order that the summary counts them in.
-        results: COCO's, in the order that the summary counts them in.
-        records: of Detectron2, with what its readers need, by image id.
-        links: pairs of indices of keypoints that a line joins.
+        annotations: COCO's; the summary refers to them by index.
+        results: COCO's; the summary refers to them by index.
+        records: records of Detectron2 by image id, with everything that reading the image needs.
+        links: pairs of indices of keypoints that a line connects.
     """
 
     summary: dict[str, Any]
@@ -60,190 +90,184 @@ class Evaluated:
         return {image["id"]: image for image in self.images}
 
     @cached_property
-    def _names(self) -> dict[int, str]:
+    def _class_names(self) -> dict[int, str]:
         return {category["id"]: category["name"] for category in self.categories}
 
     @cached_property
-    def _results_of(self) -> dict[Any, list[int]]:
-        return _by_image(self.results)
+    def _results_by_image(self) -> dict[Any, list[int]]:
+        return _group_by_image(self.results)
 
     @cached_property
-    def _annotations_of(self) -> dict[Any, list[int]]:
-        return _by_image(self.annotations)
+    def _annotations_by_image(self) -> dict[Any, list[int]]:
+        return _group_by_image(self.annotations)
 
     def galleries(self, task: str) -> dict[str, list[dict[str, Any]]]:
-        """Draws what a task's summary calls best, worst, surely wrong and missed.
+        """Draws the images that a task's summary calls best and worst, the wrong detections with the highest scores and missed objects.
 
         Returns:
             ``{"worst", "best", "wrong", "missed": [{"caption", "file", "pictures": [(name, data: address), ...], "fault"}, ...]}``;
-            ``fault`` says why there is no picture, and is "" where there is one.
+            ``fault`` says why there is no picture, or is "".
         """
-        found = self.summary["tasks"][task]
+        metrics = self.summary["tasks"][task]
         ranked = sorted(
-            (own for own in found["images"] if own["quality"] is not None),
-            key=lambda own: (own["quality"], -own["objects"]),
+            (row for row in metrics["images"] if row["quality"] is not None),
+            key=lambda row: (row["quality"], -row["objects"]),
         )
         half = min(_NUM_IMAGES, (len(ranked) + 1) // 2)
-        best = [own for own in ranked[half:] if own["quality"] > 0][-_NUM_IMAGES:]
-        not_found = sorted((n for own in found["images"] for n in own["not_found"]), key=self._area, reverse=True)
+        best = [row for row in ranked[half:] if row["quality"] > 0][-_NUM_IMAGES:]
+        missed = sorted((n for row in metrics["images"] for n in row["not_found"]), key=self._area, reverse=True)
         return {
-            "worst": [self._whole(own, task) for own in ranked[:half]],
-            "best": [self._whole(own, task) for own in reversed(best)],
-            "wrong": [self._wrong(own, task) for own in found["wrong"][:_NUM_CROPS]],
-            "missed": [self._missed(number, task) for number in not_found[:_NUM_CROPS]],
+            "worst": [self._image_figure(row, task) for row in ranked[:half]],
+            "best": [self._image_figure(row, task) for row in reversed(best)],
+            "wrong": [self._wrong_figure(row, task) for row in metrics["wrong"][:_NUM_CROPS]],
+            "missed": [self._missed_figure(index, task) for index in missed[:_NUM_CROPS]],
         }
 
-    def _whole(self, own: dict[str, Any], task: str) -> dict[str, Any]:
-        caption = f"{own['objects']} objects: {own['true_positives']} found, {own['missed']} missed"
-        if own["false_positives"]:
-            caption += f"; {own['false_positives']} wrong"
-        return self._figure(own["image_id"], task, f"{caption}; quality {own['quality']:.2f}")
+    def _image_figure(self, row: dict[str, Any], task: str) -> dict[str, Any]:
+        caption = f"{row['objects']} objects: {row['true_positives']} found, {row['missed']} missed"
+        if row["false_positives"]:
+            caption += f"; {row['false_positives']} wrong"
+        return self._figure(row["image_id"], task, f"{caption}; quality {row['quality']:.2f}")
 
-    def _wrong(self, own: dict[str, Any], task: str) -> dict[str, Any]:
-        caption = f"{own['class']} {own['score']:.2f}: {own['kind']}"
-        return self._figure(own["image_id"], task, caption, _box(self.results[own["result"]]))
+    def _wrong_figure(self, row: dict[str, Any], task: str) -> dict[str, Any]:
+        caption = f"{row['class']} {row['score']:.2f}: {row['kind']}"
+        return self._figure(row["image_id"], task, caption, _corner_box(self.results[row["result"]]))
 
-    def _missed(self, number: int, task: str) -> dict[str, Any]:
-        own = self.annotations[number]
-        caption = f"{self._names[own['category_id']]} of {self._area(number):,.0f} pixels"
-        return self._figure(own["image_id"], task, caption, _box(own))
+    def _missed_figure(self, index: int, task: str) -> dict[str, Any]:
+        annotation = self.annotations[index]
+        caption = f"{self._class_names[annotation['category_id']]} of {self._area(index):,.0f} pixels"
+        return self._figure(annotation["image_id"], task, caption, _corner_box(annotation))
 
-    def _area(self, number: int) -> float:
-        return float(self.annotations[number]["area"])
+    def _area(self, index: int) -> float:
+        return float(self.annotations[index]["area"])
 
     def _figure(self, image_id: Any, task: str, caption: str, focus: Box | None = None) -> dict[str, Any]:
+        """Draws truth and prediction of an image, or of the part around the box `focus`."""
         record = self.records.get(image_id, {})
         file = str(record.get("file_name", image_id))
         name = Path(file).name
-        short = name if len(name) <= 28 else f"{name[:12]}…{name[-12:]}"
-        figure: dict[str, Any] = {"caption": f"{short}: {caption}", "file": file, "pictures": [], "fault": ""}
+        short_name = name if len(name) <= _MAX_FILE_NAME else f"{name[:12]}…{name[-12:]}"
+        figure: dict[str, Any] = {"caption": f"{short_name}: {caption}", "file": file, "pictures": [], "fault": ""}
         try:
-            pixels = _read(record, self._images_by_id[image_id])
+            pixels = _read_checked(record, self._images_by_id[image_id])
         except InputError as error:
             return {**figure, "fault": str(error)}
-        view = _View(pixels, focus)
-        row = next(own for own in self.summary["tasks"][task]["images"] if own["image_id"] == image_id)
-        for title, drawn in (("truth", self._truth(row, view)), ("predicted", self._predicted(row, task, view))):
-            figure["pictures"].append((title, _embed(view.draw(list(drawn), self.links))))
+        part = _ImagePart(pixels, focus)
+        row = next(row for row in self.summary["tasks"][task]["images"] if row["image_id"] == image_id)
+        for title, shown in (("truth", self._truth(row, part)), ("predicted", self._predictions(row, task, part))):
+            figure["pictures"].append((title, embed_jpeg(part.draw(list(shown), self.links))))
         return figure
 
-    def _truth(self, row: dict[str, Any], view: _View) -> Iterator[_Shape]:
+    def _truth(self, row: dict[str, Any], part: _ImagePart) -> Iterator[_ColoredRecord]:
         missed = set(row["not_found"])
-        own = [n for n in self._annotations_of[row["image_id"]] if view.shows(_box(self.annotations[n]))]
-        for number in own:
-            found = self.annotations[number]
-            color = _NEUTRAL if found["iscrowd"] else _WRONG if number in missed else _RIGHT
-            label = self._names[found["category_id"]] if len(self._names) > 1 and len(own) <= _MAX_LABELS else ""
-            yield _Shape(found, color, label)
+        indices = self._annotations_by_image[row["image_id"]]
+        indices = [index for index in indices if part.shows(_corner_box(self.annotations[index]))]
+        for index in indices:
+            annotation = self.annotations[index]
+            color = _NEUTRAL if annotation["iscrowd"] else _WRONG if index in missed else _RIGHT
+            has_label = len(self._class_names) > 1 and len(indices) <= _MAX_LABELS
+            yield _ColoredRecord(annotation, color, self._class_names[annotation["category_id"]] if has_label else "")
 
-    def _predicted(self, row: dict[str, Any], task: str, view: _View) -> Iterator[_Shape]:
-        wrong, least = set(row["wrong"]), self.summary["settings"]["score_threshold"]
-        scores = {n: _score(self.results[n], task) for n in self._results_of[row["image_id"]]}
-        own = [n for n, score in scores.items() if score >= least and view.shows(_box(self.results[n]))]
-        for number in sorted(own, key=lambda n: scores[n]):
-            found = self.results[number]
-            name = f"{self._names[found['category_id']]} " if len(self._names) > 1 else ""
-            label = f"{name}{scores[number]:.2f}" if number in wrong or len(own) <= _MAX_LABELS else ""
-            yield _Shape(found, _WRONG if number in wrong else _RIGHT, label if len(own) <= 2 * _MAX_LABELS else "")
+    def _predictions(self, row: dict[str, Any], task: str, part: _ImagePart) -> Iterator[_ColoredRecord]:
+        wrong, min_score = set(row["wrong"]), self.summary["settings"]["score_threshold"]
+        scores = {index: _ranking_score(self.results[index], task) for index in self._results_by_image[row["image_id"]]}
+        indices = [
+            index
+            for index, score in scores.items()
+            if score >= min_score and part.shows(_corner_box(self.results[index]))
+        ]
+        for index in sorted(indices, key=lambda index: scores[index]):
+            result = self.results[index]
+            name = f"{self._class_names[result['category_id']]} " if len(self._class_names) > 1 else ""
+            has_label = len(indices) <= _MAX_LABELS or (index in wrong and len(indices) <= 2 * _MAX_LABELS)
+            label = f"{name}{scores[index]:.2f}" if has_label else ""
+            yield _ColoredRecord(result, _WRONG if index in wrong else _RIGHT, label)
 
 
 @dataclass(frozen=True)
-class _Shape:
-    """An annotation or a result of COCO's, and how it is drawn."""
+class _ColoredRecord:
+    """An annotation or a result of COCO's, with the colour and label it is drawn with."""
 
-    found: dict[str, Any]
-    color: tuple[int, int, int]
+    record: dict[str, Any]
+    color: Color
     label: str
 
 
-class _View:
+class _ImagePart:
     """An image, or the part of it around one object."""
 
     def __init__(self, pixels: np.ndarray, focus: Box | None) -> None:
         self._size = height, width = pixels.shape[:2]
         self._focus = focus
-        self._part = (0, 0, width, height) if focus is None else _region(focus, width, height)
-        x0, y0, x1, y1 = self._part
+        self._crop = (0, 0, width, height) if focus is None else _square_crop(focus, width, height)
+        x0, y0, x1, y1 = self._crop
         self._pixels = pixels[y0:y1, x0:x1]
         self._scale = (_SIDE if focus is None else _CROP_SIDE) / max(x1 - x0, y1 - y0)
 
     def shows(self, box: Box) -> bool:
-        """Whether a box is in it."""
-        x0, y0, x1, y1 = self._part
+        """Returns whether a part of a box is inside."""
+        x0, y0, x1, y1 = self._crop
         return box[0] < x1 and box[1] < y1 and box[2] > x0 and box[3] > y0
 
-    def draw(self, shapes: list[_Shape], links: Sequence[tuple[int, int]]) -> np.ndarray:
-        """Returns the picture with objects on it."""
-        items = [self._item(shape) for shape in shapes]
+    def draw(self, records: list[_ColoredRecord], links: Sequence[tuple[int, int]]) -> np.ndarray:
+        """Returns the picture with objects drawn on it."""
+        objects = [self._to_drawn_object(own) for own in records]
         if self._focus is not None:
-            items.append(Item(None, self._moved(self._focus), "", _FOCUS))
-        canvas = draw(self._pixels, items, scale=self._scale)
-        for shape in shapes:
-            if shape.found.get("keypoints"):
-                # From COCO's indices of pixels to places in this part of the image.
-                points = np.array(shape.found["keypoints"], dtype=float).reshape(-1, 3)
-                points[:, :2] += 0.5 - np.array(self._part[:2])
-                draw_skeleton(canvas, points, links, shape.color, scale=self._scale)
+            objects.append(DrawnObject(None, shift_box(self._focus, self._crop), "", _FOCUS))
+        canvas = draw_objects(self._pixels, objects, scale=self._scale)
+        for own in records:
+            if own.record.get("keypoints"):
+                points = np.array(own.record["keypoints"], dtype=float).reshape(-1, 3)
+                # From COCO's pixel indices to positions in the crop.
+                points[:, :2] += 0.5 - np.array(self._crop[:2])
+                draw_skeleton(canvas, points, links, own.color, scale=self._scale)
         return canvas
 
-    def _item(self, shape: _Shape) -> Item:
-        x0, y0, x1, y1 = self._part
-        mask = shape.found.get("segmentation")
+    def _to_drawn_object(self, own: _ColoredRecord) -> DrawnObject:
+        x0, y0, x1, y1 = self._crop
+        mask = own.record.get("segmentation")
         if mask and self._focus is not None:
-            mask = encode_mask(decode(mask, *self._size)[y0:y1, x0:x1])
-        return Item(mask or None, self._moved(_box(shape.found)), shape.label, shape.color)
-
-    def _moved(self, box: Box) -> Box:
-        """A box in pixels of this part; a little beyond it at most, as OpenCV draws with 16-bit numbers."""
-        x0, y0, x1, y1 = self._part
-        left, right = (min(max(value - x0, -9.0), x1 - x0 + 9.0) for value in box[0::2])
-        top, bottom = (min(max(value - y0, -9.0), y1 - y0 + 9.0) for value in box[1::2])
-        return left, top, right, bottom
+            mask = encode_mask(decode_rle(segmentation_to_rle(mask, *self._size))[y0:y1, x0:x1])
+        return DrawnObject(mask or None, shift_box(_corner_box(own.record), self._crop), own.label, own.color)
 
 
-def _read(record: dict[str, Any], image: dict[str, Any]) -> np.ndarray:
-    """Returns (H, W, 3) uint8, BGR."""
+def _read_checked(record: dict[str, Any], image: dict[str, Any]) -> np.ndarray:
+    """Returns the image of a record, which must have the size that COCO's `image` says."""
     file = record.get("file_name", "")
     if not Path(file).is_file():
         raise InputError(f"no such file: {file}")
-    image_format = readable_format(record)
-    pixels: np.ndarray = to_bgr(read_pixels(record, image_format), image_format)
+    pixels = read_bgr(record)
     if pixels.shape[:2] != (image["height"], image["width"]):
         size = f"{pixels.shape[1]} x {pixels.shape[0]}"
         raise InputError(f"{file} has {size} pixels, the annotations say {image['width']} x {image['height']}")
     return pixels
 
 
-def _region(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
-    """The square around a box, with context; moved into the image, and cut off where that is smaller."""
+def _square_crop(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
+    """Returns the square around a box with context, moved into the image, and smaller if the image is."""
     side = max(box[2] - box[0], box[3] - box[1])
     side += 2 * max(_MIN_CONTEXT, _CONTEXT * side)
     edges = []
     for middle, size in (((box[0] + box[2]) / 2, width), ((box[1] + box[3]) / 2, height)):
-        reach = min(math.ceil(side), size)
-        start = min(max(round(middle - reach / 2), 0), size - reach)
-        edges.append((start, start + reach))
+        length = min(math.ceil(side), size)
+        start = min(max(round(middle - length / 2), 0), size - length)
+        edges.append((start, start + length))
     (x0, x1), (y0, y1) = edges
     return x0, y0, x1, y1
 
 
-def _box(found: dict[str, Any]) -> Box:
-    x, y, width, height = found["bbox"]
+def _corner_box(record: dict[str, Any]) -> Box:
+    x, y, width, height = record["bbox"]
     return x, y, x + width, y + height
 
 
-def _score(result: dict[str, Any], task: str) -> float:
-    """What the evaluation ranks it by: a mask by its own score, where it has one."""
+def _ranking_score(result: dict[str, Any], task: str) -> float:
+    """Returns the score that the evaluation ranks a result by: for masks, the mask score if there is one."""
     return float(result.get("mask_score", result["score"]) if task == "segm" else result["score"])
 
 
-def _by_image(entries: list[dict[str, Any]]) -> dict[Any, list[int]]:
-    found: dict[Any, list[int]] = defaultdict(list)
-    for number, entry in enumerate(entries):
-        found[entry["image_id"]].append(number)
-    return found
-
-
-def _embed(pixels: np.ndarray) -> str:
-    encoded: Any = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1]
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")
+def _group_by_image(records: list[dict[str, Any]]) -> dict[Any, list[int]]:
+    indices: dict[Any, list[int]] = defaultdict(list)
+    for index, record in enumerate(records):
+        indices[record["image_id"]].append(index)
+    return indices

@@ -1,4 +1,4 @@
-"""What a finished run left in its folder: curves, results, configuration, manifest and log. The data it was made on is not read."""
+"""Reads the folder of a run: curves, results, configuration, manifest and log. The dataset is not read."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ TASKS = {"segm": "masks", "keypoints": "keypoints", "bbox": "boxes"}  # the firs
 
 @dataclass(frozen=True)
 class Run:
-    """A run as the report sees it; what its folder lacks is empty.
+    """The files of a run. Attributes of missing files are empty.
 
     Attributes:
-        folder: its ``train.output_dir``.
-        scalars: of ``metrics.json``, one dict an iteration, each with its "iteration", in order.
-        config: of ``config.yaml``, as plain values without interpolations resolved.
-        config_text: the same, as it stands in the file.
-        manifest: of ``manifest.json``.
-        log: of ``log.txt``.
+        folder: the run's ``train.output_dir``.
+        scalars: from ``metrics.json``: one dict for each logged iteration, each with its "iteration", in order.
+        config: from ``config.yaml``: plain values, interpolations are not resolved.
+        config_text: the text of ``config.yaml``.
+        manifest: from ``manifest.json``.
+        log: the text of ``log.txt``.
     """
 
     folder: Path
@@ -39,7 +39,7 @@ class Run:
 
     @cached_property
     def results(self) -> dict[str, float]:
-        """The last evaluation, such as ``{"segm/AP": 41.2, "segm/AP-disc": 50.0}``; empty before the first one."""
+        """Metrics of the last evaluation, such as ``{"segm/AP": 41.2, "segm/AP-disc": 50.0}``; empty before the first evaluation."""
         for line in reversed(self.scalars):
             results = {name: value for name, value in line.items() if name.split("/")[0] in TASKS}
             if results:
@@ -48,12 +48,12 @@ class Run:
 
     @property
     def iterations(self) -> int:
-        """How many were trained."""
+        """Number of trained iterations."""
         return max((line["iteration"] + 1 for line in self.scalars if "total_loss" in line), default=0)
 
     @property
     def test_data(self) -> list[str]:
-        """The data sets that it is evaluated on."""
+        """Names of the datasets that the run is evaluated on."""
         node: Any = self.config
         for key in ("dataloader", "test", "dataset", "names"):
             node = node.get(key, []) if isinstance(node, Mapping) else []
@@ -61,18 +61,18 @@ class Run:
 
     @property
     def results_file(self) -> Path:
-        """What the evaluation has found, as COCO results."""
+        """The predictions of the last evaluation, as COCO results."""
         return self.folder / RESULTS_FILE
 
     @cached_property
     def seconds_per_iteration(self) -> float | None:
-        """The median of what the log's iterations took."""
+        """Median time of the logged iterations."""
         times = sorted(line["time"] for line in self.scalars if "time" in line)
         return times[len(times) // 2] if times else None
 
     @cached_property
     def training_seconds(self) -> float | None:
-        """From the first to the last iteration, evaluations among them; of a run that was resumed, of its last part."""
+        """Time from the first to the last iteration, including evaluations; for a resumed run, since it was resumed."""
         found = re.findall(r"Total training time: (?:(\d+) days?, )?(\d+):(\d+):(\d+)", self.log)
         if not found:
             return None
@@ -81,25 +81,25 @@ class Run:
 
     @cached_property
     def inference_seconds(self) -> float | None:
-        """Of the model alone, for a batch of the last evaluation: one image, unless the test loader was told otherwise."""
+        """Time of the model for a batch of the last evaluation; a batch is one image unless the test loader sets more."""
         found = re.findall(r"pure compute time: .*?\(([\d.]+) s / iter", self.log)
         return float(found[-1]) if found else None
 
     @cached_property
     def gpu_memory(self) -> list[tuple[int, float]]:
-        """Iteration, and the MiB that torch has had on the GPU at most until then; empty without a GPU."""
+        """Iterations and torch's peak GPU memory until then, in MiB; empty without a GPU."""
         return [(int(step), float(size)) for step, size in re.findall(r" iter: (\d+) .*? max_mem: (\d+)M", self.log)]
 
     @property
     def started(self) -> str:
-        """Date and time, or ""."""
+        """Date and time of the start, or "" if unknown."""
         try:
             return datetime.fromisoformat(self.manifest["started"]).strftime("%Y-%m-%d %H:%M %Z")
         except (KeyError, TypeError, ValueError):
             return ""
 
     def settings(self) -> dict[str, str]:
-        """The values of the configuration by their dotted keys, as text."""
+        """Returns the values of the configuration as text, by dotted key."""
         return dict(_leaves(self.config, ""))
 
 
@@ -107,7 +107,13 @@ def read_run(folder: Path) -> Run:
     """Reads the folder of a run (``train.output_dir``).
 
     Raises:
-        InputError: it is none, or what is in it cannot be read.
+        InputError: the folder is not that of a run, or a file cannot be read.
+
+    Example:
+        >>> _ = (tmp_path / "metrics.json").write_text('{"iteration": 99, "total_loss": 0.5, "segm/AP": 41.2}')
+        >>> run = read_run(tmp_path)
+        >>> run.iterations, run.results
+        (100, {'segm/AP': 41.2})
     """
     if not any((folder / name).is_file() for name in ("metrics.json", "config.yaml", RESULTS_FILE)):
         raise InputError(f"{folder} is not the folder of a run: it has no metrics.json")
@@ -132,7 +138,7 @@ def _text(file: Path) -> str:
 
 
 def _scalars(text: str) -> list[dict[str, Any]]:
-    """Joins the lines of an iteration, which a resumed run may have written twice; a line that a crash cut off is left out."""
+    """Merges the lines of one iteration, since a resumed run may repeat them. Lines that a crash cut off are left out."""
     by_iteration: dict[int, dict[str, Any]] = {}
     for line in text.splitlines():
         try:
@@ -149,7 +155,7 @@ def _config(file: Path) -> dict[str, Any]:
 
     try:
         config: Any = OmegaConf.to_container(LazyConfig.load(str(file)), resolve=False)
-    except Exception as error:  # whatever a file of another kind makes yaml or omegaconf stumble over
+    except Exception as error:  # yaml and omegaconf raise errors of many types
         raise InputError(f"{file}: not a config ({' '.join(str(error).split()):.150})") from error
     return config if isinstance(config, dict) else {}
 
@@ -163,7 +169,7 @@ def _manifest(file: Path) -> dict[str, Any]:
 
 
 def _leaves(value: Any, key: str) -> Iterator[tuple[str, str]]:
-    """A list is one value, unless it holds nodes."""
+    """Yields dotted keys and values. A list is one value, unless it contains mappings."""
     if isinstance(value, Mapping) and value:
         entries: list[tuple[Any, Any]] = list(value.items())
     elif isinstance(value, list) and any(isinstance(entry, Mapping) for entry in value):
@@ -173,3 +179,42 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, str]]:
         return
     for name, entry in entries:
         yield from _leaves(entry, f"{key}.{name}" if key else str(name))
+
+
+def precision_by_task(run: Run, measured: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+    """Returns AP, AP50, AP75, AR and the AP of small, medium and large objects for each task.
+
+    Args:
+        run: the run.
+        measured: metrics by task of an evaluation; if empty, the metrics that training logged are returned.
+    """
+    if not measured:
+        logged = [task for task in TASKS if f"{task}/AP" in run.results]
+        names = {"AP": "AP", "AP50": "AP50", "AP75": "AP75", "AP small": "APs", "AP medium": "APm", "AP large": "APl"}
+        return {task: {name: run.results.get(f"{task}/{key}") for name, key in names.items()} for task in logged}
+    return {
+        task: {name: metrics[name] for name in ("AP", "AP50", "AP75", "AR")}
+        | {f"AP {area['name']}": area["AP"] for area in metrics["areas"]}
+        for task, metrics in measured.items()
+    }
+
+
+def time_and_memory(run: Run) -> dict[str, str]:
+    """Returns the known times and the peak memory of a run as text, by label."""
+    figures: dict[str, str] = {}
+    if run.iterations:
+        figures["iterations"] = f"{run.iterations:,}"
+    if run.training_seconds:
+        minutes, seconds = divmod(run.training_seconds, 60)
+        figures["training time"] = f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+    if run.seconds_per_iteration:
+        figures["time per iteration (median)"] = _duration(run.seconds_per_iteration)
+    if run.inference_seconds:
+        figures["inference time per batch"] = _duration(run.inference_seconds)
+    if run.gpu_memory:
+        figures["peak GPU memory"] = f"{run.gpu_memory[-1][1] / 1024:.1f} GiB"
+    return figures
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"

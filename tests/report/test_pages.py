@@ -208,7 +208,7 @@ def test_keypoints_alone(people, tmp_path):
     page = Page(report(folder, folder / "report.html"))
     page.assert_alone()
     assert [row[0] for row in page.table("", "AP")] == ["keypoints", "boxes"]
-    assert "By keypoints, at IoU 0.5" in page.text
+    assert "Judged by keypoints at IoU 0.5" in page.text
     assert page.images > 0
 
 
@@ -251,7 +251,12 @@ def test_runs_side_by_side(run_folder, shapes, tmp_path):
     assert ["train.extra", "\N{EN DASH}", "<i>"] in [row for rows in page.tables for row in rows]
     expected = bootstrap(truth, first.results, second.results, task="segm", resamples=500)["metrics"][0]
     told = page.table("metric", "run", "other")[0]
-    assert told == ["AP", *pair, *(f"{expected[key]:+.1f}" for key in ("difference", "low", "high")), "cannot be told"]
+    assert told == [
+        "AP",
+        *pair,
+        *(f"{expected[key]:+.1f}" for key in ("difference", "low", "high")),
+        "not distinguishable",
+    ]
     assert page.text.count('class="c1"') > 0, "the second run's colour"
 
 

@@ -24,7 +24,7 @@ from maskrcnn_ext.data.tools.browse import to_bgr
 from maskrcnn_ext.engine.hooks.evaluation import EvaluationHook, last_iteration
 from maskrcnn_ext.engine.preserved_model import preserved_model
 from maskrcnn_ext.ops.rle import encode_mask
-from maskrcnn_ext.report.draw import Item, draw, palette
+from maskrcnn_ext.report.draw import DrawnObject, draw_objects, palette
 
 logger = logging.getLogger(__name__)
 
@@ -103,8 +103,8 @@ class ImagePanel(EvaluationHook):
         found = self._model([image.sample])[0]["instances"].to("cpu")
         pixels = to_bgr(read_pixels(image.record, "raw"), "raw")
         scale = _SIDE / max(pixels.shape[:2])
-        truth = draw(pixels, _true_items(image.record, classes), scale=scale)
-        predicted = draw(pixels, _found_items(found[found.scores >= self._min_score], classes), scale=scale)
+        truth = draw_objects(pixels, _true_items(image.record, classes), scale=scale)
+        predicted = draw_objects(pixels, _found_items(found[found.scores >= self._min_score], classes), scale=scale)
         gap = np.full((truth.shape[0], _GAP, 3), 255, np.uint8)
         return np.hstack([truth, gap, predicted])
 
@@ -132,12 +132,12 @@ def panel_data(cfg: DictConfig, count: int) -> PanelData:
     return PanelData(images, list(classes or []))
 
 
-def _true_items(record: dict[str, Any], classes: Sequence[str]) -> list[Item]:
+def _true_items(record: dict[str, Any], classes: Sequence[str]) -> list[DrawnObject]:
     items = []
     for index, annotation in enumerate(record.get("annotations", [])):
         box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
         label, color = _look(annotation["category_id"], index, classes)
-        items.append(Item(_drawable(annotation.get("segmentation")), tuple(box), label, color))
+        items.append(DrawnObject(_drawable(annotation.get("segmentation")), tuple(box), label, color))
     return items
 
 
@@ -150,7 +150,7 @@ def _drawable(segmentation: Any) -> Any:
     return segmentation or None
 
 
-def _found_items(found: Instances, classes: Sequence[str]) -> list[Item]:
+def _found_items(found: Instances, classes: Sequence[str]) -> list[DrawnObject]:
     items = []
     masks = found.pred_masks if found.has("pred_masks") else [None] * len(found)
     # The best last: it is drawn over the others.
@@ -159,7 +159,7 @@ def _found_items(found: Instances, classes: Sequence[str]) -> list[Item]:
         mask = masks[index]
         rle = encode_mask(mask.numpy().astype(bool)) if mask is not None else None
         box = found.pred_boxes.tensor[index].tolist()
-        items.append(Item(rle, tuple(box), f"{label} {found.scores[index]:.2f}".strip(), color))
+        items.append(DrawnObject(rle, tuple(box), f"{label} {found.scores[index]:.2f}".strip(), color))
     return items
 
 

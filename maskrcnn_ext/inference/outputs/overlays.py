@@ -43,7 +43,7 @@ def overlay(scene: Scene) -> np.ndarray:
             x0, y0, x1, y1 = (round(value) for value in box)
             cv2.rectangle(canvas, (x0, y0), (x1, y1), color, round(unit), cv2.LINE_AA)
     if scene.found.has("pred_keypoints"):
-        from maskrcnn_ext.report.skeleton import draw_skeleton
+        from maskrcnn_ext.report.draw import draw_skeleton
 
         for points, (_, color) in zip(scene.found.pred_keypoints.numpy()[::-1], objects, strict=True):
             draw_skeleton(canvas, points, scene.classes.skeleton, color=color)

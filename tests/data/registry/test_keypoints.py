@@ -16,7 +16,7 @@ from maskrcnn_ext import COCOEvaluator, InputError, get_config, get_dataset_dict
 from maskrcnn_ext.data.mapping.mapper import SafeMapper
 from maskrcnn_ext.data.registry.catalog import register
 from maskrcnn_ext.data.registry.keypoints import Skeleton, check_sigmas, hflip_indices
-from maskrcnn_ext.report.skeleton import draw_skeleton
+from maskrcnn_ext.report.draw import draw_skeleton
 
 NAMES = ("nose", "left_ear", "right_ear", "tail_base", "tail_tip")
 LINKS = (("nose", "left_ear"), ("nose", "right_ear"), ("nose", "tail_base"), ("tail_base", "tail_tip"))

@@ -9,7 +9,7 @@ import pytest
 from maskrcnn_ext import get_config
 from maskrcnn_ext.cli import main
 from maskrcnn_ext.data.tools.browse import browse_stored, browse_training, to_bgr
-from maskrcnn_ext.report.draw import decode
+from maskrcnn_ext.ops.rle import decode_rle, segmentation_to_rle
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_stored_samples_are_the_files(spec):
         assert np.array_equal(sample.image, cv2.imread(sample.file_name))
         assert len(sample.classes) == len(sample.boxes) == len(sample.segmentations) > 0
         for box, segmentation in zip(sample.boxes, sample.segmentations, strict=True):
-            rows, columns = np.nonzero(decode(segmentation, *sample.image.shape[:2]))
+            rows, columns = np.nonzero(decode_rle(segmentation_to_rle(segmentation, *sample.image.shape[:2])))
             drawn = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
             np.testing.assert_allclose(drawn, box, atol=1)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskrcnn_ext.report.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, line_chart, of_scalars
+from maskrcnn_ext.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, line_chart, scalar_points
 
 INSIDE = (LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM)
 
@@ -68,6 +68,6 @@ def test_all_is_drawn_inside_of_the_axes(points, log):
 
 
 def test_scalars_become_points():
-    assert of_scalars([{"iteration": 3, "a": 1.0}, {"iteration": 4, "b": 2}, {"iteration": 5, "a": None}], "a") == [
+    assert scalar_points([{"iteration": 3, "a": 1.0}, {"iteration": 4, "b": 2}, {"iteration": 5, "a": None}], "a") == [
         (3, 1.0)
     ]
