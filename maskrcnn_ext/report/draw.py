@@ -15,7 +15,7 @@ from maskrcnn_ext.ops.rle import decode_rle, segmentation_to_rle
 Color = tuple[int, int, int]
 
 _TINT = 0.45  # share of the colour inside a mask
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
+FONT = cv2.FONT_HERSHEY_SIMPLEX
 _LABEL_SCALE = 0.5
 # OpenCV draws at fractions of a pixel if coordinates are integers with this many fractional bits.
 _FRACTION_BITS = 4
@@ -114,7 +114,7 @@ def outline_mask(
 
 def _draw_label(canvas: np.ndarray, text: str, corner: tuple[int, int], color: Color) -> None:
     """Writes a label whose lower left corner is `corner`, moved into the canvas."""
-    (width, height), base = cv2.getTextSize(text, _FONT, _LABEL_SCALE, 1)
+    (width, height), base = cv2.getTextSize(text, FONT, _LABEL_SCALE, 1)
     x = max(0, min(corner[0], canvas.shape[1] - width - 2))
     y = max(height + base, min(corner[1], canvas.shape[0] - 1))
     draw_text_box(
@@ -146,7 +146,7 @@ def draw_text_box(
     cv2.rectangle(canvas, box[:2], box[2:], color, -1)
     luminance = 0.11 * color[0] + 0.59 * color[1] + 0.3 * color[2]
     ink = (0, 0, 0) if luminance > 110 else (255, 255, 255)
-    cv2.putText(canvas, text, origin, _FONT, scale, ink, thickness, cv2.LINE_AA)
+    cv2.putText(canvas, text, origin, FONT, scale, ink, thickness, cv2.LINE_AA)
 
 
 def draw_skeleton(

@@ -10,10 +10,9 @@ from itertools import product
 import cv2
 import numpy as np
 
-from maskrcnn_ext.inference.outputs.scene import Region, Scene, png
+from maskrcnn_ext.inference.outputs.scene import Scene, png
+from maskrcnn_ext.report.draw import FONT, draw_skeleton, draw_text_box, outline_mask, tint_mask
 
-_TINT = 0.45  # share of the colour inside a mask
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
 # Longer side of an image in pixels from which on lines and letters grow with it, and the scale of letters up to there.
 _SIDE, _LETTERS = 800, 0.4
 # Lines are not wider than this part of their object.
@@ -35,32 +34,19 @@ def overlay(scene: Scene) -> np.ndarray:
     if scene.found.has("pred_masks"):
         regions = list(scene.masks())[::-1]
         for region, (_, color) in zip(regions, objects, strict=True):
-            _tint(canvas, region, color)
+            tint_mask(region.of(canvas), region.mask, color)
         for region, (_, color) in zip(regions, objects, strict=True):  # an outline shows through masks that hide it
-            _outline(canvas, region, color, unit)
+            thickness = max(1, round(min(unit, min(region.mask.shape) / _THINNEST)))
+            outline_mask(canvas, region.mask, color, thickness=thickness, offset=(region.x, region.y))
     else:
         for box, color in objects:
             x0, y0, x1, y1 = (round(value) for value in box)
             cv2.rectangle(canvas, (x0, y0), (x1, y1), color, round(unit), cv2.LINE_AA)
     if scene.found.has("pred_keypoints"):
-        from maskrcnn_ext.report.draw import draw_skeleton
-
         for points, (_, color) in zip(scene.found.pred_keypoints.numpy()[::-1], objects, strict=True):
             draw_skeleton(canvas, points, scene.classes.skeleton, color=color)
     _write_labels(canvas, scene, unit)
     return canvas
-
-
-def _tint(canvas: np.ndarray, region: Region, color: tuple[int, int, int]) -> None:
-    part = region.of(canvas)
-    inside = region.mask > 0
-    part[inside] = ((1 - _TINT) * part[inside] + _TINT * np.array(color)).astype(np.uint8)
-
-
-def _outline(canvas: np.ndarray, region: Region, color: tuple[int, int, int], unit: float) -> None:
-    thickness = max(1, round(min(unit, min(region.mask.shape) / _THINNEST)))
-    contours, _ = cv2.findContours(region.mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(region.x, region.y))
-    cv2.drawContours(canvas, contours, -1, color, thickness, cv2.LINE_AA)
 
 
 def _write_labels(canvas: np.ndarray, scene: Scene, unit: float) -> None:
@@ -69,7 +55,7 @@ def _write_labels(canvas: np.ndarray, scene: Scene, unit: float) -> None:
     taken = np.zeros((0, 4))
     for texts, box, color in zip(_labels(scene), scene.boxes, scene.colors, strict=True):
         for (text, widest), is_inside in product(zip(texts, _WIDEST, strict=True), (False, True)):
-            (width, height), base = cv2.getTextSize(text, _FONT, scale, thickness)
+            (width, height), base = cv2.getTextSize(text, FONT, scale, thickness)
             width, height = width + 2 * margin, height + base + margin
             x = max(0, min(round(box[0]), canvas.shape[1] - width))
             y = max(0, round(box[1]) - (0 if is_inside else height))
@@ -77,10 +63,8 @@ def _write_labels(canvas: np.ndarray, scene: Scene, unit: float) -> None:
             if width > widest * (box[2] - box[0]) or overlaps.all(axis=1).any():
                 continue
             taken = np.concatenate([taken, [[x, y, x + width, y + height]]])
-            cv2.rectangle(canvas, (x, y), (x + width, y + height), color, -1)
-            luminance = 0.11 * color[0] + 0.59 * color[1] + 0.3 * color[2]
-            ink = (0, 0, 0) if luminance > 110 else (255, 255, 255)
-            cv2.putText(canvas, text, (x + margin, y + height - base), _FONT, scale, ink, thickness, cv2.LINE_AA)
+            label_box, origin = (x, y, x + width, y + height), (x + margin, y + height - base)
+            draw_text_box(canvas, text, label_box, origin, color, scale=scale, thickness=thickness)
             break
 
 

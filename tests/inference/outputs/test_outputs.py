@@ -174,12 +174,24 @@ def test_no_objects_are_shown_as_such(kind, image):
 
 
 @pytest.mark.parametrize("kind", OUTPUTS)
-def test_empty_masks_and_fields_of_no_objects_do_no_harm(kind, image):
-    find_output(kind)(scene_of(instances(np.zeros((2, HEIGHT, WIDTH)), [[5.0, 5.0, 9.0, 9.0]] * 2), image))
-    none = Instances(
+def test_empty_masks_and_no_masks_show_no_object(kind, image):
+    empty_masks = scene_of(instances(np.zeros((2, HEIGHT, WIDTH)), [[5.0, 5.0, 9.0, 9.0]] * 2), image)
+    no_masks = Instances(
         (HEIGHT, WIDTH), pred_boxes=Boxes(torch.zeros(0, 4)), scores=torch.zeros(0), pred_classes=torch.zeros(0).long()
     )
-    find_output(kind)(scene_of(none, image))
+    no_objects = find_output(kind)(scene_of(instances(np.zeros((0, HEIGHT, WIDTH))), image))
+    assert find_output(kind)(scene_of(no_masks, image)) == no_objects
+    files = find_output(kind)(empty_masks)
+    if kind == "crops":
+        for data in files.values():
+            np.testing.assert_array_equal(decode(data), image[5:9, 5:9])
+    elif kind == "cutouts":
+        assert all(not decode(data)[..., 3].any() for data in files.values())
+    elif kind == "polygons":
+        features = json.loads(files["a/b.geojson"])["features"]
+        assert [feature["properties"]["area"] for feature in features] == [0] * len(features)
+    else:
+        assert files == no_objects
 
 
 def test_an_image_of_another_size_than_predicted_is_refused(image, masks):
