@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""``maskrcnn-ext benchmark`` from a checkout."""
+"""Runs ``maskrcnn-ext benchmark`` from a checkout."""
 
 import sys
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Put a working Detectron2 into this Python environment, without a compiler.
+"""Installs a working Detectron2 into this Python environment, without a compiler.
 
-Detectron2 is not on the package index. What is there is a source archive of its tag v0.6 that lacks the C++ sources, so pip
-cannot build it. This script fetches that archive by its hash, applies the edits that today's Python, NumPy, Pillow, torch and
-setuptools need (``EDITS``), and installs the result as a pure-Python wheel called ``detectron2 0.6+pyonly.1``. The compiled
-operators (``detectron2._C``: deformable and rotated ones, the fast COCOeval) are absent; Mask R-CNN needs none of them.
+The package index has no build of Detectron2, only a source archive of its tag v0.6 without the C++ sources, which pip cannot build.
+This script downloads that archive, checks its hash, applies the edits that current releases of Python, NumPy, Pillow, torch and
+setuptools require (``EDITS``), and installs the result as a pure-Python wheel named ``detectron2 0.6+pyonly.1``. The wheel lacks the
+compiled operators (``detectron2._C``: deformable and rotated operators, the fast COCOeval), which Mask R-CNN does not need.
 
-A Detectron2 that works is left alone; one that does not import, or whose files are damaged, is replaced.
+A working Detectron2 is kept. One that cannot be imported or has damaged files is replaced.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ REQUIRES = (
     "black",
 )
 
-# Where a folder of the archive goes in the wheel. The tools are no package: they land unedited in <prefix>/share/detectron2/tools.
+# Folder of the archive -> folder of the wheel. The tools are not a package: they go unedited to <prefix>/share/detectron2/tools.
 LAYOUT = {
     "detectron2/": "detectron2/",
     "projects/PointRend/point_rend/": "detectron2/projects/point_rend/",
@@ -68,9 +68,9 @@ _INIT_NCCL = '            backend="NCCL",\n'
 _ASSERT_CUDA = '    assert torch.cuda.is_available(), "cuda is not available. Please check your installation."\n'
 _SET_DEVICE = "    assert num_gpus_per_machine <= torch.cuda.device_count()\n    torch.cuda.set_device(local_rank)\n"
 
-# file -> (text, replacement, how often it must occur). A count that differs means another source: the script stops.
+# File -> (text, replacement, number of occurrences). Another number means another source, and the script stops.
 EDITS: dict[str, tuple[tuple[str, str, int], ...]] = {
-    # The compiled extension is absent.
+    # The compiled extension is missing.
     "detectron2/layers/deform_conv.py": ((_IMPORT_C, _GUARDED_IMPORT_C, 1),),
     "detectron2/layers/roi_align_rotated.py": ((_IMPORT_C, _GUARDED_IMPORT_C, 1),),
     "detectron2/layers/rotated_boxes.py": ((_IMPORT_C, _GUARDED_IMPORT_C, 1),),
@@ -83,7 +83,7 @@ EDITS: dict[str, tuple[tuple[str, str, int], ...]] = {
             1,
         ),
     ),
-    # Caffe2 is gone from torch.
+    # torch no longer contains Caffe2.
     "detectron2/export/__init__.py": (
         ("from .api import *\n", "try:\n    from .api import *\nexcept ImportError:  # caffe2 is gone\n    pass\n", 1),
     ),
@@ -115,11 +115,11 @@ EDITS: dict[str, tuple[tuple[str, str, int], ...]] = {
             1,
         ),
     ),
-    # torch >= 2: schedulers derive from LRScheduler; the old name made stock ones silently not be checkpointed.
+    # torch >= 2: schedulers derive from LRScheduler. With the old name, checkpoints silently omitted torch's schedulers.
     "detectron2/engine/hooks.py": ((_SCHEDULER, "torch.optim.lr_scheduler.LRScheduler)", 2),),
     # torch checks GroupNorm's arguments: 32 groups do not divide 1 channel.
     "detectron2/modeling/meta_arch/retinanet.py": (("get_norm(norm, 1)", "get_norm(norm, 32)", 1),),
-    # Several processes on a machine without CUDA, as Detectron2's main branch does it.
+    # Several processes on a machine without CUDA, as in Detectron2's main branch.
     "detectron2/engine/launch.py": (
         (_ASSERT_CUDA, "    has_cuda = torch.cuda.is_available()\n", 1),
         (_INIT_NCCL, '            backend="NCCL" if has_cuda else "GLOO",\n', 1),
@@ -138,7 +138,7 @@ _PROBE = (
 
 
 class InstallError(Exception):
-    """What went wrong and how to mend it, in one line."""
+    """An error with a one-line message that says how to fix it."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -173,13 +173,13 @@ def _run(archive: Path | None, wheel_dir: Path | None) -> str:
 
 
 def find_fault() -> str | None:
-    """Says why Detectron2 has to be installed, or None where it works."""
+    """Returns the reason why Detectron2 must be installed, or None if it works."""
     try:
         distribution = importlib.metadata.distribution("detectron2")
     except importlib.metadata.PackageNotFoundError:
         distribution = None
     if distribution is not None:
-        # `distribution.files` leaves out what is missing (Python >= 3.12): the record itself is read.
+        # Reads the record itself, because `distribution.files` omits missing files (Python >= 3.12).
         for name, digest, _ in csv.reader((distribution.read_text("RECORD") or "").splitlines()):
             path = Path(str(distribution.locate_file(name)))
             if digest and not _is_intact(path, digest, ours=distribution.version == VERSION):
@@ -188,8 +188,8 @@ def find_fault() -> str | None:
 
 
 def _run_python(code: str) -> str | None:
-    """Runs code in a process of its own; returns its last line of complaint, or None where it ends well."""
-    # A plugin hook that is not installed yet (DETECTRON2_ENV_MODULE) must not make Detectron2 look broken.
+    """Runs code in a separate process. Returns the last line of its error output, or None if it succeeds."""
+    # A plugin hook (DETECTRON2_ENV_MODULE) that is not installed yet must not make Detectron2 look broken.
     environment = {name: value for name, value in os.environ.items() if name != "DETECTRON2_ENV_MODULE"}
     command = [sys.executable, "-c", code]
     probe = subprocess.run(command, capture_output=True, text=True, cwd=tempfile.gettempdir(), env=environment)
@@ -199,7 +199,7 @@ def _run_python(code: str) -> str | None:
 
 
 def _is_intact(path: Path, digest: str, *, ours: bool) -> bool:
-    # An edited file of somebody's own installation is theirs; only a file of this wheel is held against its hash.
+    # Users may edit the files of their own installation. Only the files of this wheel are compared with their hashes.
     return path.is_file() and (not ours or digest == f"sha256={_record_hash(path.read_bytes())}")
 
 
@@ -233,7 +233,7 @@ def _read_source(archive: Path | None) -> bytes:
 
 
 def _download() -> bytes:
-    """Fetches the archive through pip's own session, so that the user's index, proxy and certificates are honoured."""
+    """Downloads the archive through pip's session, which uses the user's index, proxy and certificates."""
     from pip._internal.commands import create_command
     from pip._internal.commands.install import InstallCommand
 
@@ -275,7 +275,7 @@ def _write_wheel(source: bytes, folder: Path) -> Path:
     path = folder / WHEEL_NAME
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
         for name, data in contents.items():
-            info = zipfile.ZipInfo(name)  # a fixed date: the same source gives the same wheel
+            info = zipfile.ZipInfo(name)  # a fixed date, so that equal sources result in equal wheels
             info.external_attr = 0o644 << 16
             wheel.writestr(info, data, zipfile.ZIP_DEFLATED)
     return path

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Iterator[Table]:
     """The mappers take turns with every number of workers, and so does the training of the config's model on batches in memory."""
-    from maskrcnn_ext.config import overrides as strict
+    from maskrcnn_ext.config.overrides import apply_overrides
     from maskrcnn_ext.inference.loading import read_config
 
     with TemporaryDirectory() as folder:
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
             from maskrcnn_ext.data.tools.shapes import make_shapes
 
             file = make_shapes(Path(folder), num_images=args.images)
-            cfg = strict.apply(cfg, [f"dataloader.train.dataset.names='coco:{file}@{file.parent / 'images'}'"])
+            cfg = apply_overrides(cfg, [f"dataloader.train.dataset.names='coco:{file}@{file.parent / 'images'}'"])
         loaders = {
             f"{name}'s mapper, {workers} workers": (iter(open_loader(cfg, target, workers)), workers)
             for workers in args.workers
@@ -70,10 +70,10 @@ def open_loader(cfg: Any, mapper: str, workers: int) -> Any:
     """Builds the config's training loader with a mapper, which gets those of the config's arguments that it knows."""
     from detectron2.config import instantiate
 
-    from maskrcnn_ext.config.callables import find_target, parameters_of
+    from maskrcnn_ext.config.callables import accepted_arguments, find_target
 
     node = copy.deepcopy(cfg.dataloader.train)
-    known = parameters_of(find_target(mapper, "dataloader.train.mapper")) or {}
+    known = accepted_arguments(find_target(mapper, "dataloader.train.mapper")) or {}
     for key in node.mapper.keys() - known.keys():
         del node.mapper[key]
     node.mapper._target_ = mapper

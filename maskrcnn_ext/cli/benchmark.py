@@ -1,4 +1,4 @@
-"""``maskrcnn-ext benchmark``: measures the package against Detectron2 and against every peer that is installed."""
+"""``maskrcnn-ext benchmark``: measures the package against Detectron2 and every installed peer."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from maskrcnn_ext.errors import InputError
 if TYPE_CHECKING:
     from maskrcnn_ext.benchmark.tables import Table
 
-# Part -> what `--help` says of it. "all" runs most of them, in this order.
+# Part -> its description in `--help`. "all" runs most of them, in this order.
 PARTS = {
-    "poolers": "RoIAlign on a pyramid, forward and backward",
-    "masks": "mask probabilities to RLEs of large images",
-    "inference": "from images to boxes and masks, in every runtime that is installed",
-    "training": "a step of training: forward, backward and the optimizer's",
-    "training_memory": "how many images fit into a card, with and without checkpointing and bf16",
+    "poolers": "RoIAlign on a feature pyramid, forward and backward",
+    "masks": "converting mask probabilities to RLEs of large images",
+    "inference": "images to boxes and masks, in every installed runtime",
+    "training": "a training step: forward, backward and optimizer",
+    "training_memory": "the number of images that fit into a GPU, with and without checkpointing and bf16",
     "evaluation": "COCO's AP of many detections",
-    "loading": "training images a second: the loader's, and the model's that it feeds",
-    "startup": "from the start of Python to the second prediction",
+    "loading": "training images per second, of the loader and of the model",
+    "startup": "the time from the start of Python to the second prediction",
     "data": "reading a large COCO file into Detectron2's dicts",
-    "growth": "how the time and memory of a prediction grow with the image, its objects, the classes and the batch",
-    "roofline": "the parts of a prediction against what the machine can compute and move",
-    "export": "a model in every runtime that it is exported for: size, speed, AP",
+    "growth": "time and memory of a prediction by image size, objects, classes and batch size",
+    "roofline": "the parts of a prediction against the peak FLOPS and bandwidth of the machine",
+    "export": "an exported model in every runtime: size, speed, AP",
 }
-# What needs a model of the user's, or many minutes.
+# Parts that need a model of the user, or many minutes.
 _BY_NAME_ONLY = ("export", "training_memory")
-# Peers, beside the packages that every manifest names.
+# Peers, in addition to the packages that every manifest lists.
 _PEERS = ("onnxruntime", "openvino", "opencv-python-headless", "opencv-python", "faster-coco-eval")
 
-_KILLED = "a process of it was killed, perhaps for want of memory"
+_KILLED = "one of its processes was killed, possibly because memory ran out"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,25 +46,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         _part(name).add_arguments(part)
         _add_common(part)
     _add_common(
-        parts.add_parser("all", help=f"every part but {' and '.join(_BY_NAME_ONLY)}, each in a process of its own")
+        parts.add_parser("all", help=f"every part but {' and '.join(_BY_NAME_ONLY)}, each in a separate process")
     )
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--threads", type=int, help="of every library (default: as many as there are cores)")
-    parser.add_argument("--repeats", type=int, default=5, help="runs of each side (default: %(default)s)")
+    parser.add_argument("--threads", type=int, help="threads of every library (default: the number of cores)")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each candidate (default: %(default)s)")
     parser.add_argument("-o", "--output", type=Path, help="folder for results.json, results.md and results.png")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints a table as soon as it is measured, and writes them all."""
+    """Prints each table as soon as it is measured, and writes all tables."""
     from maskrcnn_ext.benchmark.measuring import in_new_process
 
     if args.repeats < 1 or (args.threads or 1) < 1:
         raise InputError("--threads and --repeats: expected 1 or more")
     if args.part != "all":
         try:
-            _measured(args.part, args)
+            _run_part(args.part, args)
         except BrokenProcessPool:
             raise InputError(_KILLED) from None
         return 0
@@ -74,18 +74,18 @@ def run(args: argparse.Namespace) -> int:
             continue
         print(f"## {PARTS[name]}\n", flush=True)
         try:
-            tables += in_new_process(_measured, name, _defaults(name, args))
+            tables += in_new_process(_run_part, name, _defaults(name, args))
         except (InputError, ImportError, BrokenProcessPool) as error:
             print(f"{name}: error: {_KILLED if isinstance(error, BrokenProcessPool) else error}", file=sys.stderr)
             failed.append(name)
-        _write(tables, args)  # what is there, should a later part fail
+        _write(tables, args)  # a later part may fail
     if failed:
         raise InputError(f"not measured: {', '.join(failed)}")
     return 0
 
 
-def _measured(name: str, args: argparse.Namespace) -> list[Table]:
-    """Runs one part, and prints its tables as they come."""
+def _run_part(name: str, args: argparse.Namespace) -> list[Table]:
+    """Runs one part and prints each table as soon as it is measured."""
     import torch
 
     if args.threads:
@@ -95,12 +95,12 @@ def _measured(name: str, args: argparse.Namespace) -> list[Table]:
         print(f"{table.as_markdown()}\n", flush=True)
         tables.append(table)
         if args.part == name:
-            _write(tables, args)  # what is there, should the rest fail
+            _write(tables, args)  # the rest may fail
     return tables
 
 
 def _defaults(name: str, args: argparse.Namespace) -> argparse.Namespace:
-    """A part's arguments where it is one of all."""
+    """Returns the arguments of a part that runs as one of "all"."""
     parser = argparse.ArgumentParser()
     _part(name).add_arguments(parser)
     return argparse.Namespace(**{**vars(parser.parse_args([])), **vars(args)})
@@ -108,25 +108,25 @@ def _defaults(name: str, args: argparse.Namespace) -> argparse.Namespace:
 
 def _write(tables: list[Table], args: argparse.Namespace) -> None:
     from maskrcnn_ext.benchmark.tables import draw
+    from maskrcnn_ext.common.files import write_atomic
     from maskrcnn_ext.engine.machine import describe_machine, package_versions
 
     if args.output is None:
         return
-    args.output.mkdir(parents=True, exist_ok=True)
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "machine": {**describe_machine(), **({"threads": args.threads} if args.threads else {})},
         "versions": package_versions(*_PEERS),
         "tables": [table.as_dict() for table in tables],
     }
-    (args.output / "results.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
-    about = found["machine"]
+    write_atomic(args.output / "results.json", json.dumps(results, indent=1))
+    info = results["machine"]
     head = [
-        f"{about['cpu']} ({', '.join(about['instructions'])}), {about['cores']} cores, {about['threads']} threads, "
-        f"{(about['memory_bytes'] or 0) / 2**30:.0f} GB; {', '.join(gpu['name'] for gpu in about['gpus']) or 'no GPU'}",
-        ", ".join(f"{name} {version}" for name, version in found["versions"].items() if version),
+        f"{info['cpu']} ({', '.join(info['instructions'])}), {info['cores']} cores, {info['threads']} threads, "
+        f"{(info['memory_bytes'] or 0) / 2**30:.0f} GB; {', '.join(gpu['name'] for gpu in info['gpus']) or 'no GPU'}",
+        ", ".join(f"{name} {version}" for name, version in results["versions"].items() if version),
     ]
     text = "\n\n".join([*head, *(table.as_markdown() for table in tables)])
-    (args.output / "results.md").write_text(f"{text}\n", encoding="utf-8")
+    write_atomic(args.output / "results.md", f"{text}\n")
     draw(tables, args.output / "results.png")
 
 

@@ -1,4 +1,4 @@
-"""``maskrcnn-ext browse-data``: pictures of a data set, as stored or as a config's augmentations make them."""
+"""``maskrcnn-ext browse-data``: draws images of a data set, as stored or after the augmentations of a config."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config",
         nargs="+",
         metavar=("CONFIG", "KEY=VALUE"),
-        help="a shipped config or a file, and overrides: show what its training will see of the data set",
+        help="a LazyConfig and overrides: show the images as its training loader returns them",
     )
-    parser.add_argument("--num", type=int, default=16, help="images (default: %(default)s)")
+    parser.add_argument("--num", type=int, default=16, help="number of images (default: %(default)s)")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the choice and the augmentations (default: %(default)s)"
+        "--seed", type=int, default=0, help="seed of the choice and the augmentations (default: %(default)s)"
     )
     parser.add_argument(
         "-o",
@@ -40,20 +40,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the grid and the page; prints their paths."""
+    """Writes the grid and the page, and prints their paths."""
     if args.num < 1:
         raise InputError(f"--num {args.num}: expected at least 1")
     import cv2
 
     if args.config:
+        from maskrcnn_ext.config.zoo import load_config
         from maskrcnn_ext.data.tools.browse import browse_training
-        from maskrcnn_ext.engine.main import load_config
 
         cfg = load_config(args.config[0], args.config[1:])
         if "dataloader" in cfg and "train" in cfg.dataloader:
             cfg.dataloader.train.dataset.names = args.name
         samples = browse_training(cfg, num=args.num, seed=args.seed)
-        text = f"As training with {' '.join(args.config)} sees it, seed {args.seed}."
+        text = f"As the training loader of {' '.join(args.config)} returns it, seed {args.seed}."
     else:
         from maskrcnn_ext.data.tools.browse import browse_stored
 
@@ -81,7 +81,7 @@ def _picture(sample: Seen, classes: list[str]) -> np.ndarray:
 
     from maskrcnn_ext.report.draw import DrawnObject, draw_objects, palette
 
-    by_class = len(classes) > 1  # with one class, colours tell objects apart
+    by_class = len(classes) > 1  # with one class, each object has its own colour
     colors = [palette(category if by_class else index) for index, category in enumerate(sample.classes)]
     items = [
         DrawnObject(segmentation, (box[0], box[1], box[2], box[3]), classes[category] if by_class else "", color)
@@ -94,14 +94,14 @@ def _picture(sample: Seen, classes: list[str]) -> np.ndarray:
     canvas = draw_objects(sample.image, [*outlines, *items], scale=scale)
     for points, color in zip([] if sample.keypoints is None else sample.keypoints, colors, strict=False):
         for x, y, visibility in points:
-            if visibility:  # a ring for what is hidden
+            if visibility:  # a ring if hidden
                 center = (round(x * scale), round(y * scale))
                 cv2.circle(canvas, center, 3, color, -1 if visibility == 2 else 1, cv2.LINE_AA)
     return canvas
 
 
 def _grid(pictures: list[np.ndarray], samples: list[Seen]) -> np.ndarray:
-    """Near as many rows as columns, each picture above its file's name."""
+    """Arranges pictures in a nearly square grid, each with its file name below."""
     import math
 
     import cv2

@@ -1,4 +1,4 @@
-"""``maskrcnn-ext check-data``: every fault of a data set, how to fix it, and the anchors that fit it."""
+"""``maskrcnn-ext check-data``: lists every fault of a data set and its fix, and suggests anchors."""
 
 from __future__ import annotations
 
@@ -16,32 +16,36 @@ if TYPE_CHECKING:
     from maskrcnn_ext.data.check.images import PixelsByImage
     from maskrcnn_ext.data.check.source import Found
 
-_EPILOG = "The status is 0 for a set without such faults, 1 for one with them (also with --fix), 2 for a mistake in the arguments."
+_EPILOG = "exit status: 0 no such faults, 1 faults (also with --fix), 2 a mistake in the arguments"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.epilog = _EPILOG
     parser.add_argument("name", help="a COCO file, a registered data set, or a string such as via:FILE.json@IMAGES")
-    parser.add_argument("--images", type=Path, help="the folder that a COCO file's names are relative to")
-    parser.add_argument("--against", metavar="OTHER", help="a set that must not share an image with it, such as val")
-    parser.add_argument("--no-images", action="store_true", help="check the annotations only, open no image")
-    parser.add_argument("--fix", type=Path, metavar="DST", help="write a repaired copy, COCO JSON; never overwrites")
-    parser.add_argument("--report", type=Path, metavar="FILE.html", help="write a page with pictures of the faults")
+    parser.add_argument("--images", type=Path, help="the image folder of a COCO file")
+    parser.add_argument(
+        "--against", metavar="OTHER", help="another data set that must not share images with it, such as val"
+    )
+    parser.add_argument("--no-images", action="store_true", help="check only the annotations, without opening images")
+    parser.add_argument("--fix", type=Path, metavar="DST", help="write a repaired copy as COCO JSON; never overwrites")
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE.html", help="write an HTML page with pictures of the faults"
+    )
     parser.add_argument(
         "--fail-on",
         choices=("error", "warning"),
         default="error",
-        help="what makes the status 1 (default: %(default)s)",
+        help="the severity from which the exit status is 1 (default: %(default)s)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the faults and the advice, writes what is asked for."""
+    """Prints the faults and the advice, and writes the repaired copy and the page."""
     if args.fix is not None and args.fix.exists():
-        raise InputError(f"{args.fix} is there already: --fix never overwrites, give another file")
+        raise InputError(f"{args.fix} exists: --fix never overwrites, give another file")
     if args.report is not None and args.report.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"--report {args.report}: expected a name that ends in .html")
+        raise InputError(f"--report {args.report}: expected a file name that ends in .html")
     if args.no_images and args.against:
         raise InputError("--against compares images: leave out --no-images")
 
@@ -105,7 +109,7 @@ def _check_fixable(found: Found) -> None:
     from maskrcnn_ext.data.check.view import EXTRA
 
     if any(isinstance(entry, dict) and EXTRA in entry for entry in found.data["images"]):
-        raise InputError(f"--fix writes COCO JSON, which has no slices or windows: fix the files of {found.name}")
+        raise InputError(f"--fix writes COCO JSON, which cannot store slices or windows: fix the files of {found.name}")
 
 
 def _fix(
@@ -122,7 +126,7 @@ def _fix(
     data, log = repair(found.data, found.folder, faults, pixels)
     if not data["images"]:
         raise InputError(
-            f"--fix {file}: no image would be left; are they in {found.folder}? --images says where they are"
+            f"--fix {file}: no image would be left: set --images to their folder if it is not {found.folder}"
         )
     text = json.dumps(data)
     try:
@@ -130,11 +134,11 @@ def _fix(
         with file.open("x", encoding="utf-8") as stream:
             stream.write(text)
     except OSError as error:
-        raise InputError(f"{file}: cannot be written ({error.strerror})") from error
+        raise InputError(f"cannot write {file} ({error.strerror})") from error
     print(f"\n{len(log)} repairs:")
     for line in log:
         print(f"  {line}")
-    left = find_faults(view_dataset(data, found.folder, str(file)), pixels or None, against, other_pixels)
-    errors = [fault for fault in left if fault.severity == "error"]
-    print(f"wrote {file}, to be used as coco:{file.resolve()}@{found.folder.resolve()}; it has {len(errors)} errors")
+    remaining = find_faults(view_dataset(data, found.folder, str(file)), pixels or None, against, other_pixels)
+    errors = [fault for fault in remaining if fault.severity == "error"]
+    print(f"wrote {file} with {len(errors)} errors left; use it as coco:{file.resolve()}@{found.folder.resolve()}")
     _print_faults(errors)

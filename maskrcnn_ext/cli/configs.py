@@ -1,4 +1,4 @@
-"""``maskrcnn-ext configs``: what can be trained, and where the files lie."""
+"""``maskrcnn-ext configs``: lists the shipped configs, or prints the path of one."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name",
         nargs="?",
-        help='print this config\'s path, as in --config-file "$(maskrcnn-ext configs domains/nuclei.py)"',
+        help='print the path of this config, as in --config-file "$(maskrcnn-ext configs domains/nuclei.py)"',
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints one path, or a table of names and titles."""
+    from maskrcnn_ext.common.tables import text_table
+
     if args.name:
         print(config_path(args.name))
         return 0
-    names = list_configs()
-    width = max(map(len, names))
-    for name in names:
-        title = ast.get_docstring(ast.parse(config_path(name).read_text(encoding="utf-8"))) or ""
-        print(f"{name:<{width}}  {title.splitlines()[0] if title else ''}")
+    print(text_table([name, _title(name)] for name in list_configs()))
     return 0
+
+
+def _title(name: str) -> str:
+    """Returns the first line of a config's docstring."""
+    text = ast.get_docstring(ast.parse(config_path(name).read_text(encoding="utf-8"))) or ""
+    return text.partition("\n")[0]

@@ -1,4 +1,4 @@
-"""``maskrcnn-ext convert``: any data set that can be read, written in another format."""
+"""``maskrcnn-ext convert``: writes a data set in another format."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 _FORMATS = ("coco", "yolo", "labelme", "label-image")
 
 _WRITTEN = """\
-what is written:
-  coco         DST/annotations.json and DST/images; of a DST that ends with .json the annotations alone
-  yolo         DST/data.yaml, DST/images and DST/labels (outlines; boxes where there is nothing else)
-  labelme      DST/*.json, each beside its image
-  label-image  DST/images, DST/labels (16-bit PNG, a number an object; where two overlap, the later wins) and DST/classes.json
-What a format cannot hold is counted on stderr. DST appears when all of it is written.
+files that are written:
+  coco         DST/annotations.json and DST/images; only the annotations if DST ends with .json
+  yolo         DST/data.yaml, DST/images and DST/labels (outlines, or boxes for objects without an outline)
+  labelme      DST/*.json, each next to its image
+  label-image  DST/images, DST/labels (16-bit PNG with one number per object; a later object covers an earlier one) and
+               DST/classes.json
+Objects and attributes that a format cannot store are counted on stderr. DST appears when it is complete.
 """
 
 
@@ -22,15 +23,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _WRITTEN
-    parser.add_argument("source", metavar="SRC", help="a registered name, or FORMAT:A@B, as coco:a.json@images")
-    parser.add_argument("target", metavar="DST", type=Path, help="what to make")
+    parser.add_argument("source", metavar="SRC", help="a registered name, or FORMAT:A@B such as coco:a.json@images")
+    parser.add_argument("target", metavar="DST", type=Path, help="the folder or file to write")
     parser.add_argument("--to", required=True, choices=_FORMATS, help="the format to write")
     parser.add_argument("--link", action="store_true", help="link to the images instead of copying them")
     parser.add_argument("--overwrite", action="store_true", help="replace DST")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Converts and prints what was made."""
+    """Converts a data set, and prints the size of the result."""
     from maskrcnn_ext.data.registry.catalog import load_dataset
     from maskrcnn_ext.data.writers import find_writer
     from maskrcnn_ext.data.writers.coco import write_coco_json
@@ -39,9 +40,9 @@ def run(args: argparse.Namespace) -> int:
 
     json_only = args.to == "coco" and args.target.suffix == ".json"
     if json_only and args.link:
-        raise InputError("--link has no meaning for annotations alone; give a folder as DST")
-    if args.target.exists() and not args.overwrite:  # said before the reading, which may take long
-        raise InputError(f"{args.target} is there already: choose another place, or --overwrite it")
+        raise InputError("--link needs images: give a folder as DST")
+    if args.target.exists() and not args.overwrite:  # checked before reading, which may take long
+        raise InputError(f"{args.target} exists: choose another DST, or add --overwrite")
     data = load_dataset(args.source)
     sources = [Path(record.file_name) for record in data.images]
     with staged(args.target, overwrite=args.overwrite, sources=sources) as partial:
@@ -54,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
         else:
             folder = args.target / "images"
             lost = dict(find_writer(args.to.replace("-", "_"))(data, partial, link=args.link))
-    for what, count in lost.items():
-        print(f"maskrcnn-ext convert: warning: {count} {what}", file=sys.stderr)
+    for problem, count in lost.items():
+        print(f"maskrcnn-ext convert: warning: {count} {problem}", file=sys.stderr)
     objects = sum(len(record.annotations) for record in data.images)
     print(f"{args.target}: {len(data.images)} images, {objects} objects read, {len(data.classes)} classes")
     if args.to == "coco":

@@ -1,4 +1,4 @@
-"""``maskrcnn-ext demo``: from nothing to a trained, evaluated and shown Mask R-CNN, on generated images."""
+"""``maskrcnn-ext demo``: trains, evaluates and shows a Mask R-CNN on generated images."""
 
 from __future__ import annotations
 
@@ -12,28 +12,32 @@ import sys
 import time
 from pathlib import Path
 
+from maskrcnn_ext.common.progress import Progress
 from maskrcnn_ext.errors import InputError
 
-# Images for training and for validation, iterations.
+# Training images, validation images, iterations.
 _FULL = (2000, 100, 540)
 _QUICK = (64, 16, 20)
-_POLL = 0.5  # seconds between two looks at the training's progress
+_POLL_SECONDS = 0.5  # between two reads of the training's metrics
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.add_argument(
-        "--output", type=Path, default=Path("output/demo"), help="folder for everything (default: %(default)s)"
+        "--output",
+        type=Path,
+        default=Path("output/demo"),
+        help="folder for data, run and report (default: %(default)s)",
     )
-    parser.add_argument("--quick", action="store_true", help="a smoke run of a minute; its AP means nothing")
+    parser.add_argument("--quick", action="store_true", help="a smoke test of a minute; its AP is meaningless")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Generates, trains, evaluates, reports; prints the page's path and the AP."""
+    """Generates images, trains, evaluates and writes the report; prints AP and paths."""
     num_train, num_val, iterations = _QUICK if args.quick else _FULL
     output: Path = args.output.resolve()
     run_dir = output / "run"
-    shutil.rmtree(run_dir, ignore_errors=True)  # an earlier demo's curves would go on in this one's
+    shutil.rmtree(run_dir, ignore_errors=True)  # else the curves would continue those of an earlier demo
 
     print(f"[1/3] generating {num_train} + {num_val} images", flush=True)
     from maskrcnn_ext.data.tools.shapes import make_shapes
@@ -55,11 +59,11 @@ def run(args: argparse.Namespace) -> int:
     seconds = time.monotonic() - start
 
     print("[3/3] writing the report", flush=True)
-    from maskrcnn_ext.cli.report import report
+    from maskrcnn_ext.cli.report import write_run_page
     from maskrcnn_ext.report.run import read_run
 
-    page = report(run_dir, output / "report.html", title="Mask R-CNN on generated shapes")
-    # A model that finds nothing has no results at all: its AP is 0.
+    page = write_run_page(run_dir, output / "report.html", title="Mask R-CNN on generated shapes")
+    # A model without any detections has no results: its AP is 0.
     results = {"segm/AP": 0.0, "bbox/AP": 0.0, **read_run(run_dir).results}
     metrics = {name: None if math.isnan(value) else round(value, 3) for name, value in results.items()}
     (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
@@ -71,38 +75,33 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(arguments: list[str], run_dir: Path, iterations: int) -> None:
-    """Trains in a process of its own, whose long log goes to a file, and shows how far it is."""
+    """Trains in a separate process with its log in a file, and shows the progress."""
     run_dir.mkdir(parents=True)
     log = run_dir / "console.txt"
-    seen = 0
-    with log.open("w") as console:
+    num_seen = 0
+    with log.open("w") as console, Progress(iterations, description="training", unit="iteration") as progress:
         command = [sys.executable, "-m", "maskrcnn_ext.engine.main", *arguments]
         process = subprocess.Popen(command, stdout=console, stderr=subprocess.STDOUT)
         try:
             while process.poll() is None:
-                seen = _show_progress(run_dir / "metrics.json", seen, iterations)
-                time.sleep(_POLL)
+                num_seen = _show_metrics(run_dir / "metrics.json", num_seen, progress)
+                time.sleep(_POLL_SECONDS)
         finally:
-            process.terminate()  # Ctrl-C here must not leave it training; of no effect on one that has ended
-    _show_progress(run_dir / "metrics.json", seen, iterations)
+            process.terminate()  # so that Ctrl-C stops the training as well; no effect on a finished process
+        _show_metrics(run_dir / "metrics.json", num_seen, progress)
     if process.returncode != 0:
         last = ([line for line in log.read_text().splitlines() if line.strip()] or ["no output"])[-1]
         raise InputError(f"the training ended with status {process.returncode}: {last} (the whole log: {log})")
 
 
-def _show_progress(file: Path, seen: int, iterations: int) -> int:
-    """Prints a line for each new one of the training's metrics; returns how many there are."""
+def _show_metrics(file: Path, num_seen: int, progress: Progress) -> int:
+    """Shows the iterations and evaluations in the metrics file after the first `num_seen`; returns the number of entries."""
     if not file.is_file():
-        return seen
+        return num_seen
     lines = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    for scalars in map(json.loads, lines[seen:]):
+    for scalars in map(json.loads, lines[num_seen:]):
         if "total_loss" in scalars:
-            left = scalars.get("eta_seconds", 0.0)
-            print(
-                f"      iteration {scalars['iteration'] + 1:4d} of {iterations}   loss {scalars['total_loss']:6.3f}   "
-                f"about {left // 60:.0f}:{left % 60:02.0f} left",
-                flush=True,
-            )
+            progress.step(scalars["iteration"] + 1 - progress.done)
         elif "segm/AP" in scalars:
             print(f"      evaluated: mask AP {scalars['segm/AP']:.1f}, box AP {scalars['bbox/AP']:.1f}", flush=True)
     return len(lines)

@@ -1,6 +1,7 @@
-"""``maskrcnn-ext doctor``: one screen that says what is installed, what is wrong and how to mend it.
+"""``maskrcnn-ext doctor``: reports what is installed, what is wrong, and how to fix it.
 
-Everything is looked at in processes of their own, so that this starts, and ends, in any broken environment.
+Each package is imported in a separate process, so that the command works in any broken environment. For the same reason it uses the
+standard library only.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from maskrcnn_ext import __version__
 
 _TIMEOUT = 120  # seconds; the first import of torch from a cold disk is slow
 
-# Each prints a JSON list: what to show, and notes that are no faults.
+# Each program prints a JSON list: the text to show, and notes that are not faults.
 _PROBES = {
     "torch": """
 import torch
@@ -43,28 +44,28 @@ try:
 except importlib.metadata.PackageNotFoundError:
     version = detectron2.__version__ + ", on the import path"
 compiled = "with" if compat.has_compiled_operators() else "without"
-notes = [] if compiled == "with" else ["no deformable or rotated operators and no fast COCOeval: Mask R-CNN needs none of them"]
+notes = [] if compiled == "with" else ["no deformable or rotated operators and no fast COCOeval: Mask R-CNN does not need them"]
 print(json.dumps([f"{version} ({compat.detectron2_kind()}, {compiled} compiled operators)"] + notes))""",
     "model zoo": """
 import glob, os
 from detectron2 import model_zoo
 count = len(glob.glob(os.path.join(os.path.dirname(model_zoo.__file__), "configs", "**", "*.*"), recursive=True))
-print(json.dumps([f"{count} configs of Detectron2's own"]))""",
+print(json.dumps([f"{count} configs of Detectron2"]))""",
     "pkg_resources": """
 import importlib.util
-there = importlib.util.find_spec("pkg_resources") is not None
-print(json.dumps(["there" if there else "absent, and not needed (Detectron2's main branch needs it: setuptools below 82)"]))""",
+installed = importlib.util.find_spec("pkg_resources") is not None
+print(json.dumps(["installed" if installed else "missing, and not needed (Detectron2's main branch needs it: setuptools below 82)"]))""",
     "CPU libraries": """
 from maskrcnn_ext.ops import pointwise, roi_align_cpu, winograd
 uses = {roi_align_cpu: "FastROIPooler", winograd: "optimize (3 x 3)", pointwise: "optimize (1 x 1)"}
-there, notes = [], []
+compiled, notes = [], []
 for module, use in uses.items():
     try:
         module.library()
-        there.append(use)
+        compiled.append(use)
     except OSError as error:
         notes.append(f"{use} works, but slower: {error}; install g++, then this package again")
-print(json.dumps([f"compiled for {', '.join(there) or 'nothing'}", *notes]))""",
+print(json.dumps([f"compiled for {', '.join(compiled) or 'nothing'}", *notes]))""",
     "GPU kernels": """
 import logging, torch
 from maskrcnn_ext.ops.triton_support import why_no_triton
@@ -83,34 +84,41 @@ print(json.dumps([f"{len(list_configs())} configs, data sets registered"]))""",
 
 @dataclass(frozen=True)
 class Finding:
-    """What a probe said of one part; `mend` is empty where the part works."""
+    """The state of one part.
+
+    Attributes:
+        part: its name.
+        text: its version, or the error.
+        notes: remarks that are not faults.
+        fix: the command that fixes the part; empty if it works.
+    """
 
     part: str
     text: str
     notes: tuple[str, ...] = ()
-    mend: str = ""
+    fix: str = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command takes no arguments."""
+    """Declares no arguments."""
 
 
 def run(_: argparse.Namespace) -> int:
-    """Prints the findings; returns 1 when something is broken."""
+    """Prints the findings; returns 1 if something is broken."""
     findings = examine()
     for finding in findings:
-        print(f"{'BROKEN' if finding.mend else 'ok':<7}{finding.part:<15}{finding.text}")
+        print(f"{'BROKEN' if finding.fix else 'ok':<7}{finding.part:<15}{finding.text}")
         for note in finding.notes:
             print(f"{'':<22}{note}")
-        if finding.mend:
-            print(f"{'':<22}mend: {finding.mend}")
-    broken = sum(bool(finding.mend) for finding in findings)
-    print(f"\n{broken} broken: mend the topmost first, then ask again" if broken else "\neverything works")
+        if finding.fix:
+            print(f"{'':<22}fix: {finding.fix}")
+    broken = sum(bool(finding.fix) for finding in findings)
+    print(f"\n{broken} broken: fix the topmost first, then run this again" if broken else "\neverything works")
     return 1 if broken else 0
 
 
 def examine() -> list[Finding]:
-    """Looks at every part, in parallel; returns the findings in the order in which faults should be mended."""
+    """Probes all parts in parallel. Returns the findings in the order in which faults should be fixed."""
     with ThreadPoolExecutor(4) as pool:
         imported = list(pool.map(_probe, _PROBES))
     return [_python(), *imported, _datasets()]
@@ -118,25 +126,25 @@ def examine() -> list[Finding]:
 
 def _python() -> Finding:
     version = sys.version.split()[0]
-    mend = "" if sys.version_info >= (3, 10) else "use Python 3.10 or newer"
-    return Finding("Python", f"{version}, maskrcnn_ext {__version__}, {sys.prefix}", mend=mend)
+    fix = "" if sys.version_info >= (3, 10) else "use Python 3.10 or newer"
+    return Finding("Python", f"{version}, maskrcnn_ext {__version__}, {sys.prefix}", fix=fix)
 
 
 def _datasets() -> Finding:
     root = os.environ.get("DETECTRON2_DATASETS")
     if root is None:
-        return Finding("data sets", "DETECTRON2_DATASETS is not set: data is looked for in ./datasets")
+        return Finding("data sets", "DETECTRON2_DATASETS is not set: data is expected in ./datasets")
     if not Path(root).expanduser().is_dir():
         return Finding(
             "data sets",
             f"DETECTRON2_DATASETS={root}: no such folder",
-            mend="export DETECTRON2_DATASETS=/the/right/folder",
+            fix="export DETECTRON2_DATASETS=/the/right/folder",
         )
-    return Finding("data sets", f"looked for below {root}")
+    return Finding("data sets", f"expected below {root}")
 
 
 def _probe(part: str) -> Finding:
-    # The working directory is left out of the import path (-P needs Python 3.11): a folder called `torch` there must not count.
+    # Runs in another folder, because a folder called `torch` in the working directory would be imported (-P needs Python 3.11).
     code = "import json, warnings; warnings.simplefilter('ignore')\n" + _PROBES[part]
     environment = {
         **os.environ,
@@ -148,25 +156,25 @@ def _probe(part: str) -> Finding:
             command, capture_output=True, text=True, timeout=_TIMEOUT, cwd=tempfile.gettempdir(), env=environment
         )
     except subprocess.TimeoutExpired:
-        return Finding(part, f"did not load within {_TIMEOUT} seconds", mend=_mend(part, ""))
+        return Finding(part, f"did not load within {_TIMEOUT} seconds", fix=_fix(part, ""))
     if done.returncode == 0:
         text, *notes = json.loads(done.stdout.strip().splitlines()[-1])
         return Finding(part, text, notes=tuple(notes))
     reason = (done.stderr.strip().splitlines() or [f"the process ended with status {done.returncode}"])[-1]
-    return Finding(part, reason, mend=_mend(part, reason))
+    return Finding(part, reason, fix=_fix(part, reason))
 
 
-def _mend(part: str, reason: str) -> str:
+def _fix(part: str, reason: str) -> str:
     python = sys.executable
     scripts = Path(__file__).parents[2] / "scripts"
     if "pkg_resources" in reason:
         return f"{python} -m pip install 'setuptools<82'"
     if part in ("torch", "torchvision"):
-        return f"{python} -m pip install --upgrade torch torchvision    (the two as a pair, from one index)"
+        return f"{python} -m pip install --upgrade torch torchvision    (both from one index)"
     if part in ("detectron2", "model zoo"):
         if (scripts / "install_detectron2.py").is_file():
             return f"{python} {scripts / 'install_detectron2.py'}"
-        return "install Detectron2 as its INSTALL.md says, or run scripts/install_detectron2.py of maskrcnn_ext's repository"
+        return "install Detectron2 as in its INSTALL.md, or run scripts/install_detectron2.py from the repository of maskrcnn_ext"
     if part == "OpenCV":
         return f"{python} -m pip install opencv-python-headless"
     packages = {

@@ -1,4 +1,4 @@
-"""``maskrcnn-ext evaluate``: everything that COCO results say of a model, without the model."""
+"""``maskrcnn-ext evaluate``: evaluates COCO results without the model."""
 
 from __future__ import annotations
 
@@ -12,28 +12,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "truth", metavar="TRUTH", help="COCO annotations, or a data set: nuclei_val, coco:a.json@images"
     )
-    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="write JSON, CSV and Markdown there")
-    parser.add_argument("--threshold", type=float, default=0.5, help="least score in use (default: %(default)s)")
-    parser.add_argument("--iou", type=float, default=0.5, help="from which a detection is right (default: %(default)s)")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FOLDER", help="write the tables to this folder as JSON, CSV and Markdown"
+    )
+    parser.add_argument(
+        "--threshold", type=float, default=0.5, help="lowest score of detections that count (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--iou", type=float, default=0.5, help="lowest IoU of a correct detection (default: %(default)s)"
+    )
     add_metric_arguments(parser)
 
 
 def add_metric_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares what this command and ``compare`` measure, and how."""
+    """Declares the arguments that select metrics, for this command and ``compare``."""
     parser.add_argument(
         "--task",
         action="append",
         choices=("bbox", "segm", "boundary", "keypoints"),
-        help="what to measure, once or more (default: what results and truth allow, but boundary)",
+        help="the kind of AP; may be repeated (default: all that results and ground truth allow, except boundary)",
     )
     parser.add_argument(
         "--sigmas",
         type=float,
         nargs="+",
         default=(),
-        help="of the keypoints (default: the data set's own, or COCO's 17)",
+        help="OKS sigmas of the keypoints (default: those of the data set, or COCO's 17)",
     )
-    parser.add_argument("--max-detections", type=int, help="how many of an image and class count (default: all)")
+    parser.add_argument(
+        "--max-detections", type=int, help="number of detections per image and class that count (default: all)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

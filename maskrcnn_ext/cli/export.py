@@ -1,28 +1,24 @@
-"""``maskrcnn-ext export``: a model as a file of another runtime."""
+"""``maskrcnn-ext export``: writes a model for another runtime."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from maskrcnn_ext.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 _TARGETS = ("onnx", "openvino", "torchscript", "torch-export", "opencv")
 _EIGHT_BITS = ("onnx", "openvino")
 _WRITTEN = """\
-what is written, by --to:
-  onnx          OUT.onnx, for ONNX Runtime and what else reads ONNX
+files that are written, by --to:
+  onnx          OUT.onnx, for ONNX Runtime and other ONNX runtimes
   openvino      OUT.xml and OUT.bin
   torchscript   OUT.ts for libtorch with torchvision's operators, and OUT.json
   torch-export  OUT.pt2 for torch.export.load, and OUT.json
   opencv        the folder OUT, for OpenCV's DNN module and NumPy
-A model takes an image (C, H, W) of any size, with --batch several of one, (N, C, H, W), and gives boxes, scores, classes
-and masks on a grid over each box:
-docs/export.md tells how to prepare the one and to draw the other. `maskrcnn-ext verify` checks that nothing has changed.
+The model takes an image (C, H, W) of any size, or with --batch N images of one size (N, C, H, W). It returns boxes, scores,
+classes, and masks on a grid over each box. docs/export.md explains how to prepare images and draw the results.
+`maskrcnn-ext verify` compares the exported model with the original.
 """
 
 
@@ -32,18 +28,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _WRITTEN
     parser.add_argument("config", help="folder of a training run, or a config: a file, or the name of a shipped one")
     parser.add_argument(
-        "weights", nargs="?", help="a checkpoint (default: the run's best, else its last; the config's own)"
+        "weights",
+        nargs="?",
+        help="a checkpoint (default: the best or else the last of the run; the weights that the config names)",
     )
     parser.add_argument("--to", required=True, choices=_TARGETS, help="the runtime")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the file, or the folder")
-    parser.add_argument("--opset", type=int, default=17, help="of ONNX, 16 or more (default: %(default)s)")
-    parser.add_argument("--batch", action="store_true", help="take N images of one size a call; not for --to opencv")
-    parser.add_argument("--int8", action="store_true", help="quantise to 8 bits by the images of --calibrate")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the file or folder to write")
+    parser.add_argument("--opset", type=int, default=17, help="ONNX opset, 16 or more (default: %(default)s)")
+    parser.add_argument("--batch", action="store_true", help="take N images of one size per call; not for --to opencv")
+    parser.add_argument(
+        "--int8", action="store_true", help="quantise to 8 bits, calibrated on the images of --calibrate"
+    )
     parser.add_argument(
         "--calibrate", metavar="IMAGES", help="for --int8: a folder, or a data set such as nuclei_train"
     )
     parser.add_argument(
-        "--calibration-images", type=int, default=64, metavar="N", help="how many of them (default: %(default)s)"
+        "--calibration-images",
+        type=int,
+        default=64,
+        metavar="N",
+        help="number of calibration images (default: %(default)s)",
     )
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="overrides of the config"
@@ -51,9 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Loads and writes; prints what was written."""
+    """Exports a model, and prints the file and the command that verifies it."""
     if args.int8 != (args.calibrate is not None):
-        raise InputError("--int8 and --calibrate go together: give both or neither")
+        raise InputError("--int8 and --calibrate belong together: give both or neither")
     if args.int8 and args.to not in _EIGHT_BITS:
         raise InputError(f"--int8 is for --to {' and '.join(_EIGHT_BITS)}, not for {args.to}")
     if args.calibration_images < 1:
@@ -62,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     from maskrcnn_ext.interop.export import Options, export
     from maskrcnn_ext.interop.export.build_recipe import recipe_of
 
-    # On the CPU, whose arithmetic every runtime is compared with; what is written runs where the runtime does.
+    # On the CPU, the reference for all runtimes. The exported model runs on any device of its runtime.
     loaded = load(args.config, args.weights, device="cpu", overrides=args.set)
     recipe = recipe_of(loaded.model, loaded.mapper, loaded.classes, batched=args.batch)
     images = spread_images(args.calibrate, args.calibration_images, loaded.mapper) if args.int8 else []

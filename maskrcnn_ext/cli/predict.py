@@ -1,4 +1,4 @@
-"""``maskrcnn-ext predict``: finds the objects of images and videos, and saves them."""
+"""``maskrcnn-ext predict``: detects objects in images and videos and saves the results."""
 
 from __future__ import annotations
 
@@ -22,43 +22,46 @@ if TYPE_CHECKING:
     from maskrcnn_ext.inference.predictor import Predictor
     from maskrcnn_ext.inference.sources import Inputs
 
-_OF_VIDEOS = ("video", "mots")
+_VIDEO_KINDS = ("video", "mots")
 _SOME_FAILED = 3
-_SHOWN = 20  # failed images
+_SHOWN = 20  # failed images in the summary
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
-        "exit status: 0 all went well, 2 wrong input, 3 some images failed (listed at the end and in failed.txt)\n"
-        "A run that was stopped goes on where it was when it is started again."
+        "exit status: 0 success, 2 wrong input, 3 some images failed (listed at the end and in failed.txt)\n"
+        "The same command resumes a run that was interrupted."
     )
     parser.add_argument("config", help="folder of a training run, or a config: a file, or the name of a shipped one")
     parser.add_argument(
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="image, folder, glob, video, camera:0, a data set (nuclei_val, coco:a.json@images), or - for paths on stdin",
+        help="image, folder, glob, video, camera:0, data set (nuclei_val, coco:a.json@images), or - for paths on stdin",
     )
-    parser.add_argument("--weights", help="a checkpoint (default: the run's best, else its last; the config's own)")
+    parser.add_argument(
+        "--weights",
+        help="a checkpoint (default: the best or else the last of the run; the weights that the config names)",
+    )
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("output/predictions"), help="folder (default: %(default)s)"
     )
     parser.add_argument(
         "--save",
         metavar="KIND,...",
-        help="beside predictions.json (COCO results): overlays, crops, cutouts, polygons, labels, splash, video, mots; or "
-        "json for nothing else (default: overlays; video for videos)",
+        help="what to save in addition to predictions.json (COCO results): overlays, crops, cutouts, polygons, labels, splash, "
+        "video, mots; or json for nothing else (default: overlays; video for videos)",
     )
     parser.add_argument(
         "--threshold",
         type=float,
         default=0.5,
-        help="least score of objects in pictures and polygons; predictions.json has all (default: %(default)s)",
+        help="lowest score of objects in pictures and polygons; predictions.json has all objects (default: %(default)s)",
     )
-    parser.add_argument("--batch", type=int, default=1, help="images predicted at once (default: %(default)s)")
-    parser.add_argument("--device", help="such as cuda:1 or cpu (default: a GPU where there is one)")
+    parser.add_argument("--batch", type=int, default=1, help="images per batch (default: %(default)s)")
+    parser.add_argument("--device", help="such as cuda:1 or cpu (default: a GPU if available)")
     parser.add_argument(
         "--dtype", default="fp32", help="fp32, bf16, fp16, or auto with --optimize (default: %(default)s)"
     )
@@ -66,25 +69,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="overrides of the config"
     )
     parser.add_argument(
-        "--tile", type=int, metavar="PIXELS", help="predict large images in tiles of this side, and join what they show"
+        "--tile", type=int, metavar="PIXELS", help="predict large images in tiles of this size, and merge the results"
     )
     parser.add_argument(
-        "--overlap", type=float, default=0.2, help="of neighbouring tiles, share of their side (default: %(default)s)"
+        "--overlap",
+        type=float,
+        default=0.2,
+        help="overlap of neighbouring tiles, as a fraction of their size (default: %(default)s)",
     )
-    parser.add_argument("--optimize", action="store_true", help="make the model faster first (maskrcnn_ext.optimize)")
-    parser.add_argument("--tta", action="store_true", help="test-time augmentation: slower, a little better")
-    parser.add_argument("--track", action="store_true", help="give the objects of videos ids that last")
+    parser.add_argument(
+        "--optimize", action="store_true", help="optimize the model for speed first (maskrcnn_ext.optimize)"
+    )
+    parser.add_argument("--tta", action="store_true", help="test-time augmentation: slower, slightly more accurate")
+    parser.add_argument(
+        "--track", action="store_true", help="track objects through videos, with one id for each object"
+    )
     parser.add_argument(
         "--ray",
         type=int,
         metavar="WORKERS",
-        help="predict on so many workers of the Ray cluster that RAY_ADDRESS names, else of this machine",
+        help="number of Ray workers, on the cluster that RAY_ADDRESS names or else on this machine",
     )
-    parser.add_argument("--restart", action="store_true", help="predict anew what an earlier run has finished")
+    parser.add_argument(
+        "--restart", action="store_true", help="predict everything again, also what an earlier run finished"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predicts everything; prints a summary."""
+    """Predicts all inputs and prints a summary."""
     if not 0 <= args.threshold <= 1:
         raise InputError(f"--threshold {args.threshold}: expected a number from 0 to 1")
     if args.batch < 1:
@@ -95,9 +107,9 @@ def run(args: argparse.Namespace) -> int:
     from maskrcnn_ext.ops.tile_grid import TileGrid
 
     if args.tile is not None:
-        TileGrid(args.tile, args.tile, args.tile, args.overlap)  # refuses what is no tile
+        TileGrid(args.tile, args.tile, args.tile, args.overlap)  # raises if the tile size or the overlap is invalid
     inputs = find_inputs(args.inputs, stdin=sys.stdin, outputs=args.output)
-    kinds = _kinds(args, inputs)
+    kinds = _output_kinds(args, inputs)
 
     from maskrcnn_ext.common.progress import Progress
     from maskrcnn_ext.inference.jobs.job import Job, Settings
@@ -107,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     from maskrcnn_ext.inference.tiling.predictor import TiledPredictor
 
     if args.tta:
-        args.set += _augmented(args.config)
+        args.set += _tta_overrides(args.config)
     predictor = Predictor(
         args.config, args.weights, device=args.device, dtype=args.dtype, overrides=args.set, optimize=args.optimize
     )
@@ -115,17 +127,17 @@ def run(args: argparse.Namespace) -> int:
     if args.tile is not None:
         tiled = TiledPredictor(predictor, tile=args.tile, overlap=args.overlap, batch_size=args.batch)
     ids = _category_ids(predictor, inputs.data)
-    settings = Settings([kind for kind in kinds if kind not in _OF_VIDEOS], args.threshold, args.batch, ids)
+    settings = Settings([kind for kind in kinds if kind not in _VIDEO_KINDS], args.threshold, args.batch, ids)
     path = args.output / "journal.jsonl"
     if args.restart:
         path.unlink(missing_ok=True)
         shutil.rmtree(args.output / "shards", ignore_errors=True)
-    begun = time.monotonic()
+    start = time.monotonic()
     identity = _identity(args, predictor, ids)
     with contextlib.ExitStack() as stack:
-        own = stack.enter_context(Journal(path, identity))
-        on_ray = None if args.ray is None else stack.enter_context(_on_ray(args, inputs, own, identity, ids))
-        journal, failed = (on_ray.journal, on_ray.failed) if on_ray else (own, {})
+        local_journal = stack.enter_context(Journal(path, identity))
+        on_ray = None if args.ray is None else stack.enter_context(_on_ray(args, inputs, local_journal, identity, ids))
+        journal, failed = (on_ray.journal, on_ray.failed) if on_ray else (local_journal, {})
         progress = stack.enter_context(Progress(None if inputs.videos else len(inputs.items)))
         job = stack.enter_context(Job(predictor, args.output, journal, settings, tiled=tiled, progress=progress))
         job.summary.predicted += on_ray.predicted if on_ray else 0
@@ -135,9 +147,11 @@ def run(args: argparse.Namespace) -> int:
         job.run(item for item in inputs.items if item.key not in failed)
         count = len(inputs.items)
         for name, video in _video_names(inputs.videos):
-            kept = [kind for kind in kinds if kind in _OF_VIDEOS]
-            count += predict_video(job, video, args.output, name=name, first_id=count + 1, kinds=kept, track=args.track)
-    _tell(args, predictor, job.summary, kinds, time.monotonic() - begun)
+            video_kinds = [kind for kind in kinds if kind in _VIDEO_KINDS]
+            count += predict_video(
+                job, video, args.output, name=name, first_id=count + 1, kinds=video_kinds, track=args.track
+            )
+    _print_summary(args, predictor, job.summary, kinds, time.monotonic() - start)
     return _SOME_FAILED if job.summary.failed else 0
 
 
@@ -147,14 +161,14 @@ def _on_ray(
     from maskrcnn_ext.inference.jobs.ray_job import Recipe, predicted_on_ray
 
     if inputs.videos:
-        raise InputError("--ray: the frames of a video follow each other: predict it without")
+        raise InputError("--ray: the frames of a video must be predicted in order: leave out --ray for videos")
 
-    def shared(path: str | None) -> str | None:
+    def absolute(path: str | None) -> str | None:
         return os.path.abspath(path) if path and os.path.exists(path) else path  # noqa: PTH100, PTH110
 
     predictor = {
-        "config": shared(args.config),
-        "weights": shared(args.weights),
+        "config": absolute(args.config),
+        "weights": absolute(args.weights),
         "device": args.device,
         "dtype": args.dtype,
         "overrides": args.set,
@@ -164,8 +178,8 @@ def _on_ray(
     return predicted_on_ray(inputs.items, recipe, journal, identity, workers=args.ray)
 
 
-def _augmented(config: str) -> list[str]:
-    """The overrides that add test-time augmentation to a config."""
+def _tta_overrides(config: str) -> list[str]:
+    """Returns the overrides that add test-time augmentation to a config."""
     from omegaconf import OmegaConf
 
     from maskrcnn_ext.inference.loading import read_config
@@ -174,14 +188,14 @@ def _augmented(config: str) -> list[str]:
     indices = "dataloader.train.mapper.keypoint_hflip_indices"
     cfg = read_config(config)
     if not OmegaConf.is_config(cfg):
-        raise InputError(f"--tta: {config} is a yacs config; `maskrcnn-ext yaml-to-lazy` makes a LazyConfig of it")
+        raise InputError(f"--tta: {config} is a yacs config: convert it with `maskrcnn-ext yaml-to-lazy`")
     if OmegaConf.select(cfg, indices) is not None:
         overrides.append(f"model.tta_keypoint_flip_indices=${{{indices}}}")
     return overrides
 
 
-def _kinds(args: argparse.Namespace, inputs: Inputs) -> list[str]:
-    """What to save beside the results."""
+def _output_kinds(args: argparse.Namespace, inputs: Inputs) -> list[str]:
+    """Returns the kinds of output to save in addition to the COCO results."""
     from maskrcnn_ext.inference.outputs import OUTPUTS
 
     if args.track and not inputs.videos:
@@ -189,38 +203,41 @@ def _kinds(args: argparse.Namespace, inputs: Inputs) -> list[str]:
     if args.save is None:
         return (["overlays"] if inputs.items else []) + (["video"] if inputs.videos else [])
     kinds = [kind for kind in dict.fromkeys(args.save.split(",")) if kind != "json"]
-    known = (*OUTPUTS, *_OF_VIDEOS)
+    known = (*OUTPUTS, *_VIDEO_KINDS)
     for kind in kinds:
         if kind not in known:
-            raise InputError(f"--save {kind}: expected some of json, {', '.join(known)}, with commas between them")
-        if kind in _OF_VIDEOS and not inputs.videos:
+            raise InputError(f"--save {kind}: expected some of json, {', '.join(known)}, separated by commas")
+        if kind in _VIDEO_KINDS and not inputs.videos:
             raise InputError(f"--save {kind}: no INPUT is a video")
     if "mots" in kinds and not args.track:
-        raise InputError("--save mots: mots are tracks, add --track")
+        raise InputError("--save mots: MOTS results contain tracks: add --track")
     return kinds
 
 
 def _category_ids(predictor: Predictor, data: str | None) -> list[Any]:
-    """The ids of the model's classes in the data set that is predicted, where it has them all; else in that of the training."""
+    """Returns the category id of each class of the model.
+
+    The ids are those of data set `data` if it has all classes of the model, else those of the training data set.
+    """
     if data is not None:
         from detectron2.data import MetadataCatalog
 
         metadata = MetadataCatalog.get(data)
         names = list(metadata.get("thing_classes") or [])
         ids = metadata.get("thing_dataset_id_to_contiguous_id") or {index: index for index in range(len(names))}
-        own = {names[index]: category_id for category_id, index in ids.items()}
-        if set(predictor.classes.names) <= set(own):
-            return [own[name] for name in predictor.classes.names]
+        id_of_name = {names[index]: category_id for category_id, index in ids.items()}
+        if set(predictor.classes.names) <= set(id_of_name):
+            return [id_of_name[name] for name in predictor.classes.names]
         print(
             f"warning: data set {data} does not have the model's classes ({', '.join(predictor.classes.names)}): the "
-            "results have the category ids of the model's own data set",
+            "results have the category ids of the model's training data set",
             file=sys.stderr,
         )
     return list(predictor.classes.category_ids)
 
 
 def _identity(args: argparse.Namespace, predictor: Predictor, category_ids: list[Any]) -> dict[str, Any]:
-    """What the results depend on, but for the images."""
+    """Returns everything that the results depend on except the images."""
     from maskrcnn_ext.inference.sources import state_of
 
     return {
@@ -236,7 +253,7 @@ def _identity(args: argparse.Namespace, predictor: Predictor, category_ids: list
 
 
 def _config_state(config: str) -> str:
-    """A config's name and what it says."""
+    """Returns the name of a config and a hash of its content."""
     import hashlib
 
     from omegaconf import DictConfig
@@ -250,7 +267,7 @@ def _config_state(config: str) -> str:
 
 
 def _video_names(videos: list[str | int]) -> list[tuple[str, str | int]]:
-    """What the outputs of each video are called."""
+    """Returns each video with a unique name for its outputs."""
     names: list[tuple[str, str | int]] = []
     for video in videos:
         stem = f"camera_{video}" if isinstance(video, int) else Path(video).stem
@@ -263,13 +280,17 @@ def _video_names(videos: list[str | int]) -> list[tuple[str, str | int]]:
     return names
 
 
-def _tell(args: argparse.Namespace, predictor: Predictor, summary: Summary, kinds: list[str], seconds: float) -> None:
+def _print_summary(
+    args: argparse.Namespace, predictor: Predictor, summary: Summary, kinds: list[str], seconds: float
+) -> None:
     each = f", {seconds / summary.predicted:.3g} s each" if summary.predicted else ""
     earlier = summary.images - summary.predicted
-    known = f" ({earlier} known from an earlier run)" if earlier > 0 else ""
+    resumed = f" ({earlier} known from an earlier run)" if earlier > 0 else ""
     print(f"weights: {predictor.weights}")
-    print(f"{summary.images} images{known}{each}; {summary.objects} objects of score {args.threshold:g} and more")
-    print(f"results: {args.output / 'predictions.json'}, of {args.output / 'images.json'}")
+    print(
+        f"{summary.images} images{resumed}{each}; {summary.objects} objects with a score of at least {args.threshold:g}"
+    )
+    print(f"results: {args.output / 'predictions.json'}, images: {args.output / 'images.json'}")
     for kind in kinds:
         print(f"{kind}: {args.output / kind}")
     if summary.failed:

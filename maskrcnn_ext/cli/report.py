@@ -1,4 +1,4 @@
-"""``maskrcnn-ext report``: the HTML page of a finished run, or of several side by side."""
+"""``maskrcnn-ext report``: writes the HTML page of a finished run, or a comparison of several runs."""
 
 from __future__ import annotations
 
@@ -14,54 +14,68 @@ if TYPE_CHECKING:
     from maskrcnn_ext.report.pictures import EvaluatedRun
     from maskrcnn_ext.report.run import Run
 
-# Draws of images for the intervals of differences: 18 s for 100 000 detections in 5000 images.
+# Bootstrap resamples for the confidence intervals of differences: 18 s for 100 000 detections in 5000 images.
 _RESAMPLES = 500
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.add_argument(
-        "runs", metavar="RUN", nargs="+", type=Path, help="a run's train.output_dir; several are compared"
+        "runs", metavar="RUN", nargs="+", type=Path, help="train.output_dir of a run; several runs are compared"
     )
     parser.add_argument(
         "-o",
         "--output",
         type=Path,
-        help="the page to write (default: report.html in the run's folder, comparison.html of several)",
+        help="the page to write (default: report.html in the folder of the run; comparison.html for several runs)",
     )
-    parser.add_argument("--title", help="the page's title (default: the folders' names)")
-    parser.add_argument("--threshold", type=float, default=0.5, help="least score in use (default: %(default)s)")
+    parser.add_argument("--title", help="title of the page (default: the names of the folders)")
+    parser.add_argument(
+        "--threshold", type=float, default=0.5, help="lowest score of detections that count (default: %(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes the page and prints its path."""
     if len(args.runs) == 1:
         folder = args.runs[0]
-        page = report(folder, args.output or folder / "report.html", title=args.title, threshold=args.threshold)
+        page = write_run_page(folder, args.output or folder / "report.html", title=args.title, threshold=args.threshold)
     else:
-        page = compare(args.runs, args.output or Path("comparison.html"), title=args.title, threshold=args.threshold)
+        page = write_comparison_page(
+            args.runs, args.output or Path("comparison.html"), title=args.title, threshold=args.threshold
+        )
     print(page)
     return 0
 
 
-def report(folder: Path, page: Path, *, title: str | None = None, threshold: float = 0.5) -> Path:
-    """Evaluates a run's predictions and writes its page; what the run lacks, the page lacks, and says so."""
+def write_run_page(folder: Path, page: Path, *, title: str | None = None, threshold: float = 0.5) -> Path:
+    """Evaluates the predictions of a run and writes its HTML page. A note on the page says what the run lacks.
+
+    Args:
+        folder: ``train.output_dir`` of the run.
+        page: the HTML file to write.
+        title: title of the page; the name of `folder` by default.
+        threshold: lowest score of detections that count.
+
+    Returns:
+        `page`.
+    """
     from maskrcnn_ext.report.page import write_report
     from maskrcnn_ext.report.run import read_run
 
     found = read_run(folder)
-    _, evaluated, note = evaluate(found, threshold)
+    _, evaluated, note = evaluate_run(found, threshold)
     return write_report(found, evaluated, page, title=title or folder.resolve().name, note=note)
 
 
-def evaluate(run: Run, threshold: float) -> tuple[Truth | None, EvaluatedRun | None, str]:
-    """Measures a run's predictions on the data set of its config.
+def evaluate_run(run: Run, threshold: float) -> tuple[Truth | None, EvaluatedRun | None, str]:
+    """Evaluates the predictions of a run on the data set of its config.
 
     Returns:
-        Ground truth, evaluation and ""; or None, None and why there are none.
+        Ground truth, evaluation and ""; or None, None and the reason why the run cannot be evaluated.
 
     Raises:
-        InputError: the data or the predictions are there and broken.
+        InputError: the data or the predictions exist but are broken.
     """
     from maskrcnn_ext.data.registry.catalog import load_dataset
     from maskrcnn_ext.data.registry.dicts import to_dicts
@@ -72,9 +86,9 @@ def evaluate(run: Run, threshold: float) -> tuple[Truth | None, EvaluatedRun | N
 
     note = ""
     if len(run.test_data) != 1:
-        note = f"its config names {len(run.test_data)} data sets to evaluate on, one is needed"
+        note = f"its config names {len(run.test_data)} data sets for evaluation, expected one"
     elif not run.results_file.is_file():
-        note = f"there are no predictions, {run.results_file}"
+        note = f"the predictions {run.results_file} are missing"
     else:
         try:
             truth, data = load_truth(run.test_data[0]), load_dataset(run.test_data[0])
@@ -97,20 +111,30 @@ def evaluate(run: Run, threshold: float) -> tuple[Truth | None, EvaluatedRun | N
     return truth, evaluated, ""
 
 
-def compare(folders: list[Path], page: Path, *, title: str | None = None, threshold: float = 0.5) -> Path:
-    """Evaluates several runs and writes the page that compares them: each with the first, on the data that both were evaluated on."""
+def write_comparison_page(folders: list[Path], page: Path, *, title: str | None = None, threshold: float = 0.5) -> Path:
+    """Evaluates several runs and writes an HTML page that compares each with the first, if both used the same data.
+
+    Args:
+        folders: ``train.output_dir`` of each run.
+        page: the HTML file to write.
+        title: title of the page; the names of the folders by default.
+        threshold: lowest score of detections that count.
+
+    Returns:
+        `page`.
+    """
     from maskrcnn_ext.evaluation import bootstrap
     from maskrcnn_ext.report.comparison import ComparedRun, write_comparison
     from maskrcnn_ext.report.run import TASKS, read_run
 
     runs = [read_run(folder) for folder in folders]
-    short = [folder.resolve().name for folder in folders]
-    names = short if len(set(short)) == len(folders) else [str(folder) for folder in folders]
-    evaluations = [evaluate(one, threshold) for one in runs]
+    folder_names = [folder.resolve().name for folder in folders]
+    names = folder_names if len(set(folder_names)) == len(folders) else [str(folder) for folder in folders]
+    evaluations = [evaluate_run(run, threshold) for run in runs]
     notes = [f"{name}: {note}" for name, (_, _, note) in zip(names, evaluations, strict=True) if note]
     entries = [
-        ComparedRun(name, one, own.summary["tasks"] if own else {})
-        for name, one, (_, own, _) in zip(names, runs, evaluations, strict=True)
+        ComparedRun(name, run, evaluated.summary["tasks"] if evaluated else {})
+        for name, run, (_, evaluated, _) in zip(names, runs, evaluations, strict=True)
     ]
     differences = []
     truth, base, _ = evaluations[0]

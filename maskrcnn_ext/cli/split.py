@@ -1,4 +1,4 @@
-"""``maskrcnn-ext split``: COCO files of the parts of a data set."""
+"""``maskrcnn-ext split``: divides a data set, and writes one COCO file for each part."""
 
 from __future__ import annotations
 
@@ -9,42 +9,40 @@ from pathlib import Path
 
 from maskrcnn_ext.errors import InputError
 
-# Missing classes that a warning names.
-_NAMED = 5
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("source", metavar="SRC", help="a registered name, or FORMAT:A@B, as coco:a.json@images")
-    parser.add_argument("target", metavar="DST", type=Path, help="the folder for train.json, val.json, test.json")
-    parser.add_argument("--val", type=float, required=True, metavar="SHARE", help="of the images, as 0.2")
+    parser.add_argument("source", metavar="SRC", help="a registered name, or FORMAT:A@B such as coco:a.json@images")
+    parser.add_argument("target", metavar="DST", type=Path, help="the folder for train.json, val.json and test.json")
+    parser.add_argument("--val", type=float, required=True, metavar="SHARE", help="share of the images, such as 0.2")
     parser.add_argument(
-        "--test", type=float, default=0.0, metavar="SHARE", help="of the images (default: no test.json)"
+        "--test", type=float, default=0.0, metavar="SHARE", help="share of the images (default: no test.json)"
     )
     parser.add_argument(
         "--by",
         choices=("image", "group"),
         default="image",
-        help="group: images of one group come into one part; a group is a folder, or what --group-regex finds",
+        help="group: all images of a group go to one part; a group is a folder, or a match of --group-regex",
     )
     parser.add_argument(
         "--group-regex",
         metavar="REGEX",
-        help="with --by group: searched in an image's path; its first bracket is the group, as in '(patient[0-9]+)_'",
+        help="with --by group: searched in the path of an image; its first capturing group names the group, as in '(patient[0-9]+)_'",
     )
-    parser.add_argument("--stratify", action="store_true", help="also give each part its share of every class")
-    parser.add_argument("--seed", type=int, default=0, help="another one gives other parts (default: %(default)s)")
+    parser.add_argument("--stratify", action="store_true", help="also divide every class by these shares")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random choice (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace DST")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Splits, and prints each part with the string that reads it."""
+    """Splits the data set, and prints each part with the string that names it in a config."""
     shares = _shares(args)
     if args.group_regex is not None and args.by != "group":
         raise InputError("--group-regex needs --by group")
-    if args.target.exists() and not args.overwrite:  # said before the reading, which may take long
-        raise InputError(f"{args.target} is there already: choose another place, or --overwrite it")
+    if args.target.exists() and not args.overwrite:  # checked before reading, which may take long
+        raise InputError(f"{args.target} exists: choose another DST, or add --overwrite")
 
+    from maskrcnn_ext.common.text import short_list
     from maskrcnn_ext.data.registry.catalog import load_dataset
     from maskrcnn_ext.data.tools.split import group_names, split_images
     from maskrcnn_ext.data.writers.coco import write_coco_json
@@ -76,9 +74,7 @@ def run(args: argparse.Namespace) -> int:
         )
         missing = [data.classes[category] for category in sorted(known - set(counts))]
         if missing:
-            others = f" and {len(missing) - _NAMED} more classes" if len(missing) > _NAMED else ""
-            told = f"{part} has no {', '.join(missing[:_NAMED])}{others}"
-            print(f"maskrcnn-ext split: warning: {told}", file=sys.stderr)
+            print(f"maskrcnn-ext split: warning: {part} has no {short_list(missing)}", file=sys.stderr)
     return 0
 
 

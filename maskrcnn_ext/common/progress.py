@@ -31,7 +31,8 @@ class Progress:
             unit: the noun for one item.
         """
         self._total, self._description, self._unit = total, description, unit
-        self._done, self._failed = 0, 0
+        self.done = 0  # finished items
+        self._failed = 0
         self._start = self._last_line = time.monotonic()
         self._last_draw = 0.0
         self._bar: Any = None
@@ -44,7 +45,7 @@ class Progress:
             count: items finished since the last step, failed ones included.
             failed: how many items have failed so far, in all.
         """
-        self._done += count
+        self.done += count
         self._failed = failed
         now = time.monotonic()
         if sys.stderr.isatty():
@@ -59,16 +60,16 @@ class Progress:
         of = f" of {self._total}" if self._total is not None else ""
         failed = f", {self._failed} failed" if self._failed else ""
         before = f"{self._description}: " if self._description else ""
-        return f"{before}{self._done}{of} {self._unit}s{failed}, {(now - self._start) / max(self._done, 1):.2g} s each"
+        return f"{before}{self.done}{of} {self._unit}s{failed}, {(now - self._start) / max(self.done, 1):.2g} s each"
 
     def _draw(self) -> None:
         if self._bar is None:
             self._bar = progress_bar(sys.stderr)
             self._task = self._bar.add_task(self._description, total=self._total, figures="")
             self._bar.start()
-        rate = self._done / (time.monotonic() - self._start)
+        rate = self.done / (time.monotonic() - self._start)
         figures = f"{rate:.3g} {self._unit}s/s" + (f", {self._failed} failed" if self._failed else "")
-        self._bar.update(self._task, completed=self._done, figures=figures, refresh=True)
+        self._bar.update(self._task, completed=self.done, figures=figures, refresh=True)
 
     def __enter__(self) -> Progress:
         return self

@@ -1,30 +1,35 @@
-"""What a ``_target_`` of a LazyConfig is, and which arguments it takes."""
+"""Imports the ``_target_`` of a LazyConfig node and checks the node's arguments against its signature."""
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from detectron2.utils.registry import locate
+from omegaconf import OmegaConf
 
+from maskrcnn_ext.common.text import did_you_mean, first_line, nearest
 from maskrcnn_ext.errors import InputError
 
-# What the training script puts in before it instantiates a node.
-_GIVEN_LATER = {"optimizer.params": {"model"}}
+# The training script sets these before it instantiates the node.
+_SET_BY_SCRIPT = {"optimizer.params": {"model"}}
 
 
-def find_target(target: Any, where: str) -> Callable[..., Any] | None:
-    """Returns what a ``_target_`` names; None where that is only known when it is instantiated (a node, an interpolation).
+def find_target(target: Any, key: str) -> Callable[..., Any] | None:
+    """Imports a ``_target_``. Returns None for a node or an interpolation, which are resolved only when the node is instantiated.
 
     Args:
-        target: a dotted path, something that can be called, or a node.
-        where: the key of the node, for the message.
+        target: a dotted path, a callable, or a node.
+        key: the key of the node, for the message.
 
     Raises:
-        InputError: it cannot be imported, or cannot be called.
+        InputError: `target` cannot be imported or is not callable.
+
+    Example:
+        >>> find_target("torch.nn.Linear", "model.head").__name__
+        'Linear'
     """
     if isinstance(target, Mapping) or (isinstance(target, str) and "${" in target):
         return None
@@ -32,46 +37,53 @@ def find_target(target: Any, where: str) -> Callable[..., Any] | None:
     if isinstance(target, str):
         try:
             found = locate(target)
-        except Exception as error:  # importing it runs any code
-            cause = error.__cause__ or error
-            raise InputError(f"{where}._target_={target} cannot be imported{_near(target, cause)}") from error
+        except Exception as error:  # importing runs any code
+            advice = _import_advice(target, error.__cause__ or error)
+            raise InputError(f"{key}._target_={target} cannot be imported{advice}") from error
     if not callable(found):
-        raise InputError(f"{where}._target_={target} is a {type(found).__name__}, expected a class or a function")
+        raise InputError(f"{key}._target_={target} is a {type(found).__name__}, expected a class or a function")
     return found
 
 
-def _near(target: str, error: BaseException) -> str:
-    """Names of the target's module that are like it; else what went wrong."""
+def _import_advice(target: str, error: BaseException) -> str:
+    """Returns similar names of the target's module, or the reason why the import failed."""
     module, _, name = target.rpartition(".")
     if module in sys.modules:
-        near = difflib.get_close_matches(name, dir(sys.modules[module]), n=3)
-        if near:
-            return f": did you mean {' or '.join(f'{module}.{found}' for found in near)}?"
+        similar = nearest(name, dir(sys.modules[module]))
+        if similar:
+            return f": did you mean {' or '.join(f'{module}.{found}' for found in similar)}?"
     if not module:
         return ": write its module too, as in maskrcnn_ext.BoundaryMaskHead"
-    reason = str(error).strip().splitlines()[:1]
-    return f" ({reason[0]})" if reason else ""
+    return f" ({first_line(error)})"
 
 
-def parameters_of(target: Callable[..., Any] | None) -> dict[str, inspect.Parameter] | None:
-    """Returns the keyword arguments that a target takes; None where it takes any, or does not say."""
-    named, takes_any = _signature(target)
-    return None if takes_any else named
+def accepted_arguments(target: Callable[..., Any] | None) -> dict[str, inspect.Parameter] | None:
+    """Returns the keyword arguments of a target by name, or None if it accepts any or has no readable signature.
+
+    Example:
+        >>> list(accepted_arguments(lambda size, *, stride=1: None))
+        ['size', 'stride']
+    """
+    named, accepts_any = _signature(target)
+    return None if accepts_any else named
 
 
-def known_parameters(target: Callable[..., Any] | None) -> dict[str, inspect.Parameter]:
-    """Returns the keyword arguments that are known by name: with ``**kwargs`` of a class also those of its bases, where they go mostly."""
+def named_arguments(target: Callable[..., Any] | None) -> dict[str, inspect.Parameter]:
+    """Returns the keyword arguments that are known by name.
+
+    For a class with ``**kwargs`` these include the arguments of its base classes, which usually receive ``**kwargs``.
+    """
     known: dict[str, inspect.Parameter] = {}
     for owner in inspect.getmro(target) if inspect.isclass(target) else [target]:
-        named, takes_any = _signature(owner)
+        named, accepts_any = _signature(owner)
         known = {**named, **known}
-        if not takes_any:
+        if not accepts_any:
             break
     return known
 
 
 def _signature(target: Callable[..., Any] | None) -> tuple[dict[str, inspect.Parameter], bool]:
-    """Keyword arguments by name, and whether any other is taken too."""
+    """Returns the keyword arguments by name, and whether the target accepts any others."""
     try:
         parameters = inspect.signature(target).parameters.values() if target else ()
     except (TypeError, ValueError):
@@ -80,51 +92,65 @@ def _signature(target: Callable[..., Any] | None) -> tuple[dict[str, inspect.Par
     return named, target is None or any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
-def nodes(tree: Any, where: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yields the key and the content of every node (what has a ``_target_``) of a config as plain containers, outermost first."""
+def iter_nodes(tree: Any, key: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yields key and content of every node (a mapping with a ``_target_``) of a config in plain containers, outermost first.
+
+    Example:
+        >>> [key for key, _ in iter_nodes({"model": {"_target_": "a.B", "heads": [{"_target_": "a.C"}]}})]
+        ['model', 'model.heads.0']
+    """
     if isinstance(tree, Mapping):
         if "_target_" in tree:
-            yield where, tree
+            yield key, tree
         entries = tree.items()
     elif isinstance(tree, list):
         entries = dict(enumerate(tree)).items()
     else:
         return
-    for key, value in entries:
-        yield from nodes(value, f"{where}.{key}" if where else str(key))
+    for name, value in entries:
+        yield from iter_nodes(value, f"{key}.{name}" if key else str(name))
 
 
-def node_faults(where: str, node: Mapping[str, Any]) -> list[str]:
-    """Returns, a line each, what would keep a node from being called: its import, arguments it does not take, arguments it lacks."""
+def node_faults(key: str, node: Mapping[str, Any]) -> list[str]:
+    """Returns one line for each reason why a node cannot be called: a failed import, unknown arguments, missing arguments.
+
+    Example:
+        >>> node_faults("model.norm", {"_target_": "torch.nn.GroupNorm", "num_groups": 32})
+        ['model.norm: GroupNorm needs num_channels: set model.norm.num_channels']
+    """
     try:
-        target = find_target(node["_target_"], where)
+        target = find_target(node["_target_"], key)
     except InputError as error:
         return [str(error)]
-    return refused(where, node, target) + lacking(where, node, target)
+    return unknown_arguments(key, node, target) + missing_arguments(key, node, target)
 
 
-def refused(where: str, node: Mapping[str, Any], target: Callable[..., Any] | None) -> list[str]:
-    """Returns a line for every argument of a node that its target does not take."""
-    parameters = parameters_of(target)
+def unknown_arguments(key: str, node: Mapping[str, Any], target: Callable[..., Any] | None) -> list[str]:
+    """Returns one line for each argument of a node that its target does not accept."""
+    parameters = accepted_arguments(target)
     if parameters is None:
         return []
     lines = []
-    for key in node:
-        if key != "_target_" and key not in parameters:
-            near = difflib.get_close_matches(str(key), parameters, n=3)
-            advice = f"did you mean {' or '.join(near)}?" if near else f"it takes {', '.join(parameters) or 'nothing'}"
-            lines.append(f"{where}: {name_of(target)} takes no {key}: {advice}; ~{where}.{key} leaves it out")
+    for name in node:
+        if name != "_target_" and name not in parameters:
+            advice = did_you_mean(str(name), parameters) or f"it takes {', '.join(parameters) or 'nothing'}"
+            lines.append(f"{key}: {target_name(target)} takes no {name}: {advice}; ~{key}.{name} removes it")
     return lines
 
 
-def lacking(where: str, node: Mapping[str, Any], target: Callable[..., Any] | None) -> list[str]:
-    """Returns a line where a node lacks arguments that its target needs."""
+def missing_arguments(key: str, node: Mapping[str, Any], target: Callable[..., Any] | None) -> list[str]:
+    """Returns a line with the required arguments of a target that its node lacks; an empty list if it has all."""
     parameters, _ = _signature(target)
-    given = {*node, *_GIVEN_LATER.get(where, ())}
-    lacks = [name for name, p in parameters.items() if p.default is p.empty and name not in given]
-    return [f"{where}: {name_of(target)} needs {', '.join(lacks)}: set {where}.{lacks[0]}"] if lacks else []
+    present = {*node, *_SET_BY_SCRIPT.get(key, ())}
+    missing = [name for name, p in parameters.items() if p.default is p.empty and name not in present]
+    return [f"{key}: {target_name(target)} needs {', '.join(missing)}: set {key}.{missing[0]}"] if missing else []
 
 
-def name_of(target: Any) -> str:
-    """Returns the name that a message calls a target by."""
+def target_name(target: Any) -> str:
+    """Returns the name of a target for messages."""
     return target if isinstance(target, str) else getattr(target, "__qualname__", repr(target))
+
+
+def to_plain(value: Any) -> Any:
+    """Converts a config to plain containers without resolving its interpolations; returns anything else unchanged."""
+    return OmegaConf.to_container(value, resolve=False) if OmegaConf.is_config(value) else value

@@ -1,9 +1,9 @@
-"""Saves a config as YAML that loads again, whatever it holds: functions, lambdas, partials, enumerations, dtypes.
+"""Saves a config as YAML that can be loaded again, with functions, lambdas, partials, enumerations and dtypes.
 
-Detectron2's ``LazyConfig.save`` writes a function by its module and name, which is not enough for a lambda, for what a config file
-defines, or for a method of a class; the file then cannot be read. Here such a value is written as a YAML tag that makes it again:
-``!!python/object/apply:detectron2.utils.registry.locate`` with the path of what can be imported, and :func:`from_source` with the
-source of what cannot.
+Detectron2's ``LazyConfig.save`` writes a function by its module and name. A lambda, a function that a config file defines and a
+method of a class cannot be loaded from that. Here such a value is written as a YAML tag that rebuilds it:
+``!!python/object/apply:detectron2.utils.registry.locate`` with the import path if it can be imported, else :func:`from_source` with
+its source.
 """
 
 from __future__ import annotations
@@ -24,34 +24,41 @@ import yaml
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf, SCMode
 
+from maskrcnn_ext.common.files import write_atomic
+from maskrcnn_ext.common.text import first_line
 from maskrcnn_ext.errors import InputError
 
 
-def save(cfg: DictConfig, path: str | Path) -> None:
-    """Writes a config that ``LazyConfig.load`` reads, as every ``_target_`` by its import path. Interpolations stay as they are.
+def save_config(cfg: DictConfig, path: str | Path) -> None:
+    r"""Writes a config as YAML that ``LazyConfig.load`` reads. Each ``_target_`` is its import path; interpolations are not resolved.
 
     Args:
         cfg: a LazyConfig.
-        path: of the YAML file; replaced as a whole.
+        path: the YAML file; it is replaced as a whole.
 
     Raises:
-        InputError: the config holds something that cannot be written; the message names its key.
+        InputError: the config contains a value that cannot be saved (the message names its key), or the file cannot be written.
+
+    Example:
+        >>> save_config(OmegaConf.create({"train": {"max_iter": 10}}), tmp_path / "config.yaml")
+        >>> (tmp_path / "config.yaml").read_text()
+        'train: {max_iter: 10}\n'
     """
     tree = OmegaConf.to_container(cfg, resolve=False, structured_config_mode=SCMode.INSTANTIATE)
     text = "".join(_dump(name, value) for name, value in dict(tree).items())  # type: ignore[arg-type]
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_atomic(Path(path), text)
 
 
 def from_source(source: str, names: Mapping[str, Any]) -> Any:
-    """Makes the function that a config file has defined; what :func:`save` writes calls it.
+    """Rebuilds a function that a config file defined. Files that :func:`save_config` writes call it.
 
     Args:
-        source: a lambda, or a whole ``def``.
-        names: what the source refers to.
+        source: a lambda expression or a whole ``def``.
+        names: the global names that the source uses, and their values.
+
+    Example:
+        >>> from_source("lambda x: x * factor", {"factor": 3})(2)
+        6
     """
     scope = dict(names)
     tree = ast.parse(source)
@@ -60,49 +67,48 @@ def from_source(source: str, names: Mapping[str, Any]) -> Any:
         made = scope[tree.body[0].name]
     else:
         made = eval(source, scope)
-    # So that it can be saved again: there is no file that its source stands in.
+    # Kept for saving it again: no file contains its source.
     made.saved_source = source
     return made
 
 
 class _Dumper(yaml.Dumper):
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
-        """Writes a value twice rather than an anchor, which is hard to read."""
+        """Returns True: a repeated value is written twice, because YAML anchors are hard to read."""
         return True
 
 
 def _dump(name: str, value: Any) -> str:
     dumped = ""
     try:
-        value = _with_paths(value)
+        value = _with_target_paths(value)
         dumped = yaml.dump({name: value}, Dumper=_Dumper, default_flow_style=None, allow_unicode=True, width=9999)
         yaml.unsafe_load(dumped)
-    except Exception as error:  # any object may refuse to be written or made again
+    except Exception as error:  # saving and loading an object runs any code
         if isinstance(value, Mapping | list) and value:
-            # Names the innermost key that is at fault.
+            # Raises for the innermost key that cannot be saved.
             entries = value.items() if isinstance(value, Mapping) else enumerate(value)
             for key, entry in entries:
                 _dump(f"{name}.{key}", entry)
-        reason = str(error).strip().splitlines()[:1]
         raise InputError(
-            f"{name} holds {type(value).__name__} {value!r:.80}, which cannot be saved ({reason[0] if reason else type(error).__name__})"
+            f"{name} is a {type(value).__name__}, which cannot be saved ({first_line(error)}): {value!r:.80}"
         ) from error
     return dumped
 
 
-def _with_paths(value: Any) -> Any:
-    """Targets as texts: that is how a config file on the command line would say them."""
+def _with_target_paths(value: Any) -> Any:
+    """Replaces each callable ``_target_`` by its import path, as an override would write it."""
     if isinstance(value, Mapping):
-        entries = {key: _with_paths(entry) for key, entry in value.items()}
+        entries = {key: _with_target_paths(entry) for key, entry in value.items()}
         target = entries.get("_target_")
         if callable(target):
             entries["_target_"] = _path_of(target) or target
         return entries
-    return [_with_paths(entry) for entry in value] if isinstance(value, list) else value
+    return [_with_target_paths(entry) for entry in value] if isinstance(value, list) else value
 
 
 def _path_of(thing: Any) -> str | None:
-    """The shortest path that something can be imported by; None where there is none."""
+    """Returns the shortest import path of a class, function or method, or None if it cannot be imported."""
     module, name = getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)
     if not module or not name or "<" in name:
         return None
@@ -110,7 +116,7 @@ def _path_of(thing: Any) -> str | None:
     for count in range(1, len(parts) + 1):
         path = ".".join([*parts[:count], name])
         try:
-            # A bound method is made anew each time it is looked up: equal, and not the same.
+            # Each lookup of a bound method makes a new object that is equal but not identical.
             if locate(path) == thing:
                 return path
         except Exception:  # hydra raises several kinds; importing runs any code
@@ -132,11 +138,11 @@ def _represent_function(dumper: yaml.Dumper, function: Any) -> yaml.Node:
     if not isinstance(function, types.FunctionType):
         raise InputError("it cannot be imported by its name")
     source = getattr(function, "saved_source", None) or _source_of(function)
-    return _apply(dumper, from_source, source, _names_of(function, source))
+    return _apply(dumper, from_source, source, _globals_used(function, source))
 
 
 def _source_of(function: types.FunctionType) -> str:
-    """The source of a function; of a lambda its expression alone, found in the file that it stands in."""
+    """Returns the source of a function; for a lambda only its expression, which is looked up in its file."""
     if function.__name__ != "<lambda>":
         return textwrap.dedent(inspect.getsource(function))
     code = function.__code__
@@ -146,7 +152,7 @@ def _source_of(function: types.FunctionType) -> str:
         spans = set(code.co_positions())
         found = [node for node in found if _span(node.body) in spans]
     if len(found) != 1:
-        raise InputError(f"several lambdas stand on line {code.co_firstlineno} of {code.co_filename}")
+        raise InputError(f"several lambdas are on line {code.co_firstlineno} of {code.co_filename}")
     return ast.unparse(found[0])
 
 
@@ -154,7 +160,7 @@ def _span(node: ast.expr) -> tuple[int | None, ...]:
     return node.lineno, node.end_lineno, node.col_offset, node.end_col_offset
 
 
-def _names_of(function: types.FunctionType, source: str) -> dict[str, Any]:
+def _globals_used(function: types.FunctionType, source: str) -> dict[str, Any]:
     """What a function refers to outside itself: modules, classes, functions and values of its file and of the function around it."""
     tables = [symtable.symtable(source, "<config>", "exec")]
     outside = {symbol.get_name() for symbol in tables[0].get_symbols() if not symbol.is_assigned()}  # such as defaults
@@ -179,22 +185,23 @@ def _represent_enum(dumper: yaml.Dumper, member: Enum) -> yaml.Node:
 
 
 def _represent_any(dumper: yaml.Dumper, thing: Any) -> yaml.Node:
-    """A dataclass, a named tuple, a torch.dtype, or what is made again by one call with plain arguments, such as a torch.device or a path.
+    """Represents a dataclass, a named tuple, a torch.dtype, or an object that one call with plain arguments rebuilds, such as a path.
 
-    Nothing else: a model, say, would become a file of its weights.
+    Raises:
+        InputError: for any other object. A model, for example, would become a file of its weights.
     """
     if is_dataclass(thing):
         return _apply(dumper, type(thing), **{field.name: getattr(thing, field.name) for field in fields(thing)})
     if isinstance(thing, tuple) and hasattr(thing, "_asdict"):
         return _apply(dumper, type(thing), **thing._asdict())
-    made_by = thing.__reduce_ex__(2)
-    if isinstance(made_by, str):  # it is a global of its module
-        made_by = (locate, (f"{type(thing).__module__}.{made_by}",))
-    call, arguments, *state = made_by
+    rebuild = thing.__reduce_ex__(2)
+    if isinstance(rebuild, str):  # the name of a global of its module
+        rebuild = (locate, (f"{type(thing).__module__}.{rebuild}",))
+    call, arguments, *state = rebuild
     if any(part is not None for part in state) or not all(
         isinstance(value, str | int | float | None) for value in arguments
     ):
-        raise InputError("it is more than a call with plain arguments")
+        raise InputError("it cannot be rebuilt by one call with plain arguments")
     return _apply(dumper, call, *arguments)
 
 

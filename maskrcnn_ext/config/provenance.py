@@ -1,10 +1,13 @@
-"""Which file, or which override, set each value of a config.
+"""Finds the file or the override that set each value of a config.
 
-How it is decided: the config file and every file that it is made of are loaded, each by itself. A value that a name has in a file is
-followed through the import of that name into the file that it comes from, as long as it is the same there, and is ascribed to the last
-of them. Followed are ``from .common.optim.sgd import optimizer``, also with ``as``, and ``x = get_config("f.py").x``. So a file that
-sets a value to what it already was is not named; what a function changes is ascribed to the file that calls it; and a name that reaches
-a file by other ways than these is ascribed to that file. A value that an override names is ascribed to it, even if it was the same.
+The config file and every file that it imports from are loaded separately. A value is followed through the import of its name into the
+imported file as long as it is equal there; the last such file is its origin. Two forms of import are followed:
+``from .common.optim.sgd import optimizer`` (also with ``as``) and ``x = get_config("f.py").x``. Consequences:
+
+* A file that sets a value to what it already was is not named.
+* A value that a function changes belongs to the file that calls the function.
+* A name that reaches a file in any other way belongs to that file.
+* A value that an override names belongs to the override, even if it was equal before.
 """
 
 from __future__ import annotations
@@ -21,82 +24,88 @@ from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from maskrcnn_ext.config import settings
-from maskrcnn_ext.config.callables import name_of
-from maskrcnn_ext.config.overrides import Override, apply, parse
-from maskrcnn_ext.config.value_kinds import plain
+from maskrcnn_ext.config.callables import target_name, to_plain
+from maskrcnn_ext.config.overrides import Override, apply_overrides, parse_override
+from maskrcnn_ext.config.settings import add_missing_settings
 from maskrcnn_ext.config.zoo import config_path
 from maskrcnn_ext.errors import InputError
 
-Keys = tuple[str | int, ...]  # that lead to a value
+Keys = tuple[str | int, ...]  # the path to a value
 DEFAULT = "default of maskrcnn_ext"
 
 
-def describe(config_file: str, overrides: list[str]) -> str:
-    """Returns a config as lines of ``key: value  # where it comes from``, with interpolations resolved and our defaults put in.
+def describe_config(config_file: str, overrides: list[str]) -> str:
+    """Returns a config as lines of ``key: value  # origin``, with interpolations resolved and the missing settings added.
 
     Args:
-        config_file: a LazyConfig, as a path.
-        overrides: as for :func:`maskrcnn_ext.config.overrides.apply`.
+        config_file: path of a LazyConfig.
+        overrides: as for :func:`maskrcnn_ext.config.overrides.apply_overrides`.
 
     Raises:
         InputError: an override is wrong.
+
+    Example:
+        >>> text = describe_config(str(config_path("mask_rcnn_r50_fpn_1x.py")), ["optimizer.lr=0.1"])
+        >>> next(line for line in text.splitlines() if line.startswith("optimizer.lr:"))
+        "optimizer.lr: 0.1  # override 'optimizer.lr=0.1'"
     """
     file = _File(Path(config_file), {})
-    cfg = apply(LazyConfig.load(config_file), overrides)
-    given = {path for path, _ in _leaves(plain(cfg))}
+    cfg = apply_overrides(LazyConfig.load(config_file), overrides)
+    in_files = {path for path, _ in _leaves(to_plain(cfg))}
     if OmegaConf.is_dict(cfg.get("train")):
-        settings.complete(cfg)
-    parsed = [parse(text) for text in overrides]
+        add_missing_settings(cfg)
+    parsed = [parse_override(text) for text in overrides]
     lines = []
-    for path, value in _leaves(plain(cfg)):
-        if path in given:
+    for path, value in _leaves(to_plain(cfg)):
+        if path in in_files:
             setter = _override_of(path, parsed)
-            origin = f"override {setter.text!r}" if setter else _shown(file.origin(path))
+            origin = f"override {setter.text!r}" if setter else _shortened(file.origin(path))
         else:
             origin = DEFAULT
-        written = f": {value}" if isinstance(value, str) and "${" in value else ""
-        lines.append(f"{'.'.join(map(str, path))}: {_told(_resolved(cfg, path, value))}  # {origin}{written}")
+        interpolation = f": {value}" if isinstance(value, str) and "${" in value else ""
+        lines.append(
+            f"{'.'.join(map(str, path))}: {_yaml_value(_resolved(cfg, path, value))}  # {origin}{interpolation}"
+        )
     return "\n".join(lines)
 
 
 class _File:
-    """A config file, and the files that its names come from."""
+    """A config file and the files from which it imports its names."""
 
     def __init__(self, path: Path, known: dict[Path, _File]) -> None:
         self.path = path
-        self._known = known  # so that a file that several others build on is loaded once
+        self._known = known  # a file that several others import is loaded once
         known[path.resolve()] = self
 
     @cached_property
     def _values(self) -> dict[str, Any]:
         loaded = LazyConfig.load(str(self.path))
-        return plain(loaded) if OmegaConf.is_dict(loaded) else {}
+        return to_plain(loaded) if OmegaConf.is_dict(loaded) else {}
 
     @cached_property
     def _sources(self) -> dict[str, tuple[_File, str]]:
-        """Name -> the file that it comes from, and its name there. The last import of a name counts."""
+        """Maps a name to the file that it is imported from and to its name there. The last import of a name counts."""
         found: dict[str, tuple[_File, str]] = {}
-        wholes: dict[str, list[Path]] = {}  # what `base = get_config("...")` has loaded, by its name
+        loaded: dict[str, list[Path]] = {}  # file of `base = get_config("...")` by the name that it is assigned to
         if self.path.suffix == ".py":
             for node in ast.parse(self.path.read_text(encoding="utf-8")).body:
-                for name, path, there in _imports(node, self.path, wholes):
+                for name, path, original in _imports(node, self.path, loaded):
                     if path.is_file():
-                        found[name] = self._known.get(path.resolve()) or _File(path, self._known), there
+                        found[name] = self._known.get(path.resolve()) or _File(path, self._known), original
         return found
 
     def origin(self, path: Keys) -> Path:
-        """Returns the file that set the value at a path, the first key of which is a name of this file."""
+        """Returns the file that set a value. The first key of its path is a name in this file."""
         name, *keys = path
         if name in self._sources:
-            file, there = self._sources[str(name)]
-            if _agree(file._values.get(there), self._values.get(str(name)), keys):
-                return file.origin((there, *keys))
+            file, original = self._sources[str(name)]
+            if _are_equal_at(file._values.get(original), self._values.get(str(name)), keys):
+                return file.origin((original, *keys))
         return self.path
 
 
-def _imports(node: ast.stmt, file: Path, wholes: dict[str, list[Path]]) -> Iterator[tuple[str, Path, str]]:
-    """What a statement of a config file takes from another one: its own name for it, the file, and the name there."""
+def _imports(node: ast.stmt, file: Path, loaded: dict[str, list[Path]]) -> Iterator[tuple[str, Path, str]]:
+    """Yields what a statement imports from other config files: the local name, the other file, and the name there."""
     if isinstance(node, ast.ImportFrom) and node.level:
         folder = file.parent
         for _ in range(node.level - 1):
@@ -106,22 +115,22 @@ def _imports(node: ast.stmt, file: Path, wholes: dict[str, list[Path]]) -> Itera
             yield alias.asname or alias.name, path.with_name(f"{path.name}.py"), alias.name
     elif isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
         name, value = node.targets[0].id, node.value
-        there = None
+        original = None
         if isinstance(value, ast.Attribute):  # model = get_config("mask_rcnn_r50_fpn_1x.py").model
-            there, value = value.attr, value.value
+            original, value = value.attr, value.value
         elif isinstance(value, ast.Subscript) and isinstance(value.slice, ast.Constant):  # ... or ["model"]
-            there, value = str(value.slice.value), value.value
+            original, value = str(value.slice.value), value.value
         paths = list(_loaded_by(value, file)) if isinstance(value, ast.Call) else []
         if isinstance(value, ast.Name):
-            paths = wholes.get(value.id, [])
-        if there:
-            yield from ((name, path, there) for path in paths)
+            paths = loaded.get(value.id, [])
+        if original:
+            yield from ((name, path, original) for path in paths)
         else:
-            wholes[name] = paths
+            loaded[name] = paths
 
 
 def _loaded_by(call: ast.Call, file: Path) -> Iterator[Path]:
-    """The file that ``get_config("...")``, ``model_zoo.get_config("...")``, ``LazyConfig.load("...")`` or ``load_rel`` loads."""
+    """Yields the file that ``get_config``, ``model_zoo.get_config``, ``LazyConfig.load`` or ``load_rel`` loads; nothing for other calls."""
     function = ast.unparse(call.func)
     if not call.args or not isinstance(call.args[0], ast.Constant) or not isinstance(call.args[0].value, str):
         return
@@ -135,7 +144,7 @@ def _loaded_by(call: ast.Call, file: Path) -> Iterator[Path]:
 
         try:
             yield Path(model_zoo.get_config_file(name))
-        except RuntimeError:  # there is none
+        except RuntimeError:  # no such file in the model zoo
             return
     elif function.endswith("get_config"):
         try:
@@ -145,7 +154,7 @@ def _loaded_by(call: ast.Call, file: Path) -> Iterator[Path]:
 
 
 def _leaves(tree: Any, path: Keys = ()) -> Iterator[tuple[Keys, Any]]:
-    """The values of a config; a list counts as one value, unless it holds nodes."""
+    """Yields path and value of every leaf of a config. A list is one leaf, unless it contains mappings."""
     if isinstance(tree, Mapping) and tree:
         entries = list(tree.items())
     elif isinstance(tree, list) and any(isinstance(entry, Mapping) for entry in tree):
@@ -157,48 +166,51 @@ def _leaves(tree: Any, path: Keys = ()) -> Iterator[tuple[Keys, Any]]:
         yield from _leaves(value, (*path, key))
 
 
-def _agree(a: Any, b: Any, keys: list[str | int]) -> bool:
-    """Whether two configs have the same value at some keys. Lists of other nodes do not agree in any entry: one was replaced."""
+def _are_equal_at(a: Any, b: Any, keys: list[str | int]) -> bool:
+    """Returns whether two configs have equal values at `keys`.
+
+    Lists whose entries have different targets differ in every entry, because one list has replaced the other.
+    """
     for key in keys:
         if isinstance(a, Mapping) and isinstance(b, Mapping) and key in a and key in b:
             a, b = a[key], b[key]
         elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b) and isinstance(key, int):
-            if not all(_same(_target(x), _target(y)) for x, y in zip(a, b, strict=True)):
+            if not all(_is_equal(_target(x), _target(y)) for x, y in zip(a, b, strict=True)):
                 return False
             a, b = a[key], b[key]
         else:
             return False
-    return _same(a, b)
+    return _is_equal(a, b)
 
 
 def _target(entry: Any) -> Any:
     return entry.get("_target_") if isinstance(entry, Mapping) else None
 
 
-def _same(a: Any, b: Any) -> bool:
+def _is_equal(a: Any, b: Any) -> bool:
     if callable(a) and callable(b):
-        # A function of a config file is made anew whenever that file is loaded.
-        return a is b or (name_of(a), getattr(a, "__code__", a)) == (name_of(b), getattr(b, "__code__", b))
+        # Each load of a config file creates its functions anew.
+        return a is b or (target_name(a), getattr(a, "__code__", a)) == (target_name(b), getattr(b, "__code__", b))
     try:
         return type(a) is type(b) and bool(a == b)
-    except Exception:  # such as a tensor, which compares entry by entry
+    except Exception:  # such as the truth value of a comparison of tensors
         return False
 
 
 def _override_of(path: Keys, parsed: list[Override]) -> Override | None:
-    """The last override that set a value, a part of it, or what holds it."""
+    """Returns the last override of a value, of a part of it or of a mapping around it; None if no override sets it."""
     key = ".".join(map(str, path))
     for override in reversed(parsed):
-        for named in () if override.deletes else _keys(override.key, override.value):
+        for named in () if override.deletes else _set_keys(override.key, override.value):
             if key == named or key.startswith(f"{named}.") or named.startswith(f"{key}."):
                 return override
     return None
 
 
-def _keys(key: str, value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping) and value:  # merged: what it does not name stays
+def _set_keys(key: str, value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping) and value:  # merged: keys that it does not name are kept
         for name, entry in value.items():
-            yield from _keys(f"{key}.{name}", entry)
+            yield from _set_keys(f"{key}.{name}", entry)
     else:
         yield key
 
@@ -209,11 +221,11 @@ def _resolved(cfg: DictConfig, path: Keys, value: Any) -> Any:
         for key in path:
             node = node[key]
         return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-    except OmegaConfBaseException:  # it cannot be resolved before the training script has set more
+    except OmegaConfBaseException:  # it refers to a value that the training script sets later
         return value
 
 
-def _told(value: Any) -> str:
+def _yaml_value(value: Any) -> str:
     if isinstance(value, list | dict):
         return yaml.safe_dump(value, default_flow_style=True, width=10**9).strip() if _is_plain(value) else str(value)
     if callable(value):
@@ -229,7 +241,7 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, str | int | float | bool | None)
 
 
-def _shown(path: Path) -> str:
-    """Relative to the working directory where it lies below it."""
+def _shortened(path: Path) -> str:
+    """Returns a path relative to the working directory if it is inside it, else the absolute path."""
     path = path.resolve()
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

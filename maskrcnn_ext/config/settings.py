@@ -1,4 +1,4 @@
-"""The keys below ``train`` that are ours: their defaults, and what each may be. Detectron2's own script ignores them."""
+"""The settings that this package adds below ``train``: their defaults and valid values. Detectron2's own script ignores them."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from omegaconf import DictConfig, OmegaConf
 
 from maskrcnn_ext.errors import InputError
 
-# A rule: whether a value is right, and what to say that is expected.
+# A predicate for valid values, and the text for "expected ..." in the error.
 Rule = tuple[Callable[[Any], bool], str]
 
 
 class Setting(NamedTuple):
-    """One key: its default and the rule for its values."""
+    """The default of one key, and the rule for its values."""
 
     default: Any
     rule: Rule
 
 
-def _told(value: Any) -> str:
-    """As it is written in an override."""
+def _override_value(value: Any) -> str:
+    """Returns a value as an override writes it."""
     return {None: "null", True: "true", False: "false"}[value] if isinstance(value, bool | None) else str(value)
 
 
@@ -30,26 +30,26 @@ def _is_number(value: Any) -> bool:
 
 
 def _one_of(*values: Any) -> Rule:
-    told = ", ".join(_told(value) for value in values)
-    # True == 1: the type counts.
-    return (lambda value: any(value == v and type(value) is type(v) for v in values)), f"one of {told}"
+    expected = ", ".join(_override_value(value) for value in values)
+    # The types are compared because True == 1.
+    return (lambda value: any(value == v and type(value) is type(v) for v in values)), f"one of {expected}"
 
 
 def _whole(least: int | None = None) -> Rule:
-    told = "a whole number" if least is None else f"a whole number, {least} or more"
-    return (lambda value: _is_number(value) and isinstance(value, int) and (least is None or value >= least)), told
+    expected = "a whole number" if least is None else f"a whole number, {least} or more"
+    return (lambda value: _is_number(value) and isinstance(value, int) and (least is None or value >= least)), expected
 
 
-def _number(told: str, fits: Callable[[float], bool]) -> Rule:
-    return (lambda value: _is_number(value) and fits(value)), told
+def _number(expected: str, is_valid: Callable[[float], bool]) -> Rule:
+    return (lambda value: _is_number(value) and is_valid(value)), expected
 
 
 def _or_null(rule: Rule) -> Rule:
     return (lambda value: value is None or rule[0](value)), f"null or {rule[1]}"
 
 
-def _list_of(fits: Callable[[Any], bool], told: str) -> Rule:
-    return (lambda value: isinstance(value, list) and all(fits(entry) for entry in value)), told
+def _list_of(is_valid: Callable[[Any], bool], expected: str) -> Rule:
+    return (lambda value: isinstance(value, list) and all(is_valid(entry) for entry in value)), expected
 
 
 def _names(*values: str) -> Rule:
@@ -105,16 +105,16 @@ SETTINGS: dict[str, Setting] = {
                 or isinstance(value, str)
                 or (isinstance(value, list) and all(isinstance(v, str) for v in value))
             ),
-            "null or a list of names, or a data set that has them",
+            "null, a list of names, or a data set that has them",
         ),
     ),
     "loader_timeout": Setting(0.0, _number("seconds, 0 (no limit) or more", lambda value: value >= 0)),
 }
-# Of these sections Detectron2 has keys of its own.
+# Detectron2 has keys in these sections, too.
 _SHARED = {"amp"}
 
 
-def _nested(settings: Mapping[str, Setting]) -> dict[str, Any]:
+def _nested_defaults(settings: Mapping[str, Setting]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for key, setting in settings.items():
         *sections, name = key.split(".")
@@ -125,18 +125,22 @@ def _nested(settings: Mapping[str, Setting]) -> dict[str, Any]:
     return nested
 
 
-TRAIN: dict[str, Any] = _nested(SETTINGS)
+TRAIN: dict[str, Any] = _nested_defaults(SETTINGS)
 
 
-def complete(cfg: DictConfig) -> DictConfig:
-    """Puts the keys of :data:`TRAIN` that ``cfg.train`` lacks into it; returns `cfg`, changed in place.
+def add_missing_settings(cfg: DictConfig) -> DictConfig:
+    """Adds the settings that ``cfg.train`` lacks, with their defaults. Changes `cfg` in place and returns it.
 
     Raises:
         InputError: the config has no section ``train``.
+
+    Example:
+        >>> add_missing_settings(OmegaConf.create({"train": {"seed": 3}})).train.accumulate
+        1
     """
     if not OmegaConf.is_dict(cfg.get("train")):
         raise InputError(
-            "the config has no `train`: give one with model, dataloader, optimizer, lr_multiplier and train"
+            "the config has no `train`: use a config with model, dataloader, optimizer, lr_multiplier and train"
         )
     for path, default in _leaves(TRAIN):
         *sections, name = path.split(".")
@@ -150,20 +154,25 @@ def complete(cfg: DictConfig) -> DictConfig:
     return cfg
 
 
-def check(cfg: DictConfig) -> None:
-    """Checks our keys of a config that is complete.
+def check_settings(cfg: DictConfig) -> None:
+    """Checks the values of this package's settings in a config that has all of them.
 
     Raises:
-        InputError: a value that a key does not take, or a key that a section of ours has not; the message names the valid ones.
+        InputError: a setting has an invalid value, or one of our sections has an unknown key; the message lists the valid ones.
+
+    Example:
+        >>> check_settings(add_missing_settings(OmegaConf.create({"train": {"accumulate": 0}})))
+        Traceback (most recent call last):
+        maskrcnn_ext.errors.InputError: train.accumulate=0: expected a whole number, 1 or more
     """
     for section, known in TRAIN.items():
         if isinstance(known, dict):
             _check_section(section, cfg.train[section], known)
-    for key, (_, (fits, expected)) in SETTINGS.items():
+    for key, (_, (is_valid, expected)) in SETTINGS.items():
         value = OmegaConf.select(cfg.train, key)
-        plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-        if not fits(plain):
-            raise InputError(f"train.{key}={_told(plain)}: expected {expected}")
+        resolved = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        if not is_valid(resolved):
+            raise InputError(f"train.{key}={_override_value(resolved)}: expected {expected}")
     finder = cfg.train.lr_finder
     if finder.lowest >= finder.highest:
         raise InputError(
@@ -174,7 +183,7 @@ def check(cfg: DictConfig) -> None:
 def _check_section(name: str, section: Any, known: Mapping[str, Any]) -> None:
     if not OmegaConf.is_dict(section):
         raise InputError(
-            f"train.{name}={_told(section)}: expected the keys {', '.join(known)}, as in train.{name}.{next(iter(known))}"
+            f"train.{name}={_override_value(section)}: expected the keys {', '.join(known)}, as in train.{name}.{next(iter(known))}"
         )
     unknown = [str(key) for key in section if key not in known]
     if unknown and name not in _SHARED:

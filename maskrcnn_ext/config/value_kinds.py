@@ -1,4 +1,4 @@
-"""May this value stand where that one stood? Catches what an override would silently turn into a text or a number."""
+"""Checks that an override replaces a value by one of a suitable kind: a number by a number, a call by a call."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Union, get_args, get_origin
 
-from omegaconf import OmegaConf
-
-from maskrcnn_ext.config.callables import name_of
+from maskrcnn_ext.config.callables import target_name
 from maskrcnn_ext.errors import InputError
 
 _EXPECTED = {
@@ -24,7 +22,12 @@ _ANNOTATED = {"text": {"str", "Path", "PathLike"}, "whole": {"int", "float"}, "n
 
 
 def kind_of(value: Any) -> str:
-    """Returns one of null, flag, whole, number, text, list, node, mapping and object."""
+    """Returns one of null, flag, whole, number, text, list, node, mapping and object.
+
+    Example:
+        >>> kind_of(3), kind_of([3]), kind_of({"_target_": "a.B"})
+        ('whole', 'list', 'node')
+    """
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -47,49 +50,54 @@ def check_value(
 
     Args:
         text: the override, for the message.
-        key: of the value.
-        old: what the config has there, or the default of the argument; None where nothing is known.
-        new: what comes in its place.
-        argument: whether it is an argument of a call, or an entry of a list: those take more kinds than settings do.
-        parameter: the parameter that takes it, where that is known.
+        key: the key of the value.
+        old: the value in the config, or the default of the argument; None if neither is known.
+        new: the value that replaces it.
+        argument: whether the value is an argument of a call or an entry of a list, which accept more kinds than settings do.
+        parameter: the parameter that receives the value, if known.
 
     Raises:
-        InputError: the new value is of another kind, and nothing says that it may be. One line with what to write instead.
+        InputError: the new value is of another kind, and the parameter's annotation does not allow it. The message is one line
+            and says what to write instead.
     """
     was, now = kind_of(old), kind_of(new)
-    if key.endswith("._target_"):  # whether it can be imported says more
+    if key.endswith("._target_"):  # the import check has better messages
         return
-    if was in ("null", now) or (now == "text" and "${" in new) or _admits(parameter, now):
+    if was in ("null", now) or (now == "text" and "${" in new) or _annotation_allows(parameter, now):
         return
     if now == "null" and (argument or was in ("node", "text")):
         return
     if was == "node":
-        _refuse_for_node(text, key, old, new, now)
+        _reject_for_node(text, key, old, new, now)
     elif was == "mapping":
         keys = [str(name) for name in old] or ["name"]
         raise InputError(
             f"{text!r}: {key} is a mapping: set one of its keys ({', '.join(keys)}), as in {key}.{keys[0]}="
         )
     elif was == "object":
-        raise InputError(f"{text!r}: {key} is {name_of(old)}, which a {now} cannot replace: set it in a config file")
-    elif not _fits(was, now, old, new, argument):
+        raise InputError(
+            f"{text!r}: {key} is {target_name(old)}, which a {now} cannot replace: set it in a config file"
+        )
+    elif not _can_replace(was, now, old, new, argument):
         shown = repr(old) if len(repr(old)) < 60 else was
         raise InputError(
             f"{text!r}: expected {_EXPECTED[was]}, as the {shown} that it replaces{_advice(was, key, old, new)}"
         )
 
 
-def _refuse_for_node(text: str, key: str, old: Mapping[str, Any], new: Any, now: str) -> None:
+def _reject_for_node(text: str, key: str, old: Mapping[str, Any], new: Any, now: str) -> None:
     if now == "mapping":  # merged, entry by entry
         return
     keys = [str(name) for name in old if name != "_target_"]
-    told = f"the text {new!r}" if now == "text" else repr(new)
+    replacement = f"the text {new!r}" if now == "text" else repr(new)
     swap = f"write {key}._target_={new} to swap it, or " if now == "text" and re.fullmatch(r"[\w.]+", new) else ""
-    own = f"set one of its keys ({', '.join(keys)})" if keys else f"{key}=null leaves it out"
-    raise InputError(f"{text!r}: {key} is a call of {name_of(old['_target_'])} and would become {told}: {swap}{own}")
+    edit = f"set one of its keys ({', '.join(keys)})" if keys else f"{key}=null removes it"
+    raise InputError(
+        f"{text!r}: {key} is a call of {target_name(old['_target_'])} and would become {replacement}: {swap}{edit}"
+    )
 
 
-def _fits(was: str, now: str, old: Any, new: Any, argument: bool) -> bool:
+def _can_replace(was: str, now: str, old: Any, new: Any, argument: bool) -> bool:
     if was == "flag":
         return now == "whole" and new in (0, 1)
     if was == "number":
@@ -98,8 +106,8 @@ def _fits(was: str, now: str, old: Any, new: Any, argument: bool) -> bool:
         return argument and now in ("number", "list", "mapping", "node")
     if was == "text":
         return argument and now in ("list", "mapping", "node")
-    # A list: one number stands for several in many arguments, such as short_edge_length and output_size; a text would be read as
-    # a list of its letters.
+    # A list: many arguments, such as short_edge_length and output_size, accept one number for several. A text would be read as a
+    # list of its letters.
     if now in ("mapping", "node"):
         return argument
     return argument and now in ("whole", "number") and all(kind_of(entry) in ("whole", "number") for entry in old)
@@ -116,8 +124,8 @@ def _advice(was: str, key: str, old: Any, new: Any) -> str:
     return ""
 
 
-def _admits(parameter: inspect.Parameter | None, kind: str) -> bool:
-    """Whether the parameter's annotation names the kind."""
+def _annotation_allows(parameter: inspect.Parameter | None, kind: str) -> bool:
+    """Returns whether the parameter's annotation includes the kind."""
     if parameter is None or parameter.annotation is parameter.empty:
         return False
     annotation = parameter.annotation
@@ -130,8 +138,3 @@ def _admits(parameter: inspect.Parameter | None, kind: str) -> bool:
     return any(
         m == "Any" or m in _ANNOTATED.get(kind, ()) or (kind == "text" and m.startswith("Literal")) for m in members
     )
-
-
-def plain(value: Any) -> Any:
-    """Returns a config as plain containers, with interpolations as they are written; anything else as it is."""
-    return OmegaConf.to_container(value, resolve=False) if OmegaConf.is_config(value) else value

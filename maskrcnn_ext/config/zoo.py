@@ -1,11 +1,14 @@
-"""The configs that ship with the package: in a wheel they lie inside it, in a checkout beside it."""
+"""Finds and loads configs: those that ship with the package, and the user's files.
+
+The shipped configs are inside an installed package and beside it in a checkout.
+"""
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from maskrcnn_ext.common.text import did_you_mean
 from maskrcnn_ext.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,7 +23,12 @@ def config_root() -> Path:
 
 
 def list_configs() -> list[str]:
-    """Returns the names that :func:`get_config` takes and that can be trained, such as ``mask_rcnn_r50_fpn_1x.py``, sorted."""
+    """Returns the names of the trainable shipped configs, sorted.
+
+    Example:
+        >>> "mask_rcnn_r50_fpn_1x.py" in list_configs()
+        True
+    """
     root = config_root()
     names = (path.relative_to(root) for path in root.rglob("*.py"))
     return sorted(name.as_posix() for name in names if name.parts[0] != "common")
@@ -30,28 +38,69 @@ def config_path(name: str) -> Path:
     """Returns the file of a shipped config.
 
     Args:
-        name: path below the shipped configs; ``.py`` may be left out.
+        name: path below the shipped configs, with or without ``.py``.
 
     Raises:
-        InputError: there is no such config; the message names the nearest ones.
+        InputError: no config has this name; the message suggests similar ones.
+
+    Example:
+        >>> config_path("mask_rcnn_r50_fpn_1x").name
+        'mask_rcnn_r50_fpn_1x.py'
     """
     path = config_root() / (name if name.endswith(".py") else f"{name}.py")
     if not path.is_file():
-        near = difflib.get_close_matches(name, list_configs(), n=3)
-        advice = f"did you mean {' or '.join(near)}?" if near else "`maskrcnn-ext configs` lists them"
+        advice = did_you_mean(name, list_configs()) or "`maskrcnn-ext configs` lists them"
         raise InputError(f"no config {name!r} ships with maskrcnn_ext: {advice}")
     return path
 
 
+def find_config(config_file: str) -> str:
+    """Returns the path of a config file, which may also be the name of a shipped config such as ``domains/nuclei.py``.
+
+    Raises:
+        InputError: no such file exists, and no shipped config has this name.
+    """
+    return config_file if Path(config_file).is_file() else str(config_path(config_file))
+
+
 def get_config(name: str) -> DictConfig:
-    """Loads a shipped LazyConfig, as ``detectron2.model_zoo.get_config`` does for Detectron2's own.
+    """Loads a shipped LazyConfig, as ``detectron2.model_zoo.get_config`` does for Detectron2's configs.
 
     Args:
         name: such as ``mask_rcnn_r50_fpn_1x.py`` or ``common/models/mask_rcnn_fpn.py``.
 
     Raises:
-        InputError: there is no such config, or it needs a newer Detectron2.
+        InputError: no config has this name, or it needs a newer Detectron2.
+
+    Example:
+        >>> get_config("mask_rcnn_r50_fpn_1x.py").model.roi_heads.num_classes
+        80
     """
     from detectron2.config import LazyConfig
 
     return LazyConfig.load(str(config_path(name)))
+
+
+def load_config(config_file: str, overrides: list[str]) -> DictConfig:
+    """Loads a LazyConfig for training: adds the missing settings of this package, applies overrides and checks the settings.
+
+    Args:
+        config_file: a file, or the name of a shipped config.
+        overrides: as for :func:`maskrcnn_ext.config.overrides.apply_overrides`.
+
+    Raises:
+        InputError: the config does not exist, an override is wrong, or a setting has a value that it does not accept.
+
+    Example:
+        >>> load_config("mask_rcnn_r50_fpn_1x.py", ["train.max_iter=10"]).train.max_iter
+        10
+    """
+    from detectron2.config import LazyConfig
+
+    from maskrcnn_ext.config.overrides import apply_overrides
+    from maskrcnn_ext.config.settings import add_missing_settings, check_settings
+
+    cfg = add_missing_settings(LazyConfig.load(find_config(config_file)))
+    cfg = apply_overrides(cfg, overrides)
+    check_settings(cfg)
+    return cfg

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from maskrcnn_ext.config.zoo import config_path
-from maskrcnn_ext.engine.launching import launch
+from maskrcnn_ext.config.zoo import find_config, load_config
 from maskrcnn_ext.errors import InputError
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 _EPILOG = """examples:
   train:              %(prog)s --config-file domains/nuclei.py train.output_dir=output/nuclei
@@ -28,9 +22,10 @@ the same command with --resume.
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Returns the parser of the training command."""
+def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """Returns the parser of the training command. Its help names the command `prog`, by default the running script."""
     parser = argparse.ArgumentParser(
+        prog=prog,
         description="Trains or evaluates a LazyConfig, like Detectron2's tools/lazyconfig_train_net.py.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -62,51 +57,14 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None, prog: str | None = None) -> argparse.Namespace:
     """Parses the command line, in which flags and overrides may be mixed.
 
     Example:
         >>> parse_args(["train.max_iter=1", "--config-file", "domains/shapes.py"]).opts
         ['train.max_iter=1']
     """
-    return build_parser().parse_intermixed_args(argv)
-
-
-def find_config(config_file: str) -> str:
-    """Returns the path of a config.
-
-    Args:
-        config_file: a file, or the name of a shipped config, such as ``domains/nuclei.py``.
-
-    Raises:
-        InputError: it is neither.
-    """
-    return config_file if Path(config_file).is_file() else str(config_path(config_file))
-
-
-def load_config(config_file: str, overrides: list[str]) -> DictConfig:
-    """Loads a LazyConfig, adds the keys of this trainer with their defaults, and applies overrides.
-
-    Args:
-        config_file: as for :func:`find_config`.
-        overrides: ``key=value`` strings.
-
-    Raises:
-        InputError: the config does not exist; or an override cannot be parsed, names an unknown key or has an invalid value.
-
-    Example:
-        >>> load_config("domains/shapes.py", ["train.max_iter=7"]).train.max_iter
-        7
-    """
-    from detectron2.config import LazyConfig
-
-    from maskrcnn_ext.config import overrides as strict
-    from maskrcnn_ext.config import settings
-
-    cfg = settings.complete(LazyConfig.load(find_config(config_file)))
-    cfg = strict.apply(cfg, overrides)
-    settings.check(cfg)
-    return cfg
+    return build_parser(prog).parse_intermixed_args(argv)
 
 
 def run_process(args: argparse.Namespace) -> int:
@@ -123,21 +81,28 @@ def run_process(args: argparse.Namespace) -> int:
         raise InputError(f"the config has no {error.full_key}, which training reads") from error
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, *, prog: str | None = None) -> int:
     """Trains or evaluates. A mistake in the input is printed in one line.
+
+    Args:
+        argv: the command line; that of the process by default.
+        prog: the name of the command in its help; the running script by default.
 
     Returns:
         The exit status, as listed by ``--help``.
     """
-    args = parse_args(argv)
+    args = parse_args(argv, prog)
     try:
         # Detectron2's set-up reads the file again to log it, so the path must exist.
         args.config_file = find_config(args.config_file)
         if args.print_config:
-            from maskrcnn_ext.config.provenance import describe
+            from maskrcnn_ext.config.provenance import describe_config
 
-            print(describe(args.config_file, args.opts))
+            print(describe_config(args.config_file, args.opts))
             return 0
+        # Imported here, as it imports torch: --help takes a tenth of a second.
+        from maskrcnn_ext.engine.launching import launch
+
         return launch(run_process, args)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from maskrcnn_ext.common.distributed import unwrap_ddp
-from maskrcnn_ext.config.config_yaml import save
+from maskrcnn_ext.config.config_yaml import save_config
 from maskrcnn_ext.engine import determinism
 from maskrcnn_ext.engine.acceleration import amp_dtype, checkpoint_activations, compile_parts, winograd_convolutions
 from maskrcnn_ext.engine.checkpoint.checkpointer import Checkpointer
@@ -301,7 +301,7 @@ def run(args: argparse.Namespace, cfg: DictConfig) -> int:
     with logged_as_detectron2():
         if is_main:
             try:
-                save(cfg, folder / "config.yaml")
+                save_config(cfg, folder / "config.yaml")
             except InputError as error:  # Detectron2 trains with what cannot be written as well
                 logger.warning("%s", error)
         if args.eval_only:

@@ -15,13 +15,13 @@ from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from maskrcnn_ext.config import overrides as strict
-from maskrcnn_ext.config import settings
+from maskrcnn_ext.config.overrides import apply_overrides
+from maskrcnn_ext.config.settings import add_missing_settings
+from maskrcnn_ext.config.zoo import find_config
 from maskrcnn_ext.data.images.pixels import read_pixels
 from maskrcnn_ext.data.registry.resolve import ensure_registered
 from maskrcnn_ext.engine.checkpoint import history
 from maskrcnn_ext.engine.checkpoint.checkpointer import Checkpointer
-from maskrcnn_ext.engine.main import find_config
 from maskrcnn_ext.env import setup_environment
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.sources import find_inputs
@@ -172,7 +172,7 @@ def _read_yacs(file: str) -> Any:
 
 
 def _from_lazy(cfg: DictConfig, device: str, overrides: Sequence[str]) -> tuple[nn.Module, Any, str, Any]:
-    cfg = strict.apply(settings.complete(cfg.copy()), list(overrides))
+    cfg = apply_overrides(add_missing_settings(cfg.copy()), list(overrides))
     for key in ("model", "dataloader.test.mapper"):
         if OmegaConf.select(cfg, key) is None:
             raise InputError(f"the config has no `{key}`, which prediction needs")

@@ -69,7 +69,7 @@ def test_the_summary_says_what_was_looked_at(check):
         (
             ["dataloader.train.dataset.names=balloon_train"],
             [
-                "dataloader.train.dataset.names=balloon_train: has 1 classes (balloon): set model.roi_heads.num_classes=1, not 80"
+                "model.roi_heads.num_classes=80, but balloon_train has 1 class (balloon): set model.roi_heads.num_classes=1"
             ],
         ),
         (["~train"], ["the config has no `train`"]),

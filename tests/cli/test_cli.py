@@ -43,7 +43,7 @@ def test_a_missing_package_is_one_line(tmp_path, run_python):
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from maskrcnn_ext.cli import main; sys.exit(main(['demo']))"
     done = run_python("-c", code)
     assert done.returncode == 2
-    assert done.stderr == "maskrcnn-ext demo: error: numpy is broken; `maskrcnn-ext doctor` says how to mend it\n"
+    assert done.stderr == "maskrcnn-ext demo: error: numpy is broken; `maskrcnn-ext doctor` says how to fix it\n"
 
 
 def test_mistakes_are_one_line(capsys, tmp_path):

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from maskrcnn_ext import InputError
 from maskrcnn_ext.cli import main
-from maskrcnn_ext.config.yacs.to_lazy import convert, load_yaml
+from maskrcnn_ext.config.yacs.to_lazy import convert_to_lazy, load_yaml
 from tests.conftest import ROOT
 
 ZOO = Path(model_zoo.get_config_file("Base-RCNN-FPN.yaml")).parent
@@ -33,7 +33,7 @@ QUICK = [
     "PascalVOC-Detection/faster_rcnn_R_50_C4.yaml",
     "quick_schedules/keypoint_rcnn_R_50_FPN_normalized_training_acc_test.yaml",
 ]
-# Other architectures, and what a LazyConfig has no place for.
+# Other architectures, and keys without an equivalent in a LazyConfig.
 REFUSED = (
     "Base-RetinaNet",
     "fast_rcnn_",
@@ -59,7 +59,7 @@ def tools(monkeypatch):
 
 def loaded(tmp_path, name, *options):
     file = tmp_path / "converted.py"
-    file.write_text(convert(load_yaml(name, list(options)), name))
+    file.write_text(convert_to_lazy(load_yaml(name, list(options)), name))
     return LazyConfig.load(str(file))
 
 
@@ -131,8 +131,8 @@ def test_enough_of_the_zoo_converts():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({*ALL} - {*CONVERTED}))
 def test_the_rest_of_the_zoo_is_refused_in_one_line(name):
-    with pytest.raises(InputError, match=r"expected|has no place for") as caught:
-        convert(load_yaml(name, []), name)
+    with pytest.raises(InputError, match=r"expected|has no equivalent of") as caught:
+        convert_to_lazy(load_yaml(name, []), name)
     assert "\n" not in str(caught.value)
 
 
@@ -199,11 +199,11 @@ def test_what_compare_does_not_see(tmp_path):
     [
         (
             ["SOLVER.CLIP_GRADIENTS.ENABLED", "True", "MODEL.RESNETS.RES2_OUT_CHANNELS", "128"],
-            r"no place for MODEL\.RESNETS\.RES2_OUT_CHANNELS=128, SOLVER\.CLIP_GRADIENTS\.ENABLED=True",
+            r"no equivalent of MODEL\.RESNETS\.RES2_OUT_CHANNELS=128, SOLVER\.CLIP_GRADIENTS\.ENABLED=True",
         ),
         (["MODEL.RESNETS.DEPTH", "18"], r"MODEL\.RESNETS\.DEPTH=18: expected 50, 101 or 152"),
         (["MODEL.ROI_BOX_HEAD.NAME", "MyHead"], "MODEL.ROI_BOX_HEAD.NAME=MyHead: expected FastRCNNConvFCHead"),
-        (["MODEL.ROI_MASK_HEAD.NAME", "MyHead"], "no place for MODEL.ROI_MASK_HEAD.NAME=MyHead"),
+        (["MODEL.ROI_MASK_HEAD.NAME", "MyHead"], "no equivalent of MODEL.ROI_MASK_HEAD.NAME=MyHead"),
         (["SOLVER.LR_SCHEDULER_NAME", "Mine"], "expected WarmupMultiStepLR or WarmupCosineLR"),
         (["DATALOADER.SAMPLER_TRAIN", "Mine"], "expected TrainingSampler or RepeatFactorTrainingSampler"),
         (["DATASETS.TRAIN", "()"], r"DATASETS\.TRAIN=\(\): expected one or more"),
@@ -216,7 +216,7 @@ def test_what_compare_does_not_see(tmp_path):
 def test_what_has_no_place_is_named_in_one_line(options, message):
     name = f"{SEGMENTATION}/mask_rcnn_R_50_FPN_1x.yaml"
     with pytest.raises(InputError, match=message) as caught:
-        convert(load_yaml(name, options), name)
+        convert_to_lazy(load_yaml(name, options), name)
     assert "\n" not in str(caught.value)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from maskrcnn_ext import InputError
-from maskrcnn_ext.config.provenance import describe
+from maskrcnn_ext.config.provenance import describe_config
 from maskrcnn_ext.config.zoo import config_path
 from tests.conftest import ROOT
 
@@ -25,7 +25,7 @@ def nuclei():
     overrides += ["+train.mine={a: 1}", "model.pixel_mean.0=1", "train.ema.decay=0.9"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        return origins(describe(str(config_path("domains/nuclei.py")), overrides))
+        return origins(describe_config(str(config_path("domains/nuclei.py")), overrides))
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ model = (lambda name: get_config(name))("mask_rcnn_r50_fpn_1x.py").model
 """
     (tmp_path / "top.py").write_text(top)
     monkeypatch.chdir(tmp_path)
-    found = origins(describe("top.py", []))
+    found = origins(describe_config("top.py", []))
     assert found["mine.a"] == ("1", "parts/base.py")
     assert found["mine.b"] == ("3", "parts/middle.py")
     assert found["mine.c"] == ("4", "top.py")
@@ -98,18 +98,18 @@ def test_detectron2s_own_configs_and_saved_ones(tmp_path, monkeypatch):
     from detectron2 import model_zoo
 
     from maskrcnn_ext import get_config
-    from maskrcnn_ext.config.config_yaml import save
+    from maskrcnn_ext.config.config_yaml import save_config
 
     file = model_zoo.get_config_file("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py")
-    found = origins(describe(file, ["optimizer.lr=1"]))
+    found = origins(describe_config(file, ["optimizer.lr=1"]))
     assert found["optimizer.lr"][1] == "override 'optimizer.lr=1'"
     assert found["optimizer.momentum"][1].endswith("common/optim.py")
     assert found["train.device"][1].endswith("common/train.py")
     monkeypatch.chdir(tmp_path)
-    save(get_config("mask_rcnn_r50_fpn_1x"), "config.yaml")
-    assert origins(describe("config.yaml", []))["train.max_iter"] == ("90000", "config.yaml")
+    save_config(get_config("mask_rcnn_r50_fpn_1x"), "config.yaml")
+    assert origins(describe_config("config.yaml", []))["train.max_iter"] == ("90000", "config.yaml")
 
 
 def test_a_wrong_override_is_an_input_error():
     with pytest.raises(InputError, match=r"did you mean train\.max_iter"):
-        describe(str(config_path("domains/nuclei.py")), ["train.max_itr=1"])
+        describe_config(str(config_path("domains/nuclei.py")), ["train.max_itr=1"])

@@ -4,11 +4,13 @@ import pytest
 from omegaconf import OmegaConf
 
 from maskrcnn_ext import InputError, get_config
-from maskrcnn_ext.config.settings import SETTINGS, TRAIN, check, complete
+from maskrcnn_ext.config.settings import SETTINGS, TRAIN, add_missing_settings, check_settings
 
 
 def completed(**train):
-    return complete(OmegaConf.create({"train": {"amp": {"enabled": False}, **train}}, flags={"allow_objects": True}))
+    return add_missing_settings(
+        OmegaConf.create({"train": {"amp": {"enabled": False}, **train}}, flags={"allow_objects": True})
+    )
 
 
 def test_defaults_come_below_what_the_config_has():
@@ -17,13 +19,13 @@ def test_defaults_come_below_what_the_config_has():
     assert cfg.train.ema == {"decay": 0.99}
     assert cfg.train.amp == {"enabled": False, "dtype": None}
     assert cfg.train.best == {"metric": None, "mode": "max"}
-    check(cfg)
+    check_settings(cfg)
 
 
 def test_completing_twice_changes_nothing_and_shares_nothing():
-    cfg = complete(get_config("mask_rcnn_r50_fpn_1x"))
+    cfg = add_missing_settings(get_config("mask_rcnn_r50_fpn_1x"))
     once = OmegaConf.to_container(cfg)
-    assert OmegaConf.to_container(complete(cfg)) == once
+    assert OmegaConf.to_container(add_missing_settings(cfg)) == once
     cfg.train.hooks.append({"_target_": "x"})
     cfg.train.best.mode = "min"
     assert TRAIN["hooks"] == []
@@ -31,12 +33,12 @@ def test_completing_twice_changes_nothing_and_shares_nothing():
 
 
 def test_every_default_is_valid():
-    check(complete(get_config("domains/shapes")))
+    check_settings(add_missing_settings(get_config("domains/shapes")))
 
 
 def test_a_config_without_train_is_one_line():
     with pytest.raises(InputError, match="has no `train`"):
-        complete(OmegaConf.create({"model": {}}))
+        add_missing_settings(OmegaConf.create({"model": {}}))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +76,7 @@ def test_a_value_that_a_key_does_not_take_is_one_line_with_what_it_takes(key, va
     cfg = completed()
     OmegaConf.update(cfg, f"train.{key}", value)
     with pytest.raises(InputError, match=message) as caught:
-        check(cfg)
+        check_settings(cfg)
     assert "\n" not in str(caught.value)
 
 
@@ -96,15 +98,15 @@ def test_a_value_that_a_key_does_not_take_is_one_line_with_what_it_takes(key, va
 def test_what_a_key_takes_passes(key, value):
     cfg = completed()
     OmegaConf.update(cfg, f"train.{key}", value)
-    check(cfg)
+    check_settings(cfg)
 
 
 def test_sections_of_ours_have_no_other_keys_and_are_no_values():
     with pytest.raises(InputError, match=r"train\.ema has no decai: it has decay"):
-        check(completed(ema={"decai": 0.9}))
+        check_settings(completed(ema={"decai": 0.9}))
     with pytest.raises(InputError, match=r"train\.ema=0\.9: expected the keys decay, as in train\.ema\.decay"):
-        check(completed(ema=0.9))
-    check(completed(amp={"enabled": True, "of_another_tool": 1}))  # amp is not ours alone
+        check_settings(completed(ema=0.9))
+    check_settings(completed(amp={"enabled": True, "of_another_tool": 1}))  # amp is not ours alone
 
 
 def test_every_setting_is_below_train():

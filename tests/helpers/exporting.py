@@ -7,7 +7,7 @@ import torch
 from detectron2.config import instantiate
 from torch import nn
 
-from maskrcnn_ext.config import overrides as strict
+from maskrcnn_ext.config.overrides import apply_overrides
 from maskrcnn_ext.config.zoo import get_config
 from maskrcnn_ext.inference.loading import Classes
 from maskrcnn_ext.interop.export.recipe import Recipe
@@ -41,7 +41,7 @@ RECIPE = Recipe(
 
 def build(config="mask_rcnn_r18_fpn_scratch", overrides=(), settings=SETTINGS):
     """Returns a calibrated model in evaluation mode, and its mapper."""
-    cfg = strict.apply(get_config(f"{config}.py"), [*settings, *overrides])
+    cfg = apply_overrides(get_config(f"{config}.py"), [*settings, *overrides])
     torch.manual_seed(0)
     model = instantiate(cfg.model)
     heads = model.roi_heads

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from detectron2.config import instantiate
 
-from maskrcnn_ext.config import config_yaml
-from maskrcnn_ext.engine.main import load_config
+from maskrcnn_ext.config.config_yaml import save_config
+from maskrcnn_ext.config.zoo import load_config
 
 # Factor of the last layers' weights.
 SPREAD = 12.0
@@ -36,7 +36,7 @@ def make_run(folder, spec, *overrides, config="mask_rcnn_r18_fpn_scratch.py", si
     folder.mkdir(parents=True, exist_ok=True)
     torch.save({"model": model.state_dict(), "iteration": 0}, folder / "model_final.pth")
     (folder / "last_checkpoint").write_text("model_final.pth")
-    config_yaml.save(cfg, folder / "config.yaml")
+    save_config(cfg, folder / "config.yaml")
     return folder
 
 

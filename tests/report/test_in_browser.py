@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from maskrcnn_ext.cli.report import report
+from maskrcnn_ext.cli.report import write_run_page
 from tests.helpers.run_folders import shapes_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -44,7 +44,7 @@ document.body.replaceChildren(Object.assign(document.createElement("pre"), {id: 
 
 @pytest.mark.parametrize("width", [360, 1400])
 def test_a_reader_sorts_zooms_and_points(shapes, tmp_path, width):
-    page = report(shapes_run(tmp_path / "run", shapes), tmp_path / "page.html")
+    page = write_run_page(shapes_run(tmp_path / "run", shapes), tmp_path / "page.html")
     page.write_text(page.read_text().replace("</body>", SCRIPT))
     command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900", "--dump-dom"]
     done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120, cwd=tmp_path)

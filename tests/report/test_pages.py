@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from maskrcnn_ext.cli import main
-from maskrcnn_ext.cli.report import compare, evaluate, report
+from maskrcnn_ext.cli.report import evaluate_run, write_comparison_page, write_run_page
 from maskrcnn_ext.evaluation.bootstrap import compare as bootstrap
 from maskrcnn_ext.report.run import read_run
 from tests.helpers.run_folders import make_run, shapes_run
@@ -69,10 +69,10 @@ class Page(html.parser.HTMLParser):
 
 
 def test_the_page_is_whole_and_says_what_the_evaluation_says(run_folder, shapes):
-    page = Page(report(run_folder, run_folder / "sub/report.html", title="A <run> & more"))
+    page = Page(write_run_page(run_folder, run_folder / "sub/report.html", title="A <run> & more"))
     page.assert_alone()
     assert "<title>A &lt;run&gt; &amp; more</title>" in page.text
-    _, evaluated, note = evaluate(read_run(run_folder), 0.5)
+    _, evaluated, note = evaluate_run(read_run(run_folder), 0.5)
     assert note == ""
     found = evaluated.summary["tasks"]["segm"]
     assert 90 < found["AP"] < 100, "one object is missed, one detection too many"
@@ -96,7 +96,7 @@ def test_the_page_is_whole_and_says_what_the_evaluation_says(run_folder, shapes)
 
 
 def test_the_pictures_show_what_is_wrong_and_what_is_missed(run_folder, shapes):
-    page = Page(report(run_folder, run_folder / "report.html"))
+    page = Page(write_run_page(run_folder, run_folder / "report.html"))
     data = json.loads(shapes.read_text())
     names = {image["id"]: image["file_name"] for image in data["images"]}
     first = data["annotations"][0]
@@ -109,7 +109,7 @@ def test_the_pictures_show_what_is_wrong_and_what_is_missed(run_folder, shapes):
 
 
 def test_wrong_and_missed_are_orange_and_the_rest_is_blue(run_folder):
-    _, evaluated, _ = evaluate(read_run(run_folder), 0.5)
+    _, evaluated, _ = evaluate_run(read_run(run_folder), 0.5)
     worst = evaluated.galleries("segm")["worst"]
 
     def colored(address, color):
@@ -127,7 +127,7 @@ def test_a_run_before_its_first_evaluation(run_folder, capsys):
     lines = (run_folder / "metrics.json").read_text().splitlines()
     (run_folder / "metrics.json").write_text(lines[0] + "\n")
     (run_folder / RESULTS).unlink()
-    page = Page(report(run_folder, run_folder / "report.html"))
+    page = Page(write_run_page(run_folder, run_folder / "report.html"))
     page.assert_alone()
     assert "no evaluation in this run" in page.text
     assert "there are no predictions" in page.text
@@ -137,7 +137,7 @@ def test_a_run_before_its_first_evaluation(run_folder, capsys):
 
 def test_without_predictions_the_logged_numbers_are_shown(run_folder):
     (run_folder / RESULTS).unlink()
-    page = Page(report(run_folder, run_folder / "report.html"))
+    page = Page(write_run_page(run_folder, run_folder / "report.html"))
     assert page.table("", "AP")[0][:3] == ["masks", "41.2", "70.0"]
     assert page.table("class", "masks") == [["disc", "50.5", "\N{EN DASH}"]]
     assert ">nan<" not in page.text
@@ -148,7 +148,7 @@ def test_any_one_file_makes_a_page(run_folder, kept, tmp_path):
     other = tmp_path / "other"
     (other / kept).parent.mkdir(parents=True)
     shutil.copy(run_folder / kept, other / kept)
-    page = Page(report(other, other / "report.html"))
+    page = Page(write_run_page(other, other / "report.html"))
     page.assert_alone()
     assert "No error analysis and no images" in page.text
 
@@ -156,7 +156,7 @@ def test_any_one_file_makes_a_page(run_folder, kept, tmp_path):
 def test_data_that_has_moved_is_said_so(run_folder):
     config = run_folder / "config.yaml"
     config.write_text(config.read_text().replace("annotations.json", "moved.json"))
-    page = Page(report(run_folder, run_folder / "report.html"))
+    page = Page(write_run_page(run_folder, run_folder / "report.html"))
     assert "No error analysis and no images" in page.text
     assert "moved.json" in page.text
 
@@ -168,7 +168,7 @@ def test_images_that_are_gone_are_lines(shapes, tmp_path):
     images = sorted((moved.parent / "images").iterdir())
     images[0].unlink()
     cv2.imwrite(str(images[1]), np.zeros((5, 5, 3), np.uint8))
-    page = Page(report(folder, folder / "report.html"))
+    page = Page(write_run_page(folder, folder / "report.html"))
     assert f"no such file: {images[0]}" in page.text
     assert f"{images[1]} has 5 x 5 pixels, the annotations say 96 x 96" in page.text
     assert 0 < page.images < 20
@@ -181,7 +181,7 @@ def test_names_are_text(shapes, tmp_path):
     file.write_text(json.dumps(data))
     found = [{**own, "score": 0.9} for own in data["annotations"]]
     folder = make_run(tmp_path / "run", f"coco:{file}@{shapes.parent / 'images'}", found)
-    page = Page(report(folder, folder / "report.html"))
+    page = Page(write_run_page(folder, folder / "report.html"))
     assert "<b>$x$" not in page.text
     assert "<b>$x$ & 'y'" in [row[0] for row in page.table("class", "objects")]
 
@@ -193,7 +193,7 @@ def test_nothing_found_and_nothing_to_find(shapes, tmp_path):
     some = [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "score": 0.9}]
     for name, file, found in (("a", shapes, []), ("b", empty, []), ("c", empty, some)):
         folder = make_run(tmp_path / name, f"coco:{file}@{shapes.parent / 'images'}", found)
-        page = Page(report(folder, folder / "report.html"))
+        page = Page(write_run_page(folder, folder / "report.html"))
         page.assert_alone()
         assert ">nan<" not in page.text
         assert ">None<" not in page.text
@@ -205,7 +205,7 @@ def test_keypoints_alone(people, tmp_path):
     keys = ("image_id", "category_id", "bbox", "keypoints")
     found = [{**{key: own[key] for key in keys}, "score": 0.9} for own in annotations[1:]]
     folder = make_run(tmp_path / "run", people, found, "keypoint_rcnn_r18_fpn_scratch.py")
-    page = Page(report(folder, folder / "report.html"))
+    page = Page(write_run_page(folder, folder / "report.html"))
     page.assert_alone()
     assert [row[0] for row in page.table("", "AP")] == ["keypoints", "boxes"]
     assert "Judged by keypoints at IoU 0.5" in page.text
@@ -220,7 +220,7 @@ def test_many_classes_stay_readable(shapes, tmp_path):
     found = [{**own, "score": 0.9} for own in data["annotations"]]
     found[0]["category_id"] = 150
     folder = make_run(tmp_path / "run", f"coco:{file}@{shapes.parent / 'images'}", found)
-    page = Page(report(folder, folder / "report.html"))
+    page = Page(write_run_page(folder, folder / "report.html"))
     assert len(page.table("class", "objects")) == 85
     matrix = next(rows for rows in page.tables if rows[0][-1] == "background")
     assert len(matrix) == 1 + 20 + 2
@@ -238,11 +238,11 @@ def test_runs_side_by_side(run_folder, shapes, tmp_path):
     (other / "config.yaml").write_text(
         config.replace("  lr: 0.002", "  lr: 0.004").replace("  seed: 1", "  seed: 1\n  extra: <i>")
     )
-    page = Page(compare([run_folder, other], tmp_path / "compare.html"))
+    page = Page(write_comparison_page([run_folder, other], tmp_path / "compare.html"))
     page.assert_alone()
     assert "<title>run and other</title>" in page.text
-    truth, first, _ = evaluate(read_run(run_folder), 0.5)
-    _, second, _ = evaluate(read_run(other), 0.5)
+    truth, first, _ = evaluate_run(read_run(run_folder), 0.5)
+    _, second, _ = evaluate_run(read_run(other), 0.5)
     pair = [f"{own.summary['tasks']['segm']['AP']:.1f}" for own in (first, second)]
     assert [row[:2] for row in page.table("run", "AP of masks")] == [["run", pair[0]], ["other", pair[1]]]
     assert page.table("in percent", "run", "other")[0] == ["AP", *pair]
@@ -267,7 +267,7 @@ def test_runs_on_other_data_are_not_measured_against_each_other(run_folder, shap
     bare = tmp_path / "bare"
     bare.mkdir()
     shutil.copy(run_folder / "metrics.json", bare)
-    page = Page(compare([run_folder, other, bare], tmp_path / "compare.html", title="three"))
+    page = Page(write_comparison_page([run_folder, other, bare], tmp_path / "compare.html", title="three"))
     assert "other was evaluated on coco:" in page.text
     assert "bare: No error analysis" in page.text
     assert "Are the differences real?" not in page.text

@@ -1,4 +1,4 @@
-"""Reads a yacs config key by key, so that what nothing has read can be named."""
+"""Reads a yacs config key by key and records the keys, so that the remaining ones can be reported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from detectron2.config import CfgNode, get_cfg
 
 
 class YamlReader:
-    """Reads keys of a yacs config, and remembers which."""
+    """Returns values of a yacs config and records which keys were read."""
 
     def __init__(self, cfg: CfgNode) -> None:
         self._cfg, self._defaults = cfg, get_cfg()
@@ -22,15 +22,15 @@ class YamlReader:
         return _at(self._cfg, key)
 
     def __contains__(self, key: str) -> bool:
-        """Whether this Detectron2 has a key of the top level."""
+        """Returns whether this release of Detectron2 has a top-level key."""
         return key in self._defaults
 
     def is_default(self, key: str) -> bool:
-        """Whether a key has Detectron2's default."""
+        """Returns whether the value of a key is Detectron2's default."""
         return bool(_at(self._cfg, key) == _at(self._defaults, key))
 
     def unread(self) -> list[str]:
-        """Returns the keys that are not at their default and that nothing has read, sorted."""
+        """Returns the keys that differ from their default and have not been read, sorted."""
         return sorted(key for key in _keys(self._cfg) if key not in self.read and not self.is_default(key))
 
 
@@ -38,11 +38,11 @@ def _at(cfg: CfgNode, key: str) -> Any:
     node: Any = cfg
     for part in key.split("."):
         node = node[part]
-    return _lists(node)
+    return _tuples_to_lists(node)
 
 
-def _lists(value: Any) -> Any:
-    return [_lists(entry) for entry in value] if isinstance(value, list | tuple) else value
+def _tuples_to_lists(value: Any) -> Any:
+    return [_tuples_to_lists(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def _keys(cfg: CfgNode, prefix: str = "") -> list[str]:
@@ -54,20 +54,32 @@ def _keys(cfg: CfgNode, prefix: str = "") -> list[str]:
 
 @dataclass
 class Rules:
-    """Values by key of the LazyConfig; `optional` are those at Detectron2's defaults, which a LazyConfig need not name."""
+    """Values of a LazyConfig, translated from a yacs config.
+
+    Attributes:
+        yaml: the yacs config.
+        values: values by dotted key of the LazyConfig.
+        optional: keys whose values are Detectron2's defaults, so that a LazyConfig may omit them.
+    """
 
     yaml: YamlReader
     values: dict[str, Any] = field(default_factory=dict)
     optional: set[str] = field(default_factory=set)
 
     def put(self, key: str, *sources: str, make: Callable[..., Any] | None = None) -> None:
-        """Sets a key to what keys of the yaml say, or to what `make` makes of them."""
+        """Sets a value.
+
+        Args:
+            key: a key of the LazyConfig.
+            sources: keys of the yacs config. The value is theirs, or a list of their values if there are several.
+            make: computes the value from the values of `sources`.
+        """
         values = [self.yaml(source) for source in sources]
         self.values[key] = make(*values) if make else values[0] if len(values) == 1 else values
         if all(self.yaml.is_default(source) for source in sources):
             self.optional.add(key)
 
     def put_all(self, prefix: str, section: str, names: dict[str, str]) -> None:
-        """Sets several keys below a prefix to those of a section of the yaml."""
+        """Sets ``prefix.name`` to the value of ``section.SOURCE`` for each name and source in `names`."""
         for name, source in names.items():
             self.put(f"{prefix}.{name}", f"{section}.{source}")

@@ -1,21 +1,20 @@
-"""What each key of a yacs R-CNN's model is in a LazyConfig."""
+"""Translates the keys of a yacs R-CNN config to the keys of a LazyConfig."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 from maskrcnn_ext.config.yacs.reader import Rules, YamlReader
-from maskrcnn_ext.config.yacs.training import data_rules, training_rules
 from maskrcnn_ext.errors import InputError
 
 Neck = Literal["fpn", "c4", "dc5"]
 
 
 def neck_of(yaml: YamlReader) -> Neck:
-    """Returns which of the three kinds of R-CNN a config is.
+    """Returns the kind of R-CNN: with a feature pyramid, with a C4 head or with a dilated C5 stage.
 
     Raises:
-        InputError: it is none of them.
+        InputError: the config is of another kind.
     """
     backbone, heads = yaml("MODEL.BACKBONE.NAME"), yaml("MODEL.ROI_HEADS.NAME")
     if backbone == "build_resnet_fpn_backbone" and heads in ("StandardROIHeads", "CascadeROIHeads"):
@@ -35,13 +34,17 @@ def neck_of(yaml: YamlReader) -> Neck:
 
 
 def read_rules(yaml: YamlReader, neck: Neck) -> Rules:
-    """Returns the values that a LazyConfig of the same neck and heads must have."""
+    """Returns the values of an equivalent LazyConfig with the same neck and heads.
+
+    Raises:
+        InputError: a value of the yacs config has no equivalent; the message names its key.
+    """
     rules = Rules(yaml)
     _backbone(rules, neck)
     _proposals(rules)
     _roi_heads(rules, neck)
-    training_rules(rules)
-    data_rules(rules)
+    _training(rules)
+    _data(rules)
     return rules
 
 
@@ -211,7 +214,7 @@ def _cascade(rules: Rules) -> None:
 
 
 def _res5(rules: Rules) -> None:
-    """C4's head: the last stage of the ResNet."""
+    """Adds the values of C4's head, which is the last stage of the ResNet."""
     names = {"norm": "NORM", "stride_in_1x1": "STRIDE_IN_1X1", "num_groups": "NUM_GROUPS"}
     rules.put_all("model.roi_heads.res5", "MODEL.RESNETS", names)
     rules.put(
@@ -224,7 +227,7 @@ def _res5(rules: Rules) -> None:
 
 def _mask_head(rules: Rules, neck: Neck) -> None:
     head, section = "model.roi_heads.mask_head", "MODEL.ROI_MASK_HEAD"
-    # One for the deconvolution.
+    # The last entry is the deconvolution.
     rules.put(
         f"{head}.conv_dims", f"{section}.CONV_DIM", f"{section}.NUM_CONV", make=lambda dim, number: [dim] * (number + 1)
     )
@@ -261,3 +264,66 @@ def _keypoint_head(rules: Rules) -> None:
         make=lambda visible, keypoints, batch, positive: "visible" if visible else keypoints * batch * positive,
     )
     rules.put("dataloader.train.dataset.min_keypoints", f"{section}.MIN_KEYPOINTS_PER_IMAGE")
+
+
+def _training(rules: Rules) -> None:
+    """Adds the values of the optimizer, the schedule and `train`."""
+    yaml = rules.yaml
+    names = {"lr": "BASE_LR", "momentum": "MOMENTUM", "nesterov": "NESTEROV", "weight_decay": "WEIGHT_DECAY"}
+    names |= {"params.weight_decay_norm": "WEIGHT_DECAY_NORM", "params.weight_decay_bias": "WEIGHT_DECAY_BIAS"}
+    rules.put_all("optimizer", "SOLVER", names | {"params.bias_lr_factor": "BIAS_LR_FACTOR"})
+    if yaml("SOLVER.BIAS_LR_FACTOR") != 1:
+        rules.values["optimizer.params.base_lr"] = "${..lr}"
+    rules.put("train.init_checkpoint", "MODEL.WEIGHTS")
+    rules.put("train.eval_period", "TEST.EVAL_PERIOD")
+    names = {"max_iter": "MAX_ITER", "amp.enabled": "AMP.ENABLED", "checkpointer.period": "CHECKPOINT_PERIOD"}
+    rules.put_all("train", "SOLVER", names)
+    for key, source in {"output_dir": "OUTPUT_DIR", "seed": "SEED", "cudnn_benchmark": "CUDNN_BENCHMARK"}.items():
+        rules.put(f"train.{key}", source)
+    if "FLOAT32_PRECISION" in yaml:  # only in Detectron2's main branch
+        rules.put("train.float32_precision", "FLOAT32_PRECISION")
+    if not yaml.is_default("MODEL.DEVICE"):  # by default CUDA if available
+        rules.put("train.device", "MODEL.DEVICE")
+    last = yaml("SOLVER.MAX_ITER")
+    rules.put("lr_multiplier.warmup_length", "SOLVER.WARMUP_ITERS", make=lambda length: min(length / last, 1.0))
+    rules.put_all("lr_multiplier", "SOLVER", {"warmup_method": "WARMUP_METHOD", "warmup_factor": "WARMUP_FACTOR"})
+    if yaml("SOLVER.LR_SCHEDULER_NAME") == "WarmupMultiStepLR":
+        steps = [step for step in yaml("SOLVER.STEPS") if step < last]
+        gamma = yaml("SOLVER.GAMMA")
+        rules.values["lr_multiplier.scheduler.values"] = [gamma**k for k in range(len(steps) + 1)]
+        rules.values["lr_multiplier.scheduler.milestones"] = [*steps, last]
+    elif yaml("SOLVER.LR_SCHEDULER_NAME") == "WarmupCosineLR":
+        yaml.read |= {"SOLVER.STEPS", "SOLVER.GAMMA"}
+    else:
+        raise InputError(
+            f"SOLVER.LR_SCHEDULER_NAME={yaml('SOLVER.LR_SCHEDULER_NAME')}: expected WarmupMultiStepLR or WarmupCosineLR"
+        )
+
+
+def _data(rules: Rules) -> None:
+    """Adds the values of the data loaders and the evaluator."""
+    yaml, train, test = rules.yaml, "dataloader.train", "dataloader.test"
+    for split, source in ((train, "DATASETS.TRAIN"), (test, "DATASETS.TEST")):
+        names = yaml(source)
+        if not names or (split == test and len(names) > 1):
+            raise InputError(
+                f"{source}={tuple(names)}: expected one{' or more' if split == train else ''}, as in {source} \"('coco_2017_val',)\""
+            )
+        rules.values[f"{split}.dataset.names"] = names[0] if len(names) == 1 else names
+        rules.put(f"{split}.num_workers", "DATALOADER.NUM_WORKERS")
+    rules.put(f"{train}.dataset.filter_empty", "DATALOADER.FILTER_EMPTY_ANNOTATIONS")
+    rules.put(f"{train}.aspect_ratio_grouping", "DATALOADER.ASPECT_RATIO_GROUPING")
+    rules.put(f"{train}.total_batch_size", "SOLVER.IMS_PER_BATCH")
+    names = {"use_instance_mask": "MODEL.MASK_ON", "use_keypoint": "MODEL.KEYPOINT_ON", "image_format": "INPUT.FORMAT"}
+    for key, source in (names | {"instance_mask_format": "INPUT.MASK_FORMAT"}).items():
+        rules.put(f"{train}.mapper.{key}", source)
+    rules.put_all(
+        f"{train}.mapper.augmentations.0",
+        "INPUT",
+        {"short_edge_length": "MIN_SIZE_TRAIN", "max_size": "MAX_SIZE_TRAIN"},
+    )
+    rules.put(f"{train}.mapper.augmentations.0.sample_style", "INPUT.MIN_SIZE_TRAIN_SAMPLING")
+    rules.put_all(
+        f"{test}.mapper.augmentations.0", "INPUT", {"short_edge_length": "MIN_SIZE_TEST", "max_size": "MAX_SIZE_TEST"}
+    )
+    rules.put("dataloader.evaluator.kpt_oks_sigmas", "TEST.KEYPOINT_OKS_SIGMAS")

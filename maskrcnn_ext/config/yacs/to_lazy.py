@@ -1,4 +1,4 @@
-"""Turns a yacs config of Detectron2's R-CNN family into a LazyConfig: the nearest one of this package, and its differences."""
+"""Converts a yacs config of Detectron2's R-CNN family to a LazyConfig: the nearest shipped config and the differences from it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from detectron2.config import CfgNode, get_cfg
 from omegaconf import DictConfig, OmegaConf
 
+from maskrcnn_ext.common.text import first_line
 from maskrcnn_ext.config.yacs.reader import Rules, YamlReader
 from maskrcnn_ext.config.yacs.rules import Neck, neck_of, read_rules
 from maskrcnn_ext.config.zoo import get_config, list_configs
@@ -18,7 +19,7 @@ from maskrcnn_ext.errors import InputError
 
 _MISSING = object()
 _MASK_KEYS = ("mask_in_features", "mask_pooler", "mask_head")
-# Keys that say nothing of what is trained: checks of Detectron2's own tests, and what other architectures have.
+# Keys without effect on the training: checks of Detectron2's own tests, and keys of other architectures.
 _WITHOUT_EFFECT = (
     "VERSION",
     "TEST.EXPECTED_RESULTS",
@@ -27,7 +28,7 @@ _WITHOUT_EFFECT = (
     "MODEL.SEM_SEG_HEAD.",
     "MODEL.PANOPTIC_FPN.",
 )
-# Sections that only count where a switch is on; the switch itself is named then.
+# Sections that matter only if their switch is on. An error then names the switch.
 _SWITCHED = {"TEST.AUG.": "ENABLED", "TEST.PRECISE_BN.": "ENABLED", "SOLVER.CLIP_GRADIENTS.": "ENABLED"}
 _EVALUATORS = {
     "pascal_voc": "PascalVOCDetectionEvaluator",
@@ -41,10 +42,14 @@ def load_yaml(config: str, options: list[str]) -> CfgNode:
 
     Args:
         config: a file, or a name in Detectron2's model zoo such as ``COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml``.
-        options: keys and values in turn, as behind Detectron2's ``tools/train_net.py``.
+        options: alternating keys and values, as for Detectron2's ``tools/train_net.py``.
 
     Raises:
-        InputError: there is no such file, or a key that Detectron2 has not.
+        InputError: the file does not exist, or Detectron2 does not have one of the keys.
+
+    Example:
+        >>> load_yaml("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml", ["SOLVER.BASE_LR", "0.01"]).SOLVER.BASE_LR
+        0.01
     """
     from detectron2 import model_zoo
 
@@ -53,7 +58,9 @@ def load_yaml(config: str, options: list[str]) -> CfgNode:
         try:
             file = model_zoo.get_config_file(config)
         except RuntimeError as error:
-            raise InputError(f"{config}: no such file, and none of that name in Detectron2's model zoo") from error
+            raise InputError(
+                f"{config}: no such file, and Detectron2's model zoo has no config of this name"
+            ) from error
     if not file.endswith((".yaml", ".yml")):
         raise InputError(f"{config}: expected a .yaml; a .py is a LazyConfig already")
     if len(options) % 2:
@@ -62,24 +69,28 @@ def load_yaml(config: str, options: list[str]) -> CfgNode:
     try:
         cfg.merge_from_file(file)
         cfg.merge_from_list(options)
-    except Exception as error:  # yacs asserts, yaml and KeyError
-        reason = str(error).strip("'\" ").splitlines()[:1]
-        raise InputError(f"{config}: {reason[0] if reason else type(error).__name__}") from error
+    except Exception as error:  # AssertionError of yacs, KeyError, errors of yaml
+        raise InputError(f"{config}: {first_line(error)}") from error
     return cfg
 
 
-def convert(cfg: CfgNode, name: str) -> str:
+def convert_to_lazy(cfg: CfgNode, name: str) -> str:
     """Returns the source of a LazyConfig with the model, data, optimizer and schedule of a yacs config.
 
-    The state dicts have equal keys and shapes. Detectron2's checkpoint and evaluation settings are carried over as far as both have
-    them; one difference is left: ``train.checkpointer.max_to_keep``, which yacs configs have not.
+    The state dicts of both models have equal keys and shapes. Checkpoint and evaluation settings are converted if both kinds of
+    config have them. ``train.checkpointer.max_to_keep`` has no equivalent in a yacs config and keeps its value.
 
     Args:
-        cfg: the config.
-        name: what the file's first line calls it.
+        cfg: a yacs config.
+        name: the name of the config in the first line of the file.
 
     Raises:
-        InputError: another architecture, or a key that a LazyConfig has no place for; the message names all of them.
+        InputError: the architecture is not an R-CNN, or keys have no equivalent in a LazyConfig; the message names them all.
+
+    Example:
+        >>> cfg = load_yaml("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml", [])
+        >>> '_base = get_config("mask_rcnn_r50_fpn_1x.py")' in convert_to_lazy(cfg, "mask_rcnn_R_50_FPN_1x.yaml")
+        True
     """
     yaml = YamlReader(cfg)
     if yaml("MODEL.META_ARCHITECTURE") != "GeneralizedRCNN" or yaml("MODEL.PROPOSAL_GENERATOR.NAME") != "RPN":
@@ -92,17 +103,17 @@ def convert(cfg: CfgNode, name: str) -> str:
         rules = read_rules(yaml, neck)
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
-    special = list(_special(yaml))
-    left = [key for key in yaml.unread() if not _is_without_effect(cfg, key)]
-    if left:
-        told = ", ".join(f"{key}={_value(cfg, key)}" for key in left)
+    part_changes = list(_part_changes(yaml))
+    unread = [key for key in yaml.unread() if not _is_without_effect(cfg, key)]
+    if unread:
+        settings = ", ".join(f"{key}={_value(cfg, key)}" for key in unread)
         raise InputError(
-            f"{name}: a LazyConfig of maskrcnn_ext has no place for {told}; give their defaults behind the file (KEY VALUE) to do without"
+            f"{name}: a LazyConfig of maskrcnn_ext has no equivalent of {settings}; to ignore a key, append it with its default (KEY VALUE)"
         )
     base, changes = min(
-        ((b, _changes(rules, neck, b)) for b in _candidates(yaml, neck)), key=lambda found: len(found[1])
+        ((b, _changes(rules, neck, b)) for b in _candidates(yaml, neck)), key=lambda candidate: len(candidate[1])
     )
-    return _source(name, base, [*changes, *special])
+    return _source(name, base, [*changes, *part_changes])
 
 
 def _value(cfg: CfgNode, key: str) -> Any:
@@ -120,7 +131,7 @@ def _is_without_effect(cfg: CfgNode, key: str) -> bool:
 
 
 def _candidates(yaml: YamlReader, neck: Neck) -> list[str]:
-    """The shipped configs that have the parts which a yaml asks for; those of Faster R-CNN are made of Mask R-CNN's."""
+    """Returns the shipped configs with the parts of a yacs config. Faster R-CNN with C4 or DC5 is derived from Mask R-CNN."""
     cascade, keypoints = yaml("MODEL.ROI_HEADS.NAME") == "CascadeROIHeads", yaml("MODEL.KEYPOINT_ON")
     if keypoints and (cascade or neck != "fpn"):
         raise InputError("MODEL.KEYPOINT_ON=True: expected build_resnet_fpn_backbone with StandardROIHeads")
@@ -139,7 +150,7 @@ def _candidates(yaml: YamlReader, neck: Neck) -> list[str]:
 
 
 def _changes(rules: Rules, neck: Neck, base: str) -> list[str]:
-    """The statements that make a shipped config the wanted one."""
+    """Returns the statements that change a shipped config to the converted one."""
     cfg = get_config(base)
     lines, values = [], dict(rules.values)
     if not rules.yaml("MODEL.MASK_ON") and "mask_head" in cfg.model.roi_heads:
@@ -147,15 +158,15 @@ def _changes(rules: Rules, neck: Neck, base: str) -> list[str]:
         lines.append("del " + ", ".join(f'model.roi_heads["{key}"]' for key in keys))
     lines += _stages(cfg, values, "model.backbone.bottom_up" if neck == "fpn" else "model.backbone")
     for key, value in values.items():
-        there = _there(cfg, key)
-        if not _equal(there, value) and not (there is _MISSING and key in rules.optional):
-            lines.append(f"{_access(key)} = {_written(value)}")
-            OmegaConf.update(cfg, key, value, force_add=True)  # what interpolates it has changed with it
+        current = _current_value(cfg, key)
+        if not _is_equal(current, value) and not (current is _MISSING and key in rules.optional):
+            lines.append(f"{_access(key)} = {_literal(value)}")
+            OmegaConf.update(cfg, key, value, force_add=True)  # values that interpolate this key change with it
     return lines
 
 
 def _stages(cfg: DictConfig, values: dict[str, Any], resnet: str) -> list[str]:
-    """Groups and dilation need the builder that knows them; without them its arguments are left out."""
+    """Returns the change of builder that groups and dilation need. Removes their keys from `values` if it is not needed."""
     keys = {name: f"{resnet}.stages.{name}" for name in ("num_groups", "width_per_group", "res5_dilation")}
     if "make_bottleneck_stages" in str(OmegaConf.select(cfg, f"{resnet}.stages")["_target_"]):
         return []
@@ -163,12 +174,12 @@ def _stages(cfg: DictConfig, values: dict[str, Any], resnet: str) -> list[str]:
     if extra == {"num_groups": 1, "width_per_group": 64, "res5_dilation": 1}:
         return []
     arguments = {name: values.pop(f"{resnet}.stages.{name}") for name in ("depth", "norm", "stride_in_1x1")}
-    told = ", ".join(f"{name}={_written(value)}" for name, value in {**arguments, **extra}.items())
-    return [f"{resnet}.stages = L(make_bottleneck_stages)({told})"]
+    keywords = ", ".join(f"{name}={_literal(value)}" for name, value in {**arguments, **extra}.items())
+    return [f"{resnet}.stages = L(make_bottleneck_stages)({keywords})"]
 
 
-def _special(yaml: YamlReader) -> Iterator[str]:
-    """Statements for what is another part in a LazyConfig, and not another value."""
+def _part_changes(yaml: YamlReader) -> Iterator[str]:
+    """Yields statements for settings that need another part in a LazyConfig rather than another value."""
     train = "dataloader.train"
     flip = yaml("INPUT.RANDOM_FLIP")
     if flip == "none":
@@ -177,7 +188,7 @@ def _special(yaml: YamlReader) -> Iterator[str]:
         yield f"{train}.mapper.augmentations[1].update(horizontal=False, vertical=True)"
     crop, size = yaml("INPUT.CROP.TYPE"), yaml("INPUT.CROP.SIZE")
     if yaml("INPUT.CROP.ENABLED"):
-        yield f"{train}.mapper.augmentations.insert(0, L(T.RandomCrop)(crop_type={_written(crop)}, crop_size={size}))"
+        yield f"{train}.mapper.augmentations.insert(0, L(T.RandomCrop)(crop_type={_literal(crop)}, crop_size={size}))"
         yield f"{train}.mapper.recompute_boxes = {yaml('MODEL.MASK_ON')}"
     threshold = yaml("DATALOADER.REPEAT_THRESHOLD")
     if yaml("DATALOADER.SAMPLER_TRAIN") == "RepeatFactorTrainingSampler":
@@ -192,7 +203,7 @@ def _special(yaml: YamlReader) -> Iterator[str]:
 
 
 def _evaluator(name: str) -> Iterator[str]:
-    """What Detectron2's tools/train_net.py would evaluate a data set by, where that is not COCO's metric."""
+    """Yields a statement for the evaluator that Detectron2's tools/train_net.py uses for a data set, unless it is COCO's."""
     from detectron2.data import MetadataCatalog
 
     evaluator = _EVALUATORS.get(MetadataCatalog.get(name).get("evaluator_type", "coco"))
@@ -201,7 +212,7 @@ def _evaluator(name: str) -> Iterator[str]:
         yield f'dataloader.evaluator = L({evaluator})(dataset_name="${{..test.dataset.names}}"{output})'
 
 
-def _there(cfg: DictConfig, key: str) -> Any:
+def _current_value(cfg: DictConfig, key: str) -> Any:
     node: Any = cfg
     for part in key.split("."):
         if OmegaConf.is_list(node):
@@ -213,27 +224,27 @@ def _there(cfg: DictConfig, key: str) -> Any:
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
-def _equal(a: Any, b: Any) -> bool:
+def _is_equal(a: Any, b: Any) -> bool:
     if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(_equal(x, y) for x, y in zip(a, b, strict=True))
+        return len(a) == len(b) and all(_is_equal(x, y) for x, y in zip(a, b, strict=True))
     if isinstance(a, float) and isinstance(b, int | float):
         return math.isclose(a, b, rel_tol=1e-12)  # 0.1 ** 2 is not 0.01
     return bool(a == b)
 
 
-def _written(value: Any) -> str:
-    """As Python, with texts in double quotes."""
+def _literal(value: Any) -> str:
+    """Returns a value as a Python literal, with double quotes."""
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, list):
-        return f"[{', '.join(map(_written, value))}]"
+        return f"[{', '.join(map(_literal, value))}]"
     if isinstance(value, dict):
-        return f"dict({', '.join(f'{name}={_written(entry)}' for name, entry in value.items())})"
+        return f"dict({', '.join(f'{name}={_literal(entry)}' for name, entry in value.items())})"
     return repr(value)
 
 
 def _access(key: str) -> str:
-    """As Python: `augmentations.0.max_size` is `augmentations[0].max_size`."""
+    """Returns a key as a Python expression: ``augmentations.0.max_size`` becomes ``augmentations[0].max_size``."""
     first, *parts = key.split(".")
     return first + "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in parts)
 
@@ -249,6 +260,7 @@ _IMPORTS = {
 
 
 def _source(name: str, base: str, changes: list[str]) -> str:
+    """Returns the source of the LazyConfig with the imports that its changes need."""
     text = "\n".join(changes)
     imports = sorted(line for word, line in _IMPORTS.items() if word in text)
     differences = " and its differences" if changes else ""

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from detectron2.config import instantiate
-from detectron2.data import MetadataCatalog
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import ParamScheduler
 from omegaconf import OmegaConf
 from torch import nn, optim
 
+from maskrcnn_ext.config.check import count_faults
 from maskrcnn_ext.engine.data_hash import data_set_names
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def preflight(cfg: DictConfig, model: nn.Module, optimizer: optim.Optimizer) -> 
         Warnings, each one line that says what to set.
     """
     checks = (_rate(cfg, optimizer), _warm_up(cfg, optimizer), _frozen(cfg, model), _detections(cfg, model))
-    more = (_classes(cfg, model), _precision(cfg), _evaluation(cfg), _repeatable(cfg))
+    more = (_counts(cfg, model), _precision(cfg), _evaluation(cfg), _repeatable(cfg))
     return [warning for check in (*checks, *more) for warning in check]
 
 
@@ -134,24 +134,12 @@ def _detections(cfg: DictConfig, model: nn.Module) -> Iterator[str]:
             return
 
 
-def _classes(cfg: DictConfig, model: nn.Module) -> Iterator[str]:
+def _counts(cfg: DictConfig, model: nn.Module) -> Iterator[str]:
     heads = getattr(model, "roi_heads", None)
-    of_model = getattr(heads, "num_classes", None)
-    keypoints = getattr(getattr(heads, "keypoint_head", None), "num_keypoints", None)
+    num_classes = getattr(heads, "num_classes", None)
+    num_keypoints = getattr(getattr(heads, "keypoint_head", None), "num_keypoints", None)
     for name in data_set_names(cfg):
-        metadata = MetadataCatalog.get(name) if name in MetadataCatalog.list() else None
-        classes = metadata.get("thing_classes") if metadata else None
-        if classes and of_model is not None and of_model != len(classes):
-            yield (
-                f"model.roi_heads.num_classes={of_model}, but {name} has {len(classes)} classes: set "
-                f"model.roi_heads.num_classes={len(classes)}"
-            )
-        points = metadata.get("keypoint_names") if metadata else None
-        if points and keypoints is not None and keypoints != len(points):
-            yield (
-                f"model.roi_heads.keypoint_head.num_keypoints={keypoints}, but {name} has {len(points)}: set "
-                f"model.roi_heads.keypoint_head.num_keypoints={len(points)}"
-            )
+        yield from count_faults(name, num_classes=num_classes, num_keypoints=num_keypoints)
 
 
 def _precision(cfg: DictConfig) -> Iterator[str]:

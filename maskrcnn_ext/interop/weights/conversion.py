@@ -200,7 +200,7 @@ def write(converted: Converted, output: Path, *, overwrite: bool = False) -> lis
     """
     import json
 
-    from maskrcnn_ext.config import config_yaml
+    from maskrcnn_ext.config.config_yaml import save_config
     from maskrcnn_ext.engine.checkpoint import files
 
     weights, config_file, classes_file = (output / name for name in ("model.pth", "config.yaml", "classes.json"))
@@ -222,7 +222,7 @@ def write(converted: Converted, output: Path, *, overwrite: bool = False) -> lis
         cfg.dataloader.test.dataset.names = cfg.dataloader.train.dataset.names
         written.append(classes_file)
     files.write({"model": converted.state}, weights)
-    config_yaml.save(cfg, config_file)
+    save_config(cfg, config_file)
     return written
 
 

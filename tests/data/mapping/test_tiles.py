@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskrcnn_ext import InputError, SafeMapper, get_config, get_dataset_dicts, get_tiled_dataset_dicts
-from maskrcnn_ext.config import overrides
+from maskrcnn_ext.config.overrides import apply_overrides
 from maskrcnn_ext.data.mapping.tile_views import views
 from maskrcnn_ext.ops.tile_grid import TileGrid
 
@@ -244,7 +244,7 @@ def test_what_cannot_be_is_told(data_set):
 def test_it_is_one_override_of_a_config(shapes):
     """Detectron2's loader draws from tiles, and the model trains on them."""
     cfg = get_config("mask_rcnn_r18_fpn_scratch")
-    overrides.apply(
+    apply_overrides(
         cfg,
         [
             "dataloader.train.dataset._target_=maskrcnn_ext.get_tiled_dataset_dicts",

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from maskrcnn_ext import compat, get_config
-from maskrcnn_ext.config.settings import complete
+from maskrcnn_ext.config.settings import add_missing_settings
 from maskrcnn_ext.config.zoo import list_configs
 from maskrcnn_ext.engine.guard.preflight import preflight
 
@@ -66,7 +66,7 @@ NO_WARM_UP = L(MultiStepParamScheduler)(values=[1.0, 0.1], milestones=[9, 10])
         (FPN, {"train.max_iter": 200}, "without a warm-up .*set lr_multiplier.warmup_length=0.1 "),
         (FPN, {"train.init_checkpoint": ""}, "53 layers are FrozenBatchNorm2d .backbone.* set train.init_checkpoint"),
         (FPN, {"model.roi_heads.box_predictor.test_topk_per_image": 300}, "set dataloader.evaluator.max_dets_per_image=300"),
-        (FPN, {"model.roi_heads.num_classes": 7}, "coco_2017_train has 80 classes: set model.roi_heads.num_classes=80"),
+        (FPN, {"model.roi_heads.num_classes": 7}, "person, bicycle, car, ...): set model.roi_heads.num_classes=80"),
         (KEYPOINT, {"model.roi_heads.keypoint_head.num_keypoints": 3}, "set model.roi_heads.keypoint_head.num_keypoints=17"),
         (FPN, {"train.device": "cpu", "train.amp.enabled": True, "train.amp.dtype": "fp16"}, "set train.amp.dtype=bf16"),
         (FPN, {"train.eval_period": 0, "train.best.metric": "segm/AP"}, "train.best can choose nothing: set train.eval_period=9000"),
@@ -129,7 +129,7 @@ def test_what_is_not_wrong_is_not_told(changes, models):
 
 def test_the_completed_keys_of_the_trainer_are_read(models):
     cfg = get_config(SMALL)
-    complete(cfg)
+    add_missing_settings(cfg)
     assert warnings_of(cfg, models(SMALL)) == []
 
 

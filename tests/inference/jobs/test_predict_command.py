@@ -102,7 +102,7 @@ def test_a_folder_gets_results_and_every_output(predict, images, tmp_path, capsy
     strong = [result for result in found if result["score"] >= 0.85]
     assert 0 < len(strong) < len(found)
     assert len(list(out.glob("crops/*/*.png"))) == len(list(out.glob("cutouts/*/*.png"))) == len(strong)
-    assert f"{len(strong)} objects of score 0.85" in told
+    assert f"{len(strong)} objects with a score of at least 0.85" in told
     features = [json.loads(file.read_text())["features"] for file in (out / "polygons").iterdir()]
     assert sum(map(len, features)) <= len(strong)
     table = json.loads((out / "images.json").read_text())

@@ -37,7 +37,7 @@ def test_what_is_written_predicts(file, tmp_path, capsys):
     out = tmp_path / "out"
     assert run(file, "-o", out, "--classes", ",".join(NAMES)) == 0
     printed = capsys.readouterr().out
-    for name in ("model.pth", "config.yaml", "classes.json", "Predictor(", "scripts/train_net.py --config-file"):
+    for name in ("model.pth", "config.yaml", "classes.json", "Predictor(", "maskrcnn-ext train-net --config-file"):
         assert name in printed
     assert [entry["name"] for entry in json.loads((out / "classes.json").read_text())["categories"]] == list(NAMES)
     predictor = Predictor(

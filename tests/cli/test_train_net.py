@@ -1,0 +1,50 @@
+"""``maskrcnn-ext train-net`` does exactly what ``scripts/train_net.py`` does."""
+
+import json
+
+import pytest
+import torch
+
+from tests.conftest import ROOT
+from tests.helpers.small_run import small_run, spec_of
+
+SCRIPT = (ROOT / "scripts/train_net.py",)
+COMMAND = ("-m", "maskrcnn_ext", "train-net")
+
+
+def test_help_names_the_command_and_imports_nothing_heavy(run_python):
+    code = (
+        "import sys; from maskrcnn_ext.cli import main\ntry: main(['train-net', '--help'])\nexcept SystemExit: pass\n"
+    )
+    done = run_python("-c", code + "print(sorted({'torch', 'numpy', 'omegaconf', 'detectron2'} & set(sys.modules)))")
+    assert done.stdout.startswith("usage: maskrcnn-ext train-net ")
+    assert "maskrcnn-ext train-net --config-file domains/nuclei.py --num-gpus 0" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_mistake_is_one_line_and_status_2(run_python):
+    done = run_python(*COMMAND, "--config-file", "domains/shape.py")
+    assert done.returncode == 2
+    assert "no config 'domains/shape.py' ships" in done.stderr.splitlines()[-1]
+
+
+def test_the_command_and_the_script_print_the_same_config(run_python):
+    arguments = ["--print-config", "train.max_iter=7", "--config-file", "domains/shapes.py", "--num-gpus", "0"]
+    script, command = run_python(*SCRIPT, *arguments), run_python(*COMMAND, *arguments)
+    assert "train.max_iter: 7  # override 'train.max_iter=7'" in command.stdout
+    assert script.stdout == command.stdout
+
+
+@pytest.mark.slow
+def test_the_command_and_the_script_train_the_same_model(run_python, shapes, tmp_path):
+    losses, weights = [], []
+    for name, program in (("script", SCRIPT), ("command", COMMAND)):
+        overrides = small_run(spec_of(shapes), tmp_path / name, **{"train.max_iter": 2, "train.device": "cpu"})
+        done = run_python(*program, "--config-file", "domains/shapes.py", "--num-gpus", "0", *overrides)
+        assert done.returncode == 0, done.stderr
+        lines = (tmp_path / name / "metrics.json").read_text().splitlines()
+        losses.append([value for line in lines if (value := json.loads(line).get("total_loss")) is not None])
+        weights.append(torch.load(tmp_path / name / "model_final.pth", weights_only=True)["model"])
+    assert len(losses[0]) == 2
+    assert losses[0] == losses[1]
+    assert all(torch.equal(weight, weights[1][key]) for key, weight in weights[0].items())
