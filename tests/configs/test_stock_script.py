@@ -12,7 +12,7 @@ from detectron2.engine import default_argument_parser
 from maskrcnn_ext import InputError, get_config
 from maskrcnn_ext.config.zoo import config_path
 from maskrcnn_ext.modeling.parts import MASK_HEADS, POOLERS
-from tests.configs.test_zoo import NAMES
+from tests.configs.test_shipped_configs import NAMES
 
 HOOK = {"DETECTRON2_ENV_MODULE": "maskrcnn_ext.env"}
 RESIZE = ("short_edge_length", "max_size", "target_height", "target_width")

@@ -130,7 +130,7 @@ def test_a_run_before_its_first_evaluation(run_folder, capsys):
     page = Page(write_run_page(run_folder, run_folder / "report.html"))
     page.assert_alone()
     assert "no evaluation in this run" in page.text
-    assert "there are no predictions" in page.text
+    assert "coco_instances_results.json are missing" in page.text
     assert "note: " in capsys.readouterr().err
     assert page.images == 0
 

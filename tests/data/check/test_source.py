@@ -118,7 +118,7 @@ def test_a_copy_cannot_say_what_coco_cannot(stack, capsys, tmp_path):
     MetadataCatalog.get("doctor_stack").set(thing_classes=["thing"])
     try:
         assert main(["check-data", "doctor_stack", "--fix", str(tmp_path / "b.json")]) == 2
-        assert "COCO JSON, which has no slices or windows" in capsys.readouterr().err
+        assert "COCO JSON, which cannot store slices or windows" in capsys.readouterr().err
         assert main(["check-data", "doctor_stack", "--report", str(tmp_path / "page.html")]) == 1
         assert (tmp_path / "page.html").read_text().count("data:image/jpeg") == 0, "its only fault cannot be shown"
     finally:

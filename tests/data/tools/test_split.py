@@ -172,4 +172,4 @@ def test_mistakes_are_one_line_and_leave_nothing(shapes, tmp_path, options, mess
 
 def test_what_is_there_is_not_overwritten(shapes, tmp_path, capsys):
     assert main(["split", f"coco:{shapes}@{shapes.parent / 'images'}", str(tmp_path), "--val", "0.25"]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "exists" in capsys.readouterr().err

@@ -275,8 +275,8 @@ def test_mistakes_are_one_line_and_leave_nothing(shapes, tmp_path, capsys):
     broken.write_text(json.dumps(content))
     before = sorted(tmp_path.iterdir())
     commands = {
-        (source, str(there), "--to", "coco"): "is there already: choose another place, or --overwrite it",
-        (source, str(tmp_path / "a.json"), "--to", "coco", "--link"): "--link has no meaning",
+        (source, str(there), "--to", "coco"): "exists: choose another DST, or add --overwrite",
+        (source, str(tmp_path / "a.json"), "--to", "coco", "--link"): "--link needs images",
         ("nuclei_trian", str(tmp_path / "a"), "--to", "yolo"): "did you mean nuclei_train",
         (f"coco:{broken}@{shapes.parent / 'images'}", str(tmp_path / "a"), "--to", "yolo"): "no file",
         (source, str(shapes.parent), "--to", "coco", "--overwrite"): "cannot be overwritten: it holds",

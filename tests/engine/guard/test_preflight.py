@@ -66,7 +66,7 @@ NO_WARM_UP = L(MultiStepParamScheduler)(values=[1.0, 0.1], milestones=[9, 10])
         (FPN, {"train.max_iter": 200}, "without a warm-up .*set lr_multiplier.warmup_length=0.1 "),
         (FPN, {"train.init_checkpoint": ""}, "53 layers are FrozenBatchNorm2d .backbone.* set train.init_checkpoint"),
         (FPN, {"model.roi_heads.box_predictor.test_topk_per_image": 300}, "set dataloader.evaluator.max_dets_per_image=300"),
-        (FPN, {"model.roi_heads.num_classes": 7}, "person, bicycle, car, ...): set model.roi_heads.num_classes=80"),
+        (FPN, {"model.roi_heads.num_classes": 7}, "coco_2017_train has 80 classes .*: set model.roi_heads.num_classes=80"),
         (KEYPOINT, {"model.roi_heads.keypoint_head.num_keypoints": 3}, "set model.roi_heads.keypoint_head.num_keypoints=17"),
         (FPN, {"train.device": "cpu", "train.amp.enabled": True, "train.amp.dtype": "fp16"}, "set train.amp.dtype=bf16"),
         (FPN, {"train.eval_period": 0, "train.best.metric": "segm/AP"}, "train.best can choose nothing: set train.eval_period=9000"),

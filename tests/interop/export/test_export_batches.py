@@ -140,6 +140,6 @@ def test_the_commands_take_batches(weights, tmp_path, exported, capsys):
     assert main(["verify", str(file), *arguments, "--batch", "2"]) == 0
     assert "3 images, 300 objects: all within the limits" in capsys.readouterr().out
     assert main(["verify", str(exported("onnx")), *arguments, "--batch", "2"]) == 2
-    assert "takes one image a call: export it with --batch" in capsys.readouterr().err
+    assert "takes one image per call: export it with --batch" in capsys.readouterr().err
     assert main(["export", *given, "--to", "opencv", "--batch", "-o", str(tmp_path / "b"), "--set", *SETTINGS]) == 2
     assert "opencv takes one image a call" in capsys.readouterr().err

@@ -69,7 +69,7 @@ def test_the_commands_agree(weights, pictures, tmp_path, capsys):
     assert f"{len(images())} images" in printed
     assert "all within the limits" in printed
     assert main([*arguments, "--limit", "1", "--box", "0"]) == 1
-    assert "1 images beyond the limits" in capsys.readouterr().out
+    assert "1 images outside the limits" in capsys.readouterr().out
     # Another model's weights: nothing agrees.
     assert main(["verify", str(file), "--against", CONFIG, "", "--images", str(pictures), "--set", *SETTINGS]) == 1
 
@@ -77,7 +77,7 @@ def test_the_commands_agree(weights, pictures, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["export", "a", "--to", "onnx", "-o", "b", "--int8"], "--int8 and --calibrate go together"),
+        (["export", "a", "--to", "onnx", "-o", "b", "--int8"], "--int8 and --calibrate belong together"),
         (
             ["export", "a", "--to", "opencv", "-o", "b", "--int8", "--calibrate", "c"],
             "--int8 is for --to onnx and openvino",

@@ -84,7 +84,7 @@ def test_verbose_names_every_key_and_files_are_not_replaced_unasked(file, state,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--style", "caffe"], "--style has no meaning for --from torchvision"),
+        (["--style", "caffe"], "--style does not apply to --from torchvision"),
         (["--classes", "a,b"], "2 class names for the model's 5 classes"),
     ],
 )

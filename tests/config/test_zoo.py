@@ -1,0 +1,60 @@
+"""Shipped configs are found by name, in a checkout and in a wheel; a wrong name suggests similar ones."""
+
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from maskrcnn_ext import InputError, compat, get_config
+from maskrcnn_ext.config.zoo import config_path, config_root, list_configs
+from tests.conftest import ROOT
+
+
+def test_names_may_leave_out_the_suffix():
+    assert (
+        config_path("mask_rcnn_r50_fpn_1x")
+        == config_path("mask_rcnn_r50_fpn_1x.py")
+        == config_root() / "mask_rcnn_r50_fpn_1x.py"
+    )
+
+
+def test_a_wrong_name_says_what_is_near():
+    with pytest.raises(
+        InputError, match=r"no config 'mask_rcnn_r50_fpn_2x.py'.*did you mean .*mask_rcnn_r50_fpn_[13]x\.py"
+    ):
+        get_config("mask_rcnn_r50_fpn_2x.py")
+    with pytest.raises(InputError, match="maskrcnn-ext configs"):
+        get_config("zzz")
+
+
+@pytest.mark.skipif(compat.has_vit(), reason="this Detectron2 has ViT")
+def test_vitdet_says_what_it_needs():
+    with pytest.raises(InputError, match="install Detectron2's main branch"):
+        get_config("mask_rcnn_vitdet_b_100ep.py")
+
+
+@pytest.mark.slow
+def test_a_wheel_carries_the_configs(tmp_path, run_python):
+    """Built, unpacked and imported away from the checkout."""
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--wheel-dir",
+        str(tmp_path),
+        str(ROOT),
+    ]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        wheel.extractall(tmp_path / "site")
+    code = "import maskrcnn_ext.config.zoo as z; print(z.config_root()); z.get_config('domains/nuclei.py')"
+    code += "; print(*z.list_configs(), sep='\\n')"
+    done = run_python("-c", f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); {code}")
+    folder, *names = done.stdout.splitlines()
+    assert folder == str(tmp_path / "site/maskrcnn_ext/configs"), done.stderr
+    assert names == list_configs()

@@ -1,0 +1,52 @@
+"""Every shipped config loads, survives saving, and has the sections that the stock script reads."""
+
+import pytest
+from detectron2.config import LazyConfig
+from omegaconf import OmegaConf
+
+from maskrcnn_ext import compat, get_config
+from maskrcnn_ext.config.zoo import list_configs
+from tests.configs.test_layout import build, layout
+
+NAMES = [name for name in list_configs() if compat.has_vit() or "vitdet" not in name]
+
+
+def test_the_families_are_there():
+    expected = {
+        f"mask_rcnn_r{depth}_{neck}_{x}.py"
+        for depth in (50, 101)
+        for neck in ("c4", "dc5", "fpn")
+        for x in ("1x", "3x")
+    }
+    families = (
+        "mask_rcnn_x101_fpn",
+        "cascade_mask_rcnn_r50_fpn",
+        "faster_rcnn_r50_fpn",
+        "keypoint_rcnn_r50_fpn",
+        "mask_keypoint_rcnn_r50_fpn",
+    )
+    expected |= {f"{family}_{x}.py" for family in families for x in ("1x", "3x")}
+    expected |= {"mask_rcnn_r50_fpn_lsj_100ep.py", "mask_rcnn_vitdet_b_100ep.py", "mask_rcnn_r18_fpn_scratch.py"}
+    domains = "balloon bdd100k cityscapes crowdpose isaid kangaroo kitti_mots left_atrium nuclei ocid penn_fudan shapes spacenet spleen"
+    expected |= {f"domains/{name}.py" for name in [*domains.split(), "tree_crowns"]}
+    assert expected <= set(list_configs())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_has_what_the_stock_script_reads_and_nothing_else(name):
+    assert set(get_config(name)) == {"model", "dataloader", "optimizer", "lr_multiplier", "train"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_survives_saving(name, tmp_path):
+    cfg = get_config(name)
+    file = tmp_path / "config.yaml"
+    LazyConfig.save(cfg, str(file))
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"], (
+        "a .pkl beside it means that the YAML does not load"
+    )
+    again = LazyConfig.load(str(file))
+    LazyConfig.save(again, str(tmp_path / "again.yaml"))
+    assert (tmp_path / "again.yaml").read_text() == file.read_text()
+    assert layout(build(again.model)) == layout(build(cfg.model))
+    OmegaConf.resolve(again)  # no interpolation points nowhere
