@@ -31,7 +31,7 @@ def test_the_command_lists_mends_and_reports(polygons, tmp_path, capsys):
         assert f"\n  fix: {KINDS[kind].fix}\n" in section
         assert f"image {image_id!r}" in section
         assert annotation_id is None or f"annotation {annotation_id!r}:" in section
-    assert "it has 0 errors" in output.out
+    assert "with 0 errors left" in output.out
     assert json.loads(file.read_text()) == data, "never in place"
 
     assert main(["check-data", str(fixed), "--images", str(folder)]) == 0
