@@ -1,7 +1,7 @@
-"""Anchors and input size that fit the objects of a data set.
+"""Suggests anchors and an input size that fit the objects of a dataset.
 
-A region proposal network finds what one of its anchors overlaps. The recall here is measured where the anchors are: on the grid of
-each level of the pyramid, every box against the nearest anchor of every shape.
+A region proposal network finds the objects that one of its anchors overlaps. Recall is therefore measured on the grid of each pyramid
+level: every box is compared with the nearest anchor of every shape.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ STRIDES = (4, 8, 16, 32, 64)  # of p2 to p6
 STOCK_SIZES = (32.0, 64.0, 128.0, 256.0, 512.0)
 STOCK_RATIOS = (0.5, 1.0, 2.0)
 STOCK_INPUT = (800, 1333)  # shorter side, longest side
-# Narrower than this many steps of its level's grid, an anchor misses what lies between two steps.
+# An anchor narrower than this many steps of its level's grid misses objects between two steps.
 _MIN_STEPS = 1.5
-_ROUNDS = 30  # of Lloyd's algorithm, far more than five clusters on a line need
-_CANDIDATES = 24  # sizes that a level's anchor is tried at
-_SMALL = 32.0  # pixels; COCO's bound of small objects, the hardest ones
-_SMALL_SHARE = 0.25  # of the objects may be smaller than that before images are enlarged
-_MAX_ENLARGEMENT = 3.0  # more costs time and shows nothing new
+_ROUNDS = 30  # iterations of Lloyd's algorithm, far more than five clusters of numbers need
+_CANDIDATES = 24  # sizes that are tried for each level
+_SMALL = 32.0  # pixels; COCO's limit of small objects, which are the hardest
+_SMALL_SHARE = 0.25  # share of objects that may be smaller before images are enlarged
+_MAX_ENLARGEMENT = 3.0  # more costs time and adds no information
 _MIN_IOU = 0.5
-_MIN_SPREAD = 1.25  # from one ratio to the next: closer ones are the same anchor twice
-_STEP = 1.25  # of enlarging further, where Detectron2's own input size finds more
-_SLACK = 0.01  # of recall, that counts as the same
-_MULTIPLE = 32  # input sizes are multiples of the last backbone level's stride
-_NUM_BOXES = 10_000  # are enough to measure on
+_MIN_SPREAD = 1.25  # factor between two ratios; closer ratios are almost the same anchor
+_STEP = 1.25  # factor of a further enlargement if Detectron2's input size has a higher recall
+_SLACK = 0.01  # differences of recall that count as equal
+_MULTIPLE = 32  # input sizes are multiples of this, the stride of the last backbone level
+_NUM_BOXES = 10_000  # measured at most, which is enough
 
 
 @dataclass(frozen=True, slots=True)
 class AnchorAdvice:
-    """What fits a data set.
+    """Anchors and an input size that fit a dataset.
 
     Attributes:
-        sizes: an anchor size a level, p2 to p6: the square root of its area in pixels of the network's input.
+        sizes: the anchor size of each level, p2 to p6: square root of the area in pixels of the network's input.
         ratios: height over width.
-        short_edge: the shorter side of the network's input, in pixels.
-        max_size: the longest side of the input.
-        small: share of objects that are below 32 x 32 pixels there.
-        recall: share of boxes with an anchor of IoU above 0.5 at that input size.
-        recall_stock: the same for Detectron2's anchors.
-        recall_stock_input: for Detectron2's anchors at its own input size of 800 pixels.
+        short_edge: shorter side of the network's input in pixels.
+        max_size: longest side of the input in pixels.
+        small: share of objects smaller than 32 x 32 pixels at that input size.
+        recall: share of boxes that overlap an anchor by an IoU above 0.5 at that input size.
+        recall_stock: recall of Detectron2's anchors at that input size.
+        recall_stock_input: recall of Detectron2's anchors at its input size of 800 pixels.
     """
 
     sizes: tuple[float, ...]
@@ -58,6 +58,7 @@ class AnchorAdvice:
 
     @property
     def anchor_overrides(self) -> str:
+        """Overrides of a config with an FPN."""
         sizes = ",".join(f"[{size:g}]" for size in self.sizes)
         ratios = ",".join(f"{ratio:g}" for ratio in self.ratios)
         generator = "model.proposal_generator.anchor_generator"
@@ -65,7 +66,7 @@ class AnchorAdvice:
 
     @property
     def input_overrides(self) -> str:
-        """For configs whose first augmentation is ResizeShortestEdge, as of all that begin with common/data/coco.py."""
+        """Overrides of a config whose first augmentation is ResizeShortestEdge, such as all configs that use common/data/coco.py."""
         train, test = (f"dataloader.{split}.mapper.augmentations.0" for split in ("train", "test"))
         return (
             f"{train}.short_edge_length=[{self.short_edge}] {train}.max_size={self.max_size} "
@@ -74,40 +75,53 @@ class AnchorAdvice:
 
 
 def suggest_anchors(view: DatasetView) -> AnchorAdvice | None:
-    """Returns what fits a data set; None where it has no box in an image of known size."""
-    boxes, images = _boxes(view)
+    """Returns anchors and an input size that fit a dataset; None without a box in an image of known size.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from maskrcnn_ext.data.check import view_dataset
+        >>> boxes = [{"id": i, "image_id": 1, "category_id": 1, "bbox": [9 * i, 9 * i, 64, 64]} for i in range(9)]
+        >>> image = {"id": 1, "file_name": "a.jpg", "height": 512, "width": 640}
+        >>> data = {"images": [image], "annotations": boxes, "categories": [{"id": 1, "name": "cell"}]}
+        >>> advice = suggest_anchors(view_dataset(data, Path(), "train"))
+        >>> advice.short_edge, advice.recall
+        (512, 1.0)
+    """
+    boxes, images = _boxes_and_image_sizes(view)
     if not len(boxes):
         return None
     stock = boxes * _scales(images, *STOCK_INPUT)[:, None]
-    recall_stock_input = recall_of(stock, STOCK_SIZES, STOCK_RATIOS)
+    recall_stock_input = anchor_recall(stock, STOCK_SIZES, STOCK_RATIOS)
     short, long = float(np.median(images.min(axis=1))), float(np.median(images.max(axis=1)))
-    # The images' own size; larger where many objects would be small, smaller where it is beyond the usual longest side.
+    # Start with the images' own size. Enlarge it if many objects would be small, and reduce it to the usual longest side.
     object_side = float(np.quantile(np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)), _SMALL_SHARE))
     largest = min(_MAX_ENLARGEMENT, STOCK_INPUT[1] / long)
     scale = min(max(1.0, _SMALL / object_side), largest)
     for factor in (scale, min(_STEP * scale, largest), largest):
         short_edge = max(_MULTIPLE, round(short * factor / _MULTIPLE) * _MULTIPLE)
         max_size = max(short_edge, math.ceil(short_edge * long / short))
-        advice = _fit(boxes * _scales(images, short_edge, max_size)[:, None], short_edge, max_size, recall_stock_input)
+        advice = _fit_anchors(
+            boxes * _scales(images, short_edge, max_size)[:, None], short_edge, max_size, recall_stock_input
+        )
         if advice.recall >= recall_stock_input - _SLACK:
             return advice
-    return _fit(stock, *STOCK_INPUT, recall_stock_input)
+    return _fit_anchors(stock, *STOCK_INPUT, recall_stock_input)
 
 
-def _fit(scaled: np.ndarray, short_edge: int, max_size: int, recall_stock_input: float) -> AnchorAdvice:
-    """The anchors for boxes (N, 4) in pixels of the network's input."""
+def _fit_anchors(scaled: np.ndarray, short_edge: int, max_size: int, recall_stock_input: float) -> AnchorAdvice:
+    """Returns the anchors for boxes (N, 4) in pixels of the network's input."""
     sides = scaled[:, 2:] - scaled[:, :2]
-    ratios = _ratios(sides[:, 1] / sides[:, 0])
-    sizes = _sizes(scaled, ratios)
-    recall, recall_stock = recall_of(scaled, sizes, ratios), recall_of(scaled, STOCK_SIZES, STOCK_RATIOS)
+    ratios = _fit_ratios(sides[:, 1] / sides[:, 0])
+    sizes = _fit_sizes(scaled, ratios)
+    recall, recall_stock = anchor_recall(scaled, sizes, ratios), anchor_recall(scaled, STOCK_SIZES, STOCK_RATIOS)
     if recall <= recall_stock:
         sizes, ratios, recall = STOCK_SIZES, STOCK_RATIOS, recall_stock
     small = float((sides.prod(axis=1) < _SMALL**2).mean())
     return AnchorAdvice(sizes, ratios, short_edge, max_size, small, recall, recall_stock, recall_stock_input)
 
 
-def _boxes(view: DatasetView) -> tuple[np.ndarray, np.ndarray]:
-    """Returns boxes (N, 4) and the (width, height) of each one's image, (N, 2); crowds are left out."""
+def _boxes_and_image_sizes(view: DatasetView) -> tuple[np.ndarray, np.ndarray]:
+    """Returns boxes (N, 4) without crowds, and the width and height of each box's image, (N, 2)."""
     rows = []
     for found in view.objects:
         box, image = found.box, found.image
@@ -122,22 +136,22 @@ def _boxes(view: DatasetView) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _scales(images: np.ndarray, short_edge: int, max_size: int) -> np.ndarray:
-    """What ResizeShortestEdge scales images of (N, 2) sides by."""
+    """Returns the factors (N) by which ResizeShortestEdge scales images of (N, 2) sides."""
     return np.minimum(short_edge / images.min(axis=1), max_size / images.max(axis=1))
 
 
-def _sizes(boxes: np.ndarray, ratios: tuple[float, ...]) -> tuple[float, ...]:
-    """The sizes, growing from level to level, with the highest recall and mean of every box's best IoU.
+def _fit_sizes(boxes: np.ndarray, ratios: tuple[float, ...]) -> tuple[float, ...]:
+    """Returns sizes, ascending by level, that maximise the sum of recall and the mean of each box's best IoU.
 
-    Five clusters of the boxes' own sizes are the start. From there each level in turn takes the size that helps most while the others
-    stay, until nothing helps: many small objects need their size on a fine grid, whatever the number of their cluster.
+    The search starts from five clusters of the boxes' sizes. Each level in turn takes the best size while the others stay fixed, until
+    nothing improves. The clusters alone would not do: small objects need an anchor on a fine grid, which may not be that of their cluster.
     """
     roots = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
     start = _clusters(np.log(roots))
     tried = np.unique(np.append(np.quantile(roots, np.linspace(0.01, 0.99, _CANDIDATES)), start).round())
     floors = [stride * _MIN_STEPS for stride in STRIDES]
     options = [tried[tried >= floor] if (tried >= floor).any() else np.array([floor]) for floor in floors]
-    overlaps = [np.stack([_overlaps(boxes, s, t, ratios) for s in o]) for o, t in zip(options, STRIDES, strict=True)]
+    overlaps = [np.stack([_best_iou(boxes, s, t, ratios) for s in o]) for o, t in zip(options, STRIDES, strict=True)]
     chosen = [int(np.abs(o - size).argmin()) for o, size in zip(options, start, strict=True)]
     score = 0.0
     for _ in range(_ROUNDS):
@@ -157,7 +171,7 @@ def _sizes(boxes: np.ndarray, ratios: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _clusters(values: np.ndarray) -> np.ndarray:
-    """Five cluster centres of logarithms (N,), sorted, as sizes."""
+    """Returns the centres of five clusters of sizes, ascending; `values` (N,) are their logarithms."""
     centres = np.quantile(values, (np.arange(len(STRIDES)) + 0.5) / len(STRIDES))
     for _ in range(_ROUNDS):
         nearest = np.abs(values[:, None] - centres).argmin(axis=1)
@@ -165,21 +179,24 @@ def _clusters(values: np.ndarray) -> np.ndarray:
     return np.exp(np.sort(centres))
 
 
-def _ratios(ratios: np.ndarray) -> tuple[float, ...]:
-    """The middles of the three thirds of all ratios: three, so that the head's `num_anchors` stays as it is; and no two alike."""
+def _fit_ratios(ratios: np.ndarray) -> tuple[float, ...]:
+    """Returns the medians of the three thirds of all ratios, moved apart if they are close.
+
+    They are three, so that the `num_anchors` of the head need not change.
+    """
     low, middle, high = np.exp(np.quantile(np.log(ratios), (1 / 6, 1 / 2, 5 / 6)))
     spread = min(low, middle / _MIN_SPREAD), middle, max(high, middle * _MIN_SPREAD)
     return tuple(float(f"{ratio:.2g}") for ratio in spread)
 
 
-def recall_of(boxes: np.ndarray, sizes: tuple[float, ...], ratios: tuple[float, ...]) -> float:
-    """Returns the share of boxes (N, 4) that an anchor overlaps by an IoU above 0.5, each size on its level's grid."""
-    overlaps = [_overlaps(boxes, size, stride, ratios) for size, stride in zip(sizes, STRIDES, strict=True)]
+def anchor_recall(boxes: np.ndarray, sizes: tuple[float, ...], ratios: tuple[float, ...]) -> float:
+    """Returns the share of boxes (N, 4) that an anchor overlaps by an IoU above 0.5; each size is on the grid of its level."""
+    overlaps = [_best_iou(boxes, size, stride, ratios) for size, stride in zip(sizes, STRIDES, strict=True)]
     return float((np.max(overlaps, axis=0) > _MIN_IOU).mean())
 
 
-def _overlaps(boxes: np.ndarray, size: float, stride: int, ratios: tuple[float, ...]) -> np.ndarray:
-    """Returns the best IoU (N,) of each box with the anchors of one size on a grid."""
+def _best_iou(boxes: np.ndarray, size: float, stride: int, ratios: tuple[float, ...]) -> np.ndarray:
+    """Returns the highest IoU (N,) of each box with the anchors of one size on the grid of one level."""
     centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
     nearest = np.round(centres / stride) * stride
     best = np.zeros(len(boxes))

@@ -1,4 +1,4 @@
-"""What can be wrong with a data set: every kind of fault with its severity and its mend."""
+"""The catalogue of faults: every kind with its severity, its title and how to fix it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 from maskrcnn_ext.data.check.view import ImageView, ObjectView
 
-# From bad to harmless. An error breaks training or evaluation, or teaches something false; a warning may; an info is worth knowing.
+# Worst first. An error breaks training or evaluation or trains on wrong labels; a warning may do so; an info is good to know.
 SEVERITIES = ("error", "warning", "info")
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """A kind of fault: what it is called in a heading, how bad it is, and how to mend it."""
+class FaultKind:
+    """A kind of fault: its severity, the title of its section, and how to fix it."""
 
     severity: str
     title: str
@@ -21,94 +21,110 @@ class Kind:
 
 
 _FIX = "--fix writes a copy"
-_BITMASK = "dataloader.train.mapper.instance_mask_format=bitmask reads both"
 
 KINDS = {
     # records and ids
-    "category-broken": Kind("error", "a category lacks its id or name", "give it an `id` and a `name`"),
-    "category-duplicate": Kind("error", "two categories have one id", f"give each its own; {_FIX} with the first"),
-    "image-broken": Kind("error", "an image's record lacks what it needs", f"complete it; {_FIX} without it"),
-    "image-sizeless": Kind("error", "an image's record does not say how large it is", f"{_FIX} with the file's size"),
-    "image-id-duplicate": Kind(
-        "error", "two images have one id, so that nobody can tell whose the objects are", "give each image its own id"
+    "category-broken": FaultKind("error", "a category lacks its id or name", "add an `id` and a `name`"),
+    "category-duplicate": FaultKind("error", "two categories have the same id", f"set different ids; {_FIX} with the first"),
+    "image-broken": FaultKind("error", "an image's record is incomplete", f"complete it; {_FIX} without it"),
+    "image-sizeless": FaultKind("error", "an image's record has no size", f"{_FIX} with the size of the file"),
+    "image-id-duplicate": FaultKind(
+        "error", "two images have the same id, so their objects cannot be assigned", "set different ids"
     ),
-    "file-name-duplicate": Kind(
-        "error", "two records are of one file: each has only a part of its objects", f"merge them; {_FIX} with one"
+    "file-name-duplicate": FaultKind(
+        "error", "two records refer to one file: each has only some of its objects", f"merge them; {_FIX} with one"
     ),
-    "annotation-broken": Kind("error", "an annotation's record lacks what it needs", f"complete it; {_FIX} without it"),
-    "annotation-id-duplicate": Kind("error", "two annotations have one id", f"{_FIX} with a new id for the later"),
-    "image-unknown": Kind("error", "an annotation of an image that is not there", f"{_FIX} without it"),
-    "category-unknown": Kind("error", "an annotation of a category that is not there", "add the category to the file"),
-    "annotation-ignored": Kind(
-        "error", "an annotation that is to be ignored, which Detectron2 does not do", f"use `iscrowd`; {_FIX} with that"
+    "annotation-broken": FaultKind("error", "an annotation's record is incomplete", f"complete it; {_FIX} without it"),
+    "annotation-id-duplicate": FaultKind(
+        "error", "two annotations have the same id", f"{_FIX} with a new id for the later one"
     ),
-    "keypoints-broken": Kind("error", "keypoints that are not three numbers each", f"{_FIX} without them"),
-    "class-gap": Kind("info", "the category ids have gaps", "nothing: Detectron2 numbers classes from 0 by itself"),
+    "image-unknown": FaultKind("error", "an annotation of an image that does not exist", f"{_FIX} without it"),
+    "category-unknown": FaultKind("error", "an annotation of a category that does not exist", "add the category to the file"),
+    "annotation-ignored": FaultKind(
+        "error", "an annotation with `ignore`, which Detectron2 does not support", f"use `iscrowd`; {_FIX} with it"
+    ),
+    "keypoints-broken": FaultKind("error", "keypoints that are not three numbers each", f"{_FIX} without them"),
+    "class-gap": FaultKind("info", "the category ids have gaps", "nothing to do: Detectron2 numbers the classes from 0"),
     # files
-    "image-missing": Kind("error", "the image file is not there", f"check --images; {_FIX} without the image"),
-    "image-corrupt": Kind("error", "the image file cannot be decoded to its end", f"fetch it again; {_FIX} without the image"),
-    "image-size": Kind("error", "the image has another size than its record says", f"{_FIX} in the file's size"),
-    "exif-rotation": Kind(
-        "error", "the record has the size before the EXIF rotation, Detectron2 reads the image after it",
-        f"{_FIX} with size and objects turned",
+    "image-missing": FaultKind("error", "the image file is missing", f"check --images; {_FIX} without the image"),
+    "image-corrupt": FaultKind(
+        "error", "the image file cannot be decoded completely", f"copy it again from its source; {_FIX} without the image"
     ),
-    "exif-unclear": Kind(
-        "warning", "an EXIF orientation that the size does not show", "look whether the objects lie on the turned image"
+    "image-size": FaultKind("error", "the size of the image differs from its record", f"{_FIX} with the size of the file"),
+    "exif-rotation": FaultKind(
+        "error", "the record has the size before the EXIF rotation, but Detectron2 reads the image after it",
+        f"{_FIX} with size and objects rotated",
+    ),
+    "exif-unclear": FaultKind(
+        "warning", "an EXIF orientation that does not change the size", "check whether the objects were drawn on the rotated image"
     ),
     # boxes
-    "box-broken": Kind("error", "no box of four finite numbers", f"{_FIX} with the mask's box"),
-    "box-degenerate": Kind("error", "a box without width or height", f"{_FIX} with the mask's box, or without the object"),
-    "box-outside": Kind("error", "a box outside of its image", f"{_FIX} with the mask's box, or without the object"),
-    "box-beyond-image": Kind("warning", "a box that leaves its image", f"{_FIX} with the box clipped"),
-    "box-mask-mismatch": Kind("error", "box and mask are of different places", f"{_FIX} with the mask's box"),
-    "mask-beyond-box": Kind("warning", "a mask that is larger than its box", f"{_FIX} with the mask's box"),
+    "box-broken": FaultKind("error", "a box that is not four finite numbers", f"{_FIX} with the mask's box"),
+    "box-degenerate": FaultKind("error", "a box without width or height", f"{_FIX} with the mask's box, or without the object"),
+    "box-outside": FaultKind("error", "a box outside its image", f"{_FIX} with the mask's box, or without the object"),
+    "box-beyond-image": FaultKind("warning", "a box that extends beyond its image", f"{_FIX} with the box clipped"),
+    "box-mask-mismatch": FaultKind("error", "box and mask are in different places", f"{_FIX} with the mask's box"),
+    "mask-beyond-box": FaultKind("warning", "a mask that is larger than its box", f"{_FIX} with the mask's box"),
     # masks
-    "segmentation-missing": Kind(
-        "error", "an object without mask among others that have one: Detectron2 may drop the masks of the whole image",
-        f"draw it; {_FIX} without the object",
+    "segmentation-missing": FaultKind(
+        "error", "an object without a mask among others with one: Detectron2 may drop all masks of the image",
+        f"draw the mask; {_FIX} without the object",
     ),
-    "segmentation-none": Kind("info", "boxes only, no masks", "train a box detector, or add masks"),
-    "segmentation-broken": Kind(
-        "error", "a segmentation that is neither a list of polygons nor an RLE of the image's size", f"{_FIX} of what can be read"
+    "segmentation-none": FaultKind("info", "boxes only, no masks", "train a box detector, or add masks"),
+    "segmentation-broken": FaultKind(
+        "error", "a segmentation that is neither a list of polygons nor an RLE of the image's size", f"{_FIX} with what can be read"
     ),
-    "polygon-short": Kind("error", "a polygon with fewer than 3 points", f"{_FIX} without it"),
-    "polygon-crossing": Kind("warning", "a polygon that crosses itself", f"{_FIX} with a valid outline"),
-    "polygon-beyond-image": Kind("warning", "a polygon that leaves its image", f"{_FIX} with the polygon clipped"),
-    "mask-empty": Kind("error", "a mask without a pixel in its image", f"{_FIX} without the object"),
-    "mask-mixed": Kind("warning", "polygons and RLEs in one set, which Detectron2's default mapper refuses", _BITMASK),
-    "crowd-polygon": Kind("warning", "a crowd that is a polygon, where COCO's tools expect an RLE", f"{_FIX} with an RLE"),
-    "area-mismatch": Kind("warning", "`area` is missing or not the mask's, which shifts APs, APm and APl", f"{_FIX} with the mask's"),
-    "instance-duplicate": Kind("warning", "an object that is annotated twice", f"{_FIX} without the later one"),
+    "polygon-short": FaultKind("error", "a polygon with fewer than 3 points", f"{_FIX} without it"),
+    "polygon-crossing": FaultKind("warning", "a polygon that crosses itself", f"{_FIX} with a valid outline"),
+    "polygon-beyond-image": FaultKind("warning", "a polygon that extends beyond its image", f"{_FIX} with the polygon clipped"),
+    "mask-empty": FaultKind("error", "a mask without pixels in its image", f"{_FIX} without the object"),
+    "mask-mixed": FaultKind(
+        "warning", "polygons and RLEs in one dataset, which Detectron2's default mapper rejects",
+        "dataloader.train.mapper.instance_mask_format=bitmask reads both",
+    ),
+    "crowd-polygon": FaultKind("warning", "a crowd that is a polygon, but COCO's tools expect an RLE", f"{_FIX} with an RLE"),
+    "area-mismatch": FaultKind(
+        "warning", "`area` is missing or differs from the mask, which changes APs, APm and APl", f"{_FIX} with the area of the mask"
+    ),
+    "instance-duplicate": FaultKind("warning", "an object that is annotated twice", f"{_FIX} without the later one"),
     # pixels seen twice
-    "leak-exact": Kind("error", "an image of the other set: its results mean nothing", f"{_FIX} without it"),
-    "leak-near": Kind("warning", "almost an image of the other set", "look at both; split by scene, patient or video"),
-    "image-duplicate": Kind("warning", "the same image under two names", "keep one of the two"),
-    "image-near-duplicate": Kind("info", "almost the same image twice", "keep both of them in one split"),
+    "leak-exact": FaultKind(
+        "error", "an image that is also in the other dataset, so results on it mean nothing", f"{_FIX} without it"
+    ),
+    "leak-near": FaultKind(
+        "warning", "an image almost equal to one of the other dataset", "look at both; split by scene, patient or video"
+    ),
+    "image-duplicate": FaultKind("warning", "the same image under two names", "keep one of the two"),
+    "image-near-duplicate": FaultKind("info", "two almost equal images", "keep both in one split"),
     # proportions
-    "class-empty": Kind("warning", "a class without objects: it cannot be learned and its AP is nan", "remove it, or add data"),
-    "class-imbalance": Kind(
-        "warning", "a class with far fewer objects than another", "add data, or a RepeatFactorTrainingSampler"
+    "class-empty": FaultKind(
+        "warning", "a class without objects: it cannot be learned and its AP is nan", "remove it or add data"
     ),
-    "aspect-extreme": Kind("warning", "a box that is very long", "check it; wider anchors: see the suggested ratios"),
-    "objects-many": Kind(
+    "class-imbalance": FaultKind(
+        "warning", "a class with far fewer objects than another", "add data, or use RepeatFactorTrainingSampler"
+    ),
+    "aspect-extreme": FaultKind("warning", "a very long box", "check it; if it is right, use the suggested anchor ratios"),
+    "objects-many": FaultKind(
         "warning", "more objects than the 100 a model returns by default",
-        "model.roi_heads.box_predictor.test_topk_per_image=N, or tile the image",
+        "set model.roi_heads.box_predictor.test_topk_per_image=N, or tile the image",
     ),
-    "images-none": Kind("error", "a data set without images", "check the file, and what wrote it"),
-    "images-empty": Kind("info", "images without objects", "Detectron2 leaves them out unless filter_empty=False"),
+    "images-none": FaultKind("error", "a dataset without images", "check the file and the program that wrote it"),
+    "images-empty": FaultKind(
+        "info", "images without objects", "nothing to do: Detectron2 leaves them out unless filter_empty=False"
+    ),
 }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that is wrong.
+    """One fault of a dataset.
 
     Attributes:
         kind: a key of :data:`KINDS`.
-        message: what there is, with its numbers.
-        image: where, if it is of one image.
-        object: which, if it is of one annotation.
-        other: the image that it is compared with, of a duplicate or a leak.
+        message: details, with numbers.
+        image: the image; None for a fault of the whole dataset.
+        object: the annotation; None if the fault does not concern one annotation.
+        other: for a duplicate or a leak, the image that `image` is compared with.
     """
 
     kind: str
@@ -127,7 +143,7 @@ class Fault:
 
     @property
     def image_id(self) -> Any:
-        """The id of the image; what the annotation gives as such where there is no such image; None for a fault of the whole set."""
+        """The id of the image, even if no such image exists; None for a fault of the whole dataset."""
         if self.image is not None:
             return self.image.id
         return None if self.object is None else self.object.image_id
@@ -138,7 +154,7 @@ class Fault:
 
     @property
     def where(self) -> str:
-        """Such as ``image 3 (b.jpg), annotation 17``; "" for a fault of the whole set."""
+        """The place of the fault, such as ``image 3 (b.jpg), annotation 17``; "" for a fault of the whole dataset."""
         parts = []
         if self.image is not None:
             parts.append(f"image {self.image.id!r} ({self.image.file_name})")
@@ -150,12 +166,17 @@ class Fault:
 
 
 def object_fault(kind: str, found: ObjectView, message: str) -> Fault:
-    """Returns a fault of an annotation, and so of its image."""
+    """Returns a fault of an annotation and its image."""
     return Fault(kind, message, found.image, found)
 
 
 def group_by_kind(faults: list[Fault]) -> dict[str, list[Fault]]:
-    """Groups faults by kind: errors first, the kinds in the order of :data:`KINDS`, the faults of a kind in their own."""
+    """Groups faults by kind: errors first, kinds in the order of :data:`KINDS`.
+
+    Example:
+        >>> list(group_by_kind([Fault("class-gap", "3 ids from 1 to 9"), Fault("images-none", "`images` is an empty list")]))
+        ['images-none', 'class-gap']
+    """
     grouped: dict[str, list[Fault]] = {}
     for kind in sorted(KINDS, key=lambda kind: SEVERITIES.index(KINDS[kind].severity)):  # stable
         of_kind = [fault for fault in faults if fault.kind == kind]

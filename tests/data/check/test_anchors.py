@@ -11,7 +11,7 @@ from detectron2.structures import Boxes, pairwise_iou
 
 from maskrcnn_ext import get_config
 from maskrcnn_ext.data.check import view_dataset
-from maskrcnn_ext.data.check.anchors import STOCK_RATIOS, STOCK_SIZES, STRIDES, recall_of, suggest_anchors
+from maskrcnn_ext.data.check.anchors import STOCK_RATIOS, STOCK_SIZES, STRIDES, anchor_recall, suggest_anchors
 
 
 def data_set(sizes, ratios=(1.0,), *, image=(1024, 1024), count=300, seed=0, crowd=0):
@@ -79,7 +79,7 @@ def test_recall_is_that_of_detectron2s_anchors():
     best = torch.stack([pairwise_iou(Boxes(torch.tensor(boxes).float()), level).max(dim=1).values for level in anchors])
     expected = float((best.max(dim=0).values > 0.5).float().mean())
     assert 0.3 < expected < 0.95
-    assert recall_of(boxes, sizes, ratios) == pytest.approx(expected)
+    assert anchor_recall(boxes, sizes, ratios) == pytest.approx(expected)
 
 
 def test_the_override_lines_are_taken_by_a_config():
