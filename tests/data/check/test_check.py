@@ -1,0 +1,83 @@
+"""Planted faults are found by their ids and nothing else is; repaired copies have no errors."""
+
+import copy
+import json
+
+import pytest
+
+from maskrcnn_ext.data.check import find_faults, read_images, view_dataset
+from maskrcnn_ext.data.check.repair import repair
+from maskrcnn_ext.data.check.source import find
+from maskrcnn_ext.data.formats.coco import read_coco
+from tests.helpers.planted import PLANTED, STAY, check, serious, set_of_polygons, set_of_rles
+
+
+@pytest.fixture
+def rles(shapes, tmp_path):
+    return set_of_rles(shapes, tmp_path)
+
+
+@pytest.fixture
+def polygons(shapes, tmp_path):
+    return set_of_polygons(shapes, tmp_path)
+
+
+def test_a_clean_set_has_no_faults(rles):
+    assert serious(check(*rles)) == set()
+
+
+def test_a_clean_set_of_polygons_has_no_faults(polygons):
+    assert serious(check(*polygons)) == set()
+
+
+@pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
+def test_a_planted_fault_is_found_alone_and_repaired(polygons, plant, tmp_path):
+    data, folder = polygons
+    expected = plant(data, folder)
+    before = copy.deepcopy(data)
+    view = view_dataset(data, folder, "set")
+    pixels = read_images(view)
+    faults = find_faults(view, pixels)
+    assert serious(faults) == expected
+    assert all(fault.fix for fault in faults)
+
+    mended, log = repair(data, folder, faults, pixels)
+    assert json.dumps(data) == json.dumps(before), "the input is left as it is"
+    left = check(mended, folder)
+    assert {kind for kind, *_ in serious(left)} <= STAY, log
+    assert bool(log) == any(kind not in STAY for kind, *_ in expected)
+    file = tmp_path / "mended.json"
+    file.write_text(json.dumps(mended))
+    read = read_coco(file, folder)  # strict
+    assert sum(len(record.annotations) for record in read.images) == len(mended["annotations"])
+
+
+def test_garbage_is_reported_and_never_raises(tmp_path):
+    garbage = [None, 3, "x", [], {}, {"id": True}, {"id": [1], "image_id": {}, "category_id": []}]
+    garbage += [
+        {"id": 1, "segmentation": value, "bbox": value, "keypoints": value} for value in (True, "x", [[]], [None])
+    ]
+    data = {"images": garbage, "annotations": garbage, "categories": garbage}
+    faults = check(data, tmp_path)
+    assert {"image-broken", "annotation-broken", "category-broken", "box-broken"} <= {f.kind for f in faults}
+    mended, _ = repair(data, tmp_path, faults, {})
+    assert (mended["images"], mended["annotations"], mended["categories"]) == ([], [], [])
+    (fault,) = check({"images": [], "annotations": [], "categories": []}, tmp_path)
+    assert fault.kind == "images-none"
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("folder", ["balloon", "coco_open", "fruits_nuts", "kudzu_bugs", "nuclei_dsb2018"])
+def test_real_sets_have_no_errors_before_or_after_a_repair(real_data, folder):
+    found = find(str(real_data / folder / "instances_val.json"))
+    view = view_dataset(*found)
+    faults = find_faults(view)
+    assert [fault for fault in faults if fault.severity == "error"] == []
+    mended, _ = repair(found.data, found.folder, faults, {})
+    assert len(mended["annotations"]) == len(found.data["annotations"])
+    left = {
+        fault.kind for fault in find_faults(view_dataset(mended, found.folder, "set")) if fault.severity == "warning"
+    }
+    assert not left & {"polygon-crossing", "polygon-beyond-image", "box-beyond-image"}
+    untouched = sum(a == b for a, b in zip(found.data["annotations"], mended["annotations"], strict=True))
+    assert untouched >= 0.98 * len(mended["annotations"])

@@ -1,0 +1,50 @@
+"""Checks of annotations: empty masks, datasets without masks, objects annotated many times, boxes by hand."""
+
+import pytest
+
+from maskrcnn_ext.data.check import find_faults, view_dataset
+from maskrcnn_ext.data.check.checks import box_iou, describe_box
+from tests.helpers.planted import SIZE, check, serious, set_of_polygons, set_of_rles
+
+
+@pytest.fixture
+def rles(shapes, tmp_path):
+    return set_of_rles(shapes, tmp_path)
+
+
+@pytest.fixture
+def polygons(shapes, tmp_path):
+    return set_of_polygons(shapes, tmp_path)
+
+
+def test_an_empty_rle_is_found(rles):
+    data, folder = rles
+    data["annotations"][4]["segmentation"]["counts"] = [SIZE * SIZE]
+    assert serious(find_faults(view_dataset(data, folder, "set"))) == {
+        ("mask-empty", data["annotations"][4]["image_id"], 5)
+    }
+
+
+def test_boxes_without_masks_are_one_info(rles):
+    data, folder = rles
+    for annotation in data["annotations"]:
+        del annotation["segmentation"]
+    faults = find_faults(view_dataset(data, folder, "set"))
+    assert serious(faults) == set()
+    assert [f.kind for f in faults if f.severity == "info"] == ["segmentation-none"]
+
+
+def test_an_object_that_is_annotated_thirty_times_is_reported_once_each(polygons):
+    data, folder = polygons
+    again = [{**data["annotations"][4], "id": 900 + number} for number in range(29)]
+    data["annotations"] += again
+    image = data["annotations"][4]["image_id"]
+    faults = [fault for fault in check(data, folder) if fault.kind == "instance-duplicate"]
+    assert [(f.image_id, f.annotation_id) for f in faults] == [(image, entry["id"]) for entry in again]
+    assert {fault.message for fault in faults} == {"the same as annotation 5"}
+
+
+def test_box_iou_and_the_words_for_a_box():
+    assert box_iou((0, 0, 10, 10), (5, 0, 15, 10)) == pytest.approx(1 / 3)
+    assert box_iou((0, 0, 10, 10), (10, 0, 20, 10)) == box_iou((0, 0, 0, 9), (0, 0, 5, 5)) == 0
+    assert describe_box((0.04, 1.0, 2.26, 3.0)) == "x 0 to 2.3, y 1 to 3"

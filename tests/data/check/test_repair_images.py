@@ -1,0 +1,107 @@
+"""Images get the size of their file, and their objects move along; records of one file become one."""
+
+import cv2
+import numpy as np
+import pycocotools.mask as mask_util
+import pytest
+from PIL import Image
+
+from maskrcnn_ext.data.check import find_faults, read_images, view_dataset
+from maskrcnn_ext.data.check.repair import repair
+from maskrcnn_ext.data.check.segmentation import parse_segmentation
+from tests.helpers.planted import (
+    EXIF_ORIENTATION,
+    SIZE,
+    check,
+    double_file_name,
+    of_image,
+    serious,
+    set_of_polygons,
+    set_of_rles,
+    set_rectangle,
+    wrong_size,
+)
+
+
+@pytest.fixture
+def rles(shapes, tmp_path):
+    return set_of_rles(shapes, tmp_path)
+
+
+@pytest.fixture
+def polygons(shapes, tmp_path):
+    return set_of_polygons(shapes, tmp_path)
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+@pytest.mark.parametrize("form", ["rle", "polygons"])
+def test_objects_turn_with_their_image(tmp_path, orientation, form):
+    """The mask is drawn into the image: after the repair, it must be where Pillow shows it."""
+    mask = np.zeros((40, 60), np.uint8)
+    mask[5:12, 30:50] = 1
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = orientation
+    Image.fromarray(mask * 255).save(tmp_path / "a.png", exif=exif)
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "keypoints": [30, 5, 2, 0, 0, 0]}
+    set_rectangle(annotation, 30, 5, 20, 7)
+    if form == "rle":
+        rle = mask_util.encode(np.asfortranarray(mask))
+        annotation["segmentation"] = {**rle, "counts": rle["counts"].decode()}
+    image = {"id": 1, "file_name": "a.png", "height": 40, "width": 60}
+    data = {"images": [image], "annotations": [annotation], "categories": [{"id": 1, "name": "a"}]}
+    view = view_dataset(data, tmp_path, "set")
+    pixels = read_images(view)
+    faults = find_faults(view, pixels)
+    assert serious(faults) == {("exif-rotation", 1, None)}
+    mended, _ = repair(data, tmp_path, faults, pixels)
+    assert serious(check(mended, tmp_path)) == set()
+    shown = cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_GRAYSCALE) > 127
+    (found,) = mended["annotations"]
+    placed = parse_segmentation(found["segmentation"], *shown.shape)
+    np.testing.assert_array_equal(mask_util.decode(placed.rle), shown)
+    ys, xs = np.nonzero(shown)
+    np.testing.assert_allclose(found["bbox"], [xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1])
+    x, y, seen, *rest = found["keypoints"]
+    assert (x in (xs.min(), xs.max()), y in (ys.min(), ys.max()), seen, rest) == (True, True, 2, [0, 0, 0])
+
+
+def test_objects_that_lie_on_the_turned_image_stay(tmp_path):
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    Image.new("L", (60, 40)).save(tmp_path / "a.jpg", exif=exif)
+    annotation = {"id": 1, "image_id": 1, "category_id": 1}
+    set_rectangle(annotation, 5, 45, 20, 10)  # below the 40 rows of the record
+    image = {"id": 1, "file_name": "a.jpg", "height": 40, "width": 60}
+    data = {"images": [image], "annotations": [annotation], "categories": [{"id": 1, "name": "a"}]}
+    view = view_dataset(data, tmp_path, "set")
+    pixels = read_images(view)
+    mended, _ = repair(data, tmp_path, find_faults(view, pixels), pixels)
+    assert (mended["images"][0]["width"], mended["images"][0]["height"]) == (40, 60)
+    assert mended["annotations"][0]["bbox"] == [5, 45, 20, 10]
+    assert serious(check(mended, tmp_path)) == set()
+
+
+def test_objects_scale_with_their_image(rles):
+    data, folder = rles
+    wrong_size(data, folder)
+    view = view_dataset(data, folder, "set")
+    pixels = read_images(view)
+    mended, log = repair(data, folder, find_faults(view, pixels), pixels)
+    assert "scaled by 2" in log[0]
+    for old, new in zip(of_image(data, 3), of_image(mended, 3), strict=True):
+        assert new["bbox"] == [2 * value for value in old["bbox"]]
+        assert new["area"] == 4 * old["area"]
+        assert new["segmentation"]["size"] == [2 * SIZE, 2 * SIZE]
+    assert of_image(mended, 4) == of_image(data, 4)
+    assert serious(check(mended, folder)) == set()
+
+
+def test_two_records_of_a_file_become_one_with_the_objects_of_both(polygons):
+    data, folder = polygons
+    double_file_name(data, folder)
+    moved = of_image(data, 3)[-1]["id"]
+    of_image(data, 3)[-1]["image_id"] = 77
+    mended, _ = repair(data, folder, check(data, folder), {})
+    assert [image["id"] for image in mended["images"]] == list(range(1, 9))
+    assert moved in [annotation["id"] for annotation in of_image(mended, 3)]
+    assert len(mended["annotations"]) == len(data["annotations"])
