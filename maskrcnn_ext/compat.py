@@ -231,11 +231,18 @@ def cpu_instructions() -> list[str]:
     return [name for name, query in queries.items() if getattr(torch.cpu, query, bool)()]
 
 
-def fused_cpu_convolution() -> Any:
-    """Returns oneDNN's convolution with activation and sum, which torch's compiler uses on a CPU, or None if this torch has none."""
+def fused_cpu_convolution(dtype: torch.dtype | None = None) -> Any:
+    """Returns oneDNN's convolution with activation and sum, which torch's compiler uses on a CPU.
+
+    Returns None if this torch has none, or if `dtype` is bfloat16 and the CPU lacks the instructions that oneDNN needs for it.
+    """
     import torch
 
-    return getattr(torch.ops.mkldnn, "_convolution_pointwise", None) if torch.backends.mkldnn.is_available() else None
+    if not torch.backends.mkldnn.is_available():
+        return None
+    if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return None
+    return getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from PIL import Image
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.loading import load, reader
-from maskrcnn_ext.inference.optimization.optimize import take_over
+from maskrcnn_ext.inference.optimization.optimize import optimize_in_place
 from maskrcnn_ext.modeling.compact_rcnn import compact_postprocess, output_size
 
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -70,7 +70,7 @@ class Predictor:
         loaded = load(config, weights, device=device, overrides=overrides)
         if not isinstance(loaded.model, GeneralizedRCNN):
             raise InputError(f"{type(loaded.model).__name__} is no GeneralizedRCNN, whose results are known here")
-        self.model = take_over(loaded.model, dtype=dtype) if optimize else loaded.model
+        self.model = optimize_in_place(loaded.model, dtype=dtype) if optimize else loaded.model
         self.classes = loaded.classes
         self.weights = loaded.weights
         self.image_format: str = loaded.mapper.image_format

@@ -1,1 +1,9 @@
-"""The same model with the same weights, faster: folded norms, packed and fused convolutions, proposals chosen before they are decoded."""
+"""``maskrcnn_ext.optimize``: the same model with the same weights, faster.
+
+``optimize`` goes through a model once and replaces its parts:
+
+* ``convolution``: norms folded into convolutions, and convolutions with bias, activation and residual sum fused into one kernel;
+* ``backbone``: residual blocks, stem and FPN made of these convolutions;
+* ``heads``: RPN, RoI pooler, box head and mask head;
+* ``fixed_size`` and ``cuda_graphs``: on a GPU, detection with outputs of fixed shape, recorded as one CUDA graph.
+"""

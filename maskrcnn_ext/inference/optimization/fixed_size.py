@@ -11,8 +11,7 @@ from detectron2.modeling.roi_heads import CascadeROIHeads, FastRCNNOutputLayers,
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
-from maskrcnn_ext.inference.optimization.heads import OwnClassMaskHead
-from maskrcnn_ext.inference.optimization.pooling import OptimizedPooler
+from maskrcnn_ext.inference.optimization.heads import OptimizedPooler, SelectedClassMaskHead
 from maskrcnn_ext.modeling.rpn import FastRPN
 from maskrcnn_ext.modeling.tensor_inference import (
     box_stages,
@@ -128,7 +127,10 @@ def unsupported_reason(model: GeneralizedRCNN) -> str | None:
     known += [("box predictor", predictor, FastRCNNOutputLayers) for predictor in predictors]
     known.append(("box pooler", heads.box_pooler, OptimizedPooler))
     if heads.mask_on:
-        known += [("mask head", heads.mask_head, OwnClassMaskHead), ("mask pooler", heads.mask_pooler, OptimizedPooler)]
+        known += [
+            ("mask head", heads.mask_head, SelectedClassMaskHead),
+            ("mask pooler", heads.mask_pooler, OptimizedPooler),
+        ]
     for name, part, kind in known:
         if type(part) is not kind:
             return f"the {name} is {type(part).__name__}"

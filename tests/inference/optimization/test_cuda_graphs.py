@@ -25,7 +25,7 @@ def test_replays_are_of_the_inputs_at_hand():
         calls.append(x.shape)
         return sums(x, y)
 
-    graphs, kept = CUDAGraphs(counted, most=2), []
+    graphs, kept = CUDAGraphs(counted, max_graphs=2), []
     for size in (3, 4, 3, 5, 3, 4):
         given = torch.rand(size, 4, device="cuda"), torch.rand(size, 4, device="cuda")
         with torch.inference_mode(size % 2 == 0):

@@ -15,11 +15,10 @@ from torch.utils._pytree import tree_leaves
 from maskrcnn_ext import InputError, Predictor, get_config, optimize
 from maskrcnn_ext.benchmark import models
 from maskrcnn_ext.inference.optimization.convolution import FusedConv2d
+from maskrcnn_ext.inference.optimization.cuda_graphs import GraphedRCNN, parts_of
 from maskrcnn_ext.inference.optimization.fixed_size import FixedSizeDetection, unsupported_reason
-from maskrcnn_ext.inference.optimization.graphed_rcnn import GraphedRCNN, parts_of
-from maskrcnn_ext.inference.optimization.optimize import take_over
-from maskrcnn_ext.inference.optimization.pooling import fast_pooler
-from maskrcnn_ext.inference.optimization.proposals import fast_rpn
+from maskrcnn_ext.inference.optimization.heads import make_fast_rpn, make_optimized_pooler
+from maskrcnn_ext.inference.optimization.optimize import optimize_in_place
 from maskrcnn_ext.modeling.poolers.fast import FastROIPooler
 from maskrcnn_ext.ops.workspace import Workspace
 from tests.helpers.small_model import make_run
@@ -151,8 +150,8 @@ def test_results_of_a_fixed_size_are_the_same(name):
 
 def test_what_is_not_finite_is_left_out_of_a_fixed_size():
     model = build("faster_rcnn_r18_fpn_scratch.py")
-    model.proposal_generator = fast_rpn(model.proposal_generator)
-    model.roi_heads.box_pooler = fast_pooler(model.roi_heads.box_pooler, Workspace())
+    model.proposal_generator = make_fast_rpn(model.proposal_generator)
+    model.roi_heads.box_pooler = make_optimized_pooler(model.roi_heads.box_pooler, Workspace())
     inputs = [{"image": INPUTS[0]["image"] * float("nan")}, INPUTS[1]]
     with torch.inference_mode():
         found = GraphedRCNN(**parts_of(model)).eval().inference(inputs)
@@ -196,7 +195,7 @@ def test_a_gpu_has_to_say_nothing(gpu_without_values, config, dtype):
     cfg._target_ = OtherRCNN
     with torch.device("cuda"):
         model, images, sizes = instantiate(cfg), torch.empty(2, 3, 128, 160), torch.empty(2, 2)
-    detect = FixedSizeDetection(take_over(model, "cuda", dtype=dtype))
+    detect = FixedSizeDetection(optimize_in_place(model, "cuda", dtype=dtype))
     with OnTheGPU():
         boxes, scores, classes, masks = detect(images, sizes)
     assert (boxes.shape, scores.shape, classes.shape) == ((2, 100, 4), (2, 100), (2, 100))
@@ -248,7 +247,7 @@ def test_bf16_leaves_heads_that_are_no_chains_alone(caplog):
     model = build("mask_rcnn_r18_fpn_scratch.py", **changes)
     with caplog.at_level(logging.INFO, "maskrcnn_ext"):
         quick = optimize(model, dtype="bf16")
-    assert "the heads stay in float32, as PointRendMaskHead is not known to stand bf16" in caplog.text
+    assert "the heads stay in float32: PointRendMaskHead may not work in bf16" in caplog.text
     with torch.inference_mode():
         assert len(quick.inference(INPUTS)) == 2
 
@@ -273,10 +272,10 @@ def test_no_detections_and_sizes_to_be_ready_for():
 
 
 def test_mistakes_are_told():
-    with pytest.raises(InputError, match="Linear is no GeneralizedRCNN"):
+    with pytest.raises(InputError, match="Linear is not a GeneralizedRCNN"):
         optimize(torch.nn.Linear(1, 1))
     model = GeneralizedRCNN.__new__(GeneralizedRCNN)
-    with pytest.raises(InputError, match="dtype=int8: expected auto, fp32, bf16"):
+    with pytest.raises(InputError, match="dtype=int8: expected auto, fp32 or bf16"):
         optimize(model, dtype="int8")
 
 
