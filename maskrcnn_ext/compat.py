@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from maskrcnn_ext.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
     from detectron2.modeling.backbone import FPN
     from detectron2.structures import Instances
     from torch import Tensor, nn

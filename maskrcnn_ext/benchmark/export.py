@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
     import torch
 
     from maskrcnn_ext.evaluation.truth import load_truth
-    from maskrcnn_ext.inference.loading import load, reader, spread_images
+    from maskrcnn_ext.inference.loading import image_reader, load_model, sample_images
     from maskrcnn_ext.inference.sources import find_inputs
     from maskrcnn_ext.interop.export import Options, export
     from maskrcnn_ext.interop.export.build_recipe import recipe_of
@@ -48,10 +48,10 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
     from maskrcnn_ext.interop.export.verify import Reference
 
     threads = torch.get_num_threads()
-    loaded = load(args.config, args.weights, device="cpu")
+    loaded = load_model(args.config, args.weights, device="cpu")
     recipe = recipe_of(loaded.model, loaded.mapper, loaded.classes)
-    calibration = spread_images(args.calibrate, 64, loaded.mapper)
-    read, items = reader(loaded.mapper), find_inputs([args.data]).items[: args.images or None]
+    calibration = sample_images(args.calibrate, 64, loaded.mapper)
+    read, items = image_reader(loaded.mapper), find_inputs([args.data]).items[: args.images or None]
     with tempfile.TemporaryDirectory() as folder:
         sides: dict[str, Any] = {"PyTorch": Reference(loaded.model, loaded.mapper)}
         sizes = {"PyTorch": sum(value.nbytes for value in loaded.model.state_dict().values())}

@@ -91,14 +91,14 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
 
 def write_models(cases: list[Case]) -> dict[str, str]:
     """Writes all that the sides open; returns which ones cannot be, with the reason."""
-    from maskrcnn_ext.inference.loading import load
+    from maskrcnn_ext.inference.loading import load_model
     from maskrcnn_ext.interop.export import export
     from maskrcnn_ext.interop.export.build_recipe import recipe_of
 
     first = cases[0]
     weights = models.detectron2_weights(first.folder / "detectron2.pth", first.config, [models.NO_RESIZE], first.size)
     models.torchvision_weights(first.folder / "torchvision.pth", first.size)
-    loaded = load(first.config, str(weights), device="cpu", overrides=[models.NO_RESIZE])
+    loaded = load_model(first.config, str(weights), device="cpu", overrides=[models.NO_RESIZE])
     absent = {}
     for target, (name, library, file) in _EXPORTED.items():
         try:

@@ -116,10 +116,10 @@ def detectron2_model(config: str, weights: str | Path, overrides: Sequence[str] 
     """Builds what a config says, in evaluation mode; weights of "" are random, and always the same."""
     import torch
 
-    from maskrcnn_ext.inference.loading import load
+    from maskrcnn_ext.inference.loading import load_model
 
     torch.manual_seed(0)
-    return load(config, str(weights), device=device, overrides=overrides).model
+    return load_model(config, str(weights), device=device, overrides=overrides).model
 
 
 def quick_predictor(config: str, weights: str | Path, dtype: str = "fp32", overrides: Sequence[str] = ()) -> Any:

@@ -16,9 +16,9 @@ from maskrcnn_ext.errors import InputError
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from maskrcnn_ext.inference.jobs.job import Summary
+    from maskrcnn_ext.inference.jobs.job import JobSummary
     from maskrcnn_ext.inference.jobs.journal import Journal
-    from maskrcnn_ext.inference.jobs.ray_job import Outcome
+    from maskrcnn_ext.inference.jobs.ray_job import RayResults
     from maskrcnn_ext.inference.predictor import Predictor
     from maskrcnn_ext.inference.sources import Inputs
 
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     kinds = _output_kinds(args, inputs)
 
     from maskrcnn_ext.common.progress import Progress
-    from maskrcnn_ext.inference.jobs.job import Job, Settings
+    from maskrcnn_ext.inference.jobs.job import Job, JobSettings
     from maskrcnn_ext.inference.jobs.journal import Journal
     from maskrcnn_ext.inference.jobs.video_job import predict_video
     from maskrcnn_ext.inference.predictor import Predictor
@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
     if args.tile is not None:
         tiled = TiledPredictor(predictor, tile=args.tile, overlap=args.overlap, batch_size=args.batch)
     ids = _category_ids(predictor, inputs.data)
-    settings = Settings([kind for kind in kinds if kind not in _VIDEO_KINDS], args.threshold, args.batch, ids)
+    settings = JobSettings([kind for kind in kinds if kind not in _VIDEO_KINDS], args.threshold, args.batch, ids)
     path = args.output / "journal.jsonl"
     if args.restart:
         path.unlink(missing_ok=True)
@@ -143,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
         job.summary.predicted += on_ray.predicted if on_ray else 0
         for item in inputs.items:
             if item.key in failed:
-                job.fail(item, InputError(failed[item.key]))
+                job.add_failure(item, InputError(failed[item.key]))
         job.run(item for item in inputs.items if item.key not in failed)
         count = len(inputs.items)
         for name, video in _video_names(inputs.videos):
@@ -157,8 +157,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _on_ray(
     args: argparse.Namespace, inputs: Inputs, journal: Journal, identity: dict[str, Any], ids: list[Any]
-) -> AbstractContextManager[Outcome]:
-    from maskrcnn_ext.inference.jobs.ray_job import Recipe, predicted_on_ray
+) -> AbstractContextManager[RayResults]:
+    from maskrcnn_ext.inference.jobs.ray_job import WorkerSettings, predicted_on_ray
 
     if inputs.videos:
         raise InputError("--ray: the frames of a video must be predicted in order: leave out --ray for videos")
@@ -174,8 +174,8 @@ def _on_ray(
         "overrides": args.set,
         "optimize": args.optimize,
     }
-    recipe = Recipe(predictor, ids, args.batch, args.tile, args.overlap)
-    return predicted_on_ray(inputs.items, recipe, journal, identity, workers=args.ray)
+    settings = WorkerSettings(predictor, ids, args.batch, args.tile, args.overlap)
+    return predicted_on_ray(inputs.items, settings, journal, identity, workers=args.ray)
 
 
 def _tta_overrides(config: str) -> list[str]:
@@ -238,11 +238,11 @@ def _category_ids(predictor: Predictor, data: str | None) -> list[Any]:
 
 def _identity(args: argparse.Namespace, predictor: Predictor, category_ids: list[Any]) -> dict[str, Any]:
     """Returns everything that the results depend on except the images."""
-    from maskrcnn_ext.inference.sources import state_of
+    from maskrcnn_ext.inference.sources import file_state
 
     return {
         "config": _config_state(args.config),
-        "weights": state_of(predictor.weights),
+        "weights": file_state(predictor.weights),
         "overrides": args.set,
         "dtype": args.dtype,
         "optimize": args.optimize,
@@ -281,7 +281,7 @@ def _video_names(videos: list[str | int]) -> list[tuple[str, str | int]]:
 
 
 def _print_summary(
-    args: argparse.Namespace, predictor: Predictor, summary: Summary, kinds: list[str], seconds: float
+    args: argparse.Namespace, predictor: Predictor, summary: JobSummary, kinds: list[str], seconds: float
 ) -> None:
     each = f", {seconds / summary.predicted:.3g} s each" if summary.predicted else ""
     earlier = summary.images - summary.predicted

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from maskrcnn_ext.errors import InputError
 
 if TYPE_CHECKING:
-    from maskrcnn_ext.inference.loading import Loaded
+    from maskrcnn_ext.inference.loading import LoadedModel
 
 _LIMITS = {
     "box": "largest difference of a box side, in pixels",
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--batch {args.batch}: expected at least 1")
     if len(args.against) > 2:
         raise InputError(f"--against {' '.join(args.against)}: expected a config and at most one file of weights")
-    from maskrcnn_ext.inference.loading import load
+    from maskrcnn_ext.inference.loading import load_model
     from maskrcnn_ext.interop.export.build_recipe import recipe_of
     from maskrcnn_ext.interop.export.runtimes import open_model
     from maskrcnn_ext.interop.export.verify import Limits, Reference, time_ratio, verify
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     runtime = open_model(args.model)
     if args.batch > 1 and not runtime.batched:
         raise InputError(f"--batch {args.batch}: {args.model} takes one image per call: export it with --batch")
-    loaded = load(*args.against, device="cpu", overrides=args.set)
+    loaded = load_model(*args.against, device="cpu", overrides=args.set)
     recipe = recipe_of(loaded.model, loaded.mapper, loaded.classes)
     comparisons = []
     reference = Reference(loaded.model, loaded.mapper)
@@ -83,10 +83,10 @@ def run(args: argparse.Namespace) -> int:
     return 1 if bad or not expected else 0
 
 
-def _images(loaded: Loaded, args: argparse.Namespace) -> Iterator[tuple[str, Any]]:
-    from maskrcnn_ext.inference.loading import reader
+def _images(loaded: LoadedModel, args: argparse.Namespace) -> Iterator[tuple[str, Any]]:
+    from maskrcnn_ext.inference.loading import image_reader
     from maskrcnn_ext.inference.sources import find_inputs
 
     items = find_inputs([args.images]).items
-    read = reader(loaded.mapper)
+    read = image_reader(loaded.mapper)
     return ((item.name, read(item.image)) for item in items[: args.limit or None])

@@ -1,4 +1,4 @@
-"""From a config and weights to a model that predicts, with what its outputs mean."""
+"""Builds a model of a config, loads its weights, and finds the names of its classes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from maskrcnn_ext.common.text import short_list
 from maskrcnn_ext.config.overrides import apply_overrides
 from maskrcnn_ext.config.settings import add_missing_settings
 from maskrcnn_ext.config.zoo import find_config
@@ -32,14 +33,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Classes:
-    """What a model's outputs mean.
+    """The meaning of a model's outputs.
 
     Attributes:
-        names: of the classes, in the order of the model's outputs.
-        category_ids: the data set's id of every class, for results files.
-        keypoint_names: in the order of the model's outputs; empty for a model without keypoints.
-        keypoint_flip_map: pairs (left, right).
-        skeleton: pairs of indices of keypoints that a line joins.
+        names: class names, in the order of the model's outputs.
+        category_ids: the data set's id of each class, for results files.
+        keypoint_names: keypoint names, in the order of the model's outputs; empty for a model without keypoints.
+        keypoint_flip_map: pairs (left, right) of keypoint names.
+        skeleton: pairs of indices of keypoints that are joined by a line.
     """
 
     names: tuple[str, ...]
@@ -50,8 +51,15 @@ class Classes:
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A model in evaluation mode on its device; `mapper` is the one of the config's ``dataloader.test``."""
+class LoadedModel:
+    """A model that is ready to predict.
+
+    Attributes:
+        model: the model, in evaluation mode on its device.
+        mapper: the mapper of the config's ``dataloader.test``.
+        classes: the meaning of the model's outputs.
+        weights: file or URL of the weights; "" if they are random.
+    """
 
     model: nn.Module
     mapper: Any
@@ -59,58 +67,64 @@ class Loaded:
     weights: str
 
 
-def load(
+def load_model(
     config: str | Path | DictConfig,
     weights: str | None = None,
     *,
     device: str | None = None,
     overrides: Sequence[str] = (),
-) -> Loaded:
+) -> LoadedModel:
     """Builds a config's model and loads its weights.
 
     Args:
-        config: the folder of a run; a LazyConfig as file, as name of a shipped one, or as object; or a yacs file of Detectron2 (.yaml).
-        weights: a file, or a URL that Detectron2 knows. None: of a run, its best checkpoint (``model_best.pth``), else its last; of a
-            config, what it begins from (``train.init_checkpoint``, ``MODEL.WEIGHTS``). "" leaves the weights random.
-        device: such as "cuda:1"; None for CUDA where there is a device, else the CPU.
+        config: the folder of a run; a LazyConfig as a file, the name of a shipped one, or an object; or a yacs file of Detectron2 (.yaml).
+        weights: a file or a URL that Detectron2 can read. None for the best checkpoint of a run (``model_best.pth``), else its last, or for
+            the weights that a config starts from (``train.init_checkpoint``, ``MODEL.WEIGHTS``). "" leaves the weights random.
+        device: such as "cuda:1"; None for CUDA if there is a device, else the CPU.
         overrides: ``key=value`` for the config.
 
     Raises:
-        InputError: there is no such config; the weights do not exist, are damaged or leave a part of the model random.
+        InputError: the config does not exist or is invalid, or the weights do not exist, are damaged or leave a part of the model random.
+
+    Example:
+        ::
+
+            loaded = load_model("output/run", device="cpu")
+            loaded.model, loaded.classes.names
     """
     setup_environment()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     cfg = config if isinstance(config, DictConfig) else read_config(config)
     if weights is None and isinstance(config, str | Path) and Path(config).is_dir():
         weights = _weights_of_run(Path(config))
-    model, mapper, own_weights, data = (
+    model, mapper, initial_weights, data = (
         _from_lazy(cfg, device, overrides) if isinstance(cfg, DictConfig) else _from_yacs(cfg, device, overrides)
     )
-    weights = own_weights if weights is None else weights
+    weights = initial_weights if weights is None else weights
     if weights:
         _load_weights(model, weights)
-    return Loaded(model.eval(), mapper, _classes(model, data), weights)
+    return LoadedModel(model.eval(), mapper, _find_classes(model, data), weights)
 
 
-def reader(mapper: Any) -> Callable[[dict[str, Any]], Any]:
-    """Returns what reads the pixels of a record, (H, W, C), as the mapper does.
+def image_reader(mapper: Any) -> Callable[[dict[str, Any]], Any]:
+    """Returns a function that reads the pixels (H, W, C) of a record as the mapper does.
 
-    Detectron2's mapper reads photographs in 8 bits; a record with a ``window`` or a ``slice`` is read by ours whatever the mapper.
+    Detectron2's mapper reads photographs of 8 bits. Records with a ``window`` or a ``slice`` are read by this package with any mapper.
     """
     from detectron2.data.detection_utils import check_image_size, read_image
 
     from maskrcnn_ext.data.mapping.mapper import SafeMapper
 
-    ours = not isinstance(mapper, DatasetMapper) or isinstance(mapper, SafeMapper)
+    reads_all_formats = not isinstance(mapper, DatasetMapper) or isinstance(mapper, SafeMapper)
 
     def read(record: dict[str, Any]) -> Any:
-        if ours or "window" in record or "slice" in record:
+        if reads_all_formats or "window" in record or "slice" in record:
             return read_pixels(record, mapper.image_format)
         try:
             image = read_image(record["file_name"], mapper.image_format)
         except FileNotFoundError:
             raise InputError(f"{record['file_name']}: no such file") from None
-        except Exception as error:  # what the decoders raise at broken files has no common base class
+        except Exception as error:  # decoders raise errors of many unrelated types for broken files
             reason = " ".join(str(error).split()) or type(error).__name__
             raise InputError(f"{record['file_name']}: cannot be read as an image ({reason:.200})") from error
         check_image_size(dict(record), image)
@@ -120,30 +134,30 @@ def reader(mapper: Any) -> Callable[[dict[str, Any]], Any]:
 
 
 def read_config(config: str | Path) -> Any:
-    """Returns the config of a run's folder or file, or a shipped one by its name: a DictConfig, or a yacs node of Detectron2.
+    """Returns the config in a file or a run's folder, or a shipped one by its name: a DictConfig, or a yacs node of Detectron2.
 
     Raises:
-        InputError: there is no such config, or it cannot be used.
+        InputError: the config does not exist or cannot be used.
     """
     if not Path(config).is_dir():
-        return _read(find_config(str(config)))
+        return _read_file(find_config(str(config)))
     file = Path(config) / "config.yaml"
     if not file.is_file():
         raise InputError(f"{config} is not the folder of a run: it has no config.yaml")
-    return _read(str(file))
+    return _read_file(str(file))
 
 
 def _weights_of_run(folder: Path) -> str:
     best = folder / "model_best.pth"
     chosen = best if best.is_file() else history.newest_whole(folder)
     if chosen is None:
-        raise InputError(f"{folder} has no checkpoint: give the weights")
+        raise InputError(f"{folder} has no checkpoint: name the weights to load")
     logger.info("Weights: %s", chosen)
     return str(chosen)
 
 
-def _read(file: str) -> Any:
-    """A DictConfig, or a yacs node."""
+def _read_file(file: str) -> Any:
+    """Returns a DictConfig, or a yacs node if the file is a YAML with the keys of one."""
     if Path(file).suffix in (".yaml", ".yml"):
         try:
             top = OmegaConf.load(file)
@@ -167,7 +181,7 @@ def _read_yacs(file: str) -> Any:
     try:
         cfg.merge_from_file(file)
     except (KeyError, ValueError, AssertionError, OSError) as error:
-        raise InputError(f"{file}: not a config of Detectron2 that can be used here ({error})") from error
+        raise InputError(f"{file}: this yacs config cannot be used ({error})") from error
     return cfg
 
 
@@ -178,7 +192,7 @@ def _from_lazy(cfg: DictConfig, device: str, overrides: Sequence[str]) -> tuple[
             raise InputError(f"the config has no `{key}`, which prediction needs")
     model = instantiate(cfg.model).to(device)
     check_fit(model)
-    return model, instantiate(cfg.dataloader.test.mapper), cfg.train.init_checkpoint, _first(cfg)
+    return model, instantiate(cfg.dataloader.test.mapper), cfg.train.init_checkpoint, _first_test_data_set(cfg)
 
 
 def _from_yacs(cfg: Any, device: str, overrides: Sequence[str]) -> tuple[nn.Module, Any, str, Any]:
@@ -187,14 +201,13 @@ def _from_yacs(cfg: Any, device: str, overrides: Sequence[str]) -> tuple[nn.Modu
     try:
         cfg.merge_from_list([part for override in overrides for part in override.split("=", 1)])
     except (AssertionError, KeyError, ValueError) as error:
-        raise InputError(f"{' '.join(overrides)}: no overrides for this config ({error})") from error
+        raise InputError(f"{' '.join(overrides)}: the config does not accept these overrides ({error})") from error
     cfg.MODEL.DEVICE = device
     names = list(cfg.DATASETS.TEST)
     return build_model(cfg), DatasetMapper(cfg, is_train=False), cfg.MODEL.WEIGHTS, names[0] if names else None
 
 
-def _first(cfg: DictConfig) -> str | None:
-    """The first of the data sets that the config tests on."""
+def _first_test_data_set(cfg: DictConfig) -> str | None:
     names = OmegaConf.select(cfg, "dataloader.test.dataset.names")
     return names if isinstance(names, str) or not names else names[0]
 
@@ -205,55 +218,54 @@ def _load_weights(model: nn.Module, weights: str) -> None:
     assert checkpointer.report is not None
     fresh = checkpointer.report.fresh()
     if fresh:
-        shown = ", ".join(fresh[:3]) + (f" and {len(fresh) - 3} more" if len(fresh) > 3 else "")
         raise InputError(
-            f"{weights} leaves {len(fresh)} tensors of the model random ({shown}): give the config that it was trained with, such as the "
-            "run's config.yaml"
+            f"{weights} leaves {len(fresh)} tensors of the model random ({short_list(fresh, limit=3)}): use the config that it was trained "
+            "with, such as the run's config.yaml"
         )
 
 
 def _metadata(data: str) -> Any:
-    """What Detectron2's catalogue knows of a data set: of many it knows no ids and keypoints before the data set is read."""
+    """Returns Detectron2's metadata of a data set; many data sets must be read before it has category ids and keypoints."""
     try:
         ensure_registered(data)
         metadata = MetadataCatalog.get(data)
         if not metadata.get("thing_dataset_id_to_contiguous_id"):
             DatasetCatalog.get(data)
     except (InputError, OSError) as error:
-        logger.warning("Class names and ids may not be known (%s)", error)
+        logger.warning("Class names and ids may be missing (%s)", error)
     return MetadataCatalog.get(data)
 
 
-def _classes(model: nn.Module, data: str | None) -> Classes:
-    """What the outputs mean, from the data set as far as it is at hand, else numbered."""
+def _find_classes(model: nn.Module, data: str | None) -> Classes:
+    """Returns the classes of a data set, or numbered classes if it is missing or does not fit the model."""
     heads = getattr(model, "roi_heads", None)
-    number = getattr(heads, "num_classes", None) or 1
+    count = getattr(heads, "num_classes", None) or 1
     metadata = _metadata(data) if data is not None else None
     names = (metadata.get("thing_classes") or []) if metadata else []
-    if len(names) != number:
+    if len(names) != count:
         if names:
-            logger.warning("The model has %d classes and data set %s %d: they are numbered", number, data, len(names))
-        names, metadata = [f"class {index}" for index in range(number)], None
-    own_ids = metadata.get("thing_dataset_id_to_contiguous_id") if metadata else None
-    if not own_ids and str(data).startswith("keypoints_coco_"):
-        own_ids = {1: 0}  # COCO's person; Detectron2 knows it only after it has read the annotations
-    # Without ids of its own, a data set is evaluated by Detectron2 under the numbers of its classes.
-    ids = sorted(own_ids, key=lambda own: own_ids[own]) if own_ids else range(number)
+            logger.warning("The model has %d classes and data set %s %d: they are numbered", count, data, len(names))
+        names, metadata = [f"class {index}" for index in range(count)], None
+    index_of_id = metadata.get("thing_dataset_id_to_contiguous_id") if metadata else None
+    if not index_of_id and str(data).startswith("keypoints_coco_"):
+        index_of_id = {1: 0}  # COCO's person; Detectron2 sets it only when it reads the annotations
+    # Detectron2 evaluates a data set without category ids under the indices of its classes.
+    ids = sorted(index_of_id, key=lambda category_id: index_of_id[category_id]) if index_of_id else range(count)
     points = metadata.get("keypoint_names") if metadata else None
-    joined = (metadata.get("keypoint_connection_rules") or []) if metadata else []
-    place = {name: index for index, name in enumerate(points or ())}
+    links = (metadata.get("keypoint_connection_rules") or []) if metadata else []
+    point_index = {name: index for index, name in enumerate(points or ())}
     return Classes(
         names=tuple(names),
         category_ids=tuple(ids),
         keypoint_names=tuple(points or ()),
         keypoint_flip_map=tuple(tuple(pair) for pair in (metadata.get("keypoint_flip_map") or ())) if metadata else (),
-        skeleton=tuple((place[a], place[b]) for a, b, _ in joined),
+        skeleton=tuple((point_index[a], point_index[b]) for a, b, _ in links),
     )
 
 
-def spread_images(given: str, count: int, mapper: Any) -> list[np.ndarray]:
-    """Reads some of the images of a folder or a data set, taken evenly, as a mapper does."""
+def sample_images(given: str, count: int, mapper: Any) -> list[np.ndarray]:
+    """Reads up to `count` images of a folder or a data set, evenly spaced in its order, as the mapper does."""
     items = find_inputs([given]).items
-    read = reader(mapper)
+    read = image_reader(mapper)
     chosen = np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int))
     return [np.asarray(read(items[index].image)) for index in chosen]

@@ -1,4 +1,4 @@
-"""Predictions of an image to COCO's results and back."""
+"""Converts the predictions of an image to COCO results and back."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ from maskrcnn_ext.ops.rle_masks import RLEMasks
 
 
 def to_coco(found: Instances, image_id: Any, category_ids: Sequence[int]) -> list[dict[str, Any]]:
-    """Returns the results of an image, one dict an object, as COCO's results files hold them.
+    """Returns the COCO results of an image, one dict per object.
 
     Args:
-        found: with ``pred_boxes``, ``scores`` and ``pred_classes``; ``pred_masks`` as RLEMasks, ``pred_keypoints`` (R, K, 3),
-            ``pred_mask_scores`` and ``track_ids`` (R) where the model gives them.
-        image_id: the image's.
-        category_ids: the data set's id of every class.
+        found: R objects with ``pred_boxes``, ``scores`` and ``pred_classes``; optional are ``pred_masks`` as RLEMasks, ``pred_keypoints``
+            (R, K, 3), ``pred_mask_scores`` (R,) and ``track_ids`` (R,).
+        image_id: the id of the image.
+        category_ids: the data set's id of each class.
+
+    Example:
+        >>> found = Instances((10, 10), pred_boxes=Boxes([[1, 2, 4, 6]]), scores=torch.ones(1), pred_classes=torch.tensor([0]))
+        >>> to_coco(found, image_id=7, category_ids=[18])
+        [{'image_id': 7, 'category_id': 18, 'bbox': [1.0, 2.0, 3.0, 4.0], 'score': 1.0}]
     """
     boxes = found.pred_boxes.tensor.cpu().double().numpy().copy()
     boxes[:, 2:] -= boxes[:, :2]
@@ -33,9 +38,9 @@ def to_coco(found: Instances, image_id: Any, category_ids: Sequence[int]) -> lis
             result["segmentation"] = with_text_counts(rle)
     if found.has("pred_keypoints") and results:
         points = found.pred_keypoints.cpu().double().numpy().copy()
-        points[:, :, :2] -= 0.5  # COCO's coordinates are those of pixels, whose centres are at whole numbers
-        for result, own in zip(results, points.reshape(len(points), -1).tolist(), strict=True):
-            result["keypoints"] = own
+        points[:, :, :2] -= 0.5  # COCO's keypoints are pixel indices; Detectron2's pixel centres are at 0.5
+        for result, values in zip(results, points.reshape(len(points), -1).tolist(), strict=True):
+            result["keypoints"] = values
     for field, key in (("pred_mask_scores", "mask_score"), ("track_ids", "track_id")):
         if found.has(field):
             for result, value in zip(results, found.get(field).tolist(), strict=True):
@@ -44,31 +49,38 @@ def to_coco(found: Instances, image_id: Any, category_ids: Sequence[int]) -> lis
 
 
 def from_coco(results: Sequence[dict[str, Any]], size: tuple[int, int], category_ids: Sequence[int]) -> Instances:
-    """Makes of an image's results what :func:`to_coco` was given, as float32. The fields of no objects are boxes, scores and classes.
+    """Returns the instances of an image's COCO results, in float32: the inverse of :func:`to_coco`.
+
+    Without any object there are no masks or other optional fields.
 
     Args:
-        results: of one image.
-        size: its height and width in pixels.
-        category_ids: the data set's id of every class.
+        results: the COCO results of one image.
+        size: height and width of the image in pixels.
+        category_ids: the data set's id of each class.
+
+    Example:
+        >>> result = {"category_id": 18, "bbox": [1.0, 2.0, 3.0, 4.0], "score": 1.0}
+        >>> from_coco([result], (10, 10), category_ids=[18]).pred_boxes.tensor
+        tensor([[1., 2., 4., 6.]])
     """
-    index = {own: number for number, own in enumerate(category_ids)}
+    class_of = {category_id: index for index, category_id in enumerate(category_ids)}
     boxes = np.array([result["bbox"] for result in results], dtype=np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     found = Instances(size)
     found.pred_boxes = Boxes(torch.from_numpy(boxes).float())
     found.scores = torch.tensor([result["score"] for result in results], dtype=torch.float32)
-    found.pred_classes = torch.tensor([index[result["category_id"]] for result in results], dtype=torch.int64)
-    held = set(results[0]) if results else set()
-    if "segmentation" in held:
+    found.pred_classes = torch.tensor([class_of[result["category_id"]] for result in results], dtype=torch.int64)
+    fields = set(results[0]) if results else set()
+    if "segmentation" in fields:
         rles = [with_byte_counts(result["segmentation"]) for result in results]
         found.pred_masks = RLEMasks(rles, size)
-    if "keypoints" in held:
+    if "keypoints" in fields:
         points = torch.tensor([result["keypoints"] for result in results], dtype=torch.float64)
         points = points.reshape(len(results), -1, 3)
         points[:, :, :2] += 0.5
         found.pred_keypoints = points.float()
-    if "mask_score" in held:
+    if "mask_score" in fields:
         found.pred_mask_scores = torch.tensor([result["mask_score"] for result in results], dtype=torch.float32)
-    if "track_id" in held:
+    if "track_id" in fields:
         found.track_ids = torch.tensor([result["track_id"] for result in results], dtype=torch.int64)
     return found

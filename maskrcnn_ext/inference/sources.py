@@ -1,4 +1,4 @@
-"""What to predict: files, folders, globs, lists of paths and data sets as items that know how they are read and what to call them."""
+"""Finds the images to predict: files, folders, globs, lists of paths and data sets become a list of :class:`InputImage`."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ from maskrcnn_ext.errors import InputError
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 _SUFFIXES = (*IMAGE_SUFFIXES, ".npy", ".dcm", ".dicom")
 _CAMERA = "camera:"
+# Keys of a Detectron2 record that select a part of its file.
+_PART_KEYS = ("window", "slice", "axis", "level")
 
 
 @dataclass(frozen=True)
-class Item:
-    """One image to predict.
+class InputImage:
+    """One image or video frame to predict.
 
     Attributes:
-        key: where it is from and in which state, for a journal: a file that changes is another item.
-        name: what its outputs are called, a relative path without suffix that no other item has.
-        image_id: in results files.
-        image: what :meth:`maskrcnn_ext.inference.predictor.Predictor.pixels` takes.
-        file_name: that ``images.json`` tells.
+        key: identifies the file and its state in a journal; a file that changes gets another key.
+        name: name of its outputs, a relative path without suffix; unique among the inputs.
+        image_id: its id in results files.
+        image: what :meth:`maskrcnn_ext.inference.predictor.Predictor.pixels` accepts.
+        file_name: its file name in ``images.json`` and in messages.
     """
 
     key: str
@@ -40,33 +42,38 @@ class Item:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the user gave.
+    """All inputs of a prediction.
 
     Attributes:
-        items: the images, those of the inputs in their order; within a folder or glob in natural order (``2.png`` before ``10.png``).
-        videos: files, and numbers of cameras.
-        data: the name of the data set that the items are, else None.
+        items: the images, in the order of the arguments; within a folder or glob in natural order (``2.png`` before ``10.png``).
+        videos: video files and camera numbers.
+        data: name of the data set if the items are one, else None.
     """
 
-    items: list[Item]
+    items: list[InputImage]
     videos: list[str | int]
     data: str | None = None
 
 
 def find_inputs(given: Sequence[str], *, stdin: Iterable[str] = (), outputs: Path | None = None) -> Inputs:
-    """Finds what to predict; no image is opened.
+    """Finds the images and videos to predict. Opens no image.
 
     Args:
-        given: files, folders (with all images below them but what is hidden or behind a link), globs (``**`` for any number of
-            folders), videos, ``camera:0``, ``-`` for paths on stdin, or one data set: a name, or a string such as
-            ``coco:annotations.json@images``.
-        stdin: lines that each are a path; one that is not there is an item that cannot be read.
-        outputs: a folder that is left out where it lies below one that is given.
+        given: files; folders, searched recursively except hidden entries and links; globs (``**`` for any number of folders); videos;
+            ``camera:0``; ``-`` for paths on stdin; or one data set: its name, or a string such as ``coco:annotations.json@images``.
+        stdin: lines, one path each. A missing file becomes an item that fails when it is read.
+        outputs: a folder to leave out when it is below a given folder.
 
     Raises:
-        InputError: one is none of these, holds no image, or a data set is not alone.
+        InputError: an argument is none of these or has no images, or a data set is given together with other inputs.
+
+    Example:
+        >>> (tmp_path / "b2.png").touch(), (tmp_path / "b10.png").touch()
+        (None, None)
+        >>> [item.name for item in find_inputs([str(tmp_path)]).items]
+        ['b2', 'b10']
     """
-    files: dict[str, None] = {}  # an image that is given twice is predicted once
+    files: dict[str, None] = {}  # an ordered set: a file that is given twice is predicted once
     videos: list[str | int] = []
     for text in given:
         if text == "-":
@@ -78,32 +85,52 @@ def find_inputs(given: Sequence[str], *, stdin: Iterable[str] = (), outputs: Pat
         elif Path(text).is_file():
             files[text] = None
         elif Path(text).is_dir():
-            files.update(dict.fromkeys(_below(Path(text), outputs)))
+            files.update(dict.fromkeys(_list_images(Path(text), outputs)))
         elif glob.has_magic(text):
-            found = [file for file in sorted(glob.glob(text, recursive=True), key=natural) if Path(file).is_file()]  # noqa: PTH207
+            found = [
+                file
+                for file in sorted(glob.glob(text, recursive=True), key=natural_sort_key)  # noqa: PTH207
+                if Path(file).is_file()
+            ]
             if not found:
                 raise InputError(f"{text}: no file matches it")
             files.update(dict.fromkeys(found))
         else:
-            records = _data_set(text)
+            records = _read_data_set(text)
             if len(given) > 1:
-                raise InputError(f"{text} is a data set, whose images have ids of their own: predict it alone")
-            return Inputs(_items([(record, record["image_id"]) for record in records]), [], text)
+                raise InputError(
+                    f"{text} is a data set, whose images have their own ids: predict it in a run by itself"
+                )
+            return Inputs(_make_items([(record, record["image_id"]) for record in records]), [], text)
     if not files and not videos:
-        raise InputError("stdin names no image: give one path a line")
+        raise InputError("stdin has no paths of images: write one path a line")
     records = [{"file_name": file} for file in files]
-    return Inputs(_items([(record, number) for number, record in enumerate(records, start=1)]), videos)
+    return Inputs(_make_items([(record, number) for number, record in enumerate(records, start=1)]), videos)
 
 
-def natural(text: str) -> list[tuple[bool, int, str]]:
-    """Returns a key that sorts texts with the numbers in them as numbers."""
+def natural_sort_key(text: str) -> list[tuple[bool, int, str]]:
+    """Returns a sort key that compares the digits in texts as numbers.
+
+    Example:
+        >>> sorted(["f10", "f9"], key=natural_sort_key)
+        ['f9', 'f10']
+    """
     return [
         (False, int(part), "") if part.isdecimal() else (True, 0, part.casefold()) for part in re.split(r"(\d+)", text)
     ]
 
 
-def _below(folder: Path, outputs: Path | None) -> list[str]:
-    """The images below a folder, in natural order."""
+def file_state(file: str) -> str:
+    """Returns a file's absolute path, size in bytes and modification time; of a missing or remote file, its name."""
+    try:
+        status = Path(file).stat()
+    except OSError:  # a missing file fails when it is read; PathManager downloads a remote one then
+        return file
+    return f"{os.path.abspath(file)}|{status.st_size}|{status.st_mtime_ns}"  # noqa: PTH100, links are not resolved
+
+
+def _list_images(folder: Path, outputs: Path | None) -> list[str]:
+    """Returns the images below a folder, in natural order."""
     left_out = outputs.resolve() if outputs else None
     found = []
     for place, folders, names in os.walk(folder):
@@ -111,14 +138,14 @@ def _below(folder: Path, outputs: Path | None) -> list[str]:
         found += [
             str(Path(place, name))
             for name in names
-            if name.lower().endswith(_SUFFIXES) and not name.startswith(".")  # "._name.jpg" is macOS's, and no image
+            if name.lower().endswith(_SUFFIXES) and not name.startswith(".")  # macOS writes metadata into "._name.jpg"
         ]
     if not found:
         raise InputError(f"{folder}: no image below it (expected {', '.join(_SUFFIXES)})")
-    return sorted(found, key=natural)
+    return sorted(found, key=natural_sort_key)
 
 
-def _data_set(text: str) -> list[dict[str, Any]]:
+def _read_data_set(text: str) -> list[dict[str, Any]]:
     from maskrcnn_ext.data.registry.catalog import get_dataset_dicts
     from maskrcnn_ext.data.registry.resolve import ensure_registered
 
@@ -129,28 +156,23 @@ def _data_set(text: str) -> list[dict[str, Any]]:
     return get_dataset_dicts(text, filter_empty=False)
 
 
-def _items(records: Sequence[tuple[dict[str, Any], Any]]) -> list[Item]:
-    parts = ("window", "slice", "axis", "level")
+def _make_items(records: Sequence[tuple[dict[str, Any], Any]]) -> list[InputImage]:
+    """Makes an InputImage of each (Detectron2 record, image id)."""
     items = []
-    for (record, image_id), name in zip(records, _names([record["file_name"] for record, _ in records]), strict=True):
-        image = {key: record[key] for key in ("file_name", *parts) if key in record}
-        part = {key: record[key] for key in parts if key in record}
+    names = _unique_names([record["file_name"] for record, _ in records])
+    for (record, image_id), name in zip(records, names, strict=True):
+        image = {key: record[key] for key in ("file_name", *_PART_KEYS) if key in record}
+        part = {key: record[key] for key in _PART_KEYS if key in record}
         file = str(record["file_name"])
-        items.append(Item(f"{state_of(file)}{part or ''}", name, image_id, image, file))
+        items.append(InputImage(f"{file_state(file)}{part or ''}", name, image_id, image, file))
     return items
 
 
-def state_of(file: str) -> str:
-    """Returns a file's absolute path, size in bytes and time of the last change."""
-    try:
-        status = Path(file).stat()
-    except OSError:  # one that is not there fails when it is read; one of PathManager's is not on this machine
-        return file
-    return f"{os.path.abspath(file)}|{status.st_size}|{status.st_mtime_ns}"  # noqa: PTH100, no link is followed
+def _unique_names(files: Sequence[str]) -> Iterator[str]:
+    """Yields the files' paths relative to their deepest common folder, without suffixes.
 
-
-def _names(files: Sequence[str]) -> Iterator[str]:
-    """Paths below the deepest folder of all files, without suffixes; with them, and a number, where two would be the same."""
+    Paths that would be equal keep their suffix, and get a number if they still are.
+    """
     paths = [Path(os.path.abspath(file)) for file in files]  # noqa: PTH100
     top = os.path.commonpath({str(path.parent) for path in paths}) if paths else ""
     relative = [path.relative_to(top) for path in paths]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from maskrcnn_ext import InputError
-from maskrcnn_ext.inference.sources import find_inputs, natural
+from maskrcnn_ext.inference.sources import find_inputs, natural_sort_key
 
 NAMES = ["b/deep/a", "b/img1", "img1", "img2", "img10"]
 
@@ -76,7 +76,7 @@ def test_a_data_set_keeps_its_ids_and_windows(shapes):
     assert inputs.data == spec
     assert [item.image_id for item in inputs.items] == list(range(1, 9))
     assert set(inputs.items[0].image) == {"file_name"}
-    with pytest.raises(InputError, match="predict it alone"):
+    with pytest.raises(InputError, match="predict it in a run by itself"):
         find_inputs([str(shapes.parent / "images"), spec])
 
 
@@ -116,4 +116,4 @@ def test_what_is_nothing_is_said(tmp_path, monkeypatch, given, message):
 
 def test_natural_order():
     files = ["f10", "f9", "F1", "f1b", "10", "9", "a", ""]
-    assert sorted(files, key=natural) == ["", "9", "10", "a", "F1", "f1b", "f9", "f10"]
+    assert sorted(files, key=natural_sort_key) == ["", "9", "10", "a", "F1", "f1b", "f9", "f10"]

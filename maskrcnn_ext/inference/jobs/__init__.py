@@ -1,1 +1,1 @@
-"""Predicting many images or videos: batches, a journal to resume from, workers on Ray."""
+"""Prediction of many images: in batches, continued after a kill, with every output. :mod:`maskrcnn_ext.inference` describes the path."""

@@ -1,4 +1,4 @@
-"""Predicts images in true batches and keeps what is found in a journal, past images that fail."""
+"""Predicts images in batches and stores the results in a journal; an image that fails does not stop the others."""
 
 from __future__ import annotations
 
@@ -12,116 +12,128 @@ import numpy as np
 import torch
 from detectron2.structures import Instances
 
+from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.jobs.journal import Journal, Journals
 from maskrcnn_ext.inference.predictor import Predictor
 from maskrcnn_ext.inference.results import to_coco
-from maskrcnn_ext.inference.sources import Item
+from maskrcnn_ext.inference.sources import InputImage
 from maskrcnn_ext.inference.tiling.predictor import TiledPredictor
 
-# Batches' worth of images that are looked at together, so that those of one size meet; as many are read ahead.
-_CHUNK = 4
-_READERS = 4
-_Read = tuple[np.ndarray, dict[str, Any]]  # pixels, and what the model takes
-# Items, with those that are being read.
-Chunk: TypeAlias = list[tuple[Item, "Future[_Read] | None"]]
+# Batches per chunk: images of one size in a chunk share a batch. One chunk is read ahead.
+_BATCHES_PER_CHUNK = 4
+_READER_THREADS = 4
+_ReadImage = tuple[np.ndarray, dict[str, Any]]  # pixels, and the model's input
+# Items, each with the future of its pixels, or None if it need not be read.
+Chunk: TypeAlias = list[tuple[InputImage, "Future[_ReadImage] | None"]]
 
 
-class Finder:
-    """Adds to a journal what it lacks of items.
+class BatchRunner:
+    """Predicts the items that a journal does not have yet, and adds their results to it.
 
     Attributes:
-        predicted: images that it has predicted.
+        predicted: number of images predicted so far.
     """
 
     def __init__(
         self,
         predictor: Predictor,
         journal: Journal | Journals,
-        fail: Callable[[Item, Exception], None],
+        on_failure: Callable[[InputImage, Exception], None],
         *,
         category_ids: Sequence[Any],
         batch_size: int = 1,
         tiled: TiledPredictor | None = None,
     ) -> None:
-        """Begins.
+        """Stores the arguments; nothing is read yet.
 
         Args:
             predictor: the model.
-            journal: gets ``{"size": [height, width], "results": COCO's results without image_id}`` under an item's key.
-            fail: is told of an item that cannot be read or predicted, and why.
-            category_ids: the id of every class in the results.
-            batch_size: images that are predicted at once where they have one size.
-            tiled: predicts instead of `predictor` itself.
+            journal: gets ``{"size": [height, width], "results": COCO results without image_id}`` under the key of each item.
+            on_failure: called with an item that cannot be read or predicted, and the error.
+            category_ids: the id of each class in the results.
+            batch_size: images of one size that are predicted at once.
+            tiled: predicts the images tile by tile, instead of `predictor`.
         """
         self.predicted = 0
         self._predictor = predictor
         self._journal = journal
-        self._fail = fail
+        self._on_failure = on_failure
         self._category_ids = category_ids
         self._batch_size = batch_size
         self._tiled = tiled
 
-    def chunks(self, items: Iterable[Item]) -> Iterator[Chunk]:
-        """Cuts the items into chunks, and reads each while the one before it is predicted; what need not be read has no future."""
+    def chunks(self, items: Iterable[InputImage]) -> Iterator[Chunk]:
+        """Yields the items in chunks. The next chunk is read in threads while the caller predicts this one."""
         items = iter(items)
-        with ThreadPoolExecutor(_READERS) as readers:
-            ahead: Chunk = []
-            while chunk := list(islice(items, _CHUNK * self._batch_size)):
-                begun = [
+        with ThreadPoolExecutor(_READER_THREADS) as readers:
+            previous: Chunk = []
+            while batch := list(islice(items, _BATCHES_PER_CHUNK * self._batch_size)):
+                chunk = [
                     (item, None if self._tiled or item.key in self._journal else readers.submit(self._read, item))
-                    for item in chunk
+                    for item in batch
                 ]
-                if ahead:
-                    yield ahead
-                ahead = begun
-            if ahead:
-                yield ahead
+                if previous:
+                    yield previous
+                previous = chunk
+            if previous:
+                yield previous
 
-    def _read(self, item: Item) -> _Read:
-        pixels = self._predictor.pixels(item.image)
-        return pixels, self._predictor.prepare(pixels)
-
-    def find(self, chunk: Chunk) -> dict[str, np.ndarray]:
-        """Adds to the journal what it lacks of the chunk, as far as it can be read and predicted; returns pixels by key."""
+    def predict_missing(self, chunk: Chunk) -> dict[str, np.ndarray]:
+        """Predicts the items of a chunk that the journal does not have. Returns the pixels that were read, by key."""
         if self._tiled is not None:
             for item, _ in chunk:
                 if item.key not in self._journal:
-                    self._try(item, partial(self._predict_tiled, self._tiled, item))
+                    self._try_one(item, partial(self._predict_tiled, self._tiled, item))
             return {}
-        read: dict[str, tuple[Item, _Read]] = {}
-        for item, reading in chunk:
-            if reading is not None:
+        read: dict[str, tuple[InputImage, _ReadImage]] = {}
+        for item, future in chunk:
+            if future is not None:
                 try:
-                    read[item.key] = item, reading.result()
-                except Exception as error:  # whatever is wrong with one image, the others go on
-                    self._fail(item, error)
+                    read[item.key] = item, future.result()
+                except Exception as error:  # whatever is wrong with one image, the others are predicted
+                    self._on_failure(item, error)
         try:
-            inputs = (inputs for _, (_, inputs) in read.values())
-            found = list(self._predictor.run(inputs, batch_size=self._batch_size))
-        except Exception:  # such as too little memory for a batch: which image is it?
-            for item, (_, alone) in read.values():
-                self._try(item, partial(next, self._predictor.run([alone])))
+            batch_inputs = (inputs for _, (_, inputs) in read.values())
+            predictions = list(self._predictor.run(batch_inputs, batch_size=self._batch_size))
+        except Exception:  # such as out of memory: predict the images one by one to find out which of them fails
+            for item, (_, inputs) in read.values():
+                self._try_one(item, partial(next, self._predictor.run([inputs])))
         else:
-            for (item, _), own in zip(read.values(), found, strict=True):
-                self._keep(item, own)
+            for (item, _), instances in zip(read.values(), predictions, strict=True):
+                self._store(item, instances)
         return {key: pixels for key, (_, (pixels, _)) in read.items()}
 
-    def _predict_tiled(self, tiled: TiledPredictor, item: Item) -> Instances:
+    def _read(self, item: InputImage) -> _ReadImage:
+        pixels = self._predictor.pixels(item.image)
+        return pixels, self._predictor.prepare(pixels)
+
+    def _predict_tiled(self, tiled: TiledPredictor, item: InputImage) -> Instances:
         image = item.image if isinstance(item.image, dict) else self._predictor.pixels(item.image)
         return tiled(image, journal=self._journal, key=item.key)
 
-    def _try(self, item: Item, predict: Callable[[], Instances]) -> None:
-        """Keeps what a function finds in an item, or why it fails."""
+    def _try_one(self, item: InputImage, predict: Callable[[], Instances]) -> None:
+        """Stores the instances that `predict` returns for an item, or reports its error."""
         try:
-            found = predict()
+            instances = predict()
         except Exception as error:
-            self._fail(item, error)
+            self._on_failure(item, error)
             if torch.cuda.is_available():
-                torch.cuda.empty_cache()  # of an image that was too large
+                torch.cuda.empty_cache()  # the image may have been too large
             return
-        self._keep(item, found)
+        self._store(item, instances)
 
-    def _keep(self, item: Item, found: Instances) -> None:
-        results = to_coco(found, None, self._category_ids)
-        self._journal.add(item.key, {"size": list(found.image_size), "results": results})
+    def _store(self, item: InputImage, instances: Instances) -> None:
+        results = to_coco(instances, None, self._category_ids)
+        self._journal.add(item.key, {"size": list(instances.image_size), "results": results})
         self.predicted += 1
+
+
+def failure_reason(error: Exception) -> str:
+    """Returns an error's message on one line; the type is named unless it is an InputError, whose message is complete.
+
+    Example:
+        >>> failure_reason(ValueError("bad"))
+        'ValueError: bad'
+    """
+    text = " ".join(str(error).split())
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"

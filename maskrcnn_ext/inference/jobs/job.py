@@ -1,4 +1,4 @@
-"""Predicts many images and saves what is found: in true batches, able to go on after a kill, and past images that fail."""
+"""Predicts many images and saves the results; a run that was stopped continues where it was, and failing images are listed."""
 
 from __future__ import annotations
 
@@ -14,26 +14,25 @@ from detectron2.structures import Instances
 from maskrcnn_ext.common.files import JsonListWriter, write_atomic
 from maskrcnn_ext.common.progress import Progress
 from maskrcnn_ext.data.tools.browse import to_bgr
-from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.inference.jobs.batch_runner import Finder
+from maskrcnn_ext.inference.jobs.batch_runner import BatchRunner, failure_reason
 from maskrcnn_ext.inference.jobs.journal import Journal, Journals
 from maskrcnn_ext.inference.outputs import find_output
-from maskrcnn_ext.inference.outputs.scene import Scene
+from maskrcnn_ext.inference.outputs.predicted_image import PredictedImage
 from maskrcnn_ext.inference.predictor import Predictor
 from maskrcnn_ext.inference.results import from_coco, to_coco
-from maskrcnn_ext.inference.sources import Item
+from maskrcnn_ext.inference.sources import InputImage
 from maskrcnn_ext.inference.tiling.predictor import TiledPredictor
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How a job predicts and what it saves.
+class JobSettings:
+    """How a job predicts, and what it saves.
 
     Attributes:
         outputs: kinds of :data:`maskrcnn_ext.inference.outputs.OUTPUTS`.
-        threshold: least score of the objects in them; results files have all objects.
-        batch_size: images that are predicted at once where they have one size.
-        category_ids: the id of every class in results files.
+        threshold: least score of the objects in the outputs; results files have all objects.
+        batch_size: images of one size that are predicted at once.
+        category_ids: the id of each class in results files.
     """
 
     outputs: Sequence[str] = ()
@@ -43,14 +42,14 @@ class Settings:
 
 
 @dataclass
-class Summary:
-    """What a job has done so far.
+class JobSummary:
+    """Counts of a job so far.
 
     Attributes:
-        images: that have results, also those from an earlier run.
-        objects: in them, from the threshold on.
+        images: images that have results, those of earlier runs included.
+        objects: objects in them whose score reaches the threshold.
         predicted: images that this run has predicted.
-        failed: a line for each image of which something is missing, by the item's name: the file, and why.
+        failed: by item name, a line with the file and the reason, for each image of which results or outputs are missing.
     """
 
     images: int = 0
@@ -60,11 +59,17 @@ class Summary:
 
 
 class Job:
-    """Predicts items and writes ``predictions.json`` (COCO's results), ``images.json`` (their images and categories), outputs and
-    ``failed.txt``.
+    """Predicts items and writes ``predictions.json`` (COCO results), ``images.json`` (their images and categories), the outputs, and
+    ``failed.txt`` if images failed.
 
-    A context manager: the files are written when it ends without an error. What the journal has is not predicted again, and what is
-    saved already as it is wanted is not made again.
+    A context manager: the files are written when it ends without an error. Images that the journal has are not predicted again, and
+    outputs that exist already are not made again.
+
+    Example:
+        ::
+
+            with Journal(folder / "journal.jsonl", identity) as journal, Job(predictor, folder, journal, JobSettings()) as job:
+                job.run(find_inputs(["images/"]).items)
     """
 
     def __init__(
@@ -72,34 +77,34 @@ class Job:
         predictor: Predictor,
         folder: Path,
         journal: Journal | Journals,
-        settings: Settings,
+        settings: JobSettings,
         *,
         tiled: TiledPredictor | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """Begins.
+        """Opens the results file.
 
         Args:
             predictor: the model.
             folder: where everything is written.
-            journal: whose identity names what results depend on; see :class:`maskrcnn_ext.inference.jobs.journal.Journal`.
+            journal: stores results; its identity names all that they depend on, see :class:`maskrcnn_ext.inference.jobs.journal.Journal`.
             settings: what to save.
-            tiled: predicts instead of `predictor` itself.
-            progress: told of each image.
+            tiled: predicts the images tile by tile, instead of `predictor`.
+            progress: is stepped for each image.
 
         Raises:
-            InputError: an unknown kind of output, or a folder that cannot be written.
+            InputError: a kind of output is unknown, or the folder cannot be written.
         """
-        self.summary = Summary()
+        self.summary = JobSummary()
         self.settings = settings
         self.predictor = predictor
         self._folder = folder
         self._journal = journal
         self._outputs = {kind: find_output(kind) for kind in settings.outputs}
-        self._finder = Finder(
+        self._runner = BatchRunner(
             predictor,
             journal,
-            self.fail,
+            self.add_failure,
             category_ids=settings.category_ids,
             batch_size=settings.batch_size,
             tiled=tiled,
@@ -110,28 +115,28 @@ class Job:
 
     def run(
         self,
-        items: Iterable[Item],
+        items: Iterable[InputImage],
         *,
-        follow: Callable[[Instances], Instances] | None = None,
-        show: Callable[[Scene], None] | None = None,
+        track: Callable[[Instances], Instances] | None = None,
+        on_predicted: Callable[[PredictedImage], None] | None = None,
     ) -> None:
         """Predicts items in their order.
 
         Args:
-            items: taken a few at a time.
-            follow: changes what is found before it is saved, such as a tracker's ``update``.
-            show: is given the scene of each item, which holds its pixels: frames. One that failed is shown without objects.
+            items: the images; a few are taken at a time.
+            track: changes the instances of each image before they are saved, such as a tracker's ``update``.
+            on_predicted: called with each video frame and its objects, in order; a frame that failed has no objects.
 
         Raises:
             InputError: a file cannot be written.
         """
-        needs_pixels = bool(self._outputs) or show is not None
-        for chunk in self._finder.chunks(items):
-            before = self._finder.predicted
-            pixels = self._finder.find(chunk)
-            self.summary.predicted += self._finder.predicted - before
+        needs_pixels = bool(self._outputs) or on_predicted is not None
+        for chunk in self._runner.chunks(items):
+            before = self._runner.predicted
+            pixels = self._runner.predict_missing(chunk)
+            self.summary.predicted += self._runner.predicted - before
             for item, _ in chunk:
-                self._finish(item, pixels.get(item.key) if needs_pixels else None, follow, show)
+                self._save_item(item, pixels.get(item.key) if needs_pixels else None, track, on_predicted)
 
     def __enter__(self) -> Job:
         return self
@@ -141,56 +146,63 @@ class Job:
         if error[0] is not None:
             return
         classes = zip(self.settings.category_ids, self.predictor.classes.names, strict=True)
-        content = {"images": self._images, "categories": [{"id": own, "name": name} for own, name in classes]}
-        write_atomic(self._folder / "images.json", json.dumps(content).encode("ascii"))
+        categories = [{"id": category_id, "name": name} for category_id, name in classes]
+        write_atomic(self._folder / "images.json", json.dumps({"images": self._images, "categories": categories}))
         lines = [f"{line}\n" for line in self.summary.failed.values()]
         (self._folder / "failed.txt").unlink(missing_ok=True)
         if lines:
             write_atomic(self._folder / "failed.txt", "".join(lines).encode("utf-8", "backslashreplace"))
 
-    def _finish(
+    def add_failure(self, item: InputImage, error: Exception, kind: str = "") -> None:
+        """Records that an item, or its output of a kind, could not be made, and why."""
+        reason = failure_reason(error).removeprefix(f"{item.file_name}: ")
+        self.summary.failed[item.name] = f"{item.file_name}: {kind + ': ' if kind else ''}{reason}"
+
+    def _save_item(
         self,
-        item: Item,
+        item: InputImage,
         pixels: np.ndarray | None,
-        follow: Callable[[Instances], Instances] | None,
-        show: Callable[[Scene], None] | None,
+        track: Callable[[Instances], Instances] | None,
+        on_predicted: Callable[[PredictedImage], None] | None,
     ) -> None:
-        """Saves what the journal holds of an item."""
+        """Saves the results and outputs of an item that the journal has."""
         value = self._journal.get(item.key)
         if value is not None:
             size, results = tuple(value["size"]), value["results"]
-            found = from_coco(results, size, self.settings.category_ids)
-            if follow is not None:
-                found = follow(found)
-                results = to_coco(found, None, self.settings.category_ids)
-            scene = self._scene(item, found, pixels)
+            instances = from_coco(results, size, self.settings.category_ids)
+            if track is not None:
+                instances = track(instances)
+                results = to_coco(instances, None, self.settings.category_ids)
+            predicted = self._predicted_image(item, instances, pixels)
             self._results.extend({**result, "image_id": item.image_id} for result in results)
             self._images.append({"id": item.image_id, "file_name": item.file_name, "height": size[0], "width": size[1]})
             self.summary.images += 1
-            self.summary.objects += len(scene.found)
-            self._save(scene)
-        elif show is not None:
-            scene = self._scene(item, from_coco([], item.image.shape[:2], ()), pixels)
-        if show is not None:
-            show(scene)
+            self.summary.objects += len(predicted.instances)
+            self._save_outputs(predicted)
+        elif on_predicted is not None:
+            predicted = self._predicted_image(item, from_coco([], item.image.shape[:2], ()), pixels)
+        if on_predicted is not None:
+            on_predicted(predicted)
         if self._progress is not None:
             self._progress.step(failed=len(self.summary.failed))
 
-    def _scene(self, item: Item, found: Instances, pixels: np.ndarray | None) -> Scene:
-        def load() -> np.ndarray:
+    def _predicted_image(self, item: InputImage, instances: Instances, pixels: np.ndarray | None) -> PredictedImage:
+        """Returns the item with the instances that reach the threshold, the highest score first."""
+
+        def read() -> np.ndarray:
             stored = self.predictor.pixels(item.image) if pixels is None else pixels
             return to_bgr(stored, self.predictor.image_format)
 
-        order = found.scores.argsort(descending=True, stable=True)
-        shown = found[order[found.scores[order] >= self.settings.threshold]]
-        return Scene(item, shown, self.predictor.classes, load)
+        order = instances.scores.argsort(descending=True, stable=True)
+        shown = instances[order[instances.scores[order] >= self.settings.threshold]]
+        return PredictedImage(item, shown, self.predictor.classes, read)
 
-    def _save(self, scene: Scene) -> None:
-        """Makes the outputs that are not there as they are wanted, and remembers in the journal what they were made of."""
+    def _save_outputs(self, predicted: PredictedImage) -> None:
+        """Makes the outputs that are missing or out of date. The journal stores what the existing ones were made of."""
         if not self._outputs:
             return
-        name = scene.item.name
-        state = [scene.item.key, self.settings.threshold, scene.found.has("track_ids")]
+        name = predicted.item.name
+        state = [predicted.item.key, self.settings.threshold, predicted.instances.has("track_ids")]
         known = self._journal.get(f"outputs of {name}")
         saved = known["files"] if known and known["state"] == state else {}
         made = {}
@@ -198,9 +210,9 @@ class Job:
             if kind in saved and all((self._folder / kind / file).is_file() for file in saved[kind]):
                 continue
             try:
-                files = output(scene)
+                files = output(predicted)
             except Exception as error:
-                self.fail(scene.item, error, kind)
+                self.add_failure(predicted.item, error, kind)
                 continue
             for old in (self._folder / kind / name).glob("*.png"):  # objects of an earlier run
                 old.unlink()
@@ -209,11 +221,3 @@ class Job:
             made[kind] = list(files)
         if made:
             self._journal.add(f"outputs of {name}", {"state": state, "files": {**saved, **made}})
-
-    def fail(self, item: Item, error: Exception, kind: str = "") -> None:
-        """Takes down that an item, or its output of a kind, cannot be made, and why."""
-        text = " ".join(str(error).split())
-        if not isinstance(error, InputError):
-            text = f"{type(error).__name__}: {text}"
-        reason = text.removeprefix(f"{item.file_name}: ")
-        self.summary.failed[item.name] = f"{item.file_name}: {kind + ': ' if kind else ''}{reason}"

@@ -1,4 +1,4 @@
-"""Predicts items on the workers of a Ray cluster, into shards: journals that one job reads, however often it is killed."""
+"""Predicts items on the workers of a Ray cluster. Each worker writes shards: journals that the job then reads together with its own."""
 
 from __future__ import annotations
 
@@ -14,32 +14,33 @@ from typing import Any
 
 import torch
 
+from maskrcnn_ext.common.extras import require
 from maskrcnn_ext.common.progress import Progress
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.inference.jobs.batch_runner import Finder
+from maskrcnn_ext.inference.jobs.batch_runner import BatchRunner, failure_reason
 from maskrcnn_ext.inference.jobs.journal import Journal, Journals
 from maskrcnn_ext.inference.predictor import Predictor
-from maskrcnn_ext.inference.sources import Item
+from maskrcnn_ext.inference.sources import InputImage
 from maskrcnn_ext.inference.tiling.predictor import TiledPredictor
 
-# Images of a shard at most; what a killed worker has to find again is less, as a shard keeps what it has.
-_SHARD = 128
-# Shards for each worker at least, where there are as many images, so that all end at about the same time.
-_SHARDS_EACH = 4
-# Where a worker looks for data sets, as the driver does.
-_VARIABLES = ("DETECTRON2_DATASETS", "MASKRCNN_EXT_CATALOG")
+# Most images of a shard. A restarted worker predicts fewer again, as a shard keeps what is finished.
+_MAX_SHARD_IMAGES = 128
+# Least shards per worker, if there are enough images, so that all workers finish at about the same time.
+_SHARDS_PER_WORKER = 4
+# Environment variables that workers get from the driver, to find the same data sets.
+_PASSED_VARIABLES = ("DETECTRON2_DATASETS", "MASKRCNN_EXT_CATALOG")
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How every worker predicts. Paths are those of a file system that all machines share.
+class WorkerSettings:
+    """How each worker predicts. Paths are on a file system that all machines share.
 
     Attributes:
         predictor: arguments of :class:`maskrcnn_ext.inference.predictor.Predictor`.
-        category_ids: the id of every class in the results.
-        batch_size: images that are predicted at once where they have one size.
-        tile: side of tiles in pixels; None for none.
-        overlap: of tiles.
+        category_ids: the id of each class in the results.
+        batch_size: images of one size that are predicted at once.
+        tile: side of the tiles in pixels; None predicts images whole.
+        overlap: overlap of neighbouring tiles, as a fraction of their side.
     """
 
     predictor: dict[str, Any]
@@ -50,13 +51,13 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What the workers have left.
+class RayResults:
+    """The results of the workers.
 
     Attributes:
-        journal: the job's with all shards, open as long as the context lasts.
-        predicted: images that this run has predicted.
-        failed: reasons by key of items that could not be predicted.
+        journal: the job's journal with all shards; open until the context of :func:`predicted_on_ray` ends.
+        predicted: number of images that this run has predicted.
+        failed: reasons by key of the items that could not be predicted.
     """
 
     journal: Journals
@@ -66,84 +67,81 @@ class Outcome:
 
 @contextlib.contextmanager
 def predicted_on_ray(
-    items: Sequence[Item],
-    recipe: Recipe,
+    items: Sequence[InputImage],
+    settings: WorkerSettings,
     journal: Journal,
     identity: dict[str, Any],
     *,
     workers: int,
     progress: Progress | None = None,
-) -> Iterator[Outcome]:
-    """Predicts what no journal has yet, with Ray Data, on the cluster that ``RAY_ADDRESS`` names, else on this machine.
+) -> Iterator[RayResults]:
+    """Predicts the items that no journal has yet with Ray Data, on the cluster at ``RAY_ADDRESS`` or else on this machine.
 
-    A worker that dies is started again, and goes on with the shard that it was at.
+    A worker that dies is restarted and continues its shard.
 
     Args:
-        items: files; videos have an order that workers would lose.
-        recipe: how.
-        journal: of the job; the shards lie beside it, in the folder ``shards``.
-        identity: of the job, as the journal's.
-        workers: how many, each with a GPU where there are GPUs, else with its share of the processors.
-        progress: told of each image.
+        items: images; not video frames, whose order the workers would lose.
+        settings: how to predict.
+        journal: the journal of the job; the shards are in the folder ``shards`` beside it.
+        identity: the identity of the job, as in its journal.
+        workers: number of workers, each with a GPU if the cluster has GPUs, else with an equal part of the processors.
+        progress: is stepped for each image.
 
     Yields:
-        What there is then.
+        The results, when all workers have finished.
 
     Raises:
-        InputError: Ray is not installed, or no cluster can be reached.
+        InputError: Ray is not installed, or no cluster can be reached or started.
     """
     folder = journal.path.parent / "shards"
     with contextlib.ExitStack() as stack:
-        known = _open(folder, identity, stack, journal)
+        known = _open_shards(folder, identity, stack, journal)
         missing = [item for item in items if item.key not in known]
         if progress is not None:
             progress.step(len(items) - len(missing))
-    failed = _run(missing, recipe, folder, identity, workers, progress) if missing else {}
+    failed = _run_workers(missing, settings, folder, identity, workers, progress) if missing else {}
     with contextlib.ExitStack() as stack:
-        yield Outcome(_open(folder, identity, stack, journal), len(missing) - len(failed), failed)
+        yield RayResults(_open_shards(folder, identity, stack, journal), len(missing) - len(failed), failed)
 
 
-def _open(folder: Path, identity: dict[str, Any], stack: contextlib.ExitStack, journal: Journal) -> Journals:
+def _open_shards(folder: Path, identity: dict[str, Any], stack: contextlib.ExitStack, journal: Journal) -> Journals:
     return Journals(journal, [stack.enter_context(Journal(file, identity)) for file in sorted(folder.glob("*.jsonl"))])
 
 
-def _run(
-    items: Sequence[Item],
-    recipe: Recipe,
+def _run_workers(
+    items: Sequence[InputImage],
+    settings: WorkerSettings,
     folder: Path,
     identity: dict[str, Any],
     workers: int,
     progress: Progress | None,
 ) -> dict[str, str]:
-    """Predicts items into shards; returns reasons by key of those that failed."""
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise InputError('--ray needs Ray: pip install "maskrcnn_ext[ray]"') from error
+    """Predicts items into shards; returns the reasons by key of those that failed."""
+    require("ray.data", extra="ray", purpose="--ray")
+    import ray
 
-    started = not ray.is_initialized()
-    if started:
-        told = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+    is_own_cluster = not ray.is_initialized()
+    if is_own_cluster:
+        passed = {name: os.environ[name] for name in _PASSED_VARIABLES if name in os.environ}
         try:
             ray.init(
-                runtime_env={"env_vars": told}, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+                runtime_env={"env_vars": passed}, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
             )
-        except Exception as error:  # Ray's own, of many kinds
+        except Exception as error:  # Ray raises errors of many unrelated types
             raise InputError(f"--ray: no cluster can be reached or started: {' '.join(str(error).split())}") from error
     try:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         resources = ray.cluster_resources()
-        each = {"num_gpus": 1} if resources.get("GPU") else {"num_cpus": max(1, int(resources["CPU"] // workers))}
-        size = max(1, min(_SHARD, len(items) // (workers * _SHARDS_EACH)))
-        parts = [items[start : start + size] for start in range(0, len(items), size)]
-        rows = [{"items": pickle.dumps([_absolute(item) for item in part])} for part in parts]
+        per_worker = {"num_gpus": 1} if resources.get("GPU") else {"num_cpus": max(1, int(resources["CPU"] // workers))}
+        size = max(1, min(_MAX_SHARD_IMAGES, len(items) // (workers * _SHARDS_PER_WORKER)))
+        shards = [items[start : start + size] for start in range(0, len(items), size)]
+        rows = [{"items": pickle.dumps([_with_absolute_path(item) for item in shard])} for shard in shards]
         data = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             _Worker,
-            fn_constructor_args=(recipe, str(folder.absolute()), identity),
+            fn_constructor_args=(settings, str(folder.absolute()), identity),
             compute=ray.data.ActorPoolStrategy(size=workers),
-            **each,
+            **per_worker,
         )
         failed: dict[str, str] = {}
         for row in data.iter_rows():
@@ -152,48 +150,47 @@ def _run(
                 progress.step(row["count"], failed=len(failed))
         return failed
     finally:
-        if started:
+        if is_own_cluster:
             ray.shutdown()
 
 
 class _Worker:
     """Predicts shards, one at a time."""
 
-    def __init__(self, recipe: Recipe, folder: str, identity: dict[str, Any]) -> None:
+    def __init__(self, settings: WorkerSettings, folder: str, identity: dict[str, Any]) -> None:
         torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
-        self._predictor = Predictor(**recipe.predictor)
+        self._predictor = Predictor(**settings.predictor)
         self._tiled = None
-        if recipe.tile is not None:
+        if settings.tile is not None:
             self._tiled = TiledPredictor(
-                self._predictor, tile=recipe.tile, overlap=recipe.overlap, batch_size=recipe.batch_size
+                self._predictor, tile=settings.tile, overlap=settings.overlap, batch_size=settings.batch_size
             )
-        self._recipe, self._folder, self._identity = recipe, Path(folder), identity
+        self._settings, self._folder, self._identity = settings, Path(folder), identity
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        items: list[Item] = pickle.loads(row["items"])
+        items: list[InputImage] = pickle.loads(row["items"])
         failed: dict[str, str] = {}
 
-        def fail(item: Item, error: Exception) -> None:
-            text = " ".join(str(error).split())
-            failed[item.key] = text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+        def add_failure(item: InputImage, error: Exception) -> None:
+            failed[item.key] = failure_reason(error)
 
-        # The same items are the same shard, so that a second try goes on with what the first has found.
+        # The name depends on the items only, so a second attempt finds what the first one has finished.
         name = hashlib.sha1("\n".join(item.key for item in items).encode()).hexdigest()[:16]
         with Journal(self._folder / f"{name}.jsonl", self._identity) as shard:
-            finder = Finder(
+            runner = BatchRunner(
                 self._predictor,
                 shard,
-                fail,
-                category_ids=self._recipe.category_ids,
-                batch_size=self._recipe.batch_size,
+                add_failure,
+                category_ids=self._settings.category_ids,
+                batch_size=self._settings.batch_size,
                 tiled=self._tiled,
             )
-            for chunk in finder.chunks(items):
-                finder.find(chunk)
+            for chunk in runner.chunks(items):
+                runner.predict_missing(chunk)
         return {"failed": json.dumps(failed), "count": len(items)}
 
 
-def _absolute(item: Item) -> Item:
-    """The item with a path that leads to the file from any working directory."""
+def _with_absolute_path(item: InputImage) -> InputImage:
+    """Returns the item with an absolute path: workers have other working directories."""
     name = item.image["file_name"]
     return item if "://" in name else replace(item, image={**item.image, "file_name": os.path.abspath(name)})  # noqa: PTH100

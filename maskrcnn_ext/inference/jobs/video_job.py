@@ -1,4 +1,4 @@
-"""Predicts the frames of videos and cameras as a job's items: every output, and videos with the objects drawn on them."""
+"""Predicts the frames of a video or camera as the items of a job, and writes videos with the objects drawn on them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 from maskrcnn_ext.common.files import atomic_path
 from maskrcnn_ext.inference.jobs.job import Job
-from maskrcnn_ext.inference.outputs.overlays import overlay
-from maskrcnn_ext.inference.outputs.scene import Scene
-from maskrcnn_ext.inference.sources import Item, state_of
+from maskrcnn_ext.inference.outputs.overlays import draw_overlay
+from maskrcnn_ext.inference.outputs.predicted_image import PredictedImage
+from maskrcnn_ext.inference.sources import InputImage, file_state
 from maskrcnn_ext.inference.video.frames import VideoReader, VideoWriter
 from maskrcnn_ext.inference.video.mots import MOTSWriter
 from maskrcnn_ext.inference.video.tracking import Tracker
@@ -22,73 +22,76 @@ from maskrcnn_ext.inference.video.tracking import Tracker
 def predict_video(
     job: Job, source: str | int, folder: Path, *, name: str, first_id: int, kinds: Sequence[str], track: bool
 ) -> int:
-    """Predicts a video; frames are items, and count from 1.
+    """Predicts a video. Its frames are items, numbered from 1.
 
     Args:
-        job: does the frames.
+        job: predicts the frames and saves their results and outputs.
         source: a file, or the number of a camera, which is read until Ctrl-C.
-        folder: gets ``video/<name>.mp4`` and ``mots/<name>.txt``.
-        name: of the outputs, and the folder of the frames' own.
-        first_id: the image id of the first frame.
-        kinds: "video", "mots" (which needs `track`), both or none.
-        track: whether objects get ids that last from frame to frame.
+        folder: folder for ``video/<name>.mp4`` and ``mots/<name>.txt``.
+        name: name of these files, and of the folder of each frame's outputs.
+        first_id: image id of the first frame.
+        kinds: ``"video"``, ``"mots"`` (needs `track`), both or none.
+        track: whether to give each object an id that it keeps from frame to frame.
 
     Returns:
-        How many frames there were.
+        The number of frames.
 
     Raises:
-        InputError: it cannot be read, or a file cannot be written.
+        InputError: the video cannot be read, or a file cannot be written.
     """
     count = 0
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(VideoReader(source))
-        stopped = stack.enter_context(_interrupt_noted()) if isinstance(source, int) else lambda: False
+        is_stopped = stack.enter_context(_catch_interrupt()) if isinstance(source, int) else lambda: False
 
-        def items() -> Iterator[Item]:
+        def frames() -> Iterator[InputImage]:
             nonlocal count
             label = f"camera:{source}" if isinstance(source, int) else source
-            # What a camera shows is never seen again.
-            key = f"{label}|{time.time_ns()}" if isinstance(source, int) else state_of(source)
+            # The time makes a camera's keys unique: its frames never come again.
+            key = f"{label}|{time.time_ns()}" if isinstance(source, int) else file_state(source)
             for count, frame in enumerate(reader, start=1):
                 number = f"{count:06d}"
-                yield Item(f"{key}|{number}", f"{name}/{number}", first_id + count - 1, frame, f"{label}@{count}")
-                if stopped():
+                yield InputImage(f"{key}|{number}", f"{name}/{number}", first_id + count - 1, frame, f"{label}@{count}")
+                if is_stopped():
                     return
 
-        writers: list[Callable[[Scene], None]] = []
+        writers: list[Callable[[PredictedImage], None]] = []
         if "video" in kinds:
             file = stack.enter_context(atomic_path(folder / "video" / f"{name}.mp4"))
             video = stack.enter_context(VideoWriter(file, reader.size, reader.fps))
-            writers.append(lambda scene: video.write(overlay(scene)))
+            writers.append(lambda frame: video.write(draw_overlay(frame)))
         if "mots" in kinds:
             file = stack.enter_context(atomic_path(folder / "mots" / f"{name}.txt"))
-            # KITTI MOTS' own numbers begin with 1.
+            # KITTI MOTS numbers classes from 1.
             mots = stack.enter_context(MOTSWriter(file, range(1, len(job.predictor.classes.names) + 1)))
-            # A frame without objects has no rows, and may not know that the model makes masks.
-            writers.append(
-                lambda scene: mots.write(scene.item.image_id - first_id, scene.found) if len(scene.found) else None
-            )
 
-        def show(scene: Scene) -> None:
-            for write in writers:
-                write(scene)
+            def write_mots(frame: PredictedImage) -> None:
+                # A frame without objects has no rows; its instances may lack the field for masks.
+                if len(frame.instances):
+                    mots.write(frame.item.image_id - first_id, frame.instances)
 
-        job.run(items(), follow=Tracker().update if track else None, show=show if writers else None)
+            writers.append(write_mots)
+
+        def write(frame: PredictedImage) -> None:
+            for writer in writers:
+                writer(frame)
+
+        job.run(frames(), track=Tracker().update if track else None, on_predicted=write if writers else None)
     return count
 
 
 @contextlib.contextmanager
-def _interrupt_noted() -> Iterator[Callable[[], bool]]:
-    """Gives what says whether Ctrl-C was pressed, which ends nothing by itself the first time."""
-    pressed = False
+def _catch_interrupt() -> Iterator[Callable[[], bool]]:
+    """Yields a function that returns whether Ctrl-C was pressed. The first Ctrl-C raises nothing, a second one does."""
+    is_pressed = False
 
     def note(*_: Any) -> None:
-        nonlocal pressed
-        pressed = True
+        nonlocal is_pressed
+        is_pressed = True
         signal.signal(signal.SIGINT, before)
 
     before = signal.signal(signal.SIGINT, note)
     try:
-        yield lambda: pressed
+        yield lambda: is_pressed
     finally:
         signal.signal(signal.SIGINT, before)

@@ -1,38 +1,48 @@
-"""What predictions can be saved as, one kind a file. Each is a pure function of a scene; the job writes the files.
+"""The kinds of files that predictions can be saved as.
 
-The module ``<kind>`` has ``<kind>(scene: Scene) -> dict[str, bytes]``: contents by file name, which begins with ``scene.item.name``.
-Kinds that draw take the colours and the order from the scores: the highest on top.
+Each kind is a function of a :class:`maskrcnn_ext.inference.outputs.predicted_image.PredictedImage` that returns the contents of files by
+file name; the name starts with that of the input image. The job writes the files. Objects are drawn in the order of their scores, the
+highest on top.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.inference.outputs.scene import Scene
 
+if TYPE_CHECKING:
+    from maskrcnn_ext.inference.outputs.predicted_image import PredictedImage
+
+# Kind, which is also the name of its function -> the module of the function.
 OUTPUTS = {
-    "overlays": "the image with masks, boxes, labels and keypoints on it, PNG",
-    "splash": "the image in grey but for the objects, PNG",
-    "crops": "the box of every object, PNG",
-    "cutouts": "the box of every object, transparent outside of its mask, PNG",
-    "polygons": "outlines with holes, GeoJSON; in map coordinates where the image is georeferenced",
-    "labels": "0 outside, then an object's number from 1 (the highest score first), 16-bit PNG",
+    "overlays": "overlays",  # PNG: the image with masks, boxes, labels and keypoints on it
+    "splash": "images",  # PNG: the image in grey, the objects in colour
+    "crops": "images",  # PNG: the box of each object
+    "cutouts": "images",  # PNG: the box of each object, transparent outside its mask
+    "polygons": "polygons",  # GeoJSON: outlines with holes; in map coordinates if the image is georeferenced
+    "labels": "images",  # 16-bit PNG: 0 outside of objects, else the object's number from 1, the highest score first
 }
 
 
 class Output(Protocol):
-    def __call__(self, scene: Scene) -> dict[str, bytes]: ...
+    """Returns the contents of the files of one kind, by file name."""
+
+    def __call__(self, predicted: PredictedImage) -> dict[str, bytes]: ...
 
 
 def find_output(kind: str) -> Output:
     """Returns the function that makes a kind of output.
 
     Raises:
-        InputError: there is no such kind.
+        InputError: the kind is unknown.
+
+    Example:
+        >>> find_output("crops").__name__
+        'crops'
     """
     if kind not in OUTPUTS:
-        raise InputError(f"nothing is saved as {kind!r}, expected some of {', '.join(OUTPUTS)}")
-    output: Output = getattr(import_module(f"{__name__}.{kind}"), kind)
+        raise InputError(f"output {kind!r} is unknown: expected some of {', '.join(OUTPUTS)}")
+    output: Output = getattr(import_module(f"{__name__}.{OUTPUTS[kind]}"), kind)
     return output

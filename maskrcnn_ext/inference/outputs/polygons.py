@@ -1,12 +1,12 @@
-"""Outlines of objects as GeoJSON, on the map where the image lies on one.
+"""Outlines of objects as GeoJSON, in map coordinates if the image is georeferenced.
 
-Coordinates are
+The coordinates are
 
-* of an image without georeference: pixels, x to the right and y down from the upper left corner of the image;
-* of a raster in EPSG:4326: longitude and latitude, as RFC 7946 has it;
-* of a raster in another coordinate reference system with an EPSG code: that system's, named by the member ``crs`` of GeoJSON 2008,
-  which RFC 7946 has dropped and GDAL and QGIS read;
-* of one without such a code: longitude and latitude, converted.
+* pixels for an image without georeference, x to the right and y down from the upper left corner of the image;
+* longitude and latitude for a raster in EPSG:4326, as RFC 7946 requires;
+* those of the raster for another coordinate reference system with an EPSG code. The member ``crs`` names it: GeoJSON 2008 defined that
+  member, RFC 7946 removed it, and GDAL and QGIS still read it;
+* longitude and latitude, converted, for a coordinate reference system without an EPSG code.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ import cv2
 import numpy as np
 import shapely
 
+from maskrcnn_ext.common.extras import require
 from maskrcnn_ext.data.formats.geo_transform import Grid, polygons_of, read_grid
-from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.inference.outputs.scene import Region, Scene
+from maskrcnn_ext.inference.outputs.predicted_image import MaskWindow, PredictedImage
 
 
-def polygons(scene: Scene) -> dict[str, bytes]:
-    """Returns a FeatureCollection: a feature an object, highest score first.
+def polygons(predicted: PredictedImage) -> dict[str, bytes]:
+    """Returns a FeatureCollection with one feature per object, the highest score first.
 
-    Its properties are ``id`` (from 1), ``class``, ``score``, ``area`` in pixels, and ``track_id`` where objects are tracked. Objects
-    without a pixel are left out.
+    The properties are ``id`` (from 1), ``class``, ``score``, ``area`` in pixels, and ``track_id`` if objects are tracked. Objects without
+    any pixel are left out.
 
     Raises:
         InputError: the image is a TIFF, and rasterio is not installed.
     """
-    image = scene.item.image if isinstance(scene.item.image, dict) else {}
-    grid = _grid(Path(scene.item.file_name)) if image else None
-    outlines = [outline_of(region) for region in scene.masks()]
+    image = predicted.item.image if isinstance(predicted.item.image, dict) else {}
+    grid = _read_georeference(Path(predicted.item.file_name)) if image else None
+    outlines = [outline_polygon(window) for window in predicted.masks()]
     areas = [outline.area for outline in outlines]
     crs = None
     if grid is not None:
-        outlines, crs = _on_map(outlines, grid, image.get("window", (0, 0))[:2])
-    tracks = scene.found.track_ids.tolist() if scene.found.has("track_ids") else None
+        outlines, crs = _to_map(outlines, grid, image.get("window", (0, 0))[:2])
+    tracks = predicted.instances.track_ids.tolist() if predicted.instances.has("track_ids") else None
     features = []
     for index, (outline, area, name, score) in enumerate(
-        zip(outlines, areas, scene.names, scene.found.scores.tolist(), strict=True)
+        zip(outlines, areas, predicted.names, predicted.instances.scores.tolist(), strict=True)
     ):
         if outline.is_empty:
             continue
@@ -57,37 +57,39 @@ def polygons(scene: Scene) -> dict[str, bytes]:
     if crs is not None:
         collection["crs"] = {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{crs}"}}
     collection["features"] = features
-    return {f"{scene.item.name}.geojson": json.dumps(collection, ensure_ascii=False).encode("utf-8")}
+    return {f"{predicted.item.name}.geojson": json.dumps(collection, ensure_ascii=False).encode("utf-8")}
 
 
-def outline_of(region: Region) -> shapely.Geometry:
-    """Returns the valid Polygon or MultiPolygon, with holes, along the edges of a mask's pixels; an empty one of an empty mask."""
-    if not region.mask.any():
+def outline_polygon(window: MaskWindow) -> shapely.Geometry:
+    """Returns the valid Polygon or MultiPolygon, with holes, along the edges of a mask's pixels; an empty Polygon for an empty mask.
+
+    Example:
+        >>> outline_polygon(MaskWindow(2, 0, np.ones((1, 3), np.uint8))).bounds
+        (2.0, 0.0, 5.0, 1.0)
+    """
+    if not window.mask.any():
         return shapely.Polygon()
-    # OpenCV's contours go through the centres of pixels. In the doubled mask, the centres 2x and 2x + 1 tell the left edge of the pixel x
-    # from its right edge.
+    # OpenCV's contours go through the centres of pixels. In a mask of twice the size, the centres 2x and 2x + 1 differ for the left and
+    # the right edge of pixel x.
     contours, hierarchy = cv2.findContours(
-        region.mask.repeat(2, axis=0).repeat(2, axis=1), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
+        window.mask.repeat(2, axis=0).repeat(2, axis=1), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
     )
-    rings = [(contour[:, 0] + 1) // 2 + (region.x, region.y) for contour in contours]
+    rings = [(contour[:, 0] + 1) // 2 + (window.x, window.y) for contour in contours]
     parents = hierarchy[0, :, 3]
     parts = [
         shapely.Polygon(rings[part], [rings[hole] for hole in np.flatnonzero(parents == part)])
         for part in np.flatnonzero(parents < 0)
     ]
-    # Where pixels touch at a corner alone, a ring meets itself there.
+    # A ring meets itself where pixels touch at a corner only; make_valid splits it there.
     whole = shapely.MultiPolygon(polygons_of(shapely.make_valid(np.array(parts))))
-    return _oriented(whole.simplify(0))
+    return _orient(whole.simplify(0))
 
 
-def _grid(file: Path) -> Grid | None:
-    """Where a GeoTIFF lies; None for other images."""
+def _read_georeference(file: Path) -> Grid | None:
+    """Returns the transform from pixels to map coordinates of a GeoTIFF; None for other images."""
     if file.suffix.lower() not in (".tif", ".tiff"):
         return None
-    try:
-        import rasterio
-    except ImportError as error:
-        raise InputError(f'{file}: polygons of a TIFF need rasterio: pip install "maskrcnn_ext[geo]"') from error
+    rasterio = require("rasterio", extra="geo", purpose=f"{file}: writing the polygons of a TIFF")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         with rasterio.open(file) as source:
@@ -96,8 +98,14 @@ def _grid(file: Path) -> Grid | None:
     return read_grid(file)
 
 
-def _on_map(outlines: list[Any], grid: Grid, corner: Any) -> tuple[list[Any], int | None]:
-    """The outlines in map coordinates, and the EPSG code that is to be told."""
+def _to_map(outlines: list[Any], grid: Grid, corner: Any) -> tuple[list[Any], int | None]:
+    """Returns the outlines in map coordinates, and the EPSG code for the member ``crs``, or None if it is not needed.
+
+    Args:
+        outlines: in pixels of the predicted window.
+        grid: the transform of the raster.
+        corner: x and y of the window's upper left corner, in pixels of the raster.
+    """
     from rasterio.warp import transform
 
     mapped = np.array(outlines, dtype=object)
@@ -105,12 +113,12 @@ def _on_map(outlines: list[Any], grid: Grid, corner: Any) -> tuple[list[Any], in
     code = grid.crs.to_epsg()
     if code is None and len(points):
         points = np.stack(transform(grid.crs, "EPSG:4326", points[:, 0], points[:, 1]), axis=1)
-    # A map's y goes up, so that rings turn the other way.
-    placed = [_oriented(outline) for outline in shapely.set_coordinates(mapped, points)]
+    # The y axis of a map points up, so rings turn the other way.
+    placed = [_orient(outline) for outline in shapely.set_coordinates(mapped, points)]
     return placed, None if code in (None, 4326) else code
 
 
-def _oriented(outline: shapely.Geometry) -> shapely.Geometry:
-    """The outer rings anticlockwise, the holes clockwise, as RFC 7946 wants it."""
+def _orient(outline: shapely.Geometry) -> shapely.Geometry:
+    """Returns the outline with outer rings anticlockwise and holes clockwise, as RFC 7946 requires."""
     parts = [shapely.geometry.polygon.orient(part) for part in shapely.get_parts(outline)]
     return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)

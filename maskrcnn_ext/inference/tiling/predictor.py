@@ -23,10 +23,16 @@ Results = list[dict[str, Any]]
 
 
 class TiledPredictor:
-    """A :class:`Predictor` for images that are larger than what its model was trained on, or than memory.
+    """A :class:`Predictor` for images that are larger than those of the training, or than memory.
 
-    ``TiledPredictor(predictor, tile=1024)("scene.tif")`` returns what the predictor returns for an image. Tiles should show objects in
-    the size that the training's images did; the config's test augmentations, such as ResizeShortestEdge, are applied to each.
+    It returns for an image what the predictor returns. Objects should have the size in a tile that they had in the images of the training:
+    the config's test augmentations, such as ResizeShortestEdge, are applied to each tile.
+
+    Example:
+        ::
+
+            predict = maskrcnn_ext.TiledPredictor(maskrcnn_ext.Predictor("output/run"), tile=1024)
+            instances = predict("scene.tif")
     """
 
     def __init__(
@@ -38,7 +44,7 @@ class TiledPredictor:
         batch_size: int = 1,
         agreement: float = 0.5,
     ) -> None:
-        """See :func:`predict_tiled`."""
+        """Stores the arguments, see :func:`predict_tiled`."""
         self.predictor = predictor
         self.tile = tile
         self.overlap = overlap
@@ -55,9 +61,9 @@ class TiledPredictor:
         """Predicts an image.
 
         Args:
-            image: a file, a record, or an array (H, W, C) in the predictor's ``image_format``.
-            journal: see :func:`predict_tiled`.
-            key: as `journal`.
+            image: a file, a record of Detectron2, or an array (H, W, C) in the predictor's ``image_format``.
+            journal: stores finished tiles, see :func:`predict_tiled`.
+            key: the image's key in the journal.
 
         Raises:
             InputError: it cannot be read.
@@ -88,42 +94,44 @@ def predict_tiled(
     journal: Journal | Journals | None = None,
     key: str = "",
 ) -> Instances:
-    """Predicts an image tile by tile and merges what the tiles show of each object, by its masks; see :func:`merge_tiles`.
+    """Predicts an image tile by tile and merges the tiles' detections of each object by their masks, see :func:`merge_tiles`.
 
-    A batch of tiles is in memory at a time, and every mask as an RLE. A tile whose pixels are all the same, such as those beyond the
-    border of a map, has no objects.
+    Memory holds one batch of tiles, and all masks as RLEs. A tile whose pixels are all equal, such as beyond the border of a map, is not
+    predicted and has no objects.
 
     Args:
-        predict: from tiles (H, W, C) to their objects; masks as RLEMasks.
+        predict: maps tiles (H, W, C) to their instances, with masks as RLEMasks.
         image: the image.
         tile: side of the tiles in pixels.
-        overlap: of neighbouring tiles, as share of the side; what objects are told by at the seams.
-        batch_size: tiles that are predicted at once; how they meet in batches changes a model's last digits.
-        agreement: least IoU, or covered share of a part, of two tiles' masks in what both tiles see, for them to be of one object.
-        journal: finished tiles are taken from there and added; its identity has to name what they depend on: weights, tile, overlap.
-        key: of the image in the journal; that of a tile is ``<key>@<x>,<y>``.
+        overlap: overlap of neighbouring tiles, as a fraction of the side; detections are matched there.
+        batch_size: tiles that are predicted at once. It may change the last digits of the results.
+        agreement: least IoU of the masks of two tiles in their overlap, or covered fraction of a part, for one object.
+        journal: finished tiles are read from it and added to it. Its identity must name all they depend on: weights, tile, overlap.
+        key: the image's key in the journal; the key of a tile is ``<key>@<x>,<y>``.
 
     Returns:
-        The objects of the image, those with the highest score first.
+        The objects of the image, the highest score first.
 
     Raises:
-        InputError: the image cannot be read, an argument that is none, or masks of an image of 2**32 pixels or more, which COCO's
-            RLE cannot hold.
+        InputError: the image cannot be read, an argument is out of range, or the image has masks and 2**32 pixels or more, which COCO's
+            RLE cannot encode.
     """
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size}: expected 1 or more")
     if not 0 < agreement <= 1:
-        raise InputError(f"agreement={agreement}: expected a share, above 0 and up to 1")
+        raise InputError(f"agreement={agreement}: expected a fraction above 0 and up to 1")
     grid = TileGrid(image.width, image.height, tile, overlap)
     keys = [f"{key}@{x},{y}" for x, y, _, _ in grid.windows]
     done: Journal | Journals | dict[str, Results] = {} if journal is None else journal
     missing = (index for index, name in enumerate(keys) if name not in done)
     while batch := list(islice(missing, batch_size)):
         results = _predict_batch(predict, [image.read(grid.windows[index]) for index in batch])
-        if image.height * image.width >= 2**32 and any("segmentation" in own for found in results for own in found):
+        if image.height * image.width >= 2**32 and any(
+            "segmentation" in result for found in results for result in found
+        ):
             raise InputError(
-                f"an image of {image.width} x {image.height} has 2^32 pixels or more, and an RLE cannot hold masks of it: predict it "
-                "in parts (records with a `window`, or files that gdal_translate -srcwin cuts out)"
+                f"an image of {image.width} x {image.height} has 2^32 pixels or more, and an RLE cannot encode its masks: predict "
+                "it in parts (records with a `window`, or files cut out by gdal_translate -srcwin)"
             )
         for index, found in zip(batch, results, strict=True):
             if isinstance(done, dict):
@@ -131,20 +139,20 @@ def predict_tiled(
             else:
                 done.add(keys[index], found)
     merged = merge_tiles([done[name] for name in keys], grid, agreement)
-    return from_coco(merged, (image.height, image.width), _classes(own["category_id"] for own in merged))
+    return from_coco(merged, (image.height, image.width), _class_range(result["category_id"] for result in merged))
 
 
 def _predict_batch(predict: Predict, tiles: list[np.ndarray]) -> list[Results]:
-    """COCO's results of each tile."""
+    """Returns the COCO results of each tile."""
     is_blank = [bool((tile == tile[:1, :1]).all()) for tile in tiles]
     shown = [tile for tile, blank in zip(tiles, is_blank, strict=True) if not blank]
     found = iter(predict(shown) if shown else ())
     return [
-        [] if blank else to_coco(instances := next(found), None, _classes(instances.pred_classes.tolist()))
+        [] if blank else to_coco(instances := next(found), None, _class_range(instances.pred_classes.tolist()))
         for blank in is_blank
     ]
 
 
-def _classes(indices: Iterable[int]) -> range:
-    """The classes up to the last one met, which stand for themselves."""
+def _class_range(indices: Iterable[int]) -> range:
+    """Returns the class indices up to the largest one, for use as category ids."""
     return range(max(indices, default=-1) + 1)

@@ -1,4 +1,4 @@
-"""What one tile shows of an object."""
+"""The detections of single tiles, placed in the image."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from maskrcnn_ext.ops.tile_grid import TileGrid
 
 Box = tuple[float, float, float, float]
 
-# A model's masks and boxes end a little before the tile does, or reach it from a little within.
-EDGE = 3
+# Pixels by which a model's boxes and masks of a cut object may end before the edge of the tile.
+EDGE_TOLERANCE = 3
 
 
 @dataclass(eq=False, slots=True)
-class Piece:
+class TileDetection:
     """A detection in a tile.
 
     Attributes:
         tile: index of the tile.
-        result: as COCO's results hold it, in pixels of the tile.
+        result: COCO result, in pixels of the tile.
         box: (x0, y0, x1, y1) around box and mask, in pixels of the image.
-        clearance: how far the box stays from where the tile cuts the image, in pixels.
+        clearance: distance in pixels from the box to the nearest edge where the tile cuts the image.
     """
 
     tile: int
@@ -35,11 +35,11 @@ class Piece:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the tile seems to show all of the object."""
-        return self.clearance > EDGE
+        """Whether the tile seems to show the whole object."""
+        return self.clearance > EDGE_TOLERANCE
 
-    def region(self, grid: TileGrid) -> Segments:
-        """The pixels of the mask, or of the box where there is none, in pixels of the image."""
+    def segments(self, grid: TileGrid) -> Segments:
+        """Returns the pixels of the mask, or of the box if there is no mask, in pixels of the image."""
         if "segmentation" not in self.result:
             x0, y0, x1, y1 = self.box
             return Segments.of_box(max(floor(x0), 0), max(floor(y0), 0), ceil(x1), ceil(y1))
@@ -47,23 +47,29 @@ class Piece:
         return Segments.from_rle(self.result["segmentation"]).shift(x, y)
 
 
-def make_pieces(tiles: Sequence[list[dict[str, Any]]], grid: TileGrid) -> list[list[Piece]]:
-    """Returns the pieces of every tile.
+def make_tile_detections(tiles: Sequence[list[dict[str, Any]]], grid: TileGrid) -> list[list[TileDetection]]:
+    """Returns the detections of each tile.
 
-    Left out are empty masks, and what is cut off at a tile's edge without reaching its core: a margin of an object that another tile
-    shows with more around it.
+    Leaves out empty masks, and detections that are cut by the tile's edge and do not reach its core: another tile shows more of the
+    object.
 
     Args:
-        tiles: COCO's results of every tile, in its pixels.
+        tiles: COCO results of each tile, in its pixels.
         grid: the tiles.
+
+    Example:
+        >>> grid = TileGrid(width=100, height=50, tile=60, overlap=0.2)
+        >>> box = {"bbox": [10, 10, 20, 20], "score": 0.9, "category_id": 0}
+        >>> [[detection.box for detection in tile] for tile in make_tile_detections([[box], [box]], grid)]
+        [[(10, 10, 30, 30)], [(50, 10, 70, 30)]]
     """
     return [
-        [piece for result in results if (piece := _make_piece(index, result, grid)) is not None]
+        [detection for result in results if (detection := _make_tile_detection(index, result, grid)) is not None]
         for index, results in enumerate(tiles)
     ]
 
 
-def _make_piece(tile: int, result: dict[str, Any], grid: TileGrid) -> Piece | None:
+def _make_tile_detection(tile: int, result: dict[str, Any], grid: TileGrid) -> TileDetection | None:
     x, y, _, _ = grid.windows[tile]
     left, top, width, height = result["bbox"]
     right, bottom = left + width, top + height
@@ -74,7 +80,7 @@ def _make_piece(tile: int, result: dict[str, Any], grid: TileGrid) -> Piece | No
         left, top = min(left, mask_box[0]), min(top, mask_box[1])
         right, bottom = max(right, mask_box[2]), max(bottom, mask_box[3])
     box = (x + left, y + top, x + right, y + bottom)
-    piece = Piece(tile, result, box, grid.clearance(tile, box))
+    detection = TileDetection(tile, result, box, grid.clearance(tile, box))
     core_x, core_y, core_width, core_height = grid.cores[tile]
     is_in_core = box[0] < core_x + core_width and core_x < box[2] and box[1] < core_y + core_height and core_y < box[3]
-    return piece if piece.is_whole or is_in_core else None
+    return detection if detection.is_whole or is_in_core else None

@@ -1,4 +1,4 @@
-"""Which pieces of neighbouring tiles are of one object."""
+"""Matches detections of neighbouring tiles that show the same object."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from maskrcnn_ext.inference.tiling.tile_detections import Piece
+from maskrcnn_ext.inference.tiling.tile_detections import TileDetection
 from maskrcnn_ext.ops.rle_segments import Segments
 from maskrcnn_ext.ops.tile_grid import TileGrid, Window
 
 
-class _Link(NamedTuple):
-    """Two pieces that agree in what both of their tiles see.
+class _TileMatch(NamedTuple):
+    """Two detections whose masks agree in the window that both tiles show.
 
     Attributes:
-        is_part: whether the first one is a part of the second rather than the same.
-        agreement: IoU of the same, share of a part that is covered.
-        first: number of a piece.
-        second: number of a piece.
+        is_part: whether the first detection is a part of the second, not the same object as a whole.
+        agreement: IoU of the masks, or the covered fraction of a part.
+        first: index of a detection.
+        second: index of a detection.
     """
 
     is_part: bool
@@ -28,81 +28,89 @@ class _Link(NamedTuple):
     second: int
 
 
-def group_pieces(tiles: Sequence[list[Piece]], grid: TileGrid, least: float) -> list[list[Piece]]:
-    """Groups the pieces of each object, in the order of their first ones.
+def group_tile_detections(
+    tiles: Sequence[list[TileDetection]], grid: TileGrid, min_agreement: float
+) -> list[list[TileDetection]]:
+    """Groups the detections of each object, in the order of their first ones.
 
-    Two pieces of the same class are of one object if, within the window that both tiles show, the IoU of their masks is at least
-    `least`; or if that share of one which its tile cuts off lies in the other (IoS): a tile may show several parts of an object that
-    are connected outside of it. Objects that merely touch share no pixels. Two objects that a tile shows whole stay two, whatever
-    other tiles say.
+    Two detections of one class match if the IoU of their masks, within the window that both tiles show, is at least `min_agreement`. A
+    detection that its tile cuts also matches if that fraction of it lies in the other one (IoS): a tile may show several parts of an
+    object that are connected outside of it. Objects that merely touch share no pixels. Two objects that one tile shows whole are never
+    joined, whatever other tiles show.
 
     Args:
-        tiles: the pieces of every tile.
+        tiles: the detections of each tile.
         grid: the tiles.
-        least: the agreement that it takes, above 0 and up to 1.
+        min_agreement: least IoU or IoS, above 0 and up to 1.
     """
-    pieces = [piece for own in tiles for piece in own]
-    number = {piece: index for index, piece in enumerate(pieces)}
-    groups = {index: [piece] for index, piece in enumerate(pieces)}
-    group_of = list(range(len(pieces)))
-    links = _find_links(tiles, grid, least, number)
-    # The same before parts, the surest first.
-    for link in sorted(links, key=lambda link: (link.is_part, -link.agreement, link.first, link.second)):
-        kept, joined = sorted((group_of[link.first], group_of[link.second]))
+    detections = [detection for tile in tiles for detection in tile]
+    index_of = {detection: index for index, detection in enumerate(detections)}
+    groups = {index: [detection] for index, detection in enumerate(detections)}
+    group_of = list(range(len(detections)))
+    matches = _find_tile_matches(tiles, grid, min_agreement, index_of)
+    # Whole objects before parts, the best agreement first.
+    for match in sorted(matches, key=lambda match: (match.is_part, -match.agreement, match.first, match.second)):
+        kept, joined = sorted((group_of[match.first], group_of[match.second]))
         if kept == joined or _are_distinct(groups[kept], groups[joined]):
             continue
-        for piece in groups[joined]:
-            group_of[number[piece]] = kept
+        for detection in groups[joined]:
+            group_of[index_of[detection]] = kept
         groups[kept] += groups.pop(joined)
     return list(groups.values())
 
 
-def _are_distinct(one: list[Piece], other: list[Piece]) -> bool:
-    """Whether a tile shows two objects, at least one of them whole, that the groups would make one."""
-    tiles = {piece.tile for piece in one} & {piece.tile for piece in other}
-    return any(piece.is_whole and piece.tile in tiles for piece in (*one, *other))
+def _are_distinct(one: list[TileDetection], other: list[TileDetection]) -> bool:
+    """Whether one tile shows two objects, at least one of them whole, that joining the groups would make one."""
+    tiles = {detection.tile for detection in one} & {detection.tile for detection in other}
+    return any(detection.is_whole and detection.tile in tiles for detection in (*one, *other))
 
 
-def _find_links(
-    tiles: Sequence[list[Piece]], grid: TileGrid, least: float, number: dict[Piece, int]
-) -> Iterator[_Link]:
+def _find_tile_matches(
+    tiles: Sequence[list[TileDetection]], grid: TileGrid, min_agreement: float, index_of: dict[TileDetection, int]
+) -> Iterator[_TileMatch]:
     for first_tile, second_tile, shared in grid.pairs():
-        first, second = _inside(tiles[first_tile], shared), _inside(tiles[second_tile], shared)
-        regions: dict[Piece, Segments] = {}
-        parts: dict[int, _Link] = {}  # by piece: a part is of one object
-        for one, other in _meeting(first, second):
-            for piece in (one, other):
-                if piece not in regions:
-                    regions[piece] = piece.region(grid).crop(shared)
-            areas = regions[one].area(), regions[other].area()
-            common = regions[one].overlap(regions[other])
+        first, second = _overlapping(tiles[first_tile], shared), _overlapping(tiles[second_tile], shared)
+        segments: dict[TileDetection, Segments] = {}
+        parts: dict[int, _TileMatch] = {}  # best match by index of the part: a part belongs to one object
+        for one, other in _overlapping_pairs(first, second):
+            for detection in (one, other):
+                if detection not in segments:
+                    segments[detection] = detection.segments(grid).crop(shared)
+            areas = segments[one].area(), segments[other].area()
+            common = segments[one].overlap(segments[other])
             if not common:
                 continue
             iou = common / (sum(areas) - common)
             small, large = (one, other) if areas[0] <= areas[1] else (other, one)
-            indices = number[small], number[large]
-            if iou >= least:
-                yield _Link(False, iou, *indices)
-            elif not small.is_whole and common >= least * min(areas):
-                link = _Link(True, common / min(areas), *indices)
-                parts[indices[0]] = max(link, parts.get(indices[0], link), key=lambda link: link.agreement)
+            indices = index_of[small], index_of[large]
+            if iou >= min_agreement:
+                yield _TileMatch(False, iou, *indices)
+            elif not small.is_whole and common >= min_agreement * min(areas):
+                match = _TileMatch(True, common / min(areas), *indices)
+                parts[indices[0]] = max(match, parts.get(indices[0], match), key=lambda match: match.agreement)
         yield from parts.values()
 
 
-def _inside(pieces: list[Piece], window: Window) -> list[Piece]:
+def _overlapping(detections: list[TileDetection], window: Window) -> list[TileDetection]:
+    """Returns the detections whose boxes overlap a window."""
     x, y, width, height = window
     return [
-        piece
-        for piece in pieces
-        if piece.box[0] < x + width and x < piece.box[2] and piece.box[1] < y + height and y < piece.box[3]
+        detection
+        for detection in detections
+        if detection.box[0] < x + width
+        and x < detection.box[2]
+        and detection.box[1] < y + height
+        and y < detection.box[3]
     ]
 
 
-def _meeting(first: list[Piece], second: list[Piece]) -> Iterator[tuple[Piece, Piece]]:
-    """Pairs of the same class whose boxes overlap."""
+def _overlapping_pairs(
+    first: list[TileDetection], second: list[TileDetection]
+) -> Iterator[tuple[TileDetection, TileDetection]]:
+    """Yields the pairs of one class whose boxes overlap."""
     if not first or not second:
         return
-    one, other = (np.array([piece.box for piece in pieces])[:, None] for pieces in (first, second))
+    one, other = (np.array([detection.box for detection in detections])[:, None] for detections in (first, second))
     other = other.swapaxes(0, 1)
     overlap = (one[..., :2] < other[..., 2:]) & (other[..., :2] < one[..., 2:])
     for i, j in np.argwhere(overlap.all(axis=2)).tolist():

@@ -1,4 +1,4 @@
-"""An image of which windows are read."""
+"""Images that are read window by window."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from maskrcnn_ext.ops.tile_grid import Window
 
 
 class WindowedImage:
-    """An image that knows its size and gives its pixels window by window.
+    """An image whose size is known without reading it and whose pixels are read window by window.
 
-    Of a TIFF or a NumPy array on the disk nothing but the window is read. Other files are decoded once, and kept.
+    Of a TIFF or a NumPy file only the window is read. Other files are decoded once and kept in memory.
 
     Attributes:
         height: in pixels.
@@ -28,8 +28,8 @@ class WindowedImage:
         """Opens an image.
 
         Args:
-            image: a file; a record of Detectron2 (``file_name``, and where needed ``window``, ``slice``, ...); or an array (H, W, C).
-            image_format: of the pixels of a file, see :func:`maskrcnn_ext.data.images.pixels.read_pixels`.
+            image: a file; a record of Detectron2 (``file_name`` and optionally ``window``, ``slice``, ...); or an array (H, W, C).
+            image_format: format of the pixels of a file, see :func:`maskrcnn_ext.data.images.pixels.read_pixels`.
 
         Raises:
             InputError: it cannot be read.
@@ -67,7 +67,7 @@ class WindowedImage:
 
 
 def _stored_size(record: dict[str, Any]) -> tuple[int, int] | None:
-    """Height and width of a file of which windows can be read; None for another file."""
+    """Returns height and width of a file whose windows can be read; None for other files."""
     from detectron2.utils.file_io import PathManager
 
     name = str(record["file_name"])

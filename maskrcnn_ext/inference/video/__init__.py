@@ -1,1 +1,1 @@
-"""Reading and writing video, and tracking objects through it."""
+"""Video: frames are read and written, and objects keep their ids from frame to frame."""

@@ -1,4 +1,4 @@
-"""Frames of a video file or a camera, one at a time, and videos written frame by frame."""
+"""Reads the frames of a video file or a camera one at a time, and writes videos frame by frame."""
 
 from __future__ import annotations
 
@@ -11,33 +11,40 @@ from types import TracebackType
 import cv2
 import numpy as np
 
+from maskrcnn_ext.common.text import or_list
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# What cameras that do not say are taken to give.
-_FPS = 25.0
-# What the OpenCV of the package index encodes without further codecs. Browsers play WebM, and no MPEG-4 of this kind.
+# Frames per second of a camera that does not report them.
+_DEFAULT_FPS = 25.0
+# Codecs that the OpenCV on PyPI encodes by itself. Browsers play WebM, but not MPEG-4 of this kind.
 _CODECS = {".mp4": "mp4v", ".webm": "VP80", ".avi": "MJPG", ".mkv": "mp4v", ".mov": "mp4v"}
 
 
 class VideoReader:
-    """The frames of a video, upright, as (height, width, 3) uint8 BGR; iterate once. A context manager.
+    """The frames of a video, upright, as arrays (height, width, 3), uint8, BGR. Iterate once. A context manager.
 
     Attributes:
-        size: height and width of the frames in pixels, after the rotation that the file asks for.
-        fps: frames a second; the mean where they come at a varying rate, and 25 where a camera does not say.
-        num_frames: that the file says it has; None for a camera and where it does not say.
+        size: height and width of the frames in pixels, after the rotation that the file states.
+        fps: frames per second; the mean if the rate varies, and 25 for a camera that does not report it.
+        num_frames: number of frames that the file states; None for a camera, or if the file states none.
+
+    Example:
+        ::
+
+            with VideoReader("clip.mp4") as video:
+                instances = [predictor(frame) for frame in video]
     """
 
     def __init__(self, source: str | Path | int) -> None:
-        """Opens it and reads the first frame.
+        """Opens the video and reads the first frame.
 
         Args:
             source: a file; the address of a stream, such as ``rtsp://camera/1``; or the number of a camera.
 
         Raises:
-            InputError: there is no such file or camera, or no frame of it can be read.
+            InputError: the file or camera does not exist, or no frame can be read.
         """
         self._name = f"camera {source}" if isinstance(source, int) else str(source)
         file = None if isinstance(source, int) or "://" in str(source) else Path(source)
@@ -49,19 +56,19 @@ class VideoReader:
         if self._first is None:
             self.close()
             reason = (
-                "not a video that OpenCV can read, or cut off"
+                "not a video that OpenCV can read, or truncated"
                 if file
-                else "cannot be opened; is it there, and free to use?"
+                else "cannot be opened: check that it exists and that no other program uses it"
             )
             raise InputError(f"{self._name}: {reason}")
         self.size: tuple[int, int] = (self._first.shape[0], self._first.shape[1])
         fps = self._capture.get(cv2.CAP_PROP_FPS)
-        self.fps: float = fps if math.isfinite(fps) and fps > 0 else _FPS
+        self.fps: float = fps if math.isfinite(fps) and fps > 0 else _DEFAULT_FPS
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.num_frames: int | None = int(count) if file and count > 0 else None
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Yields the frames. Warns where a file ends before it says it does."""
+        """Yields the frames. Logs a warning if a file has fewer frames than it states."""
         frame, self._first = self._first, None
         number = 0
         while frame is not None:
@@ -70,11 +77,11 @@ class VideoReader:
             frame = self._capture.read()[1]
         if self.num_frames is not None and number < self.num_frames:
             logger.warning(
-                "%s: %d of its %d frames can be read; it may be cut off", self._name, number, self.num_frames
+                "%s: %d of its %d frames can be read; it may be truncated", self._name, number, self.num_frames
             )
 
     def close(self) -> None:
-        """Lets go of the file or camera."""
+        """Closes the file or camera."""
         self._capture.release()
 
     def __enter__(self) -> VideoReader:
@@ -89,42 +96,49 @@ class VideoReader:
 class VideoWriter:
     """Writes a video frame by frame: .mp4, .webm (which browsers play), .avi, .mkv or .mov. A context manager.
 
-    Codecs halve the resolution of colours: of an odd height or width the last row or column is left out.
+    Codecs halve the resolution of colours, so the last row or column of an odd height or width is left out.
+
+    Example:
+        >>> with VideoWriter(tmp_path / "a.mp4", size=(48, 64), fps=10) as video:
+        ...     video.write(np.zeros((48, 64, 3), np.uint8))
+        >>> with VideoReader(tmp_path / "a.mp4") as video:
+        ...     video.size, video.num_frames
+        ((48, 64), 1)
     """
 
     def __init__(self, file: Path, size: tuple[int, int], fps: float) -> None:
         """Opens the file.
 
         Args:
-            file: replaced where it is there; its suffix says the kind.
+            file: the file to write, replaced if it exists; its suffix selects the format.
             size: height and width of the frames in pixels.
-            fps: frames a second.
+            fps: frames per second.
 
         Raises:
-            InputError: another suffix, or a file that cannot be written.
+            InputError: the suffix is unknown, or the file cannot be written.
         """
         codec = _CODECS.get(file.suffix.lower())
         if codec is None:
-            raise InputError(f"{file}: videos are written as {', '.join(_CODECS)}")
+            raise InputError(f"{file}: unknown video format: expected {or_list(list(_CODECS))}")
         self._size = size
         self._writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*codec), fps, (size[1], size[0]))
         if not self._writer.isOpened():
             raise InputError(
-                f"{file}: a video of {size[1]} x {size[0]} at {fps:g} frames a second cannot be written there"
+                f"{file}: cannot write a video of {size[1]} x {size[0]} pixels at {fps:g} frames per second there"
             )
 
     def write(self, frame: np.ndarray) -> None:
-        """Adds a frame, (height, width, 3) uint8 BGR.
+        """Adds a frame (height, width, 3), uint8, BGR.
 
         Raises:
-            ValueError: it is of another size or type, which OpenCV would leave out in silence.
+            ValueError: the frame has another size or dtype; OpenCV would drop it silently.
         """
         if frame.shape != (*self._size, 3) or frame.dtype != np.uint8:
-            raise ValueError(f"a frame of {frame.shape} {frame.dtype}, expected {(*self._size, 3)} uint8")
+            raise ValueError(f"the frame is {frame.shape} {frame.dtype}: expected {(*self._size, 3)} uint8")
         self._writer.write(frame)
 
     def close(self) -> None:
-        """Ends the file: before, it cannot be played."""
+        """Completes the file. Before that, it cannot be played."""
         self._writer.release()
 
     def __enter__(self) -> VideoWriter:

@@ -1,4 +1,4 @@
-"""Tracks of a video as a text file of KITTI MOTS (vision.rwth-aachen.de/page/mots), a row an object and frame."""
+"""Writes the tracks of a video as a KITTI MOTS text file (vision.rwth-aachen.de/page/mots), one row per object and frame."""
 
 from __future__ import annotations
 
@@ -15,18 +15,24 @@ from maskrcnn_ext.ops.rle import encode_mask
 
 
 class MOTSWriter:
-    """Writes ``<sequence>.txt`` frame by frame: rows ``frame id class height width rle``.
+    """Writes ``<sequence>.txt`` frame by frame: rows ``frame id class height width rle``. A context manager.
 
-    Masks of a frame must not overlap, or the benchmark refuses the file: a pixel belongs to the object of the highest score, and an object
-    of which nothing is left has no row. Ids are the tracks' own, which no two objects of a video share.
+    The benchmark rejects files in which masks of one frame overlap. So each pixel goes to the object of the highest score, and an object
+    without any pixel left has no row. The ids are those of the tracks, unique within a video.
+
+    Example:
+        ::
+
+            with MOTSWriter(Path("0002.txt"), class_ids=[1, 2]) as mots:
+                mots.write(0, tracker.update(instances))
     """
 
     def __init__(self, file: Path, class_ids: Sequence[int]) -> None:
         """Opens the file.
 
         Args:
-            file: replaced where it is there.
-            class_ids: of every class of the model, in their order: for the benchmark 1 is a car and 2 a pedestrian.
+            file: the file to write, replaced if it exists.
+            class_ids: the id of each class of the model; in the benchmark, 1 is a car and 2 a pedestrian.
         """
         self._class_ids = list(class_ids)
         self._file = file.open("w", encoding="ascii")
@@ -35,14 +41,14 @@ class MOTSWriter:
         """Writes the objects of one frame.
 
         Args:
-            frame: its number, from 0 on.
-            found: what :meth:`maskrcnn_ext.inference.video.tracking.Tracker.update` returns.
+            frame: number of the frame, from 0.
+            found: the result of :meth:`maskrcnn_ext.inference.video.tracking.Tracker.update`.
 
         Raises:
-            InputError: there are no masks.
+            InputError: the instances have no masks.
         """
         if not found.has("pred_masks"):
-            raise InputError("MOTS is about masks, and the model predicts none: choose another output, such as json")
+            raise InputError("MOTS files need masks, and the model predicts none: choose another output, such as json")
         height, width = found.image_size
         taken = np.zeros((height, width), dtype=bool)
         ids, categories = found.track_ids.tolist(), found.pred_classes.tolist()

@@ -23,7 +23,7 @@ def fill(path):
 def test_what_was_added_is_there_in_the_next_run(tmp_path):
     fill(tmp_path / "deep" / "journal")
     with Journal(tmp_path / "deep" / "journal", IDENTITY) as journal:
-        assert journal.done() == PIECES
+        assert dict(journal) == PIECES
         assert list(journal) == list(PIECES)
         assert "a" in journal
         assert "z" not in journal
@@ -31,7 +31,7 @@ def test_what_was_added_is_there_in_the_next_run(tmp_path):
         journal.add("d", 4)
         assert journal["a"] == [1, 2.5]  # after reading, lines still go to the end
         journal.add("e", 5)
-        assert journal.done() == {**PIECES, "d": 4, "e": 5}
+        assert dict(journal) == {**PIECES, "d": 4, "e": 5}
 
 
 def test_what_is_added_again_takes_the_place(tmp_path):
@@ -39,7 +39,7 @@ def test_what_is_added_again_takes_the_place(tmp_path):
     with Journal(tmp_path / "j", IDENTITY) as journal:
         journal.add("a", "new")
     with Journal(tmp_path / "j", IDENTITY) as journal:
-        assert journal.done() == {**PIECES, "a": "new"}
+        assert dict(journal) == {**PIECES, "a": "new"}
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -53,10 +53,10 @@ def test_cut_off_anywhere_it_keeps_the_whole_lines_and_takes_more(tmp_path, shar
     path.write_bytes(cut)
     whole = max(cut.count(b"\n") - 1, 0)
     with Journal(path, IDENTITY) as journal:
-        assert journal.done() == dict(list(PIECES.items())[:whole])
+        assert dict(journal) == dict(list(PIECES.items())[:whole])
         journal.add("later", 1)
     with Journal(path, IDENTITY) as journal:
-        assert list(journal.done()) == [*list(PIECES)[:whole], "later"]
+        assert list(journal) == [*list(PIECES)[:whole], "later"]
 
 
 def test_a_line_that_is_damaged_in_the_middle_is_said(tmp_path):
@@ -86,7 +86,7 @@ def test_another_identity_is_refused_by_name_and_nothing_is_lost(tmp_path):
 @pytest.mark.parametrize("content", [b"hello\n", b"hello", b"[]\n", b'{"key": "a", "value": 1}\n', b"\xff\xfe\n"])
 def test_another_file_is_not_taken_for_a_journal(tmp_path, content):
     (tmp_path / "j").write_bytes(content)
-    with pytest.raises(InputError, match="no journal"):
+    with pytest.raises(InputError, match="not a journal"):
         Journal(tmp_path / "j", IDENTITY)
     assert (tmp_path / "j").read_bytes() == content
 

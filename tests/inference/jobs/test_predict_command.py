@@ -237,7 +237,7 @@ def test_other_weights_or_settings_are_refused_in_the_same_folder(predict, run, 
     assert predict(images, "--save", "json") == 0
     assert predict(images, "--set", "model.roi_heads.box_predictor.test_topk_per_image=2") == 2
     error = capsys.readouterr().err
-    assert "was begun with other settings (overrides was [], is" in error
+    assert "was started with other settings (overrides was [], is" in error
     assert error.count("\n") == 1
     assert predict(images, "--set", "model.roi_heads.box_predictor.test_topk_per_image=2", "--restart") == 0
     assert len(results(tmp_path / "out")) == 12

@@ -1,4 +1,4 @@
-"""What tiles show, put together: golden cases on two tiles, and shapes of all kinds against the truth."""
+"""Detections of tiles are merged: golden cases on two tiles, and shapes of all kinds against the ground truth."""
 
 import numpy as np
 import pytest
@@ -42,19 +42,19 @@ def rectangle(*boxes):
     return mask
 
 
-def test_what_a_tile_shows_whole_wins_over_what_another_cuts_off():
+def test_a_whole_detection_replaces_a_cut_one():
     whole, cut = result((50, 20, 95, 40), score=0.6), result((0, 21, 15, 39), score=0.9)
     (found,) = merge([whole], [cut])
     np.testing.assert_array_equal(pixels(found), rectangle((50, 20, 95, 40)))
     assert (found["bbox"], found["score"]) == ([50, 20, 45, 20], 0.9)
 
 
-def test_of_two_whole_ones_the_one_with_more_around_it_wins():
+def test_of_two_whole_detections_the_one_with_more_margin_is_kept():
     (found,) = merge([result((82, 20, 94, 40), score=0.9)], [result((4, 20, 13, 40), score=0.5)])
     assert (found["bbox"], found["score"]) == ([82, 20, 12, 20], 0.9)
 
 
-def test_an_object_on_the_seam_is_put_together_where_each_tile_sees_best():
+def test_an_object_on_the_seam_is_assembled_from_both_tiles():
     (found,) = merge([result((20, 20, 100, 40))], [result((0, 22, 70, 42), score=0.95)])
     np.testing.assert_array_equal(pixels(found), rectangle((20, 20, 90, 40), (90, 22, 150, 42)))
     assert (found["bbox"], found["score"]) == ([20, 20, 130, 22], 0.95)
@@ -65,7 +65,7 @@ def test_a_margin_that_another_tile_shows_better_is_left_out():
     assert merge([result((95, 20, 100, 40))], []) == []
 
 
-def test_what_a_tile_cuts_off_stays_where_nothing_covers_it():
+def test_a_cut_detection_is_kept_if_no_other_covers_it():
     (found,) = merge([], [result((0, 20, 30, 40))])
     np.testing.assert_array_equal(pixels(found), rectangle((80, 20, 110, 40)))
 
@@ -93,7 +93,7 @@ def test_parts_that_are_joined_in_the_next_tile_are_one_object():
     assert found["score"] == 0.7
 
 
-def test_classes_are_kept_apart_and_agreement_is_what_is_asked_for():
+def test_classes_are_not_merged_and_agreement_is_a_parameter():
     left, right = result((20, 20, 100, 40)), result((0, 22, 70, 42), category=1)
     assert len(merge([left], [right])) == 2
     right["category_id"] = 0
@@ -101,7 +101,7 @@ def test_classes_are_kept_apart_and_agreement_is_what_is_asked_for():
     assert len(merge([left], [right], agreement=0.8)) == 1
 
 
-def test_boxes_take_the_place_of_masks():
+def test_boxes_are_merged_without_masks():
     left, right = result((20, 20, 100, 40), with_mask=False), result((0, 22, 70, 42), score=0.5, with_mask=False)
     other = result((30, 60, 60, 80), score=0.3, with_mask=False)
     found = merge([left], [right, other])
@@ -109,7 +109,7 @@ def test_boxes_take_the_place_of_masks():
     assert all("segmentation" not in one for one in found)
 
 
-def test_keypoints_move_with_their_tile_and_the_surer_ones_are_kept():
+def test_keypoints_move_with_their_tile_and_the_most_confident_are_kept():
     left = {**result((20, 20, 100, 40)), "keypoints": [30, 30, 0.9, 99, 30, 0.1]}
     right = {**result((0, 20, 70, 40)), "keypoints": [0, 30, 0.2, 60, 30, 0.8]}
     whole = {**result((30, 60, 60, 80), score=0.1), "keypoints": [40, 70, 0.3, 50, 70, 0.4]}
@@ -124,14 +124,14 @@ def test_scores_of_masks_go_with_the_object():
     assert (found["score"], found["mask_score"]) == (0.6, 0.2)
 
 
-def test_nothing_and_masks_of_nothing_give_nothing():
+def test_no_detections_and_empty_masks():
     assert merge([], []) == []
     empty = result((10, 10, 20, 20))
     empty["segmentation"]["counts"] = mask_util.encode(np.zeros((100, 100), np.uint8, order="F"))["counts"].decode()
     assert merge([empty], []) == []
 
 
-def test_of_one_tile_everything_is_as_it_was():
+def test_the_detections_of_a_single_tile_are_unchanged():
     found = [result((0, 20, 100, 40), score=0.3), result((0, 10, 90, 40), score=0.7)]
     merged = merge_tiles([found], TileGrid(100, 100, 128, 0.2))
     assert merged == found[::-1]

@@ -81,7 +81,7 @@ def test_a_pixel_belongs_to_the_best_object(tmp_path):
     assert sum(mask.astype(int) for mask in written).max() == 1
 
 
-def test_what_is_written_is_there_before_the_end(tmp_path):
+def test_each_frame_is_written_at_once(tmp_path):
     found = frame([(rectangle(0, 0, 5, 5), 0.9, 0)])
     found.track_ids = torch.tensor([1])
     writer = MOTSWriter(tmp_path / "a.txt", [1])
@@ -90,8 +90,8 @@ def test_what_is_written_is_there_before_the_end(tmp_path):
     writer.close()
 
 
-def test_a_model_without_masks_is_told(tmp_path):
+def test_a_model_without_masks_is_refused(tmp_path):
     found = frame([(rectangle(0, 0, 5, 5), 0.9, 0)])
     found.remove("pred_masks")
-    with MOTSWriter(tmp_path / "a.txt", [1]) as writer, pytest.raises(InputError, match="MOTS is about masks"):
+    with MOTSWriter(tmp_path / "a.txt", [1]) as writer, pytest.raises(InputError, match="MOTS files need masks"):
         writer.write(0, found)

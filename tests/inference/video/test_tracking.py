@@ -1,4 +1,4 @@
-"""Tracking: ids hold through motion, crossings, gaps and faint frames, on masks that are never decoded and on boxes."""
+"""Tracking: ids are kept through motion, crossings, gaps and faint frames, on masks that are never decoded and on boxes."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as mask_util
 
 from maskrcnn_ext import InputError
-from maskrcnn_ext.inference.video.tracking import Tracker, _moved
+from maskrcnn_ext.inference.video.tracking import Tracker, _shift_rle
 from maskrcnn_ext.ops.rle_masks import RLEMasks
 
 SIZE = (60, 200)
@@ -44,7 +44,7 @@ def ids(tracker, objects, **options):
 
 
 @pytest.mark.parametrize("masks", [True, False], ids=["masks", "boxes"])
-def test_ids_hold_while_objects_move_and_change_their_order(masks):
+def test_ids_are_kept_while_objects_move_and_change_their_order(masks):
     tracker = Tracker()
     for step in range(12):
         objects = [(20 + 5 * step, 15), (180 - 5 * step, 45), (100, 30)]
@@ -62,7 +62,7 @@ def test_objects_that_meet_and_pass_keep_their_ids(masks):
         assert ids(tracker, [(20 + 6 * step, 30), (170 - 6 * step, 30)], masks=masks) == [1, 2]
 
 
-def test_what_is_hidden_for_a_while_has_its_id_again():
+def test_an_object_hidden_for_a_while_keeps_its_id():
     tracker = Tracker(max_unseen=8)
     for step in range(20):
         hidden = 6 <= step < 14
@@ -70,7 +70,7 @@ def test_what_is_hidden_for_a_while_has_its_id_again():
         assert ids(tracker, objects) == [1, 2][hidden:]
 
 
-def test_what_is_hidden_for_too_long_is_new():
+def test_an_object_hidden_for_too_long_gets_a_new_id():
     tracker = Tracker(max_unseen=2)
     assert ids(tracker, [(50, 30)]) == [1]
     for _ in range(3):
@@ -78,14 +78,14 @@ def test_what_is_hidden_for_too_long_is_new():
     assert ids(tracker, [(50, 30)]) == [2]
 
 
-def test_faint_detections_continue_a_track_but_begin_none():
+def test_low_scores_continue_a_track_but_start_none():
     tracker = Tracker(min_score=0.5)
     assert ids(tracker, [(50, 30, 0.9, 0), (120, 30, 0.3, 0)]) == [1]
     assert ids(tracker, [(52, 30, 0.2, 0), (120, 30, 0.3, 0)]) == [1]
     assert ids(tracker, [(54, 30, 0.05, 0)]) == []
 
 
-def test_a_sure_detection_comes_before_a_faint_one_that_fits_better():
+def test_a_high_score_is_assigned_before_a_low_one_that_fits_better():
     tracker = Tracker()
     tracker.update(frame([(50, 30)]))
     kept = tracker.update(frame([(50, 30, 0.3, 0), (53, 30, 0.9, 0)]))
@@ -93,7 +93,7 @@ def test_a_sure_detection_comes_before_a_faint_one_that_fits_better():
     assert kept.scores.tolist() == pytest.approx([0.9])
 
 
-def test_a_track_is_of_one_class():
+def test_a_track_has_one_class():
     tracker = Tracker()
     assert ids(tracker, [(50, 30, 0.9, 0)]) == [1]
     assert ids(tracker, [(50, 30, 0.9, 1)]) == [2]
@@ -107,7 +107,7 @@ def test_the_sum_of_overlaps_decides_not_the_best_pair():
     assert ids(tracker, [(44, 30), (54.5, 30)]) == [1, 2]
 
 
-def test_masks_tell_apart_what_has_one_box():
+def test_masks_distinguish_objects_of_one_box():
     """Two halves of a square along its diagonal."""
     upper = np.triu(np.ones((40, 40), bool))
     halves = [np.zeros(SIZE, bool), np.zeros(SIZE, bool)]
@@ -124,7 +124,7 @@ def test_masks_tell_apart_what_has_one_box():
     assert tracker.update(both([1, 0])).track_ids.tolist() == [2, 1]
 
 
-def test_what_is_returned_is_the_detections_with_tracks():
+def test_the_result_is_the_detections_with_tracks():
     tracker = Tracker()
     found = frame([(20, 30, 0.3, 0), (80, 30, 0.9, 1), (140, 30, 0.8, 0)])
     kept = tracker.update(found)
@@ -136,7 +136,7 @@ def test_what_is_returned_is_the_detections_with_tracks():
     assert not found.has("track_ids")
 
 
-def test_empty_masks_and_frames_are_no_fault():
+def test_empty_masks_and_frames():
     tracker = Tracker()
     for _ in range(2):
         empty = tracker.update(frame([]))
@@ -150,17 +150,17 @@ def test_empty_masks_and_frames_are_no_fault():
 def test_frames_of_another_size_are_refused():
     tracker = Tracker()
     tracker.update(frame([(50, 30)]))
-    with pytest.raises(InputError, match=r"\(30, 40\).*after frames of \(60, 200\)") as caught:
+    with pytest.raises(InputError, match=r"\(30, 40\).*those before \(60, 200\)") as caught:
         tracker.update(Instances((30, 40), pred_boxes=Boxes(torch.zeros(0, 4)), scores=torch.zeros(0)))
     assert "\n" not in str(caught.value)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(-15, 15), st.integers(-15, 15))
-def test_a_moved_rle_is_the_moved_mask(seed, x, y):
+def test_a_shifted_rle_is_the_shifted_mask(seed, x, y):
     height, width = 9, 12
     mask = np.random.default_rng(seed).random((height, width)) < 0.4
     expected = np.zeros_like(mask)
     room = np.pad(mask, 15)
     expected[:] = room[15 - y : 15 - y + height, 15 - x : 15 - x + width]
-    assert np.array_equal(mask_util.decode(_moved(rle_of(mask), x, y)), expected)
+    assert np.array_equal(mask_util.decode(_shift_rle(rle_of(mask), x, y)), expected)

@@ -1,4 +1,4 @@
-"""Video: what is written can be read, frames stand upright, and what cannot be read or written is said."""
+"""Video files: written frames are read back, upright, and errors name the file."""
 
 import logging
 import struct
@@ -32,7 +32,7 @@ def levels(frames):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".webm", ".avi", ".mkv", ".mov"])
-def test_what_is_written_is_read(tmp_path, suffix):
+def test_written_frames_are_read_back(tmp_path, suffix):
     with VideoReader(write(tmp_path / f"a{suffix}")) as video:
         assert video.size == SIZE
         assert video.fps == pytest.approx(12.5, rel=1e-3)
@@ -48,7 +48,7 @@ def test_frames_are_read_as_they_are_needed(tmp_path):
         assert levels([next(frames), next(frames)]) == [0, 1]
 
 
-def test_a_film_of_a_turned_telephone_stands_upright(tmp_path):
+def test_a_rotated_video_is_read_upright(tmp_path):
     """The track header's matrix (ISO 14496-12, 8.3.2) says: turn by 90 degrees, clockwise."""
     file = write(tmp_path / "a.mp4")
     content = bytearray(file.read_bytes())
@@ -65,7 +65,7 @@ def test_a_film_of_a_turned_telephone_stands_upright(tmp_path):
     assert np.abs(last.astype(int) - expected).mean() < 12
 
 
-def test_a_file_that_is_cut_off_is_told(tmp_path, caplog):
+def test_a_truncated_file_is_logged(tmp_path, caplog):
     file = write(tmp_path / "a.avi")
     file.write_bytes(b"00dc".join(file.read_bytes().split(b"00dc")[:4]))
     with VideoReader(file) as video, caplog.at_level(logging.WARNING):
@@ -75,7 +75,7 @@ def test_a_file_that_is_cut_off_is_told(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.9, None])
-def test_what_is_no_whole_video_is_named(tmp_path, kept):
+def test_files_that_are_not_videos_are_refused(tmp_path, kept):
     file = write(tmp_path / "a.mp4")
     content = file.read_bytes()
     file.write_bytes(b"no video at all" if kept is None else content[: int(kept * len(content))])
@@ -84,17 +84,17 @@ def test_what_is_no_whole_video_is_named(tmp_path, kept):
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_not_there_is_named(tmp_path):
+def test_missing_files_and_cameras_are_named(tmp_path):
     with pytest.raises(InputError, match=r"nowhere\.mp4: no such file"):
         VideoReader(tmp_path / "nowhere.mp4")
     with pytest.raises(InputError, match="camera 97: cannot be opened"):
         VideoReader(97)
 
 
-def test_what_cannot_be_written_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"a\.gif: videos are written as \.mp4, \.webm"):
+def test_errors_of_the_writer_name_the_file(tmp_path):
+    with pytest.raises(InputError, match=r"a\.gif: unknown video format: expected \.mp4, \.webm"):
         VideoWriter(tmp_path / "a.gif", SIZE, 10)
-    with pytest.raises(InputError, match="a video of 64 x 48 at 10 frames a second cannot be written there"):
+    with pytest.raises(InputError, match="cannot write a video of 64 x 48 pixels at 10 frames per second there"):
         VideoWriter(tmp_path / "no/folder/a.mp4", SIZE, 10)
 
 

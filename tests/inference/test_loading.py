@@ -1,0 +1,146 @@
+"""Loading a model from a run or a config: weights, class names, and errors that name what is wrong."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetMapper
+
+from maskrcnn_ext import InputError, Predictor
+from maskrcnn_ext.inference.loading import image_reader, load_model, read_config, sample_images
+from tests.helpers.small_model import make_run, same
+
+
+@pytest.fixture(scope="module")
+def spec(shapes):
+    return f"coco:{shapes}@{shapes.parent / 'images'}"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, spec):
+    return make_run(tmp_path_factory.mktemp("run"), spec)
+
+
+@pytest.fixture(scope="module")
+def photo(shapes):
+    return shapes.parent / "images" / "000002.jpg"
+
+
+def test_classes_come_from_the_data_set(run, caplog):
+    classes = load_model(run, device="cpu").classes
+    assert classes.names == ("disc", "rectangle", "triangle", "star", "ring")
+    assert classes.category_ids == (1, 2, 3, 4, 5)
+    with caplog.at_level(logging.WARNING):
+        unknown = load_model(run, device="cpu", overrides=["dataloader.test.dataset.names=coco:/gone.json@/gone"])
+    assert unknown.classes.names[0] == "class 0"
+    assert unknown.classes.category_ids == (0, 1, 2, 3, 4)
+    assert "Class names and ids may be missing (data set coco:/gone.json" in caplog.text
+
+
+def test_category_ids_are_the_data_sets_own(run, tmp_path, shapes):
+    content = json.loads(shapes.read_text())
+    new = {category["id"]: 90 - 7 * category["id"] for category in content["categories"]}
+    for entry in content["categories"]:
+        entry["id"] = new[entry["id"]]
+    for entry in content["annotations"]:
+        entry["category_id"] = new[entry["category_id"]]
+    (tmp_path / "own.json").write_text(json.dumps(content))
+    data = f"coco:{tmp_path / 'own.json'}@{shapes.parent / 'images'}"
+    classes = load_model(run, device="cpu", overrides=[f"dataloader.test.dataset.names={data}"]).classes
+    by_name = {category["name"]: category["id"] for category in content["categories"]}
+    assert [by_name[name] for name in classes.names] == list(classes.category_ids)
+    assert set(classes.category_ids) == {83, 76, 69, 62, 55}
+
+
+def test_a_run_loads_its_best_checkpoint_else_its_last(run, tmp_path, photo):
+    for file in run.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    assert load_model(tmp_path, device="cpu").weights == str(tmp_path / "model_final.pth")
+    content = torch.load(run / "model_final.pth")
+    content["model"]["roi_heads.box_predictor.cls_score.bias"] += 1.0
+    torch.save(content, tmp_path / "model_best.pth")
+    best = Predictor(tmp_path, device="cpu")
+    assert best.weights == str(tmp_path / "model_best.pth")
+    assert torch.equal(
+        best.model.roi_heads.box_predictor.cls_score.bias, content["model"]["roi_heads.box_predictor.cls_score.bias"]
+    )
+    same(
+        Predictor(tmp_path, str(tmp_path / "model_final.pth"), device="cpu")(photo), Predictor(run, device="cpu")(photo)
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "arguments", "message"),
+    [
+        ("empty", {}, "has no config.yaml"),
+        ("no_weights", {}, "has no checkpoint"),
+        ("run", {"weights": "gone.pth"}, "gone.pth"),
+        ("run", {"dtype": "int8"}, "expected fp32, bf16 or fp16"),
+        ("run", {"overrides": ["model.roi_heads.num_clases=3"]}, "num_clases"),
+        ("run", {"overrides": ["model.backbone.out_channels=64"]}, "out_channels|shape|random"),
+        ("no_such_config.py", {}, "no_such_config"),
+    ],
+    ids=str,
+)
+def test_errors_are_one_line(run, tmp_path, config, arguments, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "no_weights").mkdir()
+    (tmp_path / "no_weights/config.yaml").write_bytes((run / "config.yaml").read_bytes())
+    config = {"run": run}.get(config, tmp_path / config if (tmp_path / config).is_dir() else config)
+    with pytest.raises(InputError, match=message) as caught:
+        Predictor(config, device="cpu", **arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_leave_a_head_random_are_refused(run, tmp_path):
+    content = torch.load(run / "model_final.pth")
+    content["model"] = {key: value for key, value in content["model"].items() if "mask_head" not in key}
+    torch.save(content, tmp_path / "backbone.pth")
+    with pytest.raises(
+        InputError, match=r"leaves \d+ tensors of the model random \(roi_heads\.mask_head.*\): use the config"
+    ):
+        load_model(run, str(tmp_path / "backbone.pth"), device="cpu")
+    load_model(run, "", device="cpu")  # explicitly random
+
+
+def test_a_yacs_config_of_detectron2_loads(tmp_path, photo, spec):
+    from detectron2.config import get_cfg
+    from detectron2.model_zoo import get_config_file
+    from detectron2.modeling import build_model
+
+    cfg = get_cfg()
+    cfg.merge_from_file(get_config_file("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"))
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu", "MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64])
+    cfg.merge_from_list(["MODEL.FPN.OUT_CHANNELS", 32, "MODEL.ROI_HEADS.NUM_CLASSES", 5, "INPUT.MIN_SIZE_TEST", 64])
+    cfg.merge_from_list(["MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.1, "MODEL.ROI_BOX_HEAD.FC_DIM", 64])
+    torch.manual_seed(0)
+    torch.save({"model": build_model(cfg).state_dict()}, tmp_path / "weights.pth")
+    cfg.MODEL.WEIGHTS = str(tmp_path / "weights.pth")
+    cfg.DATASETS.TEST = (spec,)
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    predictor = Predictor(tmp_path / "config.yaml", device="cpu", overrides=["TEST.DETECTIONS_PER_IMAGE=3"])
+    assert predictor.classes.names[0] == "disc"
+    assert isinstance(DatasetMapper(cfg, is_train=False), DatasetMapper)
+    found = predictor(photo)
+    assert len(found) == len(found.pred_masks) == 3
+    with pytest.raises(InputError, match="DETECTIONS_PER_IMG"):
+        Predictor(tmp_path / "config.yaml", device="cpu", overrides=["TEST.DETECTIONS_PER_IMG=3"])
+
+
+def test_read_config_finds_runs_files_and_shipped_configs(run):
+    assert read_config(run) == read_config(run / "config.yaml")
+    assert read_config("mask_rcnn_r50_fpn_1x.py").model.roi_heads.num_classes == 80
+    with pytest.raises(InputError, match="no_such_config"):
+        read_config("no_such_config.py")
+
+
+def test_sample_images_are_evenly_spaced(run, shapes):
+    mapper = load_model(run, device="cpu").mapper
+    folder = shapes.parent / "images"
+    first, last = sample_images(str(folder), 2, mapper)
+    read = image_reader(mapper)
+    np.testing.assert_array_equal(first, read({"file_name": str(folder / "000001.jpg")}))
+    np.testing.assert_array_equal(last, read({"file_name": str(folder / "000008.jpg")}))
+    assert len(sample_images(str(folder), 100, mapper)) == 8
