@@ -1,1 +1,1 @@
-"""Measures the package against what it stands beside: one part a module, with ``add_arguments(parser)`` and ``run(args)``."""
+"""Measures the package against Detectron2 and other libraries. Each part is a module with ``add_arguments(parser)`` and ``run(args)``."""

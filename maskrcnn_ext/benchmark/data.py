@@ -1,4 +1,4 @@
-"""Reading a large COCO file into Detectron2's dicts."""
+"""Measures how long it takes to read a large COCO file into Detectron2's dicts."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ from maskrcnn_ext.benchmark.tables import Table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the benchmark's arguments."""
+    """Adds the arguments of this benchmark to the parser."""
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--annotations", type=int, default=1_000_000)
-    parser.add_argument("--points", type=int, default=22, help="mean corners of an outline (default: %(default)s)")
+    parser.add_argument(
+        "--points", type=int, default=22, help="mean number of points of an outline (default: %(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> Iterator[Table]:
-    """Our reader without a cache, when it writes one and when it reads one, against the JSON module with pycocotools' index."""
+    """Compares the package's reader (without a cache, writing one, reading one) with ``json.load`` and pycocotools' index."""
     from detectron2.data import DatasetCatalog
     from pycocotools.coco import COCO
 
@@ -47,23 +49,23 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
                 coco.createIndex()
             return coco
 
-        def ours(place: str, *, empty: bool) -> Any:
-            os.environ["MASKRCNN_EXT_CACHE"] = place
-            entries = Path(place)
+        def ours(cache_folder: str, *, empty: bool) -> Any:
+            os.environ["MASKRCNN_EXT_CACHE"] = cache_folder
+            entries = Path(cache_folder)
             for entry in entries.iterdir() if empty and entries.is_dir() else ():
                 entry.unlink()
             return DatasetCatalog.get(name)
 
-        kept = str(Path(folder) / "cache")
+        cached = str(Path(folder) / "cache")
         sides = {"json.load + pycocotools' index": index, "maskrcnn_ext, no cache": lambda: ours("off", empty=False)}
         if file.stat().st_size >= cache.MIN_BYTES:
-            sides["maskrcnn_ext, writing the cache"] = lambda: ours(kept, empty=True)
-            sides["maskrcnn_ext, from the cache"] = lambda: ours(kept, empty=False)
+            sides["maskrcnn_ext, writing the cache"] = lambda: ours(cached, empty=True)
+            sides["maskrcnn_ext, from the cache"] = lambda: ours(cached, empty=False)
         yield Table.of_times(title, measure(sides, args.repeats))
 
 
 def write_coco(file: Path, num_images: int, num_annotations: int, points: int) -> None:
-    """Writes a COCO file like COCO's own: outlines with two decimals, 80 classes."""
+    """Writes a random COCO file with 80 classes and polygons of two decimals, as COCO has them."""
     rng = random.Random(0)
     images = [{"id": i, "file_name": f"{i:012d}.jpg", "height": 480, "width": 640} for i in range(num_images)]
     categories = [{"id": i, "name": f"class {i}"} for i in range(1, 81)]

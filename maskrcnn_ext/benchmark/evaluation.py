@@ -1,4 +1,4 @@
-"""COCO's AP of many detections."""
+"""Measures how long it takes to compute COCO's AP of many detections."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from maskrcnn_ext.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the benchmark's arguments."""
+    """Adds the arguments of this benchmark to the parser."""
     parser.add_argument("--images", type=int, default=500)
-    parser.add_argument("--objects", type=int, default=15, help="of an image (default: %(default)s)")
+    parser.add_argument("--objects", type=int, default=15, help="per image (default: %(default)s)")
     parser.add_argument("--classes", type=int, default=20)
 
 
 def run(args: argparse.Namespace) -> Iterator[Table]:
-    """The official program against faster-coco-eval, as the evaluator uses them, and the matching that all other metrics stand on."""
+    """Compares pycocotools with the faster library that the evaluator uses, and with the package's own matching."""
     import numpy as np
 
     from maskrcnn_ext.evaluation.average_precision import ALL_AREAS, IOUS, average_precisions, match, nan_mean
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
     content, results = make_detections(args.images, args.objects, args.classes)
     truth = load_truth(content)
     coco = truth.as_coco()
-    objects = (
+    size = (
         f"{args.images} images, {args.images * args.objects} objects, {len(results)} detections, {args.classes} classes"
     )
 
@@ -54,11 +54,11 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
         }
         if np.ptp([side() for side in sides.values()]) > 1e-6:
             raise InputError(f"the APs of {task} differ")
-        yield Table.of_times(f"COCO evaluation, {task}: {objects}", measure(sides, args.repeats))
+        yield Table.of_times(f"COCO evaluation, {task}: {size}", measure(sides, args.repeats))
 
 
 def make_detections(num_images: int, num_objects: int, num_classes: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Returns COCO content of ellipses, and three detections an object, each moved a little."""
+    """Returns COCO annotations of ellipses and, for each of them, three detections that are slightly shifted."""
     import cv2
     import numpy as np
 
@@ -69,7 +69,7 @@ def make_detections(num_images: int, num_objects: int, num_classes: int) -> tupl
     categories = [{"id": i + 1, "name": f"class {i}"} for i in range(num_classes)]
     annotations, results = [], []
 
-    def found(image_id: int, category: int, centre: Any, axes: Any) -> dict[str, Any]:
+    def make_object(image_id: int, category: int, centre: Any, axes: Any) -> dict[str, Any]:
         pixels = np.zeros((240, 320), np.uint8)
         cv2.ellipse(pixels, centre.astype(int).tolist(), np.maximum(axes, 3).astype(int).tolist(), 0, 0, 360, 1, -1)
         mask = encode_mask(pixels)
@@ -84,8 +84,8 @@ def make_detections(num_images: int, num_objects: int, num_classes: int) -> tupl
                 rng.uniform(30, 210, 2),
                 rng.uniform(4, 60, 2),
             )
-            annotations.append(found(image["id"], category, centre, axes))
+            annotations.append(make_object(image["id"], category, centre, axes))
             for _ in range(3):
-                moved = found(image["id"], category, centre + rng.normal(0, 3, 2), axes + rng.normal(0, 3, 2))
+                moved = make_object(image["id"], category, centre + rng.normal(0, 3, 2), axes + rng.normal(0, 3, 2))
                 results.append({**moved, "score": float(rng.random())})
     return {"images": images, "annotations": annotations, "categories": categories}, results

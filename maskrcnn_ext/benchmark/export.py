@@ -1,4 +1,4 @@
-"""A model in every runtime that it is exported for: size, speed, AP."""
+"""Measures an exported model in each runtime: size, speed and AP."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from maskrcnn_ext.benchmark.tables import Row, Table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the benchmark's arguments."""
+    """Adds the arguments of this benchmark to the parser."""
     parser.add_argument("config", help="folder of a training run, or a config")
     parser.add_argument("weights", nargs="?", help="a checkpoint (default: the run's own)")
-    parser.add_argument("--data", default="nuclei_val", help="to predict (default: %(default)s)")
-    parser.add_argument("--calibrate", default="nuclei_train", help="for 8 bits (default: %(default)s)")
-    parser.add_argument("--images", type=int, default=0, help="how many of the data; 0 for all")
-    parser.add_argument("--targets", nargs="+", help="some of those in the table (default: all)")
+    parser.add_argument("--data", default="nuclei_val", help="data set to predict (default: %(default)s)")
+    parser.add_argument(
+        "--calibrate", default="nuclei_train", help="data set to calibrate 8-bit models with (default: %(default)s)"
+    )
+    parser.add_argument("--images", type=int, default=0, help="number of images to predict; 0 for all")
+    parser.add_argument("--targets", nargs="+", help="runtimes of the table to measure (default: all)")
 
 
 EXPORTS = {
@@ -36,7 +38,7 @@ EXPORTS = {
 
 
 def run(args: argparse.Namespace) -> Iterator[Table]:
-    """PyTorch and the runtimes take turns at every image; their results are evaluated as COCO's."""
+    """Predicts each image with PyTorch and all runtimes in turn, and computes COCO's AP of their results."""
     import torch
 
     from maskrcnn_ext.evaluation.truth import load_truth
@@ -59,21 +61,21 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
             if args.targets and name not in args.targets:
                 continue
             images = calibration if "8 bits" in name else []
-            place = Path(folder) / name.replace(" ", "_")
-            written = export(loaded.model, recipe, target, place / file, Options(calibration=images))
+            exported = Path(folder) / name.replace(" ", "_")
+            written = export(loaded.model, recipe, target, exported / file, Options(calibration=images))
             sides[name] = open_model(written, threads)
-            sizes[name] = sum(part.stat().st_size for part in place.rglob("*") if part.is_file())
+            sizes[name] = sum(part.stat().st_size for part in exported.rglob("*") if part.is_file())
         seconds: dict[str, list[float]] = {name: [] for name in sides}
         results: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
         for number, item in enumerate(items):
             image = read(item.image)
             for name, side in sides.items():
-                given = image[:, :, ::-1] if recipe.image_format == "RGB" and name != "PyTorch" else image
+                pixels = image[:, :, ::-1] if recipe.image_format == "RGB" and name != "PyTorch" else image
                 if number == 0:
-                    side(given)
-                begun = time.perf_counter()
-                found = side(given)
-                seconds[name].append(time.perf_counter() - begun)
+                    side(pixels)
+                start = time.perf_counter()
+                found = side(pixels)
+                seconds[name].append(time.perf_counter() - start)
                 results[name] += coco_results(found, item.image_id, image.shape[:2], recipe.category_ids)
     truth = load_truth(args.data).as_coco()
     image_ids = [item.image_id for item in items]
@@ -94,7 +96,7 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
 def average_precision(
     truth: Any, results: list[dict[str, Any]], task: str, image_ids: list[Any], max_detections: int
 ) -> float:
-    """COCO's AP in percent of the images that were predicted."""
+    """Returns COCO's AP, in percent, of the images with these ids."""
     from maskrcnn_ext.evaluation.backend import run_coco_eval
 
     with contextlib.redirect_stdout(io.StringIO()):
@@ -105,7 +107,7 @@ def average_precision(
 def coco_results(
     found: dict[str, Any], image_id: Any, size: tuple[int, int], category_ids: tuple[int, ...]
 ) -> list[dict[str, Any]]:
-    """A runtime's results of one image as COCO's."""
+    """Returns a runtime's results of one image as COCO results."""
     from maskrcnn_ext.interop.export.standalone.opencv_infer import encode
 
     return [

@@ -1,4 +1,4 @@
-"""How the time and the memory of a prediction grow with the image, its objects, the classes and the batch."""
+"""Measures how time and memory of a prediction grow with the image size, the objects, the classes and the batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from maskrcnn_ext.benchmark import models
-from maskrcnn_ext.benchmark.inference import dense
+from maskrcnn_ext.benchmark.inference import dense_predict
 from maskrcnn_ext.benchmark.measuring import in_new_process, measure, memory
 from maskrcnn_ext.benchmark.tables import Row, Table
 
@@ -21,16 +21,16 @@ SIDES = ("Detectron2", "maskrcnn_ext")
 
 
 @dataclass(frozen=True)
-class Work:
-    """One prediction.
+class Workload:
+    """The size of one prediction.
 
     Attributes:
-        weights: of the model.
-        config: of the model.
-        classes: of the model.
-        side: of the square images, in pixels.
-        instances: that are found in each, if there are as many.
-        batch: images.
+        weights: weights of the model.
+        config: config of the model.
+        classes: number of classes.
+        side: side of the square images, in pixels.
+        instances: most detections per image.
+        batch: number of images.
     """
 
     weights: Path
@@ -41,7 +41,7 @@ class Work:
     batch: int = 1
 
 
-# What grows -> the field of Work, the unit of its slope, and how many units a value is.
+# Axis -> the field of Workload, the unit of its slope, and the number of units in a value.
 AXES: dict[str, tuple[str, str, Callable[[int], float]]] = {
     "side of the image": ("side", "megapixel", lambda side: side**2 / 1e6),
     "batch": ("batch", "image", float),
@@ -51,38 +51,52 @@ AXES: dict[str, tuple[str, str, Callable[[int], float]]] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the benchmark's arguments."""
-    parser.add_argument("--config", default=models.R50, help="of the model (default: %(default)s)")
+    """Adds the arguments of this benchmark to the parser."""
+    parser.add_argument("--config", default=models.R50, help="config of the model (default: %(default)s)")
     parser.add_argument(
-        "--side", type=models.positive, nargs="+", default=[256, 512, 768, 1024], help="of square images, pixels"
+        "--side",
+        type=models.positive,
+        nargs="+",
+        default=[256, 512, 768, 1024],
+        help="sides of the square images, in pixels",
     )
-    parser.add_argument("--batch", type=models.positive, nargs="+", default=[1, 2, 4], help="images at once")
+    parser.add_argument("--batch", type=models.positive, nargs="+", default=[1, 2, 4], help="numbers of images at once")
     parser.add_argument(
-        "--instances", type=models.positive, nargs="+", default=[1, 25, 50, 100, 300], help="in an image"
+        "--instances",
+        type=models.positive,
+        nargs="+",
+        default=[1, 25, 50, 100, 300],
+        help="numbers of detections per image",
     )
-    parser.add_argument("--classes", type=models.positive, nargs="+", default=[3, 80, 1000], help="of the model")
+    parser.add_argument("--classes", type=models.positive, nargs="+", default=[3, 80, 1000], help="numbers of classes")
 
 
 def run(args: argparse.Namespace) -> Iterator[Table]:
-    """For each value the sides take turns; memory of all values in one process a side, in ascending order."""
+    """Measures the sides in turn for each value. One process per side measures memory, for the values in ascending order."""
     import torch
 
     opened = lru_cache(maxsize=len(SIDES))(open_side)
     slopes = []
     with TemporaryDirectory() as folder:
-        base = Work(Path(folder) / "80.pth", args.config)
+        base = Workload(Path(folder) / "80.pth", args.config)
         for classes in {base.classes, *args.classes}:
             weights = base.weights.with_stem(str(classes))
             models.detectron2_weights(weights, args.config, overrides(classes), (base.side, base.side))
         for axis, (name, unit, units) in AXES.items():
             values = sorted(set(getattr(args, name)))
-            works = [dataclasses.replace(base, **{name: value}) for value in values]
-            works = [dataclasses.replace(work, weights=base.weights.with_stem(str(work.classes))) for work in works]
-            grown = {side: in_new_process(memory_of, side, works, torch.get_num_threads()) for side in SIDES}
+            workloads = [dataclasses.replace(base, **{name: value}) for value in values]
+            workloads = [
+                dataclasses.replace(workload, weights=base.weights.with_stem(str(workload.classes)))
+                for workload in workloads
+            ]
+            grown = {side: in_new_process(memory_of, side, workloads, torch.get_num_threads()) for side in SIDES}
             rows: list[Row] = []
             times: dict[str, list[Any]] = {side: [] for side in SIDES}
-            for index, (value, work) in enumerate(zip(values, works, strict=True)):
-                sides = {side: partial(opened(side, work.weights, work.config, work.classes), work) for side in SIDES}
+            for index, (value, workload) in enumerate(zip(values, workloads, strict=True)):
+                sides = {
+                    side: partial(opened(side, workload.weights, workload.config, workload.classes), workload)
+                    for side in SIDES
+                }
                 found = sum(map(len, sides[SIDES[1]]()))
                 rows.append(row(f"{value:,}", found, measure(sides, args.repeats), {s: grown[s][index] for s in SIDES}))
                 for side in SIDES:
@@ -94,17 +108,17 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
     yield Table(
         "Slopes",
         slopes,
-        "Power: p of the curve x^p that fits the times best; of the side of the image, x is its area. Per unit: of the straight line.",
+        "Power: p of the fitted curve x^p of the times; x is the area for the side of the image. Per unit: slope of the fitted line.",
     )
 
 
 def overrides(classes: int) -> list[str]:
-    """What makes the model one of so many classes."""
+    """Returns the overrides that set the number of classes."""
     return [models.NO_RESIZE, "dataloader.test.dataset.names=null", f"model.roi_heads.num_classes={classes}"]
 
 
 def row(value: str, found: int, seconds: dict[str, list[float]], grown: dict[str, float]) -> Row:
-    """Both sides of one value; the spread is from the shortest to the longest time, as a share of the median."""
+    """Returns the row of one value. The spread is the difference of the longest and the shortest time, as a fraction of the median."""
     medians = {side: statistics.median(times) for side, times in seconds.items()}
     return Row(
         value,
@@ -119,7 +133,7 @@ def row(value: str, found: int, seconds: dict[str, list[float]], grown: dict[str
 
 
 def slope(name: str, unit: str, x: Sequence[float], milliseconds: Sequence[float], megabytes: Sequence[float]) -> Row:
-    """Fits the times of one side by a power, and times and memory by straight lines."""
+    """Returns the row of one side's fits: a power of the times, and straight lines of times and memory."""
     import numpy as np
 
     return Row(
@@ -133,11 +147,11 @@ def slope(name: str, unit: str, x: Sequence[float], milliseconds: Sequence[float
     )
 
 
-def open_side(side: str, weights: Path, config: str, classes: int) -> Callable[[Work], list[Any]]:
-    """Loads one side; returns what makes a prediction."""
+def open_side(side: str, weights: Path, config: str, classes: int) -> Callable[[Workload], list[Any]]:
+    """Loads one side and returns the function that predicts a workload."""
     if side == SIDES[0]:
         model = models.detectron2_model(config, weights, overrides(classes))
-        predict = dense(model)
+        predict = dense_predict(model)
     else:
         predictor = models.quick_predictor(config, weights, overrides=overrides(classes))
         model = predictor.model
@@ -145,26 +159,26 @@ def open_side(side: str, weights: Path, config: str, classes: int) -> Callable[[
         def predict(images: list[Any]) -> list[Any]:
             return list(predictor.predict(images, batch_size=len(images)))
 
-    def run_once(work: Work) -> list[Any]:
-        model.roi_heads.box_predictor.test_topk_per_image = work.instances
-        return predict([models.photograph(work.side, work.side, seed) for seed in range(work.batch)])
+    def run_once(workload: Workload) -> list[Any]:
+        model.roi_heads.box_predictor.test_topk_per_image = workload.instances
+        return predict([models.photograph(workload.side, workload.side, seed) for seed in range(workload.batch)])
 
     return run_once
 
 
-def memory_of(side: str, works: list[Work], threads: int) -> list[float]:
-    """By how many megabytes one side is at most larger than the loaded model, for predictions in ascending order."""
+def memory_of(side: str, workloads: list[Workload], threads: int) -> list[float]:
+    """Returns the peak memory of one side's predictions in MB above that of the loaded model, for workloads in ascending order."""
     import torch
 
     torch.set_num_threads(threads)
     loaded: dict[Path, float] = {}
     opened = lru_cache(maxsize=1)(open_side)
     grown = []
-    for work in works:
-        predict = opened(side, work.weights, work.config, work.classes)
-        if work.weights not in loaded:
-            predict(dataclasses.replace(work, side=64, batch=1, instances=1))
-        before, peak = memory(partial(predict, work))
-        # What stays with the process after a smaller prediction is part of the larger one's memory.
-        grown.append(peak - loaded.setdefault(work.weights, before))
+    for workload in workloads:
+        predict = opened(side, workload.weights, workload.config, workload.classes)
+        if workload.weights not in loaded:
+            predict(dataclasses.replace(workload, side=64, batch=1, instances=1))
+        before, peak = memory(partial(predict, workload))
+        # Memory that the process keeps after a smaller prediction counts for the larger one, too.
+        grown.append(peak - loaded.setdefault(workload.weights, before))
     return grown

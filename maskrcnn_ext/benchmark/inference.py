@@ -1,4 +1,4 @@
-"""From images to boxes and masks, in every runtime that is installed."""
+"""Measures prediction, from images to boxes and masks, in each installed runtime."""
 
 from __future__ import annotations
 
@@ -22,15 +22,17 @@ if TYPE_CHECKING:
 
 CASES = (((800, 1216), 1), ((640, 640), 8), ((256, 256), 16))
 _NOTE = (
-    "Detectron2 gives masks as arrays of the image's size, torchvision their probabilities; exported models give the pixels of each "
-    "window, maskrcnn_ext RLEs. torchvision's ResNet has its strides in the convolutions of 3 x 3, and does more for it."
+    "Detectron2 returns masks as arrays of the image's size, torchvision as probabilities of that size, exported models as pixels of the "
+    "boxes, and maskrcnn_ext as RLEs. torchvision's ResNet has its strides in the 3 x 3 convolutions and computes more."
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the benchmark's arguments."""
-    parser.add_argument("--config", default=models.R50, help="of Detectron2 and ours (default: %(default)s)")
-    parser.add_argument("--size", type=models.size, help="such as 800x1216, of the images (default: three cases)")
+    """Adds the arguments of this benchmark to the parser."""
+    parser.add_argument(
+        "--config", default=models.R50, help="config of Detectron2 and maskrcnn_ext (default: %(default)s)"
+    )
+    parser.add_argument("--size", type=models.size, help="size of the images, such as 800x1216 (default: three cases)")
     parser.add_argument(
         "--batch", type=models.positive, default=1, help="images of --size at once (default: %(default)s)"
     )
@@ -38,14 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """What a process needs to open a side.
+    """One measurement; picklable, for other processes.
 
     Attributes:
-        folder: with the weights and the exported models.
-        config: of Detectron2's model.
+        folder: folder of the weights and the exported models.
+        config: config of Detectron2's model.
         size: height and width of the images.
-        batch: how many at once.
-        threads: of every side.
+        batch: number of images at once.
+        threads: number of threads of each side.
     """
 
     folder: Path
@@ -55,12 +57,12 @@ class Case:
     threads: int
 
     def exported(self, name: str) -> Path:
-        """The file of an exported model: a batched one takes all images at once."""
+        """Returns the file of an exported model; a batched model takes all images at once."""
         return self.folder / ("batched" if self.batch > 1 else "single") / name
 
 
 def run(args: argparse.Namespace) -> Iterator[Table]:
-    """The sides take turns, each as its users have it; memory each in a process of its own, for single images."""
+    """Measures the sides in turn, each as its users run it. New processes measure the memory of single images."""
     import torch
 
     with TemporaryDirectory() as folder:
@@ -77,7 +79,7 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
         for case in cases:
             images = [models.photograph(*case.size, seed) for seed in range(case.batch)]
             sides = {name: partial(open_side(name, case), images) for name in names}
-            rows: dict[str, Any] = {name: {"detections": count(side())} for name, side in sides.items()}
+            rows: dict[str, Any] = {name: {"detections": count_detections(side())} for name, side in sides.items()}
             seconds = measure(sides, args.repeats)
             del sides
             if case.batch == 1:
@@ -90,7 +92,7 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
 
 
 def write_models(cases: list[Case]) -> dict[str, str]:
-    """Writes all that the sides open; returns which ones cannot be, with the reason."""
+    """Writes the weights and exported models of all sides. Returns the runtimes that are missing, with the reason."""
     from maskrcnn_ext.inference.loading import load_model
     from maskrcnn_ext.interop.export import export
     from maskrcnn_ext.interop.export.build_recipe import recipe_of
@@ -118,7 +120,7 @@ _EXPORTED = {
 
 
 def open_side(name: str, case: Case) -> Predict:
-    """Loads one side."""
+    """Loads one side and returns its predict function."""
     predict = SIDES[name](case)
     if not _is_torch(name):
         return predict
@@ -132,22 +134,22 @@ def _is_torch(name: str) -> bool:
     return not name.startswith(tuple(runtime for runtime, *_ in _EXPORTED.values()))
 
 
-def _detectron2(case: Case, *, low: bool = False) -> Predict:
-    return dense(models.detectron2_model(case.config, case.folder / "detectron2.pth"), low=low)
+def _detectron2(case: Case, *, bf16: bool = False) -> Predict:
+    return dense_predict(models.detectron2_model(case.config, case.folder / "detectron2.pth"), bf16=bf16)
 
 
-def dense(model: Any, *, low: bool = False) -> Predict:
-    """What Detectron2 gives its users."""
+def dense_predict(model: Any, *, bf16: bool = False) -> Predict:
+    """Returns a function that predicts as Detectron2 does, with masks as arrays of the image's size."""
     import torch
 
     def predict(images: list[np.ndarray]) -> list[Any]:
-        with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=low):
+        with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
             return list(model([{"image": models.to_tensor(image)} for image in images]))
 
     return predict
 
 
-def _torchvision(case: Case, *, low: bool = False) -> Predict:
+def _torchvision(case: Case, *, bf16: bool = False) -> Predict:
     import torch
 
     device = models.device()
@@ -156,7 +158,7 @@ def _torchvision(case: Case, *, low: bool = False) -> Predict:
     def predict(images: list[np.ndarray]) -> list[Any]:
         model.transform.min_size, model.transform.max_size = (min(images[0].shape[:2]),), max(images[0].shape[:2])
         tensors = [models.to_tensor(image[:, :, ::-1]).to(device) / 255 for image in images]
-        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=low):
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=bf16):
             return list(model(tensors))
 
     return predict
@@ -193,9 +195,9 @@ def _ours(case: Case, *, dtype: str) -> Predict:
 
 SIDES: dict[str, Callable[[Case], Predict]] = {
     "Detectron2": _detectron2,
-    "Detectron2, bf16": lambda case: _detectron2(case, low=True),
+    "Detectron2, bf16": lambda case: _detectron2(case, bf16=True),
     "torchvision": _torchvision,
-    "torchvision, bf16": lambda case: _torchvision(case, low=True),
+    "torchvision, bf16": lambda case: _torchvision(case, bf16=True),
     "ONNX Runtime": lambda case: _exported(case, file="model.onnx"),
     "OpenVINO": lambda case: _exported(case, file="model.xml"),
     "OpenVINO, bf16": _openvino_bf16,
@@ -204,20 +206,20 @@ SIDES: dict[str, Callable[[Case], Predict]] = {
 }
 
 
-def count(found: list[Any]) -> int:
-    """How many detections any of the sides has returned."""
+def count_detections(found: list[Any]) -> int:
+    """Returns the number of detections in the results of any side."""
     return sum(
         len(one["instances" if "instances" in one else "boxes"] if isinstance(one, dict) else one) for one in found
     )
 
 
 def memory_of(name: str, case: Case) -> dict[str, float]:
-    """Measures the first prediction of one side, in a process of its own."""
+    """Returns the memory of one side's first prediction; run it in a new process."""
     predict = open_side(name, case)
     images = [models.photograph(*case.size)]
     loaded, peak = memory(lambda: predict(images))
     values = {"peak MB": peak, "grows by MB": peak - loaded}
-    if _is_torch(name):  # the others run without it, and in less memory
+    if _is_torch(name):  # the others would need more memory with torch imported
         import torch
 
         if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Training images a second: the loader's, and the model's that it feeds."""
+"""Measures how many training images per second a data loader produces, and how many the training consumes."""
 
 from __future__ import annotations
 
@@ -22,19 +22,25 @@ MAPPERS = {"Detectron2": "detectron2.data.DatasetMapper", "maskrcnn_ext": "maskr
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the benchmark's arguments."""
+    """Adds the arguments of this benchmark to the parser."""
     parser.add_argument(
-        "--config", default=SHAPES, help="with data of its own; %(default)s, the default, gets generated images"
+        "--config", default=SHAPES, help="a config with its own data; the default, %(default)s, uses generated images"
     )
-    parser.add_argument("--images", type=models.positive, default=200, help="to generate (default: %(default)s)")
-    parser.add_argument("--batches", type=models.positive, default=20, help="of a run (default: %(default)s)")
     parser.add_argument(
-        "--workers", type=int, nargs="+", default=[0, 2, 4], help="numbers of processes to measure (default: 0 2 4)"
+        "--images", type=models.positive, default=200, help="number of generated images (default: %(default)s)"
+    )
+    parser.add_argument("--batches", type=models.positive, default=20, help="batches per run (default: %(default)s)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        nargs="+",
+        default=[0, 2, 4],
+        help="numbers of worker processes to measure (default: 0 2 4)",
     )
 
 
 def run(args: argparse.Namespace) -> Iterator[Table]:
-    """The mappers take turns with every number of workers, and so does the training of the config's model on batches in memory."""
+    """Measures in turn each mapper with each number of workers, and the training of the config's model on batches in memory."""
     from maskrcnn_ext.config.overrides import apply_overrides
     from maskrcnn_ext.inference.loading import read_config
 
@@ -56,7 +62,9 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
         seconds: dict[str, list[float]] = {name: [] for name in [*loaders, TRAINING]}
         for _ in range(args.repeats):
             for name, (loader, workers) in loaders.items():
-                seconds[name].append(load(loader, args.batches, ahead=1 + 2 * workers // batch_size) / batch_size)
+                seconds[name].append(
+                    time_batches(loader, args.batches, ahead=1 + 2 * workers // batch_size) / batch_size
+                )
             seconds[TRAINING].append(train() / batch_size)
     rate = {name: 1 / statistics.median(times) for name, times in seconds.items()}
     rows = [
@@ -67,7 +75,7 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
 
 
 def open_loader(cfg: Any, mapper: str, workers: int) -> Any:
-    """Builds the config's training loader with a mapper, which gets those of the config's arguments that it knows."""
+    """Builds the config's training loader with another mapper; arguments that this mapper does not have are left out."""
     from detectron2.config import instantiate
 
     from maskrcnn_ext.config.callables import accepted_arguments, find_target
@@ -81,24 +89,24 @@ def open_loader(cfg: Any, mapper: str, workers: int) -> Any:
     return instantiate(node)
 
 
-def load(loader: Iterator[Any], batches: int, ahead: int) -> float:
-    """Returns the seconds of a batch.
+def time_batches(loader: Iterator[Any], batches: int, ahead: int) -> float:
+    """Returns the seconds per batch of a data loader.
 
     Args:
-        loader: always the same iterator: of a loader of Detectron2 that is begun again, a batch may never be full.
-        batches: to take.
-        ahead: to take before, unmeasured: what the workers have made meanwhile, until they wait.
+        loader: an iterator that is used for all measurements: a restarted iterator of Detectron2's loader may never fill a batch.
+        batches: batches to measure.
+        ahead: batches to take before, unmeasured: those that the workers have prepared while the loader was idle.
     """
     for _ in range(ahead):
         next(loader)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(batches):
         next(loader)
-    return (time.perf_counter() - begun) / batches
+    return (time.perf_counter() - start) / batches
 
 
 def open_training(cfg: Any, loader: Iterator[Any]) -> Callable[[], float]:
-    """Returns what trains the config's model, from random weights, on two batches in memory and returns the seconds of one."""
+    """Returns a function that trains the config's model on two batches in memory and returns the seconds per batch."""
     import torch
     from detectron2.config import instantiate
 
@@ -107,13 +115,13 @@ def open_training(cfg: Any, loader: Iterator[Any]) -> Callable[[], float]:
     model = instantiate(cfg.model).to(models.device()).eval()
     models.calibrate(model, lambda: model.inference(batches[0][:1], do_postprocess=False))
     model.train()
-    # So low a rate that it does not matter what is learnt.
+    # At so low a learning rate, the weights stay practically the same.
     optimizer = torch.optim.SGD((weights for weights in model.parameters() if weights.requires_grad), lr=1e-8)
 
     def train() -> float:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         for batch in batches:
             train_step(model, optimizer, batch)
-        return (time.perf_counter() - begun) / len(batches)
+        return (time.perf_counter() - start) / len(batches)
 
     return train

@@ -1,4 +1,4 @@
-"""Mask probabilities to RLEs of large images."""
+"""Measures the conversion of mask probabilities to RLEs of large images."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ PASTES = ("Detectron2 + pycocotools", "maskrcnn_ext")
 
 
 def add_arguments(_: argparse.ArgumentParser) -> None:
-    """There are none of its own."""
+    """Adds nothing: this benchmark has no arguments of its own."""
 
 
 def run(args: argparse.Namespace) -> Iterator[Table]:
-    """Our RLEs against Detectron2's paste with pycocotools' encode: time in turns, memory each in a process of its own."""
+    """Compares the package's conversion with Detectron2's pasting and pycocotools' encoding. New processes measure the memory."""
     for count, size, box_sides in (
         (60, (3000, 3000), (60, 600)),
         (100, (4000, 6000), (60, 1000)),
@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
         case = (count, size, box_sides)
         sides = {name: paste_side(name, *case) for name in PASTES}
         if sides[PASTES[0]]() != sides[PASTES[1]]():
-            raise InputError("the RLEs differ from those of Detectron2's masks")
+            raise InputError("the RLEs of the two sides differ")
         seconds = measure(sides, args.repeats)
         grown = {name: {"MB": in_new_process(paste_memory, name, *case)} for name in PASTES}
         title = f"{count} masks, image {size[0]} x {size[1]}, boxes of {box_sides[0]} to {box_sides[1]} px"
@@ -35,13 +35,13 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
 
 
 def paste_memory(name: str, *case: Any) -> float:
-    """Measures one side, after a first small run, which loads what it needs."""
+    """Returns by how many MB one side grows, after a small run that loads all it needs."""
     paste_side(name, 1, (64, 64), (20, 40))()
     return memory_growth(paste_side(name, *case))
 
 
 def paste_side(name: str, count: int, size: tuple[int, int], box_sides: tuple[int, int]) -> Callable[[], Any]:
-    """Returns what one side does with smooth random masks of 28 x 28 in random boxes within the image."""
+    """Returns a function that converts smooth random masks of 28 x 28 pixels, in random boxes within the image, on one side."""
     import numpy as np
     import torch
     from detectron2.layers.mask_ops import paste_masks_in_image

@@ -1,4 +1,4 @@
-"""What every benchmark measures with: sides that take turns, and memory in processes of their own."""
+"""Measures time, with the sides in turn, and memory, in new processes."""
 
 from __future__ import annotations
 
@@ -10,17 +10,22 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-# Between two sides: the threads of a runtime go on spinning for a while after their work.
+# Seconds between two sides: the threads of a runtime keep spinning for a while after their work.
 _PAUSE = 0.2
 
 
 def measure(sides: Mapping[str, Callable[[], Any]], repeats: int, *, pause: float = _PAUSE) -> dict[str, list[float]]:
-    """Returns the seconds of each side's runs; the sides take turns, so that a busy machine slows all of them.
+    """Returns the seconds of each side's runs. The sides run in turn, so a busy machine slows all of them.
 
     Args:
-        sides: what to run, by name. Each runs once before, unmeasured.
-        repeats: rounds.
+        sides: functions by name; each runs once before, unmeasured.
+        repeats: number of rounds.
         pause: seconds between two sides.
+
+    Example:
+        >>> seconds = measure({"sort": lambda: sorted(range(1000))}, repeats=3, pause=0)
+        >>> len(seconds["sort"])
+        3
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(repeats + 1):
@@ -30,27 +35,27 @@ def measure(sides: Mapping[str, Callable[[], Any]], repeats: int, *, pause: floa
             start = time.perf_counter()
             result = function()
             elapsed = time.perf_counter() - start
-            del result  # before the other side needs the memory
+            del result  # frees the memory for the other side
             if number:
                 seconds[name].append(elapsed)
     return seconds
 
 
 def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Returns a function's result, of a process that has done nothing else; both must be picklable."""
-    # Unlike those of multiprocessing.Pool, its processes may start others, and are missed when they are killed.
+    """Returns the result of a function that runs in a new process; function, arguments and result must be picklable."""
+    # Unlike those of multiprocessing.Pool, its processes may start others, and it raises an error when they are killed.
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def memory_growth(function: Callable[[], Any]) -> float:
-    """Returns by how many megabytes this process grows at most while the function runs; see :func:`in_new_process`."""
+    """Returns by how many MB this process grows at most while the function runs; see :func:`in_new_process`."""
     before, peak = memory(function)
     return peak - before
 
 
 def memory(function: Callable[[], Any]) -> tuple[float, float]:
-    """Returns the megabytes that this process holds before the function runs, and those that it holds at most while it runs."""
+    """Returns the memory of this process in MB before the function runs, and at most while it runs."""
     import psutil
 
     process = psutil.Process()
@@ -69,5 +74,5 @@ def memory(function: Callable[[], Any]) -> tuple[float, float]:
     done.set()
     watcher.join()
     peak = max(peak, process.memory_info().rss)
-    del result  # until here, so that what is returned counts
+    del result  # only now, so that the result counts
     return before / 1e6, peak / 1e6

@@ -1,4 +1,4 @@
-"""The models and the image that several parts measure with: random weights, yet as many proposals and detections as trained ones."""
+"""The models and images of the benchmarks. The weights are random, but produce as many proposals and detections as trained ones."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-_LEVELS = (0.4, 0.7, 1.0, 1.3)
+_LEVEL_DEVIATIONS = (0.4, 0.7, 1.0, 1.3)
 R50 = "mask_rcnn_r50_fpn_1x.py"
-# For every config: the images are given in the size that the model is to see.
+# Overrides for all configs: images are not resized.
 NO_RESIZE = "dataloader.test.mapper.augmentations=[]"
-# Layers of Detectron2 and of torchvision -> deviation of their outputs: objectness and classes that differ between places, boxes that
-# move by a part of their size; coarser levels stand out more, so that boxes are of all sizes.
+# Layers of Detectron2 and torchvision -> standard deviation of their outputs: objectness and classes differ between positions, boxes move
+# by a fraction of their size. Coarser levels have larger values, so that boxes of all sizes are detected.
 _DEVIATIONS = {
-    **{f"fpn_output{level}": scale for level, scale in enumerate(_LEVELS, 2)},
-    **{f"fpn.layer_blocks.{index}.0": scale for index, scale in enumerate(_LEVELS)},
+    **{f"fpn_output{level}": scale for level, scale in enumerate(_LEVEL_DEVIATIONS, 2)},
+    **{f"fpn.layer_blocks.{index}.0": scale for index, scale in enumerate(_LEVEL_DEVIATIONS)},
     "rpn_head.objectness_logits": 2.0,
     "rpn_head.anchor_deltas": 0.3,
     "rpn.head.cls_logits": 2.0,
@@ -32,7 +32,7 @@ _MASK_LOGITS = ("mask_head.predictor", "mask_predictor.mask_fcn_logits")
 
 
 def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Returns a random image (height, width, 3), uint8, whose contrast falls with the frequency as a photograph's does."""
+    """Returns a random image (height, width, 3), uint8, whose contrast falls with the frequency as in a photograph."""
     import cv2
     import numpy as np
 
@@ -46,46 +46,51 @@ def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:
-    """Returns an image (H, W, 3), blue, green, red, as Detectron2's models take it: (3, H, W)."""
+    """Returns an image (H, W, 3), BGR, as a tensor (3, H, W) for Detectron2's models."""
     import torch
 
     return torch.from_numpy(image.transpose(2, 0, 1).copy())
 
 
 def size(text: str) -> tuple[int, int]:
-    """Reads an argument such as 800x1216: height and width."""
+    """Parses a size such as 800x1216 to height and width.
+
+    Example:
+        >>> size("800x1216")
+        (800, 1216)
+    """
     height, width = text.split("x")
     return positive(height), positive(width)
 
 
 def positive(text: str) -> int:
-    """Reads an argument that is a whole number of 1 or more."""
+    """Parses an integer of 1 or more."""
     if int(text) < 1:
         raise ValueError
     return int(text)
 
 
 def device() -> str:
-    """Where to measure: on the GPU, where there is one."""
+    """Returns the device to measure on: "cuda" if there is a GPU, else "cpu"."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def synchronised(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that returns once the GPU, where there is one, has done what it was told."""
+    """Returns the function, followed by a wait for the GPU if there is one."""
     import torch
 
-    def finished(*arguments: Any) -> Any:
+    def synchronised_function(*arguments: Any) -> Any:
         result = function(*arguments)
         torch.cuda.synchronize()
         return result
 
-    return finished if device() == "cuda" else function
+    return synchronised_function if device() == "cuda" else function
 
 
 def computes_bf16() -> bool:
-    """Whether the processor, or the GPU where there is one, has instructions for bfloat16."""
+    """Whether the GPU, or the CPU if there is no GPU, has instructions for bfloat16."""
     import torch
 
     from maskrcnn_ext.engine.machine import describe_machine
@@ -96,13 +101,13 @@ def computes_bf16() -> bool:
 
 
 def detectron2_weights(file: Path, config: str, overrides: Sequence[str], size: tuple[int, int]) -> Path:
-    """Writes calibrated weights of a config's model; returns the file.
+    """Writes calibrated weights of a config's model and returns the file.
 
     Args:
-        file: to write.
-        config: as `maskrcnn_ext.Predictor` takes it.
-        overrides: for it.
-        size: height and width of the image to calibrate with.
+        file: the file to write.
+        config: a config as `maskrcnn_ext.Predictor` accepts it.
+        overrides: overrides of the config.
+        size: height and width of the image for the calibration.
     """
     import torch
 
@@ -113,7 +118,7 @@ def detectron2_weights(file: Path, config: str, overrides: Sequence[str], size: 
 
 
 def detectron2_model(config: str, weights: str | Path, overrides: Sequence[str] = (), device: str | None = None) -> Any:
-    """Builds what a config says, in evaluation mode; weights of "" are random, and always the same."""
+    """Builds a config's model in evaluation mode; weights "" are random with a fixed seed."""
     import torch
 
     from maskrcnn_ext.inference.loading import load_model
@@ -123,7 +128,7 @@ def detectron2_model(config: str, weights: str | Path, overrides: Sequence[str] 
 
 
 def quick_predictor(config: str, weights: str | Path, dtype: str = "fp32", overrides: Sequence[str] = ()) -> Any:
-    """Builds our optimized Predictor, which leaves the images in their size."""
+    """Builds an optimized Predictor that does not resize images."""
     from maskrcnn_ext import Predictor
 
     return Predictor(config, str(weights), overrides=[NO_RESIZE, *overrides], optimize=True, dtype=dtype)
@@ -141,7 +146,7 @@ def torchvision_weights(file: Path, size: tuple[int, int]) -> Path:
 
 
 def torchvision_model(size: tuple[int, int], weights: Path | None = None, num_classes: int = 80) -> Any:
-    """Builds maskrcnn_resnet50_fpn as with torchvision's trained weights: norms frozen; images of `size` are not resized."""
+    """Builds torchvision's maskrcnn_resnet50_fpn as for trained weights, with frozen norms; images of `size` are not resized."""
     import torch
     from torchvision.models.detection import MaskRCNN
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
@@ -155,18 +160,18 @@ def torchvision_model(size: tuple[int, int], weights: Path | None = None, num_cl
 
 
 def calibrate(model: nn.Module, predict: Callable[[], Any]) -> None:
-    """Gives random weights activations of about 1, proposals and detections all over the image, and masks that are blobs.
+    """Changes random weights so that activations are about 1, detections cover the whole image, and masks are blobs.
 
-    All of it in one pass: each layer is changed as its first input arrives.
+    One forward pass is enough: each layer is changed when its first input arrives.
 
     Args:
-        model: Detectron2's or torchvision's, in evaluation mode.
-        predict: runs it on an image.
+        model: a model of Detectron2 or torchvision, in evaluation mode.
+        predict: runs the model on an image.
     """
     import torch
     from torch import nn
 
-    def once(module: nn.Module, change: Callable[[Any, torch.Tensor], None]) -> None:
+    def on_first_input(module: nn.Module, change: Callable[[Any, torch.Tensor], None]) -> None:
         def hook(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
             handle.remove()
             change(layer, arguments[0])
@@ -176,24 +181,25 @@ def calibrate(model: nn.Module, predict: Callable[[], Any]) -> None:
     for name, module in model.named_modules():
         scale = next((scale for end, scale in _DEVIATIONS.items() if name.endswith(end)), None)
         if isinstance(getattr(module, "running_mean", None), torch.Tensor):
-            once(module, _take_statistics)
+            on_first_input(module, _set_statistics)
         elif scale is not None:
-            once(module, partial(_spread, deviation=scale))
+            on_first_input(module, partial(_normalise_outputs, deviation=scale))
         elif name.endswith(_MASK_LOGITS):
-            once(module, _centre)
+            on_first_input(module, _centre_mask_logits)
         elif ".mask_" in name and isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            once(module, _average)
+            on_first_input(module, _make_average)
     with torch.no_grad():
         predict()
 
 
-def _take_statistics(norm: Any, x: torch.Tensor) -> None:
+def _set_statistics(norm: Any, x: torch.Tensor) -> None:
+    """Sets the running statistics of a norm to those of its input."""
     norm.running_mean.copy_(x.mean((0, 2, 3)))
     norm.running_var.copy_(x.var((0, 2, 3), correction=0) + 1e-3)
 
 
-def _spread(layer: Any, x: torch.Tensor, deviation: float) -> None:
-    """Gives each channel of a layer's outputs the mean 0, and all of them together the deviation."""
+def _normalise_outputs(layer: Any, x: torch.Tensor, deviation: float) -> None:
+    """Scales a layer so that each channel of its output has mean 0 and all channels together have the standard deviation."""
     if getattr(layer, "norm", None) is not None:
         return
     layer.weight.normal_()
@@ -205,8 +211,8 @@ def _spread(layer: Any, x: torch.Tensor, deviation: float) -> None:
     layer.bias.copy_(-mean.flatten() * scale)
 
 
-def _average(layer: Any, x: torch.Tensor) -> None:
-    """Makes a layer of what has passed a ReLU a weighted mean, which is lower at the border, where it is padded."""
+def _make_average(layer: Any, x: torch.Tensor) -> None:
+    """Makes a layer that follows a ReLU a weighted mean of its input; at the border, padding lowers it."""
     import torch
 
     if bool((x >= 0).all()):
@@ -215,8 +221,8 @@ def _average(layer: Any, x: torch.Tensor) -> None:
         layer.weight.div_(layer.weight.sum(dim=inputs, keepdim=True))
 
 
-def _centre(layer: Any, x: torch.Tensor) -> None:
-    """Makes those pixels the objects' whose logits are above the mean, those in the middle."""
+def _centre_mask_logits(layer: Any, x: torch.Tensor) -> None:
+    """Scales mask logits to mean 0, so that masks are the pixels above the mean, in the middle of the boxes."""
     layer.weight.abs_()
     layer.bias.zero_()
     logits = layer(x).transpose(0, 1).flatten(1)  # (classes, pixels)

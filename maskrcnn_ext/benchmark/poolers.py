@@ -1,4 +1,4 @@
-"""RoIAlign on the pyramid of R50-FPN, forward and backward."""
+"""Measures RoIAlign on the pyramid of R50-FPN, forward and backward."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ STOCK_POOLER = "Detectron2, float32, NCHW"
 
 
 def add_arguments(_: argparse.ArgumentParser) -> None:
-    """There are none of its own."""
+    """Adds nothing: this benchmark has no arguments of its own."""
 
 
 def run(args: argparse.Namespace) -> Iterator[Table]:
-    """FastROIPooler against the stock ROIPooler, in either layout and in bfloat16, on boxes of all sizes."""
+    """Compares FastROIPooler with Detectron2's ROIPooler on boxes of all sizes, in both memory formats and in bfloat16."""
     for count, output_size in ((1000, 7), (100, 14)):
         for sampling_ratio in (0, 2):
             forward, backward = pooler_sides(count, output_size, sampling_ratio)
@@ -30,7 +30,11 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
 
 
 def pooler_sides(count: int, output_size: int, sampling_ratio: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns what each side does forward and backward; refuses where results differ from Detectron2's."""
+    """Returns the forward and the backward functions of each side.
+
+    Raises:
+        InputError: the results of a side differ from Detectron2's.
+    """
     import torch
     from detectron2.modeling.poolers import ROIPooler
     from detectron2.structures import Boxes
@@ -63,12 +67,14 @@ def pooler_sides(count: int, output_size: int, sampling_ratio: int) -> tuple[dic
         pooler: Any = kind(output_size, [1 / stride for stride in strides], sampling_ratio, "ROIAlignV2")
         features = [level.to(device, dtype).contiguous(memory_format=layout).requires_grad_() for level in levels]
         pooled = pooler(features, boxes)
-        given = gradient.to(pooled)
+        output_gradient = gradient.to(pooled)
         if name == STOCK_POOLER:
             expected = pooled.detach()
         elif (pooled - expected).abs().max() > (1e-5 if dtype == torch.float32 else 0.1):
             raise InputError(f"{name}: the results differ from Detectron2's")
         inference = [level.detach() for level in features]
         forward[name] = models.synchronised(partial(pooler, inference, boxes))
-        backward[name] = models.synchronised(partial(torch.autograd.grad, pooled, features, given, retain_graph=True))
+        backward[name] = models.synchronised(
+            partial(torch.autograd.grad, pooled, features, output_gradient, retain_graph=True)
+        )
     return forward, backward

@@ -1,4 +1,4 @@
-"""The parts of a prediction against what the machine can compute and move."""
+"""Compares the parts of a prediction with the machine's peak FLOP/s and memory bandwidth (roofline model)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from maskrcnn_ext.benchmark import models
 from maskrcnn_ext.benchmark.tables import Row, Table
 
 REST = "image to tensor"
-# The modules of a GeneralizedRCNN -> the part that their own time is of, without that of the modules within them.
+# Module of a GeneralizedRCNN -> the part that its time counts for, without the time of listed modules inside it.
 PARTS = {
     "backbone": "backbone and FPN",
     "proposal_generator.rpn_head": "RPN head",
@@ -31,20 +31,20 @@ POST, TOTAL = "masks to the image", "all"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the benchmark's arguments."""
-    parser.add_argument("--config", default=models.R50, help="of the model (default: %(default)s)")
-    parser.add_argument("--size", type=models.size, default=(800, 1216), help="of the image (default: 800x1216)")
-    parser.add_argument("--matrix", type=models.positive, default=4096, help="sides of the matrices to multiply")
+    """Adds the arguments of this benchmark to the parser."""
+    parser.add_argument("--config", default=models.R50, help="config of the model (default: %(default)s)")
+    parser.add_argument("--size", type=models.size, default=(800, 1216), help="size of the image (default: 800x1216)")
+    parser.add_argument("--matrix", type=models.positive, default=4096, help="side of the matrices that are multiplied")
     parser.add_argument("--copy", type=models.positive, default=1024, help="megabytes to copy")
 
 
 def run(args: argparse.Namespace) -> Iterator[Table]:
-    """Measures the ceilings, counts what each part has to do, and lets the sides take turns at it."""
+    """Measures the ceilings of the machine, counts the work of each part, and times the parts of both sides in turn."""
     from detectron2.modeling.postprocessing import detector_postprocess
 
     from maskrcnn_ext.modeling.compact_rcnn import compact_postprocess
 
-    flops_per_second, bytes_per_second, note = ceilings(args.matrix, args.copy, args.repeats)
+    flops_per_second, bytes_per_second, note = measure_ceilings(args.matrix, args.copy, args.repeats)
     with TemporaryDirectory() as folder:
         weights = models.detectron2_weights(Path(folder) / "model.pth", args.config, [models.NO_RESIZE], args.size)
         stock = models.detectron2_model(args.config, weights)
@@ -69,43 +69,43 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
     yield Table(f"{args.config.removesuffix('.py')}, {args.size[0]} x {args.size[1]} pixels, by parts", rows, note)
 
 
-def ceilings(side: int, megabytes: int, repeats: int) -> tuple[float, float, str]:
-    """Returns FLOP/s and bytes/s that this machine attains at best, and what a reader must know."""
+def measure_ceilings(side: int, megabytes: int, repeats: int) -> tuple[float, float, str]:
+    """Returns the FLOP/s and bytes/s that this machine attains at best, and a note for the reader."""
     import torch
 
     device = models.device()
 
     def product(dtype: torch.dtype) -> float:
         a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-        return 2 * side**3 / best(lambda: a @ b, repeats)
+        return 2 * side**3 / shortest_time(lambda: a @ b, repeats)
 
     source = torch.ones(megabytes * 250_000, device=device)
     target = torch.ones_like(source)
-    bandwidth = 2 * source.nbytes / best(lambda: target.copy_(source), repeats)
+    bandwidth = 2 * source.nbytes / shortest_time(lambda: target.copy_(source), repeats)
     flops = product(torch.float32)
     low = f", {product(torch.bfloat16) / 1e12:.2f} TFLOP/s in bf16" if models.computes_bf16() else ""
     return (
         flops,
         bandwidth,
-        f"This machine: {flops / 1e12:.2f} TFLOP/s in float32{low} (product of matrices of {side} x {side}), {bandwidth / 1e9:.1f} GB/s "
-        f"(copy of {megabytes} MB, read and written). GFLOP: of convolutions and matrix products; MB: the weights, inputs and outputs "
-        "of these and of RoIAlign, of which all else could be part. Attains: the time that the ceilings allow, as a share of that taken; "
-        "Winograd's convolutions need fewer FLOPs than are counted.",
+        f"This machine: {flops / 1e12:.2f} TFLOP/s in float32{low} (matrix product of {side} x {side}), {bandwidth / 1e9:.1f} GB/s "
+        f"(copy of {megabytes} MB, read and written). GFLOP: convolutions and matrix products. MB: weights, inputs and outputs of these "
+        "and of RoIAlign; all other operators could be fused into them. Attains: the shortest time that the ceilings allow, as a fraction "
+        "of the time taken. Winograd convolutions need fewer FLOPs than are counted.",
     )
 
 
-def best(function: Callable[[], Any], repeats: int) -> float:
-    """Returns the shortest of the times in seconds, after a run that does not count."""
+def shortest_time(function: Callable[[], Any], repeats: int) -> float:
+    """Returns the shortest time of several runs in seconds, after a warm-up run."""
     times = []
     for _ in range(repeats + 1):
-        begun = _now()
+        start = _now()
         function()
-        times.append(_now() - begun)
+        times.append(_now() - start)
     return min(times[1:])
 
 
 def _now() -> float:
-    """The clock, once the GPU has done what it was told."""
+    """Returns the clock in seconds, after a wait for the GPU."""
     import torch
 
     if torch.cuda.is_available():
@@ -114,14 +114,14 @@ def _now() -> float:
 
 
 class Meter:
-    """Tells which part of a model is at work.
+    """Times the parts of a model by forward hooks.
 
     Attributes:
-        part: the innermost that has begun.
+        part: the innermost part that is running.
     """
 
     def __init__(self, model: Any, postprocess: Callable[..., Any]) -> None:
-        """Watches a GeneralizedRCNN; `postprocess` makes its results those of the image."""
+        """Adds hooks to a GeneralizedRCNN; `postprocess` brings its results to the size of the image."""
         self.model, self._postprocess = model, postprocess
         self._outer: list[str] = []
         self._seconds: defaultdict[str, float] = defaultdict(float)
@@ -133,35 +133,35 @@ class Meter:
                 module.register_forward_hook(lambda *_: self._leave())
 
     def predict(self, image: Any) -> dict[str, float]:
-        """Returns the seconds of every part, and of all."""
+        """Returns the seconds of each part and of all together."""
         import torch
 
         self._seconds.clear()
-        self._since = begun = _now()
+        self._since = start = _now()
         with torch.no_grad():
             (found,) = self.model.inference([{"image": models.to_tensor(image)}], do_postprocess=False)
             self._enter(POST)
             self._postprocess(found, *found.image_size)
             self._leave()
-        return {**self._seconds, TOTAL: _now() - begun}
+        return {**self._seconds, TOTAL: _now() - start}
 
     def _enter(self, part: str) -> None:
-        self._count()
+        self._add_elapsed()
         self._outer.append(self.part)
         self.part = part
 
     def _leave(self) -> None:
-        self._count()
+        self._add_elapsed()
         self.part = self._outer.pop()
 
-    def _count(self) -> None:
+    def _add_elapsed(self) -> None:
         now = _now()
         self._seconds[self.part] += now - self._since
         self._since = now
 
 
 def count_work(meter: Meter, image: Any) -> tuple[Counter[str], Counter[str]]:
-    """Returns the FLOPs of every part, and the bytes of what its layers read and write."""
+    """Returns the FLOPs of each part, and the bytes that its layers read and write."""
     import torch
     from torch.utils.flop_counter import flop_registry
 

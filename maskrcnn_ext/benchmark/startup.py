@@ -1,4 +1,4 @@
-"""From the start of Python to the second prediction."""
+"""Measures the time from the start of Python to the second prediction."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ SIDES = ("Detectron2", "maskrcnn_ext")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the benchmark's arguments."""
-    parser.add_argument("--config", default=models.R50, help="of the model (default: %(default)s)")
-    parser.add_argument("--size", type=models.size, default=(800, 1216), help="of the image (default: 800x1216)")
+    """Adds the arguments of this benchmark to the parser."""
+    parser.add_argument("--config", default=models.R50, help="config of the model (default: %(default)s)")
+    parser.add_argument("--size", type=models.size, default=(800, 1216), help="size of the image (default: 800x1216)")
 
 
 def run(args: argparse.Namespace) -> Iterator[Table]:
-    """Each in processes of its own: commands as a whole; of a model, the steps after the imports."""
+    """Measures in new processes: commands as a whole, and the steps of a model after the imports."""
     import torch
 
     commands = {
@@ -44,19 +44,19 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
     yield Table.of_times(
         "New processes",
         measure(commands, args.repeats),
-        "The first start of each does not count: the files are in memory.",
+        "The first start of each is not counted, so files are in the page cache.",
     )
     with TemporaryDirectory() as folder:
         weights = models.detectron2_weights(Path(folder) / "model.pth", args.config, [models.NO_RESIZE], args.size)
         case = (args.config, str(weights), args.size, torch.get_num_threads())
-        rounds = [{side: in_new_process(start, side, *case) for side in SIDES} for _ in range(args.repeats)]
+        rounds = [{side: in_new_process(time_steps, side, *case) for side in SIDES} for _ in range(args.repeats)]
     for step in STEPS:
         rows = [Row(side, [times[side][step] for times in rounds]) for side in SIDES if step in rounds[0][side]]
         yield Table(f"{args.config.removesuffix('.py')}, {args.size[0]} x {args.size[1]} pixels: {step}", rows)
 
 
-def start(side: str, config: str, weights: str, size: tuple[int, int], threads: int) -> dict[str, float]:
-    """Takes the steps of one side in this process; returns the seconds of each."""
+def time_steps(side: str, config: str, weights: str, size: tuple[int, int], threads: int) -> dict[str, float]:
+    """Runs the steps of one side in this process and returns the seconds of each."""
     import torch
     from detectron2.checkpoint import DetectionCheckpointer
     from detectron2.config import instantiate
@@ -66,7 +66,7 @@ def start(side: str, config: str, weights: str, size: tuple[int, int], threads: 
     torch.set_num_threads(threads)
     image = models.photograph(*size)
     seconds = {}
-    begun = time.perf_counter()
+    start = time.perf_counter()
     if side == "Detectron2":
         model = instantiate(get_config(config).model)
         model.to(models.device()).eval()
@@ -86,12 +86,12 @@ def start(side: str, config: str, weights: str, size: tuple[int, int], threads: 
         if step == "optimize":
             if side == "Detectron2":
                 continue
-            begun = time.perf_counter()
+            start = time.perf_counter()
             predictor.model = optimize(predictor.model)
         elif step != "built and loaded":
-            begun = time.perf_counter()
+            start = time.perf_counter()
             predict()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        seconds[step] = time.perf_counter() - begun
+        seconds[step] = time.perf_counter() - start
     return seconds

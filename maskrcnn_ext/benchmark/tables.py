@@ -1,4 +1,4 @@
-"""What a benchmark has found, as Markdown, JSON and bars."""
+"""The results of a benchmark as Markdown, JSON and bar charts."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from maskrcnn_ext.common.tables import markdown_table
+
 
 @dataclass(frozen=True)
 class Row:
-    """One side.
+    """The measurements of one side.
 
     Attributes:
-        side: its name.
-        seconds: of its runs; none where only memory or other values were measured.
-        values: what else was measured, by the heading of its column.
+        side: name of the side.
+        seconds: the times of its runs; empty if only other values were measured.
+        values: other measurements, by column heading.
     """
 
     side: str
@@ -25,12 +27,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The sides of one case.
+    """The measurements of all sides in one case.
 
     Attributes:
         title: what was measured.
-        rows: the first is the one that the others' ratios refer to.
-        note: what a reader must know beside.
+        rows: the sides; the ratios refer to the first.
+        note: a note for the reader.
+
+    Example:
+        >>> print(Table.of_times("Sorting", {"slow": [0.4, 0.2], "fast": [0.1]}).as_markdown())
+        ### Sorting
+        <BLANKLINE>
+        |      |   median |   from |     to |   times as fast |
+        |:-----|---------:|-------:|-------:|----------------:|
+        | slow |   300 ms | 200 ms | 400 ms |            1.00 |
+        | fast |   100 ms | 100 ms | 100 ms |            3.00 |
     """
 
     title: str
@@ -39,38 +50,39 @@ class Table:
 
     @classmethod
     def of_times(cls, title: str, seconds: dict[str, list[float]], note: str = "") -> Table:
-        """The result of :func:`maskrcnn_ext.benchmark.measuring.measure`."""
+        """Makes a table of the result of :func:`maskrcnn_ext.benchmark.measuring.measure`."""
         return cls(title, [Row(side, times) for side, times in seconds.items()], note)
 
     def ratios(self) -> dict[str, float]:
-        """How many times as fast as the first row each row is, by medians; of rows with times."""
+        """Returns how many times as fast as the first row each row with times is, by medians."""
         timed = {row.side: statistics.median(row.seconds) for row in self.rows if row.seconds}
         first = self.rows[0].side
         return {side: timed[first] / median for side, median in timed.items()} if first in timed else {}
 
     def as_markdown(self) -> str:
-        """Returns the table under its title."""
+        """Returns the title, the table and the note as Markdown."""
         ratios = self.ratios()
-        more = list(dict.fromkeys(heading for row in self.rows for heading in row.values))
-        headings = ["", *(["median", "from", "to", "times as fast"] if ratios else []), *more]
-        lines = [f"### {self.title}", "", f"| {' | '.join(headings)} |", f"| {' | '.join('---' for _ in headings)} |"]
+        headings = list(dict.fromkeys(heading for row in self.rows for heading in row.values))
+        rows = []
         for row in self.rows:
             cells = [row.side]
             if ratios:
                 spread = (statistics.median(row.seconds), min(row.seconds), max(row.seconds)) if row.seconds else ()
-                cells += [_seconds(value) for value in spread] or ["", "", ""]
+                cells += [_format_seconds(value) for value in spread] or ["", "", ""]
                 cells.append(f"{ratios[row.side]:.2f}" if row.side in ratios else "")
-            cells += [_told(row.values.get(heading, "")) for heading in more]
-            lines.append(f"| {' | '.join(cells)} |")
-        return "\n".join([*lines, *(["", self.note] if self.note else [])])
+            rows.append([*cells, *(_format_value(row.values.get(heading, "")) for heading in headings)])
+        times = ["median", "from", "to", "times as fast"] if ratios else []
+        align = ["left"] + ["right"] * (len(times) + len(headings))
+        table = markdown_table(rows, ["", *times, *headings], align=align)
+        return "\n\n".join(filter(None, [f"### {self.title}", table, self.note]))
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns all that was measured, with the medians and ratios."""
+        """Returns all measurements and the ratios, as JSON types."""
         return {**asdict(self), "times_as_fast": self.ratios()}
 
 
 def draw(tables: list[Table], file: Path) -> None:
-    """Draws a bar for every ratio, one group a table."""
+    """Draws a bar chart of the ratios, one panel per table, to an image file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -92,11 +104,11 @@ def draw(tables: list[Table], file: Path) -> None:
     figure.savefig(file, dpi=90)
 
 
-def _seconds(value: float) -> str:
+def _format_seconds(value: float) -> str:
     return f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.3g} ms"
 
 
-def _told(value: float | int | str) -> str:
+def _format_value(value: float | int | str) -> str:
     if isinstance(value, str):
         return value
     return f"{value:.3g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:,.0f}"

@@ -1,4 +1,4 @@
-"""A step of training: forward, backward and the optimizer's."""
+"""Measures a training step: forward, backward and optimizer."""
 
 from __future__ import annotations
 
@@ -20,17 +20,15 @@ OURS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the benchmark's arguments."""
-    parser.add_argument("--config", default=models.R50, help="of the model (default: %(default)s)")
-    parser.add_argument("--size", type=models.size, default=(640, 800), help="of the images (default: 640x800)")
-    parser.add_argument("--batch", type=models.positive, default=2, help="images of a step (default: %(default)s)")
-    parser.add_argument(
-        "--objects", type=models.positive, default=15, help="polygons of an image (default: %(default)s)"
-    )
+    """Adds the arguments of this benchmark to the parser."""
+    parser.add_argument("--config", default=models.R50, help="config of the model (default: %(default)s)")
+    parser.add_argument("--size", type=models.size, default=(640, 800), help="size of the images (default: 640x800)")
+    parser.add_argument("--batch", type=models.positive, default=2, help="images per step (default: %(default)s)")
+    parser.add_argument("--objects", type=models.positive, default=15, help="polygons per image (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> Iterator[Table]:
-    """Stock parts against ours, on the same images from the same weights; memory each in a process of its own."""
+    """Compares Detectron2's parts with those of the package, on the same images and weights. New processes measure the memory."""
     import torch
 
     names = ["Detectron2", "maskrcnn_ext"]
@@ -51,7 +49,7 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
     yield Table(
         title,
         rows,
-        "maskrcnn_ext: FastRPN, FastROIPooler, channels_last, fused SGD, on a CPU Winograd's convolutions."
+        "maskrcnn_ext: FastRPN, FastROIPooler, channels_last, fused SGD, and Winograd convolutions on a CPU."
         + ("" if len(names) > 2 else " Not measured: bf16 (this processor has no instructions for it)."),
     )
 
@@ -59,7 +57,7 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
 def open_step(
     name: str, config: str, weights: str, size: tuple[int, int], batch: int, num_objects: int
 ) -> Callable[[], float]:
-    """Returns what takes a step and returns the loss."""
+    """Returns a function that runs a training step of one side and returns the loss."""
     import torch
 
     from maskrcnn_ext.engine.acceleration import winograd_convolutions
@@ -72,18 +70,18 @@ def open_step(
         if model.device.type == "cpu":
             winograd_convolutions(model, compiled=False)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    # So low a rate that all steps have the same to do.
+    # At so low a learning rate, all steps do the same work.
     optimizer = torch.optim.SGD(trained, lr=1e-8, momentum=0.9, weight_decay=1e-4, fused=True if ours else None)
-    images = [labelled(size, num_objects, model.roi_heads.num_classes, seed) for seed in range(batch)]
-    return lambda: train_step(model, optimizer, images, low=name.endswith("bf16"))
+    images = [labelled_image(size, num_objects, model.roi_heads.num_classes, seed) for seed in range(batch)]
+    return lambda: train_step(model, optimizer, images, bf16=name.endswith("bf16"))
 
 
-def train_step(model: Any, optimizer: Any, images: list[dict[str, Any]], *, low: bool = False) -> float:
-    """As Detectron2's trainer; returns the loss, which waits for the GPU."""
+def train_step(model: Any, optimizer: Any, images: list[dict[str, Any]], *, bf16: bool = False) -> float:
+    """Runs a step as Detectron2's trainer does and returns the loss, after a wait for the GPU."""
     import torch
     from detectron2.utils.events import EventStorage
 
-    with EventStorage(), torch.autocast(model.device.type, torch.bfloat16, enabled=low):
+    with EventStorage(), torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
         loss = sum(model(images).values())
     optimizer.zero_grad()
     loss.backward()
@@ -93,8 +91,8 @@ def train_step(model: Any, optimizer: Any, images: list[dict[str, Any]], *, low:
     return float(loss.detach())
 
 
-def labelled(size: tuple[int, int], num_objects: int, num_classes: int, seed: int) -> dict[str, Any]:
-    """A photograph-like image with random polygons of 12 corners, of a twentieth to a third of its shorter side."""
+def labelled_image(size: tuple[int, int], num_objects: int, num_classes: int, seed: int) -> dict[str, Any]:
+    """Returns a random image with random polygons of 12 points, whose diameters are 1/20 to 1/3 of its shorter side."""
     import numpy as np
     import torch
     from detectron2.structures import Boxes, Instances, PolygonMasks
@@ -115,7 +113,7 @@ def labelled(size: tuple[int, int], num_objects: int, num_classes: int, seed: in
 
 
 def memory_of(name: str, threads: int, *case: Any) -> dict[str, float]:
-    """Measures the second step of one side: the first one makes the gradients and the momenta, which stay."""
+    """Returns the memory of one side's second step; the first one allocates gradients and momenta, which stay."""
     import torch
 
     torch.set_num_threads(threads)
