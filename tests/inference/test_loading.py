@@ -10,22 +10,7 @@ from detectron2.data import DatasetMapper
 
 from maskrcnn_ext import InputError, Predictor
 from maskrcnn_ext.inference.loading import image_reader, load_model, read_config, sample_images
-from tests.helpers.small_model import make_run, same
-
-
-@pytest.fixture(scope="module")
-def spec(shapes):
-    return f"coco:{shapes}@{shapes.parent / 'images'}"
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory, spec):
-    return make_run(tmp_path_factory.mktemp("run"), spec)
-
-
-@pytest.fixture(scope="module")
-def photo(shapes):
-    return shapes.parent / "images" / "000002.jpg"
+from tests.helpers.small_model import same
 
 
 def test_classes_come_from_the_data_set(run, caplog):

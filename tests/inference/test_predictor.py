@@ -18,23 +18,8 @@ SIZES = ((96, 96), (60, 100), (100, 60), (60, 100), (96, 96), (60, 101), (96, 96
 
 
 @pytest.fixture(scope="module")
-def spec(shapes):
-    return f"coco:{shapes}@{shapes.parent / 'images'}"
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory, spec):
-    return make_run(tmp_path_factory.mktemp("run"), spec)
-
-
-@pytest.fixture(scope="module")
 def predictor(run):
     return Predictor(run, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def photo(shapes):
-    return shapes.parent / "images" / "000002.jpg"
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The journal of a long job: whatever the moment of the kill, what was finished is there and the rest goes on."""
+"""Journals: a kill at any moment loses nothing that was finished; damaged and foreign files are refused."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from maskrcnn_ext import InputError
-from maskrcnn_ext.inference.jobs.journal import Journal
+from maskrcnn_ext.inference.jobs.journal import Journal, Journals
 
 IDENTITY = {"weights": "a.pth", "tile": [1024, 0.2]}
 PIECES = {"a": [1, 2.5], "bß\udc80\n": {"key": "b"}, "c": None, "": "x" * 5000}
@@ -20,7 +20,7 @@ def fill(path):
             journal.add(key, value)
 
 
-def test_what_was_added_is_there_in_the_next_run(tmp_path):
+def test_values_are_there_in_the_next_run(tmp_path):
     fill(tmp_path / "deep" / "journal")
     with Journal(tmp_path / "deep" / "journal", IDENTITY) as journal:
         assert dict(journal) == PIECES
@@ -34,7 +34,7 @@ def test_what_was_added_is_there_in_the_next_run(tmp_path):
         assert dict(journal) == {**PIECES, "d": 4, "e": 5}
 
 
-def test_what_is_added_again_takes_the_place(tmp_path):
+def test_a_key_that_is_added_again_replaces_the_value(tmp_path):
     fill(tmp_path / "j")
     with Journal(tmp_path / "j", IDENTITY) as journal:
         journal.add("a", "new")
@@ -44,7 +44,7 @@ def test_what_is_added_again_takes_the_place(tmp_path):
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1))
-def test_cut_off_anywhere_it_keeps_the_whole_lines_and_takes_more(tmp_path, share):
+def test_a_file_truncated_anywhere_keeps_its_complete_lines(tmp_path, share):
     path = tmp_path / "j"
     path.unlink(missing_ok=True)
     fill(path)
@@ -59,7 +59,7 @@ def test_cut_off_anywhere_it_keeps_the_whole_lines_and_takes_more(tmp_path, shar
         assert list(journal) == [*list(PIECES)[:whole], "later"]
 
 
-def test_a_line_that_is_damaged_in_the_middle_is_said(tmp_path):
+def test_damaged_lines_are_refused(tmp_path):
     fill(tmp_path / "j")
     lines = (tmp_path / "j").read_bytes().splitlines(keepends=True)
     (tmp_path / "j").write_bytes(b"".join([*lines[:2], b"\0\0\0\n", *lines[2:]]))
@@ -70,7 +70,7 @@ def test_a_line_that_is_damaged_in_the_middle_is_said(tmp_path):
         journal["a"]
 
 
-def test_another_identity_is_refused_by_name_and_nothing_is_lost(tmp_path):
+def test_another_identity_is_refused_and_nothing_is_lost(tmp_path):
     fill(tmp_path / "j")
     before = (tmp_path / "j").read_bytes()
     with pytest.raises(InputError, match=r"weights was a\.pth, is b\.pth; dtype was None, is bf16\)") as caught:
@@ -84,14 +84,14 @@ def test_another_identity_is_refused_by_name_and_nothing_is_lost(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"hello\n", b"hello", b"[]\n", b'{"key": "a", "value": 1}\n', b"\xff\xfe\n"])
-def test_another_file_is_not_taken_for_a_journal(tmp_path, content):
+def test_other_files_are_refused(tmp_path, content):
     (tmp_path / "j").write_bytes(content)
     with pytest.raises(InputError, match="not a journal"):
         Journal(tmp_path / "j", IDENTITY)
     assert (tmp_path / "j").read_bytes() == content
 
 
-def test_what_cannot_be_written_is_said(tmp_path):
+def test_write_errors_name_the_file(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         Journal(tmp_path / "file" / "j", IDENTITY)
@@ -99,7 +99,7 @@ def test_what_cannot_be_written_is_said(tmp_path):
         Journal(tmp_path, IDENTITY)
 
 
-def test_two_at_once_are_refused(tmp_path, run_python):
+def test_two_processes_at_once_are_refused(tmp_path, run_python):
     pytest.importorskip("fcntl")
     code = "import sys, pathlib; from maskrcnn_ext.inference.jobs.journal import Journal; Journal(pathlib.Path(sys.argv[1]), {})"
     with Journal(tmp_path / "j", {}):
@@ -107,7 +107,7 @@ def test_two_at_once_are_refused(tmp_path, run_python):
     assert run_python("-c", code, tmp_path / "j").returncode == 0
 
 
-def test_values_are_read_when_they_are_asked_for(tmp_path):
+def test_values_are_read_on_access(tmp_path):
     with Journal(tmp_path / "j", {}) as journal:
         for number in range(50):
             journal.add(str(number), "x" * 10_000)
@@ -118,3 +118,15 @@ def test_values_are_read_when_they_are_asked_for(tmp_path):
         os.pwrite(os.open(tmp_path / "j", os.O_WRONLY), content, 0)
         assert journal["49"] == "y" * 10_000
     assert json.loads(content.splitlines()[0]) == {"identity": {}}
+
+
+def test_shards_are_read_with_the_main_journal_which_takes_additions(tmp_path):
+    with Journal(tmp_path / "main", {}) as main, Journal(tmp_path / "shard", {}) as shard:
+        main.add("a", 1)
+        shard.add("a", 2)
+        shard.add("b", 3)
+        both = Journals(main, [shard])
+        both.add("c", 4)
+        assert dict(both) == {"a": 1, "b": 3, "c": 4}
+        assert "c" in main
+        assert (len(both), "b" in both, "z" in both, both.get("z")) == (3, True, False, None)

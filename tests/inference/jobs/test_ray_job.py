@@ -1,4 +1,4 @@
-"""Prediction on a Ray cluster: complete and equal, also when a worker is killed midway."""
+"""Prediction on a Ray cluster: complete and equal to that of one process, also when a worker is killed."""
 
 import contextlib
 import json
@@ -39,7 +39,7 @@ def contents(out):
 
 
 @pytest.mark.slow
-def test_with_a_worker_killed_midway_everything_is_there_and_equal(folder, tmp_path, capsys):
+def test_results_are_complete_and_equal_after_a_worker_was_killed(folder, tmp_path, capsys):
     pytest.importorskip("ray")
     assert main(["predict", *arguments(folder, tmp_path / "alone")]) == 3  # one image is broken
 
@@ -89,11 +89,11 @@ def found_in(out):
     return sum(len(file.read_bytes().splitlines()) - 1 for file in (out / "shards").glob("*.jsonl"))
 
 
-def test_videos_and_no_workers_are_refused(folder, tmp_path, capsys):
+def test_videos_and_zero_workers_are_refused(folder, tmp_path, capsys):
     (tmp_path / "a.mp4").write_bytes(b"")
     assert (
         main(["predict", str(folder / "run"), str(tmp_path / "a.mp4"), "-o", str(tmp_path / "out"), "--ray", "2"]) == 2
     )
-    assert "the frames of a video follow each other" in capsys.readouterr().err
+    assert "the frames of a video must be predicted in order" in capsys.readouterr().err
     assert main(["predict", *arguments(folder, tmp_path / "out", "--ray", "0")]) == 2
     assert "--ray 0: expected at least 1 worker" in capsys.readouterr().err

@@ -1,3 +1,5 @@
+"""CUDA graphs: recorded once for each combination of shapes and settings, and replayed."""
+
 import logging
 
 import pytest
@@ -10,15 +12,15 @@ def sums(x, y):
     return x + y, (x * y).sum(dim=0)
 
 
-def test_without_a_gpu_the_function_runs_as_it_is():
-    given = torch.rand(3, 4), torch.rand(3, 4)
+def test_without_a_gpu_the_function_is_called():
+    inputs = torch.rand(3, 4), torch.rand(3, 4)
     graphs = CUDAGraphs(sums)
     for _ in range(2):
-        assert all(torch.equal(one, other) for one, other in zip(graphs(*given), sums(*given), strict=True))
+        assert all(torch.equal(one, other) for one, other in zip(graphs(*inputs), sums(*inputs), strict=True))
 
 
 @pytest.mark.gpu
-def test_replays_are_of_the_inputs_at_hand():
+def test_replays_use_the_current_inputs():
     calls = []
 
     def counted(x, y):
@@ -27,9 +29,9 @@ def test_replays_are_of_the_inputs_at_hand():
 
     graphs, kept = CUDAGraphs(counted, max_graphs=2), []
     for size in (3, 4, 3, 5, 3, 4):
-        given = torch.rand(size, 4, device="cuda"), torch.rand(size, 4, device="cuda")
+        inputs = torch.rand(size, 4, device="cuda"), torch.rand(size, 4, device="cuda")
         with torch.inference_mode(size % 2 == 0):
-            kept.append((graphs(*given), sums(*given)))
+            kept.append((graphs(*inputs), sums(*inputs)))
     for results, expected in kept:  # not overwritten by later ones
         for one, other in zip(results, expected, strict=True):
             torch.testing.assert_close(one, other)
@@ -38,21 +40,21 @@ def test_replays_are_of_the_inputs_at_hand():
 
 
 @pytest.mark.gpu
-def test_other_settings_are_seen():
+def test_other_settings_are_recorded_anew():
     scale = [2.0]
     graphs = CUDAGraphs(lambda x: (x * scale[0],), lambda: scale[0])
-    given = torch.rand(3, device="cuda")
+    inputs = torch.rand(3, device="cuda")
     for scale[0] in (2.0, 3.0, 2.0):
-        torch.testing.assert_close(graphs(given)[0], given * scale[0])
+        torch.testing.assert_close(graphs(inputs)[0], inputs * scale[0])
 
 
 @pytest.mark.gpu
-def test_what_waits_for_the_gpu_runs_as_it_is(caplog):
+def test_a_function_that_waits_for_the_gpu_is_called(caplog):
     def waits(x):
         return (x + x.sum().item(),)
 
-    graphs, given = CUDAGraphs(waits), torch.rand(3, device="cuda")
+    graphs, inputs = CUDAGraphs(waits), torch.rand(3, device="cuda")
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            torch.testing.assert_close(graphs(given), waits(given))
+            torch.testing.assert_close(graphs(inputs), waits(inputs))
     assert [record.message.startswith("optimize: no CUDA graphs: ") for record in caplog.records] == [True]

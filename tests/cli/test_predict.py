@@ -1,0 +1,49 @@
+"""`maskrcnn-ext predict`: mistakes are one line, and --help imports little."""
+
+import io
+import json
+import sys
+
+import pytest
+
+from tests.inference.jobs.conftest import data, images, loaded, predict, run, spec  # noqa: F401 (fixtures)
+
+pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")
+
+
+def test_stdin_lists_paths(predict, images, tmp_path, monkeypatch):
+    names = [images / "000003.jpg", images / "gone.jpg", images / "000001.jpg"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{name}\n" for name in names)))
+    assert predict("-", "--save", "json") == 3
+    table = json.loads((tmp_path / "out/images.json").read_text())["images"]
+    assert [(image["id"], image["file_name"]) for image in table] == [(1, str(names[0])), (3, str(names[2]))]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gone"], "gone: no such file or folder"),
+        (["IMAGES", "--save", "masks"], "--save masks: expected some of json"),
+        (["IMAGES", "--save", "video"], "no INPUT is a video"),
+        (["IMAGES", "--track"], "no INPUT is a video"),
+        (["IMAGES", "--threshold", "50"], "expected a number from 0 to 1"),
+        (["IMAGES", "--batch", "0"], "expected at least 1"),
+        (["IMAGES", "--weights", "gone.pth"], "gone.pth"),
+        (["IMAGES", "--set", "model.nothing=1"], "model.nothing"),
+        (["IMAGES", "--tile", "0"], "tile"),
+    ],
+    ids=str,
+)
+def test_mistakes_are_one_line_and_status_2(predict, images, capsys, arguments, message):
+    given = [images if argument == "IMAGES" else argument for argument in arguments]
+    assert predict(*given) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_help_is_quick_and_imports_little(run_python):
+    code = "import sys; from maskrcnn_ext.cli import main\ntry: main(['predict', '--help'])\nexcept SystemExit: pass\n"
+    done = run_python("-c", code + "print(sorted({'torch', 'cv2', 'numpy'} & set(sys.modules)))")
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "--tile" in done.stdout
