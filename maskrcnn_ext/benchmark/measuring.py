@@ -42,7 +42,13 @@ def measure(sides: Mapping[str, Callable[[], Any]], repeats: int, *, pause: floa
 
 
 def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Returns the result of a function that runs in a new process; function, arguments and result must be picklable."""
+    """Returns the result of a function that runs in a new process; function, arguments and result must be picklable.
+
+    Example:
+        ::
+
+            megabytes = in_new_process(memory_growth, function)
+    """
     # Unlike those of multiprocessing.Pool, its processes may start others, and it raises an error when they are killed.
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()

@@ -110,6 +110,12 @@ def image_reader(mapper: Any) -> Callable[[dict[str, Any]], Any]:
     """Returns a function that reads the pixels (H, W, C) of a record as the mapper does.
 
     Detectron2's mapper reads photographs of 8 bits. Records with a ``window`` or a ``slice`` are read by this package with any mapper.
+
+    Example:
+        ::
+
+            read = image_reader(load_model("output/run").mapper)
+            pixels = read({"file_name": "image.png"})
     """
     from detectron2.data.detection_utils import check_image_size, read_image
 
@@ -138,6 +144,10 @@ def read_config(config: str | Path) -> Any:
 
     Raises:
         InputError: the config does not exist or cannot be used.
+
+    Example:
+        >>> read_config("mask_rcnn_r50_fpn_1x.py").model.roi_heads.num_classes
+        80
     """
     if not Path(config).is_dir():
         return _read_file(find_config(str(config)))

@@ -68,8 +68,8 @@ def find_inputs(given: Sequence[str], *, stdin: Iterable[str] = (), outputs: Pat
         InputError: an argument is none of these or has no images, or a data set is given together with other inputs.
 
     Example:
-        >>> (tmp_path / "b2.png").touch(), (tmp_path / "b10.png").touch()
-        (None, None)
+        >>> for name in ("b10.png", "b2.png"):
+        ...     (tmp_path / name).touch()
         >>> [item.name for item in find_inputs([str(tmp_path)]).items]
         ['b2', 'b10']
     """

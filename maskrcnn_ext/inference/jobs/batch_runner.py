@@ -32,6 +32,13 @@ class BatchRunner:
 
     Attributes:
         predicted: number of images predicted so far.
+
+    Example:
+        ::
+
+            runner = BatchRunner(predictor, journal, on_failure=print, category_ids=[1], batch_size=4)
+            for chunk in runner.chunks(items):
+                runner.predict_missing(chunk)
     """
 
     def __init__(

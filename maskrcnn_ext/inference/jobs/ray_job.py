@@ -92,6 +92,12 @@ def predicted_on_ray(
 
     Raises:
         InputError: Ray is not installed, or no cluster can be reached or started.
+
+    Example:
+        ::
+
+            with predicted_on_ray(items, WorkerSettings({"config": "output/run"}, [1, 2]), journal, identity, workers=4) as results:
+                results.journal[items[0].key]
     """
     folder = journal.path.parent / "shards"
     with contextlib.ExitStack() as stack:

@@ -38,6 +38,11 @@ def predict_video(
 
     Raises:
         InputError: the video cannot be read, or a file cannot be written.
+
+    Example:
+        ::
+
+            predict_video(job, "clip.mp4", folder, name="clip", first_id=1, kinds=["video"], track=True)
     """
     count = 0
     with contextlib.ExitStack() as stack:

@@ -115,6 +115,11 @@ def predict_tiled(
     Raises:
         InputError: the image cannot be read, an argument is out of range, or the image has masks and 2**32 pixels or more, which COCO's
             RLE cannot encode.
+
+    Example:
+        ::
+
+            instances = predict_tiled(lambda tiles: [my_model(tile) for tile in tiles], WindowedImage("scene.tif"), tile=512)
     """
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size}: expected 1 or more")

@@ -20,8 +20,13 @@ class WindowedImage:
     Of a TIFF or a NumPy file only the window is read. Other files are decoded once and kept in memory.
 
     Attributes:
-        height: in pixels.
-        width: in pixels.
+        height: height in pixels.
+        width: width in pixels.
+
+    Example:
+        >>> image = WindowedImage(np.arange(12).reshape(3, 4, 1))
+        >>> image.read((1, 0, 2, 1)).ravel()
+        array([1, 2])
     """
 
     def __init__(self, image: str | Path | dict[str, Any] | np.ndarray, image_format: str = "BGR") -> None:

@@ -71,7 +71,8 @@ class Tracker:
         >>> from detectron2.structures import Boxes
         >>> tracker = Tracker()
         >>> for x in (0.0, 1.0):
-        ...     frame = Instances((20, 20), pred_boxes=Boxes([[x, 0, x + 8, 8]]), scores=torch.ones(1), pred_classes=torch.zeros(1))
+        ...     frame = Instances((20, 20), pred_boxes=Boxes([[x, 0, x + 8, 8]]))
+        ...     frame.scores, frame.pred_classes = torch.ones(1), torch.zeros(1)
         ...     tracker.update(frame).track_ids
         tensor([1])
         tensor([1])
