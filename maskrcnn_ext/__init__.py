@@ -24,9 +24,12 @@ def _exports() -> dict[str, str]:
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    if name not in _exports():
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(sorted(_exports()))}")
-    return getattr(import_module(_exports()[name]), name)
+    if name in _exports():
+        return getattr(import_module(_exports()[name]), name)
+    try:
+        return import_module("maskrcnn_ext.common.moved").forward(__name__)(name)
+    except AttributeError as error:
+        raise AttributeError(f"{error}; it has {', '.join(sorted(_exports()))}") from None
 
 
 def __dir__() -> list[str]:

@@ -16,7 +16,7 @@ LAYERS = [
     {"inference", "interop"},
     {"engine"},
     {"evaluation", "report"},
-    {"config", "env"},
+    {"config", "env", "zoo"},
     {"modeling", "data"},
     {"ops"},
     {"compat", "common"},
