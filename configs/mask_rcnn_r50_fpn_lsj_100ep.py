@@ -10,7 +10,7 @@ bottom_up = model.backbone.bottom_up
 bottom_up.freeze_at = 0
 bottom_up.stem.norm = bottom_up.stages.norm = model.backbone.norm = "SyncBN"
 model.proposal_generator.head.conv_dims = [-1, -1]
-# The heads may see no RoI at all, which torch's SyncBatchNorm refuses and Detectron2's "N" variant takes.
+# The heads may get no RoIs, which torch's SyncBatchNorm refuses and Detectron2's "N" variant supports.
 model.roi_heads.box_head.update(conv_dims=[256, 256, 256, 256], fc_dims=[1024], conv_norm="naiveSyncBN_N")
 model.roi_heads.mask_head.conv_norm = "naiveSyncBN_N"
 del bottom_up

@@ -13,7 +13,7 @@ dataloader.train.mapper.image_format = "RGB"
 dataloader.train.mapper.augmentations = [
     L(T.RandomFlip)(horizontal=True),
     L(T.ResizeScale)(min_scale=0.1, max_scale=2.0, target_height=1024, target_width=1024),
-    L(T.FixedSizeCrop)(crop_size=[1024, 1024], pad=False),  # the backbone pads to a square itself
+    L(T.FixedSizeCrop)(crop_size=[1024, 1024], pad=False),  # the backbone pads to a square
 ]
 dataloader.test.mapper.augmentations = [L(T.ResizeShortestEdge)(short_edge_length=1024, max_size=1024)]
 

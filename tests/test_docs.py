@@ -25,6 +25,12 @@ def code_blocks(name: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), flags=re.DOTALL)
 
 
+def anchors_of(document) -> set[str]:
+    """Returns the anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.fixture(scope="module")
 def contributed():
     blocks = code_blocks("CONTRIBUTING.md")
@@ -62,8 +68,11 @@ def test_the_example_data_set_registers(contributed):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_and_configs_that_a_document_names_are_there(document):
     text = document.read_text()
-    for target in re.findall(r"\]\((?!http|#)([^)]+)\)", text):
-        assert (document.parent / target).exists(), target
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", text):
+        file, _, anchor = target.partition("#")
+        linked = document.parent / file if file else document
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors_of(linked), target
     for path in re.findall(r"\b(?:scripts|configs|tests)/[\w./-]+\.(?:py|sh|txt)", text):
         assert (ROOT / path).is_file(), path
     for name in re.findall(r"(?:maskrcnn-ext configs|--config-file) ([\w/]+\.py)", text):

@@ -1,6 +1,6 @@
 """The left atrium in MR slices (`left_atrium_train`, `left_atrium_val`). ResNet-18 FPN from random weights.
 
-Its BatchNorm evens out values without units; `maskrcnn-ext data-stats left_atrium_train` prints the mean and deviation to set.
+Its BatchNorm normalises values without units; `maskrcnn-ext data-stats left_atrium_train` prints mean and deviation.
 """
 
 from ..common.data.left_atrium import dataloader

@@ -1,10 +1,10 @@
-"""Generated shapes, five classes: what `scripts/demo.sh` trains. ResNet-18 FPN from random weights, minutes on a CPU."""
+"""Generated shapes, five classes, the data of `scripts/demo.sh`. ResNet-18 FPN from random weights, minutes on a CPU."""
 
 from ..common.data.shapes import dataloader
 from ..mask_rcnn_r18_fpn_scratch import lr_multiplier, model, optimizer, train
 
 model.roi_heads.num_classes = 5
-# Objects of 10 to 60 pixels, six at most: narrow layers and few RoIs do, and are what an iteration on a CPU consists of.
+# Objects of 10 to 60 pixels, six at most: narrow layers and few RoIs suffice and keep an iteration on a CPU short.
 model.proposal_generator.anchor_generator.sizes = [[12], [24], [48], [72], [96]]
 model.proposal_generator.update(pre_nms_topk=[600, 200], post_nms_topk=[300, 100])
 model.backbone.out_channels = 64

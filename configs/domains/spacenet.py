@@ -1,6 +1,6 @@
 """SpaceNet 2 buildings (`spacenet_buildings_train`, `spacenet_buildings_val`). ResNet-18 FPN from random weights.
 
-Its BatchNorm evens out the range of 16-bit pixels; `maskrcnn-ext data-stats spacenet_buildings_train` prints the mean and deviation to set.
+Its BatchNorm normalises the range of 16-bit pixels; `maskrcnn-ext data-stats spacenet_buildings_train` prints mean and deviation.
 """
 
 from ..common.data.spacenet import dataloader

@@ -5,7 +5,7 @@ from ..common.schedule.short import lr_multiplier
 from ..mask_rcnn_r50_fpn_3x import model, optimizer, train
 
 model.roi_heads.num_classes = 1
-# Crowns of 2 to 30 metres are 20 to 300 pixels of 10 centimetres: COCO's anchors but for the largest, and one of 16.
+# Crowns of 2 to 30 metres are 20 to 300 pixels of 10 centimetres: COCO's anchors without the largest, and one of 16.
 model.proposal_generator.anchor_generator.sizes = [[16], [32], [64], [128], [256]]
 model.proposal_generator.update(pre_nms_topk=[2000, 2000], post_nms_topk=[1000, 2000])
 model.roi_heads.box_predictor.test_topk_per_image = 300

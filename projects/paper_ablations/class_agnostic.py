@@ -1,4 +1,4 @@
-"""Section 4.2, class-agnostic masks: one mask whatever the class, ResNet-50 C4."""
+"""Section 4.2, class-agnostic masks: one mask for all classes, ResNet-50 C4."""
 
 from ...configs.mask_rcnn_r50_c4_1x import dataloader, lr_multiplier, model, optimizer, train
 

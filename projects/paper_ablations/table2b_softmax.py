@@ -1,4 +1,4 @@
-"""Table 2b: the classes compete for every pixel (softmax), ResNet-50 C4. The sigmoids beside it are mask_rcnn_r50_c4_1x.py itself."""
+"""Table 2b: the classes compete for every pixel (softmax), ResNet-50 C4. Its baseline with sigmoids is mask_rcnn_r50_c4_1x.py."""
 
 from maskrcnn_ext import SoftmaxMaskHead
 

@@ -1,6 +1,6 @@
 """Table 2d: RoIAlign on features of stride 32, ResNet-50 C5: where misalignment costs most.
 
-As DC5, without its dilation.
+DC5 without its dilation.
 """
 
 from ...configs.mask_rcnn_r50_dc5_1x import dataloader, lr_multiplier, model, optimizer, train

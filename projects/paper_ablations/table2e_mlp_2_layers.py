@@ -1,4 +1,4 @@
-"""Table 2e: a mask by fully connected layers, 1024-1024-80x28x28, ResNet-50 FPN. The FCN beside it is mask_rcnn_r50_fpn_1x.py itself."""
+"""Table 2e: masks by fully connected layers, 1024-1024-80x28x28, ResNet-50 FPN. Its baseline with the FCN is mask_rcnn_r50_fpn_1x.py."""
 
 from maskrcnn_ext import MLPMaskHead
 

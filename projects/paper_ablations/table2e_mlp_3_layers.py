@@ -1,4 +1,4 @@
-"""Table 2e: a mask by one fully connected layer more, 1024-1024-1024-80x28x28, ResNet-50 FPN."""
+"""Table 2e: masks by one more fully connected layer, 1024-1024-1024-80x28x28, ResNet-50 FPN."""
 
 from .table2e_mlp_2_layers import dataloader, lr_multiplier, model, optimizer, train
 

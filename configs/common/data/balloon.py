@@ -1,4 +1,4 @@
-"""The balloon photographs of Matterport's Mask R-CNN, prepared as COCO's are."""
+"""The balloon photographs of Matterport's Mask R-CNN, with COCO's augmentations."""
 
 from .coco import dataloader
 

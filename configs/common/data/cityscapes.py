@@ -4,7 +4,7 @@ from .coco import dataloader
 
 dataloader.train.dataset.names = "cityscapes_train"
 dataloader.test.dataset.names = "cityscapes_val"
-# The images are 2048 x 1024: up to their own scale, because what is far away is small.
+# The images are 2048 x 1024: training scales go up to the original size, because distant objects are small.
 dataloader.train.mapper.augmentations[0].update(
     short_edge_length=[800, 832, 864, 896, 928, 960, 992, 1024], max_size=2048
 )

@@ -1,6 +1,7 @@
 """COCO 2017 instances, with the multi-scale training of the baselines (Detectron2's Base-RCNN-FPN.yaml).
 
-Other data is one override a split: a registered name, or a file, as in `dataloader.train.dataset.names=coco:/data/train.json@/data/images`.
+One override for each split selects other data, a registered name or a file:
+`dataloader.train.dataset.names=coco:/data/train.json@/data/images`.
 """
 
 import detectron2.data.transforms as T

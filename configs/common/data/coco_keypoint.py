@@ -1,4 +1,4 @@
-"""COCO 2017 people with their 17 keypoints; an image needs at least one visible keypoint to be trained on."""
+"""COCO 2017 people with their 17 keypoints; images without a visible keypoint are left out of training."""
 
 from detectron2.config import LazyCall as L
 

@@ -10,6 +10,6 @@ dataloader.train.mapper.augmentations = [
     L(T.FixedSizeCrop)(crop_size=[1024, 1024]),
     L(T.RandomFlip)(horizontal=True),
 ]
-# A crop cuts objects: their boxes are those of what is left of the mask.
+# A crop cuts objects: boxes are recomputed from the rest of the mask.
 dataloader.train.mapper.recompute_boxes = True
 dataloader.train.total_batch_size = 64

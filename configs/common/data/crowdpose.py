@@ -1,4 +1,4 @@
-"""CrowdPose: people in crowds with 14 keypoints, prepared as COCO's people are."""
+"""CrowdPose: people in crowds with 14 keypoints, with the augmentations of COCO's people."""
 
 from maskrcnn_ext.data.registry.domains.crowdpose import SIGMAS
 
@@ -6,4 +6,4 @@ from .coco_keypoint import dataloader
 
 dataloader.train.dataset.names = "crowdpose_train"
 dataloader.test.dataset.names = "crowdpose_val"
-dataloader.evaluator.kpt_oks_sigmas = list(SIGMAS)  # Detectron2's own evaluator does not look at the registration
+dataloader.evaluator.kpt_oks_sigmas = list(SIGMAS)  # Detectron2's evaluator does not read them from the registration

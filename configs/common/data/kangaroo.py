@@ -1,4 +1,4 @@
-"""Kangaroos on photographs: boxes alone, prepared as COCO's are."""
+"""Kangaroos on photographs: only boxes, with COCO's augmentations."""
 
 from .coco import dataloader
 

@@ -1,4 +1,4 @@
-"""MR slices of 320 x 320 with the scanner's values, prepared as the CT slices are but for their size."""
+"""MR slices of 320 x 320 with the scanner's values, with the augmentations of the CT slices except for the size."""
 
 from .spleen import dataloader
 

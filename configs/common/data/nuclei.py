@@ -1,4 +1,4 @@
-"""Nuclei of the Data Science Bowl 2018 at their own scale: crops of 256 x 256 for training, whole images for validation."""
+"""Nuclei of the Data Science Bowl 2018 at the original scale: crops of 256 x 256 for training, whole images for validation."""
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
@@ -16,10 +16,10 @@ dataloader.train.mapper.update(
         L(T.RandomContrast)(intensity_min=0.8, intensity_max=1.2),
     ],
     instance_mask_format="bitmask",  # the masks are RLEs
-    recompute_boxes=True,  # of what a crop has left
+    recompute_boxes=True,  # from the masks after cropping
 )
 dataloader.test.mapper.augmentations = []
 dataloader.train.update(total_batch_size=4, num_workers=2)
 dataloader.test.num_workers = 2
-# The images hold up to 375 nuclei: COCO's limit of 100 detections would count the rest as missed.
+# The images hold up to 375 nuclei: with COCO's limit of 100 detections the rest would count as missed.
 dataloader.evaluator.max_dets_per_image = 400

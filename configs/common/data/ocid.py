@@ -1,10 +1,10 @@
-"""OCID: trained on the floor, tested on the table, which are other scenes."""
+"""OCID: trained on floor scenes, tested on table scenes."""
 
 from .coco import dataloader
 
 dataloader.train.dataset.names = "ocid_floor"
 dataloader.test.dataset.names = "ocid_table"
-# The images are 640 x 480 of a metre or two: larger shows nothing more.
+# The images of 640 x 480 show one or two metres: enlarging adds no detail.
 dataloader.train.mapper.augmentations[0].update(short_edge_length=[400, 440, 480, 520, 560], max_size=800)
 dataloader.test.mapper.augmentations[0].update(short_edge_length=480, max_size=800)
 dataloader.train.mapper.instance_mask_format = "bitmask"  # the masks are RLEs

@@ -1,4 +1,4 @@
-"""The generated shapes of the demo (maskrcnn_ext/data/tools/shapes.py), where `scripts/demo.sh` puts them."""
+"""The generated shapes of the demo (maskrcnn_ext/data/tools/shapes.py), in the folder of `scripts/demo.sh`."""
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L

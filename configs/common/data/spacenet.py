@@ -1,4 +1,4 @@
-"""SpaceNet 2 chips of 650 x 650 at their own scale: crops of 512 x 512 for training, whole chips for validation."""
+"""SpaceNet 2 chips of 650 x 650 at the original scale: crops of 512 x 512 for training, whole chips for validation."""
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
@@ -12,14 +12,14 @@ dataloader.test.dataset.names = "spacenet_buildings_val"
 dataloader.train.mapper.update(
     augmentations=[
         L(T.RandomCrop)(crop_type="absolute", crop_size=[512, 512]),
-        # From above nothing is upright.
+        # Seen from above, objects have any orientation.
         L(T.RandomFlip)(horizontal=True),
         L(T.RandomFlip)(horizontal=False, vertical=True),
     ],
-    recompute_boxes=True,  # of what a crop has left
+    recompute_boxes=True,  # from the masks after cropping
 )
 dataloader.test.mapper.augmentations = []
-# GeoTIFFs of 16 bits, which Detectron2's own mapper does not read.
+# GeoTIFFs of 16 bits, which Detectron2's mapper cannot read.
 dataloader.train.mapper._target_ = dataloader.test.mapper._target_ = SafeMapper
-# A chip holds more buildings than COCO's limit of 100 detections.
+# A chip has more buildings than COCO's limit of 100 detections.
 dataloader.evaluator.max_dets_per_image = 300

@@ -1,4 +1,4 @@
-"""CT slices of 512 x 512 in a soft-tissue window, about their own scale; a body is never mirrored, so that the images are not either."""
+"""CT slices of 512 x 512 in a soft-tissue window at about the original scale. Images are not flipped, because bodies are not mirrored."""
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
@@ -13,7 +13,7 @@ dataloader.train.mapper.update(
     augmentations=[
         L(T.ResizeShortestEdge)(short_edge_length=[448, 480, 512, 544, 576], sample_style="choice", max_size=800),
         L(T.RandomRotation)(angle=[-10, 10], expand=False),
-        # Contrast agents and scanners differ.
+        # Contrast agents and scanners vary.
         L(T.RandomBrightness)(intensity_min=0.9, intensity_max=1.1),
         L(T.RandomContrast)(intensity_min=0.9, intensity_max=1.1),
     ],
@@ -21,7 +21,7 @@ dataloader.train.mapper.update(
     recompute_boxes=True,  # a rotated box is larger than its object
 )
 dataloader.test.mapper.augmentations = []
-# Slices of volumes, which Detectron2's own mapper does not read.
+# Slices of volumes, which Detectron2's mapper cannot read.
 dataloader.train.mapper._target_ = dataloader.test.mapper._target_ = SafeMapper
 dataloader.train.update(total_batch_size=4, num_workers=2)
 dataloader.test.num_workers = 2

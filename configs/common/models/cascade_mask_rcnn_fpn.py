@@ -11,7 +11,7 @@ from detectron2.modeling.roi_heads import CascadeROIHeads, FastRCNNConvFCHead, F
 
 from .mask_rcnn_fpn import model
 
-# Each stage regresses finer than the one before: its weights grow as its IoU does.
+# Each stage regresses more finely than the previous one: its weights grow with its IoU.
 _STAGES = [(0.5, [10.0, 10.0, 5.0, 5.0]), (0.6, [20.0, 20.0, 10.0, 10.0]), (0.7, [30.0, 30.0, 15.0, 15.0])]
 
 del model.roi_heads["box_head"], model.roi_heads["box_predictor"], model.roi_heads["proposal_matcher"]

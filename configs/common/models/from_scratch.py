@@ -18,7 +18,7 @@ def to_r18_from_scratch(model):
     model.pixel_std = [57.375, 57.12, 58.395]
 
     heads = model.roi_heads
-    # Few RoIs: they are most of the time on a CPU.
+    # Few RoIs, because they take most of the time on a CPU.
     heads.batch_size_per_image = 128
     model.proposal_generator.update(pre_nms_topk=[1000, 500], post_nms_topk=[500, 300])
     for box_head in heads.box_heads if "box_heads" in heads else [heads.box_head]:

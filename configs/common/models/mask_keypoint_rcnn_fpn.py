@@ -23,7 +23,7 @@ model.roi_heads.update(
         loss_normalizer="visible",
     ),
 )
-# Detectron took 2000 proposals a batch of two images; per image, the baseline found 1000 too few for the boxes and 1500 enough.
+# Detectron used 2000 proposals for a batch of two images; per image, 1000 were too few for the boxes and 1500 enough.
 model.proposal_generator.post_nms_topk = [1500, 1000]
 # Plain L1 raises box AP and lowers keypoint AP.
 model.roi_heads.box_predictor.smooth_l1_beta = 0.5

@@ -1,4 +1,4 @@
-"""Mask R-CNN on res4 ("C4"): res5 is the head that boxes and masks share. Hyper-parameters of Detectron2's Base-RCNN-C4.yaml."""
+"""Mask R-CNN on res4 ("C4"): boxes and masks share res5 as their head. Hyper-parameters of Detectron2's Base-RCNN-C4.yaml."""
 
 from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec
@@ -45,9 +45,9 @@ model.roi_heads = L(Res5ROIHeads)(
         num_classes="${..num_classes}",
     ),
     mask_head=L(MaskRCNNConvUpsampleHead)(
-        # res5 halves what the pooler gives
+        # res5 halves the pooler's output size
         input_shape=L(ShapeSpec)(channels="${...res5.out_channels}", height=7, width=7),
         num_classes="${..num_classes}",
-        conv_dims=[256],  # the deconvolution alone
+        conv_dims=[256],  # only the deconvolution
     ),
 )

@@ -1,4 +1,4 @@
-"""AdamW (arXiv:1711.05101) for training from random weights on small data, where plain SGD was slower to learn."""
+"""AdamW (arXiv:1711.05101) for training from random weights on small data, where SGD learned more slowly."""
 
 import torch
 from detectron2.config import LazyCall as L

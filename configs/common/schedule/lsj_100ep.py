@@ -1,6 +1,6 @@
 """100 epochs at 64 images (Detectron2's new_baselines): 184 375 iterations x 64 images / 118 000 images = 100.
 
-The rate falls tenfold after 163 889 (8/9 of the run) and 177 546 iterations (26/27). The warm-up is the config's own.
+The rate falls tenfold after 163 889 (8/9 of the run) and 177 546 iterations (26/27). The warm-up is that of the config.
 """
 
 from detectron2.config import LazyCall as L

@@ -1,4 +1,4 @@
-"""What the training script reads: the keys and values of Detectron2's configs/common/train.py, and a device that exists."""
+"""Settings of the training script: the keys and values of Detectron2's configs/common/train.py, with an available device."""
 
 import torch
 
@@ -14,5 +14,5 @@ train = dict(
     device="cuda" if torch.cuda.is_available() else "cpu",
 )
 if train["device"] == "cpu":
-    # Several processes without CUDA: DistributedDataParallel must be given no device.
+    # Several processes without CUDA: DistributedDataParallel must not get a device.
     train["ddp"]["device_ids"] = None
