@@ -21,10 +21,11 @@ from maskrcnn_ext.common.text import or_list
 from maskrcnn_ext.data.registry.dicts import from_dicts
 from maskrcnn_ext.data.registry.keypoints import check_sigmas
 from maskrcnn_ext.data.registry.resolve import ensure_registered
+from maskrcnn_ext.data.writers.coco import to_coco_dict
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.evaluation.backend import backend_name, run_coco_eval
 from maskrcnn_ext.evaluation.results import Results, by_mask_score
-from maskrcnn_ext.evaluation.truth import Truth, complete, to_coco_dict
+from maskrcnn_ext.evaluation.truth import Truth, complete
 from maskrcnn_ext.ops.rle_masks import RLEMasks
 
 # COCO's limit of detections per image.
@@ -186,7 +187,7 @@ def _temporary_coco_file(name: str, output_dir: str | None) -> Iterator[None]:
     if metadata.get("json_file"):  # the registration has set its file
         yield
         return
-    content = to_coco_dict(from_dicts(name, DatasetCatalog.get(name)))
+    content = to_coco_dict(from_dicts(name, DatasetCatalog.get(name)), first_category_id=0)
     file = Path(output_dir, f"{name.replace('/', '_')}_coco_format.json")
     write_atomic(file, json.dumps(content))  # every process of a run writes the same file
     metadata.json_file = str(file)

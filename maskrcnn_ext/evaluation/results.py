@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from maskrcnn_ext.data.formats.reading import read_json
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.evaluation.truth import Truth, read_json
+from maskrcnn_ext.evaluation.truth import Truth
 from maskrcnn_ext.ops.rle import check_rle, find_broken_rle, rle_box, segmentation_to_rle
 
 Results: TypeAlias = list[dict[str, Any]]

@@ -1,10 +1,9 @@
-"""Ground truth in COCO's form, from whatever holds it, checked and complete."""
+"""Ground truth in COCO's form: read from a file, a COCO object or a dataset, checked, and completed."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,22 +11,31 @@ from typing import Any, TypeAlias
 
 from pycocotools.coco import COCO
 
-from maskrcnn_ext.data.formats.records import DataSet
+from maskrcnn_ext.data.formats.coco import (
+    check_lists,
+    load_coco,
+    parse_annotations,
+    parse_categories,
+    parse_images,
+    warn_without_area,
+)
+from maskrcnn_ext.data.formats.records import Annotation, ImageRecord
+from maskrcnn_ext.data.writers.coco import to_coco_dict
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import rle_area, segmentation_to_rle
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What is to be found.
+    """Ground truth: the objects that a model should find.
 
     Attributes:
         name: for messages.
-        images: COCO's, by rising id.
-        categories: COCO's, by rising id.
-        annotations: COCO's, ids counted from 1, each with ``bbox``, ``area`` and ``iscrowd``; ``segmentation`` and ``keypoints`` with
-            ``num_keypoints`` where there are such.
-        sigmas: of the keypoints, where the data set was registered with its own.
+        images: COCO's image records, by rising id.
+        categories: COCO's category records, by rising id.
+        annotations: COCO's annotation records. Ids count from 1, each has ``bbox``, ``area`` and ``iscrowd``, and ``segmentation`` and
+            ``keypoints`` with ``num_keypoints`` if the dataset has them.
+        sigmas: OKS sigmas of the keypoints, if the dataset was registered with its own.
     """
 
     name: str
@@ -37,12 +45,12 @@ class Truth:
     sigmas: list[float] = field(default_factory=list)
 
     def allows(self, task: str) -> bool:
-        """Whether every object has what a task (bbox, boundary, keypoints or segm) looks at."""
+        """Returns whether each object has what a task (bbox, boundary, keypoints or segm) needs."""
         key = {"segm": "segmentation", "boundary": "segmentation"}.get(task, task)
-        return all(found.get(key) for found in self.annotations)
+        return all(annotation.get(key) for annotation in self.annotations)
 
     def as_coco(self) -> COCO:
-        """Returns pycocotools' view of it."""
+        """Returns the ground truth as pycocotools' COCO object."""
         coco = COCO()
         coco.dataset = {"images": self.images, "categories": self.categories, "annotations": self.annotations}
         with contextlib.redirect_stdout(io.StringIO()):
@@ -50,7 +58,7 @@ class Truth:
         return coco
 
 
-# What load_truth takes.
+# What load_truth accepts.
 TruthLike: TypeAlias = Truth | COCO | Mapping[str, Any] | Path | str
 
 
@@ -58,11 +66,17 @@ def load_truth(truth: TruthLike) -> Truth:
     """Reads ground truth.
 
     Args:
-        truth: a COCO annotation file, its content, pycocotools' COCO, or a data set: a registered name or a string such as
-            ``coco:/data/val.json@/data/images``. Nothing of it is changed.
+        truth: a COCO annotation file, its content, pycocotools' COCO, or a dataset: a registered name or a string such as
+            ``coco:/data/val.json@/data/images``. It is not changed.
 
     Raises:
-        InputError: no such file or data set; content that is not COCO's, or annotations that point nowhere.
+        InputError: the file or dataset does not exist, or its content is broken; the message names the record.
+
+    Example:
+        >>> box = {"image_id": 1, "category_id": 1, "bbox": [2, 2, 4, 5]}
+        >>> images, categories = [{"id": 1, "height": 8, "width": 8}], [{"id": 1, "name": "cat"}]
+        >>> load_truth({"images": images, "categories": categories, "annotations": [box]}).annotations[0]["area"]
+        20.0
     """
     if isinstance(truth, Truth):
         return truth
@@ -71,85 +85,53 @@ def load_truth(truth: TruthLike) -> Truth:
     if isinstance(truth, Mapping):
         return complete(truth, "the ground truth")
     if Path(truth).is_file():
-        return complete(read_json(Path(truth)), str(truth))
+        return complete(load_coco(Path(truth)), str(truth))
     if isinstance(truth, Path) or (truth.endswith(".json") and ":" not in truth):
-        raise InputError(f"{truth}: no such file: give COCO annotations, or a data set such as coco:val.json@images")
-    return _of_data_set(truth)
+        raise InputError(f"{truth}: no such file: name COCO annotations, or a dataset such as coco:val.json@images")
+    return _load_dataset(truth)
 
 
 def complete(dataset: Mapping[str, Any], name: str) -> Truth:
-    """Checks COCO's content and fills in what it lacks, as COCO's own tools have made it.
+    """Checks COCO content as the reader for training does, and fills in what is missing.
 
-    An ``area`` is that of the mask, or of the box where there is none; ``iscrowd`` is 0; an object without ``keypoints`` among such with
-    has none that are visible. Annotations are numbered from 1: to pycocotools, 0 means "not found", and one of two that share an id
-    counts twice.
+    A missing ``area`` is that of the mask, or of the box without a mask; a missing ``iscrowd`` is 0. If any object has ``keypoints``,
+    an object without them gets invisible ones. Annotations are numbered from 1: pycocotools takes the id 0 for "no match", and
+    counts annotations with the same id twice. Annotations whose outline has no area are left out, with a warning.
+
+    Args:
+        dataset: with the lists ``images``, ``annotations`` and ``categories``.
+        name: of the file or dataset; it begins the error messages.
 
     Raises:
-        InputError: what lacks more, or points nowhere.
+        InputError: a record is broken, or refers to an image or category that is missing.
     """
-    for key in ("images", "categories", "annotations"):
-        if not isinstance(dataset, Mapping) or not isinstance(dataset.get(key), list):
-            raise InputError(f"{name}: has no list of `{key}`, as COCO annotations of what is to be found have")
-    if not dataset["categories"]:
-        raise InputError(f"{name}: has no `categories`: there is nothing that could be found")
-    images = _by_id(dataset["images"], name, "image")
-    categories = _by_id(dataset["categories"], name, "category")
-    num_values = max((len(found.get("keypoints") or ()) for found in dataset["annotations"]), default=0)
-    annotations = []
-    for number, found in enumerate(dataset["annotations"], start=1):
-        where = f"{name}: annotation {found.get('id', f'number {number}')!r}"
-        for key in ("image_id", "category_id", "bbox"):
-            if found.get(key) is None:
-                raise InputError(f"{where} has no `{key}`")
-        if found["image_id"] not in images:
-            raise InputError(f"{where} is of image {found['image_id']!r}, which is not there")
-        if found["category_id"] not in categories:
-            raise InputError(f"{where} is of category {found['category_id']!r}, which is not there")
-        annotations.append(_completed(found, number, images[found["image_id"]], num_values, where))
-    return Truth(name, list(images.values()), list(categories.values()), annotations)
-
-
-def to_coco_dict(data: DataSet) -> dict[str, Any]:
-    """Returns a data set's records as COCO's content: their own image ids, and category ids from 0 where the data has none of its own."""
-    ids = data.category_ids or range(len(data.classes))
-    categories: list[dict[str, Any]] = [{"id": own, "name": name} for own, name in zip(ids, data.classes, strict=True)]
-    images: list[dict[str, Any]] = []
+    lists = check_lists(dataset, name)
+    if "annotations" not in dataset:
+        raise InputError(f"{name}: has no list of `annotations`, which ground truth needs")
+    categories = parse_categories(lists["categories"], name)
+    if not categories:
+        raise InputError(f"{name}: `categories` is empty, so there is nothing to find")
+    records = parse_images(lists["images"], name)
+    found = lists["annotations"]
+    # All are parsed before any is used: the parser checks RLEs at the end.
+    parsed = list(parse_annotations(found, records, categories, name, for_evaluation=True))
+    num_values = max((len(entry.get("keypoints") or ()) for entry in found), default=0)
     annotations: list[dict[str, Any]] = []
-    for record in data.images:
-        size = {"height": record.height, "width": record.width}
-        images.append({"id": record.image_id, "file_name": record.file_name, **size})
-        for found in record.annotations:
-            x0, y0, x1, y1 = found.box
-            told: dict[str, Any] = {
-                "id": len(annotations) + 1,
-                "image_id": record.image_id,
-                "category_id": ids[found.category],
-                "bbox": [x0, y0, x1 - x0, y1 - y0],
-                "iscrowd": int(found.crowd),
-            }
-            if found.segmentation is not None:
-                told["segmentation"] = found.segmentation
-            if found.keypoints is not None:  # back from sub-pixel coordinates to COCO's indices of pixels
-                told["keypoints"] = [v if index % 3 == 2 else v - 0.5 for index, v in enumerate(found.keypoints)]
-            annotations.append(told)
-    return {"images": images, "categories": categories, "annotations": annotations}
+    without_area = []
+    for index, (entry, read) in enumerate(zip(found, parsed, strict=True)):
+        if read is None:
+            without_area.append(entry.get("id", f"number {index + 1}"))
+            continue
+        where = f"{name}: annotation {entry.get('id', f'number {index + 1}')!r}"
+        annotations.append({**_complete_annotation(entry, *read, num_values, where), "id": len(annotations) + 1})
+    warn_without_area(without_area, name)
+    by_id = {image["id"]: image for image in lists["images"]}
+    images = [{**by_id[key], "height": record.height, "width": record.width} for key, record in records.items()]
+    return Truth(name, images, categories, annotations)
 
 
-def read_json(file: Path) -> Any:
-    """Reads a JSON file.
-
-    Raises:
-        InputError: none that can be read.
-    """
-    try:
-        return json.loads(file.read_bytes())
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise InputError(f"{file}: not a JSON file ({error})") from error
-
-
-def _of_data_set(name: str) -> Truth:
+def _load_dataset(name: str) -> Truth:
+    """Reads the ground truth of a registered dataset, or of one that is given as a string."""
     from detectron2.data import MetadataCatalog
 
     from maskrcnn_ext.data.registry.catalog import load_dataset
@@ -157,40 +139,41 @@ def _of_data_set(name: str) -> Truth:
 
     ensure_registered(name)
     metadata = MetadataCatalog.get(name)
-    # The file itself knows the areas of its objects, and is what Detectron2 evaluates with.
+    # The file has the areas of its objects, and is what Detectron2 evaluates with.
     file = metadata.get("json_file")
-    dataset = read_json(Path(file)) if file else to_coco_dict(load_dataset(name))
+    dataset = load_coco(Path(file)) if file else to_coco_dict(load_dataset(name), first_category_id=0)
     return replace(complete(dataset, f"data set {name}"), sigmas=list(metadata.get("keypoint_oks_sigmas") or ()))
 
 
-def _by_id(records: list[dict[str, Any]], name: str, kind: str) -> dict[Any, dict[str, Any]]:
-    for record in records:
-        missing = {"image": ("id", "height", "width"), "category": ("id", "name")}[kind]
-        for key in missing:
-            if key not in record:
-                raise InputError(f"{name}: {kind} {record.get('id', '')!r} has no `{key}`")
-    found = {record["id"]: record for record in sorted(records, key=lambda record: record["id"])}
-    if len(found) < len(records):
-        raise InputError(f"{name}: an `id` is there twice among its {kind} records; see maskrcnn-ext check-data")
-    return found
-
-
-def _completed(
-    found: dict[str, Any], number: int, image: dict[str, Any], num_values: int, where: str
+def _complete_annotation(
+    entry: dict[str, Any], image: ImageRecord, annotation: Annotation, num_values: int, where: str
 ) -> dict[str, Any]:
-    told = {**found, "id": number, "iscrowd": int(found.get("iscrowd") or 0)}
-    if found.get("area") is None:
-        try:
-            told["area"] = _area(found, image)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{where} has neither an `area` nor a `segmentation` that gives one") from error
+    """Returns a copy of an annotation record with all fields that the evaluation needs, except its id.
+
+    Args:
+        entry: the record.
+        image: its image.
+        annotation: what the parser has read from the record.
+        num_values: how many numbers ``keypoints`` must have; 0 for a dataset without keypoints.
+        where: begins the error message.
+    """
+    completed = {**entry, "iscrowd": int(annotation.crowd)}
+    if annotation.segmentation is not None:
+        completed["segmentation"] = annotation.segmentation
+    area = entry.get("area")
+    if area is None:
+        completed["area"] = _area(annotation, image)
+    elif isinstance(area, bool) or not isinstance(area, int | float):
+        raise InputError(f"{where} has the `area` {area!r:.100}, expected a number")
     if num_values:
-        told["keypoints"] = found.get("keypoints") or [0] * num_values
-        told.setdefault("num_keypoints", sum(1 for visible in told["keypoints"][2::3] if visible > 0))
-    return told
+        completed["keypoints"] = entry.get("keypoints") or [0] * num_values
+        completed.setdefault("num_keypoints", sum(1 for visible in completed["keypoints"][2::3] if visible > 0))
+    return completed
 
 
-def _area(found: dict[str, Any], image: dict[str, Any]) -> float:
-    if found.get("segmentation"):
-        return float(rle_area(segmentation_to_rle(found["segmentation"], image["height"], image["width"])))
-    return float(found["bbox"][2] * found["bbox"][3])
+def _area(annotation: Annotation, image: ImageRecord) -> float:
+    """Returns the number of pixels of the mask, or the area of the box without a mask."""
+    if annotation.segmentation is not None:
+        return float(rle_area(segmentation_to_rle(annotation.segmentation, image.height, image.width)))
+    x0, y0, x1, y1 = annotation.box
+    return float((x1 - x0) * (y1 - y0))

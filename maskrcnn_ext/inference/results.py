@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from detectron2.structures import Boxes, Instances
 
+from maskrcnn_ext.data.formats.records import keypoints_to_pixel_indices, keypoints_to_subpixel
 from maskrcnn_ext.ops.rle import with_byte_counts, with_text_counts
 from maskrcnn_ext.ops.rle_masks import RLEMasks
 
@@ -37,10 +38,8 @@ def to_coco(found: Instances, image_id: Any, category_ids: Sequence[int]) -> lis
         for result, rle in zip(results, found.pred_masks.rles, strict=True):
             result["segmentation"] = with_text_counts(rle)
     if found.has("pred_keypoints") and results:
-        points = found.pred_keypoints.cpu().double().numpy().copy()
-        points[:, :, :2] -= 0.5  # COCO's keypoints are pixel indices; Detectron2's pixel centres are at 0.5
-        for result, values in zip(results, points.reshape(len(points), -1).tolist(), strict=True):
-            result["keypoints"] = values
+        for result, keypoints in zip(results, found.pred_keypoints.cpu().double().flatten(1).tolist(), strict=True):
+            result["keypoints"] = keypoints_to_pixel_indices(keypoints)
     for field, key in (("pred_mask_scores", "mask_score"), ("track_ids", "track_id")):
         if found.has(field):
             for result, value in zip(results, found.get(field).tolist(), strict=True):
@@ -75,10 +74,10 @@ def from_coco(results: Sequence[dict[str, Any]], size: tuple[int, int], category
         rles = [with_byte_counts(result["segmentation"]) for result in results]
         found.pred_masks = RLEMasks(rles, size)
     if "keypoints" in fields:
-        points = torch.tensor([result["keypoints"] for result in results], dtype=torch.float64)
-        points = points.reshape(len(results), -1, 3)
-        points[:, :, :2] += 0.5
-        found.pred_keypoints = points.float()
+        keypoints = torch.tensor(
+            [keypoints_to_subpixel(result["keypoints"]) for result in results], dtype=torch.float64
+        )
+        found.pred_keypoints = keypoints.reshape(len(results), -1, 3).float()
     if "mask_score" in fields:
         found.pred_mask_scores = torch.tensor([result["mask_score"] for result in results], dtype=torch.float32)
     if "track_id" in fields:

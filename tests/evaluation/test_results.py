@@ -1,9 +1,11 @@
-"""Results are checked against the ground truth; missing boxes are those of the masks."""
+"""COCO results are checked against the ground truth, and completed."""
 
 import pytest
 
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.evaluation.results import load_results
 from maskrcnn_ext.evaluation.summary import evaluate
+from maskrcnn_ext.evaluation.truth import load_truth
 from tests.helpers.scenes import found, perfect, truth_of
 
 BROKEN_RESULTS = {
@@ -23,7 +25,9 @@ BROKEN_RESULTS = {
 def test_broken_results_are_one_line(message):
     truth = truth_of([(1, 0, 10, 10, 20, 20)])
     with pytest.raises(InputError, match=message) as error:
-        evaluate(truth, [found(1, 0, 10, 10, 20, 20), {**found(1, 0, 10, 10, 20, 20), **BROKEN_RESULTS[message]}])
+        load_results(
+            [found(1, 0, 10, 10, 20, 20), {**found(1, 0, 10, 10, 20, 20), **BROKEN_RESULTS[message]}], load_truth(truth)
+        )
     assert "\n" not in str(error.value)
 
 

@@ -1,4 +1,4 @@
-"""Ground truth: other formats are converted, missing fields are filled in, broken content is one line."""
+"""Ground truth is completed, and what is wrong with it is said in one line, as when training reads it."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,6 @@ import pytest
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.evaluation.summary import evaluate
 from maskrcnn_ext.evaluation.truth import load_truth
-from maskrcnn_ext.ops.rle import segmentation_to_rle
 from tests.helpers.scenes import truth_of
 
 
@@ -38,18 +37,26 @@ def test_truth_is_completed():
     assert [own["num_keypoints"] for own in known.annotations] == [0, 1]
     assert known.allows("keypoints")
     assert not known.allows("segm")
-    assert segmentation_to_rle({"size": [2, 2], "counts": [1, 2, 1]}, 2, 2)["size"] == [2, 2]
 
 
 BROKEN_TRUTH = {
     "no list of `annotations`": lambda truth: truth.pop("annotations"),
     "annotation 1 has no `bbox`": lambda truth: truth["annotations"][0].pop("bbox"),
-    "annotation 1 is of image 99": lambda truth: truth["annotations"][0].update(image_id=99),
-    "annotation 1 is of category 7": lambda truth: truth["annotations"][0].update(category_id=7),
-    "image 1 has no `height`": lambda truth: truth["images"][0].pop("height"),
-    "no `categories`": lambda truth: truth.update(categories=[]),
-    "an `id` is there twice": lambda truth: truth["images"].append(truth["images"][0]),
-    "neither an `area`": lambda truth: truth["annotations"][0].update(area=None, segmentation={"counts": 3}),
+    "annotation 1 refers to image 99, which is missing": lambda truth: truth["annotations"][0].update(image_id=99),
+    "annotation 1 refers to category 7, which is missing": lambda truth: truth["annotations"][0].update(category_id=7),
+    "image 1: `height` is None": lambda truth: truth["images"][0].pop("height"),
+    "`categories` is empty": lambda truth: truth.update(categories=[]),
+    "two images have the id 1": lambda truth: truth["images"].append(truth["images"][0]),
+    "annotation 1 has an RLE of size None": lambda truth: truth["annotations"][0].update(segmentation={"counts": 3}),
+    "annotation 1 has the `area` '400', expected a number": lambda truth: truth["annotations"][0].update(area="400"),
+    "annotation 1 has the `iscrowd` 'no'": lambda truth: truth["annotations"][0].update(iscrowd="no"),
+    r"annotation 1 has the `category_id` \[1\]": lambda truth: truth["annotations"][0].update(category_id=[1]),
+    r"annotation 1 has the `bbox` \[1, nan, 2, 3\]": lambda truth: truth["annotations"][0].update(
+        bbox=[1, float("nan"), 2, 3]
+    ),
+    "neither a list of polygons": lambda truth: truth["annotations"][0].update(segmentation=[1, 2, 3, 4, 5, 6]),
+    "entry 0 of `annotations` is a str": lambda truth: truth.update(annotations=["x"]),
+    "ids of `images` are of different types": lambda truth: truth["images"].append({"id": "2"}),
 }
 
 
@@ -58,5 +65,21 @@ def test_broken_truth_is_one_line(message):
     truth = truth_of([(1, 0, 10, 10, 20, 20)])
     BROKEN_TRUTH[message](truth)
     with pytest.raises(InputError, match=message) as error:
-        evaluate(truth, [])
+        load_truth(truth)
     assert "\n" not in str(error.value)
+
+
+def test_outlines_without_area_are_left_out(caplog):
+    truth = truth_of([(1, 0, 10, 10, 20, 20), (1, 0, 60, 60, 30, 20)])
+    stray, square = [30, 30, 30, 34], [10, 10, 30, 10, 30, 30, 10, 30]
+    truth["annotations"][0]["segmentation"] = [stray, square]
+    truth["annotations"][1]["segmentation"] = [stray]
+    (kept,) = load_truth(truth).annotations
+    assert kept["segmentation"] == [square]
+    assert "left out 1 annotations whose outline has no area, such as id 2" in caplog.text
+
+
+def test_no_annotations_are_a_truth():
+    known = load_truth({**truth_of([(1, 0, 10, 10, 20, 20)]), "annotations": []})
+    assert known.annotations == []
+    assert len(known.as_coco().imgs) == len(known.images) > 0

@@ -13,6 +13,7 @@ from maskrcnn_ext.data.check.faults import Fault
 from maskrcnn_ext.data.check.images import SWAPPING_ORIENTATIONS, Pixels, PixelsByImage
 from maskrcnn_ext.data.check.segmentation import parse_segmentation
 from maskrcnn_ext.data.check.view import DatasetView, ImageView, ObjectView
+from maskrcnn_ext.data.formats.records import keypoints_to_pixel_indices, keypoints_to_subpixel
 from maskrcnn_ext.ops.rle import decode_rle, encode_mask
 
 # Kinds of fault with which an image cannot stay.
@@ -184,8 +185,7 @@ def _move_object(annotation: dict[str, Any], found: ObjectView, correction: _Cor
         annotation["segmentation"] = [correction.points(p).ravel().tolist() for p in found.segmentation.polygons]
         annotation.pop("area", None)  # measured again by a later step
     if found.num_keypoint_values and found.num_keypoint_values % 3 == 0:
-        values = np.array(annotation["keypoints"], dtype=np.float64).reshape(-1, 3)
-        labelled = values.any(axis=1)  # COCO writes 0, 0, 0 for keypoints that are not labelled
-        # COCO's keypoints are pixel indices, boxes and polygons are coordinates of pixel edges.
-        values[labelled, :2] = correction.points(values[labelled, :2] + 0.5) - 0.5
-        annotation["keypoints"] = values.ravel().tolist()
+        labelled = np.reshape(annotation["keypoints"], (-1, 3)).any(axis=1)  # COCO writes 0, 0, 0 for the others
+        values = np.array(keypoints_to_subpixel(annotation["keypoints"]), dtype=np.float64).reshape(-1, 3)
+        values[labelled, :2] = correction.points(values[labelled, :2])
+        annotation["keypoints"] = keypoints_to_pixel_indices(values.ravel().tolist())

@@ -1,9 +1,13 @@
 """COCO JSON (cocodataset.org/#format-data): instances, keypoints, crowds; polygons and both kinds of RLE; any ids, also from 0.
 
-What it reads is what ``detectron2.data.datasets.load_coco_json`` reads, in the same order. Annotations take a fast path without a check
-of their own each; where one fails, :func:`_fault` looks for what is wrong with it.
+This is the only parser of COCO JSON. Its policy is strict: the first fault is an InputError that names file, record and field. Training
+uses all of it (:func:`read_coco`), the evaluation its parts for ground truth, which needs neither image files nor annotation ids.
+``check-data`` uses :func:`load_coco` and then collects all faults of the records, see :mod:`maskrcnn_ext.data.check.view`.
 
-A ``file_name`` that leads out of the image folder is refused: annotation files come from elsewhere.
+:func:`read_coco` returns what ``detectron2.data.datasets.load_coco_json`` returns, in the same order. Annotations take a fast path
+without separate checks; if it fails for one of them, :func:`_fault` finds out why.
+
+A ``file_name`` that leads out of the image folder is refused, since annotation files may come from anywhere.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from json import loads
 from pathlib import Path
@@ -21,13 +25,13 @@ from typing import Any
 from maskrcnn_ext.common.gc_pause import gc_paused
 from maskrcnn_ext.data.formats import Format, Option, cache
 from maskrcnn_ext.data.formats.reading import check_outline, image_size
-from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
+from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, keypoints_to_subpixel
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import check_rle, find_broken_rle, with_text_counts
 
 logger = logging.getLogger(__name__)
 
-# Sums of coordinates that are looked at closely: what is smaller takes pycocotools no memory worth the name.
+# Polygons with a larger sum of coordinates are checked one by one: only these can cost much memory.
 _LARGE = 1e7
 
 
@@ -37,20 +41,17 @@ def read_coco(json: Path, images: Path, *, classes: Sequence[str] | None = None)
     Args:
         json: the annotations.
         images: the folder that the images' ``file_name`` is relative to.
-        classes: the class names that the file must have, in the order of its category ids; checked when given.
+        classes: class names that the file must have, in the order of its category ids; not checked if None.
 
     Returns:
-        A record an image, in the order of their ids. Keypoints are moved by half a pixel, from COCO's pixel indices to sub-pixel
-        coordinates, as Detectron2 does. An annotation whose outline has no area is left out, with one warning for all.
+        One record per image, in the order of their ids. Keypoints are shifted by half a pixel, from COCO's pixel indices to sub-pixel
+        coordinates, as in Detectron2. Annotations whose outline has no area are left out, with one warning for all.
 
     Raises:
-        InputError: broken JSON, a record that lacks a field or points nowhere, a double id, a file name outside of ``images``, or
-            other classes.
+        InputError: the JSON is broken, a record lacks a field or refers to a missing record, an id is used twice, a file name leads out
+            of `images`, or the classes differ.
     """
-    try:
-        content = json.read_bytes()
-    except OSError as error:
-        raise InputError(f"{json}: cannot be read ({error.strerror})") from error
+    content = _read_bytes(json)
     key = cache.key_of(content, str(images)) if len(content) >= cache.MIN_BYTES else None
     with gc_paused():
         found = cache.load(key) if key else None
@@ -59,127 +60,121 @@ def read_coco(json: Path, images: Path, *, classes: Sequence[str] | None = None)
             cache.store(key, data, without_area)
     if classes and list(classes) != data.classes:
         raise InputError(f"`classes` are {', '.join(classes)}, but {json} has {', '.join(data.classes)}")
-    if without_area:
-        logger.warning(
-            "%s: left out %d annotations whose outline has no area, such as id %s",
-            json,
-            len(without_area),
-            without_area[0],
-        )
+    warn_without_area(without_area, json)
     return data
 
 
-def _parse(content: bytes, json: Path, images: Path) -> tuple[DataSet, list[int | str]]:
-    """Returns the data and the ids of the annotations that were left out."""
-    try:
-        data = loads(content)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{json}: not a JSON file ({error})") from error
-    if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in ("images", "categories")):
+def load_coco(json: Path) -> dict[str, Any]:
+    """Reads a COCO file as it is: a mapping with the lists ``images``, ``annotations`` and ``categories``, their records unchecked.
+
+    Raises:
+        InputError: the file cannot be read, is not JSON, or lacks a list. Only ``annotations`` may be missing; it becomes empty.
+    """
+    with gc_paused():
+        return check_lists(_parse_json(_read_bytes(json), json), json)
+
+
+def check_lists(content: Any, source: Path | str) -> dict[str, Any]:
+    """Returns the content of a COCO file with all of its three lists.
+
+    Args:
+        content: expected to be a mapping.
+        source: the file, or a name; it begins the error message.
+
+    Raises:
+        InputError: a list is missing.
+    """
+    if not isinstance(content, Mapping) or not all(
+        isinstance(content.get(key), list) for key in ("images", "categories")
+    ):
         raise InputError(
-            f"{json}: not a COCO annotation file (expected a mapping with `images`, `annotations`, `categories`)"
+            f"{source}: not a COCO annotation file (expected a mapping with the lists `images`, `annotations`, `categories`); "
+            "name another format in front of the file, such as via:FILE@IMAGES"
         )
-    annotations = data.get("annotations", [])
+    annotations = content.get("annotations", [])  # a file of images to predict has none
     if not isinstance(annotations, list):
-        raise InputError(f"{json}: `annotations` is a {type(annotations).__name__}, expected a list")
-    categories = _by_id(data["categories"], json, "category", "categories")
-    names = [_field(category, "name", json, "category") for category in categories]
-    for category, name in zip(categories, names, strict=True):
+        raise InputError(f"{source}: `annotations` is a {type(annotations).__name__}, expected a list")
+    return {**content, "annotations": annotations}
+
+
+def parse_categories(records: list[Any], source: Path | str) -> list[dict[str, Any]]:
+    """Returns the categories in the order of their ids.
+
+    Raises:
+        InputError: a category lacks an id or a name, or two have the same id.
+    """
+    categories = _sort_by_id(records, source, "category", "categories")
+    for category in categories:
+        name = _field(category, "name", source, "category")
         if not isinstance(name, str):
-            raise InputError(f"{json}: category {category['id']!r}: `name` is {name!r:.100}, expected a text")
-    # The evaluator and Detectron2 know one skeleton a data set.
-    of_keypoints: dict[str, Any] = next((category for category in categories if category.get("keypoints")), {})
-    keypoints = list(of_keypoints.get("keypoints", []))
-    try:
-        skeleton = [(a - 1, b - 1) for a, b in of_keypoints.get("skeleton") or []]
-    except (TypeError, ValueError):
-        raise InputError(
-            f"{json}: category {of_keypoints['id']!r}: `skeleton` is not a list of pairs of numbers"
-        ) from None
-    category_ids = [category["id"] for category in categories]
-    records = {image["id"]: _image(image, images, json) for image in _by_id(data["images"], json, "image", "images")}
-    contiguous = {category_id: index for index, category_id in enumerate(category_ids)}
-    without_area = _add_annotations(annotations, records, contiguous, 3 * len(keypoints), json)
-    return DataSet(names, list(records.values()), category_ids, keypoints, skeleton), without_area
+            raise InputError(f"{source}: category {category['id']!r}: `name` is {name!r:.100}, expected a text")
+    return categories
 
 
-def _field(record: Any, name: str, json: Path, kind: str) -> Any:
-    try:
-        return record[name]
-    except (KeyError, TypeError):
-        where = f" {record['id']!r}" if isinstance(record, dict) and "id" in record else ""
-        raise InputError(f"{json}: {kind}{where} has no `{name}`") from None
+def keypoint_names(categories: list[dict[str, Any]]) -> list[str]:
+    """Returns the names of the keypoints; Detectron2 and the evaluation know one skeleton per dataset, that of the first category."""
+    return list(next((category["keypoints"] for category in categories if category.get("keypoints")), []))
 
 
-def _id(record: Any, json: Path, kind: str) -> int | float | str:
-    found = _field(record, "id", json, kind)
-    if not isinstance(found, int | float | str):
-        raise InputError(f"{json}: {kind} has the `id` {found!r:.100}, expected a number or a text")
-    return found
+def parse_images(records: list[Any], source: Path | str, images: Path | None = None) -> dict[Any, ImageRecord]:
+    """Returns a record without annotations for each image, by id and in the order of the ids.
+
+    Args:
+        records: of the file.
+        source: the file, or a name; it begins the error message.
+        images: the folder of the images. If None, file names are neither needed nor checked.
+
+    Raises:
+        InputError: an image lacks an id, a file name or a size, or two have the same id.
+    """
+    return {image["id"]: _image(image, images, source) for image in _sort_by_id(records, source, "image", "images")}
 
 
-def _by_id(records: list[Any], json: Path, kind: str, plural: str) -> list[dict[str, Any]]:
-    try:
-        ordered = sorted(records, key=lambda record: _id(record, json, kind))
-    except TypeError:
-        raise InputError(f"{json}: the ids of `{plural}` are of different types; use numbers or texts alone") from None
-    for one, other in pairwise(ordered):
-        if one["id"] == other["id"]:
-            raise InputError(f"{json}: two {plural} have the id {one['id']!r}")
-    return ordered
-
-
-def _image(image: dict[str, Any], images: Path, json: Path) -> ImageRecord:
-    name = _field(image, "file_name", json, "image")
-    if not isinstance(name, str) or not name:
-        raise InputError(f"{json}: image {image['id']!r}: `file_name` is {name!r}, expected a path")
-    if "\\" in name:
-        name = name.replace("\\", "/")  # written on Windows
-    if name.startswith("/") or ".." in name.split("/") or name[1:3] == ":/":
-        raise InputError(
-            f"{json}: image {image['id']!r}: `file_name` {name!r} leads out of {images}; make it relative to that folder"
-        )
-    file = os.path.join(images, name)  # noqa: PTH118, as fast as it gets
-    height: Any = image.get("height")
-    width: Any = image.get("width")
-    if height is None and width is None:  # some tools write neither
-        height, width = image_size(Path(file), f"{json}: image {image['id']!r} has no `height` and `width`")
-    for side, value in (("height", height), ("width", width)):
-        if not (isinstance(value, int) or (isinstance(value, float) and value.is_integer())) or value <= 0:
-            raise InputError(
-                f"{json}: image {image['id']!r}: `{side}` is {value!r}, expected a whole number of pixels above 0"
-            )
-    return ImageRecord(file, image["id"], int(height), int(width))
-
-
-def _add_annotations(
+def parse_annotations(
     annotations: list[Any],
-    records: dict[Any, ImageRecord],
-    contiguous: dict[Any, int],
-    num_keypoint_values: int,
-    json: Path,
-) -> list[int | str]:
-    """Puts annotations into their images' records; returns the ids of those whose outline has no area."""
-    without_area = []
+    images: dict[Any, ImageRecord],
+    categories: list[dict[str, Any]],
+    source: Path | str,
+    *,
+    for_evaluation: bool = False,
+) -> Iterator[tuple[ImageRecord, Annotation] | None]:
+    """Yields the image and the annotation of each record, or None if its outline has no area.
+
+    RLEs are checked together, at the end: use none of them before the iteration ends.
+
+    Args:
+        annotations: the records.
+        images: see :func:`parse_images`.
+        categories: see :func:`parse_categories`.
+        source: the file, or a name; it begins the error message.
+        for_evaluation: whether ids may be missing or used twice, and ``ignore`` may be set: COCOeval sets it itself.
+
+    Raises:
+        InputError: the first record that is broken, with the reason.
+    """
+    category_index = {category["id"]: index for index, category in enumerate(categories)}
+    num_keypoint_values = 3 * len(keypoint_names(categories))
     seen: set[int | str] = set()
-    rles: dict[int | str, dict[str, Any]] = {}
+    rles: list[tuple[int | str, dict[str, Any]]] = []
     annotation: Any = None
     try:
         for annotation in annotations:
-            image = records[annotation["image_id"]]
-            category = contiguous[annotation["category_id"]]
+            image = images[annotation["image_id"]]
+            category = category_index[annotation["category_id"]]
             x, y, width, height = annotation["bbox"]
             if not (width >= 0 <= height and math.isfinite(x + y + width + height)):
                 raise ValueError
-            annotation_id = annotation["id"]
+            annotation_id = annotation.get("id") if for_evaluation else annotation["id"]
             crowd = annotation.get("iscrowd", 0)
-            if annotation_id in seen or annotation.get("ignore") or crowd not in (0, 1, None):
+            if crowd not in (0, 1, None):
+                raise ValueError
+            if not for_evaluation and (annotation_id in seen or annotation.get("ignore")):
                 raise ValueError
             segmentation = annotation.get("segmentation")
             if segmentation:
                 if isinstance(segmentation, list):
                     polygons = [polygon for polygon in segmentation if len(polygon) >= 6 and len(polygon) % 2 == 0]
-                    # The sum of what is not a number fails. A large one may be of many points, or of one that is far out.
+                    # The sum of values that are not numbers fails. A large sum may be of many points, or of one far outside.
                     if not -_LARGE < sum(map(sum, polygons)) < _LARGE:
                         for polygon in polygons:
                             check_outline(polygon, image.height, image.width, "`segmentation`")
@@ -188,17 +183,18 @@ def _add_annotations(
                             raise ValueError
                         if not polygons and any(segmentation):
                             seen.add(annotation_id)
-                            without_area.append(annotation_id)
+                            yield None
                             continue
                     segmentation = polygons
                 else:
                     segmentation = _compressed(segmentation, image)
-                    rles[annotation_id] = segmentation
+                    rles.append((annotation_id, segmentation))
             keypoints = annotation.get("keypoints")
             if keypoints:
-                keypoints = _sub_pixel(keypoints, num_keypoint_values)
+                keypoints = _subpixel_keypoints(keypoints, num_keypoint_values)
             seen.add(annotation_id)
-            image.annotations.append(
+            yield (
+                image,
                 Annotation(
                     category,
                     (x, y, x + width, y + height),
@@ -206,75 +202,190 @@ def _add_annotations(
                     keypoints or None,
                     bool(crowd),
                     annotation_id,
-                )
+                ),
             )
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-        if isinstance(annotation, dict) and "id" in annotation:
-            where = f"{json}: annotation {annotation['id']!r}"
-        else:
-            index = next(index for index, other in enumerate(annotations) if other is annotation)
-            where = f"{json}: entry {index} of `annotations`"
-        fault = str(error) if isinstance(error, InputError) else _fault(annotation, records, contiguous, seen)
-        raise InputError(f"{where} {fault}") from error
-    broken = find_broken_rle(list(rles.values()))
+        index = next(index for index, other in enumerate(annotations) if other is annotation)
+        fault = (
+            str(error)
+            if isinstance(error, InputError)
+            else _fault(annotation, images, category_index, seen, for_evaluation=for_evaluation)
+        )
+        raise InputError(f"{_where(annotation, index, source)} {fault}") from error
+    broken = find_broken_rle([rle for _, rle in rles])
     if broken is not None:
-        annotation_id, rle = list(rles.items())[broken]
+        annotation_id, rle = rles[broken]
         try:
             check_rle(rle)
         except ValueError as error:
-            raise InputError(f"{json}: annotation {annotation_id!r} has {error}") from error
-    return without_area
+            raise InputError(f"{source}: annotation {annotation_id!r} has {error}") from error
 
 
-def _fault(annotation: Any, records: dict[Any, ImageRecord], contiguous: dict[Any, int], seen: set[int | str]) -> str:
-    """Says what the fast path stumbled over."""
+def warn_without_area(ids: Sequence[Any], source: Path | str) -> None:
+    """Logs that annotations have been left out, if any."""
+    if ids:
+        logger.warning("%s: left out %d annotations whose outline has no area, such as id %s", source, len(ids), ids[0])
+
+
+def _read_bytes(json: Path) -> bytes:
+    try:
+        return json.read_bytes()
+    except OSError as error:
+        raise InputError(f"{json}: cannot be read ({error.strerror})") from error
+
+
+def _parse_json(content: bytes, json: Path) -> Any:
+    try:
+        return loads(content)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{json}: not a JSON file ({error})") from error
+
+
+def _parse(content: bytes, json: Path, images: Path) -> tuple[DataSet, list[int | str]]:
+    """Returns the dataset and the ids of the annotations that are left out."""
+    data = check_lists(_parse_json(content, json), json)
+    categories = parse_categories(data["categories"], json)
+    skeleton = _skeleton(categories, json)
+    records = parse_images(data["images"], json, images)
+    annotations = data["annotations"]
+    without_area = []
+    for annotation, parsed in zip(annotations, parse_annotations(annotations, records, categories, json), strict=True):
+        if parsed is None:
+            without_area.append(annotation["id"])
+        else:
+            parsed[0].annotations.append(parsed[1])
+    names = [category["name"] for category in categories]
+    ids = [category["id"] for category in categories]
+    return DataSet(names, list(records.values()), ids, keypoint_names(categories), skeleton), without_area
+
+
+def _skeleton(categories: list[dict[str, Any]], json: Path) -> list[tuple[int, int]]:
+    """Returns the pairs of keypoint indices that are joined by lines."""
+    category: dict[str, Any] = next((category for category in categories if category.get("keypoints")), {})
+    try:
+        return [(a - 1, b - 1) for a, b in category.get("skeleton") or []]
+    except (TypeError, ValueError):
+        raise InputError(f"{json}: category {category['id']!r}: `skeleton` is not a list of pairs of numbers") from None
+
+
+def _field(record: Any, name: str, source: Path | str, kind: str) -> Any:
+    """Returns a field that a record must have."""
+    try:
+        return record[name]
+    except (KeyError, TypeError):
+        where = f" {record['id']!r}" if isinstance(record, dict) and "id" in record else ""
+        raise InputError(f"{source}: {kind}{where} has no `{name}`") from None
+
+
+def _id(record: Any, source: Path | str, kind: str) -> int | float | str:
+    found = _field(record, "id", source, kind)
+    if not isinstance(found, int | float | str):
+        raise InputError(f"{source}: {kind} has the `id` {found!r:.100}, expected a number or a text")
+    return found
+
+
+def _sort_by_id(records: list[Any], source: Path | str, kind: str, plural: str) -> list[dict[str, Any]]:
+    """Returns records in the order of their ids, which must be of one type and differ."""
+    try:
+        ordered = sorted(records, key=lambda record: _id(record, source, kind))
+    except TypeError:
+        raise InputError(
+            f"{source}: the ids of `{plural}` are of different types; use only numbers or only texts"
+        ) from None
+    for one, other in pairwise(ordered):
+        if one["id"] == other["id"]:
+            raise InputError(f"{source}: two {plural} have the id {one['id']!r}")
+    return ordered
+
+
+def _image(image: dict[str, Any], images: Path | None, source: Path | str) -> ImageRecord:
+    """Returns the record of an image, without annotations."""
+    height: Any = image.get("height")
+    width: Any = image.get("width")
+    file = str(image.get("file_name", ""))
+    if images is not None:
+        name = _field(image, "file_name", source, "image")
+        if not isinstance(name, str) or not name:
+            raise InputError(f"{source}: image {image['id']!r}: `file_name` is {name!r}, expected a path")
+        if "\\" in name:
+            name = name.replace("\\", "/")  # written on Windows
+        if name.startswith("/") or ".." in name.split("/") or name[1:3] == ":/":
+            raise InputError(
+                f"{source}: image {image['id']!r}: `file_name` {name!r} leads out of {images}; make it relative to that folder"
+            )
+        file = os.path.join(images, name)  # noqa: PTH118, faster than pathlib
+        if height is None and width is None:  # some tools write neither
+            height, width = image_size(Path(file), f"{source}: image {image['id']!r} has no `height` and `width`")
+    for side, value in (("height", height), ("width", width)):
+        if not (isinstance(value, int) or (isinstance(value, float) and value.is_integer())) or value <= 0:
+            raise InputError(
+                f"{source}: image {image['id']!r}: `{side}` is {value!r}, expected a whole number of pixels above 0"
+            )
+    return ImageRecord(file, image["id"], int(height), int(width))
+
+
+def _where(annotation: Any, index: int, source: Path | str) -> str:
+    """Returns the start of an error message about an annotation."""
+    if isinstance(annotation, dict) and "id" in annotation:
+        return f"{source}: annotation {annotation['id']!r}"
+    return f"{source}: entry {index} of `annotations`"
+
+
+def _fault(
+    annotation: Any,
+    images: dict[Any, ImageRecord],
+    category_index: dict[Any, int],
+    seen: set[int | str],
+    *,
+    for_evaluation: bool,
+) -> str:
+    """Returns why the fast path of :func:`parse_annotations` has failed."""
     if not isinstance(annotation, dict):
         return f"is a {type(annotation).__name__}, expected a mapping"
-    for name in ("id", "image_id", "category_id", "bbox"):
-        if name not in annotation:
+    needed = ("image_id", "category_id") if for_evaluation else ("id", "image_id", "category_id")
+    for name in (*needed, "bbox"):
+        if annotation.get(name) is None:
             return f"has no `{name}`"
-    for name in ("id", "image_id", "category_id"):
+    for name in needed:
         if not isinstance(annotation[name], int | float | str):
             return f"has the `{name}` {annotation[name]!r:.100}, expected a number"
-    if annotation["image_id"] not in records:
-        return f"is of image {annotation['image_id']!r}, which is not there"
-    if annotation["category_id"] not in contiguous:
-        return f"is of category {annotation['category_id']!r}, which is not there"
+    if annotation["image_id"] not in images:
+        return f"refers to image {annotation['image_id']!r}, which is missing"
+    if annotation["category_id"] not in category_index:
+        return f"refers to category {annotation['category_id']!r}, which is missing"
     box = annotation["bbox"]
     if not _is_numbers(box) or len(box) != 4 or box[2] < 0 or box[3] < 0:
         return f"has the `bbox` {box!r:.100}, expected [x, y, width, height] with a width and height of at least 0"
-    if annotation["id"] in seen:
-        return "is there twice; give every annotation an id of its own"
-    if annotation.get("ignore"):
-        return "is to be ignored (`ignore`), which neither Detectron2 nor the evaluation knows; use `iscrowd`"
     if annotation.get("iscrowd", 0) not in (0, 1, None):
         return f"has the `iscrowd` {annotation['iscrowd']!r:.100}, expected 0 or 1"
+    if not for_evaluation and annotation.get("ignore"):
+        return "has `ignore` set, which neither Detectron2 nor the evaluation knows; use `iscrowd`"
+    if not for_evaluation and annotation["id"] in seen:
+        return "has an `id` that another annotation has; give each annotation a different one"
     return "has a `segmentation` that is neither a list of polygons [[x, y, x, y, x, y, ...], ...] nor an RLE"
 
 
 def _is_numbers(values: Any) -> bool:
-    # Also integers that are too large for a float are none that can be used.
+    # Integers that are too large for a float are no usable numbers either.
     return isinstance(values, list) and all(isinstance(v, int | float) and abs(v) <= sys.float_info.max for v in values)
 
 
-def _sub_pixel(keypoints: Any, num_values: int) -> list[float]:
-    """Moves keypoints from the index of a pixel to its centre."""
+def _subpixel_keypoints(keypoints: Any, num_values: int) -> list[float]:
+    """Returns checked keypoints in sub-pixel coordinates."""
     if not _is_numbers(keypoints) or len(keypoints) % 3 or (num_values and len(keypoints) != num_values):
         expected = (
             f"{num_values} numbers, three for each of its category's" if num_values else "three numbers a keypoint"
         )
         raise InputError(f"has `keypoints` that are not {expected}")
-    return [value if index % 3 == 2 else value + 0.5 for index, value in enumerate(keypoints)]
+    return keypoints_to_subpixel(keypoints)
 
 
 def _compressed(rle: Any, image: ImageRecord) -> dict[str, Any]:
+    """Returns an RLE with its counts as text. Compressed counts are not checked."""
     if not isinstance(rle, dict):
         raise TypeError
-    if isinstance(rle.get("counts"), str) and rle.get("size") == [image.height, image.width]:
-        return {
-            "size": [image.height, image.width],
-            "counts": rle["counts"],
-        }  # find_broken_rle checks all of them at once
+    if isinstance(rle.get("counts"), str | bytes) and rle.get("size") == [image.height, image.width]:
+        return with_text_counts({"size": [image.height, image.width], "counts": rle["counts"]})
     try:
         return with_text_counts(check_rle(rle, image.height, image.width))
     except ValueError as error:

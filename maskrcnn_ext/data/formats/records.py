@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,6 +79,24 @@ def annotation_of_mask(mask: np.ndarray, category: int, **rest: Any) -> Annotati
     ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     box = (float(xs[0]), float(ys[0]), float(xs[-1] + 1), float(ys[-1] + 1))
     return Annotation(category, box, encode_mask(mask), **rest)
+
+
+def keypoints_to_subpixel(keypoints: Sequence[float]) -> list[float]:
+    """Converts COCO's keypoints, which are indices of pixels, to sub-pixel coordinates: the centre of pixel 0 is at 0.5.
+
+    Args:
+        keypoints: [x, y, visibility, ...].
+
+    Example:
+        >>> keypoints_to_subpixel([3, 7, 2])
+        [3.5, 7.5, 2]
+    """
+    return [value if index % 3 == 2 else value + 0.5 for index, value in enumerate(keypoints)]
+
+
+def keypoints_to_pixel_indices(keypoints: Sequence[float]) -> list[float]:
+    """Converts keypoints from sub-pixel coordinates to COCO's indices of pixels; the inverse of :func:`keypoints_to_subpixel`."""
+    return [value if index % 3 == 2 else value - 0.5 for index, value in enumerate(keypoints)]
 
 
 def box_of_polygons(polygons: list[list[float]], height: int, width: int) -> tuple[float, float, float, float]:

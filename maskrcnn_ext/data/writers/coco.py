@@ -1,4 +1,4 @@
-"""COCO JSON: ``annotations.json`` beside ``images/``. Everything that records know is kept; all ids are counted from 1."""
+"""COCO JSON: ``annotations.json`` beside ``images/``. All contents of the records are kept. This is the only writer of COCO records."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from maskrcnn_ext import __version__
-from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
+from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, keypoints_to_pixel_indices
 from maskrcnn_ext.data.writers.files import check_plain_images, each_image, image_names, place_image
 from maskrcnn_ext.ops.rle import rle_area, segmentation_to_rle
 
 
 def write_coco(data: DataSet, folder: Path, *, link: bool) -> Counter[str]:
-    """Writes a data set; see :mod:`maskrcnn_ext.data.writers`."""
+    """Writes a dataset; see :mod:`maskrcnn_ext.data.writers`."""
     check_plain_images(data)
     names = image_names(data)
     (folder / "images").mkdir(parents=True)
@@ -26,45 +26,72 @@ def write_coco(data: DataSet, folder: Path, *, link: bool) -> Counter[str]:
 
 
 def write_coco_json(data: DataSet, file: Path, names: Sequence[str]) -> None:
-    """Writes the annotations alone.
+    """Writes the annotations only. All ids count from 1.
 
     Args:
         data: the records.
-        file: the JSON.
+        file: the JSON file to write.
         names: the ``file_name`` of each image.
     """
-    categories: list[dict[str, Any]] = [{"id": index, "name": name} for index, name in enumerate(data.classes, start=1)]
+    content = to_coco_dict(data, names, renumber=True)
+    info = {"description": "", "version": "1.0", "contributor": f"maskrcnn_ext {__version__}"}
+    file.write_text(json.dumps({"info": info, "licenses": [], **content}), encoding="utf-8")
+
+
+def to_coco_dict(
+    data: DataSet, names: Sequence[str] | None = None, *, renumber: bool = False, first_category_id: int = 1
+) -> dict[str, Any]:
+    """Converts records to COCO's lists ``images``, ``annotations`` and ``categories``.
+
+    Args:
+        data: the records.
+        names: the ``file_name`` of each image; the path of its file if None.
+        renumber: whether all ids count from 1. Otherwise images and categories keep their ids, and so do annotations if each has one.
+        first_category_id: of categories without ids of their own.
+
+    Example:
+        >>> to_coco_dict(DataSet(["cat"], [ImageRecord("a.jpg", 7, 48, 64)]))["images"]
+        [{'id': 7, 'file_name': 'a.jpg', 'height': 48, 'width': 64}]
+    """
+    category_ids = None if renumber else data.category_ids
+    category_ids = category_ids or list(range(first_category_id, first_category_id + len(data.classes)))
+    categories: list[dict[str, Any]] = [
+        {"id": category_id, "name": name} for category_id, name in zip(category_ids, data.classes, strict=True)
+    ]
     if data.keypoints:
         skeleton = [[a + 1, b + 1] for a, b in data.skeleton]
         with_keypoints = {a.category for record in data.images for a in record.annotations if a.keypoints}
         for index in with_keypoints or range(len(categories)):
             categories[index].update(keypoints=data.keypoints, skeleton=skeleton)
+    ids = [annotation.id for record in data.images for annotation in record.annotations]
+    keep_ids = not renumber and None not in ids and len(set(ids)) == len(ids)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id, (record, name) in enumerate(zip(each_image(data, "annotations"), names, strict=True), start=1):
-        images.append({"id": image_id, "file_name": name, "height": record.height, "width": record.width})
+    for number, record in enumerate(each_image(data, "annotations")):
+        image_id = number + 1 if renumber else record.image_id
+        file_name = names[number] if names is not None else record.file_name
+        images.append({"id": image_id, "file_name": file_name, "height": record.height, "width": record.width})
         for annotation in record.annotations:
-            annotations.append({"id": len(annotations) + 1, "image_id": image_id, **_told(annotation, record)})
-    info = {"description": "", "version": "1.0", "contributor": f"maskrcnn_ext {__version__}"}
-    content = {"info": info, "licenses": [], "images": images, "annotations": annotations, "categories": categories}
-    file.write_text(json.dumps(content), encoding="utf-8")
+            annotation_id = annotation.id if keep_ids else len(annotations) + 1
+            known = {"id": annotation_id, "image_id": image_id, "category_id": category_ids[annotation.category]}
+            annotations.append({**known, **_contents(annotation, record)})
+    return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def _told(annotation: Annotation, record: ImageRecord) -> dict[str, Any]:
+def _contents(annotation: Annotation, record: ImageRecord) -> dict[str, Any]:
+    """Returns the fields of a COCO annotation that are not ids."""
     x0, y0, x1, y1 = annotation.box
     segmentation = annotation.segmentation
     area = (x1 - x0) * (y1 - y0)
     if segmentation is not None:
         area = float(rle_area(segmentation_to_rle(segmentation, record.height, record.width)))
-    told = {
-        "category_id": annotation.category + 1,
+    contents = {
         "bbox": [x0, y0, x1 - x0, y1 - y0],
         "area": area,
         "iscrowd": int(annotation.crowd),
         "segmentation": [] if segmentation is None else segmentation,
     }
     if annotation.keypoints:
-        # Back from sub-pixel coordinates to COCO's indices of pixels.
-        points = [value if index % 3 == 2 else value - 0.5 for index, value in enumerate(annotation.keypoints)]
-        told.update(keypoints=points, num_keypoints=sum(1 for visible in points[2::3] if visible))
-    return told
+        keypoints = keypoints_to_pixel_indices(annotation.keypoints)
+        contents.update(keypoints=keypoints, num_keypoints=sum(1 for visible in keypoints[2::3] if visible))
+    return contents

@@ -139,7 +139,7 @@ def test_keypoints_of_other_formats_keep_their_place_in_coco(tmp_path):
     ("text", "message"),
     [
         ("{", "not a JSON file"),
-        ("[]", "not a COCO file"),
+        ("[]", "not a COCO annotation file"),
         ('{"images": 3, "annotations": [], "categories": []}', "not a COCO"),
     ],
 )
