@@ -8,9 +8,9 @@ from maskrcnn_ext.data.mapping.augmentation.albumentations import (
     AlbumentationsAugmentation as AlbumentationsAugmentation,
 )
 from maskrcnn_ext.data.mapping.augmentation.copy_paste import CopyPasteMapper as CopyPasteMapper
+from maskrcnn_ext.data.mapping.augmentation.loader import SeededMapper as SeededMapper
 from maskrcnn_ext.data.mapping.augmentation.loader import build_train_loader as build_train_loader
 from maskrcnn_ext.data.mapping.augmentation.mosaic import MosaicMapper as MosaicMapper
-from maskrcnn_ext.data.mapping.augmentation.seeding import SeededMapper as SeededMapper
 from maskrcnn_ext.data.mapping.mapper import SafeMapper as SafeMapper
 from maskrcnn_ext.data.mapping.sampling import class_balanced_sampler as class_balanced_sampler
 from maskrcnn_ext.data.mapping.sampling import repeat_factor_sampler as repeat_factor_sampler

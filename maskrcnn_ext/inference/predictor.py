@@ -7,16 +7,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
-from detectron2.data import transforms as T
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import Instances
 from omegaconf import DictConfig
 from PIL import Image
 
 from maskrcnn_ext.common.text import or_list
+from maskrcnn_ext.data.images.memory import convert_image
+from maskrcnn_ext.data.mapping.mapper import augment_image
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.loading import image_reader, load_model
 from maskrcnn_ext.inference.optimization.optimize import optimize_in_place
@@ -127,16 +127,8 @@ class Predictor:
             image = {"file_name": str(image)}
         if isinstance(image, dict):
             return np.asarray(self._read(image))
-        if isinstance(image, Image.Image):
-            array = np.asarray(image if image.mode in ("L", "I", "I;16", "F") else image.convert("RGB"))
-            return self._to_image_format(array[:, :, ::-1] if array.ndim == 3 and self.image_format != "raw" else array)
-        if isinstance(image, bytes | bytearray):
-            decoded = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR) if image else None
-            if decoded is None:
-                raise InputError(f"OpenCV cannot decode these {len(image)} bytes as an image")
-            return self._to_image_format(decoded if self.image_format != "raw" else decoded[:, :, ::-1])
-        if isinstance(image, np.ndarray):
-            return self._to_image_format(image)
+        if isinstance(image, Image.Image | bytes | bytearray | np.ndarray):
+            return convert_image(image, self.image_format)
         raise InputError(
             f"{type(image).__name__} is not an image: expected a path, bytes, an array, a PIL image or a record"
         )
@@ -144,13 +136,7 @@ class Predictor:
     def prepare(self, pixels: np.ndarray) -> dict[str, Any]:
         """Returns the model's input for pixels (H, W, C): the resized ``image`` (C, h, w), and ``height`` and ``width`` H and W."""
         height, width = pixels.shape[:2]
-        # As in SafeMapper: Pillow resizes other types wrongly or not at all.
-        if pixels.dtype != np.uint8 or pixels.shape[2] not in (1, 3):
-            pixels = pixels.astype(np.float32, copy=False)
-        resized = T.AugInput(pixels)
-        self._augmentations(resized)
-        image = resized.image.reshape(*resized.image.shape[:2], -1)
-        tensor = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        tensor, _, _ = augment_image(pixels, self._augmentations)
         return {"image": tensor, "height": height, "width": width}
 
     def run(self, inputs: Iterable[dict[str, Any]], *, batch_size: int = 1) -> Iterator[Instances]:
@@ -193,28 +179,6 @@ class Predictor:
     def _padded_shape(self, image: torch.Tensor) -> tuple[int, ...]:
         step = max(self.model.backbone.size_divisibility, 1)
         return tuple(-(-side // step) * step for side in image.shape[-2:])
-
-    def _to_image_format(self, array: np.ndarray) -> np.ndarray:
-        """Returns an array (H, W) or (H, W, C), with channels blue, green, red, in the image format of the model."""
-        image = array[:, :, None] if array.ndim == 2 else array
-        if image.ndim != 3 or 0 in image.shape:
-            raise InputError(
-                f"an array of shape {array.shape} is not an image: expected (height, width) or (height, width, channels)"
-            )
-        if self.image_format == "raw":
-            return image
-        if image.shape[2] not in (1, 3):
-            raise InputError(
-                f"the image has {image.shape[2]} channels: expected 1 or 3 for image_format={self.image_format}"
-            )
-        if self.image_format == "L":
-            return (
-                image
-                if image.shape[2] == 1
-                else cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_BGR2GRAY)[:, :, None]
-            )
-        image = image.repeat(3, axis=2) if image.shape[2] == 1 else image
-        return image[:, :, ::-1] if self.image_format == "RGB" else image
 
 
 def _to_float32(found: Instances) -> Instances:

@@ -1,44 +1,46 @@
-"""Readers of image files, one family a file: each gives the pixels as stored, (H, W, C)."""
+"""Readers of image files, one file a family of formats. Each returns the pixels as stored, (H, W, C)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from math import prod
-from types import ModuleType
 from typing import Any
 
 from maskrcnn_ext.errors import InputError
 
-# Numbers that are decoded at once: 2 GiB as float32. For three channels it is where Pillow, too, refuses to decode.
+# The most numbers to decode at once: 2 GiB as float32. For three channels, Pillow has the same limit.
 MAX_VALUES = 2**29
 
 
 def check_size(name: str, shape: Sequence[int]) -> None:
-    """Refuses an image by its header, before memory is spent on it.
+    """Raises if an image is too large to decode. Readers call it with the header's shape, before they allocate memory.
 
     Args:
         name: the file.
-        shape: what would be decoded.
+        shape: of the array that would be decoded.
 
     Raises:
-        InputError: more than :data:`MAX_VALUES` numbers, or none.
+        InputError: the shape has more than :data:`MAX_VALUES` numbers, or none.
     """
-    told = " x ".join(map(str, shape))
+    size = " x ".join(map(str, shape))
     if prod(shape) > MAX_VALUES:
         raise InputError(
-            f"{name}: {told} values are more than the {MAX_VALUES} that are read at once: cut the image into tiles, or give "
+            f"{name}: {size} values are more than the {MAX_VALUES} that are read at once: cut the image into tiles, or give "
             "its records a `window` (TIFF, NPY)"
         )
     if prod(shape) == 0:
-        raise InputError(f"{name}: has no pixels ({told})")
+        raise InputError(f"{name}: has no pixels ({size})")
 
 
 def window_of(record: dict[str, Any], height: int, width: int) -> tuple[int, int, int, int]:
-    """Returns (x, y, width, height) of the record's ``window``.
+    """Returns the record's ``window`` (x, y, width, height).
 
     Raises:
         InputError: it is malformed or not inside the file's image of ``height`` x ``width``.
+
+    Example:
+        >>> window_of({"file_name": "a.tif", "window": [0, 8, 16, 16]}, height=32, width=32)
+        (0, 8, 16, 16)
     """
     name, window = record["file_name"], record["window"]
     try:
@@ -53,10 +55,10 @@ def window_of(record: dict[str, Any], height: int, width: int) -> tuple[int, int
 
 
 def slice_of(record: dict[str, Any], count: int) -> int:
-    """Returns the record's ``slice`` in a stack of ``count``.
+    """Returns the record's ``slice`` in a stack of ``count`` images.
 
     Raises:
-        InputError: the record has none, or there is no such slice.
+        InputError: the record has no ``slice``, or it is out of range.
     """
     name, index = record["file_name"], record.get("slice")
     if index is None:
@@ -64,12 +66,3 @@ def slice_of(record: dict[str, Any], count: int) -> int:
     if not isinstance(index, int) or not 0 <= index < count:
         raise InputError(f"{name}: `slice` is {index!r}, expected a number from 0 to {count - 1}")
     return index
-
-
-def require(module: str, extra: str, name: str) -> ModuleType:
-    """Imports an optional library; InputError names the extra that brings it."""
-    try:
-        return import_module(module)
-    except ImportError:
-        package = module.partition(".")[0]
-        raise InputError(f'{name}: reading it needs {package}: pip install "maskrcnn_ext[{extra}]"') from None

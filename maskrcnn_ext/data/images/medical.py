@@ -1,4 +1,4 @@
-"""DICOM in rescaled units, and slices of NIfTI volumes."""
+"""Reads DICOM images in rescaled units, and slices of NIfTI volumes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from maskrcnn_ext.data.images import check_size, require, slice_of
+from maskrcnn_ext.common.extras import require
+from maskrcnn_ext.data.images import check_size, slice_of
 from maskrcnn_ext.errors import InputError
 
 
 def is_dicom(path: str) -> bool:
-    """Whether a file without a suffix, as scanners write them, is DICOM (PS3.10, section 7.1: "DICM" after 128 bytes)."""
+    """Returns whether a file without a suffix, as scanners write it, is DICOM (PS3.10, section 7.1: "DICM" after 128 bytes)."""
     if PurePath(path).suffix:
         return False
     with Path(path).open("rb") as stream:
@@ -20,12 +21,12 @@ def is_dicom(path: str) -> bool:
 
 
 def read_dicom(path: str, record: dict[str, Any]) -> np.ndarray:
-    """Reads a DICOM image, (H, W, C); a grey one in rescaled units (PS3.3, C.11.1.1.2: stored value * slope + intercept).
+    """Reads a DICOM image as (H, W, C), a grey one in rescaled units (PS3.3, C.11.1.1.2: stored value * slope + intercept).
 
-    The units are Hounsfield units for CT. Without a slope in the file, values and type are as stored.
+    The units are Hounsfield units for CT. If the file has no slope, values and type are as stored.
     """
-    pydicom = require("pydicom", "medical", record["file_name"])
-    pixels = require("pydicom.pixels", "medical", record["file_name"])
+    pydicom = require("pydicom", extra="medical", purpose=f"{record['file_name']}: reading it")
+    pixels = require("pydicom.pixels", extra="medical", purpose=f"{record['file_name']}: reading it")
     data = pydicom.dcmread(path)
     if "Rows" not in data:
         raise InputError(f"{record['file_name']}: a DICOM file without an image")
@@ -39,11 +40,11 @@ def read_dicom(path: str, record: dict[str, Any]) -> np.ndarray:
 
 
 def read_nifti(path: str, record: dict[str, Any]) -> np.ndarray:
-    """Reads the record's ``slice`` along its ``axis`` of a volume, (H, W, C): of the other two axes the first is x, the second y.
+    """Reads the record's ``slice`` along its ``axis`` of a volume as (H, W, C). The first of the other two axes is x, the second y.
 
-    A fourth axis (sequences of an examination) becomes the channels. Values are scaled as the file says.
+    A fourth axis, such as the sequences of an examination, becomes the channels. Values are scaled by the file's slope and intercept.
     """
-    nibabel = require("nibabel", "medical", record["file_name"])
+    nibabel = require("nibabel", extra="medical", purpose=f"{record['file_name']}: reading it")
     volume = nibabel.load(path)
     shape, axis = volume.shape, record.get("axis", 2)
     if len(shape) not in (3, 4) or axis not in (0, 1, 2):

@@ -1,4 +1,4 @@
-"""What Pillow opens. 8-bit images are decoded by Detectron2; Pillow would cut colours of 16 bits down to 8, which OpenCV does not."""
+"""Reads images that Pillow opens: 8-bit images by Detectron2, 16-bit colours by OpenCV, because Pillow would reduce them to 8 bits."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def is_photo(path: str) -> bool:
-    """Whether a TIFF is one image of 1, 3 or 4 channels of at most 8 bits, which Pillow decodes completely."""
+    """Returns whether a TIFF is a single image of 1, 3 or 4 channels of at most 8 bits, which Pillow decodes completely."""
     try:
         with Image.open(path) as image:
             bits = image.tag_v2.get(_BITS_PER_SAMPLE, (1,))
             return image.n_frames == 1 and max(bits) <= 8
-    except (UnidentifiedImageError, Image.DecompressionBombError):  # the former also at another number of channels
+    except (UnidentifiedImageError, Image.DecompressionBombError):  # Pillow cannot identify other numbers of channels
         return False
 
 
 def read_photo(path: str, image_format: str) -> np.ndarray:
-    """Reads an 8-bit image, (H, W, C).
+    """Reads an 8-bit image as (H, W, C).
 
     Args:
         path: the file.
-        image_format: as in Detectron2's ``read_image``, with its very result; or "raw" for the channels as stored, palettes resolved.
+        image_format: a format of Detectron2's ``read_image``, whose result is returned; or "raw" for the stored channels, with palettes
+            resolved.
     """
     from detectron2.data.detection_utils import read_image
 
@@ -44,10 +45,10 @@ def read_photo(path: str, image_format: str) -> np.ndarray:
 
 
 def read_deep(path: str) -> np.ndarray | None:
-    """Reads an image of more than 8 bits a channel, (H, W, C) with colours as R, G, B; returns None where it has 8.
+    """Reads an image of more than 8 bits per channel as (H, W, C), with colours as R, G, B; returns None for an 8-bit image.
 
     Raises:
-        InputError: too large, or no image.
+        InputError: the file is too large or not an image.
     """
     with Path(path).open("rb") as stream:
         head = stream.read(25)
@@ -60,7 +61,7 @@ def read_deep(path: str) -> np.ndarray | None:
     with image:
         check_size(path, (image.height, image.width, len(image.getbands())))
         if head.startswith(_PNG) and head[24] == 16:  # the header chunk's bit depth
-            # Decoded completely first: OpenCV fills the rest of a truncated file with zeros.
+            # Pillow decodes it first and raises for a truncated file, where OpenCV would fill in zeros.
             turned = ImageOps.exif_transpose(image)
             if turned.mode.startswith("I"):
                 return _with_channels(np.asarray(turned).astype(np.uint16))

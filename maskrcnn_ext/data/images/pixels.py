@@ -1,7 +1,7 @@
-"""Reads the pixels of a record: photographs as Detectron2 does, and what it cannot, with every value kept.
+"""Reads the pixels of a record without losing values.
 
-8-bit photographs (JPEG, PNG, 8-bit TIFF, ...) go through Detectron2's own reader. 16-bit PNG, TIFF of any depth and number of channels,
-GeoTIFF windows, NumPy arrays, DICOM and NIfTI slices keep their type and their channels.
+Detectron2's reader reads 8-bit photographs (JPEG, PNG, 8-bit TIFF, ...). 16-bit PNG, TIFF of any depth and number of channels, GeoTIFF
+windows, NumPy arrays, DICOM and NIfTI slices keep their type and their channels.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from maskrcnn_ext.data.images import window_of
-from maskrcnn_ext.data.images.arrays import read_npy
+from maskrcnn_ext.data.images import check_size, slice_of, window_of
 from maskrcnn_ext.data.images.medical import is_dicom, read_dicom, read_nifti
 from maskrcnn_ext.data.images.photos import is_photo, read_deep, read_photo
 from maskrcnn_ext.data.images.tiff import read_tiff, read_window
 from maskrcnn_ext.errors import InputError
 
-# Whole numbers up to here are exact in float32.
+# Integers up to this one are exact in float32.
 _EXACT_IN_FLOAT32 = 2**24
 
 
@@ -26,24 +25,29 @@ def read_pixels(record: dict[str, Any], image_format: str) -> np.ndarray:
     """Reads the image of a record.
 
     Args:
-        record: ``file_name``, and as the file needs it
+        record: ``file_name``, and depending on the file
 
-            * ``window``: [x, y, width, height] in pixels of the file, the part that is the image; of a GeoTIFF or an array, only that
-              part is read;
+            * ``window``: [x, y, width, height] in pixels of the file, the part that is the image; only this part of a
+              GeoTIFF or an array is read;
             * ``slice``: index in a TIFF stack, a volume or a DICOM file of several frames;
             * ``axis``: the axis of a NIfTI volume that ``slice`` counts along (default 2); the other two are rows and columns, in the
               order of the file;
             * ``level``: [center, width] of the values that are spread over 0 to 255, as on a radiologist's screen.
         image_format: "BGR", "RGB" or "L" (any other format of Detectron2 for 8-bit photographs), or "raw" for the channels as stored,
-            colours in the order R, G, B. A grey image becomes three equal channels for "BGR" and "RGB", whatever its depth; the
-            transparency of an 8-bit photograph is left out except for "raw".
+            colours in the order R, G, B. A grey image of any depth becomes three equal channels for "BGR" and "RGB". The
+            transparency of an 8-bit photograph is dropped except for "raw".
 
     Returns:
-        (H, W, C), of type uint8, uint16, int16 or float32: the type as stored where it is one of these, else float32 with the same
-        values. DICOM is in rescaled units (Hounsfield units for CT). EXIF rotation is applied.
+        (H, W, C) as uint8, uint16, int16 or float32: the stored type if it is one of these, else float32 with the same values. DICOM is
+        in rescaled units (Hounsfield units for CT). EXIF rotation is applied.
 
     Raises:
-        InputError: the file is missing, broken, too large or of another number of channels than ``image_format`` has.
+        InputError: the file is missing, broken or too large, or its number of channels does not fit ``image_format``.
+
+    Example:
+        >>> np.save(tmp_path / "a.npy", np.zeros((4, 6), np.uint16))
+        >>> read_pixels({"file_name": tmp_path / "a.npy"}, "raw").shape
+        (4, 6, 1)
     """
     from detectron2.utils.file_io import PathManager
 
@@ -55,7 +59,7 @@ def read_pixels(record: dict[str, Any], image_format: str) -> np.ndarray:
         raise
     except FileNotFoundError as error:
         raise InputError(f"{name}: no such file") from error
-    except Exception as error:  # what the decoders raise at broken files has no common base class
+    except Exception as error:  # decoders raise errors of many types for broken files
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{name}: cannot be read as an image ({reason:.200})") from error
     if is_final:
@@ -67,12 +71,12 @@ def read_pixels(record: dict[str, Any], image_format: str) -> np.ndarray:
 
 
 def _read(path: str, record: dict[str, Any], image_format: str) -> tuple[np.ndarray, bool]:
-    """Returns (H, W, C) and whether that is in ``image_format`` already."""
+    """Returns (H, W, C), and whether it is in ``image_format`` already."""
     suffix = PurePath(path).suffix.lower()
     is_tiff = suffix in (".tif", ".tiff")
     windowed = "window" in record
     if suffix == ".npy":
-        return read_npy(path, record), False
+        return _read_npy(path, record), False
     if suffix in (".nii", ".gz"):
         image = read_nifti(path, record)
     elif suffix in (".dcm", ".dicom") or is_dicom(path):
@@ -90,17 +94,37 @@ def _read(path: str, record: dict[str, Any], image_format: str) -> tuple[np.ndar
     return (_crop(image, record) if windowed else image), False
 
 
+def _read_npy(path: str, record: dict[str, Any]) -> np.ndarray:
+    """Reads a NumPy file (H, W) or (H, W, C), or the record's ``slice`` along the first axis of a stack of such. Returns (H, W, C).
+
+    Only the record's ``slice`` and ``window`` are read; files with pickled objects are refused.
+    """
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if "slice" in record:
+        array = array[slice_of(record, len(array))]
+    if array.ndim not in (2, 3):
+        raise InputError(
+            f"{record['file_name']}: an array of shape {array.shape}; expected (H, W) or (H, W, channels), or one more axis in "
+            "front and a record with `slice`"
+        )
+    if "window" in record:
+        x, y, width, height = window_of(record, array.shape[0], array.shape[1])
+        array = array[y : y + height, x : x + width]
+    check_size(record["file_name"], array.shape)
+    return np.array(array).reshape(*array.shape[:2], -1)
+
+
 def _crop(image: np.ndarray, record: dict[str, Any]) -> np.ndarray:
-    """The part of an image (H, W, C) that is the record's ``window``."""
+    """Returns the record's ``window`` of an image (H, W, C)."""
     x, y, width, height = window_of(record, image.shape[0], image.shape[1])
     return image[y : y + height, x : x + width]
 
 
 def _plain_type(image: np.ndarray, name: str) -> np.ndarray:
-    """The image as uint8, uint16, int16 or float32, in the byte order of the machine."""
+    """Returns the image as uint8, uint16, int16 or float32, in the byte order of the machine."""
     kind, size = image.dtype.kind, image.dtype.itemsize
     if kind not in "biuf":
-        raise InputError(f"{name}: pixels of type {image.dtype} are no numbers to train on")
+        raise InputError(f"{name}: pixels of type {image.dtype} cannot be used for training")
     if kind == "b":
         return image.astype(np.uint8)
     if image.dtype.newbyteorder("=") in (np.uint8, np.uint16, np.int16):
@@ -116,7 +140,7 @@ def _plain_type(image: np.ndarray, name: str) -> np.ndarray:
 
 
 def _spread(image: np.ndarray, level: Any, name: str) -> np.ndarray:
-    """The values of a window of levels, as uint8."""
+    """Returns the values of a window of levels (DICOM PS3.3, C.11.2.1.2) as uint8."""
     try:
         center, width = (float(value) for value in level)
     except (TypeError, ValueError):
@@ -128,7 +152,7 @@ def _spread(image: np.ndarray, level: Any, name: str) -> np.ndarray:
 
 
 def _arrange(image: np.ndarray, image_format: str, name: str) -> np.ndarray:
-    """Channels as stored -> channels of the format."""
+    """Returns stored channels as the channels of an image format."""
     channels = image.shape[2]
     if image_format == "raw" or (image_format == "L" and channels == 1):
         return image
@@ -138,6 +162,6 @@ def _arrange(image: np.ndarray, image_format: str, name: str) -> np.ndarray:
         if channels == 3:
             return image[:, :, ::-1] if image_format == "BGR" else image
     raise InputError(
-        f"{name}: has {channels} channels of {image.dtype}, which do not make image_format={image_format}: set "
+        f"{name}: has {channels} channels of {image.dtype}, which do not fit image_format={image_format}: set "
         "dataloader.train.mapper.image_format=raw; `maskrcnn-ext data-stats` prints the model's overrides"
     )

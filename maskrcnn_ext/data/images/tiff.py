@@ -1,4 +1,4 @@
-"""TIFF of any depth and number of channels: whole (tifffile), one image of a stack, or a window of a large one (rasterio)."""
+"""Reads TIFF of any depth and number of channels: a whole image or one of a stack by tifffile, a window by rasterio."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from maskrcnn_ext.data.images import check_size, require, slice_of, window_of
+from maskrcnn_ext.common.extras import require
+from maskrcnn_ext.data.images import check_size, slice_of, window_of
 from maskrcnn_ext.errors import InputError
 
 
 def read_tiff(path: str, record: dict[str, Any]) -> np.ndarray:
-    """Reads the first image series of a TIFF, (H, W, C): channels first and channels last, interleaved and planar.
+    """Reads the first image series of a TIFF as (H, W, C); channels may be stored first or last, interleaved or planar.
 
-    A third axis that the file gives no meaning is channels, unless the record has ``slice``. Channels are first or last as the record's
-    ``height`` and ``width`` say, otherwise the shorter of the two.
+    A third axis without a meaning in the file is the channel axis, unless the record has ``slice``. Whether it is first or last follows
+    from the record's ``height`` and ``width``; without these, the shorter of the two is the channel axis.
     """
-    tifffile = require("tifffile", "tiff", record["file_name"])
+    tifffile = require("tifffile", extra="tiff", purpose=f"{record['file_name']}: reading it")
     with tifffile.TiffFile(path) as file:
         series = file.series[0]
         shape, axes = list(series.shape), str(series.axes)
@@ -26,7 +27,7 @@ def read_tiff(path: str, record: dict[str, Any]) -> np.ndarray:
             if len(shape) < 3:
                 raise InputError(f"{record['file_name']}: `slice` is given, but the file is one image")
             index = slice_of(record, shape[0])
-            # A page an image: the others need not be decoded.
+            # With one page per image, the other pages need not be decoded.
             key = index if len(series.pages) == shape[0] else None
             del shape[0]
             axes = axes[1:]
@@ -49,7 +50,7 @@ def _channels_last(array: np.ndarray, axes: str, record: dict[str, Any]) -> np.n
     if array.ndim != 3:
         raise InputError(
             f"{record['file_name']}: a TIFF of shape {array.shape} ({axes}); expected an image of one or more channels, or a stack of "
-            "such and a record with `slice`"
+            "images and a record with `slice`"
         )
     size = (record.get("height"), record.get("width"))
     if axes[0] in "SC":
@@ -64,8 +65,14 @@ def _channels_last(array: np.ndarray, axes: str, record: dict[str, Any]) -> np.n
 
 
 def read_window(path: str, record: dict[str, Any], *, alpha: bool) -> np.ndarray:
-    """Reads the record's ``window`` of a TIFF, (h, w, C), with its transparency or without; the blocks outside of it are not decoded."""
-    rasterio = require("rasterio", "geo", record["file_name"])
+    """Reads the record's ``window`` of a TIFF as (h, w, C). Blocks outside of the window are not decoded.
+
+    Args:
+        path: the file.
+        record: with ``window``.
+        alpha: whether to keep the transparency channel.
+    """
+    rasterio = require("rasterio", extra="geo", purpose=f"{record['file_name']}: reading it")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         with rasterio.open(path) as file:

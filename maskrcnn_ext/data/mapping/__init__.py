@@ -1,1 +1,1 @@
-"""From dataset dicts to training samples: mappers, ground truth, augmentation and samplers."""
+"""Converts dataset dicts to training samples: mappers, ground truth, augmentation, tiles and samplers."""

@@ -1,4 +1,4 @@
-"""Images that cannot be used in training: skipped, named once, counted over all loader processes, and too many of them end the run."""
+"""Counts bad images over all loader processes. Training skips them, logs each once, and ends if there are too many."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from pathlib import Path
 
 from maskrcnn_ext.errors import InputError
 
-# Below Detectron2's, which is all that its own script sets up: these messages are in the log file of every run, to its very end.
+# A child of Detectron2's logger, the only one that its script sets up, so that these messages reach the log file of every run.
 logger = logging.getLogger(f"detectron2.{__name__}")
 
-# So many different bad images never end a run by themselves: one of a small set is a large share of it.
+# Up to this many different bad images never end a run: in a small data set, one image is a large share.
 TOLERATED = 5
-# Where none of so many attempts succeeded, the data set as a whole is wrong.
+# If none of this many attempts succeeded, the whole data set is wrong.
 _HOPELESS = 3
 _LISTED = 20
 
 
 class BadImages:
-    """The list of bad images that a run's loader processes share.
+    """The list of bad images that the loader processes of a run share.
 
-    It is a folder with a file an image, which no two processes can both make: it works however the processes are started (fork or
-    spawn), and without any. The share is that of this process's own attempts, of which every process makes equally many. When the
-    list goes away, in the process that made it, it logs what it holds; the folder is removed then.
+    The list is a folder with one file per image. Only one process can create a file, so the list works with forked, spawned and no
+    worker processes. The share of bad images is that of this process's own attempts; all processes make equally many. When the list
+    is garbage-collected in the process that created it, it logs its images and removes the folder.
     """
 
     def __init__(self, max_share: float) -> None:
         """Starts an empty list.
 
         Args:
-            max_share: of the attempts to read an image; the run ends where significantly more fail.
+            max_share: the run ends if significantly more than this share of the attempts to read an image fail.
 
         Raises:
-            InputError: not a share.
+            InputError: the number is not a share.
         """
         if not 0 <= max_share <= 1:
             raise InputError(f"max_bad_share={max_share}: expected a share from 0 to 1")
@@ -50,29 +50,29 @@ class BadImages:
         self._failures = 0
         self._folder = tempfile.mkdtemp(prefix="maskrcnn_ext_bad_images_")
         finish = weakref.finalize(self, _finish, self._folder, os.getpid())
-        # Where a run ends with its process: before Detectron2 closes the log file, which it has opened earlier than this; a finalizer's
-        # own turn comes after that.
+        # At exit, log before Detectron2 closes the log file, which it opened earlier: exit handlers run in reverse order, and finalizers
+        # would run after all of them.
         finish.atexit = False
         atexit.register(finish)
 
     def listed(self) -> dict[str, str]:
-        """Returns every bad image that any process has found, with the reason."""
+        """Returns the bad images of all processes with their reasons."""
         return _read(self._folder)
 
     def count_good(self) -> None:
-        """Counts an image that could be used."""
+        """Counts an image that was read."""
         self._attempts += 1
 
     def add(self, image: str, reason: str) -> None:
-        """Counts a bad image, and logs it where no process has done so.
+        """Counts a bad image, and logs it unless another process has.
 
         Args:
-            image: what tells it from the others.
+            image: a text that identifies it.
             reason: one line that names the file.
 
         Raises:
-            InputError: now there are too many. A share counts as exceeded where the failures are more than three standard deviations
-                above it, so that chance does not end a run, and where more than :data:`TOLERATED` images are bad.
+            InputError: there are too many: more than :data:`TOLERATED` images are bad, and the failures are more than three standard
+                deviations above the share, so that chance does not end a run. Or none of the first attempts succeeded.
         """
         self._attempts += 1
         self._failures += 1
@@ -86,16 +86,17 @@ class BadImages:
         if exceeded or self._failures == self._attempts >= _HOPELESS:
             raise InputError(
                 f"{self._failures} of the {self._attempts} images that this process read are bad, more than max_bad_share="
-                f"{self._max_share}: mend them, or set dataloader.train.mapper.max_bad_share: {_told(listed)}"
+                f"{self._max_share}: fix them, or raise dataloader.train.mapper.max_bad_share: {_list_reasons(listed)}"
             )
 
 
 def _read(folder: str) -> dict[str, str]:
     texts = [file.read_text(encoding="utf-8") for file in Path(folder).glob("*")]
-    return dict(sorted(json.loads(text) for text in texts if text))  # an empty one is being written
+    return dict(sorted(json.loads(text) for text in texts if text))  # an empty file is being written
 
 
-def _told(listed: dict[str, str]) -> str:
+def _list_reasons(listed: dict[str, str]) -> str:
+    # Reasons contain commas, so they are separated by semicolons rather than by short_list().
     rest = f"; and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
     return "; ".join(list(listed.values())[:_LISTED]) + rest
 
@@ -105,5 +106,5 @@ def _finish(folder: str, process: int) -> None:
         return
     listed = _read(folder)
     if listed:
-        logger.warning("bad images that training skipped: %d: %s", len(listed), _told(listed))
+        logger.warning("bad images that training skipped: %d: %s", len(listed), _list_reasons(listed))
     shutil.rmtree(folder, ignore_errors=True)

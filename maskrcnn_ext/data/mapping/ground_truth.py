@@ -1,4 +1,4 @@
-"""From the annotations of one image and its augmentation to the ground truth that a model is trained on."""
+"""Converts the annotations of an augmented image to the ground truth of a model."""
 
 from __future__ import annotations
 
@@ -20,25 +20,29 @@ Outline = list[np.ndarray] | np.ndarray
 
 
 def are_sound_rles(annotations: Sequence[dict[str, Any]]) -> bool:
-    """Whether the outlines of an image's objects are compressed RLEs that cover their size: all take about as long to check as one."""
+    """Whether the masks of all objects are valid compressed RLEs. Checking all at once takes about as long as checking one."""
     rles: list[Any] = [a.get("segmentation") for a in annotations if not a.get("iscrowd", 0)]
     try:
         return find_broken_rle(rles) is None
-    except (KeyError, TypeError, ValueError):  # other outlines, or broken ones
+    except (IndexError, KeyError, TypeError, ValueError):  # polygons, masks or broken RLEs
         return False
 
 
 def read_outline(segmentation: Any, height: int, width: int, *, is_sound_rle: bool = False) -> Outline:
-    """Returns the polygons, float64, or the mask, uint8, of a ``segmentation``.
+    """Returns the polygons (float64) or the mask (uint8) of a ``segmentation``.
 
     Args:
-        segmentation: polygons, of which those with fewer than three points are left out; COCO RLE, compressed or not; or a mask (H, W).
-        height: of the image.
-        width: of the image.
-        is_sound_rle: :func:`are_sound_rles` has said so.
+        segmentation: polygons, of which those with fewer than three points are dropped; a COCO RLE, compressed or not; or a mask (H, W).
+        height: of the image in pixels.
+        width: of the image in pixels.
+        is_sound_rle: whether :func:`are_sound_rles` has checked it.
 
     Raises:
-        ValueError: there is no outline, or a broken one; says why.
+        ValueError: the segmentation is missing or broken; the message completes the sentence "annotation 3 ...".
+
+    Example:
+        >>> read_outline([[1, 1, 5, 1, 5, 4]], 8, 8)
+        [array([1., 1., 5., 1., 5., 4.])]
     """
     if segmentation is None or (isinstance(segmentation, list) and not segmentation):
         raise ValueError("has no segmentation")
@@ -75,21 +79,21 @@ def _read_polygons(segmentation: list[Any]) -> list[np.ndarray]:
 
 
 def box_outline(box: np.ndarray) -> Outline:
-    """Returns the rectangle of a box (x0, y0, x1, y1), as a polygon."""
+    """Returns a box (x0, y0, x1, y1) as a polygon."""
     x0, y0, x1, y1 = (float(value) for value in box)
     return [np.array([x0, y0, x1, y0, x1, y1, x0, y1])]
 
 
 def transform_box(box: Any, mode: BoxMode, transforms: TransformList, image_size: tuple[int, int]) -> np.ndarray:
-    """Returns the transformed box (x0, y0, x1, y1), cut at the edges of the transformed image (H, W).
+    """Returns the transformed box (x0, y0, x1, y1), clipped to the transformed image (H, W).
 
     Raises:
-        ValueError: it is not of finite numbers.
-        TypeError: it is not of numbers.
+        ValueError: a coordinate is not finite.
+        TypeError: a coordinate is not a number.
     """
-    numbers = list(box)  # whole ones stay such: as in Detectron2, they are whole after the transform, too
+    numbers = list(box)  # integers stay integers: as in Detectron2, the transform then returns integers
     if not np.isfinite(np.array(numbers, dtype=np.float64)).all():
-        raise ValueError(f"the box {numbers} has NaN or infinity in it")
+        raise ValueError(f"the box {numbers} contains NaN or infinity")
     corners = np.array([BoxMode.convert(numbers, mode, BoxMode.XYXY_ABS)])
     moved = transforms.apply_box(corners)[0].clip(min=0)
     height, width = image_size
@@ -97,9 +101,9 @@ def transform_box(box: Any, mode: BoxMode, transforms: TransformList, image_size
 
 
 def transform_outline(outline: Outline, transforms: TransformList) -> Outline:
-    """Returns the outline in the transformed image; a list without polygons where nothing is left of it."""
+    """Returns the outline in the transformed image; an empty list if no polygon is left."""
     if isinstance(outline, np.ndarray):
-        # Not what padding fills in: Detectron2's FixedSizeCrop (main) marks it with 255.
+        # Padding is no part of the mask: FixedSizeCrop of Detectron2's main branch marks it with 255.
         return (transforms.apply_segmentation(outline) == 1).astype(np.uint8)
     return [
         polygon.reshape(-1) for polygon in transforms.apply_polygons([polygon.reshape(-1, 2) for polygon in outline])
@@ -107,7 +111,7 @@ def transform_outline(outline: Outline, transforms: TransformList) -> Outline:
 
 
 def make_masks(outlines: Sequence[Outline], image_size: tuple[int, int], mask_format: str) -> PolygonMasks | BitMasks:
-    """Returns the masks of an image (H, W): polygons where that is the format and all outlines are such, else bit masks (N, H, W)."""
+    """Returns polygons if `mask_format` is "polygon" and every outline is one; otherwise bit masks (N, H, W) of the image (H, W)."""
     if mask_format == "polygon" and all(isinstance(outline, list) for outline in outlines):
         return PolygonMasks(list(outlines))
     masks = [
@@ -118,9 +122,9 @@ def make_masks(outlines: Sequence[Outline], image_size: tuple[int, int], mask_fo
 
 
 def tight_boxes(masks: PolygonMasks | BitMasks, image_size: tuple[int, int]) -> Boxes:
-    """Returns the boxes of what is inside the image (H, W); of polygons to the sub-pixel, within a pixel of their raster's box.
+    """Returns the boxes of the masks inside the image (H, W), zeros for an empty mask.
 
-    An empty mask has a box of zeros.
+    Boxes of polygons have sub-pixel precision and differ by less than a pixel from those of the rasterised masks.
     """
     if isinstance(masks, BitMasks):
         return masks.get_bounding_boxes()
@@ -137,23 +141,23 @@ def make_keypoints(
     image_size: tuple[int, int],
     hflip_indices: Sequence[int] | None,
 ) -> Keypoints | None:
-    """Returns the objects' keypoints in the transformed image; those of an object that has none are unlabelled (visibility 0).
+    """Returns the keypoints (N, K, 3) in the transformed image. Objects without keypoints get unlabelled ones (visibility 0).
 
     Args:
-        keypoints: [x, y, visibility, ...] or None, one an object.
+        keypoints: [x, y, visibility, ...] or None per object.
         transforms: the augmentation.
-        image_size: (H, W) after it.
-        hflip_indices: which keypoint each one becomes in a mirrored image.
+        image_size: (H, W) after the augmentation.
+        hflip_indices: for each keypoint, the index of its counterpart in a horizontally flipped image.
 
     Returns:
-        None where neither the objects nor the flip say how many there are.
+        The keypoints; None if neither the objects nor `hflip_indices` define their number K.
 
     Raises:
-        ValueError: the objects differ in their number of keypoints, or from the flip; keypoints that are not of finite numbers.
+        ValueError: the number of keypoints differs between objects or from `hflip_indices`, or a coordinate is not finite.
     """
     known = [points for points in keypoints if points is not None]
     if not all(np.isfinite(np.asarray(points, dtype=np.float64)).all() for points in known):
-        raise ValueError("keypoints with NaN or infinity in them")
+        raise ValueError("keypoints contain NaN or infinity")
     counts = {len(points) / 3 for points in known}
     if hflip_indices is not None:
         counts.add(float(len(hflip_indices)))

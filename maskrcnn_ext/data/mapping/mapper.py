@@ -1,9 +1,9 @@
-"""Detectron2's mapper for data as it is: outlines of every kind in one image, objects without one, images without objects, broken files."""
+"""A mapper for real data: mixed kinds of masks, objects without a mask, images without objects, broken files."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from detectron2.data.detection_utils import filter_empty_instances, transform_pr
 from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils.logger import log_first_n
 
+from maskrcnn_ext.common.text import first_line
 from maskrcnn_ext.data.images.pixels import read_pixels
 from maskrcnn_ext.data.mapping.bad_images import BadImages
 from maskrcnn_ext.data.mapping.ground_truth import (
@@ -32,17 +33,22 @@ from maskrcnn_ext.errors import InputError
 
 
 class SafeMapper(DatasetMapper):
-    """Takes the place of Detectron2's ``DatasetMapper``: ``dataloader.train.mapper._target_=maskrcnn_ext.SafeMapper``.
+    """Replaces Detectron2's ``DatasetMapper`` and returns the same on data that the stock mapper handles.
 
-    On data that the stock mapper handles, it gives the same. Beyond that:
+    Beyond that:
 
-    * Polygons, both kinds of RLE and bit masks may be mixed in an image; with ``instance_mask_format="polygon"`` an image that has
-      other outlines than polygons gets bit masks. Detectron2's losses take each image's masks as they are.
-    * An image without objects, or with crowds alone, has empty ground truth, ``gt_masks`` included.
-    * Pixels are read by :func:`maskrcnn_ext.data.images.pixels.read_pixels`: also 16 bits, any number of channels, TIFF, arrays, DICOM,
-      NIfTI. Images other than uint8 of 1 or 3 channels become float32, with the same values, before they are augmented.
-    * A record that cannot be used is skipped in training, and the loader draws another one
-      (:mod:`maskrcnn_ext.data.mapping.bad_images`). For evaluation it is an error: a metric over the rest would be another metric.
+    * Polygons, both kinds of RLE and bit masks may be mixed in one image. With ``instance_mask_format="polygon"``, an image with other
+      kinds than polygons gets bit masks; Detectron2's losses handle each image's masks separately.
+    * An image without objects other than crowds has empty ground truth, ``gt_masks`` included.
+    * :func:`maskrcnn_ext.data.images.pixels.read_pixels` reads the pixels: also 16 bits, any number of channels, TIFF, arrays, DICOM and
+      NIfTI. Images other than uint8 with 1 or 3 channels become float32, with the same values, before they are augmented.
+    * Training skips a record that cannot be used, and the loader draws another one (:mod:`maskrcnn_ext.data.mapping.bad_images`).
+      Evaluation raises instead, because a metric over the other images would be a different metric.
+
+    Example:
+        As an override of any LazyConfig::
+
+            dataloader.train.mapper._target_=maskrcnn_ext.SafeMapper
     """
 
     @configurable
@@ -62,26 +68,25 @@ class SafeMapper(DatasetMapper):
         strict: bool = False,
         max_bad_share: float = 0.01,
     ) -> None:
-        """As in Detectron2, and:
+        """Builds the mapper; the first nine arguments are those of Detectron2's.
 
         Args:
-            is_train: whether annotations are read and bad images skipped.
-            augmentations: in order.
+            is_train: whether to read annotations and to skip bad images.
+            augmentations: applied in this order.
             image_format: "BGR", "RGB", "L" or "raw", see :func:`maskrcnn_ext.data.images.pixels.read_pixels`.
-            use_instance_mask: give ``gt_masks``.
-            use_keypoint: give ``gt_keypoints``.
+            use_instance_mask: return ``gt_masks``.
+            use_keypoint: return ``gt_keypoints``.
             instance_mask_format: "polygon" or "bitmask".
-            keypoint_hflip_indices: which keypoint each one becomes in a mirrored image.
-            precomputed_proposal_topk: how many of the record's proposals to keep; None: there are none.
+            keypoint_hflip_indices: for each keypoint, the index of its counterpart in a horizontally flipped image.
+            precomputed_proposal_topk: how many of the record's proposals to keep; None if it has none.
             recompute_boxes: replace the boxes by those of the augmented masks.
-            missing_masks: what becomes of an object whose outline is missing or broken, with a warning: "box" takes its box for its
-                mask, so that it counts for the detector at the price of a coarse mask; "drop" leaves it out, so that it counts as
-                background.
-            strict: raise at once at such an object, or a bad image, instead.
-            max_bad_share: end the training where significantly more of the images are bad.
+            missing_masks: how to handle an object whose mask is missing or broken, with a warning. "box" uses its box as its mask: the
+                box head still learns from it, the mask head learns a coarse mask. "drop" leaves it out, so that it counts as background.
+            strict: raise at such an object or at a bad image instead.
+            max_bad_share: end the training if significantly more of the images than this share are bad.
 
         Raises:
-            InputError: arguments that are not among the values above.
+            InputError: an argument has none of these values.
         """
         if instance_mask_format not in ("polygon", "bitmask"):
             raise InputError(f"instance_mask_format={instance_mask_format}: expected polygon or bitmask")
@@ -105,13 +110,13 @@ class SafeMapper(DatasetMapper):
         self.bad_images = BadImages(max_bad_share) if is_train and not strict else None
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any] | None:
-        """Maps a record to what the model takes; the record is left as it is.
+        """Maps a record to an input of the model; the record is not changed.
 
         Returns:
             ``image`` (C, H, W), ``instances`` in training, and the rest of the record; None for a bad record in training.
 
         Raises:
-            InputError: a bad record in evaluation or with ``strict``; too many bad records in training.
+            InputError: the record is bad and this is evaluation or ``strict``; or too many records are bad in training.
         """
         if self.bad_images is None:
             return self._map(dataset_dict)
@@ -134,29 +139,21 @@ class SafeMapper(DatasetMapper):
         if (mapped.setdefault("height", height), mapped.setdefault("width", width)) != (height, width):
             raise InputError(
                 f"{mapped['file_name']}: the image is {width} x {height}, its annotations are for {mapped['width']} x "
-                f"{mapped['height']} (width x height); `maskrcnn-ext check-data` tells why, and mends it in a copy"
+                f"{mapped['height']} (width x height); `maskrcnn-ext check-data --fix` corrects a copy"
             )
-        # What Pillow, which resizes bytes, would refuse or, for four channels, take the last of as transparency.
-        if image.dtype != np.uint8 or image.shape[2] not in (1, 3):
-            image = image.astype(np.float32, copy=False)
         semantic = mapped.pop("sem_seg_file_name", None)
         if semantic is not None:
             semantic = read_pixels({"file_name": semantic}, "L")[:, :, 0]
-
-        augmented = T.AugInput(image, sem_seg=semantic)
         try:
-            transforms = self.augmentations(augmented)
+            mapped["image"], transforms, semantic = augment_image(image, self.augmentations, semantic)
         except (AssertionError, TypeError, ValueError) as error:
             kind = f"{width} x {height}, {image.shape[2]} channels of {image.dtype}"
             raise InputError(
-                f"{mapped['file_name']}: an augmentation cannot take the image ({kind}): {_first_line(error)}"
+                f"{mapped['file_name']}: an augmentation cannot take the image ({kind}): {first_line(error)}"
             ) from error
-        image_size = augmented.image.shape[:2]
-        # OpenCV, which rotates, returns one channel without its axis.
-        pixels = augmented.image.reshape(*image_size, -1)
-        mapped["image"] = torch.as_tensor(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        image_size = (mapped["image"].shape[1], mapped["image"].shape[2])
         if semantic is not None:
-            mapped["sem_seg"] = torch.as_tensor(augmented.sem_seg.astype("long"))
+            mapped["sem_seg"] = torch.as_tensor(semantic.astype("long"))
         if self.proposal_topk is not None:
             transform_proposals(mapped, image_size, transforms, proposal_topk=self.proposal_topk)
         if self.is_train and annotations is not None:
@@ -201,29 +198,48 @@ class SafeMapper(DatasetMapper):
                 instances.gt_boxes = tight_boxes(instances.gt_masks, image_size)
         if self.use_keypoint:
             try:
-                found = make_keypoints(keypoints, transforms, image_size, self.keypoint_hflip_indices)
+                points = make_keypoints(keypoints, transforms, image_size, self.keypoint_hflip_indices)
             except ValueError as error:
                 raise InputError(f"{record['file_name']}: image {record.get('image_id')!r}: {error}") from error
-            if found is not None:
-                instances.gt_keypoints = found
+            if points is not None:
+                instances.gt_keypoints = points
         return filter_empty_instances(instances)
 
     def _outline(
         self, annotation: dict[str, Any], where: str, height: int, width: int, *, is_sound_rle: bool
     ) -> Outline | None:
-        """The outline in the stored image; None for an object that is left out."""
+        """Returns an object's outline in the stored image; None if the object is left out."""
         try:
             return read_outline(annotation.get("segmentation"), height, width, is_sound_rle=is_sound_rle)
         except ValueError as error:
             if self.strict:
-                raise InputError(f"{where}: {error}; mend it, or set missing_masks with strict=false") from error
-            done = "its box is its mask" if self.missing_masks == "box" else "it is left out"
-            message = f"{where}: {error}: {done} (missing_masks={self.missing_masks}); not told of others"
+                raise InputError(f"{where}: {error}; fix it, or set missing_masks with strict=false") from error
+            action = "its box is used as its mask" if self.missing_masks == "box" else "it is left out"
+            message = f"{where}: {error}: {action} (missing_masks={self.missing_masks}); others are not reported"
             log_first_n(logging.WARNING, message, name=__name__)
         if self.missing_masks == "drop":
             return None
         return box_outline(np.array(BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)))
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+def augment_image(
+    pixels: np.ndarray, augmentations: Callable[[T.AugInput], T.TransformList], semantic: np.ndarray | None = None
+) -> tuple[torch.Tensor, T.TransformList, np.ndarray | None]:
+    """Augments an image and converts it to a tensor. Mapper, Predictor and the verification of exports share this step.
+
+    Args:
+        pixels: (H, W, C). Other pixels than uint8 with 1 or 3 channels become float32 first: Pillow, which resizes bytes, would refuse
+            them, or take the last of four channels for transparency.
+        augmentations: a mapper's ``augmentations``.
+        semantic: (H, W), a semantic segmentation to augment along with the image.
+
+    Returns:
+        The image (C, h, w), the transforms that were drawn, and the semantic segmentation (h, w).
+    """
+    if pixels.dtype != np.uint8 or pixels.shape[2] not in (1, 3):
+        pixels = pixels.astype(np.float32, copy=False)
+    augmented = T.AugInput(pixels, sem_seg=semantic)
+    transforms = augmentations(augmented)
+    # Some transforms, such as OpenCV's rotation, drop the axis of a single channel.
+    image = augmented.image.reshape(*augmented.image.shape[:2], -1)
+    return torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1))), transforms, augmented.sem_seg

@@ -1,10 +1,8 @@
 """Training samplers that draw images with rare classes more often, for ``dataloader.train.sampler``.
 
-Each is endless, and draws one stream from its seed that all processes share. In a LazyConfig::
+Each is an endless stream that all processes derive from one seed. The data set is read a second time for it. In a LazyConfig::
 
     dataloader.train.sampler = L(repeat_factor_sampler)(dataset="${..dataset}", threshold=0.01)
-
-The data set is read a second time for it.
 """
 
 from __future__ import annotations
@@ -25,17 +23,17 @@ Records = Sequence[dict[str, Any]]
 def repeat_factor_sampler(
     *, dataset: Records, threshold: float = 0.001, seed: int | None = None
 ) -> RepeatFactorTrainingSampler:
-    """Repeats images of classes that few images have, as LVIS does (Gupta et al., arXiv:1908.03195, appendix B.2).
+    """Returns a sampler that repeats images with rare classes, as in LVIS (Gupta et al., arXiv:1908.03195, appendix B.2).
 
-    An image is drawn max(1, sqrt(threshold / f)) times an epoch, f being the share of images that hold its rarest class.
+    An image is drawn max(1, sqrt(threshold / f)) times an epoch, where f is the share of images that contain its rarest class.
 
     Args:
         dataset: records in Detectron2's format.
-        threshold: classes in a smaller share of the images than this are repeated; LVIS has 0.001, small data sets want 0.1 and more.
-        seed: the same in all processes; None takes one from numpy's generator, and with it ``train.seed``.
+        threshold: classes in a smaller share of the images are repeated. LVIS uses 0.001; small data sets need 0.1 or more.
+        seed: the same in all processes; None draws one from numpy's generator, so that ``train.seed`` determines it.
 
     Raises:
-        InputError: an empty data set, or a threshold that is none.
+        InputError: the data set is empty, or the threshold is not above 0 and up to 1.
     """
     from detectron2.data.samplers import RepeatFactorTrainingSampler
 
@@ -51,19 +49,19 @@ def repeat_factor_sampler(
 def class_balanced_sampler(
     *, dataset: Records, strength: float = 1.0, max_factor: float = 20.0, seed: int | None = None
 ) -> RepeatFactorTrainingSampler:
-    """Draws images so that objects of every class are met about as often, as far as images that hold several classes allow.
+    """Returns a sampler that draws objects of all classes about equally often, as far as images with several classes allow.
 
-    An image's weight is the mean, over its objects, of (1 / share of its class among all objects) ** strength; images without objects
-    have the smallest weight there is. No image is drawn less than once an epoch.
+    The weight of an image is the mean over its objects of (1 / share of the object's class among all objects) ** strength. Images without
+    objects have the smallest weight of all. Every image is drawn at least once an epoch.
 
     Args:
         dataset: records in Detectron2's format.
         strength: 0 draws all images alike, 1 balances fully.
-        max_factor: an image is drawn at most so many times an epoch: a single picture of a class would otherwise be learnt by heart.
+        max_factor: an image is drawn at most this many times an epoch. Otherwise the only image of a class would be overfitted.
         seed: as for :func:`repeat_factor_sampler`.
 
     Raises:
-        InputError: an empty data set, or a number out of range.
+        InputError: the data set is empty, or a number is out of range.
     """
     from detectron2.data.samplers import RepeatFactorTrainingSampler
 
@@ -76,7 +74,13 @@ def class_balanced_sampler(
 
 
 def balance_factors(dataset: Records, strength: float, max_factor: float) -> torch.Tensor:
-    """Returns how often each image is drawn in an epoch, (images,), float32, from 1 to `max_factor`."""
+    """Returns how often each image is drawn in an epoch, (images,) float32, from 1 to `max_factor`.
+
+    Example:
+        >>> dataset = [{"annotations": [{"category_id": 0}]}] * 3 + [{"annotations": [{"category_id": 1}]}]
+        >>> balance_factors(dataset, strength=1.0, max_factor=20.0)
+        tensor([1., 1., 1., 3.])
+    """
     import torch
 
     classes = [_classes(record) for record in dataset]
@@ -88,7 +92,7 @@ def balance_factors(dataset: Records, strength: float, max_factor: float) -> tor
 
 
 def _classes(record: dict[str, Any]) -> list[int]:
-    """The class of every object that is trained on."""
+    """Returns the class of every object other than crowds."""
     return [a["category_id"] for a in record.get("annotations", []) if not a.get("iscrowd", 0)]
 
 

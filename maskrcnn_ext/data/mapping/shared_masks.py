@@ -1,4 +1,4 @@
-"""Bit masks of an image's objects, of which a model may ask for hundreds: the same few, again and again."""
+"""Bit masks that are stored once, however many proposals refer to them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch import Tensor
 
 
 class SharedBitMasks(BitMasks):
-    """Detectron2's BitMasks, with the same results, that store a mask once however many proposals it is the ground truth of.
+    """Replaces Detectron2's BitMasks: the results are the same, but indexing does not copy masks.
 
-    Detectron2 gives each of 512 proposals a mask of the image's size, half a gigabyte for 800 x 1216 pixels, and crops a float32 copy of
-    those of the 128 that have an object.
+    Detectron2 copies a mask of the image's size for each of 512 proposals, half a gigabyte for 800 x 1216 pixels. To crop, it makes a
+    float32 copy for each of the 128 proposals with an object.
     """
 
     def __init__(self, tensor: Tensor | np.ndarray, index: Tensor | None = None) -> None:
-        """Takes masks.
+        """Stores the masks.
 
         Args:
-            tensor: (M, H, W) bool, the masks that are stored.
-            index: (N,) int64, which of these each mask is; None for each one once.
+            tensor: (M, H, W) bool, the stored masks.
+            index: (N,) int64, the stored mask of each of the N masks; None for every stored mask once.
         """
         super().__init__(tensor)
         self._index = index
@@ -39,11 +39,11 @@ class SharedBitMasks(BitMasks):
 
     @property
     def device(self) -> torch.device:
-        """Of the masks."""
+        """The device of the masks."""
         return self._stored.device
 
     def to(self, *args: Any, **kwargs: Any) -> SharedBitMasks:
-        """As BitMasks'."""
+        """Returns the masks on another device; see ``BitMasks.to``."""
         masks = self._stored.to(*args, **kwargs)
         return SharedBitMasks(masks, None if self._index is None else self._index.to(masks.device))
 
@@ -61,12 +61,12 @@ class SharedBitMasks(BitMasks):
         return SharedBitMasks(self._stored[item])
 
     def nonempty(self) -> Tensor:
-        """As BitMasks'."""
+        """Returns which masks have a pixel, (N,) bool."""
         found = self._stored.flatten(1).any(dim=1)
         return found if self._index is None else found[self._index]
 
     def crop_and_resize(self, boxes: Tensor, mask_size: int) -> Tensor:
-        """As BitMasks': (N, S, S) bool of the boxes (N, 4), on the masks' device."""
+        """Crops each mask by its box (N, 4) and resizes it; returns (N, S, S) bool on the masks' device."""
         assert len(boxes) == len(self), f"{len(boxes)} != {len(self)}"
         index = torch.arange(len(self), device=self.device) if self._index is None else self._index
         rois = torch.cat([index[:, None].to(boxes), boxes], dim=1).to(self.device)

@@ -1,4 +1,4 @@
-"""Resolves a name of ``dataset.names`` and registers what it stands for.
+"""Resolves a name of ``dataset.names`` and registers the data set that it means.
 
 A name is looked up in Detectron2's catalogue, in the team's catalogue and among the named data sets of ``domains/``. Any other name is
 read as a string that names a format and files, such as ``coco:/data/train.json@/data/images``.
@@ -17,7 +17,7 @@ from maskrcnn_ext.errors import InputError
 
 
 def ensure_registered(name: str) -> None:
-    """Registers the data set that a name stands for, if it is not registered.
+    """Registers the data set that a name means, unless it is registered.
 
     Args:
         name: a registered name, or a string such as ``coco:/data/train.json@/data/images``.

@@ -1,1 +1,1 @@
-"""Splitting, measuring, drawing and generating data sets."""
+"""Tools that split, measure, draw and generate data sets."""

@@ -1,4 +1,4 @@
-"""What a data set looks like, as stored or as training will see it, in plain arrays that can be drawn."""
+"""Returns samples of a data set as arrays to draw: as stored, or as training sees them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Seen:
-    """One sample.
+    """One image with its objects.
 
     Attributes:
-        file_name: the image's file; of a mixed one, the file of its base.
+        file_name: the image's file; the file of the base image for a mixed one.
         image: (H, W, 3), uint8, BGR.
         classes: class index of every object.
         boxes: (N, 4), x0, y0, x1, y1 in pixels of `image`.
         segmentations: polygons, an RLE or None for every object.
-        keypoints: (N, K, 3), x, y, visibility; None where there are none.
+        keypoints: (N, K, 3), x, y, visibility; None without keypoints.
     """
 
     file_name: str
@@ -40,15 +40,15 @@ class Seen:
 
 
 def browse_stored(name: str, *, num: int, seed: int) -> list[Seen]:
-    """Reads random images of a data set as they are stored, each at most once, in the data set's order.
+    """Returns random images of a data set as stored, each at most once, in the order of the data set.
 
     Args:
         name: a registered data set, or a string such as ``coco:/data/train.json@/data/images``.
-        num: how many; fewer where the data set has fewer.
+        num: how many; fewer if the data set is smaller.
         seed: of the choice.
 
     Raises:
-        InputError: there is no such data set, or an image or annotation of it is bad.
+        InputError: the data set is unknown, or an image or annotation is bad.
     """
     from maskrcnn_ext.data.mapping.mapper import SafeMapper
     from maskrcnn_ext.data.registry.catalog import get_dataset_dicts
@@ -68,15 +68,15 @@ def browse_stored(name: str, *, num: int, seed: int) -> list[Seen]:
 
 
 def browse_training(cfg: DictConfig, *, num: int, seed: int) -> list[Seen]:
-    """Draws what the model will see: the first samples of the config's own training loader, sampler and all.
+    """Returns the first samples of the config's training loader, after sampling and augmentation.
 
     Args:
-        cfg: a LazyConfig with ``dataloader.train``; its batch size and workers are set aside.
+        cfg: a LazyConfig with ``dataloader.train``; its batch size and number of workers are ignored.
         num: how many.
-        seed: of the sampler and the augmentations where the config does not fix theirs.
+        seed: of the sampler and the augmentations, unless the config sets theirs.
 
     Raises:
-        InputError: the config has no training loader, or what the loader says of the data.
+        InputError: the config has no training loader, or the loader rejects the data.
     """
     from detectron2.config import instantiate
 
@@ -98,7 +98,7 @@ def _samples(loader: Any) -> Iterator[dict[str, Any]]:
 
 
 def _image_format(mapper: DictConfig) -> str:
-    """The format that a mapper reads in, or the one that it is wrapped around."""
+    """Returns the image format of a mapper, or of the mapper that it wraps."""
     while "image_format" not in mapper and "mapper" in mapper:
         mapper = mapper.mapper
     return str(mapper.get("image_format", "BGR"))
@@ -126,12 +126,12 @@ def _segmentations(instances: Instances) -> list[Any]:
         return [None] * len(instances)
     if isinstance(instances.gt_masks, BitMasks):
         return [encode_mask(mask) for mask in instances.gt_masks.tensor.numpy().astype(bool)]
-    # A cut can leave corners that enclose nothing.
+    # Cropping can leave polygons of fewer than three points.
     return [[p.tolist() for p in polygons if len(p) >= 6] or None for polygons in instances.gt_masks.polygons]
 
 
 def readable_format(record: dict[str, Any]) -> str:
-    """Returns "BGR", or "raw" for an image of another number of channels than that takes."""
+    """Returns "BGR", or "raw" if the image cannot be converted to BGR."""
     from maskrcnn_ext.data.images.pixels import read_pixels
 
     try:
@@ -142,7 +142,10 @@ def readable_format(record: dict[str, Any]) -> str:
 
 
 def to_bgr(image: np.ndarray, image_format: str) -> np.ndarray:
-    """Returns (H, W, 3), uint8, of an image (H, W, C) of any type: all but the extreme values are spread, of many channels three count."""
+    """Converts an image (H, W, C) of any type to (H, W, 3) uint8 BGR for display.
+
+    Values other than uint8 are stretched from their 1st and 99th percentile. Of more than three channels, the first three are shown.
+    """
     if image.dtype != np.uint8:
         low, high = np.percentile(image, (1, 99)).tolist()
         image = ((image.astype(np.float32) - low) * (255 / max(high - low, 1e-9))).clip(0, 255).astype(np.uint8)

@@ -1,6 +1,6 @@
-"""A generated instance-segmentation data set: textured shapes that hide one another, for the demo and the tests.
+"""Generates an instance-segmentation data set of overlapping textured shapes, for the demo and the tests.
 
-It is deterministic: the same arguments give the same pixels and masks. Masks are what is visible of a shape.
+The same arguments produce the same pixels and masks. A mask covers the visible part of a shape.
 """
 
 from __future__ import annotations
@@ -17,30 +17,34 @@ from maskrcnn_ext.ops.rle import encode_mask, rle_box
 
 CLASSES = ("disc", "rectangle", "triangle", "star", "ring")
 
-_EMPTY_SHARE = 0.05  # images with no object
+_EMPTY_SHARE = 0.05  # of images without objects
 _MAX_OBJECTS = 6
-_MIN_VISIBLE = 0.3  # a shape of which less is seen is not annotated: nobody could tell what it is
+_MIN_VISIBLE = 0.3  # a shape with a smaller visible share is not annotated: it could not be recognised
 _MIN_AREA = 40  # pixels
-_SUPERSAMPLING = 4  # bits of sub-pixel position that OpenCV draws with
+_SUPERSAMPLING = 4  # bits of sub-pixel precision for OpenCV's drawing
 
 
 def make_shapes(folder: Path, *, num_images: int, size: int = 128, seed: int = 0) -> Path:
     """Writes images and a COCO instances file.
 
     Args:
-        folder: gets ``images/*.jpg`` and ``annotations.json``.
+        folder: where ``images/*.jpg`` and ``annotations.json`` are written.
         num_images: how many images.
         size: height and width of an image in pixels.
-        seed: another seed gives other images; train and validation take different ones.
+        seed: of the images; use different seeds for training and validation.
 
     Returns:
         The annotation file.
+
+    Example:
+        >>> make_shapes(tmp_path, num_images=2, size=64).name
+        'annotations.json'
     """
     (folder / "images").mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image_id in range(1, num_images + 1):
-        # A generator of its own for each image: the first n images do not depend on how many follow.
+        # One generator per image: the first n images do not depend on the number of images.
         pixels, objects = draw_scene(np.random.default_rng([seed, image_id]), size)
         name = f"{image_id:06d}.jpg"
         cv2.imwrite(str(folder / "images" / name), pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])
@@ -81,7 +85,7 @@ def draw_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[tu
         texture = _texture(rng, size)
         canvas[mask] = texture[mask]
         edge = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8)) > 0
-        canvas[edge & mask] *= 0.55  # a darker rim, so that equal textures stay apart
+        canvas[edge & mask] *= 0.55  # a darker rim separates shapes of similar texture
         drawn = [(other, seen & ~mask, full) for other, seen, full in drawn]
         drawn.append((category, mask, int(mask.sum())))
     canvas += rng.normal(0.0, 6.0, canvas.shape).astype(np.float32)
@@ -108,7 +112,7 @@ def _fill(mask: np.ndarray, points: np.ndarray, value: int) -> None:
 
 
 def _regular(corners: int, inner: float = 1.0) -> np.ndarray:
-    """Corners (n, 2) on the unit circle; every second one at the radius `inner`."""
+    """Returns corners (n, 2) on the unit circle; every second one has the radius `inner`."""
     angles = 2 * np.pi * np.arange(corners) / corners
     radii = np.where(np.arange(corners) % 2, inner, 1.0)
     return np.stack([np.cos(angles) * radii, np.sin(angles) * radii], axis=1)
@@ -124,7 +128,7 @@ _OUTLINES: tuple[Callable[[], np.ndarray], ...] = (
 
 
 def _texture(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A textured plane (size, size, 3), float32, 0 to 255: two colours mixed by stripes, checks, blobs, a ramp, or not at all."""
+    """Returns a texture (size, size, 3), float32, 0 to 255: two colours mixed by stripes, checks, blobs or a ramp, or a plain colour."""
     first, second = rng.uniform(30, 225, (2, 3)).astype(np.float32)
     y, x = np.mgrid[:size, :size].astype(np.float32)
     angle, period = rng.uniform(0, np.pi), rng.uniform(6, 20)

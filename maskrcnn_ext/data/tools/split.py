@@ -1,4 +1,4 @@
-"""Divides images into train, val and test: for a seed always the same, whatever order they come in and wherever they lie."""
+"""Splits images into train, val and test. The split depends on the seed and the names, not on the order or folder of the images."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from pathlib import PurePath
 from maskrcnn_ext.data.formats.records import ImageRecord
 from maskrcnn_ext.errors import InputError
 
-# What counts in every unit, beside its classes.
+# The key for the number of images among the counts of classes.
 _IMAGES = "images"
 
 
 @dataclass(frozen=True)
 class _Unit:
-    """Images that stay together.
+    """A group of images that must not be separated.
 
     Attributes:
         members: indices of the images.
-        counts: how many they are (``_IMAGES``), and how many of them have an object of each class.
-        draw: takes the place of chance.
+        counts: the number of images (``_IMAGES``), and the number of images with an object of each class.
+        order: a pseudo-random sort key.
     """
 
     members: list[int]
     counts: Counter[Hashable]
-    draw: bytes
+    order: bytes
 
 
 def split_images(
@@ -39,23 +39,29 @@ def split_images(
     seed: int = 0,
     stratify: bool = False,
 ) -> dict[str, list[int]]:
-    """Divides images into parts.
+    """Splits images into parts.
 
-    Stratified, it is the greedy iterative stratification of Sechidis et al. 2011 (doi:10.1007/978-3-642-23808-6_10): the rarest class
-    is shared out first, each image to the part that lacks most of it.
+    Stratification is the greedy iterative one of Sechidis et al. 2011 (doi:10.1007/978-3-642-23808-6_10): the rarest class is assigned
+    first, each image to the part that lacks most of it.
 
     Args:
         records: the images.
-        groups: a name for each image; images of one name come into the same part.
-        shares: of the images, for each part; they add up to 1.
-        seed: another seed gives other parts.
-        stratify: give each part its share of the images of every class, too.
+        groups: the group of each image; images of one group get into the same part.
+        shares: the share of the images for each part; they add up to 1.
+        seed: of the split.
+        stratify: whether each part also gets its share of the images of every class.
 
     Returns:
-        Indices into the records for each part, sorted.
+        The sorted indices of the records of each part.
 
     Raises:
-        InputError: a part gets no image.
+        InputError: a part would be empty.
+
+    Example:
+        >>> records = [ImageRecord(f"{index}.jpg", index, 10, 10) for index in range(4)]
+        >>> parts = split_images(records, ["a", "b", "c", "d"], {"train": 0.75, "val": 0.25})
+        >>> len(parts["train"]), len(parts["val"])
+        (3, 1)
     """
     members: dict[str, list[int]] = {}
     for index, group in enumerate(groups):
@@ -76,18 +82,18 @@ def split_images(
     for unit in units:
         for kind in unit.counts:
             with_kind[kind].append(unit)
-    shared_out: set[bytes] = set()
+    assigned: set[bytes] = set()
     left = dict(totals)
     while left:
-        # Images come last, since no class is in more of them; equal ones are told apart by name, for the order to be certain.
+        # The number of images comes last, since no class has more. Names break ties, so that the order is deterministic.
         kind = min(left, key=lambda kind: (kind == _IMAGES, left[kind], str(kind)))
         del left[kind]
-        # Large ones first: what follows evens out where they did not fit.
-        for unit in sorted(with_kind[kind], key=lambda unit: (-unit.counts[kind], -unit.counts[_IMAGES], unit.draw)):
-            if unit.draw in shared_out:
+        # Large groups first: later, smaller ones even out the differences.
+        for unit in sorted(with_kind[kind], key=lambda unit: (-unit.counts[kind], -unit.counts[_IMAGES], unit.order)):
+            if unit.order in assigned:
                 continue
-            shared_out.add(unit.draw)
-            # A part that has all its images gets no more, else the largest part would take every class that is in few images.
+            assigned.add(unit.order)
+            # A full part gets no more images; otherwise the largest part would take every rare class.
             part = max(
                 parts, key=lambda part: (lacking[part][_IMAGES] > 0, lacking[part][kind], lacking[part][_IMAGES])
             )
@@ -104,15 +110,19 @@ def split_images(
 
 
 def group_names(names: Sequence[str], *, by: str, pattern: str | None = None) -> list[str]:
-    """Returns the group of each image.
+    r"""Returns the group of each image.
 
     Args:
         names: paths below the folder of the images.
-        by: "image" for a group each; "group" for what the pattern finds, or for the image's folder without one.
-        pattern: a regular expression that is searched in the path; its first bracket is the group, or all of it without brackets.
+        by: "image" for one group per image; "group" for the match of `pattern`, or the image's folder if it is None.
+        pattern: a regular expression to search in the path. Its first bracket is the group; the whole match if it has no brackets.
 
     Raises:
-        InputError: a broken pattern, or an image in which it finds nothing.
+        InputError: the pattern is not a regular expression, or does not match an image.
+
+    Example:
+        >>> group_names(["patient3_slice1.png", "patient3_slice2.png"], by="group", pattern=r"patient\d+")
+        ['patient3', 'patient3']
     """
     if by == "image":
         return list(names)

@@ -1,4 +1,4 @@
-"""Mean, deviation and range of the pixels of a data set, channel by channel, as a model sees them."""
+"""Computes mean, standard deviation and range of a data set's pixels for each channel of the model's input."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from maskrcnn_ext.data.formats.reading import IMAGE_SUFFIXES
 from maskrcnn_ext.data.images.pixels import read_pixels
 from maskrcnn_ext.errors import InputError
 
-# What the configs' ImageNet weights, which were trained without dividing by a deviation, have absorbed of it (mean of the channels).
+# The standard deviation (mean of the channels) that the configs' ImageNet weights expect: they were trained without dividing by it.
 IMAGENET_STD = 57.7
-_OWN_KEYS = {"window", "slice", "level"}  # of a record, that SafeMapper reads it by
+_OWN_KEYS = {"window", "slice", "level"}  # keys of a record that only SafeMapper reads
 
 
 @dataclass
 class PixelStatistics:
-    """Sums over images.
+    """Statistics of the pixels of several images.
 
     Attributes:
         mean: (C,) float64, of all pixels.
-        std: (C,) float64, population deviation of all pixels.
+        std: (C,) float64, population standard deviation of all pixels.
         minimum: (C,) float64.
         maximum: (C,) float64.
-        dtypes: type -> number of images.
+        dtypes: number of images by data type.
         heights: smallest and largest.
         widths: smallest and largest.
-        num_images: that were read.
-        photos: Detectron2's own mapper reads them all, but for their type and channels.
-        bad: what is wrong with the images that could not be read.
+        num_images: number of images that were read.
+        photos: whether Detectron2's mapper can read all files, apart from data type and channels.
+        bad: error messages of the images that could not be read.
     """
 
     mean: np.ndarray
@@ -49,7 +49,12 @@ class PixelStatistics:
 
 
 def sample_records(records: Sequence[dict[str, Any]], limit: int, seed: int) -> list[dict[str, Any]]:
-    """Returns ``limit`` different records (0: all) in the order of the data set; the same ones for the same seed."""
+    """Returns ``limit`` random records (0: all) in the order of the data set.
+
+    Example:
+        >>> [record["image_id"] for record in sample_records([{"image_id": 1}, {"image_id": 2}], limit=0, seed=0)]
+        [1, 2]
+    """
     if not 0 < limit < len(records):
         return list(records)
     chosen = sorted(random.Random(seed).sample(range(len(records)), limit))
@@ -57,14 +62,14 @@ def sample_records(records: Sequence[dict[str, Any]], limit: int, seed: int) -> 
 
 
 def pixel_statistics(records: Iterable[dict[str, Any]], image_format: str) -> PixelStatistics:
-    """Reads images one after the other and merges their statistics (Chan, Golub and LeVeque 1979, equation 2.1).
+    """Computes statistics of images, one at a time (Chan, Golub and LeVeque 1979, equation 2.1).
 
     Args:
         records: Detectron2's records.
-        image_format: as for :func:`maskrcnn_ext.data.images.pixels.read_pixels`; the channels' order is that of the format.
+        image_format: as for :func:`maskrcnn_ext.data.images.pixels.read_pixels`; determines the order of the channels.
 
     Raises:
-        InputError: images of different numbers of channels, or none that can be read.
+        InputError: the number of channels differs between images, or no image can be read.
     """
     count, first = 0, ""
     mean = squares = minimum = maximum = np.zeros(0)
@@ -105,23 +110,23 @@ def pixel_statistics(records: Iterable[dict[str, Any]], image_format: str) -> Pi
 
 
 def overrides(statistics: PixelStatistics, image_format: str, *, pretrained: bool) -> str:
-    """Returns the overrides that fit a config of the package to the images, in one line.
+    """Returns the overrides that adapt a config of the package to the images, in one line.
 
     Args:
         statistics: of the training images.
         image_format: that they were read in.
-        pretrained: for the configs' ImageNet weights, which expect values of :data:`IMAGENET_STD` around the mean, not of 1.
+        pretrained: whether the configs' ImageNet weights are used, which expect a standard deviation of :data:`IMAGENET_STD`, not 1.
     """
     std = statistics.std / (IMAGENET_STD if pretrained else 1)
-    std = np.where(std > 0, std, 1)  # a channel of one value
-    parts = [f"model.pixel_mean={_listed(statistics.mean)}", f"model.pixel_std={_listed(std)}"]
+    std = np.where(std > 0, std, 1)  # a constant channel
+    parts = [f"model.pixel_mean={_bracketed(statistics.mean)}", f"model.pixel_std={_bracketed(std)}"]
     channels = len(statistics.mean)
     if image_format != "BGR" or set(statistics.dtypes) != {"uint8"} or not statistics.photos:
         parts.append("dataloader.train.mapper._target_=maskrcnn_ext.SafeMapper")
         parts.append("dataloader.test.mapper._target_=maskrcnn_ext.SafeMapper")
     if image_format != "BGR":
         parts.append(f"dataloader.train.mapper.image_format={image_format}")
-    if channels < 3 or image_format == "RGB":  # for the pictures of training
+    if channels < 3 or image_format == "RGB":  # for the training's pictures
         parts.append(f"model.input_format={'RGB' if image_format == 'RGB' else 'L'}")
     if channels != 3:
         parts.append("model.backbone.bottom_up.stem._target_=maskrcnn_ext.InflatedStem")
@@ -132,5 +137,5 @@ def overrides(statistics: PixelStatistics, image_format: str, *, pretrained: boo
     return " ".join(parts)
 
 
-def _listed(values: np.ndarray) -> str:
+def _bracketed(values: np.ndarray) -> str:
     return "[" + ",".join(f"{value:.6g}" for value in values) + "]"

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from maskrcnn_ext.common.random_state import get_random_state, preserved_random_state, set_random_state
-from maskrcnn_ext.data.mapping.position import stream_position
+from maskrcnn_ext.data.mapping.augmentation.loader import stream_position
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from maskrcnn_ext.data.images import require, window_of
+from maskrcnn_ext.common.extras import require
+from maskrcnn_ext.data.images import window_of
 from maskrcnn_ext.data.images.pixels import read_pixels
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.tile_grid import Window
@@ -86,7 +87,7 @@ def _stored_size(record: dict[str, Any]) -> tuple[int, int] | None:
         except (OSError, ValueError) as error:
             raise InputError(f"{name}: cannot be read as an array ({error})") from error
         return (shape[0], shape[1]) if len(shape) in (2, 3) else None
-    rasterio = require("rasterio", "geo", name)
+    rasterio = require("rasterio", extra="geo", purpose=f"{name}: reading it")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         try:

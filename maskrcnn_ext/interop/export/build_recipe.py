@@ -8,8 +8,7 @@ from detectron2.data import transforms as T
 from PIL import Image
 from torch import nn
 
-from maskrcnn_ext.data.mapping.augmentation.letterbox import Letterbox
-from maskrcnn_ext.data.mapping.augmentation.resizing import PlainResize
+from maskrcnn_ext.data.mapping.augmentation.resizing import Letterbox, PlainResize
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.export.graph import output_names
 from maskrcnn_ext.interop.export.recipe import Recipe

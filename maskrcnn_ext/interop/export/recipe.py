@@ -32,7 +32,7 @@ class Recipe:
         image_format: order of the input's channels: "BGR", "RGB", "L" for grey, or "raw" as stored.
         resize: how an image's size is changed: "none"; "pillow", Detectron2's, which smooths where it shrinks; "torchvision" or "opencv",
             see :class:`maskrcnn_ext.data.mapping.augmentation.resizing.PlainResize`; "matterport", see
-            :class:`maskrcnn_ext.data.mapping.augmentation.letterbox.Letterbox`, where a length of 0 is none.
+            :class:`maskrcnn_ext.data.mapping.augmentation.resizing.Letterbox`, where a length of 0 is none.
         short_edge: the length of the short side after it, in pixels.
         long_edge: that which the long side may not exceed, in pixels.
         pixel_mean: of each channel, of pixels from 0 to 255. The model subtracts it, divides by `pixel_std` and then pads the image at

@@ -12,9 +12,9 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from detectron2.data import transforms as T
 from torch import nn
 
+from maskrcnn_ext.data.mapping.mapper import augment_image
 from maskrcnn_ext.interop.export.recipe import Recipe
 from maskrcnn_ext.interop.export.runtimes import Runtime
 from maskrcnn_ext.interop.export.standalone.paste import whole
@@ -100,12 +100,9 @@ class Reference:
 
     def __call__(self, image: Array) -> Found:
         """Finds the objects of an image (H, W, C) as the mapper reads it; see :class:`.runtimes.Runtime` for what it returns."""
-        resized = T.AugInput(image)
-        self.mapper.augmentations(resized)
-        pixels = resized.image if resized.image.ndim == 3 else resized.image[:, :, None]
-        tensor = torch.as_tensor(np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32))
+        tensor, _, _ = augment_image(image, self.mapper.augmentations)
         with torch.no_grad():
-            given = {"image": tensor, "height": image.shape[0], "width": image.shape[1]}
+            given = {"image": tensor.float(), "height": image.shape[0], "width": image.shape[1]}
             (raw,) = self.model.inference([given], do_postprocess=False)
             # A model with weights from elsewhere may paste masks in another way.
             postprocess = getattr(self.model, "postprocess", compact_postprocess)

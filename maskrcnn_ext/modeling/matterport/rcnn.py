@@ -20,7 +20,7 @@ class LetterboxRCNN(GeneralizedRCNN):
     """Detectron2's GeneralizedRCNN that pads as Matterport does: around the image, with pixels of 0 before the mean is subtracted.
 
     Mappers give images without padding and results are in pixels of those, as always in Detectron2. In training images lie in the corner of
-    the canvas, where their ground truth is; :class:`maskrcnn_ext.data.mapping.augmentation.letterbox.Letterbox` pads them around before.
+    the canvas, where their ground truth is; :class:`maskrcnn_ext.data.mapping.augmentation.resizing.Letterbox` pads them around before.
     """
 
     def __init__(

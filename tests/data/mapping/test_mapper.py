@@ -250,7 +250,7 @@ def test_a_broken_outline_is_treated_as_missing(image_file, name):
     filled = SafeMapper(True, **arguments())(record)["instances"]
     np.testing.assert_array_equal(bits(filled)[1], mask_of(10, 10))
     assert len(SafeMapper(True, **arguments(missing_masks="drop"))(record)["instances"]) == 1
-    with pytest.raises(InputError, match=r"a\.png: image 7, annotation 1: has .*; mend it") as caught:
+    with pytest.raises(InputError, match=r"a\.png: image 7, annotation 1: has .*; fix it") as caught:
         SafeMapper(True, **arguments(strict=True))(record)
     assert "\n" not in str(caught.value)
 
@@ -265,7 +265,7 @@ def test_objects_without_keypoints_are_unlabelled(image_file):
     assert torch.equal(
         mapper(record_of(image_file, annotation(keypoints=[])))["instances"].gt_keypoints.tensor, torch.zeros(1, 3, 3)
     )
-    with pytest.raises(InputError, match=r"a\.png: image 7: keypoints with NaN"):
+    with pytest.raises(InputError, match=r"a\.png: image 7: keypoints contain NaN"):
         SafeMapper(True, **arguments(strict=True, **changes))(
             record_of(image_file, annotation(keypoints=[float("nan")] * 9))
         )
@@ -419,7 +419,7 @@ def test_too_many_bad_images_stop_the_run_with_the_list(tmp_path):
     mapper = SafeMapper(True, **arguments())
     loader = loader_with_too_many(tmp_path, mapper, 0)
     with pytest.raises(
-        InputError, match=r"images that this process read are bad, more than max_bad_share=0\.01: mend"
+        InputError, match=r"images that this process read are bad, more than max_bad_share=0\.01: fix"
     ) as caught:
         list(islice(loader, 40))
     listed = mapper.bad_images.listed()

@@ -172,7 +172,7 @@ def test_the_loader_has_ground_truth_and_augments_as_the_test_does(cfg, spec):
     cfg.dataloader.test.mapper.image_format = "BGR"
     wrapped = copy.deepcopy(cfg)
     wrapped.dataloader.train.mapper = {
-        "_target_": "maskrcnn_ext.data.mapping.augmentation.seeding.SeededMapper",
+        "_target_": "maskrcnn_ext.data.mapping.augmentation.loader.SeededMapper",
         "mapper": cfg.dataloader.train.mapper,
         "seed": 0,
     }

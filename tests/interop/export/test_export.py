@@ -10,7 +10,7 @@ import torch
 from detectron2.data import transforms as T
 from torch import nn
 
-from maskrcnn_ext.data.mapping.augmentation.letterbox import Letterbox
+from maskrcnn_ext.data.mapping.augmentation.resizing import Letterbox
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.export import TARGETS, Options, export
 from maskrcnn_ext.interop.export.build_recipe import recipe_of

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from maskrcnn_ext.data.mapping.augmentation.letterbox import Letterbox
+from maskrcnn_ext.data.mapping.augmentation.resizing import Letterbox
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.export import export
 from maskrcnn_ext.interop.export.build_recipe import recipe_of

@@ -1,4 +1,4 @@
-"""Simple Copy-Paste (Ghiasi et al., arXiv:2012.07177): objects of another image over this one's."""
+"""Simple Copy-Paste (Ghiasi et al., arXiv:2012.07177): pastes objects of another image over an image."""
 
 from __future__ import annotations
 
@@ -24,13 +24,16 @@ from maskrcnn_ext.errors import InputError
 
 
 class CopyPasteMapper(MixingMapper):
-    """Pastes a random number of another image's objects over some of the images.
+    """Pastes a random number of objects of another image over some of the images.
 
-    What a pasted object covers is cut out of the masks below it, boxes are those of what is left, and objects of which too little is left
-    are dropped. In a LazyConfig::
+    Pixels that a pasted object covers are removed from the masks below it. Boxes are recomputed from the visible masks, and objects with
+    too few visible pixels are dropped.
 
-        dataloader.train.mapper.instance_mask_format = "bitmask"
-        dataloader.train.mapper = L(CopyPasteMapper)(mapper=dataloader.train.mapper, dataset="${..dataset}")
+    Example:
+        In a LazyConfig::
+
+            dataloader.train.mapper.instance_mask_format = "bitmask"
+            dataloader.train.mapper = L(CopyPasteMapper)(mapper=dataloader.train.mapper, dataset="${..dataset}")
     """
 
     def __init__(
@@ -46,16 +49,16 @@ class CopyPasteMapper(MixingMapper):
         """Wraps a mapper.
 
         Args:
-            mapper: gives "image" (C, H, W) and "instances" with masks as bitmaps; both images go through it.
-            dataset: the records that the other image is drawn from.
+            mapper: returns "image" (C, H, W) and "instances" with bit masks; it maps both images.
+            dataset: the records to draw the other image from.
             probability: of pasting into an image.
-            level: "scene" keeps the objects where they lie in their image, as the paper does (where the two differ in size, shifted
-                together by a random distance); "instance" puts each one at a random place of its own.
-            max_instances: paste at most so many; all of the other image's objects where it is None.
-            min_visible: an object is dropped when a smaller share of its pixels than this is left.
+            level: "scene" keeps the positions of the objects, as in the paper; if the images differ in size, all objects are shifted by
+                the same random offset. "instance" pastes each object at a random position.
+            max_instances: the most objects to paste; None for all objects of the other image.
+            min_visible: an object is dropped if a smaller share of its pixels than this is visible.
 
         Raises:
-            InputError: a number out of range, an unknown level, or an empty data set.
+            InputError: a number is out of range, the level is unknown, or the data set is empty.
         """
         super().__init__(mapper=mapper, dataset=dataset, probability=probability, min_visible=min_visible)
         if level not in ("scene", "instance"):
@@ -66,8 +69,8 @@ class CopyPasteMapper(MixingMapper):
         self.max_instances = max_instances
 
     def mix(self, sample: Sample) -> Sample:
-        """Pastes objects of one other image, if it has any."""
-        masks_of(sample)  # says what is wrong with the set-up even where there is nothing to paste
+        """Pastes objects of one other image, if it has any; see :meth:`MixingMapper.mix`."""
+        masks_of(sample)  # raises for a wrong configuration even if there is nothing to paste
         other = self.draw()
         if other is None or not len(other["instances"]):
             return sample
@@ -86,17 +89,14 @@ class CopyPasteMapper(MixingMapper):
 def paste(
     sample: Sample, other: Sample, chosen: list[int], offsets: list[tuple[int, int]], *, min_visible: float
 ) -> Sample:
-    """Pastes objects, each one over those before it.
+    """Returns a new sample with pasted objects, each over those before it.
 
     Args:
-        sample: with "image" (C, H, W) and "instances" with bitmaps.
-        other: the same, of any size.
-        chosen: indices of the other's objects.
-        offsets: (x, y) by which each one is shifted.
+        sample: with "image" (C, H, W) and "instances" with bit masks.
+        other: a sample of any size to take objects from.
+        chosen: indices of the objects to paste.
+        offsets: (x, y) in pixels, the shift of each pasted object.
         min_visible: see :class:`CopyPasteMapper`.
-
-    Returns:
-        A new sample; the given ones stay as they are.
     """
     image, instances, theirs = sample["image"].clone(), sample["instances"], masks_of(other)
     height, width = image.shape[1:]
@@ -119,7 +119,7 @@ def paste(
         shape = theirs[index, upper - dy : lower - dy, left - dx : right - dx]
         pixels = other["image"][:, upper - dy : lower - dy, left - dx : right - dx]
         if shape.sum() < max(1, min_visible * areas[layer]):
-            continue  # cut by the image's edge: neither pixels nor mask
+            continue  # too little of it is inside the image: paste neither pixels nor mask
         image[:, rows, columns] = torch.where(shape, pixels, image[:, rows, columns])
         masks[:layer, rows, columns] &= ~shape
         masks[layer, rows, columns] = shape
@@ -132,7 +132,7 @@ def paste(
 
 
 def _hide_keypoints(instances: Instances, top: torch.Tensor) -> None:
-    """Marks keypoints that a later object covers as labelled but not visible (1 rather than 2), in place."""
+    """Sets the visibility of keypoints that a later object covers from 2 to 1 (labelled but not visible), in place."""
     if not instances.has("gt_keypoints"):
         return
     points = instances.gt_keypoints.tensor
@@ -143,7 +143,7 @@ def _hide_keypoints(instances: Instances, top: torch.Tensor) -> None:
 
 
 def _random_offset(box: Sequence[int], size: Sequence[int]) -> tuple[int, int]:
-    """Draws a shift (x, y) that keeps a box in an image (H, W), or the image within a larger box."""
+    """Returns a random shift (x, y) that keeps a box inside an image (H, W), or the image inside a larger box."""
     x0, y0, x1, y1 = box
     ranges = [sorted((-low, limit - high)) for low, high, limit in ((x0, x1, size[1]), (y0, y1, size[0]))]
     dx, dy = (int(np.random.randint(low, high + 1)) for low, high in ranges)

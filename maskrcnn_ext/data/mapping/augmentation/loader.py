@@ -1,18 +1,58 @@
-"""Detectron2's training loader with the mixing augmentations as arguments, so that an override on the command line sets them."""
+"""Builds the training loader with mixing augmentations and with seeds that do not depend on the number of workers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 from detectron2.data import DatasetFromList, build_detection_train_loader
-from torch.utils.data import Dataset, Sampler
+from detectron2.utils import comm
+from torch.utils.data import Dataset, Sampler, get_worker_info
 
+from maskrcnn_ext.common.random_state import seeded
 from maskrcnn_ext.data.mapping.augmentation.copy_paste import CopyPasteMapper
-from maskrcnn_ext.data.mapping.augmentation.mixing import Mapper
+from maskrcnn_ext.data.mapping.augmentation.mixing import Mapper, Sample
 from maskrcnn_ext.data.mapping.augmentation.mosaic import MosaicMapper
-from maskrcnn_ext.data.mapping.augmentation.seeding import SeededMapper
 from maskrcnn_ext.errors import InputError
+
+# The index of the current sample in the training sampler's stream. The trainer sets it; None if another trainer does not, in which case
+# SeededMapper counts for itself.
+stream_position: ContextVar[int | None] = ContextVar("stream_position", default=None)
+
+
+class SeededMapper:
+    """Seeds every call of a mapper by the sample's index in the training sampler's stream.
+
+    Detectron2 seeds each worker once, so the augmentation of a sample depends on the number of workers. Its loader deals the sampler's
+    stream out to processes and workers in turn, so a worker knows the index of each of its calls. With the same sampler, hence the same
+    ``train.seed``, the n-th sample of training is the same for any number of workers and processes. Wrap the outermost mapper.
+
+    Example:
+        In a LazyConfig::
+
+            dataloader.train.mapper = L(SeededMapper)(mapper=dataloader.train.mapper, seed="${train.seed}")
+    """
+
+    def __init__(self, *, mapper: Mapper, seed: int) -> None:
+        """Wraps a mapper. Must run in the training process itself, whose rank it stores."""
+        self.mapper = mapper
+        self.seed = seed
+        self._rank, self._ranks = comm.get_rank(), comm.get_world_size()
+        self._done = 0  # samples that this worker has returned
+
+    def __call__(self, record: dict[str, Any]) -> Sample | None:
+        """Maps a record; restores the global random generators afterwards."""
+        position = stream_position.get()
+        if position is None:
+            info = get_worker_info()
+            worker, workers = (info.id, info.num_workers) if info else (0, 1)
+            position = (self._done * workers + worker) * self._ranks + self._rank
+        with seeded(self.seed, position):
+            sample = self.mapper(record)
+        if sample is not None:  # otherwise the loader replaces the record by another one
+            self._done += 1
+        return sample
 
 
 def build_train_loader(
@@ -28,25 +68,26 @@ def build_train_loader(
     num_workers: int = 0,
     collate_fn: Callable[[list[Any]], Any] | None = None,
 ) -> Any:
-    """Detectron2's ``build_detection_train_loader``, with copy-paste, mosaic and seeding around the mapper.
-
-    On the command line of any config of this package::
-
-        dataloader.train._target_=maskrcnn_ext.data.mapping.augmentation.build_train_loader
-        dataloader.train.copy_paste.probability=0.5 dataloader.train.mapper.instance_mask_format=bitmask
+    """Builds Detectron2's training loader with copy-paste, mosaic and seeding around the mapper.
 
     Args:
-        dataset: map-style; read once, for training and for mixing.
+        dataset: map-style; training and mixing share it.
         mapper: as in Detectron2.
         total_batch_size: as in Detectron2.
-        copy_paste: arguments of :class:`CopyPasteMapper` but mapper and dataset, such as ``{probability: 0.5, level: instance}``; None for
-            none. Pasted after mosaics are made.
+        copy_paste: arguments of :class:`CopyPasteMapper` other than mapper and dataset, such as ``{probability: 0.5, level: instance}``;
+            None for no copy-paste. Objects are pasted after mosaics are made.
         mosaic: the same for :class:`MosaicMapper`.
         seed: of :class:`SeededMapper`; None for Detectron2's seeding by worker.
-        sampler: as in Detectron2, and so are the others.
+        sampler: this and the other arguments are as in Detectron2.
 
     Raises:
-        InputError: `copy_paste` or `mosaic` has an argument that there is not, or one out of range.
+        InputError: `copy_paste` or `mosaic` has an unknown argument, or one that is out of range.
+
+    Example:
+        As overrides of any config of this package::
+
+            dataloader.train._target_=maskrcnn_ext.data.mapping.augmentation.build_train_loader
+            dataloader.train.copy_paste.probability=0.5 dataloader.train.mapper.instance_mask_format=bitmask
     """
     records = DatasetFromList(dataset, copy=False) if isinstance(dataset, list) else dataset
     for wrapper, name, arguments in ((MosaicMapper, "mosaic", mosaic), (CopyPasteMapper, "copy_paste", copy_paste)):

@@ -1,4 +1,4 @@
-"""What augmentations of several images share: a mapper around a mapper that may draw further samples of the data set."""
+"""Shared parts of augmentations that mix several images: the base class, and functions for masks and keypoints."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Mapper = Callable[[dict[str, Any]], Sample | None]
 
 
 class MixingMapper(ABC):
-    """A mapper that mixes other samples into some of those of the mapper it wraps.
+    """Wraps a mapper, and mixes further samples of the data set into some of its samples.
 
-    Every draw comes from numpy's global generator, as those of Detectron2's augmentations do.
+    Random numbers come from numpy's global generator, as in Detectron2's augmentations.
     """
 
     def __init__(
@@ -33,20 +33,20 @@ class MixingMapper(ABC):
         probability: float,
         min_visible: float,
     ) -> None:
-        """Wraps a mapper; the arguments are the subclasses'."""
+        """Wraps a mapper; the subclasses document the arguments."""
         for name, share in (("probability", probability), ("min_visible", min_visible)):
             if not 0 <= share <= 1:
                 raise InputError(f"{type(self).__name__}: {name} is {share}, expected a number from 0 to 1")
         if not len(dataset):
             raise InputError(f"{type(self).__name__}: the data set it draws from is empty")
         self.mapper = mapper
-        # As the loader does: one array that all workers share, rather than a list that each of them copies by counting references.
+        # As in Detectron2's loader: all workers share one array. Each would copy a list, because reference counts write to its pages.
         self.records = dataset if isinstance(dataset, Dataset) else DatasetFromList(list(dataset), copy=False)
         self.probability = probability
         self.min_visible = min_visible
 
     def __call__(self, record: dict[str, Any]) -> Sample | None:
-        """Maps a record, and mixes with the given probability; None where the wrapped mapper gives None."""
+        """Maps a record, and mixes it with the given probability; returns None if the wrapped mapper does."""
         sample = self.mapper(record)
         if sample is None or np.random.uniform() >= self.probability:
             return sample
@@ -54,18 +54,18 @@ class MixingMapper(ABC):
 
     @abstractmethod
     def mix(self, sample: Sample) -> Sample:
-        """Returns a new sample; the given one stays as it is."""
+        """Returns a new, mixed sample; does not change the given one."""
 
     def draw(self) -> Sample | None:
-        """Maps a random record of the data set."""
+        """Returns the sample of a random record of the data set; None if the record is bad."""
         return self.mapper(self.records[np.random.randint(len(self.records))])
 
 
 def masks_of(sample: Sample) -> torch.Tensor:
-    """Returns a sample's masks (N, H, W), bool.
+    """Returns the masks (N, H, W), bool, of a sample.
 
     Raises:
-        InputError: the sample has objects, but no masks or polygons instead of bitmaps.
+        InputError: the sample has objects without bit masks.
     """
     instances = sample["instances"]
     if not len(instances):  # Detectron2 leaves the field out
@@ -73,17 +73,17 @@ def masks_of(sample: Sample) -> torch.Tensor:
     masks = instances.get("gt_masks") if instances.has("gt_masks") else None
     if not isinstance(masks, BitMasks):
         raise InputError(
-            f"{sample.get('file_name', 'a sample')}: images are mixed by masks as bitmaps: set dataloader.train.mapper."
+            f"{sample.get('file_name', 'a sample')}: mixing images needs bit masks: set dataloader.train.mapper."
             "use_instance_mask=True and instance_mask_format=bitmask (of the innermost mapper)"
         )
     return masks.tensor.bool()
 
 
 def with_masks(parts: Sequence[Instances], masks: torch.Tensor) -> Instances:
-    """Joins instances, and gives them masks (N, H, W), the image size of these, and their tight boxes."""
+    """Concatenates instances, and sets their masks (N, H, W), the image size and tight boxes."""
     height, width = masks.shape[1:]
     joined = [Instances((height, width), **_without_shapes(part)) for part in parts if len(part)]
-    # Objects of no image: there is no field to agree on.
+    # Instances.cat() needs at least one part.
     instances = Instances.cat(joined) if joined else Instances((height, width), **_without_shapes(parts[0]))
     instances.gt_boxes, instances.gt_masks = Boxes(tight_boxes(masks)), BitMasks(masks)
     return instances
@@ -94,18 +94,25 @@ def _without_shapes(part: Instances) -> dict[str, Any]:
 
 
 def tight_boxes(masks: torch.Tensor) -> torch.Tensor:
-    """Returns boxes (N, 4), float32, x1 and y1 exclusive, of masks (N, H, W), bool; zeros for an empty mask."""
+    """Returns the boxes (N, 4), float32, of masks (N, H, W), bool; x1 and y1 are exclusive. An empty mask has a box of zeros.
+
+    Example:
+        >>> mask = torch.zeros(1, 4, 4, dtype=torch.bool)
+        >>> mask[0, 1:3, 2:4] = True
+        >>> tight_boxes(mask)
+        tensor([[2., 1., 4., 3.]])
+    """
     rectangles = torch.tensor([cv2.boundingRect(mask) for mask in _bytes(masks)], dtype=torch.float32).reshape(-1, 4)
     return torch.cat([rectangles[:, :2], rectangles[:, :2] + rectangles[:, 2:]], dim=1)
 
 
 def areas_of(masks: torch.Tensor) -> torch.Tensor:
-    """Returns the pixels (N,), int64, of masks (N, H, W), bool."""
+    """Returns the number of pixels (N,), int64, of masks (N, H, W), bool."""
     return torch.tensor([cv2.countNonZero(mask) for mask in _bytes(masks)], dtype=torch.int64)
 
 
 def _bytes(masks: torch.Tensor) -> np.ndarray:
-    """The same memory, for OpenCV, which is ten times faster than torch at this."""
+    """Returns a uint8 view of masks for OpenCV, which is ten times faster than torch for boxes and areas."""
     pixels: np.ndarray = masks.contiguous().numpy().view(np.uint8)
     return pixels
 
@@ -113,7 +120,7 @@ def _bytes(masks: torch.Tensor) -> np.ndarray:
 def move_keypoints(
     instances: Instances, scale: tuple[float, float], offset: tuple[int, int], window: tuple[int, int, int, int]
 ) -> None:
-    """Scales and then shifts keypoints by (x, y), in place; those outside of a window (x0, y0, x1, y1) become unlabelled."""
+    """Scales and then shifts keypoints by (x, y), in place. Keypoints outside of a window (x0, y0, x1, y1) become unlabelled."""
     if not instances.has("gt_keypoints"):
         return
     points = instances.gt_keypoints.tensor.clone()

@@ -1,4 +1,4 @@
-"""Mosaic: four images in one, two by two (Bochkovskiy et al., arXiv:2004.10934)."""
+"""Mosaic augmentation (Bochkovskiy et al., arXiv:2004.10934): combines four images into one."""
 
 from __future__ import annotations
 
@@ -25,11 +25,17 @@ from maskrcnn_ext.errors import InputError
 
 
 class MosaicMapper(MixingMapper):
-    """Turns some images into mosaics of themselves and three others, of the size that they had.
+    """Turns some images into mosaics of themselves and three other images; the size of the image does not change.
 
-    The four tiles meet at a random point. Each shows a random part of its image, scaled so that it just fills the tile: objects become
-    smaller and lie in more contexts. Set up as :class:`~maskrcnn_ext.data.mapping.augmentation.copy_paste.CopyPasteMapper` is;
-    either can wrap the other.
+    The four tiles meet at a random point. Each shows a random crop of its image, scaled to just fill the tile, so objects become smaller
+    and appear in more contexts. This mapper and :class:`~maskrcnn_ext.data.mapping.augmentation.copy_paste.CopyPasteMapper` can wrap each
+    other.
+
+    Example:
+        In a LazyConfig::
+
+            dataloader.train.mapper.instance_mask_format = "bitmask"
+            dataloader.train.mapper = L(MosaicMapper)(mapper=dataloader.train.mapper, dataset="${..dataset}")
     """
 
     def __init__(
@@ -44,22 +50,24 @@ class MosaicMapper(MixingMapper):
         """Wraps a mapper.
 
         Args:
-            mapper: gives "image" (C, H, W) and "instances" with masks as bitmaps; all four images go through it.
-            dataset: the records that the others are drawn from.
-            probability: of making a mosaic of an image.
-            center: where the tiles meet, in shares of width and height: the range it is drawn from.
-            min_visible: an object is dropped when its tile shows a smaller share of it than this.
+            mapper: returns "image" (C, H, W) and "instances" with bit masks; it maps all four images.
+            dataset: the records to draw the other images from.
+            probability: of turning an image into a mosaic.
+            center: the range from which the point where the tiles meet is drawn, as shares of width and height.
+            min_visible: an object is dropped if its tile shows a smaller share of it than this.
 
         Raises:
-            InputError: a number out of range, or an empty data set.
+            InputError: a number is out of range, or the data set is empty.
         """
         super().__init__(mapper=mapper, dataset=dataset, probability=probability, min_visible=min_visible)
         if not 0 < center[0] <= center[1] < 1:
-            raise InputError(f"MosaicMapper: center is {tuple(center)}, expected two rising numbers between 0 and 1")
+            raise InputError(
+                f"MosaicMapper: center is {tuple(center)}, expected two increasing numbers between 0 and 1"
+            )
         self.center = (center[0], center[1])
 
     def mix(self, sample: Sample) -> Sample:
-        """Makes a mosaic; a tile whose record cannot be mapped shows the sample itself again."""
+        """Returns a mosaic. A bad record is replaced by the sample itself."""
         samples = [sample, *(self.draw() or sample for _ in range(3))]
         order = np.random.permutation(4)
         height, width = sample["image"].shape[1:]
@@ -82,7 +90,7 @@ class MosaicMapper(MixingMapper):
 def _fill(
     image: torch.Tensor, tile: tuple[int, int, int, int], sample: Sample, min_visible: float
 ) -> tuple[Instances, torch.Tensor]:
-    """Fills the tile (x0, y0, x1, y1) of an image (C, H, W), in place; returns its objects, and their masks in the whole image."""
+    """Fills the tile (x0, y0, x1, y1) of an image (C, H, W), in place; returns the tile's objects and their masks in the image."""
     x0, y0, x1, y1 = tile
     height, width = sample["image"].shape[1:]
     scale = max((x1 - x0) / width, (y1 - y0) / height)

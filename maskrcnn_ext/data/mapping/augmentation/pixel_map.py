@@ -1,4 +1,4 @@
-"""A Detectron2 transform that is known only by where every pixel of its output comes from."""
+"""A Detectron2 transform that is defined by the source position of every output pixel."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from detectron2.data.transforms import CropTransform, HFlipTransform, Transform
 
 from maskrcnn_ext.errors import InputError
 
-_TOLERANCE = 0.5  # pixels of the output: what a projective map may be off and still carry polygons
-_EDGE = 0.6  # pixels of the input: closer to the edge, interpolation may have clamped the coordinates
-_SAMPLES = 503  # points that are fitted; a prime, so that they do not all fall into one column
-_REACH = 2  # pixels of the input within which a point's counterpart is looked for
+_TOLERANCE = 0.5  # pixels of the output: the largest error of a projective fit that still transforms polygons
+_EDGE = 0.6  # pixels of the input: closer to the border, interpolation may have clamped the coordinates
+_SAMPLES = 503  # number of points of a fit; a prime, so that they do not all fall into one column
+_REACH = 2  # pixels of the input: the search radius for the output pixel that shows a point
 _OUTSIDE = -1.0
 
 
 class PixelMapTransform(Transform):
-    """Moves masks, boxes and points as a given map has moved an image's pixels.
+    """Transforms masks, boxes and points by the map that transformed an image's pixels.
 
-    Masks are gathered through the map, so that they agree with the pixels whatever the map is. Where it is affine or projective, which is
-    found by fitting, points and polygons move exactly. Elsewhere (elastic, grid or lens distortion) a point goes to the pixel that shows
-    it, a box to the pixels that show its inside, and polygons cannot follow.
+    Masks are sampled through the map, so they agree with the pixels for every map. If the map is affine or projective, which a fit finds
+    out, points and polygons are transformed exactly. Otherwise (elastic, grid or lens distortion) a point moves to the pixel that shows
+    it, a box to the box of the pixels that show its inside, and polygons are not supported.
     """
 
     def __init__(self, source: np.ndarray, result: np.ndarray, sources: np.ndarray, projection: Projection) -> None:
-        """Takes an image, what became of it and how; :func:`moved_image` makes the rest of them."""
-        # Nothing of the bases is called: HFlipTransform's wants the width for what it does itself.
+        """Stores the image before and after, and its map; use :func:`transform_from_map` to build one."""
+        # The bases' __init__ is not called: that of HFlipTransform needs a width that is not used here.
         self._source, self._result = source, result
         self.sources = sources
         self.projection = projection.matrix
@@ -42,25 +42,25 @@ class PixelMapTransform(Transform):
         return height, width
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
-        """Returns what became of the image; any other one moves as it did, with its colours as they are."""
+        """Returns the transformed image. Another image of that size is sampled through the map, without changes of colour."""
         return self._result if img is self._source else self.apply_segmentation(img)
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
-        """Gathers the nearest pixels of (H, W) or (H, W, C); 0 where the output shows nothing of the input."""
+        """Samples the nearest pixels of (H, W) or (H, W, C); 0 for output pixels that show nothing of the input."""
         height, width = self.input_size
         flat = segmentation.reshape(height * width, *segmentation.shape[2:])
         gathered: np.ndarray = np.concatenate([flat, np.zeros_like(flat[:1])])[self._index]
         return gathered
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
-        """Moves points (N, 2); those that the output does not show come to lie outside of it where the map is not projective."""
+        """Transforms points (N, 2). Without a projection, points that the output does not show get coordinates outside of it."""
         coords = np.asarray(coords, dtype=np.float64).reshape(-1, 2)
         if self.projection is None:
             return self._look_up(coords)
         return _project(self.projection, coords)
 
     def apply_box(self, box: np.ndarray) -> np.ndarray:
-        """Moves boxes (N, 4): the corners' box where the map is projective, the box of the pixels that show its inside elsewhere."""
+        """Transforms boxes (N, 4) to the box of their corners; without a projection, to that of the pixels that show their inside."""
         if self.projection is not None:
             corners: np.ndarray = super().apply_box(box)
             return corners
@@ -74,7 +74,7 @@ class PixelMapTransform(Transform):
         return moved
 
     def apply_polygons(self, polygons: list[np.ndarray]) -> list[np.ndarray]:
-        """Moves polygons and cuts them at the output's edge.
+        """Transforms polygons and clips them to the output.
 
         Raises:
             InputError: the map bends straight lines.
@@ -92,7 +92,7 @@ class PixelMapTransform(Transform):
         return cut
 
     def inverse(self) -> Transform:
-        """Pixels that left the image cannot come back.
+        """Is not supported, because pixels outside of the output are lost.
 
         Raises:
             NotImplementedError: always.
@@ -101,7 +101,7 @@ class PixelMapTransform(Transform):
 
     @cached_property
     def _index(self) -> np.ndarray:
-        """(H_out, W_out): the flat index of the nearest pixel of the input; one past the last for none."""
+        """(H_out, W_out): the flat index of the nearest input pixel; one past the last for output pixels without a source."""
         height, width = self.input_size
         inside = ~np.isnan(self.sources[..., 0])
         xs, ys = np.rint(np.where(inside[..., None], self.sources, 0)).astype(np.int32).transpose(2, 0, 1)
@@ -126,34 +126,33 @@ class PixelMapTransform(Transform):
 
 
 class MirroringPixelMapTransform(PixelMapTransform, HFlipTransform):
-    """A pixel map that mirrors, along either axis.
+    """A pixel map that mirrors the image along either axis.
 
-    Detectron2 exchanges left and right keypoints for transforms that are an ``HFlipTransform``; this one is one by name only, all that it
-    does is the map's.
+    It is an ``HFlipTransform`` only because Detectron2 exchanges left and right keypoints for that class; all its methods use the map.
     """
 
 
 @dataclass(frozen=True)
 class Projection:
-    """How a map moves coordinates, whose first pixel is centred at 0.5 as Detectron2's are.
+    """The projective transform of a map, in Detectron2's coordinates (the first pixel's centre is at 0.5).
 
     Attributes:
-        matrix: (3, 3), from input to output; None where there is none, or where the output shows too little to tell.
-        bends: there is none.
+        matrix: (3, 3), from input to output; None if the map is not projective or the output shows too little of the input.
+        bends: whether the map is not projective.
     """
 
     matrix: np.ndarray | None
     bends: bool
 
 
-def moved_image(source: np.ndarray, result: np.ndarray, sources: np.ndarray) -> PixelMapTransform:
-    """Makes the transform that turned an image into another.
+def transform_from_map(source: np.ndarray, result: np.ndarray, sources: np.ndarray) -> PixelMapTransform:
+    """Returns the transform that turned an image into another.
 
     Args:
-        source: (H, W) or (H, W, C), the image.
-        result: (H_out, W_out) or (H_out, W_out, C), what became of it.
-        sources: (H_out, W_out, 2), float32: the (x, y) of the pixel of `source`, the first one's centre at 0, that every pixel of `result`
-            shows; NaN where it shows none.
+        source: (H, W) or (H, W, C), the image before.
+        result: (H_out, W_out) or (H_out, W_out, C), the image after.
+        sources: (H_out, W_out, 2) float32, the position (x, y) in `source` that every pixel of `result` shows; the first pixel's centre
+            is at 0. NaN for pixels that show nothing of `source`.
     """
     projection = find_projection(*inner_points(sources, (source.shape[0], source.shape[1])))
     mirrors = projection.matrix is not None and np.linalg.det(projection.matrix) < 0
@@ -161,7 +160,7 @@ def moved_image(source: np.ndarray, result: np.ndarray, sources: np.ndarray) -> 
 
 
 def inner_points(sources: np.ndarray, input_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Samples a map: points of the input, away from its edges, and of the output, each (P, 2), in Detectron2's coordinates."""
+    """Returns corresponding points of input and output, each (P, 2), in Detectron2's coordinates; none near the input's border."""
     height, width = input_size
     x, y = sources[..., 0], sources[..., 1]
     inner = (x > _EDGE) & (x < width - 1 - _EDGE) & (y > _EDGE) & (y < height - 1 - _EDGE)  # NaN is nowhere inside
@@ -173,9 +172,9 @@ def inner_points(sources: np.ndarray, input_size: tuple[int, int]) -> tuple[np.n
 
 
 def find_projection(source: np.ndarray, target: np.ndarray) -> Projection:
-    """Fits the affine or else projective matrix that moves points (P, 2) to points (P, 2)."""
+    """Fits an affine matrix to corresponding points (P, 2), or a projective one if no affine matrix fits."""
     if len(source) < 4 or np.linalg.matrix_rank(source - source.mean(axis=0)) < 2:
-        return Projection(None, bends=False)  # the image has left the output, or all but a sliver of it
+        return Projection(None, bends=False)  # the output shows nothing of the image, or only a sliver
     ones = np.concatenate([source, np.ones((len(source), 1))], axis=1)
     affine = np.eye(3)
     affine[:2] = np.linalg.lstsq(ones, target, rcond=None)[0].T

@@ -11,7 +11,7 @@ from fvcore.common.param_scheduler import LinearParamScheduler
 from omegaconf import DictConfig, OmegaConf
 
 from maskrcnn_ext.config.zoo import get_config
-from maskrcnn_ext.data.mapping.augmentation.letterbox import Letterbox
+from maskrcnn_ext.data.mapping.augmentation.resizing import Letterbox
 from maskrcnn_ext.data.mapping.mapper import SafeMapper
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.weights.matterport.settings import Settings

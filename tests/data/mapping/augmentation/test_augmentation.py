@@ -309,16 +309,16 @@ def test_a_config_with_a_pipeline_survives_its_yaml(record, tmp_path, form):
 
 
 def test_what_is_no_pipeline_is_told_in_one_line():
-    with pytest.raises(InputError, match="RandomFlip is no Albumentations transform"):
+    with pytest.raises(InputError, match="RandomFlip is not an Albumentations transform"):
         AlbumentationsAugmentation([T.RandomFlip()])
     with pytest.raises(InputError, match="BBoxSafeRandomCrop needs more than the image"):
         AlbumentationsAugmentation([A.OneOf([A.BBoxSafeRandomCrop()])])
     with pytest.raises(InputError, match="MaskDropout needs more than the image"):
         AlbumentationsAugmentation(A.MaskDropout())
     for name in ("Normalize", "ToFloat"):  # of bytes they would make zeros
-        with pytest.raises(InputError, match=f"leave {name} out: the model itself"):
+        with pytest.raises(InputError, match=f"leave {name} out: the model takes"):
             AlbumentationsAugmentation([A.HorizontalFlip(), getattr(A, name)()])
-    with pytest.raises(InputError, match=r"not what albumentations\.to_dict"):
+    with pytest.raises(InputError, match=r"not a result of albumentations\.to_dict"):
         AlbumentationsAugmentation({"transform": {"__class_fullname__": "NoSuchTransform"}})
 
 

@@ -160,7 +160,7 @@ def test_mistakes_are_told_in_one_line(kind):
     sample = make_sample([(0, 5, 0, 5)], 50)
     sample["instances"].remove("gt_masks")
     arguments = {"mapper": lambda _: sample, "dataset": [{}], "probability": 1}
-    with pytest.raises(InputError, match=r"^a: images are mixed by masks as bitmaps.*instance_mask_format=bitmask"):
+    with pytest.raises(InputError, match=r"^a: mixing images needs bit masks.*instance_mask_format=bitmask"):
         kind(**arguments)({})
     with pytest.raises(InputError, match=r"probability is 1\.5, expected a number from 0 to 1"):
         kind(**{**arguments, "probability": 1.5})

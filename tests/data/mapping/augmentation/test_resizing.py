@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from maskrcnn_ext.data.mapping.augmentation.letterbox import BilinearResize, Letterbox
+from maskrcnn_ext.data.mapping.augmentation.resizing import BilinearResize, Letterbox
 from maskrcnn_ext.errors import InputError
 
 BILINEAR = Image.Resampling.BILINEAR
