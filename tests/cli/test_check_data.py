@@ -131,18 +131,6 @@ def test_a_set_without_images_is_an_error_and_has_a_page(tmp_path, capsys):
     assert "<svg" not in text
 
 
-def test_names_from_the_file_are_text_on_the_page(tmp_path):
-    """Annotation files come from elsewhere: a name must not become markup, nor a formula of the charts."""
-    evil = "<script>alert(1)</script> $x^2$"
-    images = [{"id": 1, "file_name": f"{evil}.jpg", "height": 9, "width": 9}]
-    data = {"images": images, "annotations": [], "categories": [{"id": 1, "name": evil}]}
-    (tmp_path / "a.json").write_text(json.dumps(data))
-    assert main(["check-data", str(tmp_path / "a.json"), "--report", str(tmp_path / "page.html")]) == 1
-    text = (tmp_path / "page.html").read_text()
-    assert "<script>" not in text
-    assert "&lt;script&gt;alert(1)&lt;/script&gt; $x^2$" in text
-
-
 def test_what_cannot_be_written_is_one_line(shapes, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     name = f"coco:{shapes}@{shapes.parent / 'images'}"

@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskrcnn_ext.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, line_chart, scalar_points
+from maskrcnn_ext.report.charts import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    bar_chart,
+    histogram,
+    line_chart,
+    scalar_points,
+)
 
 INSIDE = (LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM)
 
@@ -71,3 +82,21 @@ def test_scalars_become_points():
     assert scalar_points([{"iteration": 3, "a": 1.0}, {"iteration": 4, "b": 2}, {"iteration": 5, "a": None}], "a") == [
         (3, 1.0)
     ]
+
+
+def test_histograms_have_a_bar_for_each_whole_number():
+    svg = histogram([1, 1, 2, 4], xlabel="objects", ylabel="images")
+    assert svg.startswith("<svg")
+    assert ">objects</text>" in svg
+    assert svg.count("clip-path") - histogram([1], xlabel="objects", ylabel="images").count("clip-path") >= 3
+    assert histogram([], xlabel="a", ylabel="b") == ""
+    assert histogram([5.0], xlabel="a", ylabel="b", log=True).startswith("<svg")
+
+
+def test_at_most_forty_bars_are_drawn_the_largest_first():
+    svg = bar_chart({f"class {index}": index for index in range(50)}, xlabel="objects")
+    assert ">class 49<" in svg
+    assert ">class 10<" in svg
+    assert ">class 9<" not in svg
+    assert bar_chart({"$x$": 1}, xlabel="objects").count("$x$") == 1, "no formula"
+    assert bar_chart({}, xlabel="objects") == ""

@@ -1,0 +1,66 @@
+"""The page of a dataset: pictures of its faults, its objects in numbers, and names as text."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskrcnn_ext.data.check import find_faults, read_images, view_dataset
+from maskrcnn_ext.data.check.anchors import suggest_anchors
+from maskrcnn_ext.report.data_page import fault_pictures, write_data_page
+from tests.helpers.pages import ParsedPage
+
+
+@pytest.fixture
+def view(tmp_path):
+    """One image with a box beyond its edge and an object without a fault."""
+    pixels = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    images = [{"id": 1, "file_name": "a.png", "height": 60, "width": 80}]
+    boxes = [[70, 5, 30, 20], [5, 5, 20, 20]]
+    annotations = [{"id": i, "image_id": 1, "category_id": 1, "bbox": box} for i, box in enumerate(boxes)]
+    data = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "cell"}]}
+    return view_dataset(data, tmp_path, "cells")
+
+
+def test_the_page_shows_faults_with_pictures_and_the_advice(view, tmp_path):
+    faults, advice = find_faults(view, read_images(view)), suggest_anchors(view)
+    page = ParsedPage(write_data_page(view, faults, advice, tmp_path / "out/page.html"))
+    assert all(address.startswith(("data:image/jpeg;base64,", "#")) for address in page.addresses)
+    assert "box-beyond-image (1): a box that extends beyond its image" in page.text
+    assert "Fix: --fix writes a copy with the box clipped" in page.text
+    assert page.images == 1
+    assert page.table("image", "annotation")[0][:2] == ["1 (a.png)", "0"]
+    assert advice.anchor_overrides in page.text
+    assert page.text.count("<svg") == 3
+
+
+def test_a_page_without_faults_objects_and_advice(tmp_path):
+    empty = view_dataset({"images": [], "annotations": [], "categories": []}, tmp_path, "nothing")
+    page = ParsedPage(write_data_page(empty, [], None, tmp_path / "page.html"))
+    assert "No faults were found." in page.text
+    assert "Anchors and input size" not in page.text
+    assert "<svg" not in page.text
+
+
+def test_names_from_the_file_are_text_on_the_page(tmp_path):
+    """Annotation files come from elsewhere: a name must not become markup, nor a formula of the charts."""
+    evil = "<script>alert(1)</script> $x^2$"
+    images = [{"id": 1, "file_name": f"{evil}.jpg", "height": 9, "width": 9}]
+    data = {"images": images, "annotations": [], "categories": [{"id": 1, "name": evil}]}
+    view = view_dataset(data, tmp_path, "set")
+    text = write_data_page(view, find_faults(view), None, tmp_path / "page.html").read_text()
+    assert "<script>" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; $x^2$" in text
+
+
+def test_a_fault_has_pictures_of_all_its_images(view):
+    faults = {fault.kind: fault for fault in find_faults(view)}
+    fault = faults["box-beyond-image"]
+    assert len(fault_pictures(fault, [])) == 1
+    pair = type(fault)("leak-near", "", fault.image, None, fault.image)
+    assert len(fault_pictures(pair, [])) == 2
+    assert fault_pictures(type(fault)("class-gap", ""), []) == []
+    fault.image.path = Path("missing.png")
+    assert fault_pictures(fault, []) == []
