@@ -45,13 +45,13 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
     from maskrcnn_ext.inference.loading import image_reader, load_model, sample_images
     from maskrcnn_ext.inference.sources import find_inputs
     from maskrcnn_ext.interop.export import Options, export
-    from maskrcnn_ext.interop.export.build_recipe import recipe_of
+    from maskrcnn_ext.interop.export.recipe import build_recipe
     from maskrcnn_ext.interop.export.runtimes import open_model
     from maskrcnn_ext.interop.export.verify import Reference
 
     threads = torch.get_num_threads()
     loaded = load_model(args.config, args.weights, device="cpu")
-    recipe = recipe_of(loaded.model, loaded.mapper, loaded.classes)
+    recipe = build_recipe(loaded.model, loaded.mapper, loaded.classes)
     calibration = sample_images(args.calibrate, 64, loaded.mapper)
     read, items = image_reader(loaded.mapper), find_inputs([args.data]).items[: args.images or None]
     with tempfile.TemporaryDirectory() as folder:

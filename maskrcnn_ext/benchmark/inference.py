@@ -95,7 +95,7 @@ def write_models(cases: list[Case]) -> dict[str, str]:
     """Writes the weights and exported models of all sides. Returns the runtimes that are missing, with the reason."""
     from maskrcnn_ext.inference.loading import load_model
     from maskrcnn_ext.interop.export import export
-    from maskrcnn_ext.interop.export.build_recipe import recipe_of
+    from maskrcnn_ext.interop.export.recipe import build_recipe
 
     first = cases[0]
     weights = models.detectron2_weights(first.folder / "detectron2.pth", first.config, [models.NO_RESIZE], first.size)
@@ -106,7 +106,7 @@ def write_models(cases: list[Case]) -> dict[str, str]:
         try:
             __import__(library)
             for case in {case.batch > 1: case for case in cases}.values():
-                recipe = recipe_of(loaded.model, loaded.mapper, loaded.classes, batched=case.batch > 1)
+                recipe = build_recipe(loaded.model, loaded.mapper, loaded.classes, batched=case.batch > 1)
                 export(loaded.model, recipe, target, case.exported(file))
         except (ImportError, InputError) as error:
             absent[name] = str(error)

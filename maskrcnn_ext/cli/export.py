@@ -64,11 +64,11 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--calibration-images {args.calibration_images}: expected at least 1")
     from maskrcnn_ext.inference.loading import load_model, sample_images
     from maskrcnn_ext.interop.export import Options, export
-    from maskrcnn_ext.interop.export.build_recipe import recipe_of
+    from maskrcnn_ext.interop.export.recipe import build_recipe
 
     # On the CPU, the reference for all runtimes. The exported model runs on any device of its runtime.
     loaded = load_model(args.config, args.weights, device="cpu", overrides=args.set)
-    recipe = recipe_of(loaded.model, loaded.mapper, loaded.classes, batched=args.batch)
+    recipe = build_recipe(loaded.model, loaded.mapper, loaded.classes, batched=args.batch)
     images = sample_images(args.calibrate, args.calibration_images, loaded.mapper) if args.int8 else []
     written = export(loaded.model, recipe, args.to, args.output, Options(opset=args.opset, calibration=images))
     size = sum(

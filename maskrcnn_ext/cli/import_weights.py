@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Converts the weights, and prints the report and the next commands."""
     from maskrcnn_ext.errors import InputError
-    from maskrcnn_ext.interop.weights.conversion import write
+    from maskrcnn_ext.interop.weights.conversion import write_model
 
     for option, framework in _OPTIONS.items():
         if getattr(args, option) is not None and args.framework != framework:
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     converted = _convert(args)
     if args.classes is not None:
         converted = dataclasses.replace(converted, classes=[name.strip() for name in args.classes.split(",")])
-    files = write(converted, args.output, overwrite=args.overwrite)
+    files = write_model(converted, args.output, overwrite=args.overwrite)
     print("\n".join(converted.report.lines(args.verbose)))
     for file in files:
         print(file)

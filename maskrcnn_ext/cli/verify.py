@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     if len(args.against) > 2:
         raise InputError(f"--against {' '.join(args.against)}: expected a config and at most one file of weights")
     from maskrcnn_ext.inference.loading import load_model
-    from maskrcnn_ext.interop.export.build_recipe import recipe_of
+    from maskrcnn_ext.interop.export.recipe import build_recipe
     from maskrcnn_ext.interop.export.runtimes import open_model
     from maskrcnn_ext.interop.export.verify import Limits, Reference, time_ratio, verify
 
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     if args.batch > 1 and not runtime.batched:
         raise InputError(f"--batch {args.batch}: {args.model} takes one image per call: export it with --batch")
     loaded = load_model(*args.against, device="cpu", overrides=args.set)
-    recipe = recipe_of(loaded.model, loaded.mapper, loaded.classes)
+    recipe = build_recipe(loaded.model, loaded.mapper, loaded.classes)
     comparisons = []
     reference = Reference(loaded.model, loaded.mapper)
     for one in verify(runtime, reference, recipe, _images(loaded, args), Limits(**limits), args.batch):

@@ -1,4 +1,4 @@
-"""Weights of other frameworks in, models for other runtimes out."""
+"""Imports weights of other frameworks, and exports models to other runtimes."""
 
 from maskrcnn_ext.common.moved import forward
 

@@ -22,7 +22,7 @@ def detector():
 def exported(detector, tmp_path_factory):
     """From a target to what `export` has written for the detector."""
     from maskrcnn_ext.interop.export import export
-    from maskrcnn_ext.interop.export.build_recipe import recipe_of
+    from maskrcnn_ext.interop.export.recipe import build_recipe
 
     model, mapper = detector
     folder = tmp_path_factory.mktemp("exported")
@@ -36,7 +36,7 @@ def exported(detector, tmp_path_factory):
 
     def write(target: str) -> Path:
         file = folder / names[target]
-        return file if file.exists() else export(model, recipe_of(model, mapper, CLASSES), target, file)
+        return file if file.exists() else export(model, build_recipe(model, mapper, CLASSES), target, file)
 
     return write
 

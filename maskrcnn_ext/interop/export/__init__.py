@@ -1,4 +1,4 @@
-"""Models as files of other runtimes: one module a target, each with ``export(model, recipe, output, options) -> Path``."""
+"""Writes models for other runtimes: ONNX Runtime, OpenVINO, libtorch, torch.export and OpenCV."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from maskrcnn_ext.interop.export.recipe import Recipe
 
-# Target -> what is written; its module here is of its name (torch-export: torch_export).
+# Target -> what is written.
 TARGETS = {
     "onnx": "one .onnx file, opset 16 or more, for ONNX Runtime and what reads ONNX",
     "openvino": "an .xml and a .bin file for OpenVINO",
@@ -24,15 +24,28 @@ TARGETS = {
     "torch-export": "one .pt2 file for torch.export.load, and a .json beside it",
     "opencv": "a folder of three .onnx files for OpenCV's DNN module, with NumPy between them",
 }
+# Target -> the module here and its function, called as (model, recipe, output, options).
+_WRITERS = {
+    "onnx": ("onnx", "export_onnx"),
+    "openvino": ("onnx", "export_openvino"),
+    "torchscript": ("tracing", "export_torchscript"),
+    "torch-export": ("tracing", "export_program"),
+    "opencv": ("opencv", "export_opencv"),
+}
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the targets can be told.
+    """Options of an export; each target uses those that it knows.
 
     Attributes:
-        opset: of ONNX, 16 or more.
-        calibration: images, (H, W, C) as the mapper reads them, to quantise to 8 bits with; none leaves the model in 32.
+        opset: ONNX's operator set, 16 or more (onnx, openvino, opencv).
+        calibration: images (H, W, C) as the mapper reads them, on which the ranges of 8-bit values are measured; if empty, the
+            model stays in 32 bits (onnx, openvino).
+
+    Example:
+        >>> Options(opset=18).calibration
+        ()
     """
 
     opset: int = 17
@@ -40,20 +53,30 @@ class Options:
 
 
 def export(model: nn.Module, recipe: Recipe, target: str, output: str | Path, options: Options | None = None) -> Path:
-    """Writes a model for another runtime; returns what it wrote, which :func:`maskrcnn_ext.interop.export.runtimes.open_model` reads.
+    """Writes a model for another runtime.
 
     Args:
         model: a GeneralizedRCNN in evaluation mode.
-        recipe: what happens to an image before the model, and what its outputs mean.
-        target: of :data:`TARGETS`.
-        output: the file, or the folder, to write.
-        options: see :class:`Options`.
+        recipe: how an image becomes the model's input, and what its outputs mean; see :func:`.recipe.build_recipe`.
+        target: one of :data:`TARGETS`.
+        output: the file, or the folder for OpenCV, to write; parent folders are made.
+        options: of the export.
+
+    Returns:
+        The path written, which :func:`maskrcnn_ext.interop.export.runtimes.open_model` opens.
 
     Raises:
-        InputError: no such target, a part of the model cannot be exported, or a library is missing.
+        InputError: the target is unknown, a part of the model cannot be exported, or a library is missing.
+
+    Example::
+
+        recipe = build_recipe(model, mapper, classes)
+        export(model, recipe, "onnx", "model.onnx")
     """
     if target not in TARGETS:
         raise InputError(f"no target {target!r}: expected {', '.join(TARGETS)}")
-    module = import_module(f"{__name__}.{target.replace('-', '_')}")
-    written: Path = module.export(model, recipe, Path(output), options or Options())
+    module, function = _WRITERS[target]
+    written: Path = getattr(import_module(f"{__name__}.{module}"), function)(
+        model, recipe, Path(output), options or Options()
+    )
     return written

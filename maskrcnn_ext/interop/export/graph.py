@@ -1,4 +1,4 @@
-"""A GeneralizedRCNN as a function of tensors, which can be traced: images in, their detections out, nothing pasted."""
+"""A GeneralizedRCNN as a traceable function of tensors: from images to detections, with masks that are not pasted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.interop.export.pooling import as_boxes, pool, takes_several_images
+from maskrcnn_ext.interop.export.pooling import make_boxes, pool_rois, supports_batches
 from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN
 from maskrcnn_ext.modeling.mask_heads.base import MaskHead
 from maskrcnn_ext.modeling.mask_heads.mask_scoring import MaskScoringHead
@@ -41,14 +41,19 @@ from maskrcnn_ext.modeling.torchvision_parts import TorchvisionRCNN
 
 
 class Exportable(nn.Module):
-    """Detectron2's inference, box for box, without what a tracer cannot follow.
+    """Computes Detectron2's inference, box for box, with tensor operations that a tracer can follow.
 
-    Detectron2 loops over images, turns tensors into numbers and branches on them; here is the same arithmetic on tensors alone. Every
-    part of the model but the two selections of boxes is called as it is.
+    Detectron2 loops over images and branches on the values of tensors, which tracers record for one example only. The selections of
+    proposals and detections are therefore those of :mod:`maskrcnn_ext.modeling.tensor_inference`; every other part of the model is
+    called unchanged.
+
+    Example::
+
+        boxes, scores, classes, masks = Exportable(model)(image)
     """
 
-    # What is stated anew here: a subclass of these may compute something else.
-    stated: ClassVar[dict[str, tuple[type, ...]]] = {
+    # The classes whose inference is computed here by other code. Their subclasses may compute something else.
+    supported: ClassVar[dict[str, tuple[type, ...]]] = {
         "": (GeneralizedRCNN, CompactRCNN, TorchvisionRCNN),
         "proposal_generator": (RPN, FastRPN),
         "roi_heads": (StandardROIHeads, CascadeROIHeads, Res5ROIHeads),
@@ -56,52 +61,52 @@ class Exportable(nn.Module):
     }
 
     def __init__(self, model: nn.Module, batched: bool = False) -> None:
-        """Takes a model apart.
+        """Checks that a model can be exported.
 
         Args:
             model: a GeneralizedRCNN in evaluation mode.
             batched: take N images of one size.
 
         Raises:
-            InputError: it has a part whose selection of boxes is its own, or that cannot tell several images' boxes apart.
+            InputError: a part of the model selects boxes by its own rules, or cannot assign boxes to several images.
         """
         super().__init__()
-        _check(model, self.stated)
+        _check_parts(model, self.supported)
         if batched:
-            _check_batched(model)
+            _check_batch_support(model)
         self.model = model
         self.batched = batched
-        self.eval()  # the tracers put everything back into the mode that this module was in
+        self.eval()  # tracers restore the mode of this module, not the model's
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Detects.
+        """Detects objects.
 
         Args:
-            images: (C, H, W) float32, resized, in the model's order of channels, from 0 to 255; (N, C, H, W) for a batched one.
+            images: (C, H, W) float32, resized, in the model's order of channels, from 0 to 255; (N, C, H, W) if batched.
 
         Returns:
-            Of R detections by descending score, R may be 0: boxes (R, 4) in pixels of the input, scores (R,), classes (R,) int64; then,
-            as :func:`output_names` tells, masks (R, S, S), probabilities on a grid over the box; mask_scores (R,); keypoint_heatmaps
-            (R, K, S, S), logits on a grid over the box; image (R,) int64, the number of the one that each is from, ascending.
+            R detections by descending score, R may be 0: boxes (R, 4) in pixels of the input, scores (R,), classes (R,) int64. Then,
+            as :func:`output_names` lists: masks (R, S, S), probabilities on a grid over the box; mask_scores (R,); keypoint_heatmaps
+            (R, K, S, S), logits on a grid over the box; image (R,) int64, the image index of each detection, ascending.
         """
         images = images if self.batched else images[None]
         size = images.shape[-2:]
-        features = self.model.backbone(self._batch(images))
+        features = self.model.backbone(self._preprocess(images))
         proposals = self._proposals(features, size, images.shape[0])
         rois, scores, classes = self._detections(features, proposals, size, images.shape[0])
-        outputs = [self._boxes(rois[:, 1:], size), scores, classes]
+        outputs = [self._boxes_in_input(rois[:, 1:], size), scores, classes]
         heads = self.model.roi_heads
         if heads.mask_on:
             outputs += self._masks(features, rois, scores, classes)
         if getattr(heads, "keypoint_on", False):
             maps = [features[name] for name in heads.keypoint_in_features]
-            outputs.append(heads.keypoint_head.layers(pool(heads.keypoint_pooler, maps, rois)))
+            outputs.append(heads.keypoint_head.layers(pool_rois(heads.keypoint_pooler, maps, rois)))
         if self.batched:
             outputs.append(rois[:, 0].long())
         return tuple(outputs)
 
-    def _batch(self, images: Tensor) -> Tensor:
-        """Normalises, then pads with 0."""
+    def _preprocess(self, images: Tensor) -> Tensor:
+        """Normalises images (N, C, H, W), then pads them with 0."""
         images = (images - self.model.pixel_mean) / self.model.pixel_std
         multiple = self.model.backbone.size_divisibility
         if multiple <= 1:
@@ -109,12 +114,12 @@ class Exportable(nn.Module):
         rest = [(side + multiple - 1) // multiple * multiple - side for side in images.shape[-2:]]
         return F.pad(images, [0, rest[1], 0, rest[0]])
 
-    def _boxes(self, boxes: Tensor, size: Any) -> Tensor:  # noqa: ARG002
-        """(R, 4) in pixels of what the backbone sees to pixels of the input, which begins where that does."""
+    def _boxes_in_input(self, boxes: Tensor, size: Any) -> Tensor:  # noqa: ARG002
+        """Returns boxes (R, 4) in pixels of the input. The padded image has the same origin."""
         return boxes
 
     def _proposals(self, features: dict[str, Tensor], size: Any, num_images: Any) -> Tensor:
-        """Returns RoIs (P, 5)."""
+        """Returns the proposals as RoIs (P, 5), image index first."""
         rpn = self.model.proposal_generator
         maps = [features[name] for name in rpn.in_features]
         levels = (
@@ -140,8 +145,8 @@ class Exportable(nn.Module):
     def _detections(
         self, features: dict[str, Tensor], rois: Tensor, size: Any, num_images: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns RoIs (R, 5), scores (R,) and classes (R,)."""
-        boxes, probs = self._classified(features, rois, size)
+        """Returns the detections: RoIs (R, 5), scores (R,) and classes (R,)."""
+        boxes, probs = self._classify(features, rois, size)
         predictor = box_stages(self.model.roi_heads)[-1][1]
         return select_detections(
             rois,
@@ -154,7 +159,7 @@ class Exportable(nn.Module):
             limit=predictor.test_topk_per_image,
         )
 
-    def _classified(self, features: dict[str, Tensor], rois: Tensor, size: Any) -> tuple[Tensor, Tensor]:
+    def _classify(self, features: dict[str, Tensor], rois: Tensor, size: Any) -> tuple[Tensor, Tensor]:
         """Returns boxes (P, 4 * K or 4), not clipped, and probabilities (P, K + 1)."""
         heads = self.model.roi_heads
         stages = box_stages(heads)
@@ -163,7 +168,7 @@ class Exportable(nn.Module):
             rois_of_stage = torch.cat([rois[:, :1], boxes], dim=1)
             if isinstance(heads, Res5ROIHeads):
                 return self._res5(features, rois_of_stage).mean(dim=[2, 3])
-            return pool(heads.box_pooler, [features[name] for name in heads.box_in_features], rois_of_stage)
+            return pool_rois(heads.box_pooler, [features[name] for name in heads.box_in_features], rois_of_stage)
 
         boxes, probs = classify_boxes(
             stages, rois[:, 1:], pool_features, lambda boxes: clip_boxes(boxes, image_window(size))
@@ -171,11 +176,13 @@ class Exportable(nn.Module):
         return boxes, torch.stack(probs).mean(dim=0) if len(probs) > 1 else probs[0]
 
     def _res5(self, features: dict[str, Tensor], rois: Tensor) -> Tensor:
+        """Returns the RoI features (R, C, s, s) of ``Res5ROIHeads``."""
         heads = self.model.roi_heads
-        pooled: Tensor = heads.res5(pool(heads.pooler, [features[name] for name in heads.in_features], rois))
+        pooled: Tensor = heads.res5(pool_rois(heads.pooler, [features[name] for name in heads.in_features], rois))
         return pooled
 
     def _masks(self, features: dict[str, Tensor], rois: Tensor, scores: Tensor, classes: Tensor) -> list[Tensor]:
+        """Returns masks (R, S, S), and mask scores (R,) of a head that predicts them."""
         heads = self.model.roi_heads
         head = heads.mask_head
         x: Any
@@ -184,11 +191,11 @@ class Exportable(nn.Module):
         elif heads.mask_pooler is None:
             x = {name: features[name] for name in heads.mask_in_features}
         else:
-            x = pool(heads.mask_pooler, [features[name] for name in heads.mask_in_features], rois)
-        if not isinstance(head, MaskHead):  # Detectron2's own
+            x = pool_rois(heads.mask_pooler, [features[name] for name in heads.mask_in_features], rois)
+        if not isinstance(head, MaskHead):  # one of Detectron2's
             logits = head.layers(x)
             return [select_class(logits, classes).sigmoid()]
-        prediction = head.predict(x, [as_boxes(rois[:, 1:])])
+        prediction = head.predict(x, [make_boxes(rois[:, 1:])])
         probs = head.probs(prediction, classes)
         if not isinstance(head, MaskScoringHead):
             return [probs[:, 0]]
@@ -197,7 +204,12 @@ class Exportable(nn.Module):
 
 
 def output_names(model: nn.Module, batched: bool = False) -> tuple[str, ...]:
-    """Names of what :class:`Exportable` returns for a model, in its order."""
+    """Returns the names of the outputs of :class:`Exportable`, in their order.
+
+    Example::
+
+        output_names(model)  # ("boxes", "scores", "classes", "masks")
+    """
     heads = model.roi_heads
     optional = {
         "masks": heads.mask_on,
@@ -205,44 +217,55 @@ def output_names(model: nn.Module, batched: bool = False) -> tuple[str, ...]:
         "keypoint_heatmaps": getattr(heads, "keypoint_on", False),
         "image": batched,
     }
-    return ("boxes", "scores", "classes", *(name for name, there in optional.items() if there))
+    return ("boxes", "scores", "classes", *(name for name, present in optional.items() if present))
 
 
 def predict_iou(head: MaskScoringHead, roi_features: Tensor, probs: Tensor, classes: Tensor) -> Tensor:
-    """``head.predict_iou`` with a pooling that ONNX has: it has no adaptive one."""
+    """Computes ``head.predict_iou`` without adaptive pooling, which ONNX lacks.
+
+    Args:
+        head: predicts the IoU of a mask with the ground truth.
+        roi_features: (R, C, h, w)
+        probs: (R, 1, S, S), the predicted masks.
+        classes: (R,)
+
+    Returns:
+        (R,)
+    """
     masks = probs
     for axis, bins in ((2, head.input_shape.height), (3, head.input_shape.width)):
-        side = int(probs.shape[axis])  # a constant of the head, not of the image
+        side = int(probs.shape[axis])  # depends on the head, not on the image
         edges = [(index * side // bins, -(-(index + 1) * side // bins)) for index in range(bins)]
         masks = torch.stack([masks.narrow(axis, low, high - low).amax(dim=axis) for low, high in edges], dim=axis)
     features = head.iou_convs(torch.cat([roi_features, masks], dim=1)).flatten(1)
     return select_class(head.iou_predictor(head.iou_fcs(features)), classes)
 
 
-def _check(model: nn.Module, stated: dict[str, tuple[type, ...]]) -> None:
-    for path, known in stated.items():
+def _check_parts(model: nn.Module, supported: dict[str, tuple[type, ...]]) -> None:
+    """Raises InputError if a part of a model cannot be exported."""
+    for path, known in supported.items():
         part = model.get_submodule(path)
         for one in part if isinstance(part, nn.ModuleList) else [part]:  # the stages of a cascade
             if type(one) not in known:
                 names = " or ".join(kind.__name__ for kind in known)
                 raise InputError(
-                    f"{type(one).__name__} cannot be exported: model{'.' * bool(path)}{path} has to be a {names}"
+                    f"{type(one).__name__} cannot be exported: model{'.' * bool(path)}{path} must be a {names}"
                 )
     if getattr(model.backbone, "padding_constraints", {}).get("square_size"):
         raise InputError(
-            f"{type(model.backbone).__name__} cannot be exported: it takes squares of one size alone, as ViTDet does"
+            f"{type(model.backbone).__name__} cannot be exported: it takes only squares of one size, as ViTDet does"
         )
     heads = model.roi_heads
     for name, part in heads.named_modules():
         if isinstance(part, PreciseROIPooler | DeformableROIPooler):
             raise InputError(
-                f"{type(part).__name__} cannot be exported: how much it computes depends on the boxes, and tracers keep the example's; "
-                f"model.roi_heads.{name} can be another pooler"
+                f"{type(part).__name__} cannot be exported: how much it computes depends on the boxes, and a tracer records one example; "
+                f"use another pooler for model.roi_heads.{name}"
             )
     mask_head, keypoint_head = getattr(heads, "mask_head", None), getattr(heads, "keypoint_head", None)
     if not isinstance(mask_head, BaseMaskRCNNHead | None):
         raise InputError(
-            f"{type(mask_head).__name__} cannot be exported: it is none of Detectron2's or maskrcnn_ext's mask heads"
+            f"{type(mask_head).__name__} cannot be exported: it is not a mask head of Detectron2 or maskrcnn_ext"
         )
     if not isinstance(keypoint_head, KRCNNConvDeconvUpsampleHead | None):
         raise InputError(
@@ -250,11 +273,12 @@ def _check(model: nn.Module, stated: dict[str, tuple[type, ...]]) -> None:
         )
 
 
-def _check_batched(model: nn.Module) -> None:
+def _check_batch_support(model: nn.Module) -> None:
+    """Raises InputError if a part of a model takes the RoIs of one image only."""
     heads = model.roi_heads
     for name in ("pooler", "box_pooler", "mask_pooler", "keypoint_pooler"):
         pooler = getattr(heads, name, None)
-        if pooler is not None and not takes_several_images(pooler):
+        if pooler is not None and not supports_batches(pooler):
             raise InputError(
                 f"--batch: {type(pooler).__name__} (model.roi_heads.{name}) is exported for one image at a time"
             )

@@ -1,7 +1,7 @@
-"""For OpenCV's DNN module: the layers as ONNX files, the numbers between them as JSON, and a script that runs both with NumPy.
+"""Exports for OpenCV's DNN module: the layers as ONNX files, the parameters between them as JSON, and a script that runs both.
 
-OpenCV does not read the whole graph of a Mask R-CNN: what depends on what was found (proposals, RoIAlign, suppression, pasting) has
-shapes that it cannot plan. Layers alone it does read, so that the network is cut there.
+OpenCV cannot read the whole graph of a Mask R-CNN, because the shapes of proposals, RoI features and detections depend on values. It
+can read the layers, so the network is split there, and the script computes the steps between them with NumPy.
 """
 
 from __future__ import annotations
@@ -33,38 +33,38 @@ from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN
 from maskrcnn_ext.modeling.mask_heads.base import GridMaskHead, MaskHead
 from maskrcnn_ext.modeling.poolers.fast import FastROIPooler
 from maskrcnn_ext.modeling.rpn import FastRPN
+from maskrcnn_ext.modeling.tensor_inference import class_probs
 
 
-def export(model: nn.Module, recipe: Recipe, output: Path, options: Options) -> Path:
-    """Writes ``trunk.onnx``, ``box_head.onnx``, ``mask_head.onnx`` and ``keypoint_head.onnx`` as far as the model has them,
-    ``model.json`` and ``opencv_infer.py``.
+def export_opencv(model: nn.Module, recipe: Recipe, output: Path, options: Options) -> Path:
+    """Writes a folder with ``model.json``, ``opencv_infer.py``, ``trunk.onnx`` and an .onnx file for each head of the model.
 
     Args:
         model: a GeneralizedRCNN in evaluation mode: FPN, DC5 or C4, with stock proposals, poolers and box predictor, and mask heads that
-            give one grid of logits.
+            predict one grid of logits.
         recipe: of the model.
-        output: the folder; made if it is not there.
-        options: only ``opset`` is heard.
+        output: the folder; it is made if it does not exist.
+        options: only ``opset`` is used.
 
     Returns:
         The folder.
 
     Raises:
-        InputError: a part of the model computes what the script does not, or ONNX cannot hold it or OpenCV not read it.
+        InputError: the script cannot compute a part of the model, ONNX cannot express it, or OpenCV cannot read it.
     """
     require_onnx()
     if recipe.batched:
-        raise InputError("opencv takes one image a call: leave --batch out")
+        raise InputError("opencv takes one image a call: remove --batch")
     if recipe.image_format not in opencv_infer.IMAGE_FORMATS:
         raise InputError(f"image_format={recipe.image_format}: opencv takes {', '.join(opencv_infer.IMAGE_FORMATS)}")
-    parts, parameters = _split(model)
+    parts, parameters = _split_model(model)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{output}: cannot be made a folder ({error.strerror})") from error
+        raise InputError(f"{output}: cannot make this folder ({error.strerror})") from error
     for name, (module, inputs, outputs) in parts.items():
         file = output / f"{name}.onnx"
-        _write(module, inputs, outputs, file, options.opset)
+        _write_part(module, inputs, outputs, file, options.opset)
         try:
             opencv_infer.read_net(file)
         except opencv_infer.InputError as error:
@@ -77,7 +77,7 @@ def export(model: nn.Module, recipe: Recipe, output: Path, options: Options) -> 
 
 
 class _Trunk(nn.Module):
-    """Backbone and RPN head: an image (1, C, H, W), normalised and padded -> feature maps, objectness logits and anchor deltas."""
+    """Computes feature maps, objectness logits and anchor deltas of an image (1, C, H, W), normalised and padded."""
 
     def __init__(self, model: nn.Module, features: list[str]) -> None:
         super().__init__()
@@ -91,20 +91,19 @@ class _Trunk(nn.Module):
 
 
 class _BoxHead(nn.Module):
-    """RoI features (R, C, s, s) -> probabilities (R, K + 1), background last, and deltas (R, 4 K or 4)."""
+    """Computes probabilities (R, K + 1), background last, and deltas (R, 4 * K or 4) of RoI features (R, C, s, s)."""
 
     def __init__(self, head: nn.Module, predictor: FastRCNNOutputLayers) -> None:
         super().__init__()
         self.head, self.predictor = head, predictor
-        self.sigmoid = getattr(predictor, "use_sigmoid_ce", False)  # v0.6 has softmax alone
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         logits, deltas = self.predictor(self.head(features))
-        return logits.sigmoid() if self.sigmoid else logits.softmax(dim=1), deltas
+        return class_probs(self.predictor, logits), deltas
 
 
 class _Layers(nn.Module):
-    """RoI features (R, C, s, s) -> the head's logits, without what it does with the detections."""
+    """Computes a head's logits of RoI features (R, C, s, s)."""
 
     def __init__(self, head: nn.Module, before: nn.Module) -> None:
         super().__init__()
@@ -116,20 +115,26 @@ class _Layers(nn.Module):
 
 
 class _Mean(nn.Module):
+    """Averages maps (R, C, s, s) over their pixels."""
+
     def forward(self, features: Tensor) -> Tensor:
         return features.mean(dim=[2, 3])
 
 
-def _split(model: nn.Module) -> tuple[dict[str, tuple[nn.Module, Tensor, list[str]]], dict[str, Any]]:
-    """The files' names -> module, example of an input, names of the outputs; and what stands in ``model.json``."""
-    _require("model", model, GeneralizedRCNN, CompactRCNN)
+def _split_model(model: nn.Module) -> tuple[dict[str, tuple[nn.Module, Tensor, list[str]]], dict[str, Any]]:
+    """Splits a model into the parts that OpenCV runs.
+
+    Returns:
+        Name of a part -> its module, an example of its input and the names of its outputs; and the parameters for ``model.json``.
+    """
+    _require_type("model", model, GeneralizedRCNN, CompactRCNN)
     rpn, heads = model.proposal_generator, model.roi_heads
-    _require("model.proposal_generator", rpn, RPN, FastRPN)
-    _require("model.proposal_generator.anchor_generator", rpn.anchor_generator, DefaultAnchorGenerator)
-    _require("model.roi_heads", heads, StandardROIHeads, Res5ROIHeads)
-    _require("model.roi_heads.box_predictor", heads.box_predictor, FastRCNNOutputLayers)
+    _require_type("model.proposal_generator", rpn, RPN, FastRPN)
+    _require_type("model.proposal_generator.anchor_generator", rpn.anchor_generator, DefaultAnchorGenerator)
+    _require_type("model.roi_heads", heads, StandardROIHeads, Res5ROIHeads)
+    _require_type("model.roi_heads.box_predictor", heads.box_predictor, FastRCNNOutputLayers)
     if getattr(model.backbone, "padding_constraints", {}).get("square_size"):
-        raise InputError("model.backbone pads images to a square: opencv has no such padding")
+        raise InputError("model.backbone pads images to a square, which opencv does not support")
     shared = isinstance(heads, Res5ROIHeads)  # C4
     trunk = heads.res5 if shared else nn.Identity()
     names = {"box_head": heads.in_features if shared else heads.box_in_features}
@@ -152,7 +157,7 @@ def _split(model: nn.Module) -> tuple[dict[str, tuple[nn.Module, Tensor, list[st
     files: dict[str, tuple[nn.Module, Tensor, list[str]]] = {"trunk": (_Trunk(model, features), example, outputs)}
     pooling = {}
     for part, (module, results) in parts.items():
-        pooling[part] = {"features": list(names[part]), **_pooler(f"model.roi_heads, {part}", poolers[part])}
+        pooling[part] = {"features": list(names[part]), **_pooler_parameters(f"model.roi_heads, {part}", poolers[part])}
         example = torch.zeros((3, channels[names[part][0]], *pooling[part]["output_size"]), device=model.device)
         files[part] = (module, example, results)
     parameters = {
@@ -163,30 +168,30 @@ def _split(model: nn.Module) -> tuple[dict[str, tuple[nn.Module, Tensor, list[st
             "offset": rpn.anchor_generator.offset,
         },
         "proposals": {
-            **_coder(rpn.box2box_transform),
+            **_box_coder_parameters(rpn.box2box_transform),
             "pre_nms": rpn.pre_nms_topk[False],
             "post_nms": rpn.post_nms_topk[False],
             "nms_threshold": rpn.nms_thresh,
             "min_size": rpn.min_box_size,
         },
-        "box_coder": _coder(heads.box_predictor.box2box_transform),
+        "box_coder": _box_coder_parameters(heads.box_predictor.box2box_transform),
         "poolers": pooling,
     }
     return files, parameters
 
 
-def _coder(transform: Any) -> dict[str, Any]:
-    if type(transform).__name__ != "Box2BoxTransform":  # a class of TorchScript is no class to isinstance
-        raise InputError(f"opencv has no {type(transform).__name__}, only Box2BoxTransform")
+def _box_coder_parameters(transform: Any) -> dict[str, Any]:
+    if type(transform).__name__ != "Box2BoxTransform":  # isinstance rejects classes compiled by TorchScript
+        raise InputError(f"opencv does not support {type(transform).__name__}: use Box2BoxTransform")
     return {"weights": list(transform.weights), "scale_clamp": transform.scale_clamp}
 
 
-def _pooler(name: str, pooler: nn.Module | None) -> dict[str, Any]:
-    _require(f"the pooler of {name}", pooler, ROIPooler, FastROIPooler)
+def _pooler_parameters(name: str, pooler: nn.Module | None) -> dict[str, Any]:
+    _require_type(f"the pooler of {name}", pooler, ROIPooler, FastROIPooler)
     assert pooler is not None
     levels: list[Any] = list(pooler.level_poolers)
     for level in levels:
-        _require(f"the pooler of {name}", level, ROIAlign)
+        _require_type(f"the pooler of {name}", level, ROIAlign)
     return {
         "output_size": list(pooler.output_size),
         "scales": [level.spatial_scale for level in levels],
@@ -199,15 +204,15 @@ def _pooler(name: str, pooler: nn.Module | None) -> dict[str, Any]:
     }
 
 
-def _require(name: str, part: Any, *known: type) -> None:
-    """Subclasses compute something else, so that the class itself must be known."""
+def _require_type(name: str, part: Any, *known: type) -> None:
+    """Raises InputError unless a part is exactly of one of the classes; a subclass may compute something else."""
     if type(part) not in known:
         expected = " or ".join(kind.__name__ for kind in known)
-        raise InputError(f"{name} is a {type(part).__name__}, which opencv cannot compute: it knows {expected}")
+        raise InputError(f"{name} is a {type(part).__name__}, which opencv does not support: use {expected}")
 
 
 def _require_layers(name: str, head: nn.Module) -> None:
-    """Heads whose result is their layers' and nothing else's."""
+    """Raises InputError unless a head's result is one grid of logits, computed by its layers from pooled features."""
     if isinstance(head, MaskHead):
         plain = isinstance(head, GridMaskHead) and type(head).probs is GridMaskHead.probs and hasattr(head, "layers")
     else:
@@ -215,18 +220,18 @@ def _require_layers(name: str, head: nn.Module) -> None:
         plain = base is not None and type(head).forward is base.forward
     if not plain:
         raise InputError(
-            f"{name} is a {type(head).__name__}, which needs more than pooled features or makes more of them than one grid of logits: "
-            "opencv cannot compute it, onnx may"
+            f"{name} is a {type(head).__name__}, which needs more than pooled features or returns more than one grid of logits: "
+            "export to onnx instead"
         )
 
 
-def _write(module: nn.Module, example: Tensor, outputs: list[str], file: Path, opset: int) -> None:
-    import onnx
-
+def _write_part(module: nn.Module, example: Tensor, outputs: list[str], file: Path, opset: int) -> None:
+    """Writes one part of the model as an .onnx file that OpenCV reads correctly."""
+    onnx = require_onnx()
     free = {2: "height", 3: "width"} if len(example) == 1 else {0: "rois"}
     axes = {"input": free} if len(example) == 1 else dict.fromkeys(["input", *outputs], free)
     write_graph(module.eval(), example, file, ["input"], outputs, axes, opset)
-    # The exporter keeps equal tensors once, with an Identity for the others: OpenCV 4.10 and 4.12 read a bias of that kind as garbage.
+    # The exporter stores equal tensors once, with an Identity for the others. OpenCV 4.10 and 4.12 read such a bias as garbage.
     written = onnx.load(file)
     tensors = {tensor.name: tensor for tensor in written.graph.initializer}
     for node in list(written.graph.node):

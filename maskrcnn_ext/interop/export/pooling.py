@@ -1,4 +1,4 @@
-"""Poolers as RoIAlign alone, which every runtime has, and which takes the RoIs of several images."""
+"""RoI pooling by RoIAlign only: every runtime has it, and it takes the RoIs of several images."""
 
 from __future__ import annotations
 
@@ -14,40 +14,55 @@ from maskrcnn_ext.modeling.matterport.pooler import MatterportPooler
 from maskrcnn_ext.modeling.poolers.crop_resize import CropResizePooler
 from maskrcnn_ext.modeling.poolers.fast import FastROIPooler
 
-_ROI_ALIGN = (ROIPooler, FastROIPooler)  # which give the same; the fast one's operator is known to PyTorch alone
+# These two return the same; only PyTorch has the operator of the fast one.
+_ROI_ALIGN = (ROIPooler, FastROIPooler)
 _CROP = (CropResizePooler, MatterportPooler)
 
 
-def takes_several_images(pooler: nn.Module | None) -> bool:
-    """Whether :func:`pool` knows the pooler's arithmetic, and need not hand it boxes in Detectron2's lists of one an image."""
+def supports_batches(pooler: nn.Module | None) -> bool:
+    """Returns whether :func:`pool_rois` computes the pooler with RoIAlign; it calls others with the boxes of one image."""
     return type(pooler) in (*_ROI_ALIGN, *_CROP)
 
 
-def pool(pooler: Any, maps: list[Tensor], rois: Tensor) -> Tensor:
-    """Pools RoIs (M, 5), the image's number and x0, y0, x1, y1, from feature maps (N, C, H_l, W_l): (M, C, h, w)."""
-    if not takes_several_images(pooler):
-        return pooler(maps, [as_boxes(rois[:, 1:])])
+def pool_rois(pooler: Any, maps: list[Tensor], rois: Tensor) -> Tensor:
+    """Computes the RoI features that a pooler returns.
+
+    Args:
+        pooler: with ``level_poolers`` if :func:`supports_batches`.
+        maps: feature maps (N, C, H_l, W_l), one for each level.
+        rois: (M, 5): image index, x0, y0, x1, y1.
+
+    Returns:
+        (M, C, h, w)
+
+    Example::
+
+        features = pool_rois(model.roi_heads.box_pooler, maps, rois)
+    """
+    if not supports_batches(pooler):
+        return pooler(maps, [make_boxes(rois[:, 1:])])
     parts, places = [], []
-    levels = _levels(pooler, maps, rois)
+    levels = _assign_levels(pooler, maps, rois)
     for level, (level_pooler, level_map) in enumerate(zip(pooler.level_poolers, maps, strict=True)):
-        own = (levels == level).nonzero()[:, 0]
+        index = (levels == level).nonzero()[:, 0]
+        crop = type(pooler) in _CROP
         parts.append(
-            _crop(level_pooler, level_map, rois[own]) if type(pooler) in _CROP else level_pooler(level_map, rois[own])
+            _crop_and_resize(level_pooler, level_map, rois[index]) if crop else level_pooler(level_map, rois[index])
         )
-        places.append(own)
+        places.append(index)
     pooled = torch.cat(parts)[torch.cat(places).argsort()] if len(maps) > 1 else parts[0]
-    return pooled.reshape(-1, maps[0].shape[1], *pooler.output_size)  # so that tracers know the size
+    return pooled.reshape(-1, maps[0].shape[1], *pooler.output_size)  # tells tracers the size
 
 
-def as_boxes(tensor: Tensor) -> Boxes:
-    """(M, 4) as Detectron2's Boxes, whose constructor asks whether there are any: torch.export cannot tell."""
+def make_boxes(tensor: Tensor) -> Boxes:
+    """Returns Detectron2's ``Boxes`` of a tensor (M, 4) without its constructor, which branches on M: torch.export cannot."""
     boxes = Boxes.__new__(Boxes)
     boxes.tensor = tensor
     return boxes
 
 
-def _levels(pooler: Any, maps: list[Tensor], rois: Tensor) -> Tensor:
-    """Detectron2's assign_boxes_to_levels, whose Boxes ask whether there are any; 0 for the first level."""
+def _assign_levels(pooler: Any, maps: list[Tensor], rois: Tensor) -> Tensor:
+    """Computes Detectron2's ``assign_boxes_to_levels`` without ``Boxes``: the level (M,) of each RoI, 0 for the first."""
     if isinstance(pooler, MatterportPooler):
         return pooler.levels(rois, maps[0])
     sides = rois[:, 3:] - rois[:, 1:3]
@@ -56,8 +71,8 @@ def _levels(pooler: Any, maps: list[Tensor], rois: Tensor) -> Tensor:
     return levels.clamp(pooler.min_level, pooler.max_level) - pooler.min_level
 
 
-def _crop(pooler: Any, features: Tensor, rois: Tensor) -> Tensor:
-    """A level of CropResizePooler: RoIAlign with a sample a bin, whose bins lie around the samples, and zeros beyond the map."""
+def _crop_and_resize(pooler: Any, features: Tensor, rois: Tensor) -> Tensor:
+    """Computes a level of CropResizePooler: RoIAlign with one sample per bin, its centre, and zeros outside the map."""
     positions, edges = [], []
     for axis, samples in enumerate(pooler.output_size):
         last = features.shape[2 + axis] - 1

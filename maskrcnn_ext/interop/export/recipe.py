@@ -1,4 +1,4 @@
-"""What an exported model's user must know: how an image becomes its input, and what its outputs mean. Without torch."""
+"""The recipe of an exported model: how an image becomes its input, and what its outputs mean. Reading one needs no torch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from maskrcnn_ext.common.text import first_line
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.zero_border_resize import zero_border_resize
 
 # The entry of a model's metadata that holds the recipe as JSON.
-KEY = "maskrcnn_ext"
-# The rules that a recipe may name.
+METADATA_KEY = "maskrcnn_ext"
+# The values of the fields that name a rule.
 RESIZES = ("none", "pillow", "torchvision", "opencv", "matterport")
 BOXES = ("detectron2", "matterport", "matterport, whole pixels")
 MASKS = ("detectron2", "torchvision")
@@ -26,32 +27,37 @@ MASKS = ("detectron2", "torchvision")
 
 @dataclass(frozen=True)
 class Recipe:
-    """What happens to an image before the model, and what its outputs mean.
+    """How an image becomes a model's input, and what the model's outputs mean.
 
     Attributes:
-        image_format: order of the input's channels: "BGR", "RGB", "L" for grey, or "raw" as stored.
-        resize: how an image's size is changed: "none"; "pillow", Detectron2's, which smooths where it shrinks; "torchvision" or "opencv",
-            see :class:`maskrcnn_ext.data.mapping.augmentation.resizing.PlainResize`; "matterport", see
-            :class:`maskrcnn_ext.data.mapping.augmentation.resizing.Letterbox`, where a length of 0 is none.
-        short_edge: the length of the short side after it, in pixels.
-        long_edge: that which the long side may not exceed, in pixels.
-        pixel_mean: of each channel, of pixels from 0 to 255. The model subtracts it, divides by `pixel_std` and then pads the image at
-            the right and at the bottom with 0: none of this is left to do.
-        pixel_std: of each channel.
-        size_divisibility: what the padded sides are multiples of.
-        class_names: in the order of the outputs' classes.
-        category_ids: the data set's own ids of the classes.
+        image_format: order of the input's channels: "BGR", "RGB", "L" for grey, or "raw" for channels as stored.
+        resize: how images are resized: "none"; "pillow", as Detectron2 does, with antialiasing; "torchvision" or "opencv", see
+            :class:`maskrcnn_ext.data.mapping.augmentation.resizing.PlainResize`; "matterport", see
+            :class:`maskrcnn_ext.data.mapping.augmentation.resizing.Letterbox`, for which a length of 0 means no limit.
+        short_edge: length of the short side after resizing, in pixels.
+        long_edge: largest length of the long side after resizing, in pixels.
+        pixel_mean: mean of each channel, for pixels from 0 to 255. The model itself subtracts it, divides by `pixel_std` and pads the
+            image with 0 at the right and at the bottom.
+        pixel_std: standard deviation of each channel.
+        size_divisibility: the padded sides are multiples of it.
+        class_names: names of the classes, in the order of the outputs.
+        category_ids: ids of the classes in the data set.
         keypoint_names: in the order of the outputs; empty for a model without keypoints.
-        output_names: of the model's outputs, in their order.
-        score_threshold: detections have more.
-        nms_threshold: detections of a class overlap by no more, as IoU.
-        max_detections: of an image.
-        mask_threshold: a pixel of the pasted mask with as much or more is the object's.
-        batched: the model takes N images of one size, and tells of each detection which image it is from.
-        least_scale: of "matterport": what an image is enlarged by at least.
-        boxes: how they are scaled to the image: "detectron2", by the ratio of the sides; "matterport", by that of the distances from the
-            first to the last pixel, also in "whole pixels".
-        masks: how they are pasted: "detectron2", or "torchvision", into boxes of whole pixels.
+        output_names: names of the model's outputs, in their order.
+        score_threshold: detections have a higher score.
+        nms_threshold: largest IoU of two detections of one class.
+        max_detections: largest number of detections in an image.
+        mask_threshold: least probability of a pasted mask's pixels.
+        batched: whether the model takes N images of one size and returns the image index of each detection.
+        least_scale: for "matterport", the least factor by which an image is enlarged.
+        boxes: how boxes are scaled to the image: "detectron2", by the ratio of the sides; "matterport", by the ratio of the distances
+            between the first and the last pixel; "matterport, whole pixels", the same, rounded.
+        masks: how masks are pasted: "detectron2"; "torchvision", into boxes of whole pixels.
+
+    Example::
+
+        recipe = open_model("model.onnx").recipe
+        pixels = recipe.prepare(cv2.imread("image.jpg"))  # (C, H, W) float32
     """
 
     image_format: str
@@ -75,15 +81,15 @@ class Recipe:
     masks: str = "detectron2"
 
     def to_json(self) -> str:
-        """Writes it down."""
+        """Returns the recipe as JSON."""
         return json.dumps(dataclasses.asdict(self), indent=1)
 
     @classmethod
     def from_json(cls, text: str, source: object) -> Recipe:
-        """Reads what :meth:`to_json` wrote; `source` is named in the error.
+        """Parses what :meth:`to_json` returned; error messages name `source`.
 
         Raises:
-            InputError: it is something else.
+            InputError: the text is not a recipe.
         """
         try:
             values: dict[str, Any] = {
@@ -91,37 +97,39 @@ class Recipe:
             }
             recipe = cls(**values)
         except (ValueError, TypeError, AttributeError) as error:
-            raise InputError(f"{source}: its metadata is not that of `maskrcnn-ext export` ({error})") from error
+            raise InputError(
+                f"{source}: its metadata was not written by `maskrcnn-ext export` ({first_line(error)})"
+            ) from error
         for name, known in {"resize": RESIZES, "boxes": BOXES, "masks": MASKS}.items():
             if getattr(recipe, name) not in known:
                 raise InputError(
-                    f"{source}: its metadata have {name}={getattr(recipe, name)!r}: expected {', '.join(known)}"
+                    f"{source}: its metadata contain {name}={getattr(recipe, name)!r}: expected {', '.join(known)}"
                 )
         return recipe
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
-        """Makes the model's input of an image.
+        """Returns the model's input for an image.
 
         Args:
-            image: (H, W, 3), blue, green, red; for "L" and "raw" (H, W) or (H, W, C) as the model was trained with.
+            image: (H, W, 3) in OpenCV's order blue, green, red; for "L" and "raw" (H, W) or (H, W, C) as in training.
 
         Returns:
             (C, H', W') float32.
 
         Raises:
-            InputError: it has another number of channels than the model takes.
+            InputError: the number of channels differs from the model's.
         """
         if image.ndim == 2:
             image = image[:, :, None]
         if image.shape[2] != len(self.pixel_mean):
             raise InputError(
-                f"an image of {image.shape[2]} channels, and the model takes {len(self.pixel_mean)} ({self.image_format})"
+                f"the image has {image.shape[2]} channels, and the model takes {len(self.pixel_mean)} ({self.image_format})"
             )
         if self.image_format == "RGB":
             image = image[:, :, ::-1]
-        return np.ascontiguousarray(self._resized(image).transpose(2, 0, 1), dtype=np.float32)
+        return np.ascontiguousarray(self._resize(image).transpose(2, 0, 1), dtype=np.float32)
 
-    def _resized(self, image: np.ndarray) -> np.ndarray:
+    def _resize(self, image: np.ndarray) -> np.ndarray:
         if self.resize == "none":
             return image
         height, width = self.resized_sides(*image.shape[:2])
@@ -131,12 +139,12 @@ class Recipe:
             channels = [Image.fromarray(np.ascontiguousarray(image[:, :, c])) for c in range(image.shape[2])]
             return np.dstack([np.asarray(c.resize((width, height), Image.Resampling.BILINEAR)) for c in channels])
         if self.resize != "opencv":
-            return _interpolated(_interpolated(image.astype(np.float32), 1, width), 0, height)
+            return _interpolate(_interpolate(image.astype(np.float32), 1, width), 0, height)
         resized = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=cv2.INTER_LINEAR)
         return resized.reshape(height, width, -1)
 
     def resized_sides(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the model's input for an image of these."""
+        """Returns height and width of the model's input for an image of this height and width."""
         if self.resize == "none":
             return height, width
         scale = self.short_edge / min(height, width)
@@ -146,7 +154,7 @@ class Recipe:
                 scale = self.long_edge / max(height, width)
             return max(round(height * scale), 1), max(round(width * scale), 1)
         if self.resize == "pillow":
-            # Detectron2's steps, so that no size is rounded otherwise.
+            # In the same steps as Detectron2, so that every size is rounded alike.
             sides = [scale * height, scale * width]
             sides[0 if height <= width else 1] = float(self.short_edge)
             if max(sides) > self.long_edge:
@@ -158,8 +166,8 @@ class Recipe:
         return math.floor(height * scale + half), math.floor(width * scale + half)
 
 
-def _interpolated(image: np.ndarray, axis: int, size: int) -> np.ndarray:
-    """Resamples one axis as PyTorch's bilinear ``interpolate`` does, whose scale and positions are float32: OpenCV rounds otherwise."""
+def _interpolate(image: np.ndarray, axis: int, size: int) -> np.ndarray:
+    """Resamples one axis as PyTorch's bilinear ``interpolate`` does, with float32 positions; OpenCV rounds differently."""
     image = np.moveaxis(image, axis, 0)
     scale = float(np.float32(len(image)) / np.float32(size))
     position = np.maximum((np.arange(size) + 0.5) * scale - 0.5, 0).astype(np.float32)
@@ -170,28 +178,115 @@ def _interpolated(image: np.ndarray, axis: int, size: int) -> np.ndarray:
 
 
 def scale_boxes(recipe: Recipe, boxes: np.ndarray, inner: tuple[int, int], outer: tuple[int, int]) -> np.ndarray:
-    """Boxes (R, 4) in pixels of the model's input to pixels of the image, within it.
+    """Returns boxes (R, 4) in pixels of the image, clipped to it.
 
     Args:
-        recipe: has the rule.
-        boxes: x0, y0, x1, y1, float32.
+        recipe: names the rule.
+        boxes: (R, 4) x0, y0, x1, y1 float32, in pixels of the model's input.
         inner: height and width of the input.
         outer: height and width of the image.
+
+    Example::
+
+        boxes = scale_boxes(recipe, outputs["boxes"], pixels.shape[1:], image.shape[:2])
     """
     sides, input_sides = (np.array([size[1], size[0]] * 2, np.float32) for size in (outer, inner))
     if recipe.boxes == "detectron2":
         return np.clip(boxes * (sides / input_sides), 0, sides)
-    # From the first pixel to the last; an image of a single pixel has no extent.
+    # From the first pixel to the last; this distance is 0 in an image of one pixel.
     last = np.array([0, 0, 1, 1], np.float32)
     scaled = (boxes - last) * (np.maximum(sides - 1, 1) / np.maximum(input_sides - 1, 1)) + last
     return np.clip(np.rint(scaled) if recipe.boxes == "matterport, whole pixels" else scaled, 0, sides)
 
 
 def input_name(batched: bool) -> str:
-    """What the model's input is called."""
+    """Returns the name of the model's input.
+
+    Example:
+        >>> input_name(batched=True)
+        'images'
+    """
     return "images" if batched else "image"
 
 
 def recipe_file(model: Path) -> Path:
-    """Where the recipe of a file stands that cannot hold it."""
+    """Returns the path of the recipe beside a file that cannot contain it.
+
+    Example:
+        >>> recipe_file(Path("model.ts")).name
+        'model.json'
+    """
     return model.with_suffix(".json")
+
+
+def build_recipe(model: Any, mapper: Any, classes: Any, batched: bool = False) -> Recipe:
+    """Returns the recipe of a model that is to be exported.
+
+    Args:
+        model: a GeneralizedRCNN.
+        mapper: the config's ``dataloader.test.mapper``.
+        classes: has the ``names``, ``category_ids`` and ``keypoint_names`` of the outputs.
+        batched: whether the exported model takes several images a call.
+
+    Raises:
+        InputError: the mapper has augmentations that a recipe cannot describe.
+
+    Example::
+
+        export(model, build_recipe(model, mapper, classes), "onnx", "model.onnx")
+    """
+    from torch import nn
+
+    from maskrcnn_ext.interop.export.graph import output_names
+    from maskrcnn_ext.modeling.matterport.frame import STRIDE
+    from maskrcnn_ext.modeling.matterport.rcnn import LetterboxRCNN
+    from maskrcnn_ext.modeling.torchvision_parts import TorchvisionRCNN
+
+    predictor = model.roi_heads.box_predictor
+    predictor = predictor[-1] if isinstance(predictor, nn.ModuleList) else predictor  # Cascade R-CNN's last stage
+    boxes = "detectron2"
+    if isinstance(model, LetterboxRCNN):
+        boxes = "matterport, whole pixels" if model.round_boxes else "matterport"
+    return Recipe(
+        image_format=mapper.image_format,
+        **_describe_resize(mapper.augmentations.augs),
+        pixel_mean=tuple(model.pixel_mean.flatten().tolist()),
+        pixel_std=tuple(model.pixel_std.flatten().tolist()),
+        size_divisibility=STRIDE if isinstance(model, LetterboxRCNN) else model.backbone.size_divisibility,
+        class_names=tuple(classes.names),
+        category_ids=tuple(classes.category_ids),
+        keypoint_names=tuple(classes.keypoint_names),
+        output_names=output_names(model, batched),
+        score_threshold=predictor.test_score_thresh,
+        nms_threshold=predictor.test_nms_thresh,
+        max_detections=predictor.test_topk_per_image if predictor.test_topk_per_image >= 0 else 2**31 - 1,
+        batched=batched,
+        boxes=boxes,
+        masks="torchvision" if isinstance(model, TorchvisionRCNN) else "detectron2",
+    )
+
+
+def _describe_resize(augmentations: list[Any]) -> dict[str, Any]:
+    """Returns the fields of a recipe that describe how a mapper resizes."""
+    from detectron2.data import transforms as T
+
+    from maskrcnn_ext.data.mapping.augmentation.resizing import Letterbox, PlainResize
+
+    unchanged = {"resize": "none", "short_edge": 0, "long_edge": 0}
+    if not augmentations:
+        return unchanged
+    first = augmentations[0]
+    if len(augmentations) == 1 and isinstance(first, PlainResize):
+        return {"resize": first.style, "short_edge": first.short_edge_length, "long_edge": first.max_size}
+    if len(augmentations) == 1 and type(first) is Letterbox and first.pad is None:
+        sides = {"short_edge": int(first.min_dim or 0), "long_edge": int(first.max_dim or 0)}
+        return {"resize": "matterport", **sides, "least_scale": float(first.min_scale or 0)}
+    if len(augmentations) == 1 and type(first) is T.ResizeShortestEdge and first.interp == Image.Resampling.BILINEAR:
+        lengths = set(first.short_edge_length)
+        if len(lengths) == 1:
+            length = int(lengths.pop())
+            return {"resize": "pillow", "short_edge": length, "long_edge": int(first.max_size)} if length else unchanged
+    raise InputError(
+        f"dataloader.test.mapper.augmentations={augmentations}: an exported model can describe only one ResizeShortestEdge of one "
+        "size, one PlainResize, one Letterbox without padding, or no augmentation"
+    )

@@ -1,4 +1,4 @@
-"""Exported models in the runtimes that they were exported for, all with one call. None of this needs Detectron2."""
+"""Runs exported models, all with one call, in the runtimes that they were exported for. Detectron2 is not needed."""
 
 from __future__ import annotations
 
@@ -10,33 +10,34 @@ from typing import Any, overload
 import cv2
 import numpy as np
 
+from maskrcnn_ext.common.extras import require
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.interop.export.recipe import KEY, Recipe, input_name, recipe_file, scale_boxes
+from maskrcnn_ext.interop.export.recipe import METADATA_KEY, Recipe, input_name, recipe_file, scale_boxes
 from maskrcnn_ext.interop.export.standalone import opencv_infer
 from maskrcnn_ext.interop.export.standalone.paste import keypoints, paste, paste_whole_pixels
 
 Array = np.ndarray
-# What was found in an image: see :meth:`Runtime.__call__`.
+# The objects of an image: see :meth:`Runtime.__call__`.
 Found = dict[str, Any]
 
 
 class Runtime:
-    """An exported model, ready to run.
+    """Runs an exported model. :func:`open_model` makes the subclass for a file.
 
     Attributes:
-        file: that it is from.
-        recipe: how an image becomes its input, and what its outputs mean.
+        file: the model's file or folder.
+        recipe: how an image becomes the model's input, and what its outputs mean.
     """
 
     recipe: Recipe
 
     def __init__(self, file: Path) -> None:
-        """Remembers the file; what runs it is the subclass's affair."""
+        """Subclasses load the file and set `recipe`."""
         self.file = file
 
     @property
     def batched(self) -> bool:
-        """Whether several images are one call of the model."""
+        """Whether the model takes several images in one call."""
         return self.recipe.batched
 
     @overload
@@ -46,19 +47,19 @@ class Runtime:
     def __call__(self, image: Sequence[Array]) -> list[Found]: ...
 
     def __call__(self, image: Array | Sequence[Array]) -> Found | list[Found]:
-        """Finds the objects of an image, or of each of several: in one call where the model is a batched one, else one by one.
+        """Detects the objects of one image or of several; a batched model takes several in one call.
 
         Args:
-            image: (H, W, 3) uint8, blue, green, red; what else a model may take says :meth:`.recipe.Recipe.prepare`. Those of a batch
-                must be of one size after resizing.
+            image: (H, W, 3) uint8 in OpenCV's order blue, green, red, or what :meth:`.recipe.Recipe.prepare` takes; or a sequence of
+                them. The images of a batch must have one size after resizing.
 
         Returns:
-            With R objects by descending score: ``boxes`` (R, 4) float32, x0, y0, x1, y1 in pixels of the image; ``scores`` (R,) float32;
-            ``classes`` (R,) int64; where the model has them, ``masks``, R pairs of the (x, y) where a window begins and its pixels (h, w)
-            bool; ``mask_scores`` (R,); ``keypoints`` (R, K, 3), x, y and score. Of several images, a list.
+            R objects by descending score: ``boxes`` (R, 4) float32, x0, y0, x1, y1 in pixels of the image; ``scores`` (R,) float32;
+            ``classes`` (R,) int64. If the model predicts them: ``masks``, R pairs of a window's origin (x, y) and its pixels (h, w)
+            bool; ``mask_scores`` (R,); ``keypoints`` (R, K, 3), x, y and score. For a sequence of images, a list.
 
         Raises:
-            InputError: it is no image for this model, or a batch of several sizes.
+            InputError: the model cannot take the image, or the images of a batch differ in size.
         """
         if isinstance(image, np.ndarray):
             return self._detect([image])[0]
@@ -71,16 +72,16 @@ class Runtime:
         else:
             sizes = sorted({pixels.shape[:0:-1] for pixels in inputs})
             if len(sizes) > 1:
-                given = ", ".join(f"{width} x {height}" for width, height in sizes)
-                raise InputError(f"{self.file}: images of {given} after resizing: those of a batch are of one size")
+                shapes = ", ".join(f"{width} x {height}" for width, height in sizes)
+                raise InputError(f"{self.file}: images of {shapes} after resizing: a batch must have one size")
             outputs = _split(self._run(np.stack(inputs)), len(inputs)) if inputs else []
         return [
-            self._placed(found, pixels.shape[1:], image.shape[:2])
+            self._in_image(found, pixels.shape[1:], image.shape[:2])
             for found, pixels, image in zip(outputs, inputs, images, strict=True)
         ]
 
-    def _placed(self, found: dict[str, Array], inner: tuple[int, int], outer: tuple[int, int]) -> Found:
-        """Outputs for an input of one size, height and width, in the image of another."""
+    def _in_image(self, found: dict[str, Array], inner: tuple[int, int], outer: tuple[int, int]) -> Found:
+        """Converts outputs for an input of size `inner`, height and width, to objects in an image of size `outer`."""
         boxes = scale_boxes(self.recipe, found["boxes"], inner, outer)
         kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         result: Found = {"boxes": boxes[kept]}
@@ -97,28 +98,25 @@ class Runtime:
         return result
 
     def _run(self, pixels: Array) -> dict[str, Array]:
-        """(C, H, W) float32, or (N, C, H, W) for a batched model, to the graph's outputs by name."""
+        """Returns the graph's outputs by name for an input (C, H, W) float32, or (N, C, H, W) if batched."""
         raise NotImplementedError
 
 
 class OnnxRuntime(Runtime):
-    """An .onnx file in ONNX Runtime, on the CPU."""
+    """Runs an .onnx file in ONNX Runtime on the CPU."""
 
     def __init__(self, file: Path, threads: int = 0) -> None:
-        """Loads; see :func:`open_model`."""
+        """Loads the model; see :func:`open_model`."""
         super().__init__(file)
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise InputError(f'{file}: to run it: pip install "maskrcnn_ext[onnx]"') from error
+        onnxruntime = require("onnxruntime", extra="onnx", purpose=f"running {file}")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors have no common base class
-            raise InputError(f"{file}: ONNX Runtime cannot read it ({_line(error)})") from error
-        self.recipe = Recipe.from_json(self._session.get_modelmeta().custom_metadata_map.get(KEY, ""), file)
+            raise InputError(f"{file}: ONNX Runtime cannot read it ({_one_line(error)})") from error
+        self.recipe = Recipe.from_json(self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, ""), file)
 
     def _run(self, pixels: Array) -> dict[str, Array]:
         names = self.recipe.output_names
@@ -126,25 +124,24 @@ class OnnxRuntime(Runtime):
 
 
 class OpenVinoRuntime(Runtime):
-    """An .xml file in OpenVINO, on the CPU."""
+    """Runs an .xml file in OpenVINO on the CPU."""
 
     def __init__(self, file: Path, threads: int = 0) -> None:
-        """Loads; see :func:`open_model`."""
+        """Loads the model; see :func:`open_model`."""
         super().__init__(file)
-        try:
-            import openvino
-        except ImportError as error:
-            raise InputError(f'{file}: to run it: pip install "maskrcnn_ext[openvino]"') from error
-        # Not the 16 bits that OpenVINO takes by itself where the processor has them: INFERENCE_PRECISION_HINT is the caller's to lower.
+        openvino = require("openvino", extra="openvino", purpose=f"running {file}")
+        # By default OpenVINO computes in 16 bits on processors that support it, which changes the detections.
         config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         if threads:
             config["INFERENCE_NUM_THREADS"] = threads
         try:
             model = openvino.Core().read_model(file)
-            self.recipe = Recipe.from_json(str(model.get_rt_info(KEY).value) if model.has_rt_info(KEY) else "", file)
+            self.recipe = Recipe.from_json(
+                str(model.get_rt_info(METADATA_KEY).value) if model.has_rt_info(METADATA_KEY) else "", file
+            )
             self._model = openvino.Core().compile_model(model, "CPU", config)
         except RuntimeError as error:
-            raise InputError(f"{file}: OpenVINO cannot read it ({_line(error)})") from error
+            raise InputError(f"{file}: OpenVINO cannot read it ({_one_line(error)})") from error
 
     def _run(self, pixels: Array) -> dict[str, Array]:
         results = self._model({input_name(self.batched): pixels})
@@ -152,35 +149,35 @@ class OpenVinoRuntime(Runtime):
 
 
 class TorchRuntime(Runtime):
-    """A .ts file of TorchScript or a .pt2 file of torch.export, in PyTorch."""
+    """Runs a .ts file of TorchScript or a .pt2 file of torch.export in PyTorch."""
 
     def __init__(self, file: Path, threads: int = 0) -> None:
-        """Loads; see :func:`open_model`."""
+        """Loads the model; see :func:`open_model`."""
         super().__init__(file)
         try:
             import torch
             import torchvision  # noqa: F401  # the operators nms and roi_align
         except ImportError as error:
-            raise InputError(f"{file}: to run it: pip install torch torchvision") from error
+            raise InputError(f"running {file} needs torch and torchvision: pip install torch torchvision") from error
         self._torch: ModuleType = torch
         if threads:
             torch.set_num_threads(threads)
         described = recipe_file(file)
         if not described.is_file():
             raise InputError(
-                f"{file}: {described.name} is not beside it, which `maskrcnn-ext export` has written with it"
+                f"{file}: {described.name} is missing beside it: copy both files that `maskrcnn-ext export` has written"
             )
         self.recipe = Recipe.from_json(described.read_text(encoding="utf-8"), described)
         try:
             self._model: Any = torch.export.load(file).module() if file.suffix == ".pt2" else torch.jit.load(str(file))
         except (RuntimeError, OSError, ValueError) as error:
-            raise InputError(f"{file}: PyTorch cannot read it ({_line(error)})") from error
+            raise InputError(f"{file}: PyTorch cannot read it ({_one_line(error)})") from error
 
     def _run(self, pixels: Array) -> dict[str, Array]:
         with self._torch.no_grad():
             try:
                 outputs = self._model(self._torch.from_numpy(pixels))
-            # A guard of torch.export: a feature map of one pixel is a case of its own there.
+            # A guard of torch.export, which specialises on feature maps of one pixel.
             except AssertionError as error:
                 size = f"{pixels.shape[-1]} x {pixels.shape[-2]}"
                 raise InputError(
@@ -190,10 +187,10 @@ class TorchRuntime(Runtime):
 
 
 class OpenCvRuntime(Runtime):
-    """A folder of .onnx files in OpenCV's DNN module."""
+    """Runs a folder of .onnx files in OpenCV's DNN module."""
 
     def __init__(self, file: Path, threads: int = 0) -> None:
-        """Loads; see :func:`open_model`."""
+        """Loads the model; see :func:`open_model`."""
         super().__init__(file)
         if threads:
             cv2.setNumThreads(threads)
@@ -215,14 +212,18 @@ class OpenCvRuntime(Runtime):
 
 
 def open_model(path: str | Path, threads: int = 0) -> Runtime:
-    """Opens what :func:`maskrcnn_ext.interop.export.export` has written, by its name's ending.
+    """Opens a model that :func:`maskrcnn_ext.interop.export.export` has written; the file's suffix selects the runtime.
 
     Args:
         path: the file, or the folder of OpenCV's files.
-        threads: of the CPU, 0 for the runtime's own choice; PyTorch and OpenCV have one number for the whole process.
+        threads: number of CPU threads; 0 for the runtime's default. For PyTorch and OpenCV it applies to the whole process.
 
     Raises:
-        InputError: it is not there, nothing here reads it, or what reads it is not installed.
+        InputError: the path does not exist, its kind is unknown, or the runtime is not installed.
+
+    Example::
+
+        found = open_model("model.onnx")(cv2.imread("image.jpg"))
     """
     file = Path(path)
     if not file.exists():
@@ -241,10 +242,11 @@ def open_model(path: str | Path, threads: int = 0) -> Runtime:
 
 
 def _split(outputs: dict[str, Array], count: int) -> list[dict[str, Array]]:
-    """A batch's outputs image by image."""
-    numbers = outputs.pop("image")
-    return [{name: values[numbers == number] for name, values in outputs.items()} for number in range(count)]
+    """Returns the outputs of each of `count` images of a batch."""
+    images = outputs.pop("image")
+    return [{name: values[images == image] for name, values in outputs.items()} for image in range(count)]
 
 
-def _line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
+    """Returns an error's message as one line of at most 200 characters."""
     return f"{' '.join(str(error).split()):.200}"

@@ -1,1 +1,5 @@
-"""Converts weights of other frameworks: one folder a framework, each with ``convert.py``."""
+"""Imports weights of other frameworks.
+
+Each framework has a folder with ``convert.py``, whose function ``convert(path, ...)`` reads a file, maps its keys to Detectron2's,
+accounts for every key, and returns the weights with the LazyConfig that they belong to. :func:`.conversion.write_model` writes both.
+"""

@@ -1,9 +1,9 @@
-"""ResNets under the names that torchvision gave their parts and that others have kept: ``layer1.0.conv1``, ``bn1``, ``downsample``."""
+"""Maps ResNets with torchvision's names, such as ``layer1.0.conv1``, ``bn1`` and ``downsample``, to Detectron2's."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from detectron2.config import LazyCall as L
 from detectron2.modeling import ResNet
@@ -15,18 +15,20 @@ from maskrcnn_ext.interop.weights.conversion import Rule
 from maskrcnn_ext.interop.weights.reading import shape_of
 from maskrcnn_ext.modeling.resnet_stages import make_bottleneck_stages
 
-TENSOR = r"(weight|bias|running_mean|running_var)"  # of a layer or of its normalisation
+# Matches the name of a tensor of a layer or of its norm.
+TENSOR = r"(weight|bias|running_mean|running_var)"
 
-# (layer with basic blocks?, blocks of layer3) -> depth
+# (whether the blocks are basic ones, number of blocks in layer3) -> depth
 _DEPTHS = {(True, 2): 18, (True, 6): 34, (False, 6): 50, (False, 23): 101, (False, 36): 152}
 
 
 def resnet_rule(prefix: str) -> Rule:
-    r"""Returns the rule for the keys of the ResNet below `prefix`, a pattern such as ``backbone\\.body``."""
-    return rf"{prefix}\.(?:layer(\d)\.(\d+)\.)?(conv|bn|downsample\.)(\d)\.{TENSOR}", _name
+    r"""Returns the rule that renames the keys of a ResNet whose prefix matches a pattern such as ``backbone\\.body``."""
+    return rf"{prefix}\.(?:layer(\d)\.(\d+)\.)?(conv|bn|downsample\.)(\d)\.{TENSOR}", _detectron2_name
 
 
-def _name(match: re.Match[str]) -> str:
+def _detectron2_name(match: re.Match[str]) -> str:
+    """Returns Detectron2's name for a match of :func:`resnet_rule`."""
     stage, block, kind, number, tensor = match.groups()
     place = "stem" if stage is None else f"res{int(stage) + 1}.{block}"
     conv = "shortcut" if kind == "downsample." else f"conv{number}"
@@ -37,27 +39,26 @@ def _name(match: re.Match[str]) -> str:
 def set_resnet(
     bottom_up: DictConfig, tensors: Mapping[str, Tensor], prefix: str, *, source: str, stride_in_1x1: bool, norm: str
 ) -> None:
-    """Makes the config's ResNet as deep and wide as the tensors are.
+    """Sets depth and width of a config's ResNet to those of the tensors.
 
     Args:
         bottom_up: config of Detectron2's ResNet; changed in place.
-        tensors: of the source.
+        tensors: tensors of the source by key.
         prefix: of the ResNet's keys, such as ``backbone.body``.
-        source: what messages call the source.
-        stride_in_1x1: whether the first 1x1 convolution of a stage carries its stride; the shapes do not tell.
-        norm: the normalisation's name in :func:`detectron2.layers.get_norm`.
+        source: name of the source in messages.
+        stride_in_1x1: whether the first 1 x 1 convolution of a stage has its stride; this does not follow from the shapes.
+        norm: name of the norm in :func:`detectron2.layers.get_norm`.
 
     Raises:
-        InputError: no ResNet or ResNeXt of 18, 34, 50, 101 or 152 layers.
+        InputError: the tensors are not those of a ResNet or ResNeXt of 18, 34, 50, 101 or 152 layers.
     """
-    blocks, is_basic = (
-        _count(tensors, rf"{re.escape(prefix)}\.layer3\.(\d+)\."),
-        f"{prefix}.layer1.0.conv3.weight" not in tensors,
-    )
+    pattern = re.compile(rf"{re.escape(prefix)}\.layer3\.(\d+)\.")
+    blocks = len({match[1] for key in tensors if (match := pattern.match(key))})
+    is_basic = f"{prefix}.layer1.0.conv3.weight" not in tensors
     depth = _DEPTHS.get((is_basic, blocks))
     if depth is None:
         raise InputError(
-            f"{source}: a backbone with {blocks} blocks in layer3 is no ResNet of 18, 34, 50, 101 or 152 layers"
+            f"{source}: the backbone has {blocks} blocks in layer3: expected a ResNet of 18, 34, 50, 101 or 152 layers"
         )
     bottom_up.stem.norm = norm
     if is_basic:
@@ -71,8 +72,3 @@ def set_resnet(
     bottom_up.stages = L(make_bottleneck_stages)(
         depth=depth, num_groups=groups, width_per_group=per_group, stride_in_1x1=stride_in_1x1, norm=norm
     )
-
-
-def _count(keys: Iterable[str], pattern: str) -> int:
-    """How many numbers the keys have where the pattern's group is."""
-    return len({match[1] for key in keys if (match := re.match(pattern, key))})

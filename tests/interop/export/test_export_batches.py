@@ -1,4 +1,4 @@
-"""Several images in one call of an exported model: each finds what it finds alone."""
+"""Several images in one call of an exported model: each image's detections are those of a call with it alone."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from maskrcnn_ext.cli import main
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.export import export
-from maskrcnn_ext.interop.export.build_recipe import recipe_of
 from maskrcnn_ext.interop.export.graph import Exportable
+from maskrcnn_ext.interop.export.recipe import build_recipe
 from maskrcnn_ext.interop.export.runtimes import open_model
 from tests.helpers.calibration import images
 from tests.helpers.exported_models import detector, exported, weights  # noqa: F401 (fixtures)
@@ -45,7 +45,7 @@ def strict_model():
     """The detector with a threshold that the third image's detections are below."""
     model, mapper = build()
     *_, grey = group()
-    pixels = recipe_of(model, mapper, CLASSES).prepare(grey)
+    pixels = build_recipe(model, mapper, CLASSES).prepare(grey)
     with torch.no_grad():
         _, scores, *_ = Exportable(model)(torch.from_numpy(pixels))
     model.roi_heads.box_predictor.test_score_thresh = float(scores.max()) + 1e-3
@@ -60,7 +60,9 @@ def batched(detector, tmp_path_factory):
 
     def write(target):
         file = folder / FILES[target]
-        return file if file.exists() else export(model, recipe_of(model, mapper, CLASSES, batched=True), target, file)
+        return (
+            file if file.exists() else export(model, build_recipe(model, mapper, CLASSES, batched=True), target, file)
+        )
 
     return write
 
@@ -89,7 +91,7 @@ def test_images_without_detections_are_safe_wherever_they_are(tmp_path, target):
     model, mapper = strict_model()
     image, turned, grey = group()
     runtime = open_model(
-        export(model, recipe_of(model, mapper, CLASSES, batched=True), target, tmp_path / FILES[target])
+        export(model, build_recipe(model, mapper, CLASSES, batched=True), target, tmp_path / FILES[target])
     )
     expected = [len(one["boxes"]) for one in runtime([image, turned])]
     assert min(expected) > 0
@@ -106,25 +108,6 @@ def test_images_of_several_sizes_are_no_batch(batched, exported):
         open_model(batched("onnx"))(images())
     # One by one they are no trouble.
     assert len(open_model(exported("onnx"))(images())) == 2
-
-
-@pytest.mark.parametrize(
-    ("overrides", "told"),
-    [
-        (
-            "model.roi_heads.box_pooler._target_=maskrcnn_ext.ROIWarpPooler",
-            r"ROIWarpPooler \(model\.roi_heads\.box_pooler\)",
-        ),
-        (
-            "model.roi_heads.mask_head._target_=maskrcnn_ext.PointRendMaskHead model.roi_heads.mask_pooler=null",
-            "PointRendMaskHead, which samples the feature maps itself",
-        ),
-    ],
-)
-def test_parts_that_take_one_image_are_named(overrides, told):
-    model, _ = build(overrides=overrides.split())
-    with pytest.raises(InputError, match=f"--batch: {told}.* one image at a time"):
-        Exportable(model, batched=True)
 
 
 def test_the_commands_take_batches(weights, tmp_path, exported, capsys):

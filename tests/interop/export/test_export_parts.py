@@ -10,7 +10,7 @@ import torch
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.export import TARGETS, export
-from maskrcnn_ext.interop.export.build_recipe import recipe_of
+from maskrcnn_ext.interop.export.recipe import build_recipe
 from maskrcnn_ext.interop.export.runtimes import OpenCvRuntime, open_model
 from maskrcnn_ext.interop.export.standalone.paste import keypoints
 from maskrcnn_ext.interop.export.verify import Limits, Reference, verify
@@ -87,7 +87,7 @@ def test_the_table_is_complete():
 def test_what_the_table_says(name, target, tmp_path):
     pytest.importorskip({"onnx": "onnxruntime", "openvino": "openvino"}.get(target, "cv2"))
     model, mapper = IMPORTED[name](tmp_path) if name in IMPORTED else build(*CONFIGS[name], SIZE)
-    recipe = recipe_of(model, mapper, CLASSES)
+    recipe = build_recipe(model, mapper, CLASSES)
     if not table()[name][target]:
         with pytest.raises(InputError):
             export(model, recipe, target, tmp_path / FILES[target])

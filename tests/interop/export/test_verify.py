@@ -10,7 +10,7 @@ import pytest
 
 from maskrcnn_ext.cli import main
 from maskrcnn_ext.interop.export import onnx
-from maskrcnn_ext.interop.export.build_recipe import recipe_of
+from maskrcnn_ext.interop.export.recipe import build_recipe
 from maskrcnn_ext.interop.export.runtimes import open_model
 from maskrcnn_ext.interop.export.verify import Limits, Reference, compare, time_ratio, verify
 from tests.helpers.calibration import images
@@ -37,7 +37,7 @@ def test_exports_pass(detector, exported, target):
     model, mapper = detector
     named = [(str(number), image) for number, image in enumerate(images())]
     comparisons = list(
-        verify(open_model(exported(target)), Reference(model, mapper), recipe_of(model, mapper, CLASSES), named)
+        verify(open_model(exported(target)), Reference(model, mapper), build_recipe(model, mapper, CLASSES), named)
     )
     assert [one.faults for one in comparisons] == [[]] * len(named)
     assert all(one.expected > 50 for one in comparisons)
@@ -50,9 +50,9 @@ def test_an_export_of_opset_11_fails(detector, tmp_path):
     model, mapper = detector
     file = tmp_path / "old.onnx"
     onnx.trace(model, file, 11)
-    onnx.annotate(file, recipe_of(model, mapper, CLASSES))
+    onnx.write_metadata(file, build_recipe(model, mapper, CLASSES))
     (comparison,) = verify(
-        open_model(file), Reference(model, mapper), recipe_of(model, mapper, CLASSES), [("0", images()[0])]
+        open_model(file), Reference(model, mapper), build_recipe(model, mapper, CLASSES), [("0", images()[0])]
     )
     assert comparison.faults
     assert "BEYOND THE LIMITS" in comparison.line()
@@ -107,8 +107,8 @@ def test_what_is_equal_has_no_fault():
     [
         ({"boxes": OBJECT["boxes"] + np.float32([[0, 0, 0, 0], [0, 0.1, 0, 0]])}, "boxes by 0.1 px"),
         ({"scores": np.float32([0.9, 0.61])}, "scores by 0.01"),
-        ({"classes": np.int64([1, 3])}, "2 without a partner"),
-        ({"boxes": OBJECT["boxes"] * np.float32(np.nan)}, "4 without a partner"),
+        ({"classes": np.int64([1, 3])}, "2 detected by one model only"),
+        ({"boxes": OBJECT["boxes"] * np.float32(np.nan)}, "4 detected by one model only"),
         ({"masks": [OBJECT["masks"][0], ((50, 50), np.ones((29, 40), bool))]}, "1 masks, IoU down to 0.967"),
     ],
 )
@@ -124,10 +124,10 @@ def test_a_missing_object_is_a_fault_on_either_side():
         "masks": OBJECT["masks"][1:],
     }
     nothing = {key: value[:0] for key, value in OBJECT.items()}
-    assert compare("a", SIZE, fewer, OBJECT, RECIPE, Limits()).faults == ["1 without a partner"]
-    assert compare("a", SIZE, OBJECT, fewer, RECIPE, Limits()).faults == ["1 without a partner"]
+    assert compare("a", SIZE, fewer, OBJECT, RECIPE, Limits()).faults == ["1 detected by one model only"]
+    assert compare("a", SIZE, OBJECT, fewer, RECIPE, Limits()).faults == ["1 detected by one model only"]
     assert compare("a", SIZE, nothing, nothing, RECIPE, Limits()).faults == []
-    assert compare("a", SIZE, nothing, OBJECT, RECIPE, Limits()).faults == ["2 without a partner"]
+    assert compare("a", SIZE, nothing, OBJECT, RECIPE, Limits()).faults == ["2 detected by one model only"]
 
 
 def test_single_pixels_of_small_masks_and_objects_at_the_threshold_are_no_faults():
@@ -148,7 +148,7 @@ def test_single_pixels_of_small_masks_and_objects_at_the_threshold_are_no_faults
     result = compare("a", SIZE, at_threshold, OBJECT, RECIPE, Limits())
     assert (result.faults, result.borderline) == ([], 1)
     one_more = {**at_threshold, "scores": np.float32([0.9, 0.6, 0.5995])}
-    assert compare("a", SIZE, one_more, OBJECT, RECIPE, Limits()).faults == ["1 without a partner"]
+    assert compare("a", SIZE, one_more, OBJECT, RECIPE, Limits()).faults == ["1 detected by one model only"]
     # Where the other may find no more than two, it may as well have been the third.
     assert compare("a", SIZE, one_more, OBJECT, dataclasses.replace(RECIPE, max_detections=2), Limits()).faults == []
 
@@ -181,7 +181,7 @@ def test_real_images_of_three_sizes_and_a_blank_one(detector, exported, real_dat
     named.append(("blank", np.full((240, 320, 3), 200, np.uint8)))
     model, mapper = detector
     comparisons = list(
-        verify(open_model(exported(target)), Reference(model, mapper), recipe_of(model, mapper, CLASSES), named)
+        verify(open_model(exported(target)), Reference(model, mapper), build_recipe(model, mapper, CLASSES), named)
     )
     assert [one.faults for one in comparisons] == [[]] * 9, [one.line() for one in comparisons]
     assert sum(one.expected for one in comparisons) > 100

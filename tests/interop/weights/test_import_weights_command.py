@@ -77,7 +77,7 @@ def test_verbose_names_every_key_and_files_are_not_replaced_unasked(file, state,
     printed = capsys.readouterr().out
     assert all(key in printed for key in state)
     assert run(file, "-o", tmp_path / "out") == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     assert run(file, "-o", tmp_path / "out", "--overwrite") == 0
 
 

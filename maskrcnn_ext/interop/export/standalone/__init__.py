@@ -1,1 +1,1 @@
-"""Files that stand alone, for programs without this package."""
+"""Files to copy beside a program: they need NumPy and OpenCV only."""

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Runs a Mask R-CNN with OpenCV and NumPy, and nothing else.
+"""Runs a Mask R-CNN with OpenCV and NumPy only.
 
     python opencv_infer.py MODEL_FOLDER IMAGE [-o PICTURE] [--json FILE] [--threshold 0.5] [--engine auto|new|classic]
 
-The folder is one that ``maskrcnn-ext export --to opencv`` has written, where this file lies as well; or it holds the pair of OpenCV's own
-samples, one frozen TensorFlow graph ``.pb`` and its ``.pbtxt``. In a program::
+The folder was written by ``maskrcnn-ext export --to opencv``, which puts this file into it; or it contains the pair of files of OpenCV's
+own samples, a frozen TensorFlow graph ``.pb`` and its ``.pbtxt``. In a program::
 
     from opencv_infer import load
     model = load("model_folder")
     found = model(cv2.imread("image.jpg"))
     found["boxes"], found["scores"], found["classes"], found["masks"]
 
-OpenCV computes the layers. What Detectron2 does between them is done here as it is there: the same boxes, in the same order.
+OpenCV computes the layers. The steps between them are computed here as Detectron2 does: the same boxes, in the same order.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-FORMAT = 1  # of model.json
+FORMAT = 1  # version of model.json
 IMAGE_FORMATS = ("BGR", "RGB", "L")
 ENGINES = ("auto", "new", "classic")
-# Of the RoI features that are pooled at a time, in numbers: 128 MB.
+# Largest number of values in the RoI features that are pooled at a time: 128 MB.
 _CHUNK = 2**25
-# How much of a mask's window is sampled at a time, in pixels.
+# Largest part of a mask's window that is pasted at a time, in pixels.
 _STRIP = 2**20
 
 Array = np.ndarray
@@ -38,14 +38,14 @@ Found = dict[str, Any]
 
 
 class InputError(ValueError):
-    """What was given cannot be used: one line that says what and how to mend it."""
+    """An input cannot be used; the message says what is wrong and how to fix it, in one line."""
 
 
 def load(folder: str | Path, engine: str = "auto") -> MaskRCNN | TensorflowMaskRCNN:
-    """Loads a model of either kind.
+    """Loads an exported model, or a TensorFlow graph if the folder has no ``model.json``.
 
     Raises:
-        InputError: the folder holds no model, or this OpenCV cannot read it.
+        InputError: the folder contains no model, or this OpenCV cannot read it.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -56,86 +56,92 @@ def load(folder: str | Path, engine: str = "auto") -> MaskRCNN | TensorflowMaskR
 
 
 class MaskRCNN:
-    """A model that ``maskrcnn-ext export --to opencv`` has written.
+    """Runs a model that ``maskrcnn-ext export --to opencv`` has written.
 
     Attributes:
-        class_names: what the classes' numbers mean.
-        category_ids: the data set's own numbers of them.
-        keypoint_names: in the order of the keypoints; empty if the model finds none.
+        class_names: names of the classes, by class index.
+        category_ids: ids of the classes in the data set, by class index.
+        keypoint_names: in the order of the keypoints; empty for a model without keypoints.
     """
 
     def __init__(self, folder: str | Path, engine: str = "auto") -> None:
-        """Reads the folder.
+        """Loads the folder.
 
         Args:
             folder: with ``model.json`` and its ``.onnx`` files.
-            engine: "new" or "classic" of OpenCV 5; "auto" takes the new one where there is one, which is the faster.
+            engine: "new" or "classic" engine of OpenCV 5; "auto" uses the new one, which is faster, if it exists.
 
         Raises:
             InputError: a file is missing or damaged, or OpenCV cannot read it.
         """
         folder = Path(folder)
-        self._set = _read_parameters(folder / "model.json")
-        self.class_names: list[str] = self._set["class_names"]
-        self.category_ids: list[int] = self._set["category_ids"]
-        self.keypoint_names: list[str] = self._set["keypoint_names"]
-        self._nets = {name: read_net(folder / f"{name}.onnx", engine) for name in ("trunk", *self._set["poolers"])}
+        self._parameters = _read_parameters(folder / "model.json")
+        self.class_names: list[str] = self._parameters["class_names"]
+        self.category_ids: list[int] = self._parameters["category_ids"]
+        self.keypoint_names: list[str] = self._parameters["keypoint_names"]
+        self._nets = {
+            name: read_net(folder / f"{name}.onnx", engine) for name in ("trunk", *self._parameters["poolers"])
+        }
 
     def __call__(self, image: Array, threshold: float = 0.0) -> Found:
-        """Finds the objects of an image.
+        """Detects the objects of an image.
 
         Args:
-            image: (height, width, 3) uint8, B, G, R as OpenCV reads it; or (height, width) grey.
-            threshold: least score; the model's own if that is higher.
+            image: (height, width, 3) uint8 in OpenCV's order blue, green, red; or (height, width) grey.
+            threshold: least score; the model's own threshold applies if it is higher.
 
         Returns:
-            With R objects by descending score: ``boxes`` (R, 4) float32, x0, y0, x1, y1 in pixels of the image; ``scores`` (R,) float32;
-            ``classes`` (R,) int64; ``masks``, if the model has them, R pairs of the (x, y) where a window begins and what it shows,
-            (h, w) bool, see :func:`encode`; ``keypoints``, likewise, (R, K, 3) float32, x, y and score.
+            R objects by descending score: ``boxes`` (R, 4) float32, x0, y0, x1, y1 in pixels of the image; ``scores`` (R,) float32;
+            ``classes`` (R,) int64. If the model predicts them: ``masks``, R pairs of a window's origin (x, y) and its pixels (h, w)
+            bool, see :func:`encode`; ``keypoints`` (R, K, 3) float32, x, y and score.
 
         Raises:
-            InputError: it is no such array.
+            InputError: `image` is not such an array.
         """
         _check_image(image)
         height, width = image.shape[:2]
-        pixels = _resize(_channels(image, self._set["image_format"]), self._set)
+        pixels = _resize(_channels(image, self._parameters["image_format"]), self._parameters)
         size = pixels.shape[:2]
         names = [
-            *self._set["features"],
+            *self._parameters["features"],
             *(f"{kind}_{level}" for kind in ("objectness", "deltas") for level in range(len(self._anchors["cells"]))),
         ]
-        outputs = dict(zip(names, _forward(self._nets["trunk"], _normalise(pixels, self._set), names), strict=True))
-        # Channels last, so that what a RoI covers of a row is one piece of memory.
-        maps = {name: np.ascontiguousarray(outputs[name][0].transpose(1, 2, 0)) for name in self._set["features"]}
+        outputs = dict(
+            zip(names, _forward(self._nets["trunk"], _normalise(pixels, self._parameters), names), strict=True)
+        )
+        # Channels last, so that the part of a row that a RoI covers is contiguous.
+        maps = {
+            name: np.ascontiguousarray(outputs[name][0].transpose(1, 2, 0)) for name in self._parameters["features"]
+        }
         boxes, scores, classes = self._detect(maps, self._propose(outputs, size), size, threshold)
 
         factors = _floats([width / size[1], height / size[0]] * 2)
         scaled = _clip(boxes * factors, (height, width))
-        kept = _filled(scaled, 0.0)
+        kept = _is_larger(scaled, 0.0)
         boxes, scaled, classes = boxes[kept], scaled[kept], classes[kept]
         found: Found = {"boxes": scaled, "scores": scores[kept], "classes": classes}
         if "mask_head" in self._nets:
             (logits,) = self._run_head("mask_head", ["logits"], maps, boxes)
-            own = logits[np.arange(len(logits)), classes if logits.shape[1] > 1 else 0]
-            grids = 0.5 + 0.5 * np.tanh(0.5 * own)  # the sigmoid, without overflow
-            limit = self._set["mask_threshold"]
+            logits = logits[np.arange(len(logits)), classes if logits.shape[1] > 1 else 0]
+            grids = 0.5 + 0.5 * np.tanh(0.5 * logits)  # the sigmoid, without overflow
+            limit = self._parameters["mask_threshold"]
             found["masks"] = [paste(grid, box, (height, width), limit) for grid, box in zip(grids, scaled, strict=True)]
         if "keypoint_head" in self._nets:
             (logits,) = self._run_head("keypoint_head", ["logits"], maps, boxes)
             points = np.zeros((*logits.shape[:2], 3), np.float32)
-            for place, heat, box in zip(points, logits, boxes, strict=True):
-                place[:] = _keypoints(heat, box)
+            for row, heatmaps, box in zip(points, logits, boxes, strict=True):
+                row[:] = _keypoints(heatmaps, box)
             found["keypoints"] = points * _floats([*factors[:2], 1])
         return found
 
     @property
     def _anchors(self) -> dict[str, Any]:
-        anchors: dict[str, Any] = self._set["anchors"]
+        anchors: dict[str, Any] = self._parameters["anchors"]
         return anchors
 
     def _propose(self, outputs: dict[str, Array], size: tuple[int, int]) -> Array:
-        """The RPN's outputs -> boxes (P, 4), the likeliest first."""
-        rules, anchors = self._set["proposals"], self._anchors
+        """Returns the proposals (P, 4) by descending objectness."""
+        rules, anchors = self._parameters["proposals"], self._anchors
         boxes, logits, levels = [], [], []
         for level, (cells, stride) in enumerate(zip(anchors["cells"], anchors["strides"], strict=True)):
             cell = _floats(cells)
@@ -153,29 +159,29 @@ class MaskRCNN:
         found, scores, level_of = np.concatenate(boxes), np.concatenate(logits), np.concatenate(levels)
         finite = np.isfinite(found).all(axis=1) & np.isfinite(scores)
         found = _clip(found, size)
-        valid = finite & _filled(found, rules["min_size"])
+        valid = finite & _is_larger(found, rules["min_size"])
         found, scores, level_of = found[valid], scores[valid], level_of[valid]
         return found[suppress(found, scores, level_of, rules["nms_threshold"])[: rules["post_nms"]]]
 
     def _detect(
         self, maps: dict[str, Array], proposals: Array, size: tuple[int, int], threshold: float
     ) -> tuple[Array, Array, Array]:
-        """Proposals -> boxes (R, 4) in pixels of the resized image, scores (R,) and classes (R,)."""
+        """Returns the detections: boxes (R, 4) in pixels of the resized image, scores (R,) and classes (R,)."""
         probabilities, deltas = self._run_head("box_head", ["probabilities", "deltas"], maps, proposals)
-        boxes = _decode(deltas, proposals, self._set["box_coder"])
+        boxes = _decode(deltas, proposals, self._parameters["box_coder"])
         finite = np.isfinite(boxes).all(axis=1) & np.isfinite(probabilities).all(axis=1)
         boxes, scores = boxes[finite].reshape(-1, boxes.shape[1] // 4, 4), probabilities[finite, :-1]
-        rows, classes = np.nonzero(scores > max(threshold, self._set["score_threshold"]))
+        rows, classes = np.nonzero(scores > max(threshold, self._parameters["score_threshold"]))
         boxes = _clip(boxes[rows, classes if boxes.shape[1] > 1 else 0], size)
         scores = scores[rows, classes]
-        kept = suppress(boxes, scores, classes, self._set["nms_threshold"])
-        if self._set["max_detections"] >= 0:
-            kept = kept[: self._set["max_detections"]]
+        kept = suppress(boxes, scores, classes, self._parameters["nms_threshold"])
+        if self._parameters["max_detections"] >= 0:
+            kept = kept[: self._parameters["max_detections"]]
         return boxes[kept], scores[kept], classes[kept]
 
     def _run_head(self, name: str, outputs: list[str], maps: dict[str, Array], boxes: Array) -> list[Array]:
-        """Pools the boxes' features and runs a head on them, some at a time; without a box, on one of nothing for the shapes."""
-        pooler = self._set["poolers"][name]
+        """Pools the features of boxes (R, 4) in chunks and runs a head on them; if R is 0, on a dummy box for the outputs' shapes."""
+        pooler = self._parameters["poolers"][name]
         levels = [maps[feature] for feature in pooler["features"]]
         step = max(1, _CHUNK // (levels[0].shape[2] * pooler["output_size"][0] * pooler["output_size"][1]))
         rois = boxes if len(boxes) else np.zeros((1, 4), np.float32)
@@ -187,24 +193,24 @@ class MaskRCNN:
 
 
 class TensorflowMaskRCNN:
-    """The classic pair of OpenCV's samples: a frozen graph of TensorFlow's object detection API and its text.
+    """Runs the pair of files of OpenCV's samples: a frozen graph of TensorFlow's object detection API and its text.
 
     Attributes:
-        class_names: from a ``.names`` or ``.txt`` file of one name a line, else empty.
+        class_names: from a ``.names`` or ``.txt`` file with one name a line; empty without such a file.
     """
 
     def __init__(self, folder: str | Path, engine: str = "auto") -> None:
-        """Reads the folder.
+        """Loads the folder.
 
         Args:
             folder: with one ``.pb`` and one ``.pbtxt`` file.
-            engine: "classic" or "auto", which is the same: the new one does not give both outputs of such a graph.
+            engine: "classic" or "auto", which mean the same: the new engine does not return both outputs of such a graph.
 
         Raises:
-            InputError: a file is missing or there are several, the engine is the new one, or this OpenCV cannot read it.
+            InputError: a file is missing or not the only one, the engine is "new", or this OpenCV cannot read the graph.
         """
         folder = Path(folder)
-        graph, text = _only(folder, "*.pb"), _only(folder, "*.pbtxt")
+        graph, text = _only_file(folder, "*.pb"), _only_file(folder, "*.pbtxt")
         if not hasattr(cv2.dnn, "readNetFromTensorflow"):
             raise InputError(
                 f"{graph}: OpenCV {cv2.__version__} no longer reads TensorFlow's graphs: pip install 'opencv-python-headless<5', or export "
@@ -212,7 +218,7 @@ class TensorflowMaskRCNN:
             )
         if engine == "new":
             raise InputError(
-                f"{graph}: OpenCV's new engine does not give all outputs of such a graph: take the classic one"
+                f"{graph}: OpenCV's new engine does not return all outputs of such a graph: use the classic one"
             )
         read: Any = cv2.dnn.readNetFromTensorflow
         try:
@@ -227,7 +233,7 @@ class TensorflowMaskRCNN:
         self.keypoint_names: list[str] = []
 
     def __call__(self, image: Array, threshold: float = 0.0) -> Found:
-        """Finds the objects of an image, see :meth:`MaskRCNN.__call__`."""
+        """Detects the objects of an image; see :meth:`MaskRCNN.__call__`."""
         _check_image(image)
         height, width = image.shape[:2]
         blob = cv2.dnn.blobFromImage(_channels(image, "BGR"), swapRB=True, crop=False)
@@ -240,10 +246,10 @@ class TensorflowMaskRCNN:
 
 
 def decode_tensorflow(detections: Array, masks: Array, size: tuple[int, int], threshold: float = 0.0) -> Found:
-    """Reads the outputs of TensorFlow's Mask R-CNN.
+    """Decodes the outputs of TensorFlow's Mask R-CNN.
 
     Args:
-        detections: (1, 1, N, 7): image, class, score, x0, y0, x1, y1, the last four as shares of the image's width and height.
+        detections: (1, 1, N, 7): image, class, score, x0, y0, x1, y1, the last four divided by the image's width and height.
         masks: (N, classes, M, M) probabilities.
         size: height and width of the image.
         threshold: least score.
@@ -253,9 +259,9 @@ def decode_tensorflow(detections: Array, masks: Array, size: tuple[int, int], th
     """
     height, width = size
     rows = detections.reshape(-1, 7)
-    # OpenCV fills the rows that it does not need with zeros, and gives a first mask for them.
+    # OpenCV fills unused rows with zeros, and returns a mask for the first of them.
     boxes = _clip(rows[:, 3:7] * _floats([width, height, width, height]), size)
-    kept = np.flatnonzero((rows[:, 2] > threshold) & _filled(boxes, 0.0))
+    kept = np.flatnonzero((rows[:, 2] > threshold) & _is_larger(boxes, 0.0))
     kept = kept[np.argsort(-rows[kept, 2], kind="stable")]
     classes = rows[kept, 1].astype(np.int64)
     pasted = [paste(masks[row, kind], boxes[row], size, 0.5) for row, kind in zip(kept, classes, strict=True)]
@@ -263,10 +269,10 @@ def decode_tensorflow(detections: Array, masks: Array, size: tuple[int, int], th
 
 
 def read_net(file: Path, engine: str = "auto") -> Any:
-    """Reads an ONNX file.
+    """Returns OpenCV's network of an ONNX file.
 
     Raises:
-        InputError: it is missing, or OpenCV cannot read it.
+        InputError: the file is missing, or OpenCV cannot read it.
     """
     if not file.is_file():
         raise InputError(f"{file}: no such file")
@@ -277,12 +283,13 @@ def read_net(file: Path, engine: str = "auto") -> Any:
 
 
 def _engine(name: str) -> dict[str, int]:
+    """Returns the keyword argument that selects an engine; OpenCV 4 has none."""
     if name not in ENGINES:
         raise InputError(f"engine {name!r}: expected {', '.join(ENGINES)}")
     if not hasattr(cv2.dnn, "ENGINE_NEW"):
         if name == "new":
             raise InputError(
-                f"OpenCV {cv2.__version__} has the classic engine only: leave the choice out, or install OpenCV 5"
+                f"OpenCV {cv2.__version__} has the classic engine only: remove --engine, or install OpenCV 5"
             )
         return {}
     return {"engine": getattr(cv2.dnn, f"ENGINE_{name.upper()}")}
@@ -310,15 +317,15 @@ def _read_parameters(file: Path) -> dict[str, Any]:
         raise InputError(f"{file}: not written by `maskrcnn-ext export --to opencv`") from None
     if version != FORMAT:
         raise InputError(
-            f"{file}: of format {version}, and this opencv_infer.py reads {FORMAT}: use the one in that folder"
+            f"{file}: has format {version}, and this opencv_infer.py reads format {FORMAT}: use the script in that folder"
         )
     return dict(content)
 
 
-def _only(folder: Path, pattern: str) -> Path:
+def _only_file(folder: Path, pattern: str) -> Path:
     files = sorted(folder.glob(pattern))
     if len(files) != 1:
-        raise InputError(f"{folder}: {len(files)} files {pattern}, expected one")
+        raise InputError(f"{folder}: expected one file {pattern}, found {len(files)}")
     return files[0]
 
 
@@ -344,7 +351,7 @@ def _channels(image: Array, order: str) -> Array:
 
 
 def _resize(image: Array, rule: dict[str, Any]) -> Array:
-    """Short side to ``short_edge`` unless the long one would exceed ``long_edge``, in Detectron2's, torchvision's or OpenCV's way."""
+    """Resizes the short side to ``short_edge``, or the long one to ``long_edge`` if it would be longer, by the rule's method."""
     height, width = image.shape[:2]
     if rule["resize"] == "none":
         return image
@@ -363,7 +370,7 @@ def _resize(image: Array, rule: dict[str, Any]) -> Array:
 
 
 def _resize_as_pillow(image: Array, height: int, width: int) -> Array:
-    """Bilinear with a triangle as wide as the reduction, so that nothing is skipped; in Pillow's fixed-point numbers, bit for bit."""
+    """Resizes as Pillow does, bit for bit: bilinear with antialiasing, in fixed-point numbers."""
     bits = 22
     for axis, new in ((1, width), (0, height)):
         old = image.shape[axis]
@@ -387,7 +394,7 @@ def _resize_as_pillow(image: Array, height: int, width: int) -> Array:
 
 
 def _normalise(pixels: Array, rule: dict[str, Any]) -> Array:
-    """(H, W, C) -> (1, C, H', W'), padded with zeros at the right and at the bottom."""
+    """Returns normalised pixels (1, C, H', W'), padded with zeros at the right and at the bottom."""
     step = max(rule["size_divisibility"], 1)
     height, width = (-(-side // step) * step for side in pixels.shape[:2])
     blob = np.zeros((1, pixels.shape[2], height, width), np.float32)
@@ -397,7 +404,7 @@ def _normalise(pixels: Array, rule: dict[str, Any]) -> Array:
 
 
 def _decode(deltas: Array, boxes: Array, coder: dict[str, Any]) -> Array:
-    """Deltas (N, 4 k) of boxes (N, 4) -> (N, 4 k)."""
+    """Applies deltas (N, 4 * k) to boxes (N, 4) and returns boxes (N, 4 * k)."""
     by_box = deltas.reshape(len(boxes), deltas.shape[1] // 4, 4)
     dx, dy, dw, dh = (by_box / _floats(coder["weights"])).transpose(2, 0, 1)
     sizes = boxes[:, 2:] - boxes[:, :2]
@@ -413,28 +420,32 @@ def _decode(deltas: Array, boxes: Array, coder: dict[str, Any]) -> Array:
 
 
 def _clip(boxes: Array, size: tuple[int, int]) -> Array:
+    """Clips boxes to an image of (height, width)."""
     height, width = size
     return np.clip(boxes, 0, _floats([width, height, width, height]))
 
 
-def _filled(boxes: Array, least: float) -> Array:
-    return (boxes[:, 2] - boxes[:, 0] > least) & (boxes[:, 3] - boxes[:, 1] > least)
+def _is_larger(boxes: Array, side: float) -> Array:
+    """Returns which boxes are wider and higher than `side`."""
+    return (boxes[:, 2] - boxes[:, 0] > side) & (boxes[:, 3] - boxes[:, 1] > side)
 
 
 def suppress(boxes: Array, scores: Array, groups: Array, threshold: float) -> Array:
-    """Non-maximum suppression within each group; cv2.dnn.NMSBoxes takes no negative scores, and boxes without area for duplicates.
+    """Non-maximum suppression within each group.
+
+    ``cv2.dnn.NMSBoxes`` is not used: it rejects negative scores, and treats boxes without area as duplicates.
 
     Args:
-        boxes: (N, 4).
-        scores: (N,).
-        groups: (N,) int.
-        threshold: greatest IoU of two that stay.
+        boxes: (N, 4)
+        scores: (N,)
+        groups: (N,) int
+        threshold: largest IoU of two boxes of a group that are kept.
 
     Returns:
-        Indices of those that stay, the highest score first.
+        Indices of the kept boxes, by descending score.
     """
     order = np.argsort(-scores, kind="stable")
-    stays = np.zeros(len(order), bool)
+    kept = np.zeros(len(order), bool)
     for group in np.unique(groups):
         rest = np.flatnonzero(groups[order] == group)
         x0, y0, x1, y1 = boxes[order[rest]].T.copy()
@@ -447,21 +458,21 @@ def suppress(boxes: Array, scores: Array, groups: Array, threshold: float) -> Ar
             width = np.minimum(x1[one], x1[after]) - np.maximum(x0[one], x0[after])
             height = np.minimum(y1[one], y1[after]) - np.maximum(y0[one], y0[after])
             shared = np.maximum(width, 0) * np.maximum(height, 0)
-            # Without a division: two boxes without area overlap in nothing.
+            # No division, as the IoU of two boxes without area is 0 / 0.
             alive[after] &= ~(shared > np.float32(threshold) * (areas[one] + areas[after] - shared))
-        stays[rest[alive]] = True
-    return order[stays]
+        kept[rest[alive]] = True
+    return order[kept]
 
 
 def pool(maps: list[Array], boxes: Array, pooler: dict[str, Any]) -> Array:
-    """RoIAlign: of every box, the mean of bilinear samples in each of s x s bins.
+    """RoIAlign: the mean of bilinear samples in each of s x s bins of every box.
 
-    The mean over a grid of samples is a product of two sums, one along each axis: two matrices applied to what the box covers.
+    The mean over a grid of samples separates into the two axes, so it is computed as two matrix products with the covered cells.
 
     Args:
         maps: feature maps (H_l, W_l, C), finest first.
         boxes: (R, 4) in pixels of the model's input.
-        pooler: its parameters.
+        pooler: parameters of the pooler.
 
     Returns:
         (R, C, s, s) float32.
@@ -474,13 +485,13 @@ def pool(maps: list[Array], boxes: Array, pooler: dict[str, Any]) -> Array:
         levels = (np.clip(level, pooler["min_level"], pooler["max_level"]) - pooler["min_level"]).astype(int)
     pooled = np.zeros((len(boxes), rows, columns, maps[0].shape[2]), np.float32)
     for number, (features, scale) in enumerate(zip(maps, pooler["scales"], strict=True)):
-        own = np.flatnonzero(levels == number)
-        if not len(own):
+        index = np.flatnonzero(levels == number)
+        if not len(index):
             continue
-        x0, y0, x1, y1 = boxes[own].T * np.float32(scale)
+        x0, y0, x1, y1 = boxes[index].T * np.float32(scale)
         y, height, by_row = _sampling(y0, y1, rows, features.shape[0], pooler)
         x, width, by_column = _sampling(x0, x1, columns, features.shape[1], pooler)
-        for one, roi in enumerate(own):
+        for one, roi in enumerate(index):
             h, w = height[one], width[one]
             covered = features[y[one] : y[one] + h, x[one] : x[one] + w]
             bands = by_row[one, :, :h] @ covered.reshape(h, -1)
@@ -489,7 +500,7 @@ def pool(maps: list[Array], boxes: Array, pooler: dict[str, Any]) -> Array:
 
 
 def _sampling(low: Array, high: Array, bins: int, size: int, pooler: dict[str, Any]) -> tuple[Array, Array, Array]:
-    """Along one axis: first (R,) and number (R,) of the cells that a RoI needs, and their weights (R, bins, most cells)."""
+    """Returns, along one axis, the first cell (R,) and the number of cells (R,) of each RoI, and their weights (R, bins, cells)."""
     start = low - np.float32(0.5 if pooler["aligned"] else 0)
     length = high - low if pooler["aligned"] else np.maximum(high - low, 1)
     step = (length / bins)[:, None, None]
@@ -505,7 +516,7 @@ def _sampling(low: Array, high: Array, bins: int, size: int, pooler: dict[str, A
     upper = np.minimum(lower + 1, size - 1)
     share = position - lower
     first = lower[:, 0, 0]
-    # What lies beyond the RoI's own samples is not used: its cells are the first.
+    # Samples beyond a RoI's count are unused: they point to its first cell.
     last = np.where(used, upper, first[:, None, None]).max(axis=(1, 2))
     most = int((last - first).max()) + 1
     row = (np.arange(len(low))[:, None] * bins + np.arange(bins))[:, :, None] * most
@@ -517,22 +528,22 @@ def _sampling(low: Array, high: Array, bins: int, size: int, pooler: dict[str, A
 
 
 def paste(grid: Array, box: Array, size: tuple[int, int], threshold: float) -> tuple[tuple[int, int], Array]:
-    """Samples a mask at the pixels of its box and of one or two around it, as Detectron2 does on a CPU.
+    """Pastes a mask into a window around its box, as Detectron2 does on a CPU.
 
     Args:
-        grid: (M, M) probabilities over the box.
+        grid: (M, M) probabilities on a grid over the box.
         box: x0, y0, x1, y1 in pixels of the image.
         size: height and width of the image.
         threshold: least probability of a mask's pixel.
 
     Returns:
-        The window's first (x, y) in the image, and the mask in it, (h, w) bool.
+        The window's origin (x, y) in the image, and its pixels (h, w) bool.
     """
     height, width = size
     x0, y0 = (max(int(np.floor(edge)) - 1, 0) for edge in box[:2])
     x1, y1 = (min(int(np.ceil(edge)) + 1, side) for edge, side in zip(box[2:], (width, height), strict=True))
-    by_column = _pasting(box[0], box[2], x0, x1, grid.shape[1])
-    by_row = _pasting(box[1], box[3], y0, y1, grid.shape[0])
+    by_column = _paste_weights(box[0], box[2], x0, x1, grid.shape[1])
+    by_row = _paste_weights(box[1], box[3], y0, y1, grid.shape[0])
     columns = grid.astype(np.float32) @ by_column.T
     window = np.empty((max(y1 - y0, 0), max(x1 - x0, 0)), bool)
     step = max(1, _STRIP // max(window.shape[1], 1))
@@ -541,19 +552,19 @@ def paste(grid: Array, box: Array, size: tuple[int, int], threshold: float) -> t
     return (x0, y0), window
 
 
-def _pasting(low: np.float32, high: np.float32, first: int, end: int, cells: int) -> Array:
-    """Weights (pixels, cells) of a grid's cells at an axis' pixels; beyond the grid there are zeros."""
+def _paste_weights(low: np.float32, high: np.float32, first: int, end: int, cells: int) -> Array:
+    """Returns the bilinear weights (pixels, cells) of a grid's cells for the pixels of one axis; the grid is padded with zeros."""
     centres = np.arange(first, max(end, first), dtype=np.float32) + np.float32(0.5)
     position = ((centres - low) / (high - low) * cells - np.float32(0.5))[:, None]
     return np.maximum(1 - np.abs(position - np.arange(cells, dtype=np.float32)), 0)
 
 
-def _keypoints(heat: Array, box: Array) -> Array:
-    """Logits (K, S, S) over a box -> (K, 3), x, y and score: the best pixel of the heatmap enlarged to the box."""
+def _keypoints(heatmaps: Array, box: Array) -> Array:
+    """Returns keypoints (K, 3), x, y and score: the maximum of each heatmap (K, S, S), enlarged to the box."""
     width, height = (max(float(side), 1.0) for side in box[2:] - box[:2])
     whole = (int(np.ceil(width)), int(np.ceil(height)))
     points = []
-    for plane in heat:
+    for plane in heatmaps:
         large = cv2.resize(plane, whole, interpolation=cv2.INTER_CUBIC)
         y, x = np.unravel_index(large.argmax(), large.shape)
         score = 1 / np.exp(plane - large.max()).sum()
@@ -562,16 +573,21 @@ def _keypoints(heat: Array, box: Array) -> Array:
 
 
 def encode(mask: tuple[tuple[int, int], Array], size: tuple[int, int]) -> dict[str, Any]:
-    """A mask in its window -> COCO's compressed RLE of the image, ``{"size": [height, width], "counts": text}``."""
+    """Encodes a mask in its window as COCO's compressed RLE of the image, ``{"size": [height, width], "counts": text}``.
+
+    Example:
+        >>> encode(((1, 0), np.ones((2, 1), bool)), (2, 3))
+        {'size': [2, 3], 'counts': '222'}
+    """
     (x0, y0), window = mask
     height, width = size
     rows, columns = window.shape
-    # Down the columns, with a pixel of background before the first and behind every one.
+    # Column by column, with a background pixel before the first column and after each.
     line = np.zeros(1 + columns * (rows + 1), bool)
     line[1:].reshape(columns, rows + 1)[:, :rows] = window.T
     column, row = np.divmod(np.flatnonzero(line[1:] != line[:-1]), rows + 1)
     edges = (x0 + column) * height + y0 + row
-    meeting = np.flatnonzero(edges[1:-1:2] == edges[2::2]) * 2 + 1  # the end of one column is the start of the next
+    meeting = np.flatnonzero(edges[1:-1:2] == edges[2::2]) * 2 + 1  # one run ends where the next starts
     edges = np.delete(edges, np.concatenate([meeting, meeting + 1]))
     counts = np.diff(edges, prepend=0, append=height * width).tolist()
     if len(counts) > 1 and counts[-1] == 0:
@@ -617,7 +633,7 @@ def draw(image: Array, found: Found, class_names: list[str]) -> Array:
 
 
 def records(found: Found, model: MaskRCNN | TensorflowMaskRCNN, size: tuple[int, int]) -> list[dict[str, Any]]:
-    """The objects as in COCO's results files, without ``image_id``."""
+    """Returns the objects as entries of COCO's results files, without ``image_id``."""
     rows = []
     for number, (x0, y0, x1, y1) in enumerate(found["boxes"].tolist()):
         kind = int(found["classes"][number])
@@ -636,14 +652,15 @@ def records(found: Found, model: MaskRCNN | TensorflowMaskRCNN, size: tuple[int,
 
 
 def _name(names: list[str], kind: int) -> str:
+    """Returns the name of a class index."""
     return names[kind] if kind < len(names) else f"class {kind}"
 
 
 def read_image(file: Path) -> Array:
-    """Reads an image file as B, G, R, turned upright as its EXIF data say.
+    """Reads an image file in the order blue, green, red; the orientation in its EXIF data is applied.
 
     Raises:
-        InputError: there is none, or OpenCV cannot decode it.
+        InputError: the file cannot be read, or OpenCV cannot decode it.
     """
     try:
         content = np.fromfile(file, np.uint8)
@@ -665,22 +682,24 @@ def _write_picture(file: Path, picture: Array) -> None:
     except OSError as error:
         raise InputError(f"{file}: cannot be written ({error.strerror or error})") from None
     if not done:
-        raise InputError(f"{file}: OpenCV writes no pictures of this kind: end the name in .png or .jpg")
+        raise InputError(f"{file}: OpenCV cannot write this kind of image: use a name that ends in .png or .jpg")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(description="Find the objects of an image with OpenCV and NumPy alone.")
+    """Runs the command and returns its exit status."""
+    parser = argparse.ArgumentParser(description="Detect the objects of an image with OpenCV and NumPy only.")
     parser.add_argument("model", type=Path, help="the model's folder")
     parser.add_argument("image", type=Path)
-    parser.add_argument("-o", "--output", type=Path, help="a picture to draw the objects into")
-    parser.add_argument("--json", type=Path, help="a file for boxes, scores, classes and masks as COCO's RLEs")
+    parser.add_argument("-o", "--output", type=Path, help="an image file to draw the objects into")
+    parser.add_argument(
+        "--json", type=Path, help="a JSON file to write boxes, scores, classes and masks (COCO's RLE) into"
+    )
     parser.add_argument("--threshold", type=float, default=0.5, help="least score (default: 0.5)")
     parser.add_argument(
-        "--engine", choices=ENGINES, default="auto", help="of OpenCV 5 (default: the new one if there is one)"
+        "--engine", choices=ENGINES, default="auto", help="engine of OpenCV 5 (default: the new one if it exists)"
     )
     args = parser.parse_args(argv)
-    # OpenCV's errors are told below, once. The function moved with 4.13.
+    # Errors are reported below, so OpenCV need not log them. The function moved in 4.13.
     set_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
     set_level(0)
     try:

@@ -1,4 +1,4 @@
-"""Masks and keypoints of an exported model in the image: copy this file beside your program. It needs NumPy and OpenCV alone."""
+"""Converts masks and keypoints of an exported model to the image. Copy this file beside your program; it needs NumPy and OpenCV only."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
-
-# Where a window begins in the image, x and y, and its pixels (h, w).
+# A window's origin (x, y) in the image, and its pixels (h, w).
 Window = tuple[tuple[int, int], NDArray[np.bool_]]
 
 
 def paste(mask: Array, box: Array, size: tuple[int, int], threshold: float = 0.5) -> Window:
-    """Draws one mask into the part of the image that it covers, as Detectron2 draws it.
+    """Pastes one mask into the part of the image that it covers, as Detectron2 does.
 
     Args:
         mask: (S, S) probabilities on a grid over the box.
@@ -25,7 +24,12 @@ def paste(mask: Array, box: Array, size: tuple[int, int], threshold: float = 0.5
         threshold: least probability of the object's pixels.
 
     Returns:
-        Where the window begins, and its pixels; none for a box outside of the image.
+        The window's origin, and its pixels; the window of a box outside the image is empty.
+
+    Example:
+        >>> (x, y), window = paste(np.ones((28, 28)), np.array([10, 20, 14, 23]), (480, 640))
+        >>> x, y, int(window.sum())
+        (9, 19, 12)
     """
     height, width = size
     x0, y0, x1, y1 = (np.float32(value) for value in box)
@@ -40,9 +44,9 @@ def paste(mask: Array, box: Array, size: tuple[int, int], threshold: float = 0.5
 
 
 def paste_whole_pixels(mask: Array, box: Array, size: tuple[int, int], threshold: float = 0.5) -> Window:
-    """Draws one mask as torchvision draws it: into a box of whole pixels, with a margin of one sample of zeros.
+    """Pastes one mask as torchvision does: into a box of whole pixels, with a margin of one sample of zeros.
 
-    The arguments and the result are those of :func:`paste`.
+    Arguments and result are those of :func:`paste`.
     """
     height, width = size
     x0, y0, x1, y1 = (np.float32(value) for value in box)
@@ -58,8 +62,13 @@ def paste_whole_pixels(mask: Array, box: Array, size: tuple[int, int], threshold
     return (first_x, first_y), window >= np.float32(threshold)
 
 
-def whole(windows: Sequence[Window], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Puts R windows into an image each: (R, height, width). Of many in a large image it needs R bytes a pixel."""
+def full_masks(windows: Sequence[Window], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Returns masks (R, height, width) of the whole image for R windows. This takes R bytes for each pixel of the image.
+
+    Example:
+        >>> full_masks([((1, 0), np.ones((1, 2), bool))], (2, 4)).astype(int).tolist()
+        [[[0, 1, 1, 0], [0, 0, 0, 0]]]
+    """
     images = np.zeros((len(windows), *size), bool)
     for image, ((left, top), window) in zip(images, windows, strict=True):
         image[top : top + window.shape[0], left : left + window.shape[1]] = window
@@ -67,7 +76,7 @@ def whole(windows: Sequence[Window], size: tuple[int, int]) -> NDArray[np.bool_]
 
 
 def keypoints(heatmaps: Array, boxes: Array) -> Array:
-    """Finds the keypoints of R boxes, as Detectron2 does: the maximum of each map, enlarged to the box's size.
+    """Returns the keypoints of R boxes, as Detectron2 does: the maximum of each heatmap, enlarged to the box's size.
 
     Args:
         heatmaps: (R, K, S, S) logits on a grid over the box.
@@ -90,10 +99,10 @@ def keypoints(heatmaps: Array, boxes: Array) -> Array:
 
 
 def _weights(low: np.float32, high: np.float32, first: int, end: int, samples: int) -> Array:
-    """What each of a mask's samples along one axis gives to the pixels from `first` to `end`: (end - first, samples)."""
+    """Returns the bilinear weights (end - first, samples) of a mask's samples for the pixels of one axis from `first` to `end`."""
     centres = np.arange(first, end, dtype=np.float32) + np.float32(0.5)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        at = (centres - low) / (high - low) * np.float32(samples) - np.float32(0.5)
-        weights = 1 - np.abs(at[:, None] - np.arange(samples, dtype=np.float32))
+        position = (centres - low) / (high - low) * np.float32(samples) - np.float32(0.5)
+        weights = 1 - np.abs(position[:, None] - np.arange(samples, dtype=np.float32))
     # A box without extent has no pixels.
     return np.nan_to_num(np.maximum(weights, 0), nan=0.0)

@@ -1,1 +1,1 @@
-"""Checkpoints of Detectron2 and its model zoo."""
+"""Imports checkpoints of Detectron2 and its model zoo."""

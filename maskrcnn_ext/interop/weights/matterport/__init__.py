@@ -1,1 +1,1 @@
-"""Weights of Matterport's Keras Mask R-CNN."""
+"""Imports weights of Matterport's Keras Mask R-CNN."""

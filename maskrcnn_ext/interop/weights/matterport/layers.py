@@ -1,4 +1,4 @@
-"""Where each layer of Keras's Mask R-CNN (Matterport) goes in Detectron2's, and what its numbers become."""
+"""Maps each layer of Keras's Mask R-CNN (Matterport) to Detectron2's, and converts its weights."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import Tensor
 
 from maskrcnn_ext.interop.weights.conversion import Conversion
 
-# Of Keras's BatchNormalization, and of Detectron2's FrozenBatchNorm2d, which cannot be set.
+# The epsilons of Keras's BatchNormalization and of Detectron2's FrozenBatchNorm2d, which cannot be set.
 _EPSILON, _FROZEN_EPSILON = 1e-3, 1e-5
 _NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 _BRANCHES = {"2a": "conv1", "2b": "conv2", "2c": "conv3"}
-# Blocks of res2 to res5.
+# Number of blocks in res2 to res5.
 BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
 _PYRAMID = range(2, 6)
 _MASK_CONVS = range(1, 5)
 
 
 def layer_names(backbone: str) -> set[str]:
-    """Returns the names of all layers that have weights."""
+    """Returns the names of all layers with weights."""
     names = {
         "conv1",
         "bn_conv1",
@@ -39,10 +39,10 @@ def layer_names(backbone: str) -> set[str]:
 
 
 def map_layers(conversion: Conversion, backbone: str) -> None:
-    """Puts every layer's weights, whose keys are ``layer/weight``, where Detectron2 has them.
+    """Converts the weights of every layer.
 
     Args:
-        conversion: of the file's tensors.
+        conversion: of the file's tensors, whose keys are ``layer/weight``.
         backbone: "resnet50" or "resnet101".
     """
     _normed(conversion, "backbone.bottom_up.stem.conv1", "conv1", "bn_conv1")
@@ -75,12 +75,12 @@ def map_layers(conversion: Conversion, backbone: str) -> None:
         )
     for number in _MASK_CONVS:
         _folded(conversion, f"{heads}.mask_head.mask_fcn{number}", f"mrcnn_mask_conv{number}", f"mrcnn_mask_bn{number}")
-    # (height, width, outputs, inputs), as torch's transposed convolution but for the order.
+    # (height, width, outputs, inputs): those of torch's transposed convolution in another order.
     _conv(conversion, f"{heads}.mask_head.deconv", "mrcnn_mask_deconv")
 
 
 def _block_layers(backbone: str) -> Iterator[tuple[str, str]]:
-    """What follows ``res`` or ``bn`` in the names of a residual block's layers, and Detectron2's name of the convolution."""
+    """Yields the layers of the residual blocks: Keras's name after ``res`` or ``bn``, and Detectron2's name."""
     for stage, blocks in enumerate(BLOCKS[backbone], 2):
         for block in range(blocks):
             branches = {**_BRANCHES, **({"1": "shortcut"} if block == 0 else {})}
@@ -89,12 +89,13 @@ def _block_layers(backbone: str) -> Iterator[tuple[str, str]]:
 
 
 def _conv(conversion: Conversion, name: str, layer: str) -> None:
+    """Maps a convolution with a bias."""
     conversion.put(f"{name}.weight", f"{layer}/kernel", make=_outputs_first)
     conversion.put(f"{name}.bias", f"{layer}/bias")
 
 
 def _normed(conversion: Conversion, name: str, layer: str, norm: str) -> None:
-    """A convolution with a bias, and a norm: Detectron2's convolution has none, so that the norm's mean takes it."""
+    """Maps a convolution and its norm. Detectron2's convolution has no bias, so it is subtracted from the norm's mean."""
     conversion.put(f"{name}.weight", f"{layer}/kernel", make=_outputs_first)
     conversion.put(f"{name}.norm.weight", f"{norm}/gamma")
     conversion.put(f"{name}.norm.bias", f"{norm}/beta")
@@ -105,7 +106,7 @@ def _normed(conversion: Conversion, name: str, layer: str, norm: str) -> None:
 
 
 def _folded(conversion: Conversion, name: str, layer: str, norm: str, *, flat: bool = False) -> None:
-    """A convolution and a norm become one layer; `flat`: a fully connected one, of which the convolution sees all pixels at once."""
+    """Folds a norm into its convolution; `flat` makes a fully connected layer of a convolution that covers its whole input."""
     gamma, beta, mean, variance = (f"{norm}/{part}" for part in _NORM)
     conversion.put(f"{name}.weight", f"{layer}/kernel", gamma, variance, make=partial(_folded_weight, flat=flat))
     conversion.put(f"{name}.bias", f"{layer}/bias", gamma, beta, mean, variance, make=_folded_bias)
@@ -125,25 +126,26 @@ def _factor(gamma: Tensor, variance: Tensor) -> Tensor:
 
 
 def _outputs_first(kernel: Tensor) -> Tensor:
-    """(height, width, inputs, outputs), (inputs, outputs) or (outputs) with the outputs in front and the pixels behind."""
+    """Moves the outputs of (height, width, inputs, outputs), (inputs, outputs) or (outputs) to the front, the pixels to the end."""
     return kernel.permute(3, 2, 0, 1) if kernel.ndim == 4 else kernel.movedim(-1, 0)
 
 
 def _objectness(kernel: Tensor) -> Tensor:
-    """Two outputs an anchor, background and object, become the one whose sigmoid is the softmax's probability of an object."""
+    """Returns one logit per anchor whose sigmoid is the softmax's probability of an object; Keras has a logit for the background, too."""
     background, foreground = _outputs_first(kernel).unflatten(0, (-1, 2)).unbind(1)
     return foreground - background
 
 
 def _anchor_deltas(kernel: Tensor) -> Tensor:
-    """(dy, dx, dh, dw) of every anchor become (dx, dy, dw, dh)."""
+    """Reorders (dy, dx, dh, dw) of every anchor to (dx, dy, dw, dh)."""
     return _outputs_first(kernel).unflatten(0, (-1, 4))[:, [1, 0, 3, 2]].flatten(0, 1)
 
 
 def _background_last(kernel: Tensor) -> Tensor:
+    """Moves the background from the first class to the last."""
     return _outputs_first(kernel).roll(-1, 0)
 
 
 def _class_deltas(kernel: Tensor) -> Tensor:
-    """As `_anchor_deltas`, of every class but the background."""
+    """Reorders the deltas of every class as `_anchor_deltas` does, and drops those of the background."""
     return _anchor_deltas(kernel)[4:]

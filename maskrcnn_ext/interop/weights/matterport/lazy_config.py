@@ -1,4 +1,4 @@
-"""The LazyConfig under which Detectron2 computes what Matterport's Mask R-CNN computes with the same settings."""
+"""Builds the LazyConfig with which Detectron2 computes what Matterport's Mask R-CNN computes with the same settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from maskrcnn_ext.config.zoo import get_config
 from maskrcnn_ext.data.mapping.augmentation.resizing import Letterbox
 from maskrcnn_ext.data.mapping.mapper import SafeMapper
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.interop.weights.matterport.settings import Settings
+from maskrcnn_ext.interop.weights.matterport.settings import MatterportSettings
 from maskrcnn_ext.modeling.matterport.boxes import InclusiveBoxTransform
 from maskrcnn_ext.modeling.matterport.pooler import MatterportPooler
 from maskrcnn_ext.modeling.matterport.rcnn import LetterboxRCNN
@@ -22,25 +22,25 @@ from maskrcnn_ext.modeling.matterport.roi_heads import MatterportOutputLayers, M
 from maskrcnn_ext.modeling.matterport.rpn import MatterportRPN
 from maskrcnn_ext.modeling.matterport.stem import SamePoolStem
 
-# A box may grow without limit: exp of this is near the largest float32.
+# No limit to the growth of boxes: exp of this is near the largest float32.
 _NO_CLAMP = 80.0
 _STRIDE = 64
 
 
 def _weights(deviations: list[float]) -> list[float]:
-    """Deviations of (dy, dx, dh, dw) as Detectron2's factors of (dx, dy, dw, dh)."""
+    """Returns Detectron2's factors of (dx, dy, dw, dh) for standard deviations of (dy, dx, dh, dw)."""
     return [1 / deviations[index] for index in (1, 0, 3, 2)]
 
 
 _RPN, _HEADS = "model.proposal_generator", "model.roi_heads"
 _PREDICTOR = f"{_HEADS}.box_predictor"
-# Setting, key of the LazyConfig, and what makes the one of the other.
+# Setting, key of the LazyConfig, and the function that converts the value.
 _RULES: tuple[tuple[str, str, Callable[[Any], Any] | None], ...] = (
     ("BACKBONE", "model.backbone.bottom_up.stages.depth", lambda name: int(name.removeprefix("resnet"))),
     ("IMAGE_CHANNEL_COUNT", "model.backbone.bottom_up.stem.in_channels", None),
     ("TOP_DOWN_PYRAMID_SIZE", "model.backbone.out_channels", None),
     ("MEAN_PIXEL", "model.pixel_mean", None),
-    # Width to height there, height to width here.
+    # Matterport has width / height, Detectron2 height / width.
     ("RPN_ANCHOR_RATIOS", f"{_RPN}.anchor_generator.aspect_ratios", lambda ratios: [1 / ratio for ratio in ratios]),
     ("RPN_ANCHOR_RATIOS", f"{_RPN}.head.num_anchors", len),
     ("RPN_ANCHOR_SCALES", f"{_RPN}.anchor_generator.sizes", lambda scales: [[scale] for scale in scales]),
@@ -55,7 +55,7 @@ _RULES: tuple[tuple[str, str, Callable[[Any], Any] | None], ...] = (
     ("LOSS_WEIGHTS", f"{_PREDICTOR}.loss_weight.loss_cls", lambda weights: weights["mrcnn_class_loss"]),
     ("LOSS_WEIGHTS", f"{_PREDICTOR}.loss_weight.loss_box_reg", lambda weights: weights["mrcnn_bbox_loss"]),
     ("LOSS_WEIGHTS", f"{_HEADS}.mask_head.loss_weight", lambda weights: weights["mrcnn_mask_loss"]),
-    # Background is a class there.
+    # Matterport counts the background as a class.
     ("NUM_CLASSES", f"{_HEADS}.num_classes", lambda count: count - 1),
     ("TRAIN_ROIS_PER_IMAGE", f"{_HEADS}.batch_size_per_image", None),
     ("ROI_POSITIVE_RATIO", f"{_HEADS}.positive_fraction", None),
@@ -73,7 +73,7 @@ _RULES: tuple[tuple[str, str, Callable[[Any], Any] | None], ...] = (
     ("MASK_POOL_SIZE", f"{_HEADS}.mask_head.input_shape.width", None),
     ("LEARNING_RATE", "optimizer.lr", None),
     ("LEARNING_MOMENTUM", "optimizer.momentum", None),
-    # Keras divides each weight's share by the number of its elements, for which no optimizer of torch has a place.
+    # Keras divides the decay of each tensor by its number of elements; no optimizer of torch does.
     ("WEIGHT_DECAY", "optimizer.weight_decay", None),
     ("GRADIENT_CLIP_NORM", "train.clip_grad", lambda norm: norm or None),
     ("STEPS_PER_EPOCH", "train.eval_period", None),
@@ -81,14 +81,14 @@ _RULES: tuple[tuple[str, str, Callable[[Any], Any] | None], ...] = (
 )
 
 
-def build_config(settings: Settings) -> DictConfig:
-    """Returns a whole LazyConfig: model, data, optimizer, schedule and run.
+def build_config(settings: MatterportSettings) -> DictConfig:
+    """Returns a complete LazyConfig: model, data, optimizer, schedule and run.
 
     Args:
-        settings: remember what each of them has become.
+        settings: the settings; they record which keys they set.
 
     Raises:
-        InputError: a combination of settings that is no network.
+        InputError: the settings contradict each other.
     """
     cfg = get_config("mask_rcnn_r50_fpn_1x.py")
     model, heads = cfg.model, cfg.model.roi_heads
@@ -103,7 +103,7 @@ def build_config(settings: Settings) -> DictConfig:
     for part in (model.proposal_generator, heads.box_predictor):
         part.box2box_transform = L(InclusiveBoxTransform)(weights=[], scale_clamp=_NO_CLAMP)
         part.smooth_l1_beta = 1.0
-    # The rate is constant there. fvcore's ConstantParamScheduler fails after the last iteration.
+    # Matterport's learning rate is constant. fvcore's ConstantParamScheduler fails after the last iteration.
     cfg.lr_multiplier = L(LinearParamScheduler)(start_value=1.0, end_value=1.0)
     for name, key, make in _RULES:
         value = settings.take(name, key)
@@ -114,28 +114,26 @@ def build_config(settings: Settings) -> DictConfig:
     cfg.dataloader.train.total_batch_size = gpus * images
     side = 2 * settings["MASK_POOL_SIZE"]
     if settings.take("MASK_SHAPE", f"{_HEADS}.mask_head") != [side, side]:
-        raise InputError(
-            f"MASK_SHAPE={settings['MASK_SHAPE']}: a mask head on MASK_POOL_SIZE={side // 2} makes {[side, side]}"
-        )
-    _channels(cfg, settings)
-    _resizing(cfg, settings)
+        raise InputError(f"MASK_SHAPE={settings['MASK_SHAPE']}: MASK_POOL_SIZE={side // 2} needs {[side, side]}")
+    _set_channels(cfg, settings)
+    _set_resizing(cfg, settings)
     return cfg
 
 
-def _channels(cfg: DictConfig, settings: Settings) -> None:
-    """Images of three channels are R, G, B."""
+def _set_channels(cfg: DictConfig, settings: MatterportSettings) -> None:
+    """Sets the number of channels and their order, which is R, G, B for three."""
     channels, mean = settings["IMAGE_CHANNEL_COUNT"], settings["MEAN_PIXEL"]
     if len(mean) != channels:
         raise InputError(f"MEAN_PIXEL={mean}: expected {channels} numbers, one for each channel of the weights")
     image_format = {1: "L", 3: "RGB"}.get(channels, "raw")
     cfg.model.update(pixel_std=[1.0] * channels, input_format=image_format)
     cfg.dataloader.train.mapper.image_format = image_format
-    # It reads any number of channels, and masks of every kind.
+    # SafeMapper reads any number of channels, and masks of every kind.
     cfg.dataloader.train.mapper._target_ = cfg.dataloader.test.mapper._target_ = SafeMapper
 
 
-def _resizing(cfg: DictConfig, settings: Settings) -> None:
-    """The mappers resize, that of the training pads as well, and for predictions the model does."""
+def _set_resizing(cfg: DictConfig, settings: MatterportSettings) -> None:
+    """Sets how images are resized and padded: both mappers resize; in training the mapper pads, in prediction the model."""
     train, test = cfg.dataloader.train.mapper, cfg.dataloader.test.mapper
     keys = [f"dataloader.{split}.mapper.augmentations.0" for split in ("train", "test")]
     mode = settings.take("IMAGE_RESIZE_MODE", *keys, "model.square_size")
@@ -143,7 +141,7 @@ def _resizing(cfg: DictConfig, settings: Settings) -> None:
         raise InputError(f"IMAGE_RESIZE_MODE={mode!r}: expected square, pad64, none or crop")
     sizes = {"min_dim": "IMAGE_MIN_DIM", "max_dim": "IMAGE_MAX_DIM", "min_scale": "IMAGE_MIN_SCALE"}
     values = {argument: settings.take(name, *(f"{key}.{argument}" for key in keys)) for argument, name in sizes.items()}
-    if mode != "square":  # the other modes do not read it
+    if mode != "square":  # the other modes do not use it
         values["max_dim"] = None
     if mode == "none":
         values = dict.fromkeys(values)

@@ -1,1 +1,1 @@
-"""Checkpoints of MMDetection."""
+"""Imports checkpoints of MMDetection."""

@@ -1,4 +1,4 @@
-"""What the config inside an MMDetection checkpoint says of a model's arithmetic, which its weights do not tell."""
+"""Reads a model's arithmetic, which does not follow from its weights, from the config inside an MMDetection checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CAFFE = {"mean": [103.53, 116.28, 123.675], "std": [1.0, 1.0, 1.0], "to_rgb": F
 _PYTORCH = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "to_rgb": True}
 STYLES = ("caffe", "pytorch")
 
-# What Detectron2 computes in one way only: key of the config, and the value that it may have where it stands.
+# Keys of MMDetection's config for which Detectron2 supports one value only, and that value.
 _FIXED: dict[str, Any] = {
     "model.backbone.strides": [1, 2, 2, 2],
     "model.backbone.dilations": [1, 1, 1, 1],
@@ -45,22 +45,26 @@ _DETECTORS = ("MaskRCNN", "FasterRCNN")
 
 @dataclass(frozen=True)
 class MMDetSettings:
-    """A model's arithmetic; the defaults are those of MMDetection's baselines.
+    """A model's arithmetic. The defaults are those of MMDetection's baselines.
 
     Attributes:
-        stride_in_1x1: whether the first 1x1 convolution of a stage carries its stride (Caffe's style).
-        mean: of the pixels, in the order of the channels that the model sees.
-        std: as `mean`.
-        to_rgb: whether the model sees R, G, B.
+        stride_in_1x1: whether the first 1 x 1 convolution of a stage has its stride (Caffe's style).
+        mean: mean of the pixels, in the model's order of channels.
+        std: standard deviation of the pixels, in the same order.
+        to_rgb: whether the model takes R, G, B rather than B, G, R.
         scale: longest and shortest side of the resized image, in pixels.
         anchor_scale: side of the square anchor, in strides.
         ratios: height / width of the anchors.
-        rpn_stds: what the RPN's deltas are multiplied with.
-        box_stds: as `rpn_stds`, of the box head.
-        sampling_ratios: of RoIAlign for boxes and masks.
-        aligned: of RoIAlign for boxes and masks.
+        rpn_stds: factors of the RPN's deltas.
+        box_stds: factors of the box head's deltas.
+        sampling_ratios: RoIAlign's sampling ratios for boxes and masks.
+        aligned: whether RoIAlign is aligned, for boxes and masks.
         rpn_test: nms_pre, max_per_img, iou_threshold, min_bbox_size.
         box_test: score_thr, max_per_img, iou_threshold.
+
+    Example:
+        >>> MMDetSettings.of_style("caffe").to_rgb
+        False
     """
 
     stride_in_1x1: bool
@@ -79,50 +83,55 @@ class MMDetSettings:
 
     @classmethod
     def of_style(cls, style: str) -> MMDetSettings:
-        """Returns those of the baselines in "caffe" or "pytorch" style."""
+        """Returns the settings of the baselines in "caffe" or "pytorch" style."""
         return cls(stride_in_1x1=style == "caffe", **(_CAFFE if style == "caffe" else _PYTORCH))  # type: ignore[arg-type]
 
 
 def parse_config(text: str) -> dict[str, Any]:
-    """Returns the values that a config's text assigns; nothing of it runs. What is no plain value is left out.
+    """Returns the values that a config's text assigns, without running it. Values that are not literals become None.
 
     Raises:
-        ValueError: it is no Python.
+        ValueError: the text is not Python.
+
+    Example:
+        >>> parse_config("model = dict(type='MaskRCNN', neck=None)")
+        {'model': {'type': 'MaskRCNN', 'neck': None}}
     """
     names: dict[str, Any] = {}
     try:
         for node in ast.parse(text).body:
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                names[node.targets[0].id] = _value(node.value, names)
+                names[node.targets[0].id] = _evaluate(node.value, names)
     except (SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError(str(error)) from error
     return names
 
 
-def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
+def _evaluate(node: ast.expr, names: Mapping[str, Any]) -> Any:
+    """Returns the value of a literal, of ``dict(...)``, or of a name in `names`; None for anything else."""
     if isinstance(node, ast.Constant):
         return node.value
     if isinstance(node, ast.List | ast.Tuple):
-        return [_value(entry, names) for entry in node.elts]
+        return [_evaluate(entry, names) for entry in node.elts]
     if isinstance(node, ast.Dict):
         pairs = zip(node.keys, node.values, strict=True)
-        return {str(_value(key, names)): _value(value, names) for key, value in pairs if key is not None}
+        return {str(_evaluate(key, names)): _evaluate(value, names) for key, value in pairs if key is not None}
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
-        return {keyword.arg: _value(keyword.value, names) for keyword in node.keywords if keyword.arg is not None}
+        return {keyword.arg: _evaluate(keyword.value, names) for keyword in node.keywords if keyword.arg is not None}
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
         return -node.operand.value  # type: ignore[operator]
     return names.get(node.id) if isinstance(node, ast.Name) else None
 
 
 def read_settings(cfg: Mapping[str, Any], source: str) -> MMDetSettings:
-    """Reads a config of MMDetection 2 or 3.
+    """Returns the settings in a config of MMDetection 2 or 3.
 
     Args:
-        cfg: of :func:`parse_config`.
-        source: what messages call the checkpoint.
+        cfg: from :func:`parse_config`.
+        source: name of the checkpoint in messages.
 
     Raises:
-        InputError: a model that Detectron2 has not, with the key that says so.
+        InputError: Detectron2 does not support the model; the message names the key.
     """
 
     def get(key: str, default: Any = None) -> Any:
@@ -133,7 +142,7 @@ def read_settings(cfg: Mapping[str, Any], source: str) -> MMDetSettings:
 
     def refuse(key: str, expected: Any) -> InputError:
         return InputError(
-            f"{source}: its config says {key}={get(key)!r}, and Detectron2's Mask R-CNN can only have {expected!r}"
+            f"{source}: its config has {key}={get(key)!r}, and Detectron2's Mask R-CNN supports only {expected!r}"
         )
 
     if get("model.type") not in _DETECTORS:
@@ -182,7 +191,7 @@ def read_settings(cfg: Mapping[str, Any], source: str) -> MMDetSettings:
 
 
 def _find(node: Any, kind: str) -> dict[str, Any] | None:
-    """The first dict whose `type` is that, anywhere below a value."""
+    """Returns the first dict with that `type`, at any depth below a value."""
     if isinstance(node, dict):
         if node.get("type") == kind:
             return node

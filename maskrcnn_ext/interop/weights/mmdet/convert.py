@@ -1,4 +1,4 @@
-"""MMDetection's Mask R-CNN and Faster R-CNN on a ResNet or ResNeXt with a feature pyramid, of its versions 2 and 3."""
+"""Imports Mask R-CNN and Faster R-CNN of MMDetection 2 and 3 on a ResNet or ResNeXt with FPN."""
 
 from __future__ import annotations
 
@@ -20,54 +20,59 @@ from maskrcnn_ext.interop.weights.reading import find_weights, read_checkpoint, 
 from maskrcnn_ext.interop.weights.resnet import TENSOR, resnet_rule, set_resnet
 from maskrcnn_ext.modeling.mmdet_parts import SymmetricBox2BoxTransform
 
-# Found beside the weights, and needed by nothing here: a run's history, its config as an object.
+# Objects beside the weights that are not needed: a run's history, its config as an object.
 _FOREIGN = r"(mmengine|mmcv|mmdet|addict)\..*|builtins\.getattr|(pathlib|datetime)\.\w+"
 
 
 def convert(path: Path, *, style: str | None = None) -> Converted:
     """Converts a checkpoint.
 
-    What the weights do not tell, such as the order of colours, where the strides are, or thresholds, is read from the config that
-    MMDetection saves in its checkpoints.
+    The order of channels, the place of the strides and the thresholds do not follow from the weights. They are read from the config
+    that MMDetection saves in its checkpoints.
 
     Args:
-        path: of the ``.pth``.
-        style: "caffe" (B, G, R; pixels not divided; strides in the 1x1 convolutions) or "pytorch", of a checkpoint that has no config;
-            everything else is then as in MMDetection's baselines.
+        path: the ``.pth`` file.
+        style: for a checkpoint without a config: "caffe" (B, G, R; pixels not divided; strides in the 1 x 1 convolutions) or "pytorch".
+            Everything else is then as in MMDetection's baselines.
 
     Raises:
-        InputError: the file cannot be read, is of MMDetection 1 or of another model, has a key that is not known, or no config where no
-            style is given.
+        InputError: the file cannot be read, was written by MMDetection 1, contains another model or an unknown key, or has no config and
+            no style is given.
+
+    Example::
+
+        write_model(convert(Path("mask_rcnn_r50_fpn_1x_coco.pth")), Path("imported"))
     """
     found = read_checkpoint(path, foreign=_FOREIGN)
     tensors = find_weights(path, found)
     meta = found.get("meta") if isinstance(found, Mapping) else None
     meta = meta if isinstance(meta, Mapping) else {}
     _check_version(path, tensors, meta)
-    settings = _settings(path, meta, style)
+    settings = _read_settings(path, meta, style)
     conversion = Conversion(str(path), tensors)
     conversion.rename(_RULES)
-    for explain in (conversion.leave, conversion.lacks):
-        explain(r".*\.num_batches_tracked", "a count of batches, on which no output depends")
-    return conversion.finish(_config(path, tensors, settings), _classes(meta))
+    conversion.ignore_batch_counts()
+    return conversion.finish(_build_config(path, tensors, settings), _read_classes(meta))
 
 
 def _check_version(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """Raises InputError unless the tensors are those of a supported model of MMDetection 2 or 3."""
     version = str(meta.get("mmdet_version", ""))
     if re.match(r"[01]\.", version) or "bbox_head.fc_cls.weight" in tensors:
         raise InputError(
-            f"{path}: of MMDetection {version or '1'}, whose classes begin with the background and whose boxes end a pixel earlier: "
-            "convert it with MMDetection's tools/model_converters/upgrade_model_version.py first"
+            f"{path}: written by MMDetection {version or '1'}, which counts the background as the first class and ends boxes a pixel "
+            "earlier: convert it with MMDetection's tools/model_converters/upgrade_model_version.py first"
         )
     needed = ("backbone.conv1.weight", "neck.fpn_convs.0.conv.weight", "roi_head.bbox_head.fc_cls.weight")
     absent = [key for key in needed if key not in tensors]
     if absent:
         raise InputError(
-            f"{path}: no Mask R-CNN or Faster R-CNN of MMDetection on a ResNet with a feature pyramid: it has no {', '.join(absent)}"
+            f"{path}: not a Mask R-CNN or Faster R-CNN of MMDetection on a ResNet with FPN: {', '.join(absent)} missing"
         )
 
 
-def _settings(path: Path, meta: Mapping[str, Any], style: str | None) -> MMDetSettings:
+def _read_settings(path: Path, meta: Mapping[str, Any], style: str | None) -> MMDetSettings:
+    """Returns the settings in the config of the file's meta data, or those of a style if it has no config."""
     if style not in (None, *STYLES):
         raise InputError(f"style={style}: expected {' or '.join(STYLES)}")
     text = meta.get("cfg") or meta.get("config")
@@ -79,41 +84,40 @@ def _settings(path: Path, meta: Mapping[str, Any], style: str | None) -> MMDetSe
                 raise
             raise InputError(f"{path}: the config in its meta cannot be read ({error})") from error
         if style is not None and settings.stride_in_1x1 != (style == "caffe"):
-            raise InputError(f"{path}: style={style}, and the config in its meta says the other: leave the style out")
+            raise InputError(f"{path}: style={style} contradicts the config in its meta: remove the style")
         return settings
     if style is None:
         raise InputError(
-            f"{path}: has no config in its meta, so nothing tells the order of colours: give --style caffe or pytorch"
+            f"{path}: no config in its meta, so the order of channels is unknown: set --style caffe or --style pytorch"
         )
     return MMDetSettings.of_style(style)
 
 
-def _classes(meta: Mapping[str, Any]) -> list[str] | None:
+def _read_classes(meta: Mapping[str, Any]) -> list[str] | None:
+    """Returns the class names in the file's meta data."""
     data = meta.get("dataset_meta")
     data = data if isinstance(data, Mapping) else meta
     names = data.get("classes") or data.get("CLASSES")
-    return (
-        [str(name) for name in names]
-        if isinstance(names, list | tuple)
-        else [names]
-        if isinstance(names, str)
-        else None
-    )
+    if isinstance(names, str):
+        return [names]
+    return [str(name) for name in names] if isinstance(names, list | tuple) else None
 
 
-def _level(conv: str) -> Callable[[re.Match[str]], str]:
+def _fpn_name(conv: str) -> Callable[[re.Match[str]], str]:
+    """Returns a function that returns Detectron2's name of an FPN convolution."""
     return lambda match: f"backbone.fpn_{conv}{int(match[1]) + 2}.{match[2]}"
 
 
 def _numbered(name: str) -> Callable[[re.Match[str]], str]:
+    """Returns a function that names layer n of a sequence `name` and n + 1."""
     return lambda match: f"{name}{int(match[1]) + 1}.{match[2]}"
 
 
 _RPN, _BOX, _MASK = "proposal_generator.rpn_head", "roi_heads.box_predictor", "roi_heads.mask_head"
 _RULES: list[Rule] = [
     resnet_rule("backbone"),
-    (rf"neck\.lateral_convs\.(\d)\.conv\.{TENSOR}", _level("lateral")),
-    (rf"neck\.fpn_convs\.(\d)\.conv\.{TENSOR}", _level("output")),
+    (rf"neck\.lateral_convs\.(\d)\.conv\.{TENSOR}", _fpn_name("lateral")),
+    (rf"neck\.fpn_convs\.(\d)\.conv\.{TENSOR}", _fpn_name("output")),
     (rf"rpn_head\.rpn_conv\.{TENSOR}", rf"{_RPN}.conv.\1"),
     (rf"rpn_head\.rpn_cls\.{TENSOR}", rf"{_RPN}.objectness_logits.\1"),
     (rf"rpn_head\.rpn_reg\.{TENSOR}", rf"{_RPN}.anchor_deltas.\1"),
@@ -126,14 +130,14 @@ _RULES: list[Rule] = [
 ]
 
 
-def _config(path: Path, tensors: Mapping[str, Tensor], settings: MMDetSettings) -> DictConfig:
-    """The config of the nearest model of ours, with the source's layers and arithmetic."""
+def _build_config(path: Path, tensors: Mapping[str, Tensor], settings: MMDetSettings) -> DictConfig:
+    """Returns the nearest shipped config with the source's layers and arithmetic."""
     has_masks = "roi_head.mask_head.conv_logits.weight" in tensors
     cfg = get_config(f"{'mask' if has_masks else 'faster'}_rcnn_r50_fpn_3x.py")
     model, heads, rpn = cfg.model, cfg.model.roi_heads, cfg.model.proposal_generator
     order = "RGB" if settings.to_rgb else "BGR"
     model.update(pixel_mean=list(settings.mean), pixel_std=list(settings.std), input_format=order)
-    # MMDetection's baselines normalise by fixed statistics in training too (norm_eval).
+    # MMDetection's baselines keep the norms' statistics fixed in training, too (norm_eval).
     set_resnet(
         model.backbone.bottom_up,
         tensors,
@@ -167,5 +171,5 @@ def _config(path: Path, tensors: Mapping[str, Tensor], settings: MMDetSettings) 
     cfg.dataloader.test.mapper.augmentations = [
         L(PlainResize)(short_edge_length=shortest, max_size=longest, style="opencv")
     ]
-    cfg.dataloader.train.mapper.image_format = order  # the test's follows
+    cfg.dataloader.train.mapper.image_format = order  # the test mapper follows
     return cfg

@@ -1,1 +1,1 @@
-"""Checkpoints of torchvision's detectors."""
+"""Imports checkpoints of torchvision's detectors."""

@@ -1,4 +1,4 @@
-"""Torchvision's R-CNN family on a ResNet with a feature pyramid: ``maskrcnn_resnet50_fpn``, its ``_v2``, keypoints, boxes alone."""
+"""Imports torchvision's R-CNNs on a ResNet with FPN: ``maskrcnn_resnet50_fpn``, its ``_v2``, keypoints, and boxes only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from maskrcnn_ext.interop.weights.reading import find_weights, read_checkpoint, 
 from maskrcnn_ext.interop.weights.resnet import TENSOR, resnet_rule, set_resnet
 from maskrcnn_ext.modeling.torchvision_parts import TorchvisionAnchorGenerator, TorchvisionRCNN
 
-_EPS = 1e-5  # of every normalisation that Detectron2 builds
+# Epsilon of every norm that Detectron2 builds.
+_EPS = 1e-5
 _HEADS = r"roi_heads\."
 
 
@@ -27,76 +28,81 @@ def convert(path: Path, *, bn_eps: float | None = None) -> Converted:
     """Converts a state dict.
 
     Args:
-        path: of the file that ``torch.save(model.state_dict(), ...)``, or a training script with ``{"model": ...}``, has written.
-        bn_eps: epsilon of the backbone's normalisation in the source. Torchvision sets it to 0 when it builds a model with its weights
-            ``COCO_V1`` (not those of a ``_v2``), and models that are fine-tuned from there keep that, but no file says so. None: 0 for
-            these files themselves, which are known by their hash, else 1e-5.
+        path: a file written by ``torch.save(model.state_dict(), ...)``, or by a training script as ``{"model": ...}``.
+        bn_eps: epsilon of the norms in the source's backbone. Torchvision sets it to 0 for models with the weights ``COCO_V1`` (not for
+            ``_v2``) and for models fine-tuned from them, but no file contains it. If None, it is 0 for torchvision's own files, which
+            are recognised by their hash, and 1e-5 for others.
 
     Raises:
-        InputError: the file cannot be read, is of another model, or has a key that is not known.
+        InputError: the file cannot be read, contains another model, or has an unknown key.
+
+    Example::
+
+        write_model(convert(Path("maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth")), Path("imported"))
     """
     tensors = find_weights(path, read_checkpoint(path))
     if not {"backbone.body.conv1.weight", "rpn.head.cls_logits.weight"} <= tensors.keys():
         raise InputError(
-            f"{path}: no detector of torchvision on a ResNet with a feature pyramid, such as maskrcnn_resnet50_fpn: it has no "
-            "backbone.body.conv1.weight or no rpn.head.cls_logits.weight"
+            f"{path}: not a detector of torchvision on a ResNet with FPN, such as maskrcnn_resnet50_fpn: backbone.body.conv1.weight or "
+            "rpn.head.cls_logits.weight is missing"
         )
     if bn_eps is None:
         bn_eps = 0.0 if _is_coco_v1(path) else _EPS
     for key in tensors:
         if re.fullmatch(r"backbone\.body\..*running_var", key):
-            tensors[key] = tensors[key] + (bn_eps - _EPS)  # Detectron2 adds its own to it
+            tensors[key] = tensors[key] + (bn_eps - _EPS)  # Detectron2 adds its epsilon
     conversion = Conversion(str(path), tensors)
-    # Several convolutions of the RPN are a sequence in Detectron2, a single one is none.
+    # Detectron2's RPN has a sequence of several convolutions, but a single one under its own name.
     several = r".conv\1" if "rpn.head.conv.1.0.weight" in tensors else ""
     conversion.rename(
         [(rf"rpn\.head\.conv(?:\.(\d)\.0)?\.{TENSOR}", rf"proposal_generator.rpn_head.conv{several}.\2"), *_RULES]
     )
     box, mask = "roi_heads.box_predictor", "roi_heads.mask_predictor.mask_fcn_logits"
-    for kind in ("weight", "bias"):  # the background is torchvision's first class and Detectron2's last
+    # The background is torchvision's first class and Detectron2's last.
+    for kind in ("weight", "bias"):
         conversion.put(f"{box}.cls_score.{kind}", f"{box}.cls_score.{kind}", make=lambda rows: rows.roll(-1, 0))
         conversion.put(f"{box}.bbox_pred.{kind}", f"{box}.bbox_pred.{kind}", make=lambda rows: rows[4:])
         if f"{mask}.{kind}" in tensors:
             conversion.put(f"roi_heads.mask_head.predictor.{kind}", f"{mask}.{kind}", make=lambda rows: rows[1:])
-    for explain in (conversion.leave, conversion.lacks):
-        explain(r".*\.num_batches_tracked", "a count of batches, on which no output depends")
-    config = _config(path, tensors)
-    return conversion.finish(config, _classes(config))
+    conversion.ignore_batch_counts()
+    config = _build_config(path, tensors)
+    return conversion.finish(config, _known_classes(config))
 
 
 def _is_coco_v1(path: Path) -> bool:
-    """Whether torchvision sets the epsilons to 0 for this file: names of its files end with what their SHA-256 begins with."""
+    """Returns whether torchvision sets the epsilons to 0 for this file, whose name in the URL ends with the start of its SHA-256."""
     from torchvision.models import detection
 
-    of_zero = (
+    with_zero_eps = (
         detection.MaskRCNN_ResNet50_FPN_Weights.COCO_V1,
         detection.KeypointRCNN_ResNet50_FPN_Weights.COCO_V1,
         detection.FasterRCNN_ResNet50_FPN_Weights.COCO_V1,
     )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return any(digest.startswith(Path(weights.url).stem.rpartition("-")[2]) for weights in of_zero)
+    return any(digest.startswith(Path(weights.url).stem.rpartition("-")[2]) for weights in with_zero_eps)
 
 
-def _pyramid(match: re.Match[str]) -> str:
+def _fpn_name(match: re.Match[str]) -> str:
+    """Returns Detectron2's name of an FPN convolution."""
     kind, level, norm, tensor = match.groups()
     conv = {"inner": "lateral", "layer": "output"}[kind]
     return f"backbone.fpn_{conv}{int(level) + 2}.{'norm.' if norm == '.1' else ''}{tensor}"
 
 
 def _numbered(name: str, step: int = 1) -> Callable[[re.Match[str]], str]:
-    """Names layer n * `step` of a sequence `name` and n + 1; a second number is 1 for its normalisation."""
+    """Returns a function that names layer n * `step` of a sequence `name` and n + 1; a second number of 1 means its norm."""
 
-    def made(match: re.Match[str]) -> str:
+    def rename(match: re.Match[str]) -> str:
         index, *norm, tensor = match.groups()
         return f"{name}{int(index) // step + 1}.{'norm.' if norm == ['1'] else ''}{tensor}"
 
-    return made
+    return rename
 
 
-# What does not depend on the classes. Torchvision before 0.13 wrote some names without the number of a layer in its block.
+# The tensors that do not depend on the classes. Torchvision before 0.13 omits the number of a layer in its block.
 _RULES: list[Rule] = [
     resnet_rule(r"backbone\.body"),
-    (rf"backbone\.fpn\.(inner|layer)_blocks\.(\d)(\.\d)?\.{TENSOR}", _pyramid),
+    (rf"backbone\.fpn\.(inner|layer)_blocks\.(\d)(\.\d)?\.{TENSOR}", _fpn_name),
     (rf"rpn\.head\.cls_logits\.{TENSOR}", r"proposal_generator.rpn_head.objectness_logits.\1"),
     (rf"rpn\.head\.bbox_pred\.{TENSOR}", r"proposal_generator.rpn_head.anchor_deltas.\1"),
     (rf"{_HEADS}box_head\.fc6\.{TENSOR}", r"roi_heads.box_head.fc1.\1"),
@@ -111,8 +117,8 @@ _RULES: list[Rule] = [
 ]
 
 
-def _config(path: Path, tensors: Mapping[str, Tensor]) -> DictConfig:
-    """The config of the nearest model of ours, with torchvision's layers and arithmetic."""
+def _build_config(path: Path, tensors: Mapping[str, Tensor]) -> DictConfig:
+    """Returns the nearest shipped config with torchvision's layers and arithmetic."""
     kind = next((kind for kind in ("mask", "keypoint") if any(f"{kind}_predictor" in key for key in tensors)), "faster")
     cfg = get_config(f"{kind}_rcnn_r50_fpn_3x.py")
     model, heads, rpn = cfg.model, cfg.model.roi_heads, cfg.model.proposal_generator
@@ -139,12 +145,12 @@ def _config(path: Path, tensors: Mapping[str, Tensor]) -> DictConfig:
         )[1]
     mapper = cfg.dataloader.test.mapper
     mapper.augmentations = [L(PlainResize)(short_edge_length=800, max_size=1333, style="torchvision")]
-    cfg.dataloader.train.mapper.image_format = "RGB"  # the test's follows
+    cfg.dataloader.train.mapper.image_format = "RGB"  # the test mapper follows
     return cfg
 
 
-def _classes(cfg: DictConfig) -> list[str] | None:
-    """Names of the classes of torchvision's own models, which are known by their number."""
+def _known_classes(cfg: DictConfig) -> list[str] | None:
+    """Returns the class names of torchvision's own models, which are recognised by the number of classes."""
     from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
     number = cfg.model.roi_heads.num_classes

@@ -9,9 +9,9 @@ from detectron2.data import transforms as T
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.weights.conversion import KeyReport
-from maskrcnn_ext.interop.weights.matterport.config_file import read_values
 from maskrcnn_ext.interop.weights.matterport.lazy_config import build_config
-from maskrcnn_ext.interop.weights.matterport.settings import DEFAULTS, Settings, read_settings
+from maskrcnn_ext.interop.weights.matterport.settings import DEFAULTS, MatterportSettings, read_settings
+from maskrcnn_ext.interop.weights.matterport.settings_file import read_settings_file
 
 SCRIPT = '''
 """Training script."""
@@ -82,7 +82,7 @@ def settings_of(tmp_path, text, name="config.py"):
 
 def test_a_script_is_read_and_not_executed(tmp_path):
     (tmp_path / "nucleus.py").write_text(SCRIPT)
-    values = read_values(tmp_path / "nucleus.py")
+    values = read_settings_file(tmp_path / "nucleus.py")
     assert values["NUM_CLASSES"] == 4
     assert values["STEPS_PER_EPOCH"] == 108  # with the base's own IMAGES_PER_GPU, as Python would
     assert values["VALIDATION_STEPS"] == 1
@@ -92,7 +92,7 @@ def test_a_script_is_read_and_not_executed(tmp_path):
     assert values["LEARNING_RATE"] == 1e-3
     assert values["IMAGE_RESIZE_MODE"] == "pad64"
     assert not {"lower", "ROOT_DIR", "VAL_IDS", "X"} & values.keys()
-    assert read_values(tmp_path / "nucleus.py:NucleusConfig")["IMAGES_PER_GPU"] == 6
+    assert read_settings_file(tmp_path / "nucleus.py:NucleusConfig")["IMAGES_PER_GPU"] == 6
 
 
 def test_what_display_prints_is_read(tmp_path):
@@ -108,7 +108,7 @@ def test_every_setting_is_used_explained_or_named_as_unknown(tmp_path):
     settings = settings_of(tmp_path, SCRIPT, "nucleus.py")
     build_config(settings)
     report = KeyReport("weights.h5")
-    settings.explain(report)
+    settings.add_to_report(report)
     assert report.used["NUM_CLASSES"] == ["model.roi_heads.num_classes"]
     assert report.used["IMAGES_PER_GPU"] == ["dataloader.train.total_batch_size"]
     unknown = {name for name, reason in report.unused.items() if reason.startswith("UNKNOWN")}
@@ -117,10 +117,10 @@ def test_every_setting_is_used_explained_or_named_as_unknown(tmp_path):
 
 
 def test_no_default_is_without_effect():
-    settings = Settings("defaults", DEFAULTS)
+    settings = MatterportSettings("defaults", DEFAULTS)
     build_config(settings)
     report = KeyReport("weights.h5")
-    settings.explain(report)
+    settings.add_to_report(report)
     assert report.unused == {}
 
 
@@ -179,7 +179,9 @@ def test_settings_have_become_the_keys_that_mean_the_same(tmp_path):
     ],
 )
 def test_images_are_resized_by_the_mode(mode, train, test, square):
-    cfg = build_config(Settings("test", {"IMAGE_RESIZE_MODE": mode, "IMAGE_MIN_DIM": 100, "IMAGE_MAX_DIM": 128}))
+    cfg = build_config(
+        MatterportSettings("test", {"IMAGE_RESIZE_MODE": mode, "IMAGE_MIN_DIM": 100, "IMAGE_MAX_DIM": 128})
+    )
 
     def resized(augmentations):
         image = T.AugInput(np.zeros((60, 80, 3), np.uint8))
@@ -194,52 +196,52 @@ def test_images_are_resized_by_the_mode(mode, train, test, square):
 
 @pytest.mark.parametrize(("channels", "image_format"), [(1, "L"), (4, "raw")])
 def test_other_numbers_of_channels(channels, image_format):
-    cfg = build_config(Settings("test", {"IMAGE_CHANNEL_COUNT": channels, "MEAN_PIXEL": [1.0] * channels}))
+    cfg = build_config(MatterportSettings("test", {"IMAGE_CHANNEL_COUNT": channels, "MEAN_PIXEL": [1.0] * channels}))
     assert cfg.dataloader.train.mapper.image_format == cfg.dataloader.test.mapper.image_format == image_format
     assert cfg.model.input_format == image_format
     assert instantiate(cfg.model.backbone.bottom_up.stem).conv1.in_channels == channels
 
 
 def test_the_shape_of_images_says_the_side_of_the_square():
-    assert Settings("test", {"IMAGE_SHAPE": [512, 512, 3]})["IMAGE_MAX_DIM"] == 512
-    with pytest.raises(InputError, match="IMAGE_MAX_DIM=1024, but it is 512 by IMAGE_SHAPE"):
-        Settings("test", {"IMAGE_SHAPE": [512, 512, 3], "IMAGE_MAX_DIM": 1024})
+    assert MatterportSettings("test", {"IMAGE_SHAPE": [512, 512, 3]})["IMAGE_MAX_DIM"] == 512
+    with pytest.raises(InputError, match="IMAGE_MAX_DIM=1024 contradicts IMAGE_SHAPE, which has 512"):
+        MatterportSettings("test", {"IMAGE_SHAPE": [512, 512, 3], "IMAGE_MAX_DIM": 1024})
 
 
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
-        ("a.py", "class A(Config):\n  NUM_CLASSES = count()\n", "a.py, line 2: NUM_CLASSES is no literal"),
+        ("a.py", "class A(Config):\n  NUM_CLASSES = count()\n", "a.py, line 2: NUM_CLASSES is not a literal"),
         (
             "a.py",
             "class A(Config):\n  RPN_NMS_THRESHOLD = 9 ** 9 ** 9 ** 9\n",
-            "line 2: RPN_NMS_THRESHOLD is no literal",
+            "line 2: RPN_NMS_THRESHOLD is not a literal",
         ),
-        ("a.py", "class A(Config):\n  POOL_SIZE = 1 // 0\n", "line 2: POOL_SIZE is no literal"),
+        ("a.py", "class A(Config):\n  POOL_SIZE = 1 // 0\n", "line 2: POOL_SIZE is not a literal"),
         (
             "a.py",
             "class A(Config):\n  X = 1\nclass B(Config):\n  X = 2\n",
-            "has the classes A, B: choose one, as in .*a.py:A",
+            "contains the classes A, B: choose one, as in .*a.py:A",
         ),
-        ("a.py:C", "class A(Config):\n  X = 1\n", "no class C of settings; it has A"),
-        ("a.py", "X = 1\n", "no class of settings in it"),
-        ("a.py", "class A(Config):\n  pass\n", "no settings such as NUM_CLASSES in it"),
+        ("a.py:C", "class A(Config):\n  X = 1\n", "no class C of settings: choose from A"),
+        ("a.py", "X = 1\n", "contains no class of settings"),
+        ("a.py", "class A(Config):\n  pass\n", "contains no settings such as NUM_CLASSES"),
         ("a.py", "class A(:\n", "not Python"),
         ("a.json", "{", "not JSON"),
-        ("a.json", "[1]", "expected an object"),
+        ("a.json", "[1]", "expected a JSON object"),
         ("a.txt", "nothing of the kind\n", "no settings such as NUM_CLASSES"),
-        ("a.json", '{"BACKBONE": 3}', "BACKBONE=3: expected a text"),
+        ("a.json", '{"BACKBONE": 3}', "BACKBONE=3: expected a string"),
         ("a.json", '{"NUM_CLASSES": 2.5}', "NUM_CLASSES=2.5: expected a whole number"),
         ("a.json", '{"LEARNING_RATE": true}', "LEARNING_RATE=True: expected a number"),
         ("a.json", '{"RPN_ANCHOR_RATIOS": [1, 0]}', "expected a list of numbers above 0"),
         ("a.json", '{"RPN_ANCHOR_SCALES": [8]}', "expected 5 numbers above 0"),
         ("a.json", '{"LOSS_WEIGHTS": {"other": 1}}', "expected numbers for rpn_class_loss"),
-        ("a.json", '{"RPN_ANCHOR_STRIDE": 2}', "RPN_ANCHOR_STRIDE=2: only a network with 1"),
-        ("a.json", '{"USE_RPN_ROIS": false}', "USE_RPN_ROIS=False: only a network with True"),
+        ("a.json", '{"RPN_ANCHOR_STRIDE": 2}', "RPN_ANCHOR_STRIDE=2: only networks with 1"),
+        ("a.json", '{"USE_RPN_ROIS": false}', "USE_RPN_ROIS=False: only networks with True"),
         ("a.json", '{"IMAGE_RESIZE_MODE": "fit"}', "expected square, pad64, none or crop"),
         ("a.json", '{"IMAGE_MAX_DIM": 100}', "expected a multiple of 64"),
         ("a.json", '{"MEAN_PIXEL": [1, 2]}', "expected 3 numbers"),
-        ("a.json", '{"MASK_SHAPE": [56, 56]}', "a mask head on MASK_POOL_SIZE=14 makes"),
+        ("a.json", '{"MASK_SHAPE": [56, 56]}', "MASK_POOL_SIZE=14 needs"),
         ("a.json", '{"IMAGE_RESIZE_MODE": "crop", "IMAGE_MIN_DIM": 0}', "expected the side of the crops"),
     ],
 )
@@ -250,11 +252,11 @@ def test_what_cannot_be_read_or_converted_is_told_in_one_line(tmp_path, name, te
 
 
 def test_quotients_are_whole_numbers_where_these_are_meant():
-    settings = Settings("test", {"IMAGE_MIN_DIM": 512 / 2, "IMAGE_MIN_SCALE": None, "IMAGE_SHAPE": "?"})
+    settings = MatterportSettings("test", {"IMAGE_MIN_DIM": 512 / 2, "IMAGE_MIN_SCALE": None, "IMAGE_SHAPE": "?"})
     assert repr(settings["IMAGE_MIN_DIM"]) == "256"
     assert settings["IMAGE_MIN_SCALE"] == 0
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path):
-    with pytest.raises(InputError, match="cannot be read as a text"):
+    with pytest.raises(InputError, match="cannot read it as text"):
         read_settings(tmp_path / "absent.py")

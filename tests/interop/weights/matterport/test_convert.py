@@ -15,7 +15,7 @@ from detectron2.utils.events import EventStorage
 from scipy import ndimage
 
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.interop.weights.conversion import write
+from maskrcnn_ext.interop.weights.conversion import write_model
 from maskrcnn_ext.interop.weights.matterport.convert import convert
 from tests.helpers.keras_maskrcnn import SETTINGS, KerasMaskRCNN, Weights, mold, normalised, write_h5
 
@@ -211,16 +211,16 @@ def replace(path, value):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda file: file.create_dataset("extra/extra/kernel:0", data=[1.0]), "extra/kernel is needed by nothing"),
-        (lambda file: file.pop("res3b_branch2b"), "res3b_branch2b/kernel is not there"),
-        (lambda file: file.pop("mrcnn_mask_bn3"), "mrcnn_mask_bn3/gamma is not there"),
-        (lambda file: file.pop("mrcnn_class_logits"), "mrcnn_class_logits/kernel is not there"),
-        (lambda file: file.copy("conv1", "conv1_1"), "conv1/.* is there twice"),
+        (lambda file: file.create_dataset("extra/extra/kernel:0", data=[1.0]), "extra/kernel is not used"),
+        (lambda file: file.pop("res3b_branch2b"), "res3b_branch2b/kernel is missing"),
+        (lambda file: file.pop("mrcnn_mask_bn3"), "mrcnn_mask_bn3/gamma is missing"),
+        (lambda file: file.pop("mrcnn_class_logits"), "mrcnn_class_logits/kernel is missing"),
+        (lambda file: file.copy("conv1", "conv1_1"), "contains conv1/.* twice"),
         (rename_last_block, "stage 4 ends with block 'x'"),
-        (replace("fpn_p3/fpn_p3/kernel:0", np.zeros((1, 1, 32, 32))), r"fpn_output3.weight would be of shape"),
-        (replace("rpn_model/rpn_class_raw/bias:0", np.zeros(5)), "a layer is of another shape"),
-        (replace("conv1/conv1/kernel:0", np.zeros(3)), "conv1/kernel is not there or has too few axes"),
-        (replace("conv1/conv1/kernel:0", np.array("text", dtype="S4")), "cannot be read as an .h5 file of Keras"),
+        (replace("fpn_p3/fpn_p3/kernel:0", np.zeros((1, 1, 32, 32))), r"fpn_output3.weight has shape"),
+        (replace("rpn_model/rpn_class_raw/bias:0", np.zeros(5)), "the shape of a layer differs"),
+        (replace("conv1/conv1/kernel:0", np.zeros(3)), "conv1/kernel is missing or has too few axes"),
+        (replace("conv1/conv1/kernel:0", np.array("text", dtype="S4")), "cannot read it as an .h5 file of Keras"),
     ],
 )
 def test_what_does_not_fit_is_named_in_one_line(folder, tmp_path, change, told):
@@ -244,7 +244,7 @@ def test_files_that_are_no_weights_are_named_in_one_line(folder, tmp_path):
 
 def test_settings_of_other_weights_are_refused(folder, tmp_path):
     (tmp_path / "settings.json").write_text(json.dumps({**SETTINGS, "NUM_CLASSES": 7}))
-    with pytest.raises(InputError, match=r"NUM_CLASSES=7, but it is 4 by .*weights\.h5"):
+    with pytest.raises(InputError, match=r"NUM_CLASSES=7 contradicts .*weights\.h5, which has 4"):
         convert(folder / "weights.h5", config=tmp_path / "settings.json")
 
 
@@ -256,13 +256,13 @@ def test_coco_weights_of_resnet101_have_the_names_of_coco(tmp_path):
     assert len(converted.classes) == 80
     config = converted.config
     assert config.model.backbone.bottom_up.stages.depth == 101
-    assert config.model.backbone.out_channels == 32  # told by the weights
+    assert config.model.backbone.out_channels == 32  # from the weights
     assert config.model.square_size == 1024  # Matterport's default
     assert "--matterport-config" in converted.report.missing
 
 
 def test_what_is_written_loads_and_predicts(converted, model, image, tmp_path):
-    write(converted, tmp_path / "out")
+    write_model(converted, tmp_path / "out")
     config = LazyConfig.load(str(tmp_path / "out" / "config.yaml"))
     again = instantiate(config.model).eval()
     again.load_state_dict(torch.load(tmp_path / "out" / "model.pth", weights_only=True)["model"])

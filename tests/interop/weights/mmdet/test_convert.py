@@ -13,7 +13,7 @@ import torch
 from maskrcnn_ext.data.registry.catalog import load_dataset
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.predictor import Predictor
-from maskrcnn_ext.interop.weights.conversion import write
+from maskrcnn_ext.interop.weights.conversion import write_model
 from maskrcnn_ext.interop.weights.mmdet.config import MMDetSettings, parse_config, read_settings
 from maskrcnn_ext.interop.weights.mmdet.convert import convert
 from maskrcnn_ext.modeling.mmdet_parts import SymmetricBox2BoxTransform
@@ -94,7 +94,7 @@ def test_caffe_style_by_the_config_in_the_checkpoint(caffe, tmp_path):
     converted = convert(saved(tmp_path, caffe.state_dict(), meta=meta))
     assert converted.config.model.input_format == "BGR"
     assert converted.config.dataloader.test.mapper.augmentations[0].max_size == 192
-    files = write(converted, tmp_path / "out")
+    files = write_model(converted, tmp_path / "out")
     predictor = assert_same(caffe, tmp_path / "out")
     assert predictor.classes.names == NAMES
     assert load_dataset(f"coco:{files[2]}@{tmp_path}").classes == list(NAMES)
@@ -104,7 +104,7 @@ def test_caffe_style_by_the_config_in_the_checkpoint(caffe, tmp_path):
 @pytest.mark.parametrize("backbone", ["resnet50", "resnext50_32x4d"])
 def test_pytorch_style_by_option(backbone, tmp_path):
     model = reference("pytorch", backbone=backbone)
-    write(convert(saved(tmp_path, model.state_dict()), style="pytorch"), tmp_path / "out")
+    write_model(convert(saved(tmp_path, model.state_dict()), style="pytorch"), tmp_path / "out")
     assert assert_same(model, tmp_path / "out").classes.names[0] == "class 1"
 
 
@@ -177,9 +177,9 @@ def test_models_that_detectron2_has_not_are_refused(old, new, message):
 @pytest.mark.parametrize(
     ("meta", "style", "message"),
     [
-        ({}, None, "--style caffe or pytorch"),
+        ({}, None, "set --style caffe or --style pytorch"),
         ({}, "keras", "style=keras"),
-        ({"cfg": CAFFE_CONFIG}, "pytorch", "says the other"),
+        ({"cfg": CAFFE_CONFIG}, "pytorch", "contradicts the config"),
         ({"cfg": "model = dict("}, None, "cannot be read"),
         ({"cfg": "model = " + "(" * 5000}, None, "cannot be read"),
         ({"mmdet_version": "1.2.0"}, "caffe", "upgrade_model_version"),
@@ -195,10 +195,13 @@ def test_checkpoints_that_do_not_tell_enough(meta, style, message, tmp_path):
     ("change", "message"),
     [
         (lambda state: {key.replace("roi_head.bbox", "bbox"): own for key, own in state.items()}, "MMDetection 1,"),
-        (lambda state: {key: own for key, own in state.items() if "neck" not in key}, "no Mask R-CNN or Faster R-CNN"),
+        (
+            lambda state: {key: own for key, own in state.items() if "neck" not in key},
+            "not a Mask R-CNN or Faster R-CNN",
+        ),
         (
             lambda state: {**state, "backbone.layer2.0.conv2_offset.weight": torch.zeros(1)},
-            "conv2_offset.weight is needed by nothing",
+            "conv2_offset.weight is not used",
         ),
     ],
 )
@@ -256,7 +259,7 @@ def test_nothing_of_a_malicious_file_runs(save, tmp_path):
         {"state_dict": tiny_state() if save is torch.save else {}, "meta": Evil(tmp_path / "ran")},
         tmp_path / "evil.pth",
     )
-    with pytest.raises(InputError, match=r"wants to run (io|_io)\.open while it is read") as caught:
+    with pytest.raises(InputError, match=r"would run (io|_io)\.open while it is read") as caught:
         convert(tmp_path / "evil.pth", style="caffe")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "ran").exists()

@@ -17,7 +17,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from maskrcnn_ext.data.mapping.augmentation.resizing import PlainResize
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.predictor import Predictor
-from maskrcnn_ext.interop.weights.conversion import write
+from maskrcnn_ext.interop.weights.conversion import write_model
 from maskrcnn_ext.interop.weights.torchvision import convert as source
 from maskrcnn_ext.modeling.torchvision_parts import TorchvisionAnchorGenerator
 from tests.helpers.calibration import calibrate, images, matched
@@ -76,7 +76,7 @@ def predictor_of(folder):
 
 @torch.no_grad()
 def assert_same(model, folder):
-    write(source.convert(saved(model, folder)), folder / "out")
+    write_model(source.convert(saved(model, folder)), folder / "out")
     predictor = predictor_of(folder / "out")
     for image in images():
         theirs = model([as_tensor(image)])[0]
@@ -170,30 +170,30 @@ def test_every_key_is_accounted_for(small_model, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: state.update(extra=torch.zeros(1)), "extra is needed by nothing"),
+        (lambda state: state.update(extra=torch.zeros(1)), "extra is not used"),
         (
             lambda state: state.pop("backbone.body.layer2.0.bn1.weight"),
-            r"nothing for the model's .*res3\.0\.conv1\.norm\.weight",
+            r"no key for the model's .*res3\.0\.conv1\.norm\.weight",
         ),
-        (lambda state: state.pop("roi_heads.box_predictor.bbox_pred.bias"), r"bbox_pred\.bias is not there"),
+        (lambda state: state.pop("roi_heads.box_predictor.bbox_pred.bias"), r"bbox_pred\.bias is missing"),
         (
             lambda state: state.update({"rpn.head.cls_logits.bias": torch.zeros(5)}),
-            r"objectness_logits\.bias would be of shape \(5,\) and not \(3,\)",
+            r"objectness_logits\.bias has shape \(5,\), the model's has \(3,\)",
         ),
         (
             lambda state: state.update({"rpn.head.conv.bias": torch.zeros(256)}),
-            r"another key are both for the model's .*rpn_head\.conv\.bias",
+            r"another key both map to the model's .*rpn_head\.conv\.bias",
         ),
         (
             lambda state: state.update({"roi_heads.box_predictor.bbox_pred.bias": torch.zeros(())}),
             r"bbox_pred\.bias cannot become roi_heads\.box_predictor\.bbox_pred\.bias",
         ),
-        (lambda state: state.pop("roi_heads.box_predictor.cls_score.weight"), r"cls_score\.weight is not there"),
+        (lambda state: state.pop("roi_heads.box_predictor.cls_score.weight"), r"cls_score\.weight is missing"),
         (
             lambda state: state.update({"roi_heads.box_predictor.cls_score.weight": torch.zeros(6)}),
-            r"cls_score\.weight is of shape \(6,\), where a tensor of 2 dimensions is expected",
+            r"cls_score\.weight has shape \(6,\), expected a tensor of 2 dimensions",
         ),
-        (lambda state: state.pop("rpn.head.cls_logits.weight"), "no detector of torchvision"),
+        (lambda state: state.pop("rpn.head.cls_logits.weight"), "not a detector of torchvision"),
     ],
 )
 def test_what_cannot_be_explained_is_an_error(small_model, tmp_path, change, message):
@@ -233,7 +233,7 @@ def test_images_are_resized_as_torchvision_does(height, width):
 
 
 def test_no_detections_and_an_unknown_resize(small_model, tmp_path):
-    write(source.convert(saved(small_model, tmp_path)), tmp_path / "out")
+    write_model(source.convert(saved(small_model, tmp_path)), tmp_path / "out")
     predictor = predictor_of(tmp_path / "out")
     predictor.model.roi_heads.box_predictor.test_score_thresh = 1.0
     found = predictor.model([predictor.prepare(images()[0])])[0]["instances"]

@@ -1,89 +1,29 @@
-"""Models in OpenCV's DNN module: the runner against Detectron2, its parts against their references, and what it says of bad input."""
+"""The script for OpenCV against Detectron2, its parts against their references, and its error messages."""
 
 from __future__ import annotations
 
 import json
 import statistics
 import time
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from detectron2.config import instantiate
-from detectron2.data import transforms as T
-from detectron2.layers import FrozenBatchNorm2d
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as mask_util
-from torch import nn
 
-from maskrcnn_ext import get_config
-from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.export import export
-from maskrcnn_ext.interop.export.build_recipe import recipe_of
 from maskrcnn_ext.interop.export.standalone import opencv_infer as runner
-from tests.helpers.calibration import calibrate, images, matched
+from tests.helpers.calibration import images, matched
+from tests.helpers.opencv_models import (
+    build,
+    exported,  # noqa: F401 (fixtures)
+)
 
 ENGINES = ["new", "classic"] if hasattr(cv2.dnn, "ENGINE_NEW") else ["auto"]
-
-
-def build(name, *, edges=(128, 256), thaw=False, top=40, fpn_norm=None, **heads):
-    """A calibrated model of a shipped config, its recipe, and Detectron2's predictions with it."""
-    config = get_config(name)
-    config.model.roi_heads.update(heads)
-    config.model.roi_heads.box_predictor.test_topk_per_image = top
-    if fpn_norm:
-        config.model.backbone.norm = fpn_norm
-    torch.manual_seed(0)
-    model = instantiate(config.model).eval()
-    if thaw:
-        live_norms(model)
-    augmentations = T.AugmentationList([T.ResizeShortestEdge([edges[0]] * 2, edges[1])])
-    mapper = SimpleNamespace(image_format="BGR", augmentations=augmentations)
-
-    def predict(image):
-        resized = T.AugInput(image)
-        augmentations(resized)
-        tensor = torch.as_tensor(np.ascontiguousarray(resized.image.transpose(2, 0, 1)))
-        with torch.no_grad():
-            return model([{"image": tensor, "height": image.shape[0], "width": image.shape[1]}])[0]["instances"]
-
-    predictor, head = model.roi_heads.box_predictor, getattr(model.roi_heads, "mask_head", None)
-    calibrate(
-        model,
-        lambda samples: [predict(image) for image in samples],
-        objectness=model.proposal_generator.rpn_head.objectness_logits,
-        deltas=model.proposal_generator.rpn_head.anchor_deltas,
-        scores=predictor.cls_score,
-        box_deltas=predictor.bbox_pred,
-        mask_logits=head and head.predictor,
-    )
-    number = model.roi_heads.num_classes
-    classes = SimpleNamespace(
-        names=[f"kind {index}" for index in range(number)],
-        category_ids=[10 * (index + 1) for index in range(number)],
-        keypoint_names=[f"point {index}" for index in range(17)] if "keypoint" in name else [],
-    )
-    return model, recipe_of(model, mapper, classes), predict
-
-
-def live_norms(module):
-    """Norms that can be calibrated in place of frozen ones."""
-    for name, child in module.named_children():
-        if isinstance(child, FrozenBatchNorm2d):
-            setattr(module, name, nn.BatchNorm2d(child.num_features, eps=child.eps))
-        else:
-            live_norms(child)
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    model, recipe, predict = build("mask_keypoint_rcnn_r18_fpn_scratch.py", num_classes=4)
-    folder = export(model, recipe, "opencv", tmp_path_factory.mktemp("exported") / "model")
-    return SimpleNamespace(folder=folder, model=model, recipe=recipe, predict=predict)
 
 
 @pytest.fixture(scope="module")
@@ -312,16 +252,6 @@ def test_rois_in_chunks_are_the_same(runners, monkeypatch):
     np.testing.assert_allclose(found["boxes"], whole["boxes"], atol=0.01)
 
 
-def test_no_tensor_is_shared_through_an_identity(exported):
-    """OpenCV 4.10 and 4.12 read such a bias as garbage, and say nothing."""
-    import onnx
-
-    for file in exported.folder.glob("*.onnx"):
-        graph = onnx.load(file).graph
-        tensors = {tensor.name for tensor in graph.initializer}
-        assert not [node for node in graph.node if node.op_type == "Identity" and node.input[0] in tensors]
-
-
 def fails(capsys, *arguments):
     assert runner.main([str(argument) for argument in arguments]) == 2
     error = capsys.readouterr().err
@@ -394,32 +324,6 @@ def test_engines_that_are_not_there(exported, monkeypatch):
 def test_arrays_that_are_no_images(runners, image):
     with pytest.raises(runner.InputError, match="expected an image"):
         runners[ENGINES[0]](image)
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"_target_": "maskrcnn_ext.TTARCNN"}, "model is a TTARCNN"),
-        ({"roi_heads.mask_pooler._target_": "maskrcnn_ext.PreciseROIPooler"}, "mask_head is a PreciseROIPooler"),
-        ({"roi_heads.mask_head._target_": "maskrcnn_ext.DCTMaskHead"}, "mask_head is a DCTMaskHead"),
-        ({"roi_heads.box_pooler.pooler_type": "ROIPool"}, "is a RoIPool"),
-    ],
-)
-def test_parts_that_opencv_does_not_compute_are_refused(exported, tmp_path, change, reason):
-    from omegaconf import OmegaConf
-
-    config = get_config("mask_rcnn_r18_fpn_scratch.py")
-    for key, value in change.items():
-        OmegaConf.update(config.model, key, value)
-    with pytest.raises(InputError, match=reason):
-        export(instantiate(config.model).eval(), exported.recipe, "opencv", tmp_path / "model")
-    assert not (tmp_path / "model").exists()
-
-
-def test_cascades_are_refused(exported, tmp_path):
-    model = instantiate(get_config("cascade_mask_rcnn_r18_fpn_scratch.py").model).eval()
-    with pytest.raises(InputError, match=r"model.roi_heads is a CascadeROIHeads, which opencv cannot compute"):
-        export(model, exported.recipe, "opencv", tmp_path / "model")
 
 
 def check_near(found, expected, size):

@@ -1,4 +1,4 @@
-"""Reads settings of Matterport's Mask R-CNN from what users have of them; nothing is executed."""
+"""Reads the settings of Matterport's Mask R-CNN from Python, JSON or printed text, without executing anything."""
 
 from __future__ import annotations
 
@@ -31,39 +31,45 @@ _UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {
     ast.Not: operator.not_,
 }
 _CALLS: dict[str, Callable[..., Any]] = {"int": int, "float": float, "len": len, "max": max, "min": min, "array": list}
-# Powers are bounded: a tower of them would never end.
+# Larger powers are refused: nested ones could take forever.
 _LARGEST_POWER = 64
 
 
 @dataclass(frozen=True)
 class NotLiteral:
-    """Stands for a value that only executing the file would tell."""
+    """Marks a value that cannot be computed without executing the file."""
 
     line: int
 
 
-def read_values(file: Path) -> Values:
-    """Returns the settings of a file by name; sequences as lists.
+def read_settings_file(file: Path) -> Values:
+    """Returns the settings in a file by name, sequences as lists.
 
     Args:
-        file: a .py with a subclass of Matterport's ``Config`` (``my.py:Name`` for one of several), a .json, or a text with lines of a name
-            and a value, as ``Config.display()`` prints them.
+        file: a .py file with a subclass of Matterport's ``Config`` (``my.py:Name`` chooses one of several), a .json file, or a text file
+            with a name and a value in each line, as printed by ``Config.display()``.
 
     Raises:
-        InputError: it cannot be read or has no settings, or has several classes.
+        InputError: the file cannot be read, has no settings, or has several classes and none is chosen.
+
+    Example:
+        >>> file = tmp_path / "my.py"
+        >>> _ = file.write_text("class MyConfig(Config): IMAGE_MAX_DIM = 64 * 16")
+        >>> read_settings_file(file)
+        {'IMAGE_MAX_DIM': 1024}
     """
     stem, _, chosen = str(file).partition(".py:")
     path = Path(f"{stem}.py") if chosen else file
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a text ({error})") from error
+        raise InputError(f"{path}: cannot read it as text ({error})") from error
     if path.suffix == ".py":
         values = _read_class(path, text, chosen)
     else:
         values = _read_json(path, text) if path.suffix == ".json" else _read_lines(text)
     if not values:
-        raise InputError(f"{path}: no settings such as NUM_CLASSES in it")
+        raise InputError(f"{path}: contains no settings such as NUM_CLASSES")
     return values
 
 
@@ -73,21 +79,21 @@ def _read_json(path: Path, text: str) -> Values:
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error})") from error
     if not isinstance(values, dict):
-        raise InputError(f"{path}: expected an object with a value for each name, found {type(values).__name__}")
+        raise InputError(f"{path}: expected a JSON object, found {type(values).__name__}")
     return values
 
 
 def _read_lines(text: str) -> Values:
-    """A name and its value each, where texts stand without quotes and NumPy's arrays without commas."""
+    """Parses lines of a name and a value; strings have no quotes and NumPy's arrays no commas."""
     values: Values = {}
     for line in text.splitlines():
         name, _, rest = line.strip().partition(" ")
         if _NAME.fullmatch(name) and rest:
-            values[name] = _printed(rest.strip())
+            values[name] = _parse_printed(rest.strip())
     return values
 
 
-def _printed(text: str) -> Any:
+def _parse_printed(text: str) -> Any:
     commas = re.sub(r"(?<=[\d.])\s+(?=[-\d.])", ", ", text) if text.startswith("[") else text
     try:
         value = ast.literal_eval(commas)
@@ -103,9 +109,9 @@ def _read_class(path: Path, text: str, chosen: str) -> Values:
         raise InputError(f"{path}: not Python ({error})") from error
     classes = {node.name: node for node in ast.walk(module) if isinstance(node, ast.ClassDef) and _is_config(node)}
     used_as_base = {_last_name(base) for node in classes.values() for base in node.bases}
-    chosen = chosen or _only(path, [name for name in classes if name not in used_as_base])
+    chosen = chosen or _only_class(path, [name for name in classes if name not in used_as_base])
     if chosen not in classes:
-        raise InputError(f"{path}: no class {chosen} of settings; it has {', '.join(classes) or 'none'}")
+        raise InputError(f"{path}: no class {chosen} of settings: choose from {', '.join(classes) or 'none'}")
     scope = _assigned(module.body, {})
     values: Values = {}
     for node in reversed(_ancestry(chosen, classes)):
@@ -118,20 +124,20 @@ def _is_config(node: ast.ClassDef) -> bool:
 
 
 def _last_name(node: ast.expr) -> str:
-    """``Config`` of ``mrcnn.config.Config``."""
+    """Returns the last part of a dotted name, such as ``Config`` for ``mrcnn.config.Config``."""
     return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
 
 
-def _only(path: Path, names: list[str]) -> str:
+def _only_class(path: Path, names: list[str]) -> str:
     if not names:
-        raise InputError(f"{path}: no class of settings in it: expected one whose base is Config")
+        raise InputError(f"{path}: contains no class of settings: expected one whose base is Config")
     if len(names) > 1:
-        raise InputError(f"{path}: has the classes {', '.join(names)}: choose one, as in {path}:{names[0]}")
+        raise InputError(f"{path}: contains the classes {', '.join(names)}: choose one, as in {path}:{names[0]}")
     return names[0]
 
 
 def _ancestry(name: str, classes: Mapping[str, ast.ClassDef]) -> list[ast.ClassDef]:
-    """A class and those of its bases that are in the file, the nearest first."""
+    """Returns a class and its base classes in the file, nearest first."""
     found: list[ast.ClassDef] = []
     while name in classes and classes[name] not in found:
         found.append(classes[name])
@@ -140,7 +146,7 @@ def _ancestry(name: str, classes: Mapping[str, ast.ClassDef]) -> list[ast.ClassD
 
 
 def _assigned(body: list[ast.stmt], scope: Values) -> Values:
-    """What statements ``NAME = value`` assign, each of which may use those before it."""
+    """Returns the values of assignments ``NAME = value``; each may use those before it."""
     values: Values = {}
     for node in body:
         if isinstance(node, ast.Assign):
@@ -151,43 +157,47 @@ def _assigned(body: list[ast.stmt], scope: Values) -> Values:
             continue
         for target in targets:
             if isinstance(target, ast.Name) and node.value:
-                values[target.id] = _evaluated(node.value, scope | values)
+                values[target.id] = _evaluate_or_mark(node.value, scope | values)
     return values
 
 
-def _evaluated(node: ast.expr, scope: Values) -> Any:
+def _evaluate_or_mark(node: ast.expr, scope: Values) -> Any:
     try:
-        return _value(node, scope)
+        return _evaluate(node, scope)
     except (ArithmeticError, KeyError, TypeError, ValueError, RecursionError):
         return NotLiteral(node.lineno)
 
 
-def _value(node: ast.expr, scope: Values) -> Any:
-    """The value of literals, arithmetic with numbers, names in the scope, and a few functions; ValueError or KeyError for all else."""
+def _evaluate(node: ast.expr, scope: Values) -> Any:
+    """Returns the value of literals, arithmetic, names in the scope and a few functions.
+
+    Raises:
+        ValueError, KeyError: the expression is something else.
+    """
     match node:
         case ast.Constant():
             return node.value
         case ast.Name():
             return scope[node.id]
         case ast.List() | ast.Tuple():
-            return [_value(entry, scope) for entry in node.elts]
+            return [_evaluate(entry, scope) for entry in node.elts]
         case ast.Dict():
-            keys = [_value(key, scope) for key in node.keys if key is not None]
-            return dict(zip(keys, (_value(entry, scope) for entry in node.values), strict=True))
+            keys = [_evaluate(key, scope) for key in node.keys if key is not None]
+            return dict(zip(keys, (_evaluate(entry, scope) for entry in node.values), strict=True))
         case ast.UnaryOp():
             return _UNARY[type(node.op)](_number(node.operand, scope))
         case ast.BinOp():
             left, right = _number(node.left, scope), _number(node.right, scope)
             if isinstance(node.op, ast.Pow) and max(abs(left), abs(right)) > _LARGEST_POWER:
-                raise ValueError("too large a power")
+                raise ValueError("the power is too large")
             return _BINARY[type(node.op)](left, right)
         case ast.Call(func=func, args=arguments):
-            return _CALLS[_last_name(func)](*(_value(argument, scope) for argument in arguments))
-    raise ValueError(f"{type(node).__name__} is no literal")
+            return _CALLS[_last_name(func)](*(_evaluate(argument, scope) for argument in arguments))
+    raise ValueError(f"{type(node).__name__} is not a literal")
 
 
 def _number(node: ast.expr, scope: Values) -> int | float:
-    value = _value(node, scope)
+    value = _evaluate(node, scope)
     if not isinstance(value, int | float):
-        raise ValueError("no number")
+        raise ValueError("not a number")
     return value

@@ -1,7 +1,7 @@
-"""OpenCV's classic pair, a frozen TensorFlow graph and its text, through the runner: a graph written here, byte by byte.
+"""The script for OpenCV with a frozen TensorFlow graph and its text, which are written here byte by byte.
 
-It needs neither torch nor Detectron2, and runs with OpenCV 4 as with 5:
-`pytest --noconftest tests/interop/export/test_opencv_tensorflow.py`.
+These tests need neither torch nor Detectron2, and run with OpenCV 4 and 5:
+`pytest --noconftest tests/interop/export/standalone/test_opencv_tensorflow.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-FILE = Path(__file__).parents[3] / "maskrcnn_ext/interop/export/standalone/opencv_infer.py"
+FILE = Path(__file__).parents[4] / "maskrcnn_ext/interop/export/standalone/opencv_infer.py"
 spec = importlib.util.spec_from_file_location("opencv_infer_alone", FILE)
 runner = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(runner)
@@ -144,7 +144,7 @@ def test_a_graph_runs_through_the_command(outputs, tmp_path, capsys):
 @needs_importer
 def test_the_new_engine_is_refused(outputs, tmp_path):
     write_graph(tmp_path, *outputs)
-    with pytest.raises(runner.InputError, match="take the classic one"):
+    with pytest.raises(runner.InputError, match="use the classic one"):
         runner.load(tmp_path, "new")
 
 
@@ -169,5 +169,5 @@ def test_an_opencv_without_the_importer_says_so(outputs, tmp_path, monkeypatch):
 def test_the_text_is_missing(outputs, tmp_path):
     write_graph(tmp_path, *outputs)
     (tmp_path / "graph.pbtxt").unlink()
-    with pytest.raises(runner.InputError, match=r"0 files \*\.pbtxt, expected one"):
+    with pytest.raises(runner.InputError, match=r"expected one file \*\.pbtxt, found 0"):
         runner.load(tmp_path)

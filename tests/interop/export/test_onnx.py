@@ -1,0 +1,72 @@
+"""ONNX files: their metadata, operators and shapes, and 8-bit models."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.interop.export import Options, export
+from maskrcnn_ext.interop.export.recipe import build_recipe
+from maskrcnn_ext.interop.export.runtimes import open_model
+from tests.helpers.calibration import images
+from tests.helpers.exported_models import detector, exported  # noqa: F401 (fixtures)
+from tests.helpers.exporting import CLASSES
+
+
+def test_the_recipe_is_in_the_file(detector, exported):
+    onnx = pytest.importorskip("onnx")
+    model, mapper = detector
+    proto = onnx.load(str(exported("onnx")))
+    recipe = json.loads({entry.key: entry.value for entry in proto.metadata_props}["maskrcnn_ext"])
+    assert recipe["resize"] == "pillow"
+    assert (recipe["short_edge"], recipe["long_edge"]) == (160, 256)
+    assert recipe["class_names"] == list(CLASSES.names)
+    assert recipe["category_ids"] == [1, 2, 3, 5, 8]
+    assert recipe["image_format"] == "BGR"
+    assert recipe["size_divisibility"] == 32
+    assert recipe["output_names"] == ["boxes", "scores", "classes", "masks"]
+    assert np.allclose(recipe["pixel_mean"], model.pixel_mean.flatten())
+    assert open_model(exported("onnx")).recipe == build_recipe(model, mapper, CLASSES)
+
+
+def test_aligned_is_kept(exported):
+    onnx = pytest.importorskip("onnx")
+    proto = onnx.load(str(exported("onnx")))
+    (version,) = [opset.version for opset in proto.opset_import if opset.domain == ""]
+    assert version >= 16
+    shapes = [
+        [side.dim_value or side.dim_param for side in out.type.tensor_type.shape.dim] for out in proto.graph.output
+    ]
+    assert shapes == [["detections", 4], ["detections"], ["detections"], ["detections", 28, 28]]
+    modes = [
+        attribute.s
+        for node in proto.graph.node
+        if node.op_type == "RoiAlign"
+        for attribute in node.attribute
+        if attribute.name == "coordinate_transformation_mode"
+    ]
+    assert modes == [b"half_pixel"] * 8  # four levels for boxes, four for masks
+
+
+def test_an_opset_without_aligned_is_refused(detector, tmp_path):
+    model, mapper = detector
+    with pytest.raises(InputError, match="opset 11: RoIAlign would be half a pixel off"):
+        export(model, build_recipe(model, mapper, CLASSES), "onnx", tmp_path / "a.onnx", Options(opset=11))
+    assert not (tmp_path / "a.onnx").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batched", [False, True])
+def test_8_bits_find_most_of_it(detector, exported, tmp_path, batched):
+    pytest.importorskip("onnxruntime")
+    model, mapper = detector
+    options = Options(calibration=images())
+    file = export(model, build_recipe(model, mapper, CLASSES, batched), "onnx", tmp_path / "a.onnx", options)
+    assert file.stat().st_size < 0.4 * exported("onnx").stat().st_size
+    found, expected = (open_model(path)(images()[0]) for path in (file, exported("onnx")))
+    near = np.abs(found["boxes"][:, None] - expected["boxes"][:20]).max(axis=2) < 8
+    same = found["classes"][:, None] == expected["classes"][:20]
+    assert (near & same).any(axis=0).mean() > 0.6
