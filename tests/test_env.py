@@ -1,4 +1,4 @@
-"""Detectron2's plugin hook: any program that imports detectron2 has our data sets."""
+"""Detectron2's plugin hook registers the data sets of this package in any program that imports detectron2."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def test_importing_detectron2_registers(run_python):
         "maskrcnn_ext.config.zoo",
     ],
 )
-def test_the_hook_does_not_mind_which_module_comes_first(module, run_python):
+def test_the_hook_works_whichever_module_is_imported_first(module, run_python):
     done = run_python("-c", f"import {module}; {LIST}", env=HOOK)
     assert done.stdout.strip() == NAMES, done.stderr
 

@@ -17,7 +17,7 @@ T = TypeVar("T")
 def unwrap_ddp(model: nn.Module) -> nn.Module:
     """Returns the model inside ``DistributedDataParallel``, or `model` itself if it is not wrapped.
 
-    Calling the wrapper makes all processes synchronise; calling the inner model does not.
+    Calling the wrapper synchronises all processes; calling the inner model does not.
 
     Example:
         >>> model = nn.Linear(2, 1)
@@ -31,10 +31,10 @@ def unwrap_ddp(model: nn.Module) -> nn.Module:
 def decide_on_main(decide: Callable[[], T]) -> T:
     """Calls `decide` on the main process and returns its result on every process.
 
-    Only the main process has the results of evaluations, but all processes must act alike.
+    Only the main process has evaluation results, but all processes must act alike.
 
     Raises:
-        InputError: on every process, if `decide` raised it.
+        InputError: on every process, if `decide` raises it.
 
     Example:
         >>> decide_on_main(lambda: "stop")

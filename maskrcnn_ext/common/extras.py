@@ -1,4 +1,4 @@
-"""Optional packages: imported where they are used, with a one-line error that names the extra to install."""
+"""Imports optional packages, with a one-line error that names the extra to install."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def require(module: str, *, extra: str, purpose: str) -> Any:
     Args:
         module: its import path, such as ``"h5py"`` or ``"onnxruntime.quantization"``.
         extra: the extra of this package that installs it.
-        purpose: what needs it, as the start of the error's sentence, such as ``"reading Keras weights"``.
+        purpose: what the module is needed for, as the first words of the error, such as ``"reading Keras weights"``.
 
     Returns:
         The module.
 
     Raises:
-        InputError: the module, or a module that it imports, is missing.
+        InputError: the module or a module that it imports is missing.
 
     Example:
         >>> require("json", extra="none", purpose="this example").dumps([1])

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, whatever interrupts the program."""
+"""Writes files completely or not at all, even if the program is interrupted."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _PARTIAL = ".partial-"
 
 
 class WriteError(InputError):
-    """A file cannot be written: the disk is full, or the folder is closed to this user. An older file is intact."""
+    """A file cannot be written, for example because the disk is full. The older file is intact."""
 
 
 @contextmanager
 def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """Yields a temporary path to write; it takes the name of `path` when the block ends without an error.
+    """Yields a temporary path, and renames it to `path` when the block ends without an error.
 
     A reader finds the old file or the new one, never a part of either. The temporary path is in the same folder, because a rename
-    is atomic within one file system only, and has the same suffix, because some writers choose the format by it. Both files and
-    folders can be replaced.
+    is atomic only within one file system. It has the same suffix, because some writers choose the format by it. Works for files
+    and folders.
 
     Args:
-        path: the file or folder to make; missing parent folders are made.
-        durable: whether the content is flushed to the disk before the rename, so that it survives a power cut.
+        path: the file or folder to write; missing parent folders are created.
+        durable: whether to flush the content to the disk before the rename, so that it survives a power cut.
 
     Raises:
         WriteError: `path` cannot be written; the message names the cause and the free space. Errors of other files that the block
@@ -43,7 +43,7 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
         >>> (tmp_path / "result.json").read_text()
         '[]'
     """
-    # Short, as the name of `path` may be as long as the file system allows.
+    # A short name, because that of `path` may be as long as the file system allows.
     partial = path.with_name(f"{_PARTIAL}{secrets.token_hex(4)}{path.suffix[:16]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,10 +65,10 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, content: bytes | str, *, durable: bool = False) -> None:
-    """Writes a file whole or not at all; text is encoded as UTF-8.
+    """Writes a file completely or not at all. Text is encoded as UTF-8.
 
     Raises:
-        WriteError: it cannot be written.
+        WriteError: the file cannot be written.
 
     Example:
         >>> write_atomic(tmp_path / "a.txt", "text")
@@ -100,7 +100,7 @@ class JsonListWriter:
         self._file = self._writing.__enter__()
 
     def extend(self, entries: Iterable[Any]) -> None:
-        """Adds entries, one a line."""
+        """Appends entries, one per line."""
         for entry in entries:
             self._file.write(f"{self._separator}\n{json.dumps(entry)}")
             self._separator = ","
@@ -119,7 +119,14 @@ class JsonListWriter:
 
 
 def remove(path: Path) -> None:
-    """Removes a file, a link or a folder with its content; does nothing if `path` does not exist."""
+    """Removes a file, a link or a folder with its content; does nothing if `path` does not exist.
+
+    Example:
+        >>> (tmp_path / "folder/inner").mkdir(parents=True)
+        >>> remove(tmp_path / "folder")
+        >>> (tmp_path / "folder").exists()
+        False
+    """
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -127,7 +134,7 @@ def remove(path: Path) -> None:
 
 
 def remove_partials(folder: Path) -> None:
-    """Removes what killed programs left of :func:`atomic_path` in a folder. No program may be writing there.
+    """Removes the temporary files of :func:`atomic_path` that killed programs left in a folder. No program may be writing there.
 
     Raises:
         OSError: the folder cannot be changed.
@@ -137,7 +144,7 @@ def remove_partials(folder: Path) -> None:
 
 
 def _replace(partial: Path, path: Path) -> None:
-    """Renames `partial` to `path`; an old folder is moved aside first, since a rename replaces files only."""
+    """Renames `partial` to `path`. An old folder is moved aside first, because a rename can replace only files."""
     if path.is_dir() and not path.is_symlink():
         old = path.with_name(f"{_PARTIAL}{secrets.token_hex(4)}")
         path.rename(old)
@@ -157,7 +164,7 @@ def _sync(path: Path) -> None:
     try:
         os.fsync(number)
     except OSError as error:
-        # Some network file systems cannot do this for folders.
+        # Some network file systems cannot flush folders.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:
@@ -165,7 +172,7 @@ def _sync(path: Path) -> None:
 
 
 def _os_error(error: BaseException | None) -> OSError | None:
-    """Returns the OSError behind an error: torch reports a file that it could not write with a RuntimeError."""
+    """Returns the OSError that caused an error, or None. torch raises a RuntimeError if it cannot write a file."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error

@@ -1,4 +1,4 @@
-"""Progress of long work on stderr: a bar on a terminal, and a line every half minute in a log file or a batch job."""
+"""Shows the progress of long work on stderr: a bar on a terminal, a line every half minute in a log file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _REDRAW_SECONDS = 0.1
 
 
 class Progress:
-    """Shows how much of a job is done. Use it as a context manager; nothing is shown for work shorter than a second.
+    """Shows how much of a job is done. A context manager. Shows nothing for work shorter than a second.
 
     Example:
         >>> with Progress(total=2, description="reading") as progress:
@@ -26,7 +26,7 @@ class Progress:
         """Starts the clock.
 
         Args:
-            total: how many items there are; None if it is unknown, as for a camera.
+            total: number of items; None if it is unknown, as for a camera.
             description: what is being done, such as ``"reading"``.
             unit: the noun for one item.
         """
@@ -43,7 +43,7 @@ class Progress:
 
         Args:
             count: items finished since the last step, failed ones included.
-            failed: how many items have failed so far, in all.
+            failed: number of all items that have failed so far.
         """
         self.done += count
         self._failed = failed
@@ -84,10 +84,10 @@ def track(items: Iterable[T], *, description: str = "", unit: str = "image", tot
     """Yields `items` and shows the progress through them.
 
     Args:
-        items: what to go through.
+        items: the items to yield.
         description: what is being done, such as ``"copying"``.
         unit: the noun for one item.
-        total: how many there are, for an iterator without a length.
+        total: number of items, for an iterator without a length.
 
     Example:
         >>> list(track([1, 2, 3], description="counting", unit="number"))
@@ -104,8 +104,8 @@ def track(items: Iterable[T], *, description: str = "", unit: str = "image", tot
 def progress_bar(stream: Any) -> Any:
     """Returns a ``rich.progress.Progress`` with the columns of this package: bar, count, time left and free text.
 
-    It is redrawn by ``update(..., refresh=True)`` alone: a thread that redraws may hold the console's lock at the moment when
-    a data loader forks a worker. Tasks take the field ``figures``.
+    Only ``update(..., refresh=True)`` redraws it. A thread that redraws could hold the console's lock while a data loader forks a
+    worker, which would then hang. Tasks need the field ``figures``.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

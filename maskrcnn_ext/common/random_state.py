@@ -1,4 +1,4 @@
-"""The random generators of Python, NumPy and torch: their state saved and restored, and seeds for the duration of a block."""
+"""Saves, restores and seeds the random generators of Python, NumPy and torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 
 def get_random_state() -> dict[str, Any]:
-    """Returns the state of all generators as tensors and plain values, which a checkpoint may hold.
+    """Returns the state of all generators as tensors and plain values, which can be saved in a checkpoint.
 
     The state of the current CUDA device is included if CUDA is in use, except in a worker of a data loader: a forked process
     must not touch CUDA.
@@ -77,8 +77,8 @@ def seeded(*key: int, device: torch.device | None = None) -> Iterator[None]:
     Args:
         key: numbers from 0. Equal keys lead to equal draws, and each generator gets a different seed. Compare keys of one length: NumPy's
             ``SeedSequence`` ignores trailing zeros.
-        device: a CUDA device whose generator is seeded, too, with the first number of `key`. Other CUDA generators, which
-            training draws from, are left alone.
+        device: a CUDA device whose generator is also seeded, with the first number of `key`. Other CUDA generators, which
+            training uses, are not changed.
 
     Example:
         >>> with seeded(0, 7):

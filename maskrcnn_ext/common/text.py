@@ -1,4 +1,4 @@
-"""Short pieces of text for messages: an error's first line, the nearest names, a list that is cut short."""
+"""Short texts for messages: the first line of an error, similar names, shortened lists."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def first_line(error: BaseException) -> str:
 
 
 def nearest(name: str, choices: Iterable[str], *, count: int = 3, cutoff: float = 0.6) -> list[str]:
-    """Returns up to `count` of `choices` that resemble `name`, the nearest first. Upper and lower case count as equal.
+    """Returns up to `count` of `choices` that resemble `name`, the most similar first. Ignores case.
 
     Args:
-        name: what the user wrote.
+        name: the name that the user wrote.
         choices: the valid names.
-        count: how many are returned at most.
-        cutoff: similarity from 0 to 1 below which a name is left out.
+        count: the largest number of names to return.
+        cutoff: similarity, from 0 to 1, below which a name is omitted.
 
     Example:
         >>> nearest("max_itr", ["max_iter", "eval_period"])
@@ -52,7 +52,7 @@ def did_you_mean(name: str, choices: Iterable[str], *, count: int = 3, cutoff: f
 
 
 def short_list(names: Collection[object], limit: int = 5) -> str:
-    """Returns names separated by commas, the first `limit` of them and the number of the others.
+    """Returns the first `limit` names, separated by commas, and the number of the others.
 
     Example:
         >>> short_list(["a", "b", "c", "d"], limit=2)
@@ -74,7 +74,7 @@ def plural(count: int, noun: str, plural_noun: str | None = None) -> str:
 
 
 def or_list(names: Sequence[str]) -> str:
-    """Returns names as an enumeration that ends with "or".
+    """Joins names with commas and a final "or".
 
     Example:
         >>> or_list(["bce", "dice", "focal"])

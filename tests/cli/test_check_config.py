@@ -1,4 +1,4 @@
-"""`maskrcnn-ext check-config`: the faults of a config before a training finds them, and no others."""
+"""``maskrcnn-ext check-config`` reports the faults of a config, and no others, before training."""
 
 import pytest
 
@@ -42,7 +42,7 @@ def test_the_projects_have_no_fault(file, check):
     assert check(str(file))[0] == 0
 
 
-def test_the_summary_says_what_was_looked_at(check):
+def test_the_summary_names_data_sets_and_parameters(check):
     _, _, out = check("domains/balloon.py", f"{HEAD}._target_=maskrcnn_ext.BoundaryMaskHead")
     assert "data balloon_train, balloon_val" in out
     assert " M parameters" in out
@@ -89,7 +89,7 @@ def test_several_faults_are_several_lines(check):
     assert len(errors) == 4  # both data sets have 80 classes
 
 
-def test_a_data_set_that_only_we_can_read_needs_our_reader(check, people):
+def test_a_data_set_string_needs_get_dataset_dicts_of_this_package(check, people):
     target = "dataloader.train.dataset._target_=detectron2.data.get_detection_dataset_dicts"
     get_dataset_dicts(people)  # other tests may have: the classes are known then
     names = [f"dataloader.{split}.dataset.names={people}" for split in ("train", "test")]
@@ -100,7 +100,7 @@ def test_a_data_set_that_only_we_can_read_needs_our_reader(check, people):
     assert "set dataloader.train.dataset._target_=maskrcnn_ext.get_dataset_dicts" in errors[0]
 
 
-def test_keypoints_are_counted(check):
+def test_a_wrong_number_of_keypoints_is_a_fault(check):
     _, errors, _ = check("keypoint_rcnn_r18_fpn_scratch", "model.roi_heads.keypoint_head.num_keypoints=14")
     assert all(
         "has 17 keypoints (nose, left_eye, right_eye, ...): set model.roi_heads.keypoint_head.num_keypoints=17" in e
@@ -109,7 +109,7 @@ def test_keypoints_are_counted(check):
     assert len(errors) == 2
 
 
-def test_print_shows_the_config_and_leaves_its_lines_alone(check):
+def test_print_writes_only_the_config_to_stdout(check):
     status, errors, out = check("--print", "domains/shapes.py", "train.max_iter=7")
     assert status == 0
     assert "train.max_iter: 7  # override 'train.max_iter=7'" in out.splitlines()
@@ -120,14 +120,3 @@ def test_print_shows_the_config_and_leaves_its_lines_alone(check):
 def test_no_such_config_is_one_line(check):
     status, errors, _ = check("no_such_config")
     assert (status, len(errors)) == (2, 1)
-
-
-@pytest.mark.parametrize("module", ["check_config", "yaml_to_lazy"])
-def test_help_imports_nothing_heavy(module, run_python):
-    code = f"""
-import argparse, sys
-from maskrcnn_ext.cli import {module}
-{module}.add_arguments(argparse.ArgumentParser())
-print(sorted({{'torch', 'detectron2', 'omegaconf', 'numpy', 'yaml'}} & set(sys.modules)))
-"""
-    assert run_python("-c", code).stdout.strip() == "[]"

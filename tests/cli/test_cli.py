@@ -1,4 +1,4 @@
-"""The console command: light, helpful, one line where something is wrong."""
+"""The console command starts quickly and reports mistakes in one line."""
 
 import re
 
@@ -22,6 +22,17 @@ def test_every_command_has_help(name, capsys):
         main([name, "--help"])
     assert ended.value.code == 0
     assert f"usage: maskrcnn-ext {name}" in capsys.readouterr().out
+
+
+def test_the_help_of_commands_imports_nothing_heavy(run_python):
+    code = f"""
+import argparse, sys
+from importlib import import_module
+for name in {sorted(set(COMMANDS) - {"train-net"})!r}:
+    import_module("maskrcnn_ext.cli." + name.replace("-", "_")).add_arguments(argparse.ArgumentParser())
+print(sorted({{"torch", "detectron2", "omegaconf", "numpy", "yaml", "cv2"}} & set(sys.modules)))
+"""
+    assert run_python("-c", code).stdout.strip() == "[]"
 
 
 def test_python_m_is_the_same_command(run_python):

@@ -7,7 +7,7 @@ from maskrcnn_ext.cli import main
 from tests.helpers.result_files import result_files  # noqa: F401
 
 
-def test_compare_says_what_differs(result_files, shapes, capsys):
+def test_compare_prints_metrics_and_significance(result_files, shapes, capsys):
     poor, good = str(result_files / "poor.json"), str(result_files / "good.json")
     assert main(["compare", poor, good, str(shapes), "--task", "bbox", "--resamples", "50"]) == 0
     printed = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The demo, as a newcomer runs it."""
+"""The quick demo runs from any folder."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The doctor starts in broken environments, names the fault and gives the command that mends it."""
+"""``maskrcnn-ext doctor`` starts in broken environments, and names the fault and the command that fixes it."""
 
 import sys
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_a_working_environment(doctor):
 
 
 @pytest.mark.parametrize(
-    ("module", "text", "part", "reason", "mend"),
+    ("module", "text", "part", "reason", "fix"),
     [
         (
             "torch",
@@ -70,18 +70,18 @@ def test_a_working_environment(doctor):
         ("pycocotools", "import os; os._exit(139)", "pycocotools", "ended with status 139", "pip install pycocotools"),
     ],
 )
-def test_a_fault_is_named_with_its_mend(doctor, tmp_path, module, text, part, reason, mend):
+def test_a_fault_is_named_with_its_fix(doctor, tmp_path, module, text, part, reason, fix):
     broken_module(tmp_path / "front", module, text)
     done = doctor()
     assert done.returncode == 1
     lines = done.stdout.splitlines()
     (index,) = [i for i, line in enumerate(lines) if line.startswith(f"BROKEN {part} ")]
     assert reason in lines[index]
-    assert mend in lines[index + 1]
+    assert fix in lines[index + 1]
     assert not done.stderr
 
 
-def test_it_starts_where_nothing_is_installed(tmp_path, run_python):
+def test_it_starts_without_any_installed_package(tmp_path, run_python):
     """No site-packages at all: only the standard library and this package."""
     code = f"import sys; sys.path.insert(0, {str(PACKAGE)!r}); from maskrcnn_ext.cli import main; sys.exit(main(['doctor']))"
     # The probes are children of sys.executable: a Python without site-packages has to be one by itself.

@@ -1,4 +1,4 @@
-"""A saved config loads again and is the same config, whatever it holds; Detectron2's own saving cannot read back what holds a lambda."""
+"""A saved config loads again and is equal, also with lambdas, which Detectron2's own format cannot load."""
 
 import threading
 from pathlib import Path
@@ -108,7 +108,7 @@ def test_saving_again_writes_the_same(holder, tmp_path):
     assert (tmp_path / "again.yaml").read_text() == (tmp_path / "config.yaml").read_text()
 
 
-def test_lambdas_of_one_line_are_told_apart(tmp_path):
+def test_lambdas_on_one_line_are_distinguished(tmp_path):
     file = tmp_path / "two.py"
     file.write_text("part = dict(both=[lambda x: x + 1, lambda x: x + 2])\n")
     save_config(LazyConfig.load(str(file)), tmp_path / "config.yaml")
@@ -116,7 +116,7 @@ def test_lambdas_of_one_line_are_told_apart(tmp_path):
 
 
 @pytest.mark.parametrize("thing", [nn.Linear(1, 1), threading.Lock(), torch.zeros(2)], ids=lambda t: type(t).__name__)
-def test_what_cannot_be_saved_is_one_line_and_leaves_the_file(thing, tmp_path):
+def test_an_unsavable_value_is_one_line_and_keeps_the_file(thing, tmp_path):
     file = tmp_path / "config.yaml"
     cfg = get_config("domains/shapes")
     save_config(cfg, file)

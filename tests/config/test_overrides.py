@@ -71,7 +71,7 @@ VALID = {
 
 
 @pytest.mark.parametrize("overrides", VALID.values(), ids=VALID)
-def test_what_is_valid_gives_what_detectron2_gives(overrides):
+def test_valid_overrides_have_the_same_effect_as_in_detectron2(overrides):
     cfg = fresh()
     assert apply_overrides(cfg, overrides) is cfg
     assert plain(cfg) == plain(LazyConfig.apply_overrides(fresh(), overrides))
@@ -136,7 +136,7 @@ INVALID = {
 
 
 @pytest.mark.parametrize("override", INVALID)
-def test_what_is_wrong_is_one_line_and_changes_nothing(override):
+def test_invalid_overrides_are_one_line_and_change_nothing(override):
     cfg = fresh()
     before = plain(cfg)
     with pytest.raises(InputError, match=INVALID[override]) as caught:
@@ -146,20 +146,20 @@ def test_what_is_wrong_is_one_line_and_changes_nothing(override):
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_switching_off_and_setting_up_contradict_each_other(order):
+def test_removing_a_node_and_setting_its_key_contradict_each_other(order):
     overrides = ["model.roi_heads.mask_pooler=null", "model.roi_heads.mask_pooler.output_size=14"]
     with pytest.raises(InputError, match="contradict each other"):
         apply_overrides(fresh(), overrides[::order])
 
 
-def test_a_target_that_the_file_names_wrongly_is_an_error_when_its_node_is_touched():
+def test_a_broken_target_of_the_file_is_an_error_if_its_node_is_overridden():
     cfg = fresh()
     cfg.model.roi_heads.mask_head._target_ = "maskrcnn_ext.NoSuchHead"
     with pytest.raises(InputError, match=r"mask_head\._target_=maskrcnn_ext\.NoSuchHead cannot be imported"):
         apply_overrides(cfg, [f"{HEAD}.conv_norm=BN"])
 
 
-def test_an_annotation_may_admit_what_the_default_is_not():
+def test_an_annotation_may_allow_another_kind_than_the_default():
     cfg = OmegaConf.create(
         {"part": L(torch.nn.Conv2d)(in_channels=1, out_channels=1, kernel_size=3)}, flags={"allow_objects": True}
     )
@@ -176,7 +176,7 @@ def test_a_function_cannot_be_replaced_by_a_text():
         apply_overrides(cfg, ["part.norm=BN"])
 
 
-def test_deleting_makes_room_for_another_scheduler():
+def test_deleting_keys_allows_another_scheduler():
     cfg = fresh()
     overrides = ["lr_multiplier.scheduler._target_=fvcore.common.param_scheduler.CosineParamScheduler"]
     overrides += [f"lr_multiplier.scheduler.{edge}_value={value}" for edge, value in (("start", 1), ("end", 0))]
@@ -195,7 +195,7 @@ def test_no_override_at_all():
     assert plain(apply_overrides(fresh(), [])) == plain(fresh())
 
 
-def test_parse_tells_additions_and_deletions_apart():
+def test_additions_and_deletions_are_parsed():
     assert (parse_override("+a.b=1").adds, parse_override("++a.b=1").adds, parse_override("a.b=1").adds) == (
         True,
         True,
@@ -290,7 +290,7 @@ def test_the_search_finds_the_overrides_of_the_documents():
 
 
 @pytest.mark.parametrize("part", [*MASK_HEADS, *POOLERS], ids=lambda part: part.name)
-def test_what_the_tests_of_the_stock_script_set_is_valid(part, monkeypatch):
+def test_the_overrides_in_the_stock_script_tests_are_valid(part, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "tests/configs")
     small = importlib.import_module("tests.configs.test_stock_script").small
     overrides = [*small("mask_rcnn_r50_fpn_1x", "coco:a.json@b", "out"), *part.override().split()]

@@ -1,4 +1,4 @@
-"""Where each value of a config comes from: the file that set it, or the override."""
+"""The origin of each value of a config: a file or an override."""
 
 import pytest
 
@@ -60,7 +60,7 @@ def nuclei():
         ("model.backbone._target_", "detectron2.modeling.backbone.fpn.FPN", "configs/common/models/mask_rcnn_fpn.py"),
     ],
 )
-def test_a_value_is_ascribed_to_what_set_it(nuclei, key, value, file):
+def test_the_origin_of_a_value(nuclei, key, value, file):
     assert nuclei[key] == (value, file)
 
 

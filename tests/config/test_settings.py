@@ -1,4 +1,4 @@
-"""Our keys below `train`: their defaults, and what each refuses."""
+"""The settings of this package below `train`: their defaults and valid values."""
 
 import pytest
 from omegaconf import OmegaConf
@@ -13,7 +13,7 @@ def completed(**train):
     )
 
 
-def test_defaults_come_below_what_the_config_has():
+def test_values_of_the_config_win_over_defaults():
     cfg = completed(seed=7, ema={"decay": 0.99})
     assert cfg.train.seed == 7
     assert cfg.train.ema == {"decay": 0.99}
@@ -22,7 +22,7 @@ def test_defaults_come_below_what_the_config_has():
     check_settings(cfg)
 
 
-def test_completing_twice_changes_nothing_and_shares_nothing():
+def test_adding_settings_twice_changes_nothing_and_shares_nothing():
     cfg = add_missing_settings(get_config("mask_rcnn_r50_fpn_1x"))
     once = OmegaConf.to_container(cfg)
     assert OmegaConf.to_container(add_missing_settings(cfg)) == once
@@ -72,7 +72,7 @@ def test_a_config_without_train_is_one_line():
         ("seed", None, "a whole number"),
     ],
 )
-def test_a_value_that_a_key_does_not_take_is_one_line_with_what_it_takes(key, value, message):
+def test_an_invalid_value_is_one_line_with_the_valid_ones(key, value, message):
     cfg = completed()
     OmegaConf.update(cfg, f"train.{key}", value)
     with pytest.raises(InputError, match=message) as caught:
@@ -95,13 +95,13 @@ def test_a_value_that_a_key_does_not_take_is_one_line_with_what_it_takes(key, va
         ("seed", 0),
     ],
 )
-def test_what_a_key_takes_passes(key, value):
+def test_valid_values_pass(key, value):
     cfg = completed()
     OmegaConf.update(cfg, f"train.{key}", value)
     check_settings(cfg)
 
 
-def test_sections_of_ours_have_no_other_keys_and_are_no_values():
+def test_our_sections_are_mappings_without_other_keys():
     with pytest.raises(InputError, match=r"train\.ema has no decai: it has decay"):
         check_settings(completed(ema={"decai": 0.9}))
     with pytest.raises(InputError, match=r"train\.ema=0\.9: expected the keys decay, as in train\.ema\.decay"):

@@ -19,7 +19,7 @@ def test_names_may_leave_out_the_suffix():
     )
 
 
-def test_a_wrong_name_says_what_is_near():
+def test_a_wrong_name_suggests_similar_ones():
     with pytest.raises(
         InputError, match=r"no config 'mask_rcnn_r50_fpn_2x.py'.*did you mean .*mask_rcnn_r50_fpn_[13]x\.py"
     ):
@@ -29,7 +29,7 @@ def test_a_wrong_name_says_what_is_near():
 
 
 @pytest.mark.skipif(compat.has_vit(), reason="this Detectron2 has ViT")
-def test_vitdet_says_what_it_needs():
+def test_vitdet_names_its_requirement():
     with pytest.raises(InputError, match="install Detectron2's main branch"):
         get_config("mask_rcnn_vitdet_b_100ep.py")
 

@@ -1,4 +1,4 @@
-"""Official weights load: every config has the parameters of Detectron2's own one, built from the installed model zoo, name by name."""
+"""Official weights load: every config has the parameter names and shapes of Detectron2's own config."""
 
 import pytest
 import torch

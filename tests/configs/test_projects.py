@@ -1,4 +1,4 @@
-"""The configs of the projects load, save and build; each ablation differs from its baseline in the part that it is about."""
+"""The configs of the projects load, save and build; each ablation differs from its baseline in one part."""
 
 import pytest
 from detectron2.config import LazyConfig, instantiate
@@ -14,7 +14,7 @@ ABLATIONS = ROOT / "projects/paper_ablations"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_a_config_is_whole_and_survives_saving(file, tmp_path):
+def test_a_config_is_complete_and_survives_saving(file, tmp_path):
     cfg = LazyConfig.load(str(file))
     assert set(cfg) == {"model", "dataloader", "optimizer", "lr_multiplier", "train"}
     LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
@@ -38,7 +38,7 @@ def test_a_config_is_whole_and_survives_saving(file, tmp_path):
         ("table2e_mlp_3_layers", maskrcnn_ext.MLPMaskHead, ROIPooler, None),
     ],
 )
-def test_an_ablation_builds_what_it_is_about(name, head, pooler, level):
+def test_an_ablation_builds_its_part(name, head, pooler, level):
     model = instantiate(LazyConfig.load(str(ABLATIONS / f"{name}.py")).model)
     roi_heads = model.roi_heads
     used = roi_heads.pooler if hasattr(roi_heads, "pooler") else roi_heads.mask_pooler

@@ -1,4 +1,4 @@
-"""Solver, input and data settings against Detectron2's own yaml configs."""
+"""Solver, input and data settings equal those of Detectron2's yaml configs."""
 
 import pytest
 from detectron2 import model_zoo

@@ -11,7 +11,7 @@ from tests.configs.test_layout import build, layout
 NAMES = [name for name in list_configs() if compat.has_vit() or "vitdet" not in name]
 
 
-def test_the_families_are_there():
+def test_all_families_ship():
     expected = {
         f"mask_rcnn_r{depth}_{neck}_{x}.py"
         for depth in (50, 101)
@@ -33,7 +33,7 @@ def test_the_families_are_there():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_config_has_what_the_stock_script_reads_and_nothing_else(name):
+def test_a_config_has_exactly_the_sections_of_the_stock_script(name):
     assert set(get_config(name)) == {"model", "dataloader", "optimizer", "lr_multiplier", "train"}
 
 

@@ -142,7 +142,7 @@ def test_a_mask_loss_on_detectron2s_own_c4(stock, people, tmp_path):
         ),
     ],
 )
-def test_a_wrong_pairing_stops_the_stock_script_at_once(config, part, message, stock, people, tmp_path):
+def test_incompatible_parts_stop_the_stock_script_at_once(config, part, message, stock, people, tmp_path):
     with pytest.raises(InputError, match=message):
         run_zoo(stock, people, tmp_path, config, [f"model.roi_heads.mask_head._target_=maskrcnn_ext.{part}"])
     assert not list(tmp_path.glob("*.pth"))

@@ -1,4 +1,4 @@
-"""Failures of the installer are one line and leave nothing half done; what it builds is a proper wheel."""
+"""The installer reports failures in one line, changes nothing then, and builds a valid wheel."""
 
 import importlib.util
 import io
@@ -44,7 +44,7 @@ def small_source(script) -> dict[str, str]:
     }
 
 
-def test_a_working_installation_is_left_alone(run_python):
+def test_a_working_installation_is_kept(run_python):
     done = run_python(SCRIPT)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("detectron2: ")
@@ -87,7 +87,7 @@ def test_an_unreachable_index_stops_it(run_python, tmp_path):
     assert "pip config list" in done.stderr
 
 
-def test_without_torch_it_says_so(tmp_path):
+def test_missing_torch_is_one_line(tmp_path):
     venv.create(tmp_path / "bare", with_pip=False)
     command = [tmp_path / "bare/bin/python", SCRIPT]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -96,7 +96,7 @@ def test_without_torch_it_says_so(tmp_path):
     assert "torch and torchvision must work first (ModuleNotFoundError: No module named 'torch')" in done.stderr
 
 
-def test_another_source_than_expected_stops_it(script):
+def test_an_unexpected_source_stops_it(script):
     files = small_source(script)
     files["detectron2/structures/masks.py"] += "np.bool)\n"
     with pytest.raises(

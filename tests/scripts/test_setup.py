@@ -1,4 +1,4 @@
-"""The set-up script's failure paths, in a copy of the scripts, where nothing is installed."""
+"""The failures of the set-up script, in a copy of the scripts without installed packages."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ def setup(tmp_path):
     return run
 
 
-def test_a_python_that_cannot_serve_is_named(setup, tmp_path):
+def test_an_unsuitable_python_is_named(setup, tmp_path):
     old = tmp_path / "python3"
     old.write_text("#!/bin/sh\nexit 1\n")
     old.chmod(0o755)
@@ -39,7 +39,7 @@ def test_a_python_that_cannot_serve_is_named(setup, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_unreachable_index_stops_it_and_a_broken_venv_is_made_anew(setup, tmp_path):
+def test_an_unreachable_index_stops_it_and_a_broken_venv_is_replaced(setup, tmp_path):
     venv = tmp_path / "tree/.venv"
     (venv / "bin").mkdir(parents=True)  # what an interrupted run may leave
     closed = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_EXTRA_INDEX_URL": "", "PIP_RETRIES": "0"}

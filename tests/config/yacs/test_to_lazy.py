@@ -1,4 +1,4 @@
-"""A yacs config and the LazyConfig made of it build the same model, optimizer, schedule and data, over Detectron2's model zoo."""
+"""A yacs config of Detectron2's model zoo and the converted LazyConfig build equal models, optimizers, schedules and data."""
 
 import importlib
 from pathlib import Path
@@ -129,7 +129,7 @@ def test_enough_of_the_zoo_converts():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({*ALL} - {*CONVERTED}))
-def test_the_rest_of_the_zoo_is_refused_in_one_line(name):
+def test_the_rest_of_the_zoo_is_an_error_of_one_line(name):
     with pytest.raises(InputError, match=r"expected|has no equivalent of") as caught:
         convert_to_lazy(load_yaml(name, []), name)
     assert "\n" not in str(caught.value)
@@ -160,11 +160,11 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("options", CHANGES.values(), ids=CHANGES)
-def test_changes_are_carried_over(options, tools, tmp_path):
+def test_changed_keys_are_converted(options, tools, tmp_path):
     compare(tools, *both(tmp_path, f"{SEGMENTATION}/mask_rcnn_R_50_FPN_1x.yaml", *options.split()))
 
 
-def test_what_compare_does_not_see(tmp_path):
+def test_settings_that_compare_does_not_check(tmp_path):
     options = CHANGES["data"].split()
     train = loaded(tmp_path, f"{SEGMENTATION}/mask_rcnn_R_50_FPN_1x.yaml", *options).dataloader.train
     assert (train.aspect_ratio_grouping, train.mapper.instance_mask_format, train.mapper.recompute_boxes) == (
@@ -212,20 +212,20 @@ def test_what_compare_does_not_see(tmp_path):
         (["MODEL.ROI_HEADS.NAME", "CascadeROIHeads", "MODEL.KEYPOINT_ON", "True"], "MODEL.KEYPOINT_ON=True: expected"),
     ],
 )
-def test_what_has_no_place_is_named_in_one_line(options, message):
+def test_keys_without_an_equivalent_are_named_in_one_line(options, message):
     name = f"{SEGMENTATION}/mask_rcnn_R_50_FPN_1x.yaml"
     with pytest.raises(InputError, match=message) as caught:
         convert_to_lazy(load_yaml(name, options), name)
     assert "\n" not in str(caught.value)
 
 
-def test_a_default_given_behind_the_file_lets_it_convert(tmp_path):
+def test_a_key_set_to_its_default_is_ignored(tmp_path):
     name = "Misc/mask_rcnn_R_50_FPN_3x_syncbn.yaml"
     assert loaded(tmp_path, name, "TEST.PRECISE_BN.ENABLED", "False").model.backbone.norm == "SyncBN"
 
 
 @pytest.mark.parametrize(("name", "message"), [("no_such.yaml", "no such file"), ("README.md", r"expected a \.yaml")])
-def test_files_that_are_none(name, message, monkeypatch):
+def test_wrong_files_are_named(name, message, monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(InputError, match=message):
         load_yaml(name, [])

@@ -1,7 +1,5 @@
 """Pixel statistics against NumPy on all pixels at once, and the overrides against a model."""
 
-import json
-
 import numpy as np
 import pytest
 from detectron2.config import LazyConfig
@@ -10,7 +8,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from maskrcnn_ext import InputError, get_config
-from maskrcnn_ext.cli import main
 from maskrcnn_ext.data.tools.stats import overrides, pixel_statistics, sample_records
 
 
@@ -111,22 +108,3 @@ def test_records_that_only_our_mapper_reads_get_it(tmp_path):
     window = {**photo, "window": [0, 0, 2, 2]}
     lines = [overrides(pixel_statistics([r], "BGR"), "BGR", pretrained=False) for r in (record, window, photo)]
     assert ["SafeMapper" in line for line in lines] == [True, True, False]
-
-
-def test_the_command_prints_table_and_overrides(tmp_path, capsys):
-    rng = np.random.default_rng(0)
-    images = [rng.integers(0, 256, (20, 30, 3), dtype=np.uint8) for _ in range(4)]
-    save(tmp_path, images, "png")
-    described = [{"id": i, "file_name": f"{i}.png", "height": 20, "width": 30} for i in range(4)]
-    data = {"images": described, "annotations": [], "categories": [{"id": 1, "name": "a"}]}
-    (tmp_path / "a.json").write_text(json.dumps(data))
-    (tmp_path / "2.png").write_bytes(b"")
-    assert main(["data-stats", f"coco:{tmp_path}/a.json@{tmp_path}", "--limit", "0"]) == 0
-    printed = capsys.readouterr()
-    assert "bad image: " in printed.err
-    mean = np.stack([images[i] for i in (0, 1, 3)])[..., ::-1].mean((0, 1, 2))
-    assert f"model.pixel_mean=[{','.join(f'{value:.6g}' for value in mean)}]" in printed.out
-    assert "images    3 read, 1 bad, 4 in" in printed.out
-    assert "SafeMapper" not in printed.out, "the stock mapper reads 8-bit colours"
-    assert main(["data-stats", f"coco:{tmp_path}/b.json@{tmp_path}"]) == 2
-    assert capsys.readouterr().err.startswith("maskrcnn-ext data-stats: error: ")

@@ -265,42 +265,6 @@ def test_a_missing_image_or_a_slice_is_named(tmp_path, format):
         find_writer(format)(data, tmp_path / "out2", link=True)
 
 
-def test_mistakes_are_one_line_and_leave_nothing(shapes, tmp_path, capsys):
-    source = f"coco:{shapes}@{shapes.parent / 'images'}"
-    there = tmp_path / "there"
-    there.mkdir()
-    broken = tmp_path / "broken.json"
-    content = json.loads(shapes.read_text())
-    content["images"][5]["file_name"] = "gone.jpg"
-    broken.write_text(json.dumps(content))
-    before = sorted(tmp_path.iterdir())
-    commands = {
-        (source, str(there), "--to", "coco"): "exists: choose another DST, or add --overwrite",
-        (source, str(tmp_path / "a.json"), "--to", "coco", "--link"): "--link needs images",
-        ("nuclei_trian", str(tmp_path / "a"), "--to", "yolo"): "did you mean nuclei_train",
-        (f"coco:{broken}@{shapes.parent / 'images'}", str(tmp_path / "a"), "--to", "yolo"): "no file",
-        (source, str(shapes.parent), "--to", "coco", "--overwrite"): "cannot be overwritten: it holds",
-    }
-    for command, message in commands.items():
-        assert main(["convert", *command]) == 2
-        error = capsys.readouterr().err
-        assert message in error
-        assert error.count("\n") == 1
-        assert sorted(tmp_path.iterdir()) == before
-    assert shapes.is_file()
-
-
-def test_overwriting_replaces_all_of_it(shapes, tmp_path):
-    target = tmp_path / "out"
-    target.mkdir()
-    (target / "old.txt").touch()
-    command = ["convert", f"coco:{shapes}@{shapes.parent / 'images'}", str(target), "--to", "labelme", "--overwrite"]
-    assert main(command) == 0
-    assert not (target / "old.txt").exists()
-    assert len(list(target.glob("*.json"))) == 8
-    assert list(tmp_path.iterdir()) == [target]
-
-
 def test_what_fails_on_the_way_leaves_the_old_one(tmp_path):
     target = tmp_path / "out"
     target.write_text("old")
@@ -319,20 +283,3 @@ def test_what_fails_on_the_way_leaves_the_old_one(tmp_path):
 def test_an_unknown_writer_is_named():
     with pytest.raises(InputError, match="no writer for 'voc', expected one of coco, yolo, labelme, label_image"):
         find_writer("voc")
-
-
-@pytest.mark.parametrize("command", ["convert", "split"])
-def test_help_loads_nothing_heavy(run_python, command):
-    code = f"import sys\nfrom maskrcnn_ext.cli import main\ntry: main([{command!r}, '--help'])\n"
-    code += "finally: print(sorted({'torch', 'numpy', 'cv2', 'detectron2'} & set(sys.modules)))"
-    assert run_python("-c", code).stdout.strip().endswith("[]")
-
-
-def test_a_place_that_cannot_be_written_is_named(shapes, tmp_path, capsys):
-    (tmp_path / "file").touch()
-    for target in (tmp_path / "file" / "out", tmp_path / "file" / "deep" / "out.json"):
-        assert main(["convert", f"coco:{shapes}@{shapes.parent / 'images'}", str(target), "--to", "coco"]) == 2
-        error = capsys.readouterr().err
-        assert "cannot be written" in error
-        assert error.count("\n") == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]

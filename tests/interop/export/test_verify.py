@@ -8,16 +8,14 @@ import cv2
 import numpy as np
 import pytest
 
-from maskrcnn_ext.cli import main
 from maskrcnn_ext.interop.export import onnx
 from maskrcnn_ext.interop.export.recipe import build_recipe
 from maskrcnn_ext.interop.export.runtimes import open_model
 from maskrcnn_ext.interop.export.verify import Limits, Reference, compare, time_ratio, verify
 from tests.helpers.calibration import images
 from tests.helpers.exported_models import detector, exported, pictures, weights  # noqa: F401 (fixtures)
-from tests.helpers.exporting import CLASSES, RECIPE, SETTINGS
+from tests.helpers.exporting import CLASSES, RECIPE
 
-CONFIG = "mask_rcnn_r18_fpn_scratch"
 OBJECT = {
     "boxes": np.float32([[10, 10, 30, 40], [50, 50, 90, 80]]),
     "scores": np.float32([0.9, 0.6]),
@@ -56,45 +54,6 @@ def test_an_export_of_opset_11_fails(detector, tmp_path):
     )
     assert comparison.faults
     assert "BEYOND THE LIMITS" in comparison.line()
-
-
-def test_the_commands_agree(weights, pictures, tmp_path, capsys):
-    pytest.importorskip("onnxruntime")
-    file = tmp_path / "out" / "model.onnx"
-    assert main(["export", CONFIG, str(weights), "--to", "onnx", "-o", str(file), "--set", *SETTINGS]) == 0
-    assert str(file) in capsys.readouterr().out
-    arguments = ["verify", str(file), "--against", CONFIG, str(weights), "--images", str(pictures), "--set", *SETTINGS]
-    assert main(arguments) == 0
-    printed = capsys.readouterr().out
-    assert f"{len(images())} images" in printed
-    assert "all within the limits" in printed
-    assert main([*arguments, "--limit", "1", "--box", "0"]) == 1
-    assert "1 images outside the limits" in capsys.readouterr().out
-    # Another model's weights: nothing agrees.
-    assert main(["verify", str(file), "--against", CONFIG, "", "--images", str(pictures), "--set", *SETTINGS]) == 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["export", "a", "--to", "onnx", "-o", "b", "--int8"], "--int8 and --calibrate belong together"),
-        (
-            ["export", "a", "--to", "opencv", "-o", "b", "--int8", "--calibrate", "c"],
-            "--int8 is for --to onnx and openvino",
-        ),
-        (
-            ["export", "a", "--to", "onnx", "-o", "b", "--int8", "--calibrate", "c", "--calibration-images", "0"],
-            "at least 1",
-        ),
-        (["verify", "a.onnx", "--against", "a", "b", "c", "--images", "d"], "at most one file of weights"),
-        (["verify", "missing.onnx", "--against", "a", "--images", "d"], "missing.onnx: no such model"),
-    ],
-)
-def test_wrong_arguments_are_one_line(arguments, message, capsys):
-    assert main(arguments) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
 
 
 def test_what_is_equal_has_no_fault():

@@ -1,4 +1,4 @@
-"""``maskrcnn-ext import-weights``: what it writes predicts and trains, and a wrong input is one line."""
+"""``maskrcnn-ext import-weights`` writes configs that predict and train, and reports wrong input in one line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run(file, *options, framework="torchvision"):
     return main(["import-weights", str(file), "--from", framework, *map(str, options)])
 
 
-def test_what_is_written_predicts(file, tmp_path, capsys):
+def test_the_written_config_predicts(file, tmp_path, capsys):
     out = tmp_path / "out"
     assert run(file, "-o", out, "--classes", ",".join(NAMES)) == 0
     printed = capsys.readouterr().out
@@ -48,7 +48,7 @@ def test_what_is_written_predicts(file, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_what_is_written_trains(file, shapes, tmp_path):
+def test_the_written_config_trains(file, shapes, tmp_path):
     out = tmp_path / "out"
     assert run(file, "-o", out) == 0
     spec = f"coco:{shapes}@{shapes.parent / 'images'}"
@@ -72,7 +72,7 @@ def test_what_is_written_trains(file, shapes, tmp_path):
     assert (tmp_path / "run/model_final.pth").is_file()
 
 
-def test_verbose_names_every_key_and_files_are_not_replaced_unasked(file, state, tmp_path, capsys):
+def test_verbose_lists_every_key_and_files_need_overwrite(file, state, tmp_path, capsys):
     assert run(file, "-o", tmp_path / "out", "--verbose") == 0
     printed = capsys.readouterr().out
     assert all(key in printed for key in state)
