@@ -161,7 +161,7 @@ def _span(node: ast.expr) -> tuple[int | None, ...]:
 
 
 def _globals_used(function: types.FunctionType, source: str) -> dict[str, Any]:
-    """What a function refers to outside itself: modules, classes, functions and values of its file and of the function around it."""
+    """Returns the names that a function uses from its file and from the enclosing function, and their values."""
     tables = [symtable.symtable(source, "<config>", "exec")]
     outside = {symbol.get_name() for symbol in tables[0].get_symbols() if not symbol.is_assigned()}  # such as defaults
     for table in tables:

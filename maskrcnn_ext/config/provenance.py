@@ -86,7 +86,7 @@ class _File:
     def _sources(self) -> dict[str, tuple[_File, str]]:
         """Maps a name to the file that it is imported from and to its name there. The last import of a name counts."""
         found: dict[str, tuple[_File, str]] = {}
-        loaded: dict[str, list[Path]] = {}  # file of `base = get_config("...")` by the name that it is assigned to
+        loaded: dict[str, Path | None] = {}  # file of `base = get_config("...")` by the name that it is assigned to
         if self.path.suffix == ".py":
             for node in ast.parse(self.path.read_text(encoding="utf-8")).body:
                 for name, path, original in _imports(node, self.path, loaded):
@@ -104,7 +104,7 @@ class _File:
         return self.path
 
 
-def _imports(node: ast.stmt, file: Path, loaded: dict[str, list[Path]]) -> Iterator[tuple[str, Path, str]]:
+def _imports(node: ast.stmt, file: Path, loaded: dict[str, Path | None]) -> Iterator[tuple[str, Path, str]]:
     """Yields what a statement imports from other config files: the local name, the other file, and the name there."""
     if isinstance(node, ast.ImportFrom) and node.level:
         folder = file.parent
@@ -120,37 +120,35 @@ def _imports(node: ast.stmt, file: Path, loaded: dict[str, list[Path]]) -> Itera
             original, value = value.attr, value.value
         elif isinstance(value, ast.Subscript) and isinstance(value.slice, ast.Constant):  # ... or ["model"]
             original, value = str(value.slice.value), value.value
-        paths = list(_loaded_by(value, file)) if isinstance(value, ast.Call) else []
-        if isinstance(value, ast.Name):
-            paths = loaded.get(value.id, [])
-        if original:
-            yield from ((name, path, original) for path in paths)
-        else:
-            loaded[name] = paths
+        source: Path | None = None
+        if isinstance(value, ast.Call):
+            source = _loaded_file(value, file)
+        elif isinstance(value, ast.Name):
+            source = loaded.get(value.id)
+        if original is None:
+            loaded[name] = source
+        elif source is not None:
+            yield name, source, original
 
 
-def _loaded_by(call: ast.Call, file: Path) -> Iterator[Path]:
-    """Yields the file that ``get_config``, ``model_zoo.get_config``, ``LazyConfig.load`` or ``load_rel`` loads; nothing for other calls."""
+def _loaded_file(call: ast.Call, file: Path) -> Path | None:
+    """Returns the file that ``get_config``, ``model_zoo.get_config``, ``LazyConfig.load`` or ``load_rel`` loads; None for other calls."""
     function = ast.unparse(call.func)
     if not call.args or not isinstance(call.args[0], ast.Constant) or not isinstance(call.args[0].value, str):
-        return
+        return None
     name = call.args[0].value
     if function.endswith("load_rel"):
-        yield file.parent / name
-    elif function.endswith("LazyConfig.load"):
-        yield Path(name)
-    elif function == "model_zoo.get_config":
-        from detectron2 import model_zoo
+        return file.parent / name
+    if function.endswith("LazyConfig.load"):
+        return Path(name)
+    try:
+        if function == "model_zoo.get_config":
+            from detectron2 import model_zoo
 
-        try:
-            yield Path(model_zoo.get_config_file(name))
-        except RuntimeError:  # no such file in the model zoo
-            return
-    elif function.endswith("get_config"):
-        try:
-            yield config_path(name)
-        except InputError:
-            return
+            return Path(model_zoo.get_config_file(name))
+        return config_path(name) if function.endswith("get_config") else None
+    except (RuntimeError, InputError):  # no such config
+        return None
 
 
 def _leaves(tree: Any, path: Keys = ()) -> Iterator[tuple[Keys, Any]]:

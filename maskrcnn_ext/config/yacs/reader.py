@@ -79,7 +79,16 @@ class Rules:
         if all(self.yaml.is_default(source) for source in sources):
             self.optional.add(key)
 
-    def put_all(self, prefix: str, section: str, names: dict[str, str]) -> None:
-        """Sets ``prefix.name`` to the value of ``section.SOURCE`` for each name and source in `names`."""
-        for name, source in names.items():
+    def put_all(self, prefix: str, section: str, names: str, **renamed: str) -> None:
+        """Sets several values below a prefix.
+
+        Args:
+            prefix: the prefix of the LazyConfig's keys.
+            section: the section of the yacs config.
+            names: keys below `prefix`, separated by spaces. The source of ``head.conv_dims`` is ``CONV_DIMS``.
+            renamed: source -> key below `prefix`, if the names differ.
+        """
+        sources = {name: name.rpartition(".")[2].upper() for name in names.split()}
+        sources |= {name: source for source, name in renamed.items()}
+        for name, source in sources.items():
             self.put(f"{prefix}.{name}", f"{section}.{source}")

@@ -53,21 +53,16 @@ def _backbone(rules: Rules, neck: Neck) -> None:
     depth = yaml("MODEL.RESNETS.DEPTH")
     if depth not in (50, 101, 152):
         raise InputError(f"MODEL.RESNETS.DEPTH={depth}: expected 50, 101 or 152")
-    rules.put_all("model", "MODEL", {"pixel_mean": "PIXEL_MEAN", "pixel_std": "PIXEL_STD"})
+    rules.put_all("model", "MODEL", "pixel_mean pixel_std")
     rules.put("model.input_format", "INPUT.FORMAT")
     rules.put("model.vis_period", "VIS_PERIOD")
     rules.put(f"{resnet}.freeze_at", "MODEL.BACKBONE.FREEZE_AT")
-    names = {"stem.out_channels": "STEM_OUT_CHANNELS", "stem.norm": "NORM", "out_features": "OUT_FEATURES"}
-    names |= {"stages.depth": "DEPTH", "stages.norm": "NORM", "stages.stride_in_1x1": "STRIDE_IN_1X1"}
-    names |= {
-        "stages.num_groups": "NUM_GROUPS",
-        "stages.width_per_group": "WIDTH_PER_GROUP",
-        "stages.res5_dilation": "RES5_DILATION",
-    }
-    rules.put_all(resnet, "MODEL.RESNETS", names)
+    names = (
+        "stem.norm out_features stages.depth stages.norm stages.stride_in_1x1 stages.num_groups stages.width_per_group"
+    )
+    rules.put_all(resnet, "MODEL.RESNETS", f"{names} stages.res5_dilation", STEM_OUT_CHANNELS="stem.out_channels")
     if neck == "fpn":
-        names = {"in_features": "IN_FEATURES", "out_channels": "OUT_CHANNELS", "norm": "NORM", "fuse_type": "FUSE_TYPE"}
-        rules.put_all("model.backbone", "MODEL.FPN", names)
+        rules.put_all("model.backbone", "MODEL.FPN", "in_features out_channels norm fuse_type")
     else:
         yaml.read |= {f"MODEL.FPN.{name}" for name in ("IN_FEATURES", "OUT_CHANNELS", "NORM", "FUSE_TYPE")}
 
@@ -79,7 +74,7 @@ def _stride(yaml: YamlReader, feature: str) -> int:
 
 def _proposals(rules: Rules) -> None:
     yaml, rpn, anchors = rules.yaml, "model.proposal_generator", "MODEL.ANCHOR_GENERATOR"
-    rules.put_all(f"{rpn}.anchor_generator", anchors, {"sizes": "SIZES", "offset": "OFFSET"})
+    rules.put_all(f"{rpn}.anchor_generator", anchors, "sizes offset")
     rules.put(
         f"{rpn}.anchor_generator.aspect_ratios", f"{anchors}.ASPECT_RATIOS", make=lambda r: r[0] if len(r) == 1 else r
     )
@@ -94,12 +89,11 @@ def _proposals(rules: Rules) -> None:
         f"{anchors}.ASPECT_RATIOS",
         make=lambda sizes, ratios: len(sizes[0]) * len(ratios[0]),
     )
-    names = {"in_features": "IN_FEATURES", "head.conv_dims": "CONV_DIMS", "nms_thresh": "NMS_THRESH"}
-    names |= {"anchor_matcher.thresholds": "IOU_THRESHOLDS", "anchor_matcher.labels": "IOU_LABELS"}
-    names |= {"box2box_transform.weights": "BBOX_REG_WEIGHTS", "box_reg_loss_type": "BBOX_REG_LOSS_TYPE"}
-    names |= {"batch_size_per_image": "BATCH_SIZE_PER_IMAGE", "positive_fraction": "POSITIVE_FRACTION"}
-    names |= {"anchor_boundary_thresh": "BOUNDARY_THRESH", "smooth_l1_beta": "SMOOTH_L1_BETA"}
-    rules.put_all(rpn, "MODEL.RPN", names)
+    names = "in_features head.conv_dims nms_thresh batch_size_per_image positive_fraction smooth_l1_beta"
+    renamed = {"IOU_THRESHOLDS": "anchor_matcher.thresholds", "IOU_LABELS": "anchor_matcher.labels"}
+    renamed |= {"BBOX_REG_WEIGHTS": "box2box_transform.weights", "BBOX_REG_LOSS_TYPE": "box_reg_loss_type"}
+    renamed |= {"BOUNDARY_THRESH": "anchor_boundary_thresh"}
+    rules.put_all(rpn, "MODEL.RPN", names, **renamed)
     for when in ("pre", "post"):
         topk = f"MODEL.RPN.{when.upper()}_NMS_TOPK"
         rules.put(f"{rpn}.{when}_nms_topk", f"{topk}_TRAIN", f"{topk}_TEST")
@@ -114,23 +108,15 @@ def _proposals(rules: Rules) -> None:
 
 def _roi_heads(rules: Rules, neck: Neck) -> None:
     yaml, heads = rules.yaml, "model.roi_heads"
-    names = {
-        "num_classes": "NUM_CLASSES",
-        "batch_size_per_image": "BATCH_SIZE_PER_IMAGE",
-        "positive_fraction": "POSITIVE_FRACTION",
-    }
-    names |= {
-        "proposal_append_gt": "PROPOSAL_APPEND_GT",
-        ("in_features" if neck == "c4" else "box_in_features"): "IN_FEATURES",
-    }
-    rules.put_all(heads, "MODEL.ROI_HEADS", names)
+    names = "num_classes batch_size_per_image positive_fraction proposal_append_gt"
+    in_features = "in_features" if neck == "c4" else "box_in_features"
+    rules.put_all(heads, "MODEL.ROI_HEADS", names, IN_FEATURES=in_features)
     _pooler(rules, f"{heads}.pooler" if neck == "c4" else f"{heads}.box_pooler", "MODEL.ROI_BOX_HEAD")
     if yaml("MODEL.ROI_HEADS.NAME") == "CascadeROIHeads":
         _cascade(rules)
     else:
-        rules.put_all(
-            f"{heads}.proposal_matcher", "MODEL.ROI_HEADS", {"thresholds": "IOU_THRESHOLDS", "labels": "IOU_LABELS"}
-        )
+        renamed = {"IOU_THRESHOLDS": "thresholds", "IOU_LABELS": "labels"}
+        rules.put_all(f"{heads}.proposal_matcher", "MODEL.ROI_HEADS", "", **renamed)
         _box_predictor(rules, f"{heads}.box_predictor", fc_dim=neck != "c4")
         rules.put(f"{heads}.box_predictor.box2box_transform.weights", "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS")
         yaml.read |= {f"MODEL.ROI_BOX_CASCADE_HEAD.{name}" for name in ("IOUS", "BBOX_REG_WEIGHTS")}
@@ -155,17 +141,18 @@ def _keys_of(yaml: YamlReader, section: str) -> list[str]:
 
 
 def _pooler(rules: Rules, key: str, section: str) -> None:
-    names = {
-        "output_size": "POOLER_RESOLUTION",
-        "sampling_ratio": "POOLER_SAMPLING_RATIO",
-        "pooler_type": "POOLER_TYPE",
-    }
-    rules.put_all(key, section, names)
+    renamed = {"POOLER_RESOLUTION": "output_size", "POOLER_SAMPLING_RATIO": "sampling_ratio"}
+    rules.put_all(key, section, "pooler_type", **renamed)
     rules.put(
         f"{key}.scales",
         "MODEL.ROI_HEADS.IN_FEATURES",
         make=lambda names: [1 / _stride(rules.yaml, name) for name in names],
     )
+
+
+def _input_size(rules: Rules, head: str, section: str) -> None:
+    for side in ("height", "width"):
+        rules.put(f"{head}.input_shape.{side}", f"{section}.POOLER_RESOLUTION")
 
 
 def _box_head(rules: Rules, key: str) -> None:
@@ -176,17 +163,15 @@ def _box_head(rules: Rules, key: str) -> None:
         raise InputError(f"{section}.NUM_FC=0: expected 1 or more")
     rules.put(f"{key}.fc_dims", f"{section}.FC_DIM", f"{section}.NUM_FC", make=lambda dim, number: [dim] * number)
     rules.put(f"{key}.conv_dims", f"{section}.CONV_DIM", f"{section}.NUM_CONV", make=lambda dim, number: [dim] * number)
-    names = {"conv_norm": "NORM", "input_shape.height": "POOLER_RESOLUTION", "input_shape.width": "POOLER_RESOLUTION"}
-    rules.put_all(key, section, names)
+    rules.put(f"{key}.conv_norm", f"{section}.NORM")
+    _input_size(rules, key, section)
 
 
 def _box_predictor(rules: Rules, key: str, *, fc_dim: bool) -> None:
     section = "MODEL.ROI_BOX_HEAD"
-    names = {"cls_agnostic_bbox_reg": "CLS_AGNOSTIC_BBOX_REG", "smooth_l1_beta": "SMOOTH_L1_BETA"}
-    rules.put_all(key, section, names | {"box_reg_loss_type": "BBOX_REG_LOSS_TYPE"})
-    rules.put_all(
-        key, "MODEL.ROI_HEADS", {"test_score_thresh": "SCORE_THRESH_TEST", "test_nms_thresh": "NMS_THRESH_TEST"}
-    )
+    rules.put_all(key, section, "cls_agnostic_bbox_reg smooth_l1_beta", BBOX_REG_LOSS_TYPE="box_reg_loss_type")
+    rules.put(f"{key}.test_score_thresh", "MODEL.ROI_HEADS.SCORE_THRESH_TEST")
+    rules.put(f"{key}.test_nms_thresh", "MODEL.ROI_HEADS.NMS_THRESH_TEST")
     rules.put(f"{key}.test_topk_per_image", "TEST.DETECTIONS_PER_IMAGE")
     rules.put(f"{key}.loss_weight", f"{section}.BBOX_REG_LOSS_WEIGHT", make=lambda weight: {"loss_box_reg": weight})
     if fc_dim:
@@ -215,8 +200,7 @@ def _cascade(rules: Rules) -> None:
 
 def _res5(rules: Rules) -> None:
     """Adds the values of C4's head, which is the last stage of the ResNet."""
-    names = {"norm": "NORM", "stride_in_1x1": "STRIDE_IN_1X1", "num_groups": "NUM_GROUPS"}
-    rules.put_all("model.roi_heads.res5", "MODEL.RESNETS", names)
+    rules.put_all("model.roi_heads.res5", "MODEL.RESNETS", "norm stride_in_1x1 num_groups")
     rules.put(
         "model.roi_heads.res5.bottleneck_channels",
         "MODEL.RESNETS.NUM_GROUPS",
@@ -244,17 +228,15 @@ def _mask_head(rules: Rules, neck: Neck) -> None:
         return
     rules.put("model.roi_heads.mask_in_features", "MODEL.ROI_HEADS.IN_FEATURES")
     _pooler(rules, "model.roi_heads.mask_pooler", section)
-    rules.put_all(head, section, {"input_shape.height": "POOLER_RESOLUTION", "input_shape.width": "POOLER_RESOLUTION"})
+    _input_size(rules, head, section)
 
 
 def _keypoint_head(rules: Rules) -> None:
     head, section = "model.roi_heads.keypoint_head", "MODEL.ROI_KEYPOINT_HEAD"
     rules.put("model.roi_heads.keypoint_in_features", "MODEL.ROI_HEADS.IN_FEATURES")
     _pooler(rules, "model.roi_heads.keypoint_pooler", section)
-    names = {"num_keypoints": "NUM_KEYPOINTS", "conv_dims": "CONV_DIMS", "loss_weight": "LOSS_WEIGHT"}
-    rules.put_all(
-        head, section, names | {"input_shape.height": "POOLER_RESOLUTION", "input_shape.width": "POOLER_RESOLUTION"}
-    )
+    rules.put_all(head, section, "num_keypoints conv_dims loss_weight")
+    _input_size(rules, head, section)
     rules.put(
         f"{head}.loss_normalizer",
         f"{section}.NORMALIZE_LOSS_BY_VISIBLE_KEYPOINTS",
@@ -269,24 +251,23 @@ def _keypoint_head(rules: Rules) -> None:
 def _training(rules: Rules) -> None:
     """Adds the values of the optimizer, the schedule and `train`."""
     yaml = rules.yaml
-    names = {"lr": "BASE_LR", "momentum": "MOMENTUM", "nesterov": "NESTEROV", "weight_decay": "WEIGHT_DECAY"}
-    names |= {"params.weight_decay_norm": "WEIGHT_DECAY_NORM", "params.weight_decay_bias": "WEIGHT_DECAY_BIAS"}
-    rules.put_all("optimizer", "SOLVER", names | {"params.bias_lr_factor": "BIAS_LR_FACTOR"})
+    names = "momentum nesterov weight_decay params.weight_decay_norm params.weight_decay_bias params.bias_lr_factor"
+    rules.put_all("optimizer", "SOLVER", names, BASE_LR="lr")
     if yaml("SOLVER.BIAS_LR_FACTOR") != 1:
         rules.values["optimizer.params.base_lr"] = "${..lr}"
     rules.put("train.init_checkpoint", "MODEL.WEIGHTS")
     rules.put("train.eval_period", "TEST.EVAL_PERIOD")
-    names = {"max_iter": "MAX_ITER", "amp.enabled": "AMP.ENABLED", "checkpointer.period": "CHECKPOINT_PERIOD"}
-    rules.put_all("train", "SOLVER", names)
-    for key, source in {"output_dir": "OUTPUT_DIR", "seed": "SEED", "cudnn_benchmark": "CUDNN_BENCHMARK"}.items():
-        rules.put(f"train.{key}", source)
+    rules.put_all("train", "SOLVER", "max_iter", CHECKPOINT_PERIOD="checkpointer.period")
+    rules.put("train.amp.enabled", "SOLVER.AMP.ENABLED")
+    for name in ("output_dir", "seed", "cudnn_benchmark"):
+        rules.put(f"train.{name}", name.upper())
     if "FLOAT32_PRECISION" in yaml:  # only in Detectron2's main branch
         rules.put("train.float32_precision", "FLOAT32_PRECISION")
     if not yaml.is_default("MODEL.DEVICE"):  # by default CUDA if available
         rules.put("train.device", "MODEL.DEVICE")
     last = yaml("SOLVER.MAX_ITER")
     rules.put("lr_multiplier.warmup_length", "SOLVER.WARMUP_ITERS", make=lambda length: min(length / last, 1.0))
-    rules.put_all("lr_multiplier", "SOLVER", {"warmup_method": "WARMUP_METHOD", "warmup_factor": "WARMUP_FACTOR"})
+    rules.put_all("lr_multiplier", "SOLVER", "warmup_method warmup_factor")
     if yaml("SOLVER.LR_SCHEDULER_NAME") == "WarmupMultiStepLR":
         steps = [step for step in yaml("SOLVER.STEPS") if step < last]
         gamma = yaml("SOLVER.GAMMA")
@@ -317,13 +298,8 @@ def _data(rules: Rules) -> None:
     names = {"use_instance_mask": "MODEL.MASK_ON", "use_keypoint": "MODEL.KEYPOINT_ON", "image_format": "INPUT.FORMAT"}
     for key, source in (names | {"instance_mask_format": "INPUT.MASK_FORMAT"}).items():
         rules.put(f"{train}.mapper.{key}", source)
-    rules.put_all(
-        f"{train}.mapper.augmentations.0",
-        "INPUT",
-        {"short_edge_length": "MIN_SIZE_TRAIN", "max_size": "MAX_SIZE_TRAIN"},
-    )
+    for split, phase in ((train, "TRAIN"), (test, "TEST")):
+        rules.put(f"{split}.mapper.augmentations.0.short_edge_length", f"INPUT.MIN_SIZE_{phase}")
+        rules.put(f"{split}.mapper.augmentations.0.max_size", f"INPUT.MAX_SIZE_{phase}")
     rules.put(f"{train}.mapper.augmentations.0.sample_style", "INPUT.MIN_SIZE_TRAIN_SAMPLING")
-    rules.put_all(
-        f"{test}.mapper.augmentations.0", "INPUT", {"short_edge_length": "MIN_SIZE_TEST", "max_size": "MAX_SIZE_TEST"}
-    )
     rules.put("dataloader.evaluator.kpt_oks_sigmas", "TEST.KEYPOINT_OKS_SIGMAS")

@@ -104,9 +104,9 @@ def convert_to_lazy(cfg: CfgNode, name: str) -> str:
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
     part_changes = list(_part_changes(yaml))
-    unread = [key for key in yaml.unread() if not _is_without_effect(cfg, key)]
+    unread = [key for key in yaml.unread() if not _is_without_effect(yaml, key)]
     if unread:
-        settings = ", ".join(f"{key}={_value(cfg, key)}" for key in unread)
+        settings = ", ".join(f"{key}={yaml(key)}" for key in unread)
         raise InputError(
             f"{name}: a LazyConfig of maskrcnn_ext has no equivalent of {settings}; to ignore a key, append it with its default (KEY VALUE)"
         )
@@ -116,18 +116,11 @@ def convert_to_lazy(cfg: CfgNode, name: str) -> str:
     return _source(name, base, [*changes, *part_changes])
 
 
-def _value(cfg: CfgNode, key: str) -> Any:
-    node: Any = cfg
-    for part in key.split("."):
-        node = node[part]
-    return node
-
-
-def _is_without_effect(cfg: CfgNode, key: str) -> bool:
+def _is_without_effect(yaml: YamlReader, key: str) -> bool:
     for section, switch in _SWITCHED.items():
         if key.startswith(section):
-            return not _value(cfg, section + switch)
-    return key.startswith(_WITHOUT_EFFECT) or (key.startswith("DATASETS.P") and not cfg.MODEL.LOAD_PROPOSALS)
+            return not yaml(section + switch)
+    return key.startswith(_WITHOUT_EFFECT) or (key.startswith("DATASETS.P") and not yaml("MODEL.LOAD_PROPOSALS"))
 
 
 def _candidates(yaml: YamlReader, neck: Neck) -> list[str]:

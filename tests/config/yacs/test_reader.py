@@ -29,7 +29,7 @@ def test_values_are_read_and_recorded(yaml):
 
 def test_rules_translate_values_and_mark_defaults_as_optional(yaml):
     rules = Rules(yaml)
-    rules.put_all("optimizer", "SOLVER", {"lr": "BASE_LR", "momentum": "MOMENTUM"})
+    rules.put_all("optimizer", "SOLVER", "momentum", BASE_LR="lr")
     rules.put("train.pair", "SEED", "OUTPUT_DIR")
     rules.put("train.sum", "SOLVER.BASE_LR", "SOLVER.MOMENTUM", make=lambda lr, momentum: lr + momentum)
     assert rules.values == {
