@@ -79,11 +79,8 @@ def make_detections(num_images: int, num_objects: int, num_classes: int) -> tupl
 
     for image in images:
         for _ in range(num_objects):
-            category, centre, axes = (
-                int(rng.integers(1, num_classes + 1)),
-                rng.uniform(30, 210, 2),
-                rng.uniform(4, 60, 2),
-            )
+            category = int(rng.integers(1, num_classes + 1))
+            centre, axes = rng.uniform(30, 210, 2), rng.uniform(4, 60, 2)
             annotations.append(make_object(image["id"], category, centre, axes))
             for _ in range(3):
                 moved = make_object(image["id"], category, centre + rng.normal(0, 3, 2), axes + rng.normal(0, 3, 2))

@@ -84,12 +84,9 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
         box, mask = (
             average_precision(truth, results[name], task, image_ids, recipe.max_detections) for task in ("bbox", "segm")
         )
-        values: dict[str, float | int | str] = {
-            "MB": sizes[name] / 1e6,
-            "box AP": f"{box:.2f}",
-            "mask AP": f"{mask:.2f}",
-        }
-        rows.append(Row(name, seconds[name], values))
+        rows.append(
+            Row(name, seconds[name], {"MB": sizes[name] / 1e6, "box AP": f"{box:.2f}", "mask AP": f"{mask:.2f}"})
+        )
     yield Table(f"{len(items)} images of {args.data}, {threads} threads", rows)
 
 

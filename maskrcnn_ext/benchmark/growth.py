@@ -54,19 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of this benchmark to the parser."""
     parser.add_argument("--config", default=models.R50, help="config of the model (default: %(default)s)")
     parser.add_argument(
-        "--side",
-        type=models.positive,
-        nargs="+",
-        default=[256, 512, 768, 1024],
-        help="sides of the square images, in pixels",
+        "--side", type=models.positive, nargs="+", default=[256, 512, 768, 1024], help="image sides in pixels"
     )
-    parser.add_argument("--batch", type=models.positive, nargs="+", default=[1, 2, 4], help="numbers of images at once")
+    parser.add_argument("--batch", type=models.positive, nargs="+", default=[1, 2, 4], help="images at once")
     parser.add_argument(
-        "--instances",
-        type=models.positive,
-        nargs="+",
-        default=[1, 25, 50, 100, 300],
-        help="numbers of detections per image",
+        "--instances", type=models.positive, nargs="+", default=[1, 25, 50, 100, 300], help="detections per image"
     )
     parser.add_argument("--classes", type=models.positive, nargs="+", default=[3, 80, 1000], help="numbers of classes")
 
@@ -84,19 +76,13 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
             models.detectron2_weights(weights, args.config, overrides(classes), (base.side, base.side))
         for axis, (name, unit, units) in AXES.items():
             values = sorted(set(getattr(args, name)))
-            workloads = [dataclasses.replace(base, **{name: value}) for value in values]
-            workloads = [
-                dataclasses.replace(workload, weights=base.weights.with_stem(str(workload.classes)))
-                for workload in workloads
-            ]
-            grown = {side: in_new_process(memory_of, side, workloads, torch.get_num_threads()) for side in SIDES}
+            works = [dataclasses.replace(base, **{name: value}) for value in values]
+            works = [dataclasses.replace(work, weights=base.weights.with_stem(str(work.classes))) for work in works]
+            grown = {side: in_new_process(memory_of, side, works, torch.get_num_threads()) for side in SIDES}
             rows: list[Row] = []
             times: dict[str, list[Any]] = {side: [] for side in SIDES}
-            for index, (value, workload) in enumerate(zip(values, workloads, strict=True)):
-                sides = {
-                    side: partial(opened(side, workload.weights, workload.config, workload.classes), workload)
-                    for side in SIDES
-                }
+            for index, (value, work) in enumerate(zip(values, works, strict=True)):
+                sides = {side: partial(opened(side, work.weights, work.config, work.classes), work) for side in SIDES}
                 found = sum(map(len, sides[SIDES[1]]()))
                 rows.append(row(f"{value:,}", found, measure(sides, args.repeats), {s: grown[s][index] for s in SIDES}))
                 for side in SIDES:
@@ -159,14 +145,14 @@ def open_side(side: str, weights: Path, config: str, classes: int) -> Callable[[
         def predict(images: list[Any]) -> list[Any]:
             return list(predictor.predict(images, batch_size=len(images)))
 
-    def run_once(workload: Workload) -> list[Any]:
-        model.roi_heads.box_predictor.test_topk_per_image = workload.instances
-        return predict([models.photograph(workload.side, workload.side, seed) for seed in range(workload.batch)])
+    def run_once(work: Workload) -> list[Any]:
+        model.roi_heads.box_predictor.test_topk_per_image = work.instances
+        return predict([models.photograph(work.side, work.side, seed) for seed in range(work.batch)])
 
     return run_once
 
 
-def memory_of(side: str, workloads: list[Workload], threads: int) -> list[float]:
+def memory_of(side: str, works: list[Workload], threads: int) -> list[float]:
     """Returns the peak memory of one side's predictions in MB above that of the loaded model, for workloads in ascending order."""
     import torch
 
@@ -174,11 +160,11 @@ def memory_of(side: str, workloads: list[Workload], threads: int) -> list[float]
     loaded: dict[Path, float] = {}
     opened = lru_cache(maxsize=1)(open_side)
     grown = []
-    for workload in workloads:
-        predict = opened(side, workload.weights, workload.config, workload.classes)
-        if workload.weights not in loaded:
-            predict(dataclasses.replace(workload, side=64, batch=1, instances=1))
-        before, peak = memory(partial(predict, workload))
+    for work in works:
+        predict = opened(side, work.weights, work.config, work.classes)
+        if work.weights not in loaded:
+            predict(dataclasses.replace(work, side=64, batch=1, instances=1))
+        before, peak = memory(partial(predict, work))
         # Memory that the process keeps after a smaller prediction counts for the larger one, too.
-        grown.append(peak - loaded.setdefault(workload.weights, before))
+        grown.append(peak - loaded.setdefault(work.weights, before))
     return grown

@@ -178,11 +178,8 @@ def _openvino_bf16(case: Case) -> Predict:
     class Hinted(OpenVinoRuntime):
         def __init__(self, file: Path, threads: int) -> None:
             super().__init__(file, threads)
-            hints = {
-                "INFERENCE_PRECISION_HINT": "bf16",
-                "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_NUM_THREADS": threads,
-            }
+            hints: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "LATENCY"}
+            hints["INFERENCE_NUM_THREADS"] = threads
             self._model = openvino.Core().compile_model(file, "CPU", hints)
 
     return Hinted(case.exported("model.xml"), case.threads)

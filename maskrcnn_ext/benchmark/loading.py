@@ -31,11 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batches", type=models.positive, default=20, help="batches per run (default: %(default)s)")
     parser.add_argument(
-        "--workers",
-        type=int,
-        nargs="+",
-        default=[0, 2, 4],
-        help="numbers of worker processes to measure (default: 0 2 4)",
+        "--workers", type=int, nargs="+", default=[0, 2, 4], help="worker processes to measure (default: 0 2 4)"
     )
 
 
@@ -62,9 +58,8 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
         seconds: dict[str, list[float]] = {name: [] for name in [*loaders, TRAINING]}
         for _ in range(args.repeats):
             for name, (loader, workers) in loaders.items():
-                seconds[name].append(
-                    time_batches(loader, args.batches, ahead=1 + 2 * workers // batch_size) / batch_size
-                )
+                per_batch = time_batches(loader, args.batches, ahead=1 + 2 * workers // batch_size)
+                seconds[name].append(per_batch / batch_size)
             seconds[TRAINING].append(train() / batch_size)
     rate = {name: 1 / statistics.median(times) for name, times in seconds.items()}
     rows = [

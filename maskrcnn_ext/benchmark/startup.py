@@ -41,11 +41,8 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
         name: partial(subprocess.run, [sys.executable, *command], check=True, capture_output=True)
         for name, command in COMMANDS.items()
     }
-    yield Table.of_times(
-        "New processes",
-        measure(commands, args.repeats),
-        "The first start of each is not counted, so files are in the page cache.",
-    )
+    note = "The first start of each is not counted, so files are in the page cache."
+    yield Table.of_times("New processes", measure(commands, args.repeats), note)
     with TemporaryDirectory() as folder:
         weights = models.detectron2_weights(Path(folder) / "model.pth", args.config, [models.NO_RESIZE], args.size)
         case = (args.config, str(weights), args.size, torch.get_num_threads())
