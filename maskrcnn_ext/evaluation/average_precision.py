@@ -49,6 +49,13 @@ def match(pairs: Pairs, thresholds: np.ndarray, areas: Sequence[tuple[float, flo
         pairs: detections, objects and their overlaps.
         thresholds: (T) lowest IoU of a match.
         areas: A ranges of the objects' areas in pixels, both ends included.
+
+    Example:
+        ::
+
+            truth = load_truth("coco:val.json@images")
+            matching = match(pair_up(truth, load_results("results.json", truth), "segm"), IOUS)
+            ap, recall, curves = average_precisions(matching)
     """
     low, high = np.array(areas).T[:, :, None]
     object_ignored = pairs.ignored | (pairs.object_area < low) | (pairs.object_area > high)

@@ -66,6 +66,11 @@ def write_report(run: Run, evaluated: EvaluatedRun | None, page: Path, *, title:
 
     Raises:
         InputError: the page cannot be written.
+
+    Example:
+        ::
+
+            write_report(read_run(Path("output")), None, Path("report.html"), title="baseline")
     """
     summary: dict[str, Any] = evaluated.summary if evaluated else {"tasks": {}, "settings": {}, "data": {}}
     measured = {task: summary["tasks"][task] for task in TASKS if task in summary["tasks"]}

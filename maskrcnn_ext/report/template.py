@@ -21,6 +21,11 @@ def write_page(page: Path, template: str, **values: Any) -> Path:
 
     Raises:
         InputError: the page cannot be written.
+
+    Example:
+        >>> page = write_page(tmp_path / "index.html", "browse_page.html", title="train", text="2 images", figures=[])
+        >>> "<title>train</title>" in page.read_text()
+        True
     """
     import jinja2
 

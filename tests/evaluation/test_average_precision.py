@@ -42,7 +42,7 @@ def test_keypoints_are_those_of_pycocotools(seed):
     assert_is_official(truth, results, "keypoints", [ALL_AREAS, *COCO_AREAS[2:]])
 
 
-def test_the_surest_detection_has_the_object_and_a_crowd_takes_all():
+def test_the_highest_score_has_the_object_and_a_crowd_takes_all():
     truth = truth_of([(1, 0, 10, 10, 20, 20), (1, 0, 60, 60, 40, 40, 1)])
     results = [found(1, 0, 10, 10, 20, 20, 0.5), found(1, 0, 11, 10, 20, 20, 0.9)]
     results += [found(1, 0, 65, 65, 10, 10), found(1, 0, 70, 70, 10, 10)]

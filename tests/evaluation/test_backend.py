@@ -1,4 +1,4 @@
-"""faster-coco-eval gives pycocotools' numbers, all of them, and stands aside where it cannot."""
+"""faster-coco-eval returns all of pycocotools' numbers; another program is used if it is missing or cannot be used."""
 
 import json
 import sys
@@ -65,7 +65,7 @@ def test_nothing_found_and_nothing_to_find():
     assert measured({**truth, "annotations": []}, results, "bbox")[2][0] == -1
 
 
-def test_it_is_used_only_where_it_may_and_can(monkeypatch):
+def test_another_program_is_used_if_not_allowed_missing_or_unable(monkeypatch):
     truth, results = random_scene(1)
     coco = load_truth(truth).as_coco()
     assert backend_name(coco, fast=False) == "pycocotools"

@@ -1,4 +1,4 @@
-"""Paired intervals: of nothing for a model and itself, and clear of 0 for one that is better."""
+"""The paired bootstrap: no difference between a model and itself, an interval without 0 for a better model."""
 
 import numpy as np
 import pytest
@@ -16,10 +16,10 @@ def scene():
 
 def test_a_model_does_not_differ_from_itself(scene):
     truth, results = scene
-    told = compare(truth, results, results, task="segm", resamples=50)
-    assert (told["images"], told["resamples"]) == (30, 50)
-    assert [metric["name"] for metric in told["metrics"]] == ["AP", "AP50", "AP75", "AP-c0", "AP-c1", "AP-c2"]
-    for metric in told["metrics"]:
+    comparison = compare(truth, results, results, task="segm", resamples=50)
+    assert (comparison["images"], comparison["resamples"]) == (30, 50)
+    assert [metric["name"] for metric in comparison["metrics"]] == ["AP", "AP50", "AP75", "AP-c0", "AP-c1", "AP-c2"]
+    for metric in comparison["metrics"]:
         assert (metric["difference"], metric["low"], metric["high"], metric["real"]) == (0, 0, 0, False)
 
 
@@ -46,7 +46,7 @@ def test_a_draw_is_the_ap_of_the_images_drawn(seed):
     draws = rng.multinomial(5, np.full(5, 0.2), 4).astype(np.int32)
     ap = resample_ap(match_scene(truth, results, areas=[ALL_AREAS]), draws)
     for draw, own in zip(draws, ap, strict=True):
-        # The images as often as they were drawn, each under an id of its own.
+        # Repeat each image as often as it was drawn, under new ids.
         drawn = {**truth, "images": [], "annotations": []}
         of_drawn = []
         for index, times in enumerate(draw):
@@ -70,13 +70,13 @@ def test_no_resample_is_the_ap_itself(scene):
     np.testing.assert_allclose(doubled, ap, atol=0.02)
 
 
-def test_few_images_and_none_tell_nothing():
+def test_few_or_no_images_show_no_real_difference():
     truth = truth_of([(i, 0, 10, 10, 20, 20) for i in range(1, 5)], images=4)
     better = compare(truth, [], perfect(truth), task="bbox", resamples=20)["metrics"][0]
     assert (better["a"], better["b"], better["real"]) == (0, pytest.approx(100), False)
     nothing = compare(truth_of([], images=0), [], [], task="bbox", resamples=3)["metrics"]
     assert nothing[0]["a"] is nothing[0]["low"] is None
-    alone = compare(truth_of([], images=12), [found(1, 0, 1, 1, 5, 5)], [], task="bbox", resamples=3)["metrics"]
-    assert [metric["name"] for metric in alone] == ["AP", "AP50", "AP75"]
+    no_objects = compare(truth_of([], images=12), [found(1, 0, 1, 1, 5, 5)], [], task="bbox", resamples=3)["metrics"]
+    assert [metric["name"] for metric in no_objects] == ["AP", "AP50", "AP75"]
     with pytest.raises(InputError, match="resamples is 0"):
         compare(truth, [], [], task="bbox", resamples=0)

@@ -1,4 +1,4 @@
-"""The evaluator counts every detection, has 0 where none is, ranks masks by their own scores, and else is Detectron2's."""
+"""The evaluator counts all detections, returns 0 without any, ranks masks by mask scores; all other numbers equal Detectron2's."""
 
 import json
 import logging
@@ -86,7 +86,7 @@ def register(file, boxes, *, size, classes=3, leave_out=(), keypoints=0):
 
 
 def detections(boxes, *, size, scores=None):
-    """What a model finds where it finds these (class, x, y, width, height), boxes and full masks."""
+    """Returns instances of (class, x, y, width, height), with boxes and full masks."""
     table = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 5)
     found = Instances(size, pred_classes=table[:, 0].long())
     found.pred_boxes = Boxes(torch.cat([table[:, 1:3], table[:, 1:3] + table[:, 3:]], dim=1))
@@ -98,7 +98,7 @@ def detections(boxes, *, size, scores=None):
 
 
 def evaluate(evaluator, found, img_ids=None):
-    """Gives the evaluator the detections of images 1, 2, ..."""
+    """Evaluates the detections of images 1, 2, ..."""
     evaluator.reset()
     for image_id, instances in enumerate(found, 1):
         evaluator.process([{"image_id": image_id}], [{"instances": instances}])
@@ -154,7 +154,7 @@ DENSE = [[i % 3, 10 * (i % 20), 10 * (i // 20), 6, 6] for i in range(300)]
 
 @pytest.fixture
 def log(caplog):
-    """Messages of the evaluator, whatever the configuration of Detectron2's loggers."""
+    """Captures the evaluator's messages, for any configuration of Detectron2's loggers."""
     logger = logging.getLogger(evaluation.COCOEvaluator.__module__)
     logger.addHandler(caplog.handler)
     with caplog.at_level(logging.INFO, logger=logger.name):
@@ -199,7 +199,7 @@ def nothing(num_images, size=ORDINARY_SIZE):
     return [detections([], size=size) for _ in range(num_images)]
 
 
-def test_no_prediction_is_as_good_as_a_wrong_one(tmp_path):
+def test_no_prediction_scores_as_a_wrong_one(tmp_path):
     truth, _ = ordinary()
     name = register(tmp_path / "truth.json", truth, size=ORDINARY_SIZE)
     wrong = nothing(4)
@@ -324,7 +324,7 @@ def test_masks_that_are_rles_are_taken_as_they_are(tmp_path):
     assert json.loads(files[0].read_text()) == json.loads(files[1].read_text())
 
 
-def test_a_second_evaluation_gives_the_same_and_the_output_stays(tmp_path):
+def test_a_second_evaluation_returns_the_same_and_outputs_are_not_changed(tmp_path):
     truth, found = ordinary()
     name = register(tmp_path / "truth.json", truth, size=ORDINARY_SIZE, keypoints=17)
     for instances in found:
@@ -414,7 +414,7 @@ def two_rank_data(file, kind):
 
 
 def work(rank, folder, kind):
-    """Gives the evaluator every second image."""
+    """Evaluates every second image in one of two processes."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     name, found = two_rank_data(Path(folder, f"truth_{rank}.json"), kind)

@@ -1,4 +1,4 @@
-"""TIDE's kinds of error: one planted at a time, counted and mended."""
+"""TIDE's kinds of error: one planted at a time, counted and corrected."""
 
 import numpy as np
 import pytest
@@ -32,8 +32,8 @@ def test_one_planted_error_is_that_error(kind):
     assert counts == dict.fromkeys(ERROR_KINDS, 0) | {kind: 1} | {"missed": int(missed)}
 
 
-def test_mending_gives_what_the_error_has_cost():
-    # Class 0: a wrong detection above the right one halves its AP. Mended, it finds the object of class 1.
+def test_correcting_an_error_returns_the_ap_that_it_cost():
+    # Class 0: a wrong detection above the right one halves its AP. Corrected, it finds the object of class 1.
     of_class = split(PLANTED["classification"])
     assert of_class.ap == pytest.approx(25)
     assert of_class.delta_ap["classification"] == pytest.approx(75)
@@ -53,7 +53,7 @@ def test_mending_gives_what_the_error_has_cost():
     assert twice.delta_ap["duplicate"] == pytest.approx(100 - twice.ap)
 
 
-def test_of_two_that_mean_an_object_the_surest_finds_it():
+def test_of_two_detections_with_one_target_the_higher_score_finds_it():
     results = [RIGHT, found(1, 1, 68, 60, 20, 20, 0.9), found(1, 1, 60, 68, 20, 20, 0.8)]
     both = split(results)
     assert both.counts["localisation"] == 2
@@ -64,7 +64,7 @@ def test_of_two_that_mean_an_object_the_surest_finds_it():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_every_wrong_detection_has_one_kind_and_mending_never_costs(seed):
+def test_every_wrong_detection_has_one_kind_and_correcting_never_costs(seed):
     truth, results = random_scene(seed)
     matching = match_scene(truth, results, areas=[ALL_AREAS])
     errors = split_errors(matching, 0)

@@ -1,4 +1,4 @@
-"""DSB2018, PQ and AJI by hand and against a slow reference."""
+"""DSB2018, PQ and AJI against values by hand and a slow reference."""
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -26,14 +26,14 @@ def test_two_objects_by_hand():
     assert metrics["AJI"] == pytest.approx((3 + 1) / (4 + 9))
 
 
-def test_what_is_left_counts_against_aji():
+def test_unmatched_objects_and_detections_lower_aji():
     true, predicted = np.zeros((1, 10), int), np.zeros((1, 10), int)
     true[0, :3], predicted[0, :3], predicted[0, 6:8] = 1, 1, 2
     assert label_metrics(true, predicted)["AJI"] == pytest.approx(3 / 5)
     assert label_metrics(predicted, true)["AJI"] == pytest.approx(3 / 5)
 
 
-def test_nothing():
+def test_empty_images():
     none, one = np.zeros((3, 3), int), np.eye(3, dtype=int)
     empty = label_metrics(none, none)
     assert np.isnan(empty.pop("SQ"))
@@ -45,7 +45,7 @@ def test_nothing():
 
 
 def slow(true, predicted):
-    """One pixel mask an object, and loops."""
+    """Computes the metrics with one pixel mask per object, in loops."""
     own = [true == n for n in np.unique(true) if n]
     other = [predicted == n for n in np.unique(predicted) if n]
     iou = np.array([[(a & b).sum() / (a | b).sum() for b in other] for a in own]).reshape(len(own), len(other))

@@ -1,4 +1,4 @@
-"""Thresholds, confusion and calibration by hand."""
+"""Rates at a threshold, the best threshold, the confusion matrix and calibration, computed by hand."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ def test_confusion_by_hand():
     )
     results = [
         found(1, 0, 10, 10, 20, 20, 0.9),
-        found(1, 1, 10, 10, 20, 20, 0.95),  # the object is that of its own class
+        found(1, 1, 10, 10, 20, 20, 0.95),  # but the detection of the right class has the object
         found(1, 0, 60, 60, 20, 20, 0.8),
         found(1, 1, 120, 90, 20, 20, 0.3),  # below the threshold
         found(1, 0, 85, 5, 10, 10, 0.9),  # in the crowd

@@ -46,7 +46,7 @@ def test_averages_are_those_of_pycocotools(scene, summary, task):
     assert of_task["curves"]["precision"]["0.75"][1] == pytest.approx(precision[5, :, 1, 0])
 
 
-def test_what_it_says_agrees(scene, summary):
+def test_its_numbers_agree_with_each_other(scene, summary):
     truth, results = scene
     of_task = summary["tasks"]["segm"]
     crowds = sum(own["iscrowd"] for own in truth["annotations"])
@@ -103,7 +103,7 @@ def test_a_perfect_model():
         (truth_of([(1, 0, 10, 10, 20, 20, 1)]), [found(1, 0, 12, 12, 9, 9), found(1, 0, 90, 90, 9, 9)]),
     ],
 )
-def test_nothing_and_crowds_alone(truth, results):
+def test_empty_inputs_and_only_crowds(truth, results):
     summary = evaluate(truth, results)
     json.dumps(summary, allow_nan=False)
     assert "bbox" in summary["tasks"]

@@ -1,4 +1,4 @@
-"""A clean data set and forty ways to spoil it, each with what the doctor must then find: (kind, image id, annotation id)."""
+"""A clean dataset and forty ways to spoil it. Each returns the faults to find: (kind, image id, annotation id)."""
 
 import json
 import shutil
@@ -19,19 +19,19 @@ def check(data, folder):
 
 
 def serious(faults):
-    """(kind, image id, annotation id) of errors and warnings."""
+    """Returns (kind, image id, annotation id) of errors and warnings."""
     return {(f.kind, f.image_id, f.annotation_id) for f in faults if f.severity != "info"}
 
 
 def set_of_rles(shapes, tmp_path):
-    """A clean set with RLEs, and the folder of its images, which a test may spoil."""
+    """Returns a clean dataset with RLEs and the folder of its images, which a test may change."""
     folder = tmp_path / "images"
     shutil.copytree(shapes.parent / "images", folder)
     return json.loads(shapes.read_text()), folder
 
 
 def set_of_polygons(shapes, tmp_path):
-    """A clean set with polygons: the objects' boxes."""
+    """Returns a clean dataset whose polygons are the objects' boxes."""
     data, folder = set_of_rles(shapes, tmp_path)
     for annotation in data["annotations"]:
         set_rectangle(annotation, *annotation["bbox"])
@@ -298,8 +298,8 @@ PLANTED = [
     flat_polygon, no_mask, mask_outside, crowd_as_polygon, one_rle, object_twice, wrong_area, image_twice, long_box,
     many_objects, way_out_of_the_folder, no_size, ignored, broken_keypoints,
 ]  # fmt: skip
-# What a repair has no say in: proportions, and what only a look at the images tells.
-STAY = {
+# Faults that a repair leaves: proportions, and what only a look at the images can decide.
+NOT_REPAIRED = {
     "class-empty",
     "class-imbalance",
     "aspect-extreme",

@@ -1,4 +1,4 @@
-"""Folders of runs as training leaves them, without the training."""
+"""Makes folders of runs like those that training writes, without training."""
 
 import json
 
@@ -31,7 +31,7 @@ def make_run(folder, names, found, config="domains/shapes.py"):
 
 
 def shapes_run(folder, shapes):
-    """The ground truth as predictions, but for the first object, which is missed, and one more where nothing is."""
+    """Makes a run whose predictions equal the ground truth, but one object is missed and one detection has no object."""
     annotations = json.loads(shapes.read_text())["annotations"]
     found = [{**own, "score": 0.9} for own in annotations[1:]]
     nowhere = {"segmentation": [[0, 0, 3, 0, 3, 3, 0, 3]], "bbox": [0, 0, 3, 3], "score": 0.95}

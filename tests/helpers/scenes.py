@@ -1,4 +1,4 @@
-"""Small ground truths and results: rectangles, whose overlaps can be told by hand."""
+"""Small ground truths and results: rectangles, whose overlaps can be computed by hand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COCO_AREAS = [ALL_AREAS, (0, 32**2), (32**2, 96**2), (96**2, np.inf)]
 
 
 def rectangle(x: int, y: int, w: int, h: int, size: tuple[int, int] = (HEIGHT, WIDTH)) -> dict[str, Any]:
-    """A compressed RLE, its counts as text."""
+    """Returns a compressed RLE with counts as text."""
     pixels = np.zeros(size, np.uint8)
     pixels[y : y + h, x : x + w] = 1
     rle: dict[str, Any] = mask_util.encode(np.asfortranarray(pixels))
@@ -28,7 +28,7 @@ def rectangle(x: int, y: int, w: int, h: int, size: tuple[int, int] = (HEIGHT, W
 
 
 def truth_of(objects: list[tuple], *, images: int = 1, classes: int = 1) -> dict[str, Any]:
-    """COCO content of (image, class, x, y, w, h) or (..., 1) for a crowd; ids of images count from 1, of categories 10, 20 ..."""
+    """Returns COCO content of (image, class, x, y, w, h), or (..., 1) for a crowd; image ids are 1, 2, ..., category ids 10, 20, ..."""
     return {
         "images": [{"id": i + 1, "file_name": f"{i + 1}.png", "height": HEIGHT, "width": WIDTH} for i in range(images)],
         "categories": [{"id": 10 * (i + 1), "name": f"c{i}"} for i in range(classes)],
@@ -48,7 +48,7 @@ def truth_of(objects: list[tuple], *, images: int = 1, classes: int = 1) -> dict
 
 
 def found(image: int, category: int, x: int, y: int, w: int, h: int, score: float = 0.9) -> dict[str, Any]:
-    """A result with box and mask."""
+    """Returns a result with box and mask."""
     return {
         "image_id": image,
         "category_id": 10 * (category + 1),
@@ -59,13 +59,13 @@ def found(image: int, category: int, x: int, y: int, w: int, h: int, score: floa
 
 
 def perfect(truth: dict[str, Any], score: float = 0.9) -> list[dict[str, Any]]:
-    """Results that are the objects."""
+    """Returns results that equal the objects."""
     keys = ("image_id", "category_id", "bbox", "segmentation")
     return [{key: own[key] for key in keys} | {"score": score} for own in truth["annotations"] if not own["iscrowd"]]
 
 
 def random_scene(seed: int, *, images: int = 6, classes: int = 3, objects: int = 6) -> tuple[dict, list[dict]]:
-    """Objects, a tenth of them crowds, and detections that are moved, doubled, of another class, or of nothing."""
+    """Returns objects, a tenth of them crowds, and detections that are moved, doubled, of another class, or without an object."""
     rng = np.random.default_rng(seed)
 
     def box() -> list[int]:
@@ -87,7 +87,7 @@ def random_scene(seed: int, *, images: int = 6, classes: int = 3, objects: int =
 
 
 def official(truth: dict[str, Any], results: list[dict[str, Any]], task: str, limit: int = 1000) -> COCOeval:
-    """pycocotools' evaluation; areas of masks are their own."""
+    """Evaluates by pycocotools; the areas of masks are measured, not those of their boxes."""
     coco = load_truth(truth).as_coco()
     own = [{key: value for key, value in result.items() if task != "segm" or key != "bbox"} for result in results]
     with contextlib.redirect_stdout(io.StringIO()):

@@ -1,4 +1,4 @@
-"""Where curves are drawn."""
+"""Curves are drawn in their axes and reduced if long; histograms and bars have the right number of bars."""
 
 import math
 

@@ -40,8 +40,8 @@ def test_runs_side_by_side(run_folder, shapes, tmp_path):
     assert page.table("key", "run", "other") == [["optimizer.lr", "0.002", "0.004"]]
     assert ["train.extra", "\N{EN DASH}", "<i>"] in [row for rows in page.tables for row in rows]
     expected = bootstrap(truth, first.results, second.results, task="segm", resamples=500)["metrics"][0]
-    told = page.table("metric", "run", "other")[0]
-    assert told == [
+    row = page.table("metric", "run", "other")[0]
+    assert row == [
         "AP",
         *pair,
         *(f"{expected[key]:+.1f}" for key in ("difference", "low", "high")),

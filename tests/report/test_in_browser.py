@@ -1,4 +1,4 @@
-"""What a page does in a browser: sorting, zooming, pointing, and fitting a phone."""
+"""The page in a browser: tables sort, pictures enlarge, charts show values, and it fits a phone."""
 
 import json
 import re
@@ -21,24 +21,24 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-# Does what a reader does, and notes what comes of it.
+# Does what a reader does, and records the results.
 SCRIPT = """<script>{
-const told = {width: document.documentElement.scrollWidth, window: innerWidth};
+const observed = {width: document.documentElement.scrollWidth, window: innerWidth};
 const table = [...document.querySelectorAll("table.sortable")].find(own => own.tHead.textContent.includes("objects"));
 const column = index => [...table.tBodies[0].rows].map(row => row.cells[index].textContent.trim());
 const heads = table.tHead.rows[0].cells;
-heads[1].click(); told.falling = column(1).map(Number);
-heads[1].click(); told.rising = column(1).map(Number);
-heads[0].dispatchEvent(new KeyboardEvent("keydown", {key: "Enter"})); told.names = column(0); told.sorted = heads[0].ariaSort;
+heads[1].click(); observed.falling = column(1).map(Number);
+heads[1].click(); observed.rising = column(1).map(Number);
+heads[0].dispatchEvent(new KeyboardEvent("keydown", {key: "Enter"})); observed.names = column(0); observed.sorted = heads[0].ariaSort;
 const zooms = document.querySelectorAll(".zoom"), dialog = document.querySelector("dialog");
 const source = () => dialog.querySelector("img")?.src;
-zooms[0].click(); told.open = dialog.open; told.first = source() === zooms[0].querySelector("img").src;
-dialog.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight"})); told.second = source() === zooms[1].querySelector("img").src;
-dialog.querySelector(".close").click(); told.closed = !dialog.open;
+zooms[0].click(); observed.open = dialog.open; observed.first = source() === zooms[0].querySelector("img").src;
+dialog.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight"})); observed.second = source() === zooms[1].querySelector("img").src;
+dialog.querySelector(".close").click(); observed.closed = !dialog.open;
 const chart = document.querySelector(".chart"), box = chart.querySelector("svg").getBoundingClientRect();
 chart.querySelector("svg").dispatchEvent(new PointerEvent("pointermove", {clientX: box.right}));
-told.values = [...chart.querySelectorAll(".legend b")].map(own => own.textContent);
-document.body.replaceChildren(Object.assign(document.createElement("pre"), {id: "told", textContent: JSON.stringify(told)}));
+observed.values = [...chart.querySelectorAll(".legend b")].map(own => own.textContent);
+document.body.replaceChildren(Object.assign(document.createElement("pre"), {id: "observed", textContent: JSON.stringify(observed)}));
 }</script></body>"""
 
 
@@ -48,12 +48,12 @@ def test_a_reader_sorts_zooms_and_points(shapes, tmp_path, width):
     page.write_text(page.read_text().replace("</body>", SCRIPT))
     command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900", "--dump-dom"]
     done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120, cwd=tmp_path)
-    told = json.loads(re.search(r'<pre id="told">(.*?)</pre>', done.stdout).group(1))
-    assert told["falling"] == sorted(told["falling"], reverse=True)
-    assert told["rising"] == sorted(told["falling"])
-    assert len(set(told["falling"])) > 1
-    assert told["names"] == ["disc", "rectangle", "ring", "star", "triangle"]
-    assert told["sorted"] == "ascending"
-    assert (told["open"], told["first"], told["second"], told["closed"]) == (True, True, True, True)
-    assert told["values"] == ["1", "9"], "the loss at the last iteration, and that"
-    assert told["width"] <= told["window"] <= max(width, 500), "nothing but tables scrolls sideways"
+    observed = json.loads(re.search(r'<pre id="observed">(.*?)</pre>', done.stdout).group(1))
+    assert observed["falling"] == sorted(observed["falling"], reverse=True)
+    assert observed["rising"] == sorted(observed["falling"])
+    assert len(set(observed["falling"])) > 1
+    assert observed["names"] == ["disc", "rectangle", "ring", "star", "triangle"]
+    assert observed["sorted"] == "ascending"
+    assert (observed["open"], observed["first"], observed["second"], observed["closed"]) == (True, True, True, True)
+    assert observed["values"] == ["1", "9"], "the loss at the last iteration, and that"
+    assert observed["width"] <= observed["window"] <= max(width, 500), "nothing but tables scrolls sideways"

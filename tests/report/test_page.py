@@ -76,7 +76,7 @@ def test_any_one_file_makes_a_page(run_folder, kept, tmp_path):
     assert "No error analysis and no images" in page.text
 
 
-def test_data_that_has_moved_is_said_so(run_folder):
+def test_a_missing_dataset_is_noted_on_the_page(run_folder):
     config = run_folder / "config.yaml"
     config.write_text(config.read_text().replace("annotations.json", "moved.json"))
     page = ParsedPage(write_run_page(run_folder, run_folder / "report.html"))

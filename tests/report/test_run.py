@@ -1,4 +1,4 @@
-"""What is read of a run's folder."""
+"""The folder of a run is read completely; other folders are refused in one line."""
 
 import json
 

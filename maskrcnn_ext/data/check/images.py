@@ -50,7 +50,14 @@ PixelsByImage = dict[tuple[Path | None, str], Pixels]
 
 
 def read_images(view: DatasetView) -> PixelsByImage:
-    """Decodes every image of a dataset once, in several threads."""
+    """Decodes every image of a dataset once, in several threads.
+
+    Example:
+        ::
+
+            view = view_dataset(*find("coco:train.json@images"))
+            faults = find_faults(view, read_images(view))
+    """
     images = list({image.key: image for image in view.images if image.path is not None}.values())
     with ThreadPoolExecutor(_THREADS) as pool:
         read = track(pool.map(read_image, images), description=f"reading {view.name}", total=len(images))

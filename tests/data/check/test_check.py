@@ -9,7 +9,7 @@ from maskrcnn_ext.data.check import find_faults, read_images, view_dataset
 from maskrcnn_ext.data.check.repair import repair
 from maskrcnn_ext.data.check.source import find
 from maskrcnn_ext.data.formats.coco import read_coco
-from tests.helpers.planted import PLANTED, STAY, check, serious, set_of_polygons, set_of_rles
+from tests.helpers.planted import NOT_REPAIRED, PLANTED, check, serious, set_of_polygons, set_of_rles
 
 
 @pytest.fixture
@@ -41,15 +41,15 @@ def test_a_planted_fault_is_found_alone_and_repaired(polygons, plant, tmp_path):
     assert serious(faults) == expected
     assert all(fault.fix for fault in faults)
 
-    mended, log = repair(data, folder, faults, pixels)
+    repaired, log = repair(data, folder, faults, pixels)
     assert json.dumps(data) == json.dumps(before), "the input is left as it is"
-    left = check(mended, folder)
-    assert {kind for kind, *_ in serious(left)} <= STAY, log
-    assert bool(log) == any(kind not in STAY for kind, *_ in expected)
-    file = tmp_path / "mended.json"
-    file.write_text(json.dumps(mended))
+    left = check(repaired, folder)
+    assert {kind for kind, *_ in serious(left)} <= NOT_REPAIRED, log
+    assert bool(log) == any(kind not in NOT_REPAIRED for kind, *_ in expected)
+    file = tmp_path / "repaired.json"
+    file.write_text(json.dumps(repaired))
     read = read_coco(file, folder)  # strict
-    assert sum(len(record.annotations) for record in read.images) == len(mended["annotations"])
+    assert sum(len(record.annotations) for record in read.images) == len(repaired["annotations"])
 
 
 def test_garbage_is_reported_and_never_raises(tmp_path):
@@ -60,8 +60,8 @@ def test_garbage_is_reported_and_never_raises(tmp_path):
     data = {"images": garbage, "annotations": garbage, "categories": garbage}
     faults = check(data, tmp_path)
     assert {"image-broken", "annotation-broken", "category-broken", "box-broken"} <= {f.kind for f in faults}
-    mended, _ = repair(data, tmp_path, faults, {})
-    assert (mended["images"], mended["annotations"], mended["categories"]) == ([], [], [])
+    repaired, _ = repair(data, tmp_path, faults, {})
+    assert (repaired["images"], repaired["annotations"], repaired["categories"]) == ([], [], [])
     (fault,) = check({"images": [], "annotations": [], "categories": []}, tmp_path)
     assert fault.kind == "images-none"
 
@@ -73,11 +73,11 @@ def test_real_sets_have_no_errors_before_or_after_a_repair(real_data, folder):
     view = view_dataset(*found)
     faults = find_faults(view)
     assert [fault for fault in faults if fault.severity == "error"] == []
-    mended, _ = repair(found.data, found.folder, faults, {})
-    assert len(mended["annotations"]) == len(found.data["annotations"])
+    repaired, _ = repair(found.data, found.folder, faults, {})
+    assert len(repaired["annotations"]) == len(found.data["annotations"])
     left = {
-        fault.kind for fault in find_faults(view_dataset(mended, found.folder, "set")) if fault.severity == "warning"
+        fault.kind for fault in find_faults(view_dataset(repaired, found.folder, "set")) if fault.severity == "warning"
     }
     assert not left & {"polygon-crossing", "polygon-beyond-image", "box-beyond-image"}
-    untouched = sum(a == b for a, b in zip(found.data["annotations"], mended["annotations"], strict=True))
-    assert untouched >= 0.98 * len(mended["annotations"])
+    untouched = sum(a == b for a, b in zip(found.data["annotations"], repaired["annotations"], strict=True))
+    assert untouched >= 0.98 * len(repaired["annotations"])

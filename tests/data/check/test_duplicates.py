@@ -1,4 +1,4 @@
-"""Images that are there twice: exact and near copies are found, different images are not."""
+"""Images that occur twice: exact and near copies are found, different images are not."""
 
 import io
 
@@ -35,8 +35,8 @@ def test_leaks_are_found_exact_and_near(polygons, tmp_path):
     (near,) = (fault for fault in faults if fault.kind == "leak-near")
     assert near.message == "image 1 (like.jpg) of val, turned or mirrored"
     assert all(fault.other.path.parent == others for fault in faults if fault.kind.startswith("leak"))
-    mended, log = repair(data, folder, faults, pixels)
-    assert [image["id"] for image in mended["images"]] == [1, 3, 4, 5, 6, 7, 8]
+    repaired, log = repair(data, folder, faults, pixels)
+    assert [image["id"] for image in repaired["images"]] == [1, 3, 4, 5, 6, 7, 8]
     assert any("leak-exact" in line for line in log)
 
 
@@ -60,7 +60,7 @@ def test_different_images_are_not_near(images):
     )
 
 
-def test_a_film_has_a_pair_a_frame_not_a_pair_a_pair(images):
+def test_a_video_has_one_pair_for_each_frame(images):
     frames = thumbnails([images[0]] * 30) + np.random.default_rng(0).normal(0, 1, (30, 16, 16)).astype(np.float32)
     assert [later for later, *_ in find_near_pairs(frames, 0)] == list(range(1, 30))
     assert len(list(find_near_pairs(frames, 10))) == 20 + 19, "one in the other set, and one in their own"

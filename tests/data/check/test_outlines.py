@@ -13,10 +13,10 @@ points = st.lists(st.tuples(st.floats(-30, 90), st.floats(-30, 90)), min_size=3,
 
 @settings(max_examples=60, deadline=None)
 @given(points=points)
-def test_mended_polygons_are_valid_inside_and_cover_the_same_area(points):
+def test_fixed_polygons_are_valid_inside_and_cover_the_same_area(points):
     outline = np.array(points)
-    mended = fix_polygons([outline], 48, 64)
-    shapes = [shapely.Polygon(np.array(polygon).reshape(-1, 2)) for polygon in mended]
+    repaired = fix_polygons([outline], 48, 64)
+    shapes = [shapely.Polygon(np.array(polygon).reshape(-1, 2)) for polygon in repaired]
     frame = shapely.box(0, 0, 64, 48)
     expected = shapely.make_valid(shapely.Polygon(outline)).intersection(frame)
     assert all(shape.is_valid for shape in shapes)
@@ -28,9 +28,9 @@ def test_mended_polygons_are_valid_inside_and_cover_the_same_area(points):
 def test_a_hole_is_cut_not_filled():
     outer = [0, 0, 20, 0, 20, 20, 0, 20, 0, 0]
     inner = [5, 5, 5, 15, 15, 15, 15, 5, 5, 5]  # drawn in one line with the outer
-    mended = fix_polygons([np.array(outer + inner, float).reshape(-1, 2)], 30, 30)
-    assert len(mended) > 1
-    mask = mask_util.decode(mask_util.merge(mask_util.frPyObjects(mended, 30, 30)))
+    repaired = fix_polygons([np.array(outer + inner, float).reshape(-1, 2)], 30, 30)
+    assert len(repaired) > 1
+    mask = mask_util.decode(mask_util.merge(mask_util.frPyObjects(repaired, 30, 30)))
     assert mask[10, 10] == 0
     assert mask[2, 2] == 1
     assert abs(int(mask.sum()) - 300) < 20

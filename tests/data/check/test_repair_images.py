@@ -53,10 +53,10 @@ def test_objects_turn_with_their_image(tmp_path, orientation, form):
     pixels = read_images(view)
     faults = find_faults(view, pixels)
     assert serious(faults) == {("exif-rotation", 1, None)}
-    mended, _ = repair(data, tmp_path, faults, pixels)
-    assert serious(check(mended, tmp_path)) == set()
+    repaired, _ = repair(data, tmp_path, faults, pixels)
+    assert serious(check(repaired, tmp_path)) == set()
     shown = cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_GRAYSCALE) > 127
-    (found,) = mended["annotations"]
+    (found,) = repaired["annotations"]
     placed = parse_segmentation(found["segmentation"], *shown.shape)
     np.testing.assert_array_equal(mask_util.decode(placed.rle), shown)
     ys, xs = np.nonzero(shown)
@@ -75,10 +75,10 @@ def test_objects_that_lie_on_the_turned_image_stay(tmp_path):
     data = {"images": [image], "annotations": [annotation], "categories": [{"id": 1, "name": "a"}]}
     view = view_dataset(data, tmp_path, "set")
     pixels = read_images(view)
-    mended, _ = repair(data, tmp_path, find_faults(view, pixels), pixels)
-    assert (mended["images"][0]["width"], mended["images"][0]["height"]) == (40, 60)
-    assert mended["annotations"][0]["bbox"] == [5, 45, 20, 10]
-    assert serious(check(mended, tmp_path)) == set()
+    repaired, _ = repair(data, tmp_path, find_faults(view, pixels), pixels)
+    assert (repaired["images"][0]["width"], repaired["images"][0]["height"]) == (40, 60)
+    assert repaired["annotations"][0]["bbox"] == [5, 45, 20, 10]
+    assert serious(check(repaired, tmp_path)) == set()
 
 
 def test_objects_scale_with_their_image(rles):
@@ -86,14 +86,14 @@ def test_objects_scale_with_their_image(rles):
     wrong_size(data, folder)
     view = view_dataset(data, folder, "set")
     pixels = read_images(view)
-    mended, log = repair(data, folder, find_faults(view, pixels), pixels)
+    repaired, log = repair(data, folder, find_faults(view, pixels), pixels)
     assert "scaled by 2" in log[0]
-    for old, new in zip(of_image(data, 3), of_image(mended, 3), strict=True):
+    for old, new in zip(of_image(data, 3), of_image(repaired, 3), strict=True):
         assert new["bbox"] == [2 * value for value in old["bbox"]]
         assert new["area"] == 4 * old["area"]
         assert new["segmentation"]["size"] == [2 * SIZE, 2 * SIZE]
-    assert of_image(mended, 4) == of_image(data, 4)
-    assert serious(check(mended, folder)) == set()
+    assert of_image(repaired, 4) == of_image(data, 4)
+    assert serious(check(repaired, folder)) == set()
 
 
 def test_two_records_of_a_file_become_one_with_the_objects_of_both(polygons):
@@ -101,7 +101,7 @@ def test_two_records_of_a_file_become_one_with_the_objects_of_both(polygons):
     double_file_name(data, folder)
     moved = of_image(data, 3)[-1]["id"]
     of_image(data, 3)[-1]["image_id"] = 77
-    mended, _ = repair(data, folder, check(data, folder), {})
-    assert [image["id"] for image in mended["images"]] == list(range(1, 9))
-    assert moved in [annotation["id"] for annotation in of_image(mended, 3)]
-    assert len(mended["annotations"]) == len(data["annotations"])
+    repaired, _ = repair(data, folder, check(data, folder), {})
+    assert [image["id"] for image in repaired["images"]] == list(range(1, 9))
+    assert moved in [annotation["id"] for annotation in of_image(repaired, 3)]
+    assert len(repaired["annotations"]) == len(data["annotations"])

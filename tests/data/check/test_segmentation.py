@@ -38,9 +38,9 @@ def test_a_broken_rle_is_found_and_dropped(rles, change, message):
     faults = find_faults(view)
     assert serious(faults) == {("segmentation-broken", data["annotations"][4]["image_id"], 5)}
     assert message in next(f.message for f in faults if f.kind == "segmentation-broken")
-    mended, _ = repair(data, folder, faults, {})
-    assert serious(find_faults(view_dataset(mended, folder, "set"))) == set()
-    assert len(mended["annotations"]) == len(data["annotations"]) - 1
+    repaired, _ = repair(data, folder, faults, {})
+    assert serious(find_faults(view_dataset(repaired, folder, "set"))) == set()
+    assert len(repaired["annotations"]) == len(data["annotations"]) - 1
 
 
 @pytest.mark.parametrize(

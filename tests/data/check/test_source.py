@@ -1,4 +1,4 @@
-"""Where the doctor's data sets come from: COCO files, other formats, other programs' registrations."""
+"""Datasets to check come from COCO files, other formats and other programs' registrations."""
 
 import json
 
@@ -41,13 +41,13 @@ def test_a_registered_coco_set_is_read_leniently(rles, tmp_path):
     data, folder = rles
     unknown_category(data, folder)
     (tmp_path / "a.json").write_text(json.dumps(data))
-    register("doctor_test", format="coco", json=tmp_path / "a.json", images=folder)
+    register("check_test", format="coco", json=tmp_path / "a.json", images=folder)
     try:
-        found = find("doctor_test")
+        found = find("check_test")
         assert ("category-unknown", data["annotations"][4]["image_id"], 5) in serious(check(found.data, found.folder))
     finally:
-        DatasetCatalog.remove("doctor_test")
-        MetadataCatalog.remove("doctor_test")
+        DatasetCatalog.remove("check_test")
+        MetadataCatalog.remove("check_test")
 
 
 @pytest.mark.parametrize(
@@ -79,12 +79,12 @@ def test_a_selection_of_a_file_is_what_is_checked(rles, tmp_path):
 
     data, folder = rles
     (tmp_path / "a.json").write_text(json.dumps(data))
-    register("doctor_half", format="coco", json=tmp_path / "a.json", images=folder, select=lambda images: images[:4])
+    register("check_half", format="coco", json=tmp_path / "a.json", images=folder, select=lambda images: images[:4])
     try:
-        assert len(find("doctor_half").data["images"]) == 4
+        assert len(find("check_half").data["images"]) == 4
     finally:
-        DatasetCatalog.remove("doctor_half")
-        MetadataCatalog.remove("doctor_half")
+        DatasetCatalog.remove("check_half")
+        MetadataCatalog.remove("check_half")
 
 
 @pytest.fixture
@@ -114,16 +114,16 @@ def test_a_copy_cannot_say_what_coco_cannot(stack, capsys, tmp_path):
 
     from maskrcnn_ext.data.registry.dicts import to_dicts
 
-    DatasetCatalog.register("doctor_stack", lambda: to_dicts(stack))
-    MetadataCatalog.get("doctor_stack").set(thing_classes=["thing"])
+    DatasetCatalog.register("check_stack", lambda: to_dicts(stack))
+    MetadataCatalog.get("check_stack").set(thing_classes=["thing"])
     try:
-        assert main(["check-data", "doctor_stack", "--fix", str(tmp_path / "b.json")]) == 2
+        assert main(["check-data", "check_stack", "--fix", str(tmp_path / "b.json")]) == 2
         assert "COCO JSON, which cannot store slices or windows" in capsys.readouterr().err
-        assert main(["check-data", "doctor_stack", "--report", str(tmp_path / "page.html")]) == 1
+        assert main(["check-data", "check_stack", "--report", str(tmp_path / "page.html")]) == 1
         assert (tmp_path / "page.html").read_text().count("data:image/jpeg") == 0, "its only fault cannot be shown"
     finally:
-        DatasetCatalog.remove("doctor_stack")
-        MetadataCatalog.remove("doctor_stack")
+        DatasetCatalog.remove("check_stack")
+        MetadataCatalog.remove("check_stack")
 
 
 def test_keypoints_of_other_formats_keep_their_place_in_coco(tmp_path):
