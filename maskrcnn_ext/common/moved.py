@@ -32,6 +32,8 @@ MOVED = {
     "interop.runtimes": "interop.export.runtimes",
     "interop.standalone.opencv_infer": "interop.export.standalone.opencv_infer",
     "interop.standalone.paste": "interop.export.standalone.paste",
+    "modeling.matterport.pooler": "modeling.matterport.layers",
+    "modeling.matterport.stem": "modeling.matterport.layers",
     "zoo": "config.zoo",
 }
 

@@ -1,4 +1,4 @@
-"""ResNet stages that ``ResNet.make_default_stages`` cannot express: ResNeXt's groups and DC5's dilation."""
+"""Builds ResNet stages that ``ResNet.make_default_stages`` cannot: ResNeXt's groups and DC5's dilation."""
 
 from __future__ import annotations
 
@@ -22,14 +22,18 @@ def make_bottleneck_stages(
 
     Args:
         depth: 50, 101 or 152 layers.
-        norm: the normalisation's name in :func:`detectron2.layers.get_norm`.
-        stride_in_1x1: whether the first 1x1 convolution of a stage carries its stride (MSRA's weights) or the 3x3 one does.
-        num_groups: groups of the 3x3 convolution; 32 in "Aggregated Residual Transformations" (arXiv:1611.05431), table 1.
-        width_per_group: channels of a group in res2; every later stage doubles them.
+        norm: name of the norm in :func:`detectron2.layers.get_norm`.
+        stride_in_1x1: whether the first 1 x 1 convolution of a stage has its stride (MSRA's weights) rather than the 3 x 3 one.
+        num_groups: groups of the 3 x 3 convolution; 32 in "Aggregated Residual Transformations" (arXiv:1611.05431), table 1.
+        width_per_group: channels of a group in res2; each later stage doubles them.
         res5_dilation: 2 keeps res5 at stride 16 ("DC5", Deformable ConvNets, arXiv:1703.06211, section 3.1), 1 at stride 32.
 
     Returns:
         Four stages for the ``stages`` argument of :class:`detectron2.modeling.ResNet`.
+
+    Example:
+        >>> [len(stage) for stage in make_bottleneck_stages(depth=50, num_groups=32, width_per_group=4)]
+        [3, 4, 6, 3]
     """
     stages = []
     for index, blocks in enumerate(_BLOCKS[depth]):

@@ -1,4 +1,4 @@
-"""What torchvision's detectors compute otherwise than Detectron2's, for weights that were trained with it."""
+"""The parts of torchvision's detectors that compute differently from Detectron2's; imported weights need them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from maskrcnn_ext.ops.rle_masks import RLEMasks
 
 
 class TorchvisionAnchorGenerator(DefaultAnchorGenerator):
-    """Anchors of whole pixels, at strides that are the padded image's size divided by the grid's.
+    """Generates anchors of whole pixels, at strides of the padded image's size divided by the grid's size.
 
-    Both differ from the nominal: at ratio 0.5 an anchor of 32 is 46 x 22 and not 45.25 x 22.63, and p6, whose grid is rounded up, has a
-    stride below 64 where the image is an odd multiple of 32 pixels high or wide.
+    Both differ from the nominal values: at ratio 0.5 an anchor of 32 is 46 x 22 instead of 45.25 x 22.63, and p6, whose grid is rounded
+    up, has a stride below 64 if a side of the image is an odd multiple of 32 pixels.
     """
 
     def generate_cell_anchors(self, sizes: Any = (32,), aspect_ratios: Any = (0.5, 1, 2)) -> Tensor:
-        """Returns (sizes x ratios, 4), x0, y0, x1, y1 around the origin, in pixels of the model's input."""
+        """Returns anchors (sizes * ratios, 4) around the origin, in pixels of the model's input."""
         anchors: Tensor = super().generate_cell_anchors(sizes, aspect_ratios).round()
         return anchors
 
     def _grid_anchors(self, grid_sizes: list[list[int]]) -> list[Tensor]:
-        # The first level's grid divides the padded image without a rest.
+        # The padded image is a multiple of the first level's grid.
         image = [self.strides[0] * side for side in grid_sizes[0]]
         anchors = []
         for (height, width), cell in zip(grid_sizes, self.cell_anchors, strict=True):
@@ -40,19 +40,19 @@ class TorchvisionAnchorGenerator(DefaultAnchorGenerator):
 
 
 class TorchvisionRCNN(CompactRCNN):
-    """GeneralizedRCNN whose masks are pasted as torchvision does: into boxes of whole pixels, with a margin of one sample of zeros.
+    """A GeneralizedRCNN that pastes masks as torchvision does: into boxes of whole pixels, with a margin of one sample of zeros.
 
-    Training is Detectron2's; the masks of results are :class:`RLEMasks`, of the pixels with a probability of 0.5 or more.
+    Training is Detectron2's. The masks of results are :class:`RLEMasks` of the pixels with a probability of at least 0.5.
     """
 
     @staticmethod
     def postprocess(found: Instances, height: int, width: int) -> Instances:
-        """Detectron2's ``detector_postprocess``, and torchvision's ``paste_masks_in_image`` one mask at a time.
+        """Computes Detectron2's ``detector_postprocess`` with torchvision's ``paste_masks_in_image``, one mask at a time.
 
         Args:
-            found: raw results; its boxes are changed in place, as Detectron2 does.
-            height: of the image that the results are for, in pixels.
-            width: as `height`.
+            found: raw results; their boxes are changed in place, as by Detectron2.
+            height: height of the output image in pixels.
+            width: width of the output image in pixels.
         """
         from torchvision.models.detection.roi_heads import paste_masks_in_image
 

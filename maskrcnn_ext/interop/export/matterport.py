@@ -12,8 +12,7 @@ from maskrcnn_ext.interop.export.graph import Exportable
 from maskrcnn_ext.interop.export.pooling import pool_rois
 from maskrcnn_ext.modeling.mask_heads.targets import select_class
 from maskrcnn_ext.modeling.matterport.boxes import inclusive
-from maskrcnn_ext.modeling.matterport.frame import STRIDE, centred
-from maskrcnn_ext.modeling.matterport.rcnn import LetterboxRCNN
+from maskrcnn_ext.modeling.matterport.rcnn import STRIDE, LetterboxRCNN, centred
 from maskrcnn_ext.modeling.matterport.roi_heads import MatterportOutputLayers, MatterportROIHeads
 from maskrcnn_ext.modeling.matterport.rpn import MatterportRPN
 from maskrcnn_ext.modeling.tensor_inference import (

@@ -10,7 +10,7 @@ from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
-from maskrcnn_ext.modeling.matterport.pooler import MatterportPooler
+from maskrcnn_ext.modeling.matterport.layers import MatterportPooler
 from maskrcnn_ext.modeling.poolers.crop_resize import CropResizePooler
 from maskrcnn_ext.modeling.poolers.fast import FastROIPooler
 

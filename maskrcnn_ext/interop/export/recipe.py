@@ -238,8 +238,7 @@ def build_recipe(model: Any, mapper: Any, classes: Any, batched: bool = False) -
     from torch import nn
 
     from maskrcnn_ext.interop.export.graph import output_names
-    from maskrcnn_ext.modeling.matterport.frame import STRIDE
-    from maskrcnn_ext.modeling.matterport.rcnn import LetterboxRCNN
+    from maskrcnn_ext.modeling.matterport.rcnn import STRIDE, LetterboxRCNN
     from maskrcnn_ext.modeling.torchvision_parts import TorchvisionRCNN
 
     predictor = model.roi_heads.box_predictor

@@ -1,7 +1,7 @@
-"""Boxes whose extent is counted from the first to the last pixel, as Matterport's normalised coordinates are.
+"""Box arithmetic in which a box extends from its first to its last pixel, as in Matterport's normalised coordinates.
 
-Everywhere outside these functions a box (x0, y0, x1, y1) ends where its last pixel ends, as Detectron2's do. Matterport divides x0 by
-W - 1 and x1 - 1 by W - 1: a box of n pixels is n - 1 wide for its deltas and its overlaps.
+Outside these functions a box (x0, y0, x1, y1) ends at the end of its last pixel, as in Detectron2. Matterport divides x0 and x1 - 1 by
+W - 1, so a box of n pixels is n - 1 wide for deltas and overlaps.
 """
 
 from __future__ import annotations
@@ -13,24 +13,29 @@ from torchvision.ops import batched_nms
 
 
 class InclusiveBoxTransform(Box2BoxTransform):
-    """Detectron2's ``Box2BoxTransform`` (dx, dy, dw, dh) on boxes of which the last pixel counts as the end.
+    """Detectron2's ``Box2BoxTransform`` (dx, dy, dw, dh) for boxes that end at their last pixel.
 
-    Matterport's standard deviations (0.1, 0.1, 0.2, 0.2) are weights (10, 10, 5, 5); it has no limit to the growth of a box, for which
-    `scale_clamp` must be large.
+    Matterport's standard deviations (0.1, 0.1, 0.2, 0.2) are the weights (10, 10, 5, 5). Matterport does not limit the growth of a box,
+    so `scale_clamp` must be large.
     """
 
     def get_deltas(self, src_boxes: Tensor, target_boxes: Tensor) -> Tensor:
-        """Deltas (R, 4) from boxes (R, 4) to targets (R, 4); one that is less than two pixels wide counts as two, which has a logarithm."""
+        """Returns deltas (R, 4) from boxes (R, 4) to targets (R, 4); sides count as two pixels at least, so their logarithm is finite."""
         return super().get_deltas(*(inclusive(boxes, least=1.0) for boxes in (src_boxes, target_boxes)))
 
     def apply_deltas(self, deltas: Tensor, boxes: Tensor) -> Tensor:
-        """Boxes (R, k * 4) that deltas (R, k * 4) make of boxes (R, 4)."""
+        """Applies deltas (R, k * 4) to boxes (R, 4) and returns boxes (R, k * 4)."""
         found = super().apply_deltas(deltas, inclusive(boxes)).unflatten(1, (-1, 4))
         return (found + found.new_tensor([0, 0, 1, 1])).flatten(1)
 
 
 def clip_inclusive(boxes: Tensor, window: Tensor) -> Tensor:
-    """Moves the first and the last pixel of boxes (R, 4) into a window, (4,) or (R, 4): a box outside becomes one at its border."""
+    """Clips boxes (R, 4) to a window, (4,) or (R, 4); a box outside becomes one pixel at the border.
+
+    Example:
+        >>> clip_inclusive(torch.tensor([[-5.0, 2.0, -1.0, 99.0]]), torch.tensor([0.0, 0.0, 64.0, 48.0]))
+        tensor([[ 0.,  2.,  1., 48.]])
+    """
     starts = boxes[:, :2].clamp(window[..., :2], window[..., 2:] - 1)
     ends = boxes[:, 2:].clamp(window[..., :2] + 1, window[..., 2:])
     return torch.cat([starts, ends], dim=1)
@@ -40,19 +45,19 @@ def nms_inclusive(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: floa
     """Non-maximum suppression within each group.
 
     Args:
-        boxes: (R, 4).
-        scores: (R,).
+        boxes: (R, 4)
+        scores: (R,)
         groups: (R,) int64, such as classes.
-        threshold: a box goes that overlaps a better one of its group by more.
+        threshold: IoU above which a box suppresses a worse one of its group.
 
     Returns:
-        Indices of those that stay, (M,) int64, by descending score.
+        Indices (M,) int64 of the kept boxes, by descending score.
     """
-    # torchvision moves the groups apart: in float32 that would cost the boxes some of their digits.
+    # torchvision separates the groups by offsets, which cost digits in float32.
     return batched_nms(inclusive(boxes).double(), scores.double(), groups, threshold)
 
 
 def inclusive(boxes: Tensor, least: float = 0.0) -> Tensor:
-    """Boxes (R, 4) that end at their last pixel, and extend over `least` pixels more than one."""
+    """Returns boxes (R, 4) that end at their last pixel; each side is at least `least`."""
     starts, ends = boxes[:, :2], boxes[:, 2:] - 1
     return torch.cat([starts, torch.maximum(ends, starts + least) if least else ends], dim=1)

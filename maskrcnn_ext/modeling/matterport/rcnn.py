@@ -1,26 +1,100 @@
-"""Mask R-CNN that sees its images in the middle of a canvas."""
+"""Mask R-CNN whose images lie in the middle of a canvas, and the conversion of boxes between canvas and image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.backbone import Backbone
 from detectron2.structures import Boxes, ImageList, Instances
-from torch import nn
+from torch import Tensor, nn
 
 from maskrcnn_ext.compat import rescale_to_inputs
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.modeling.matterport.frame import Frame, canvas_size, centred
+
+Size = tuple[int, int]
+# The stride of the pyramid's coarsest level.
+STRIDE = 64
+
+
+def canvas_size(image_sizes: Sequence[Sequence[int]], square_size: int) -> Size:
+    """Returns the least height and width, multiples of 64 and at least `square_size`, that contain images (height, width).
+
+    Example:
+        >>> canvas_size([(480, 640), (500, 333)], square_size=0)
+        (512, 640)
+    """
+    height, width = (-(-max(sides) // STRIDE) * STRIDE for sides in zip(*image_sizes, strict=True))
+    return max(height, square_size), max(width, square_size)
+
+
+def centred(image_size: Sequence[int], canvas: Sequence[int]) -> tuple[int, int, int, int]:
+    """Returns the window (x0, y0, x1, y1) of an image (height, width) in the middle of a canvas; odd padding is longer at the end.
+
+    Example:
+        >>> centred((480, 640), (512, 640))
+        (0, 16, 640, 496)
+    """
+    height, width = image_size
+    top, left = (canvas[0] - height) // 2, (canvas[1] - width) // 2
+    return left, top, left + width, top + height
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Converts boxes between the padded image and the image inside it.
+
+    Matterport scales by the distances between the first and the last pixel, (W - 1) / (w - 1); Detectron2 scales by W / w. The boxes
+    returned by :meth:`outward` become Matterport's by Detectron2's scaling.
+
+    Attributes:
+        window: (x0, y0, x1, y1) of the image, in pixels of the padded image.
+        output_size: (height, width) of the image as stored.
+        round_boxes: round to whole pixels of the image as stored, halves to even, as Matterport's ``detect`` does.
+    """
+
+    window: tuple[int, int, int, int]
+    output_size: Size
+    round_boxes: bool = False
+
+    def outward(self, boxes: Tensor) -> Tensor:
+        """Returns boxes (R, 4) of the padded image in pixels of the image."""
+        origin, last, scale, pixel = self._numbers(boxes)
+        stored = (boxes - origin - last) * scale + last
+        return (stored.round() if self.round_boxes else stored) * pixel
+
+    def inward(self, boxes: Tensor) -> Tensor:
+        """Inverts :meth:`outward` without the rounding."""
+        origin, last, scale, pixel = self._numbers(boxes)
+        return (boxes / pixel - last) / scale + last + origin
+
+    def _numbers(self, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Returns, for each coordinate of a box, the image's origin, the offset of the last pixel, Matterport's scale, and the inverse of
+        Detectron2's scale.
+        """
+        x0, y0, x1, y1 = self.window
+        inner, stored = (x1 - x0, y1 - y0), self.output_size[::-1]
+        # The extent of an image of one pixel is 0.
+        scale = [max(outer - 1, 1) / max(side - 1, 1) for side, outer in zip(inner, stored, strict=True)]
+        pixel = [side / outer for side, outer in zip(inner, stored, strict=True)]
+        origin, last, scale, pixel = (
+            boxes.new_tensor(numbers) for numbers in ((x0, y0, x0, y0), (0, 0, 1, 1), scale * 2, pixel * 2)
+        )
+        return origin, last, scale, pixel
 
 
 class LetterboxRCNN(GeneralizedRCNN):
-    """Detectron2's GeneralizedRCNN that pads as Matterport does: around the image, with pixels of 0 before the mean is subtracted.
+    """Detectron2's GeneralizedRCNN with Matterport's padding: on all sides, with pixels of 0 before the mean is subtracted.
 
-    Mappers give images without padding and results are in pixels of those, as always in Detectron2. In training images lie in the corner of
-    the canvas, where their ground truth is; :class:`maskrcnn_ext.data.mapping.augmentation.resizing.Letterbox` pads them around before.
+    Mappers return images without padding, and results are in pixels of those, as usual in Detectron2. In training, images lie in the
+    corner of the canvas, as their ground truth does;
+    :class:`maskrcnn_ext.data.mapping.augmentation.resizing.Letterbox` pads them on all sides before.
+
+    Example::
+
+        model._target_=maskrcnn_ext.modeling.matterport.rcnn.LetterboxRCNN model.square_size=1024
     """
 
     def __init__(
@@ -36,21 +110,21 @@ class LetterboxRCNN(GeneralizedRCNN):
         square_size: int = 0,
         round_boxes: bool = False,
     ) -> None:
-        """As in Detectron2, and:
+        """Takes the arguments of Detectron2's GeneralizedRCNN and two more.
 
         Args:
-            backbone: features.
-            proposal_generator: proposals.
-            roi_heads: detections.
-            pixel_mean: of each channel.
-            pixel_std: of each channel.
-            input_format: order of the channels, for pictures.
-            vis_period: of pictures in training; 0 for none.
-            square_size: least side of the canvas (IMAGE_MAX_DIM of the mode "square"); 0: the next multiples of 64 (the mode "pad64").
-            round_boxes: give boxes as Matterport's ``detect`` does, in whole pixels of the image as stored; masks are fitted into them.
+            backbone: computes the features.
+            proposal_generator: computes the proposals.
+            roi_heads: compute the detections.
+            pixel_mean: mean of each channel.
+            pixel_std: standard deviation of each channel.
+            input_format: order of the channels, for visualisation.
+            vis_period: iterations between visualisations in training; 0 for none.
+            square_size: least side of the canvas (IMAGE_MAX_DIM of the mode "square"); 0 for the next multiples of 64 ("pad64").
+            round_boxes: round boxes to whole pixels of the image as stored, as Matterport's ``detect`` does; masks are pasted into them.
 
         Raises:
-            InputError: `roi_heads` find keypoints, which Matterport does not have and which are not moved back.
+            InputError: `roi_heads` predict keypoints, which Matterport does not support.
         """
         if getattr(roi_heads, "keypoint_on", False):
             raise InputError("LetterboxRCNN has no keypoints: set model.roi_heads.keypoint_in_features=null")
@@ -67,7 +141,7 @@ class LetterboxRCNN(GeneralizedRCNN):
         self.round_boxes = round_boxes
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
-        """Returns the padded batch, (N, C, H, W), with the images' own sizes."""
+        """Returns the padded batch (N, C, H, W) with the sizes of the images."""
         images = [image["image"].to(self.device) for image in batched_inputs]
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         canvas = canvas_size(sizes, self.square_size)
@@ -92,17 +166,18 @@ class LetterboxRCNN(GeneralizedRCNN):
         ]
         if detected_instances is not None:
             detected_instances = [
-                _moved(found.to(self.device), canvas, frame.inward(found.pred_boxes.tensor.to(self.device)))
+                _with_boxes(found.to(self.device), canvas, frame.inward(found.pred_boxes.tensor.to(self.device)))
                 for found, frame in zip(detected_instances, frames, strict=True)
             ]
         results = super().inference(batched_inputs, detected_instances, do_postprocess=False)
         results = [
-            _moved(found, size, frame.outward(found.pred_boxes.tensor))
+            _with_boxes(found, size, frame.outward(found.pred_boxes.tensor))
             for found, size, frame in zip(results, sizes, frames, strict=True)
         ]
         return rescale_to_inputs(results, batched_inputs, sizes) if do_postprocess else results
 
 
-def _moved(found: Instances, image_size: tuple[int, int], boxes: torch.Tensor) -> Instances:
+def _with_boxes(found: Instances, image_size: tuple[int, int], boxes: Tensor) -> Instances:
+    """Returns a copy with another image size and other boxes."""
     fields = {**found.get_fields(), "pred_boxes": Boxes(boxes)}
     return Instances(image_size, **fields)

@@ -1,4 +1,4 @@
-"""Matterport's choice of detections: one class a proposal, inside the part of the padded image that holds the photograph."""
+"""Matterport's selection of detections: one class for each proposal, clipped to the image inside the canvas."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
 
 from maskrcnn_ext.modeling.matterport.boxes import clip_inclusive, nms_inclusive
-from maskrcnn_ext.modeling.matterport.frame import centred
+from maskrcnn_ext.modeling.matterport.rcnn import centred
 
 
 class MatterportROIHeads(StandardROIHeads):
-    """Detectron2's StandardROIHeads that tells :class:`MatterportOutputLayers` where in the padded image each photograph lies."""
+    """Detectron2's StandardROIHeads that passes the window of each image in the canvas to :class:`MatterportOutputLayers`."""
 
     def forward(
         self,
@@ -21,7 +21,7 @@ class MatterportROIHeads(StandardROIHeads):
         proposals: list[Instances],
         targets: list[Instances] | None = None,
     ) -> tuple[list[Instances], dict[str, Tensor]]:
-        """As in Detectron2; detections are in pixels of the padded images."""
+        """Computes Detectron2's forward pass; detections are in pixels of the padded images."""
         if not self.training:
             for image_size, found in zip(images.image_sizes, proposals, strict=True):
                 window = centred(image_size, images.tensor.shape[-2:])
@@ -30,10 +30,10 @@ class MatterportROIHeads(StandardROIHeads):
 
 
 class MatterportOutputLayers(FastRCNNOutputLayers):
-    """Detectron2's box predictor whose proposals have one detection each: that of the likeliest class, unless it is the background.
+    """Detectron2's box predictor with one detection for each proposal whose most probable class is not the background.
 
-    It is clipped to the proposal's ``window`` (x0, y0, x1, y1), to the whole image where there is none, and stays if its score is
-    ``test_score_thresh`` or more.
+    It is clipped to the proposal's ``window`` (x0, y0, x1, y1), or to the whole image without one, and kept if its score is at least
+    ``test_score_thresh``.
     """
 
     def inference(
@@ -43,15 +43,16 @@ class MatterportOutputLayers(FastRCNNOutputLayers):
 
         Args:
             predictions: logits (R, K + 1), background last, and deltas (R, K * 4), of all images.
-            proposals: of each image.
+            proposals: the proposals of each image.
         """
         boxes, probabilities = self.predict_boxes(predictions, proposals), self.predict_probs(predictions, proposals)
         found = [self._choose(*image) for image in zip(boxes, probabilities, proposals, strict=True)]
         return [instances for instances, _ in found], [kept for _, kept in found]
 
     def _choose(self, boxes: Tensor, probabilities: Tensor, proposals: Instances) -> tuple[Instances, Tensor]:
+        """Returns the detections of an image and the indices of their proposals."""
         scores, classes = probabilities.max(dim=1)
-        # NaN is not at least anything.
+        # A comparison with NaN is false.
         chosen = torch.nonzero((classes < self.num_classes) & (scores >= self.test_score_thresh))[:, 0]
         scores, classes = scores[chosen], classes[chosen]
         boxes = boxes.unflatten(1, (-1, 4))[chosen]

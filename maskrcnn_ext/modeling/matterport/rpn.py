@@ -1,4 +1,4 @@
-"""Matterport's choice of proposals: all levels of the pyramid compete with each other."""
+"""Matterport's selection of proposals: all levels of the pyramid compete with each other."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from maskrcnn_ext.modeling.matterport.boxes import clip_inclusive, nms_inclusive
 class MatterportRPN(RPN):
     """Detectron2's RPN whose proposals are the best of all levels together, before and after non-maximum suppression.
 
-    ``pre_nms_topk`` is a number for an image, not for a level. Boxes are clipped to the padded image, and none is dropped for being small
-    (``min_box_size`` has no effect). Equal probabilities keep the order of the anchors. Where fewer than ``post_nms_topk`` remain,
-    Matterport adds empty boxes at the corner, which are left out here.
+    ``pre_nms_topk`` applies to an image rather than to a level. Boxes are clipped to the padded image, and small ones are kept
+    (``min_box_size`` has no effect). Equal probabilities keep the order of the anchors. If fewer than ``post_nms_topk`` proposals
+    remain, Matterport adds empty boxes at the corner; they are omitted here.
     """
 
     def forward(
         self, images: ImageList, features: dict[str, Tensor], gt_instances: list[Instances] | None = None
     ) -> tuple[list[Instances], dict[str, Tensor]]:
-        """As in Detectron2, with proposals on the padded images."""
+        """Computes Detectron2's forward pass with proposals on the padded images."""
         height, width = images.tensor.shape[-2:]
         return super().forward(ImageList(images.tensor, [(height, width)] * len(images)), features, gt_instances)
 
@@ -36,17 +36,18 @@ class MatterportRPN(RPN):
         """Returns an image's proposals by descending objectness.
 
         Args:
-            anchors: a level's A_l.
-            pred_objectness_logits: (N, A_l) a level.
-            pred_anchor_deltas: (N, A_l, 4) a level.
-            image_sizes: of the padded images.
+            anchors: A_l anchors of each level.
+            pred_objectness_logits: (N, A_l) for each level.
+            pred_anchor_deltas: (N, A_l, 4) for each level.
+            image_sizes: sizes of the padded images.
         """
         boxes = Boxes.cat(anchors).tensor
         images = zip(torch.cat(pred_objectness_logits, 1), torch.cat(pred_anchor_deltas, 1), image_sizes, strict=True)
         return [self._choose(boxes, *image) for image in images]
 
     def _choose(self, anchors: Tensor, logits: Tensor, deltas: Tensor, image_size: tuple[int, int]) -> Instances:
-        # Probabilities, because large logits give equal ones.
+        """Returns the proposals of one image."""
+        # Ranked by probability, as different large logits have equal probabilities.
         scores = logits.float().sigmoid()
         best = scores.argsort(descending=True, stable=True)[: self.pre_nms_topk[self.training]]
         boxes = self.box2box_transform.apply_deltas(deltas[best], anchors[best])

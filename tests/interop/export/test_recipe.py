@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from maskrcnn_ext.data.mapping.augmentation.resizing import Letterbox, PlainResize
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.export.recipe import Recipe, build_recipe, scale_boxes
-from maskrcnn_ext.modeling.matterport.frame import Frame
+from maskrcnn_ext.modeling.matterport.rcnn import Frame
 from tests.helpers.calibration import images
 from tests.helpers.exported_models import detector  # noqa: F401 (fixtures)
 from tests.helpers.exporting import CLASSES, RECIPE

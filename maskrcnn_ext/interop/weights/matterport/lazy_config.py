@@ -16,11 +16,10 @@ from maskrcnn_ext.data.mapping.mapper import SafeMapper
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.weights.matterport.settings import MatterportSettings
 from maskrcnn_ext.modeling.matterport.boxes import InclusiveBoxTransform
-from maskrcnn_ext.modeling.matterport.pooler import MatterportPooler
+from maskrcnn_ext.modeling.matterport.layers import MatterportPooler, SamePoolStem
 from maskrcnn_ext.modeling.matterport.rcnn import LetterboxRCNN
 from maskrcnn_ext.modeling.matterport.roi_heads import MatterportOutputLayers, MatterportROIHeads
 from maskrcnn_ext.modeling.matterport.rpn import MatterportRPN
-from maskrcnn_ext.modeling.matterport.stem import SamePoolStem
 
 # No limit to the growth of boxes: exp of this is near the largest float32.
 _NO_CLAMP = 80.0
