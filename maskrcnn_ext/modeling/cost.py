@@ -90,7 +90,7 @@ def head_rows(*, channels: int = 256, num_classes: int = 80) -> list[tuple[str, 
 
 def pooler_rows(*, channels: int = 256) -> list[tuple[str, ...]]:
     """Returns a row for each pooler, with the columns :data:`POOLER_COLUMNS`."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for part in POOLERS:
         cost = pooler_cost(part, channels=channels)
         rows.append((part.name, _short(cost.parameters), _short(cost.macs_per_roi), part.paper, part.gain))

@@ -103,6 +103,15 @@ def test_values_come_back(holder):
     assert part.number == 1e-7
 
 
+def test_a_lambda_in_a_config_of_an_older_release_loads(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        "optimizer: {factor: !!python/object/apply:maskrcnn_ext.engine.saving.from_source ['lambda x: 2 * x', {}]}\n"
+    )
+    with pytest.warns(DeprecationWarning, match=r"has moved to maskrcnn_ext\.config\.config_yaml\.from_source"):
+        assert LazyConfig.load(str(file)).optimizer.factor(3) == 6
+
+
 def test_saving_again_writes_the_same(holder, tmp_path):
     save_config(holder, tmp_path / "again.yaml")
     assert (tmp_path / "again.yaml").read_text() == (tmp_path / "config.yaml").read_text()
