@@ -1,4 +1,4 @@
-"""DICOM series (CT, MR) with label maps in NRRD or DICOM segmentations (SEG): one file a slice, sorted by position in the patient."""
+"""Reads DICOM series (CT, MR) with NRRD label maps or DICOM segmentations (SEG). Each slice is a file; positions define the order."""
 
 from __future__ import annotations
 
@@ -24,29 +24,27 @@ def read_dicom(
     level: tuple[float, float] | None = None,
     series_uid: str | None = None,
 ) -> DataSet:
-    """Reads series and what was drawn on them.
+    """Reads series and their segmentations.
 
     Args:
-        series: the folder of a series, or a folder of such folders, one a patient.
-        labels: an NRRD label map, a DICOM SEG, or a folder of these that belong to the series together. For a folder of series: the
-            folder that has, for each, a file or folder of the same name.
-        classes: class names. When not given: the segments' names in the order of the files, or "object" where a label map has none.
-        values: the class name of every label value (segment number), None for one that is left out. Without it, named segments are of
-            the class of that name; of other label maps, value 1 is the first class, 2 the second, and so on, but with a single class
-            and ``instances="value"``, every value is an object of that class.
-        instances: "value" where a segment in a slice is one object, of one or several pieces; "component" where each connected piece
-            of it is one.
-        level: (center, width) of the grey values to show, in the units of the files (Hounsfield in CT); what each file proposes when
-            not given.
-        series_uid: the SeriesInstanceUID, where a folder has several series.
+        series: the folder of a series, or a folder of such folders, one per patient.
+        labels: an NRRD label map, a DICOM SEG, or a folder of these for one series. For a folder of series: a folder with a file or
+            folder of the same name for each.
+        classes: class names. None for the segments' names in the order of the files, or for "object" if they have no names.
+        values: the class name of every label value (segment number), None to ignore a value. By default, named segments have the class
+            of that name. In other label maps, value 1 is the first class, 2 the second, and so on; but with a single class and
+            ``instances="value"``, every value is an object of that class.
+        instances: "value" if all pixels of a segment in a slice are one object; "component" if each connected component is one.
+        level: (center, width) of the grey values to show, in the units of the files (Hounsfield in CT); None for the file's own.
+        series_uid: the SeriesInstanceUID; required if a folder has several series.
 
     Returns:
-        A record a slice, also without objects, from one end of the series to the other; its id is the SOPInstanceUID. ``extra`` has
-        ``level`` [center, width] where known. Overlapping segments stay whole.
+        One record per slice, including slices without objects, in the order of their positions. Its id is the SOPInstanceUID. ``extra``
+        has ``level`` [center, width] if known. Overlapping segments stay complete.
 
     Raises:
-        InputError: an unreadable or truncated file, several series in one folder, labels that do not lie on the pixels of the series,
-            or a segment or value without a class.
+        InputError: a file is unreadable or truncated, a folder has several series, labels do not match the pixels of the series, or a
+            segment or value has no class.
     """
     pairs = [
         (read_series(folder, series_uid), [open_labels(file) for file in files])
@@ -98,7 +96,7 @@ def _label_files(labels: Path) -> list[Path]:
 
 
 def _default_names(everyone: list[Labels], labels: Path) -> list[str]:
-    """Class names where the caller gives none."""
+    """Returns the class names if the caller does not pass any."""
     named = [bool(one.names) for one in everyone]
     if any(named) and not all(named):
         raise InputError(f"{labels}: some files name their segments and others do not: give `classes` or `values`")

@@ -1,4 +1,4 @@
-"""What belongs to a DICOM series: label maps in NRRD, and DICOM segmentations (SEG), as label values of its slices."""
+"""Reads the labels of a DICOM series, NRRD label maps and DICOM segmentations (SEG), as label values of its slices."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from maskrcnn_ext.common.extras import require
 from maskrcnn_ext.data.formats.dicom_series import Series, import_pydicom, plane_of, read_header
 from maskrcnn_ext.data.formats.dicom_series import field as dicom_field
 from maskrcnn_ext.data.formats.volume import pick_plane, whole_numbers
 from maskrcnn_ext.errors import InputError
 
 SUFFIXES = (".nrrd", ".dcm")
-# The signs that take NRRD's spaces to DICOM's: x to the left, y to the back, z to the head.
+# The signs that convert NRRD's spaces to DICOM's (LPS): x to the left, y to the back, z to the head.
 _TO_LPS = {
     "left-posterior-superior": (1, 1, 1),
     "LPS": (1, 1, 1),
@@ -34,26 +35,26 @@ class Labels:
     """One file of labels.
 
     Attributes:
-        file: where they are.
-        names: class name by label value, where the file says them.
+        file: the file.
+        names: class name by label value; empty if the file has no names.
     """
 
     file: Path
     names: dict[int, str] = field(default_factory=dict)
 
     def planes(self, series: Series) -> Iterator[tuple[int, np.ndarray]]:
-        """Yields index of the slice and label values (H, W), several times where segments overlap.
+        """Yields the index of a slice and its label values (H, W); more than once per slice if segments overlap.
 
         Raises:
-            InputError: a truncated file, or one that does not lie on the pixels of the series.
+            InputError: the file is truncated, or does not match the pixels of the series.
         """
-        with _told_damage(self.file):
+        with _named_damage(self.file):
             yield from _of_seg(self.file, series) if self.file.suffix.lower() == ".dcm" else _of_nrrd(self.file, series)
 
 
 @contextmanager
-def _told_damage(file: Path) -> Iterator[None]:
-    """Pydicom parses a field when it is asked for: what is wrong with it may come out anywhere."""
+def _named_damage(file: Path) -> Iterator[None]:
+    """Converts pydicom's errors to an InputError that names the file. Pydicom parses fields on access, so any access may raise."""
     try:
         yield
     except InputError:
@@ -63,19 +64,19 @@ def _told_damage(file: Path) -> Iterator[None]:
 
 
 def open_labels(file: Path) -> Labels:
-    """Reads what a file of labels calls its values.
+    """Returns the labels of a file with the names of their values; reads no pixels.
 
     Raises:
-        InputError: neither NRRD nor a binary DICOM segmentation.
+        InputError: the file is neither NRRD nor a binary DICOM segmentation.
     """
-    with _told_damage(file):
+    with _named_damage(file):
         return _open_labels(file)
 
 
 def _open_labels(file: Path) -> Labels:
     if file.suffix.lower() == ".nrrd":
         header = _read_nrrd(file, with_data=False)[1]
-        # 3D Slicer's: Segment0_Name, Segment0_LabelValue, ...
+        # 3D Slicer's fields: Segment0_Name, Segment0_LabelValue, ...
         segments = [key.removesuffix("_LabelValue") for key in header if key.endswith("_LabelValue")]
         return Labels(file, {int(header[f"{key}_LabelValue"]): str(header.get(f"{key}_Name", key)) for key in segments})
     header = read_header(file)
@@ -108,8 +109,8 @@ def _of_nrrd(file: Path, series: Series) -> Iterator[tuple[int, np.ndarray]]:
         or not np.linalg.det(directions)
     ):
         raise InputError(
-            f"{file}: does not say where it lies: `space` is {space!r} (expected one of {', '.join(_TO_LPS)}), "
-            "`space directions` and `space origin` have three numbers an axis"
+            f"{file}: has no position in space: `space` is {space!r} (expected one of {', '.join(_TO_LPS)}), "
+            "`space directions` and `space origin` need three numbers per axis"
         )
     signs = np.array(_TO_LPS[space])
     volume = whole_numbers(volume, file)
@@ -117,22 +118,18 @@ def _of_nrrd(file: Path, series: Series) -> Iterator[tuple[int, np.ndarray]]:
         plane = pick_plane(volume, (directions * signs).T, origin * signs, one.plane, series.height, series.width)
         if plane is None:
             raise InputError(
-                f"{file}: its voxels are not the pixels of {one.file}: the two lie elsewhere or differ in spacing; "
+                f"{file}: its voxels are not the pixels of {one.file}: position or spacing differ; "
                 "resample the label map to the series"
             )
         yield index, plane
 
 
 def _read_nrrd(file: Path, *, with_data: bool = True) -> tuple[Any, dict[str, Any]]:
-    try:
-        import nrrd
-    except ImportError as error:
-        raise InputError('NRRD needs pynrrd: pip install "maskrcnn_ext[medical]"') from error
+    nrrd = require("nrrd", extra="medical", purpose="reading NRRD")
     try:
         return nrrd.read(str(file)) if with_data else (None, nrrd.read_header(str(file)))
     except (nrrd.NRRDError, OSError, EOFError, ValueError, KeyError, StopIteration, zlib.error) as error:
-        told = " ".join(str(error).split())
-        raise InputError(f"{file}: not a readable NRRD file, or truncated ({told})") from error
+        raise InputError(f"{file}: not a readable NRRD file, or truncated ({' '.join(str(error).split())})") from error
 
 
 def _of_seg(file: Path, series: Series) -> Iterator[tuple[int, np.ndarray]]:
@@ -142,7 +139,7 @@ def _of_seg(file: Path, series: Series) -> Iterator[tuple[int, np.ndarray]]:
     groups = dicom_field(header, "PerFrameFunctionalGroupsSequence", file)
     count = int(dicom_field(header, "NumberOfFrames", file))
     if count != len(groups):
-        raise InputError(f"{file}: has {count} frames, but says of {len(groups)} where they belong")
+        raise InputError(f"{file}: has {count} frames, but positions for {len(groups)}")
     shared = header.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()]
     frames = _frames(header, count, file)
     for number, group in enumerate(groups, start=1):
@@ -157,18 +154,18 @@ def _of_seg(file: Path, series: Series) -> Iterator[tuple[int, np.ndarray]]:
 
         value = find("SegmentIdentificationSequence", "ReferencedSegmentNumber")
         if value is None:
-            raise InputError(f"{where}: does not say its segment")
+            raise InputError(f"{where}: has no segment number")
         index = _slice_of_frame(find, by_uid, series, where)
         mask = _on_slice(frame, find, series, index)
         if mask is None:
             raise InputError(
-                f"{where}: its pixels are not those of {series.slices[index].file}: position, spacing or size differ"
+                f"{where}: its pixels do not match those of {series.slices[index].file}: position, spacing or size differ"
             )
         yield index, (mask > 0) * np.int32(value)
 
 
 def _frames(header: Any, count: int, file: Path) -> Iterator[np.ndarray]:
-    """Unpacks one frame (H, W) of 0 and 1 after the other: together, those of a hundred organs would fill the memory."""
+    """Yields the frames (H, W) of 0 and 1, unpacked one at a time: all frames of a hundred organs would not fit into memory."""
     syntax = header.file_meta.TransferSyntaxUID
     if syntax.is_compressed and not syntax.is_deflated:
         raise InputError(
@@ -182,14 +179,14 @@ def _frames(header: Any, count: int, file: Path) -> Iterator[np.ndarray]:
             f"{file}: truncated, it has {packed.size} bytes of pixels for {count} frames of {height} x {width}"
         )
     for start in range(0, size * count, size):
-        # Frames follow each other without a gap, so that one may begin within a byte; the first pixel is the lowest bit.
+        # Frames are stored without gaps, so a frame may begin inside a byte; the first pixel is the lowest bit.
         first, skipped = divmod(start, 8)
         bits = np.unpackbits(packed[first : first + size // 8 + 2], bitorder="little")
         yield bits[skipped : skipped + size].reshape(height, width)
 
 
 def _slice_of_frame(find: Any, by_uid: dict[str, int], series: Series, where: str) -> int:
-    """By the image that the frame was drawn on, or by its position where it does not name one."""
+    """Returns the index of the slice that a frame refers to, or of the nearest one if the frame only has a position."""
     sources = find("DerivationImageSequence", "SourceImageSequence")
     if sources:
         uid = str(sources[0].get("ReferencedSOPInstanceUID"))
@@ -198,7 +195,7 @@ def _slice_of_frame(find: Any, by_uid: dict[str, int], series: Series, where: st
         return by_uid[uid]
     position = find("PlanePositionSequence", "ImagePositionPatient")
     if position is None:
-        raise InputError(f"{where}: says neither the image that it belongs to nor its position")
+        raise InputError(f"{where}: has neither a source image nor a position")
     normal = np.cross(series.slices[0].plane[:, 0], series.slices[0].plane[:, 1])
     normal /= np.linalg.norm(normal)
     heights = [float(one.plane[:, 2] @ normal) for one in series.slices]
@@ -206,7 +203,7 @@ def _slice_of_frame(find: Any, by_uid: dict[str, int], series: Series, where: st
 
 
 def _on_slice(frame: np.ndarray, find: Any, series: Series, index: int) -> np.ndarray | None:
-    """The frame's pixels in the order of the slice's; None where they lie elsewhere. A frame without a position is the slice's own."""
+    """Returns a frame's pixels in the order of the slice's; None if they do not match. A frame without a position has the slice's."""
     position = find("PlanePositionSequence", "ImagePositionPatient")
     orientation = find("PlaneOrientationSequence", "ImageOrientationPatient")
     spacing = find("PixelMeasuresSequence", "PixelSpacing")

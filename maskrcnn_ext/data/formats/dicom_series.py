@@ -1,4 +1,4 @@
-"""A DICOM series of single-frame images: its slices in the order of space, and where their pixels lie."""
+"""Reads the headers of a DICOM series of single-frame images: its slices sorted by position, and the positions of their pixels."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from maskrcnn_ext.common.extras import require
 from maskrcnn_ext.errors import InputError
 
-_SLIGHT = 1e-3  # mm, and what direction cosines may differ by
-# What pydicom raises for damaged files, beside its own.
+_SLIGHT = 1e-3  # tolerance of positions in mm and of direction cosines
+# The errors that pydicom raises for damaged files, besides its own types.
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, AttributeError, NotImplementedError, struct.error, zlib.error)
-_UNDEFINED_LENGTH = 0xFFFFFFFF  # of compressed pixels: the parser finds their end itself, or fails
+_UNDEFINED_LENGTH = 0xFFFFFFFF  # of compressed pixels, whose end the parser must find
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +26,11 @@ class Slice:
     """One image.
 
     Attributes:
-        file: its file.
+        file: the file.
         uid: SOPInstanceUID.
-        plane: (3, 3); its columns are the steps in the patient (LPS, mm) to the next column and the next row of pixels, and where the
-            centre of pixel (0, 0) lies.
-        level: [center, width] of the grey values that the file asks to show; None where it does not.
+        plane: (3, 3) in patient coordinates (LPS, mm); its columns are the steps to the next column and the next row of pixels, and the
+            centre of pixel (0, 0).
+        level: [center, width] of the grey values to show; None if the file has none.
     """
 
     file: Path
@@ -40,11 +41,11 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """The slices of a series, along their normal, all of one size and orientation.
+    """The slices of a series, all of the same size and orientation.
 
     Attributes:
-        folder: where they are.
-        slices: in the order of space.
+        folder: the folder.
+        slices: sorted by position along their normal.
         height: in pixels.
         width: in pixels.
     """
@@ -56,13 +57,13 @@ class Series:
 
 
 def read_series(folder: Path, series_uid: str | None = None) -> Series:
-    """Reads the headers of the images in a folder. File names mean nothing: the slices are sorted by their position.
+    """Reads the headers of the images in a folder, and sorts the slices by position.
 
-    Files that are not DICOM, and DICOM files that are not images (reports, segmentations), are passed over.
+    Files that are not DICOM, and DICOM files that are not images (reports, segmentations), are skipped.
 
     Raises:
-        InputError: no images, several series and none chosen, slices that differ in size or orientation or share a position, a
-            missing field, several frames in a file, or a truncated file.
+        InputError: the folder has no images, or several series and none is chosen; slices differ in size or orientation or share a
+            position; a file lacks a field, has several frames or is truncated.
     """
     import_pydicom()
     by_series: dict[str, list[Any]] = {}
@@ -72,15 +73,15 @@ def read_series(folder: Path, series_uid: str | None = None) -> Series:
             continue
         by_series.setdefault(str(field(header, "SeriesInstanceUID", file)), []).append((file, header))
     if not by_series:
-        raise InputError(f"{folder}: no DICOM images there")
+        raise InputError(f"{folder}: no DICOM images")
     if (series_uid is None and len(by_series) > 1) or (series_uid is not None and series_uid not in by_series):
-        told = ", ".join(f"{uid} ({len(images)} images)" for uid, images in by_series.items())
+        found_series = ", ".join(f"{uid} ({len(images)} images)" for uid, images in by_series.items())
         which = "several series" if series_uid is None else f"no series {series_uid}"
-        raise InputError(f"{folder}: {which}; choose one by `series_uid`: {told}")
+        raise InputError(f"{folder}: {which}; choose one by `series_uid`: {found_series}")
     images = by_series[series_uid or next(iter(by_series))]
     first_file, first = images[0]
     for file, header in images:
-        if _is_told(header, "NumberOfFrames") and numbers(header, "NumberOfFrames", file) > 1:
+        if _has_value(header, "NumberOfFrames") and numbers(header, "NumberOfFrames", file) > 1:
             raise InputError(
                 f"{file}: has {header.NumberOfFrames} frames, expected one file a slice (split it with a converter)"
             )
@@ -90,7 +91,7 @@ def read_series(folder: Path, series_uid: str | None = None) -> Series:
             found = numbers(header, name, file)
             if found.shape != expected.shape or np.abs(found - expected).max() > _SLIGHT:
                 raise InputError(
-                    f"{file}: {name} is {found.tolist()}, but {expected.tolist()} in {first_file.name}: one series a volume"
+                    f"{file}: {name} is {found.tolist()}, but {expected.tolist()} in {first_file.name}: expected one series per volume"
                 )
     slices = [_slice(file, header) for file, header in images]
     normal = np.cross(slices[0].plane[:, 0], slices[0].plane[:, 1])
@@ -99,36 +100,32 @@ def read_series(folder: Path, series_uid: str | None = None) -> Series:
     for before, after in pairwise(slices):
         if (after.plane[:, 2] - before.plane[:, 2]) @ normal < _SLIGHT:
             raise InputError(
-                f"{after.file}: has the position of {before.file.name}; keep copies, phases and time points in folders of their own"
+                f"{after.file}: has the position of {before.file.name}; put copies, phases and time points into separate folders"
             )
     return Series(folder, slices, int(first.Rows), int(first.Columns))
 
 
 def import_pydicom() -> Any:
-    """Returns the module.
+    """Returns the module ``pydicom``.
 
     Raises:
         InputError: it is not installed.
     """
-    try:
-        import pydicom
-    except ImportError as error:
-        raise InputError('DICOM needs pydicom 3: pip install "maskrcnn_ext[medical]"') from error
-    return pydicom
+    return require("pydicom", extra="medical", purpose="reading DICOM")
 
 
 def read_header(file: Path, *, strict: bool = True) -> Any:
-    """Reads all of a DICOM file but its pixels.
+    """Reads a DICOM file without its pixels.
 
     Returns:
-        A ``pydicom.Dataset``; None for a file of another kind, unless ``strict``.
+        A ``pydicom.Dataset``; None for a file of another format, unless ``strict``.
 
     Raises:
-        InputError: not a DICOM file, or a truncated one.
+        InputError: the file is not DICOM, or truncated.
     """
     pydicom = import_pydicom()
     try:
-        # What is deferred is skipped over: its place in the file stays known.
+        # Deferred values are skipped, but their position in the file is kept.
         header = pydicom.dcmread(file, defer_size=4096)
         pixels = header.get_item("PixelData", keep_deferred=True) if "PixelData" in header else None
         deflated = field(header.file_meta, "TransferSyntaxUID", file).is_deflated
@@ -145,7 +142,7 @@ def read_header(file: Path, *, strict: bool = True) -> Any:
         if is_image:
             raise InputError(f"{file}: truncated, it has no pixels")
         return header
-    # Compressed pixels and compressed files: the parser finds their end, or fails.
+    # For compressed pixels and deflated files, the parser has already found the end.
     if pixels.length != _UNDEFINED_LENGTH and not deflated:
         size, end = file.stat().st_size, pixels.value_tell + pixels.length
         if end > size:
@@ -154,19 +151,19 @@ def read_header(file: Path, *, strict: bool = True) -> Any:
 
 
 def _is_image(header: Any) -> bool:
-    """By the storage class, which stands at the beginning and so outlives a truncation: a segmentation or a report is no image."""
+    """Returns whether a file is an image, not a segmentation or report, by its storage class, which survives a truncation."""
     uid = header.file_meta.get("MediaStorageSOPClassUID")
     return uid is None or "Image Storage" in uid.name
 
 
 def field(header: Any, name: str, file: Path) -> Any:
-    """The value of a field.
+    """Returns the value of a field.
 
     Raises:
-        InputError: it is missing, empty or damaged.
+        InputError: the field is missing, empty or damaged.
     """
     try:
-        value = header.get(name)  # what pydicom has not looked at before is parsed now
+        value = header.get(name)  # pydicom parses a field at its first access
     except (ValueError, NotImplementedError) as error:
         raise InputError(f"{file}: {name} is damaged ({error})") from error
     if value is None or value == "" or (isinstance(value, Sequence) and len(value) == 0):
@@ -175,10 +172,10 @@ def field(header: Any, name: str, file: Path) -> Any:
 
 
 def numbers(header: Any, name: str, file: Path, size: int | None = None) -> np.ndarray:
-    """A field of numbers, as floats.
+    """Returns a field of numbers as floats.
 
     Raises:
-        InputError: it is missing, holds something else, or is not of the size that is asked for.
+        InputError: the field is missing, has other values than numbers, or another size than `size`.
     """
     value = field(header, name, file)
     expected = "numbers" if size is None else f"{size} numbers"
@@ -196,13 +193,13 @@ def plane_of(
     orientation: Sequence[float] | np.ndarray,
     spacing: Sequence[float] | np.ndarray,
 ) -> np.ndarray:
-    """The (3, 3) of :class:`Slice` from ImagePositionPatient, ImageOrientationPatient and PixelSpacing (rows first, in mm)."""
+    """Returns ``Slice.plane`` (3, 3) from ImagePositionPatient, ImageOrientationPatient and PixelSpacing (rows first, in mm)."""
     right, down = np.array(orientation[:3], dtype=float), np.array(orientation[3:], dtype=float)
     return np.stack([right * float(spacing[1]), down * float(spacing[0]), np.array(position, dtype=float)], axis=1)
 
 
-def _is_told(header: Any, name: str) -> bool:
-    """Whether a field is there that is not empty; it need not be whole."""
+def _has_value(header: Any, name: str) -> bool:
+    """Returns whether a field is present and not empty; its value may be damaged."""
     return name in header and bool(header.get_item(name).value)
 
 
@@ -213,8 +210,8 @@ def _slice(file: Path, header: Any) -> Slice:
     )
     plane = plane_of(position, orientation, spacing)
     level = None
-    if _is_told(header, "WindowCenter") and _is_told(header, "WindowWidth"):
-        # A file may propose several; the first is its default.
+    if _has_value(header, "WindowCenter") and _has_value(header, "WindowWidth"):
+        # A file may have several levels; the first is its default.
         center, width = (float(numbers(header, name, file).flat[0]) for name in ("WindowCenter", "WindowWidth"))
         level = [center, width] if width > 0 else None
     return Slice(file, str(field(header, "SOPInstanceUID", file)), plane, level)

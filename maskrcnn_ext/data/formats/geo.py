@@ -1,8 +1,8 @@
-"""Outlines on georeferenced rasters: GeoJSON or GeoPackage on GeoTIFF, one file each or folders with equal names (SpaceNet).
+"""Reads outlines on georeferenced rasters: GeoJSON or GeoPackage on GeoTIFF, two files or two folders with equal file names.
 
-Outlines are taken to the raster's coordinate reference system and, by the inverse of its affine transform, to sub-pixel coordinates;
-rotated and sheared rasters too. A multipolygon is one object. COCO polygons have no holes: an outline that has some is cut upright
-through them into polygons that together cover the same pixels, so that a data set stays polygons throughout.
+Outlines are transformed to the raster's coordinate reference system and, by the inverse of its affine transform, to sub-pixel
+coordinates; rasters may be rotated and sheared. A multipolygon is one object. COCO polygons have no holes: an outline with holes is cut
+vertically through them into polygons that together cover the same pixels.
 """
 
 from __future__ import annotations
@@ -43,25 +43,24 @@ def read_geo(
     """Reads outlines on rasters.
 
     Args:
-        vector: outlines: a file, or a folder with a file of the same name for every raster.
-        raster: a raster, or a folder of them; one file of outlines may serve a whole folder.
-        classes: class names. With one class and no ``attribute``, every outline is of it. When not given: the attribute's values,
-            sorted, or "object" without an attribute.
-        attribute: the property of the outlines that holds the class name; needed with more than one class.
-        layer: which one, where a GeoPackage has several.
-        tile: the side of the square windows that a raster is cut into, in pixels; None keeps it in one piece.
+        vector: a file of outlines, or a folder with a file of the same name for every raster.
+        raster: a raster, or a folder of rasters. One file of outlines may cover a whole folder.
+        classes: class names. With one class and no ``attribute``, every outline has this class. None for the attribute's values, sorted,
+            or for "object" without an attribute.
+        attribute: the property of the outlines that holds the class name; required with more than one class.
+        layer: the layer to read; required if a GeoPackage has several.
+        tile: the side of the square windows that a raster is cut into, in pixels; None for one image per raster.
         overlap: of neighbouring windows, in pixels.
-        min_visible: leave out an outline in a window that shows less than this share of its area (0 to 1).
+        min_visible: an outline is left out of a window that shows less than this share of its area (0 to 1).
 
     Returns:
-        A record a window, also without outlines, in the order of the rasters' names and then row by row. With ``tile``, its ``extra``
-        has the ``window`` [x, y, width, height] in pixels of the raster, its id ends with ``_<x>_<y>``, and outlines are cut at the
-        window's edge and given in its coordinates. What a cut leaves without a single pixel is left out. Outlines that lie on no
-        raster are counted in a warning.
+        One record per window, including windows without outlines, in the order of the rasters' names and then row by row. With ``tile``,
+        its ``extra`` has the ``window`` [x, y, width, height] in pixels of the raster, its id ends with ``_<x>_<y>``, and outlines are
+        clipped to the window and in its coordinates. Clipped outlines without a pixel are left out. A warning counts outlines outside of
+        all rasters.
 
     Raises:
-        InputError: an unreadable file, outlines that do not lie on the raster at all, an unknown class, or a feature that encloses no
-            area by its kind.
+        InputError: a file is unreadable, no outline lies on the raster, a class is unknown, or a feature is not a polygon.
     """
     if classes and len(classes) > 1 and attribute is None:
         raise InputError(
@@ -111,10 +110,14 @@ def read_geo(
 
 
 def tile_windows(width: int, height: int, tile: int, overlap: int) -> list[tuple[int, int, int, int]]:
-    """The windows (x, y, width, height) that cover an image, row by row, in pixels.
+    """Returns the windows (x, y, width, height) that cover an image, row by row, in pixels.
 
-    All are ``tile`` wide and high: the last of a row or column is moved back to end where the image does, and so overlaps more. An
-    image that is smaller than a tile has one window of its own size.
+    All are ``tile`` wide and high: the last of a row or column is moved back to end at the image's border, so it overlaps more. An image
+    smaller than a tile has one window of its own size.
+
+    Example:
+        >>> tile_windows(10, 4, tile=6, overlap=0)
+        [(0, 0, 6, 4), (4, 0, 6, 4)]
     """
 
     def starts(length: int) -> list[int]:
@@ -138,12 +141,12 @@ def _categories(outlines: Outlines, attribute: str | None, names: list[str]) -> 
 
 
 def _on_raster(outlines: Outlines, grid: Grid) -> np.ndarray:
-    """Returns the outlines in pixels of the raster; None where one lies outside of it."""
+    """Returns the outlines in pixels of the raster; None for those outside of it."""
     try:
         on_map = reproject(outlines.geometries, outlines.crs, grid)
     except InputError as error:
         raise InputError(f"{outlines.file}: {error}") from error
-    # Reprojection may make an outline touch itself that did not before.
+    # Reprojection can make an outline intersect itself.
     objects: np.ndarray = shapely.make_valid(shapely.transform(on_map, grid.to_pixels))
     objects[~shapely.intersects(objects, shapely.box(0, 0, grid.width, grid.height))] = None
     return objects
@@ -152,7 +155,7 @@ def _on_raster(outlines: Outlines, grid: Grid) -> np.ndarray:
 def in_window(
     objects: shapely.STRtree, window: tuple[int, int, int, int], min_visible: float
 ) -> Iterator[tuple[int, list[list[float]]]]:
-    """Yields index and polygons, in the window's coordinates, of what the window shows."""
+    """Yields the index and the polygons, in the window's coordinates, of every object that the window shows."""
     x, y, width, height = window
     frame = shapely.box(x, y, x + width, y + height)
     for index in sorted(objects.query(frame)):
@@ -179,7 +182,7 @@ def _misplaced(outlines: Outlines, raster: Path, grid: Grid) -> str:
     return (
         f"{outlines.file}: none of its {len(outlines.ids)} outlines lies on {raster}: they extend over ({theirs}) in {outlines.crs}, "
         f"the raster over ({ours}) in {grid.crs} (left, bottom, right, top); is the outlines' coordinate reference system missing or "
-        "wrong? Set it: ogr2ogr -a_srs EPSG:<code> mended.gpkg <file>"
+        "wrong? Set it: ogr2ogr -a_srs EPSG:<code> fixed.gpkg <file>"
     )
 
 

@@ -1,4 +1,4 @@
-"""Between the pixels of a georeferenced raster and the map: affine grids, reprojection, outlines without holes."""
+"""Converts between pixels of a georeferenced raster and map coordinates: affine grids, reprojection, polygons without holes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import shapely
 
+from maskrcnn_ext.common.extras import require
 from maskrcnn_ext.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Where the pixels of a raster lie on the map.
+    """The georeference of a raster.
 
     Attributes:
         transform: (a, b, c, d, e, f) with map x = a * column + b * row + c and map y = d * column + e * row + f; column and row count
@@ -31,19 +32,19 @@ class Grid:
     height: int
 
     def to_map(self, points: np.ndarray) -> np.ndarray:
-        """Map coordinates of pixel coordinates (N, 2)."""
+        """Converts pixel coordinates (N, 2) to map coordinates."""
         matrix, origin = self._matrix()
         mapped: np.ndarray = points @ matrix.T + origin
         return mapped
 
     def to_pixels(self, points: np.ndarray) -> np.ndarray:
-        """Pixel coordinates of map coordinates (N, 2)."""
+        """Converts map coordinates (N, 2) to pixel coordinates."""
         matrix, origin = self._matrix()
-        # The origin goes first: map coordinates are large numbers, and this keeps their last digits.
+        # Subtract the origin first: map coordinates are large numbers, and this preserves their last digits.
         return np.linalg.solve(matrix, (points - origin).T).T
 
     def bounds(self) -> tuple[float, float, float, float]:
-        """(left, bottom, right, top) in map coordinates, also of a rotated raster."""
+        """Returns (left, bottom, right, top) in map coordinates, also for a rotated raster."""
         corners = self.to_map(np.array([[0, 0], [self.width, 0], [0, self.height], [self.width, self.height]], float))
         left, bottom, right, top = (float(value) for value in (*corners.min(axis=0), *corners.max(axis=0)))
         return left, bottom, right, top
@@ -54,15 +55,12 @@ class Grid:
 
 
 def read_grid(raster: Path) -> Grid:
-    """Reads where a raster lies; no pixel is read.
+    """Returns the georeference of a raster; reads no pixels.
 
     Raises:
-        InputError: not a raster, or one that does not say where it lies.
+        InputError: the file is not a raster, or has no georeference.
     """
-    try:
-        import rasterio
-    except ImportError as error:
-        raise InputError('georeferenced data needs rasterio: pip install "maskrcnn_ext[geo]"') from error
+    rasterio = require("rasterio", extra="geo", purpose="georeferenced data")
     try:
         with rasterio.open(raster) as source:
             grid = Grid(tuple(source.transform)[:6], source.crs, source.width, source.height)
@@ -80,12 +78,12 @@ def read_grid(raster: Path) -> Grid:
 
 
 def to_map(polygons: list[list[float]], grid: Grid, window: Sequence[float] | None = None) -> list[list[float]]:
-    """Puts the polygons of a prediction on the map.
+    """Converts the polygons of a prediction to map coordinates.
 
     Args:
         polygons: [x, y, x, y, ...] each, in pixels of the image.
         grid: the raster's, from :func:`read_grid`.
-        window: (x, y, width, height) where the image is a window of the raster: what a record's ``window`` says.
+        window: (x, y, width, height), the record's ``window`` if the image is a part of the raster.
 
     Returns:
         [x, y, x, y, ...] each, in the coordinate reference system ``grid.crs``.
@@ -97,18 +95,18 @@ def to_map(polygons: list[list[float]], grid: Grid, window: Sequence[float] | No
 
 
 def reproject(geometries: np.ndarray, source: Any, grid: Grid) -> np.ndarray:
-    """Takes Shapely geometries to the coordinate reference system of a raster, corner by corner.
+    """Transforms the vertices of Shapely geometries to the coordinate reference system of a raster.
 
     Args:
         geometries: (N,).
         source: their coordinate reference system.
-        grid: the raster's.
+        grid: of the raster.
 
     Returns:
-        (N,); None for those that are far from the raster: its map need not be able to show them.
+        (N,); None for geometries far from the raster, whose projection may be undefined there.
 
     Raises:
-        InputError: one near the raster extends to where the raster's map ends.
+        InputError: a geometry near the raster has a vertex where the raster's projection is undefined.
     """
     from rasterio.warp import transform
 
@@ -122,32 +120,38 @@ def reproject(geometries: np.ndarray, source: Any, grid: Grid) -> np.ndarray:
         return reprojected
     try:
         xs, ys = transform(source, grid.crs, points[:, 0], points[:, 1])
-        there = np.stack([xs, ys], axis=1)
-    except Exception as error:  # GDAL's own, which have no public class
-        raise InputError(f"outlines in {source} cannot be taken to {grid.crs} ({error})") from error
-    if not np.isfinite(there).all():
-        raise InputError(f"outlines in {source} extend beyond what {grid.crs} can show; cut them to the raster first")
-    reprojected[close] = shapely.set_coordinates(geometries[close], there)
+        transformed = np.stack([xs, ys], axis=1)
+    except Exception as error:  # GDAL's errors have no public class
+        raise InputError(f"outlines in {source} cannot be transformed to {grid.crs} ({error})") from error
+    if not np.isfinite(transformed).all():
+        raise InputError(f"outlines in {source} extend beyond the area of {grid.crs}; cut them to the raster first")
+    reprojected[close] = shapely.set_coordinates(geometries[close], transformed)
     return reprojected
 
 
 def _surroundings(grid: Grid, target: Any) -> shapely.Geometry:
-    """A box around a raster, with a margin, in another coordinate reference system; empty where that cannot show the raster."""
+    """Returns a box around a raster, with a margin, in another coordinate reference system; empty if it cannot be transformed."""
     from rasterio.warp import transform_bounds
 
     try:
         left, bottom, right, top = transform_bounds(grid.crs, target, *grid.bounds())
-    except Exception:  # GDAL's own, which have no public class
+    except Exception:  # GDAL's errors have no public class
         return shapely.Polygon()
     if left > right:  # across the antimeridian
         left, right = -180.0, 180.0
-    # Straight edges become curves, of which the bounds are known at a few points only.
+    # Straight edges become curves, whose bounds are computed from a few points only.
     margin = 0.1 * max(right - left, top - bottom)
     return shapely.box(left - margin, bottom - margin, right + margin, top + margin)
 
 
 def without_holes(polygon: shapely.Polygon) -> list[shapely.Polygon]:
-    """Cuts a polygon upright through the middle of its holes, since COCO polygons have none: the pieces together are the polygon."""
+    """Returns polygons without holes that together equal a polygon, cut vertically through its holes. COCO polygons have no holes.
+
+    Example:
+        >>> ring = shapely.box(0, 0, 6, 6) - shapely.box(2, 2, 4, 4)
+        >>> [part.area for part in without_holes(ring)]
+        [16.0, 16.0]
+    """
     if not polygon.interiors:
         return [polygon]
     left, bottom, right, top = polygon.bounds
@@ -159,9 +163,11 @@ def without_holes(polygon: shapely.Polygon) -> list[shapely.Polygon]:
 
 
 def polygons_of(geometry: shapely.Geometry) -> list[shapely.Polygon]:
-    """The polygons with area of any geometry: an intersection also leaves points and lines."""
+    """Returns the polygons of a geometry that have an area. Intersections also contain points and lines."""
     return [
         part
-        for part in shapely.get_parts(shapely.get_parts(geometry))  # twice: a collection holds multipolygons
+        for part in shapely.get_parts(
+            shapely.get_parts(geometry)
+        )  # twice, because a collection may contain multipolygons
         if isinstance(part, shapely.Polygon) and part.area > 0
     ]

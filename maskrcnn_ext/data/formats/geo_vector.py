@@ -1,4 +1,4 @@
-"""Outlines from GeoJSON, GeoPackage and whatever else GDAL reads, in their own coordinate reference system."""
+"""Reads outlines from GeoJSON, GeoPackage and other formats of GDAL, in the coordinate reference system of the file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import shapely
 
+from maskrcnn_ext.common.extras import require
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -20,14 +21,14 @@ _AREAL = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
 
 @dataclass(slots=True)
 class Outlines:
-    """The objects of one file.
+    """The outlines of one file.
 
     Attributes:
-        file: where they come from.
-        crs: their coordinate reference system, a :class:`rasterio.crs.CRS`.
+        file: the file.
+        crs: the coordinate reference system, a :class:`rasterio.crs.CRS`.
         geometries: (N,) valid Shapely polygons and multipolygons, two-dimensional.
         ids: the features' numbers in the file.
-        values: what the class attribute says of each; empty texts without an attribute.
+        values: the class attribute of each feature; empty texts without an attribute.
     """
 
     file: Path
@@ -40,24 +41,20 @@ class Outlines:
 def read_outlines(file: Path, attribute: str | None = None, layer: str | None = None) -> Outlines:
     """Reads polygons and multipolygons.
 
-    GeoJSON is in EPSG:4326 (RFC 7946) unless its ``crs`` member says otherwise. Outlines that cross themselves are mended. Features
+    GeoJSON is in EPSG:4326 (RFC 7946) unless its ``crs`` member says otherwise. Self-intersecting outlines are made valid. Features
     without geometry or area are left out, with one warning for all.
 
     Args:
         file: the file.
         attribute: the property that holds the class name.
-        layer: which one of a GeoPackage that has several.
+        layer: the layer to read; required if there are several.
 
     Raises:
-        InputError: an unreadable file, several layers and none chosen, no such property, a feature that is not a polygon or lacks the
-            property, or no coordinate reference system.
+        InputError: the file is unreadable or has no coordinate reference system, the layer is missing or not chosen, or a feature is not
+            a polygon or lacks the property.
     """
-    try:
-        import pyogrio
-        from rasterio.crs import CRS
-        from rasterio.errors import CRSError
-    except ImportError as error:
-        raise InputError('georeferenced data needs rasterio and pyogrio: pip install "maskrcnn_ext[geo]"') from error
+    pyogrio = require("pyogrio", extra="geo", purpose="georeferenced data")
+    rasterio = require("rasterio", extra="geo", purpose="georeferenced data")
     if file.suffix.lower() == ".shp":
         _check_length(file)
     try:
@@ -68,14 +65,14 @@ def read_outlines(file: Path, attribute: str | None = None, layer: str | None = 
             raise InputError(f"{file}: has the layers {', '.join(layers) or 'none'}: choose one by `layer`")
         properties = [str(name) for name in pyogrio.read_info(file, layer=layer)["fields"]]
         with warnings.catch_warnings():
-            # GDAL warns of what is told below by name, or not at all.
+            # Problems that GDAL warns of are reported below.
             warnings.simplefilter("ignore", RuntimeWarning)
             meta, ids, encoded, fields = pyogrio.raw.read(
                 file, layer=layer, columns=[attribute] if attribute else [], return_fids=True, force_2d=True
             )
     except (pyogrio.errors.DataSourceError, UnicodeError) as error:
         raise InputError(f"{file}: not a readable vector file ({error})") from error
-    except UnboundLocalError as error:  # pyogrio's, where it cannot read the file beside the shapes
+    except UnboundLocalError as error:  # raised by pyogrio if the .prj file is unreadable
         raise InputError(f"{file}: its coordinate reference system is damaged") from error
     except (pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError, pyogrio.errors.GeometryError) as error:
         raise InputError(f"{file}: damaged ({error})") from error
@@ -83,11 +80,11 @@ def read_outlines(file: Path, attribute: str | None = None, layer: str | None = 
         raise InputError(f"{file}: no feature has the property {attribute!r} (they have {', '.join(properties)})")
     if meta["crs"] is None:
         raise InputError(
-            f"{file}: has no coordinate reference system; if you know it: ogr2ogr -a_srs EPSG:<code> mended.gpkg <file>"
+            f"{file}: has no coordinate reference system; if you know it: ogr2ogr -a_srs EPSG:<code> fixed.gpkg <file>"
         )
     try:
-        crs = CRS.from_user_input(meta["crs"])
-    except CRSError as error:
+        crs = rasterio.crs.CRS.from_user_input(meta["crs"])
+    except rasterio.errors.CRSError as error:
         raise InputError(f"{file}: unknown coordinate reference system {meta['crs']} ({error})") from error
     geometries, kept = _valid(file, ids, encoded)
     values = [_text(file, ids[i], attribute, fields[0][i]) if attribute else "" for i in kept]
@@ -95,7 +92,7 @@ def read_outlines(file: Path, attribute: str | None = None, layer: str | None = 
 
 
 def _check_length(file: Path) -> None:
-    """Refuses a truncated shapefile, of which GDAL gives features without geometry; its header has the length, in words of 16 bits."""
+    """Raises if a shapefile is truncated, of which GDAL returns features without geometry. The header has the length in 16-bit words."""
     with file.open("rb") as stream:
         header = stream.read(28)
     expected, found = 2 * int.from_bytes(header[24:], "big"), file.stat().st_size
@@ -104,7 +101,7 @@ def _check_length(file: Path) -> None:
 
 
 def _valid(file: Path, ids: np.ndarray, encoded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the geometries that enclose an area, and their indices."""
+    """Returns the geometries that have an area, and their indices."""
     geometries = shapely.from_wkb(encoded, on_invalid="ignore")
     for index, geometry in enumerate(geometries):
         if encoded[index] is None:
@@ -117,16 +114,20 @@ def _valid(file: Path, ids: np.ndarray, encoded: np.ndarray) -> tuple[np.ndarray
             )
     broken = ~shapely.is_valid(geometries) & ~shapely.is_missing(geometries)
     geometries[broken] = shapely.make_valid(geometries[broken])
-    kept = np.flatnonzero(shapely.area(geometries) > 0)  # NaN, which is not, where there is no geometry
+    kept = np.flatnonzero(shapely.area(geometries) > 0)  # the area of a missing geometry is NaN
     if len(kept) < len(ids):
         left_out = np.setdiff1d(np.arange(len(ids)), kept)
-        told = f"{len(left_out)} features without geometry or area"
-        logger.warning("%s: left out %s, such as feature %d", file, told, ids[left_out[0]])
+        logger.warning(
+            "%s: left out %d features without geometry or area, such as feature %d",
+            file,
+            len(left_out),
+            ids[left_out[0]],
+        )
     return geometries[kept], kept
 
 
 def _text(file: Path, feature: int, attribute: str, value: Any) -> str:
-    if value is None or value == "" or value != value:  # numbers are NaN where there is none
+    if value is None or value == "" or value != value:  # a missing number is NaN
         raise InputError(f"{file}: feature {feature}: has no `{attribute}`, which holds the class")
-    # A column of whole numbers comes as floats where another feature has none.
+    # A column of integers is read as floats if a feature has no value.
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

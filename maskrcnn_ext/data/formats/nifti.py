@@ -1,7 +1,7 @@
-"""NIfTI volumes with label maps on the same grid: a pair of ``.nii`` or ``.nii.gz`` files, or two folders with equal names.
+"""Reads NIfTI volumes with label maps on the same grid: two ``.nii`` or ``.nii.gz`` files, or two folders with equal file names.
 
-Every slice along one axis is an image. Of the two other axes of the file's array the first runs along x and the second along y, as the
-format names them (i, j, k are x, y, z). Nothing is flipped or turned to a standard orientation.
+Every slice along one axis is an image. The first of the two other axes of the file's array is x and the second is y, as in the format
+(i, j, k are x, y, z). Slices are not flipped or rotated to a standard orientation.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from maskrcnn_ext.common.extras import require
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.pairs import pair_files
 from maskrcnn_ext.data.formats.reading import stem_of
@@ -35,25 +36,25 @@ def read_nifti(
     axis: int = 2,
     level: tuple[float, float] | None = None,
 ) -> DataSet:
-    """Reads volumes and their label maps, in which 0 is the background.
+    """Reads volumes and their label maps; 0 is the background.
 
     Args:
         images: a volume, or a folder of them.
         labels: its label map, or the folder of the label maps with the volumes' names.
-        classes: class names; "object" when neither this nor ``values`` says any.
-        values: the class name of every label value, None for one that is left out. Without it, value 1 is the first class, 2 the
-            second, and so on; but with a single class and ``instances="value"``, every value is an object of that class.
-        instances: "value" where a value in a slice is one object, of one or several pieces (instance maps, organs); "component" where
-            each connected piece of it is one (maps of classes).
-        axis: along which the slices are taken (0, 1 or 2).
-        level: (center, width) of the grey values to show, such as (50, 400) for soft tissue in CT; None leaves it to the mapper.
+        classes: class names; "object" if neither this nor ``values`` is set.
+        values: the class name of every label value, None to ignore a value. By default, value 1 is the first class, 2 the second, and so
+            on; but with a single class and ``instances="value"``, every value is an object of that class.
+        instances: "value" if all pixels of a value in a slice are one object (instance maps, organs); "component" if each connected
+            component is one (semantic maps).
+        axis: the axis along which slices are taken (0, 1 or 2).
+        level: (center, width) of the grey values to show, such as (50, 400) for soft tissue in CT; None leaves this to the mapper.
 
     Returns:
-        A record a slice, also without objects. Its ``extra`` has ``slice`` and ``axis``, and ``level`` where given; its id is
+        One record per slice, including slices without objects. Its ``extra`` has ``slice``, ``axis`` and, if set, ``level``. Its id is
         ``<name>_<slice>``.
 
     Raises:
-        InputError: an unreadable or truncated file, a label map on another grid than its volume, or a value without a class.
+        InputError: a file is unreadable or truncated, a label map and its volume have different grids, or a value has no class.
     """
     if axis not in (0, 1, 2):
         raise InputError(f"{images}: `axis` is {axis!r}, expected 0, 1 or 2")
@@ -79,7 +80,7 @@ def _read_pair(image: Path, label_map: Path, table: LabelTable, extra: dict[str,
         )
     if not same_grid(shape, header.affine, theirs.affine):
         raise InputError(
-            f"{label_map}: the label map lies elsewhere than its volume {image.name} (their affines differ): resample it to the volume, "
+            f"{label_map}: the affine of the label map differs from that of its volume {image.name}: resample it to the volume, "
             "such as with nibabel.processing.resample_from_to(labels, volume, order=0)"
         )
     axis = extra["axis"]
@@ -94,23 +95,20 @@ def _read_pair(image: Path, label_map: Path, table: LabelTable, extra: dict[str,
 
 
 def _open(file: Path) -> Any:
-    try:
-        import nibabel
-    except ImportError as error:
-        raise InputError('NIfTI needs nibabel: pip install "maskrcnn_ext[medical]"') from error
+    nibabel = require("nibabel", extra="medical", purpose="reading NIfTI")
     try:
         image = nibabel.load(file)
     except (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError, OSError, EOFError) as error:
-        raise InputError(f"{file}: not a readable NIfTI file ({_line(error)})") from error
+        raise InputError(f"{file}: not a readable NIfTI file ({_one_line(error)})") from error
     except (zlib.error, ValueError) as error:
-        raise InputError(f"{file}: damaged ({_line(error)})") from error
+        raise InputError(f"{file}: damaged ({_one_line(error)})") from error
     if not isinstance(image, nibabel.Nifti1Image):
         raise InputError(f"{file}: a {type(image).__name__}, expected one NIfTI file (.nii, .nii.gz)")
     return image
 
 
 def _check_length(file: Path, image: Any) -> None:
-    """Finds a truncated volume without reading its voxels: that is the mapper's business, slice by slice."""
+    """Raises if a volume is truncated. Its voxels are not read: the mapper reads them slice by slice."""
     expected = int(image.dataobj.offset) + math.prod(image.shape) * image.get_data_dtype().itemsize
     found = _length_of_gzip(file, expected) if file.name.lower().endswith(".gz") else file.stat().st_size
     if found < expected:
@@ -118,7 +116,7 @@ def _check_length(file: Path, image: Any) -> None:
 
 
 def _length_of_gzip(file: Path, expected: int) -> int:
-    """The length of what a gzip file holds; it is unpacked only if its last four bytes do not say the expected length."""
+    """Returns the unpacked size of a gzip file in bytes. Unpacks it only if the size in its last four bytes is not the expected one."""
     try:
         with file.open("rb") as stream:
             stream.seek(-4, 2)
@@ -137,13 +135,13 @@ def _read_labels(file: Path, image: Any) -> np.ndarray:
     try:
         labels = np.asanyarray(image.dataobj)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise InputError(f"{file}: truncated or damaged ({_line(error)})") from error
+        raise InputError(f"{file}: truncated or damaged ({_one_line(error)})") from error
     if labels.ndim == 4 and labels.shape[3] == 1:
         labels = labels[..., 0]
     return whole_numbers(labels, file)
 
 
-def _line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 

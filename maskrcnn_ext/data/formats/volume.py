@@ -1,4 +1,4 @@
-"""Label maps of volumes: what their values mean, which objects a slice shows, and whether two grids are one."""
+"""Label maps of volumes: the classes of their values, the objects in a slice, and the comparison of grids."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from maskrcnn_ext.data.formats.records import Annotation
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import encode_labels
 
-# A label map that is off by more, in voxels, would put outlines beside the objects.
+# In voxels; a label map with a larger offset would put outlines beside the objects.
 _TOLERANCE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class LabelTable:
-    """What the values of label maps mean.
+    """Maps the values of label maps to classes.
 
     Attributes:
-        names: of the classes.
-        categories: index into them by value, None where the value is to be left out; an empty table makes every value the one class.
-        per_value: a value in a slice is one object; otherwise each of its connected pieces is.
+        names: the class names.
+        categories: index into `names` by value, None to ignore a value. If empty, every value is of the only class.
+        per_value: whether all pixels of a value in a slice are one object; otherwise each connected component is one.
     """
 
     names: list[str]
@@ -33,19 +33,18 @@ class LabelTable:
     per_value: bool
 
     def category(self, value: int, where: str) -> int | None:
-        """Raises InputError where the value has no meaning."""
+        """Returns the class index of a value, None to ignore it; raises InputError if the value has no class."""
         if not self.categories:
             return 0
         if value not in self.categories:
             known = ", ".join(map(str, self.categories))
             raise InputError(
-                f"{where}: label value {value} has no class (those with one: {known}); add it to `values`, "
-                "with null where it is to be left out"
+                f"{where}: label value {value} has no class (those with one: {known}); add it to `values`, with null to ignore it"
             )
         return self.categories[value]
 
     def annotations(self, labels: np.ndarray, where: str) -> list[Annotation]:
-        """The objects in a slice of a label map (H, W); 0 is the background."""
+        """Returns the objects in a slice (H, W) of a label map; 0 is the background."""
         found = []
         for region in encode_labels(labels):
             category = self.category(region.value, where)
@@ -65,17 +64,21 @@ def label_table(
     instances: str,
     default: Sequence[str] = ("object",),
 ) -> LabelTable:
-    """Decides what label values mean.
+    """Returns the table that maps label values to classes.
 
     Args:
         classes: class names, or None.
-        values: the class name of every label value, None for one that is left out. Without it, value 1 is the first class, 2 the
-            second, and so on; but with a single class and ``instances="value"``, every value is an object of that class.
-        instances: "value" where a value in a slice is one object, "component" where each connected piece of it is one.
-        default: class names where neither ``classes`` nor ``values`` says any.
+        values: the class name of every label value, None to ignore a value. By default, value 1 is the first class, 2 the second, and so
+            on; but with a single class and ``instances="value"``, every value is an object of that class.
+        instances: "value" if all pixels of a value in a slice are one object, "component" if each connected component is one.
+        default: class names if neither ``classes`` nor ``values`` is set.
 
     Raises:
-        InputError: ``values`` names another class than ``classes`` does, or ``instances`` is neither.
+        InputError: ``values`` has a class that ``classes`` lacks, or ``instances`` is unknown.
+
+    Example:
+        >>> label_table(["liver", "spleen"], None, "value").categories
+        {1: 0, 2: 1}
     """
     if instances not in ("value", "component"):
         raise InputError(f"`instances` is {instances!r}, expected 'value' or 'component'")
@@ -100,10 +103,10 @@ def label_table(
 
 
 def level_extra(level: Sequence[float] | None) -> dict[str, Any]:
-    """What a record's ``extra`` says of the grey values to show: ``level`` [center, width], or nothing.
+    """Returns the entry ``level`` [center, width] of a record's ``extra``, the grey values to show; {} for None.
 
     Raises:
-        InputError: not two numbers, or no width.
+        InputError: `level` is not two numbers, or the width is not above 0.
     """
     if level is None:
         return {}
@@ -117,18 +120,20 @@ def level_extra(level: Sequence[float] | None) -> dict[str, Any]:
 
 
 def whole_numbers(labels: np.ndarray, file: Path) -> np.ndarray:
-    """Label values as integers: many programs store them as floating point numbers.
+    """Returns label values as integers; many programs store them as floating-point numbers.
 
     Raises:
-        InputError: a value is negative or no whole number, as in a probability map.
+        InputError: a value is negative or not an integer, as in a probability map.
     """
     if labels.dtype.kind not in "iufb":
         raise InputError(f"{file}: label values of type {labels.dtype}, expected whole numbers")
     if labels.dtype.kind == "f":
-        whole = (np.floor(labels) == labels) & (np.abs(labels) < 2**53)  # beyond, floats have gaps; NaN is neither
+        whole = (np.floor(labels) == labels) & (
+            np.abs(labels) < 2**53
+        )  # larger floats have gaps between integers; NaN fails both
         if not whole.all():
             raise InputError(
-                f"{file}: label value {labels[~whole][0]} is no whole number; is this an image or a probability map?"
+                f"{file}: label value {labels[~whole][0]} is not a whole number; is this an image or a probability map?"
             )
         labels = labels.astype(np.int32 if labels.size == 0 or np.abs(labels).max() < 2**31 else np.int64)
     if labels.dtype.kind == "i" and labels.size and labels.min() < 0:
@@ -137,7 +142,7 @@ def whole_numbers(labels: np.ndarray, file: Path) -> np.ndarray:
 
 
 def same_grid(shape: Sequence[int], first: np.ndarray, second: np.ndarray) -> bool:
-    """Whether two affines (4, 4), from voxel to patient, put the corners of a volume on the same places."""
+    """Returns whether two affines (4, 4), from voxel to patient, map the corners of a volume to the same positions."""
     corners = np.array(
         [[i, j, k, 1] for i in (0, shape[0] - 1) for j in (0, shape[1] - 1) for k in (0, shape[2] - 1)]
     ).T
@@ -148,18 +153,18 @@ def same_grid(shape: Sequence[int], first: np.ndarray, second: np.ndarray) -> bo
 def pick_plane(
     volume: np.ndarray, axes: np.ndarray, origin: np.ndarray, plane: np.ndarray, height: int, width: int
 ) -> np.ndarray | None:
-    """The pixels of an image plane out of a volume on the same grid, whichever way its axes run. Nothing is interpolated.
+    """Returns the voxels of an image plane, for any order and direction of the volume's axes. Does not interpolate.
 
     Args:
         volume: (I, J, K).
         axes: (3, 3); column n is the step in space along axis n, in mm.
-        origin: (3,) where voxel (0, 0, 0) lies, in mm.
-        plane: (3, 3); its columns are the steps in space to the next column and the next row, and where pixel (0, 0) lies, in mm.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
+        origin: (3,), the position of voxel (0, 0, 0) in mm.
+        plane: (3, 3); its columns are the steps to the next column and the next row, and the position of pixel (0, 0), in mm.
+        height: of the image in pixels.
+        width: of the image in pixels.
 
     Returns:
-        (height, width); None where a pixel has no voxel of its own.
+        (height, width); None if the pixels are not voxels of the volume.
     """
     steps = np.linalg.solve(axes, plane - np.stack([np.zeros(3), np.zeros(3), origin], axis=1))
     corners = steps @ np.array([[c, r, 1] for c in (0, width - 1) for r in (0, height - 1)]).T
@@ -168,7 +173,7 @@ def pick_plane(
     if not inside.all() or np.abs(corners - nearest).max() > _TOLERANCE:
         return None
     right, down, start = np.rint(steps).astype(int).T
-    # Voxels that are not the pixels' size agree at the corners only if there are few pixels.
+    # In a small image, voxels of another size than the pixels can still agree at the corners.
     if not np.allclose(steps[:, :2], np.rint(steps[:, :2]), atol=_TOLERANCE):
         return None
     rows, columns = np.arange(height)[:, None], np.arange(width)

@@ -219,7 +219,7 @@ def test_a_label_map_on_another_grid_is_refused(tmp_path, labels):
     with pytest.raises(InputError, match=r"the label map is 13 x 9 x 3, the series in .* 13 x 9 x 4"):
         read_dicom(series, tmp_path / "l.nrrd")
     nrrd.write(str(tmp_path / "l.nrrd"), volume)
-    with pytest.raises(InputError, match=r"l\.nrrd: does not say where it lies"):
+    with pytest.raises(InputError, match=r"l\.nrrd: has no position in space"):
         read_dicom(series, tmp_path / "l.nrrd")
 
 
@@ -279,9 +279,9 @@ def test_pieces_of_a_segment_may_be_objects(tmp_path):
     [
         ({"SegmentationType": "FRACTIONAL"}, r"a FRACTIONAL segmentation, expected a DICOM SEG of SegmentationType BINARY"),
         ({"uid": "7.7"}, r"frame 1: was drawn on image 7\.7\.2, which is not in"),
-        ({"orientation": SAGITTAL}, "frame 1: its pixels are not those of"),
-        ({"sources": False, "positions": False}, "frame 1: says neither the image that it belongs to nor its position"),
-        ({"NumberOfFrames": 2}, "has 2 frames, but says of 3 where they belong"),
+        ({"orientation": SAGITTAL}, "frame 1: its pixels do not match those of"),
+        ({"sources": False, "positions": False}, "frame 1: has neither a source image nor a position"),
+        ({"NumberOfFrames": 2}, "has 2 frames, but positions for 3"),
         ({"SegmentSequence": Sequence([])}, "has no SegmentSequence"),
     ],
 )  # fmt: skip
@@ -292,7 +292,7 @@ def test_a_segmentation_of_something_else_is_refused(tmp_path, changes, message)
 
 def test_a_segmentation_of_another_size_is_refused(tmp_path):
     file = write_seg(tmp_path / "s.dcm", [(0, 1, np.ones((ROWS, COLUMNS + 3), bool))], ["a"])
-    with pytest.raises(InputError, match="frame 1: its pixels are not those of"):
+    with pytest.raises(InputError, match="frame 1: its pixels do not match those of"):
         read_dicom(write_series(tmp_path / "ct"), file)
 
 
@@ -381,7 +381,7 @@ def test_empty_folders_are_named(tmp_path, labels):
     series = write_series(tmp_path / "ct")
     (tmp_path / "empty").mkdir()
     file = write_nrrd(tmp_path / "l.nrrd", labels)
-    with pytest.raises(InputError, match="empty: no DICOM images there"):
+    with pytest.raises(InputError, match="empty: no DICOM images"):
         read_dicom(tmp_path / "empty", file)
     with pytest.raises(InputError, match=r"empty: no file ends with \.nrrd or \.dcm"):
         read_dicom(series, tmp_path / "empty")

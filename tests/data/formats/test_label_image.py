@@ -156,9 +156,9 @@ def test_what_is_no_label_image_is_named(folders):
     with pytest.raises(InputError, match="no label images"):
         read_label_image(labels, images)
     for pixels, message in (
-        (np.full((3, 5), 0.5, np.float32), r"label value 0\.5 is no whole number"),
-        (np.full((3, 5), 1e300), r"label value 1e\+300 is no whole number"),
-        (np.full((3, 5), np.nan, np.float32), "label value nan is no whole number"),
+        (np.full((3, 5), 0.5, np.float32), r"label value 0\.5 is not a whole number"),
+        (np.full((3, 5), 1e300), r"label value 1e\+300 is not a whole number"),
+        (np.full((3, 5), np.nan, np.float32), "label value nan is not a whole number"),
         (np.full((3, 5), -1, np.int16), "label value -1 is negative"),
         (np.zeros((3, 4), np.uint8), r"label image is \(3, 4\), its image .*a\.jpg \(3, 5\)"),
         (np.zeros((2, 3, 3, 5), np.uint8), r"is \(H, W\), as TIFF also \(Z, H, W\)"),
