@@ -60,7 +60,7 @@ def open_step(
     """Returns a function that runs a training step of one side and returns the loss."""
     import torch
 
-    from maskrcnn_ext.engine.acceleration import winograd_convolutions
+    from maskrcnn_ext.engine.acceleration import enable_winograd
 
     ours = name.startswith("maskrcnn_ext")
     model = models.detectron2_model(config, weights, [models.NO_RESIZE, *(OURS if ours else ())])
@@ -68,7 +68,7 @@ def open_step(
     if ours:
         model.to(memory_format=torch.channels_last)
         if model.device.type == "cpu":
-            winograd_convolutions(model, compiled=False)
+            enable_winograd(model, compiled=False)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # At so low a learning rate, all steps do the same work.
     optimizer = torch.optim.SGD(trained, lr=1e-8, momentum=0.9, weight_decay=1e-4, fused=True if ours else None)

@@ -58,6 +58,8 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
         cause = _os_error(error)
         if cause is None or not _concerns(cause, partial, path):
             raise
+        with suppress(OSError):
+            remove(partial)  # before the free space is measured
         raise WriteError(f"cannot write {path} ({cause.strerror or cause}{_free_space(path.parent)})") from error
     finally:
         with suppress(OSError):

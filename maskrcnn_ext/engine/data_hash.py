@@ -1,4 +1,4 @@
-"""What tells the data of one run from that of another: the content of annotation files, the names and sizes of everything else."""
+"""Hashes the data sets of a run: the content of annotation files, and the names and sizes of all other files."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from maskrcnn_ext.errors import InputError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-# Read in full; what else lies in a folder counts by name and size, because images are too many to be read at the start of a run.
+# These files are read. All others count by name and size, because reading every image would delay the start of a run.
 _ANNOTATIONS = (".json", ".geojson", ".jsonl", ".xml", ".txt", ".csv", ".tsv", ".yaml", ".yml")
-_MOST_BYTES = 2**28  # of all annotation files of a folder
-_MOST_FILES = 200_000
+_MAX_BYTES = 2**28  # of all annotation files in a folder
+_MAX_FILES = 200_000
 _CHUNK = 2**22
 
 
 def hash_data_sets(cfg: DictConfig) -> dict[str, Any]:
-    """Returns, for every data set that ``cfg.dataloader`` names, the hashes of its files and folders, and one hash of all.
+    """Hashes every data set that ``cfg.dataloader`` names.
 
     Returns:
-        ``hash``: of all data sets together, whatever the folders that hold them are called; ``sets``: {name: {"hash": ..., "paths": {path:
-        {"hash", "files", "bytes", "notes"}}}}. A data set that only a function knows has no paths, and its hash is None.
+        ``hash``: one hash of all data sets, independent of the names of their folders; ``sets``: {name: {"hash": ..., "paths": {key:
+        {"hash", "files", "bytes", "notes"}}}}. A data set that was registered as a function has no paths, and its hash is None.
     """
     sets = {name: _hash_data_set(name) for name in data_set_names(cfg)}
     digest = hashlib.sha256()
@@ -37,7 +37,13 @@ def hash_data_sets(cfg: DictConfig) -> dict[str, Any]:
 
 
 def data_set_names(cfg: DictConfig) -> list[str]:
-    """Returns the names of the data sets below ``cfg.dataloader``, each once, in their order."""
+    """Returns the names of the data sets below ``cfg.dataloader``, each once, in order.
+
+    Example:
+        >>> from omegaconf import OmegaConf
+        >>> data_set_names(OmegaConf.create({"dataloader": {"train": {"dataset": {"names": ["a", "b", "a"]}}}}))
+        ['a', 'b']
+    """
     names: dict[str, None] = {}
     for part in cfg.get("dataloader", {}).values():
         dataset = part.get("dataset") if isinstance(part, Mapping) else None
@@ -49,20 +55,20 @@ def data_set_names(cfg: DictConfig) -> list[str]:
 
 def _hash_data_set(name: str) -> dict[str, Any]:
     try:
-        paths = _paths(name)
-    except InputError as error:  # the loader will say so, if this data set is used at all
+        paths = _find_paths(name)
+    except InputError as error:  # the loader raises it again, if this data set is used
         return {"hash": None, "paths": {}, "notes": [str(error)]}
     found = {key: {"path": str(path), **hash_path(path)} for key, path in paths.items() if path.exists()}
     if not found:
-        return {"hash": None, "paths": {}, "notes": ["no file or folder of it is known"]}
+        return {"hash": None, "paths": {}, "notes": ["its files are unknown"]}
     digest = hashlib.sha256()
     for key, entry in sorted(found.items()):
         digest.update(f"{key} {entry['hash']}\n".encode())
     return {"hash": digest.hexdigest(), "paths": found}
 
 
-def _paths(name: str) -> dict[str, Path]:
-    """Where a data set lies, by what its registration calls it, such as "json" and "images"."""
+def _find_paths(name: str) -> dict[str, Path]:
+    """Returns the files and folders of a data set by their names in its registration, such as "json" and "images"."""
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
     ensure_registered(name)
@@ -74,34 +80,37 @@ def _paths(name: str) -> dict[str, Path]:
 
 
 def hash_path(path: Path) -> dict[str, Any]:
-    """Returns the hash of a file, of its content, or of a folder.
-
-    Args:
-        path: a file, or a folder, of which annotation files count by content, and other files by name and size.
+    """Hashes a file by its content, or a folder: annotation files by content, other files by name and size.
 
     Returns:
-        ``hash``: SHA-256; ``files``, ``bytes``: how many; ``notes``: where it does not tell the whole.
+        ``hash``: SHA-256; ``files`` and ``bytes``: their numbers; ``notes``: what the hash leaves out.
+
+    Example:
+        >>> (tmp_path / "a.json").write_text("[]")
+        2
+        >>> hash_path(tmp_path / "a.json")["hash"][:8]
+        '4f53cda1'
     """
     if path.is_file():
         digest = hashlib.sha256()
         _add_content(digest, path)
         return {"hash": digest.hexdigest(), "files": 1, "bytes": path.stat().st_size, "notes": []}
     digest, files, size, read, notes = hashlib.sha256(), 0, 0, 0, []
-    for entry in _walk(path):
+    for entry in _walk_files(path):
         files += 1
-        if files > _MOST_FILES:
-            notes.append(f"files beyond the first {_MOST_FILES}, in the order of their names, do not count")
+        if files > _MAX_FILES:
+            notes.append(f"files beyond the first {_MAX_FILES}, in the order of their names, do not count")
             break
         length = entry.stat().st_size
         size += length
         digest.update(f"{Path(entry.path).relative_to(path).as_posix()} {length}\n".encode("utf-8", "surrogateescape"))
         if entry.name.lower().endswith(_ANNOTATIONS):
             read += length
-            if read <= _MOST_BYTES:
+            if read <= _MAX_BYTES:
                 _add_content(digest, Path(entry.path))
     notes.append("images count by name and size")
-    if read > _MOST_BYTES:
-        notes.append(f"annotation files beyond the first {_MOST_BYTES} bytes count by name and size")
+    if read > _MAX_BYTES:
+        notes.append(f"annotation files beyond the first {_MAX_BYTES} bytes count by name and size")
     return {"hash": digest.hexdigest(), "files": files, "bytes": size, "notes": notes}
 
 
@@ -111,12 +120,12 @@ def _add_content(digest: Any, path: Path) -> None:
             digest.update(chunk)
 
 
-def _walk(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """The files below a folder, in the order of their names; hidden ones do not count."""
+def _walk_files(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Yields the files below a folder in the order of their names; hidden ones are skipped."""
     with os.scandir(folder) as found:
         entries = sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
     for entry in entries:
         if entry.is_dir():
-            yield from _walk(Path(entry.path))
+            yield from _walk_files(Path(entry.path))
         elif entry.is_file():
             yield entry

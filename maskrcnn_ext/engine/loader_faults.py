@@ -1,4 +1,4 @@
-"""What a training loader's worker was doing when it hung or died, and mistakes in the data that it found, each in one line."""
+"""Explains faults of a training loader in one line: a worker that hung or died, with its sample, or a mistake in the data."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ _TIMED_OUT = "DataLoader timed out after"
 _NO_SHARED_MEMORY = re.compile(r"shared memory.*No space left on device")
 
 
-def guard_loader(loader: Any, timeout: float = 0) -> GuardedLoader:
-    """Wraps a training loader: the same batches, and a fault is one line that names the sample.
-
-    Args:
-        loader: an iterable over batches that has a torch DataLoader somewhere inside, as those of Detectron2 have. To be wrapped before it
-            is iterated.
-        timeout: seconds without any sample after which the run ends; 0 for no limit. Needs loader workers: what hangs in the training
-            process itself cannot be interrupted.
-    """
-    return GuardedLoader(loader, timeout)
-
-
 class GuardedLoader:
-    """See :func:`guard_loader`."""
+    """Yields the batches of a training loader, and raises a one-line error that names the sample if the loader fails.
 
-    def __init__(self, loader: Any, timeout: float) -> None:
+    Example::
+
+        for batch in GuardedLoader(build_detection_train_loader(...), timeout=600): ...
+    """
+
+    def __init__(self, loader: Any, timeout: float = 0) -> None:
+        """Wraps a loader, before it is iterated.
+
+        Args:
+            loader: an iterable over batches with a torch DataLoader inside, such as Detectron2's loaders.
+            timeout: seconds without a sample after which the run ends; 0 for no limit. It needs loader workers, because the training
+                process cannot interrupt itself.
+        """
         self._loader = loader
-        self._notes: Notes | None = None
+        self._records: WorkerRecords | None = None
         inner = _find_loader(loader)
         if inner is not None and inner.num_workers:
-            self._notes = Notes(inner.num_workers)
-            inner.worker_init_fn = _NotingInit(self._notes, inner.worker_init_fn)
-            inner.collate_fn = _NotingCollate(self._notes, inner.collate_fn)
+            self._records = WorkerRecords(inner.num_workers)
+            inner.worker_init_fn = _RecordingInit(self._records, inner.worker_init_fn)
+            inner.collate_fn = _RecordingCollate(self._records, inner.collate_fn)
             inner.timeout = timeout or inner.timeout
         elif timeout:
             logger.warning(
@@ -57,10 +57,10 @@ class GuardedLoader:
             )
 
     def __iter__(self) -> Iterator[Any]:
-        # Begun here and not at the first batch: torch draws the workers' seeds now.
-        return self._batches(iter(self._loader))
+        # Starts the loader now and not with the first batch, because torch draws the workers' seeds then.
+        return self._iterate(iter(self._loader))
 
-    def _batches(self, batches: Iterator[Any]) -> Iterator[Any]:
+    def _iterate(self, batches: Iterator[Any]) -> Iterator[Any]:
         while True:
             try:
                 batch = next(batches)
@@ -70,8 +70,8 @@ class GuardedLoader:
                 known = self.explain(error)
                 if known is None:
                     raise
-                # Cycles of frames and errors, such as torch makes when it passes a worker's error on, would keep the other workers alive
-                # until they are collected; and then the queues that tell them to end are gone first.
+                # Torch re-raises a worker's error with reference cycles of frames and errors. They would keep the other workers alive until
+                # they are collected, and then the queues that end the workers might be gone already.
                 clear_frames(error.__traceback__)
                 try:
                     raise known from error
@@ -80,12 +80,12 @@ class GuardedLoader:
             yield batch
 
     def explain(self, error: BaseException) -> InputError | None:
-        """As :func:`explain`, with the sample named. A worker's death can surface anywhere in the training process, not only here."""
-        return explain(error, self._notes)
+        """Returns :func:`explain_loader_error` with the sample. A worker's death can raise anywhere in the training process."""
+        return explain_loader_error(error, self._records)
 
 
-class Note(NamedTuple):
-    """What a worker is at: `seconds` since it began with the sample."""
+class WorkerRecord(NamedTuple):
+    """The sample that a worker is loading, and the seconds since it started."""
 
     worker: int
     pid: int
@@ -93,10 +93,10 @@ class Note(NamedTuple):
     sample: str
 
 
-class Notes:
-    """What each worker is at, in memory that all share, so that it can be read when the worker answers no more."""
+class WorkerRecords:
+    """The sample of each worker in shared memory, which can be read after the worker has died."""
 
-    _HEAD = struct.Struct("<qdH")  # process id, time, bytes of text; time 0: between samples
+    _HEAD = struct.Struct("<qdH")  # process id, time (0 between samples), bytes of text
     _SIZE = 1024
 
     def __init__(self, workers: int) -> None:
@@ -104,63 +104,67 @@ class Notes:
         self._shared = torch.zeros((workers, self._SIZE), dtype=torch.uint8).share_memory_()
 
     def write(self, worker: int, sample: str) -> None:
-        """Notes that a worker begins with a sample."""
+        """Records that a worker starts to load a sample."""
         text = sample.encode("utf-8", "replace")[: self._SIZE - self._HEAD.size]
         self._put(worker, self._HEAD.pack(os.getpid(), time.time(), len(text)) + text)
 
     def clear(self, worker: int) -> None:
-        """Notes that a worker has done its sample."""
+        """Records that a worker has finished its sample."""
         self._put(worker, self._HEAD.pack(os.getpid(), 0.0, 0))
 
     def _put(self, worker: int, data: bytes) -> None:
         self._shared[worker].numpy()[: len(data)] = memoryview(data)
 
-    def read(self) -> list[Note]:
-        """Returns the notes of the workers that are at a sample, longest at it first."""
+    def read(self) -> list[WorkerRecord]:
+        """Returns the records of the workers that are loading a sample, the longest first."""
         now, found = time.time(), []
         for worker, row in enumerate(self._shared):
             data = row.numpy().tobytes()
             pid, began, length = self._HEAD.unpack_from(data)
             if began:
                 text = data[self._HEAD.size : self._HEAD.size + length].decode("utf-8", "replace")
-                found.append(Note(worker, pid, now - began, text))
-        return sorted(found, key=lambda note: -note.seconds)
+                found.append(WorkerRecord(worker, pid, now - began, text))
+        return sorted(found, key=lambda record: -record.seconds)
 
     def pids(self) -> list[int]:
-        """Returns the process ids of the workers that have begun."""
+        """Returns the process ids of the workers that have started."""
         return [pid for pid in (self._HEAD.unpack_from(row.numpy().tobytes())[0] for row in self._shared) if pid]
 
 
-def explain(error: BaseException, notes: Notes | None = None) -> InputError | None:
-    """Returns what to tell a user of an error that a loader has raised, in one line; None where it is no fault that is known here.
+def explain_loader_error(error: BaseException, records: WorkerRecords | None = None) -> InputError | None:
+    """Returns a one-line explanation of an error of a data loader; None if the error is unknown.
 
     Args:
-        error: as it was caught.
-        notes: of the loader's workers.
+        error: the error.
+        records: the samples of the loader's workers.
+
+    Example:
+        >>> print(explain_loader_error(RuntimeError("DataLoader timed out after 30 seconds")))
+        the data loader returned no sample for 30 seconds (train.loader_timeout): ...
     """
-    text = _texts(error)
+    text = _chained_messages(error)
     if isinstance(error, InputError):
-        return _unwrapped(error)
+        return _without_worker_traceback(error)
     died = _DIED.search(text)
     if died:
-        return _death(set(map(int, died[1].split(","))), (died[2] or "").strip(), notes)
+        return _explain_death(set(map(int, died[1].split(","))), (died[2] or "").strip(), records)
     if _TIMED_OUT in text:
         seconds = text.split(_TIMED_OUT)[1].split()[0]
-        at = [_told(note) for note in notes.read()] if notes else []
+        samples = [_describe_record(record) for record in records.read()] if records else []
         return InputError(
-            f"the data loader gave no sample for {seconds} seconds (train.loader_timeout): "
-            f"{'; '.join(at) or 'no worker says what it was at'}: see whether that file can be read, leave it out, or raise the limit"
+            f"the data loader returned no sample for {seconds} seconds (train.loader_timeout): "
+            f"{'; '.join(samples) or 'the sample is unknown'}: check whether that file can be read, leave it out, or raise the limit"
         )
     if _NO_SHARED_MEMORY.search(text):
         return InputError(
             f"the data loader's workers have no shared memory left: enlarge /dev/shm (docker run --shm-size=8g), or lower "
-            f"dataloader.train.num_workers; {describe_memory(notes.pids() if notes else [])}"
+            f"dataloader.train.num_workers; {describe_memory(records.pids() if records else [])}"
         )
     return None
 
 
-def _texts(error: BaseException | None) -> str:
-    """The messages of an error and of what caused it."""
+def _chained_messages(error: BaseException | None) -> str:
+    """Returns the messages of an error and of its causes."""
     texts = []
     while error is not None:
         texts.append(str(error))
@@ -168,8 +172,8 @@ def _texts(error: BaseException | None) -> str:
     return "\n".join(texts)
 
 
-def _unwrapped(error: InputError) -> InputError | None:
-    """The message that torch has put a worker's traceback around; None where it has not."""
+def _without_worker_traceback(error: InputError) -> InputError | None:
+    """Returns an error without the traceback that torch has added to its message; None if there is none."""
     text = str(error)
     if not text.startswith("Caught "):
         return None
@@ -177,42 +181,42 @@ def _unwrapped(error: InputError) -> InputError | None:
     return InputError(text.rpartition(name)[2].strip().splitlines()[0])
 
 
-def _death(pids: set[int], signal_name: str, notes: Notes | None) -> InputError:
-    at = [_told(note) for note in notes.read() if note.pid in pids] if notes else []
+def _explain_death(pids: set[int], signal_name: str, records: WorkerRecords | None) -> InputError:
+    samples = [_describe_record(record) for record in records.read() if record.pid in pids] if records else []
     how = f"was killed by a signal ({signal_name})" if signal_name else "ended"
-    who = "; ".join(at) or f"process {', '.join(map(str, sorted(pids)))}, which does not say what it was at"
+    who = "; ".join(samples) or f"process {', '.join(map(str, sorted(pids)))}, whose sample is unknown"
     if "Bus error" in signal_name:
         advice = "shared memory is too small: enlarge /dev/shm (docker run --shm-size=8g), or lower dataloader.train.num_workers"
     elif signal_name in ("", "Killed"):
         advice = (
-            "most often the system was out of memory: lower dataloader.train.num_workers, give the job more memory, or look into the "
-            "kernel's log (dmesg) for oom-kill"
+            "most often the system was out of memory: lower dataloader.train.num_workers, give the job more memory, or look for oom-kill "
+            "in the kernel's log (dmesg)"
         )
     else:
         advice = "a library crashed on this file: dataloader.train.num_workers=0 shows where"
-    figures = describe_memory(notes.pids() if notes else [])
-    return InputError(f"a worker of the data loader {how}: {who}: {advice}; {figures}")
+    memory = describe_memory(records.pids() if records else [])
+    return InputError(f"a worker of the data loader {how}: {who}: {advice}; {memory}")
 
 
-def _told(note: Note) -> str:
-    return f"worker {note.worker} (pid {note.pid}) was at {note.sample} for {note.seconds:.0f} s"
+def _describe_record(record: WorkerRecord) -> str:
+    return f"worker {record.worker} (pid {record.pid}) was loading {record.sample} for {record.seconds:.0f} s"
 
 
-def _find_loader(holder: Any, depth: int = 6) -> DataLoader | None:
-    """The DataLoader inside wrappers such as Detectron2's AspectRatioGroupedDataset."""
-    if isinstance(holder, DataLoader):
-        return holder
-    if depth == 0 or not hasattr(holder, "__iter__"):
+def _find_loader(wrapper: Any, depth: int = 6) -> DataLoader | None:
+    """Returns the DataLoader inside wrappers such as Detectron2's AspectRatioGroupedDataset; None if there is none."""
+    if isinstance(wrapper, DataLoader):
+        return wrapper
+    if depth == 0 or not hasattr(wrapper, "__iter__"):
         return None
-    held = vars(holder).values() if hasattr(holder, "__dict__") else ()
-    return next((found for value in held if (found := _find_loader(value, depth - 1)) is not None), None)
+    attributes = vars(wrapper).values() if hasattr(wrapper, "__dict__") else ()
+    return next((found for value in attributes if (found := _find_loader(value, depth - 1)) is not None), None)
 
 
-class _NotingInit:
-    """A worker's `worker_init_fn`: then its own copy of the data set notes each record that is fetched from it."""
+class _RecordingInit:
+    """The `worker_init_fn` of a worker: makes the worker's copy of the data set record each sample that is read from it."""
 
-    def __init__(self, notes: Notes, inner: Callable[[int], Any] | None) -> None:
-        self._notes = notes
+    def __init__(self, records: WorkerRecords, inner: Callable[[int], Any] | None) -> None:
+        self._records = records
         self._inner = inner
 
     def __call__(self, worker: int) -> None:
@@ -220,49 +224,49 @@ class _NotingInit:
             self._inner(worker)
         info = get_worker_info()
         if info is not None:
-            _note_records(info.dataset, self._notes, worker)
+            _record_samples(info.dataset, self._records, worker)
 
 
-class _NotingCollate:
-    """A loader's `collate_fn`, which is what a worker calls when its sample is done."""
+class _RecordingCollate:
+    """The `collate_fn` of a loader, which a worker calls when its sample is finished."""
 
-    def __init__(self, notes: Notes, inner: Callable[[list[Any]], Any]) -> None:
-        self._notes = notes
+    def __init__(self, records: WorkerRecords, inner: Callable[[list[Any]], Any]) -> None:
+        self._records = records
         self._inner = inner
 
     def __call__(self, samples: list[Any]) -> Any:
         batch = self._inner(samples)
         info = get_worker_info()
         if info is not None:
-            self._notes.clear(info.id)
+            self._records.clear(info.id)
         return batch
 
 
-def _note_records(dataset: Dataset, notes: Notes, worker: int) -> None:
-    """Puts a :class:`_NotedRecords` in the place of each data set inside `dataset` that holds none itself: there the records are."""
-    for name, held in list(vars(dataset).items()):
-        if not isinstance(held, Dataset):
+def _record_samples(dataset: Dataset, records: WorkerRecords, worker: int) -> None:
+    """Wraps the innermost data sets of `dataset`, which return Detectron2's dicts, in :class:`_RecordedDataset`."""
+    for name, inner in list(vars(dataset).items()):
+        if not isinstance(inner, Dataset):
             continue
-        if any(isinstance(value, Dataset) for value in vars(held).values()):
-            _note_records(held, notes, worker)
-        elif not isinstance(held, IterableDataset):
-            setattr(dataset, name, _NotedRecords(held, notes, worker))
+        if any(isinstance(value, Dataset) for value in vars(inner).values()):
+            _record_samples(inner, records, worker)
+        elif not isinstance(inner, IterableDataset):
+            setattr(dataset, name, _RecordedDataset(inner, records, worker))
 
 
-class _NotedRecords(Dataset):
-    """The records of a data set; which one a worker is at is noted."""
+class _RecordedDataset(Dataset):
+    """A data set that records which sample its worker is loading."""
 
-    def __init__(self, dataset: Any, notes: Notes, worker: int) -> None:
+    def __init__(self, dataset: Any, records: WorkerRecords, worker: int) -> None:
         self._dataset = dataset
-        self._notes = notes
+        self._records = records
         self._worker = worker
 
     def __len__(self) -> int:
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> Any:
-        self._notes.write(self._worker, f"record {index}")
+        self._records.write(self._worker, f"record {index}")
         record = self._dataset[index]
         if isinstance(record, dict) and "file_name" in record:
-            self._notes.write(self._worker, f"{record['file_name']} (image {record.get('image_id')!r})")
+            self._records.write(self._worker, f"{record['file_name']} (image {record.get('image_id')!r})")
         return record

@@ -1,4 +1,4 @@
-"""What a run was made from, beside its results: versions, commit, configuration, data and machine, in manifest.json."""
+"""Writes manifest.json: the versions, commit, configuration, data and machine that produced a run."""
 
 from __future__ import annotations
 
@@ -12,43 +12,47 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maskrcnn_ext.common.files import write_atomic
 from maskrcnn_ext.engine.data_hash import hash_data_sets
 from maskrcnn_ext.engine.machine import describe_machine, package_versions
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-# What changes numbers or the machine's use without standing in a config.
+# Variables that affect results or the use of the machine and are not part of a config.
 _VARIABLES = re.compile(
     r"(OMP|MKL|OPENBLAS)_NUM_THREADS|CUDA_VISIBLE_DEVICES|CUBLAS_.*|NVIDIA_TF32_OVERRIDE|DETECTRON2_.*|MASKRCNN_EXT_.*"
 )
 
 
 def write_manifest(cfg: DictConfig, path: Path, *, world_size: int = 1) -> None:
-    """Writes the manifest of a run that begins. That of an earlier run in the same folder, which this one may resume, is kept inside.
+    """Writes the manifest of a run that starts. The manifest of an earlier run in the same folder is kept under "earlier".
 
     Args:
         cfg: the configuration, before the training puts its model into it.
-        path: of the file.
-        world_size: how many processes train.
+        path: the file to write.
+        world_size: number of training processes.
+
+    Raises:
+        WriteError: the file cannot be written.
     """
     earlier = _read(path)
     before = [*earlier.pop("earlier", []), earlier] if earlier else []
-    _write(path, {**make_manifest(cfg, world_size=world_size), "earlier": before})
+    _write_json({**make_manifest(cfg, world_size=world_size), "earlier": before}, path)
 
 
 def finish_manifest(path: Path, status: str) -> None:
-    """Adds to a manifest when and how its run ended.
+    """Adds the time and the status of the end of a run to its manifest.
 
     Args:
-        path: of the file.
-        status: one line, such as "finished" or the reason why not.
+        path: the manifest.
+        status: one line, such as "finished" or "preempted".
     """
-    _write(path, {**_read(path), "ended": _now(), "status": status})
+    _write_json({**_read(path), "ended": _now(), "status": status}, path)
 
 
 def make_manifest(cfg: DictConfig, *, world_size: int = 1) -> dict[str, Any]:
-    """Returns what :func:`write_manifest` writes of this run."""
+    """Returns the content of the manifest, without earlier runs."""
     return {
         "started": _now(),
         "command": list(sys.argv),
@@ -56,16 +60,19 @@ def make_manifest(cfg: DictConfig, *, world_size: int = 1) -> dict[str, Any]:
         "config_hash": config_hash(cfg),
         "data": hash_data_sets(cfg),
         "versions": package_versions(),
-        "git": _git(Path.cwd()),
+        "git": _git_state(Path.cwd()),
         "machine": describe_machine(),
         "environment": {key: value for key, value in sorted(os.environ.items()) if _VARIABLES.fullmatch(key)},
     }
 
 
 def config_hash(cfg: DictConfig) -> str:
-    """Returns the SHA-256 of a configuration.
+    """Returns the SHA-256 of a configuration. The order of keys and ``train.output_dir`` do not count.
 
-    The order of its keys does not count, nor does ``train.output_dir``, which says where and not what.
+    Example:
+        >>> from omegaconf import OmegaConf
+        >>> config_hash(OmegaConf.create({"a": 1, "b": 2})) == config_hash(OmegaConf.create({"b": 2, "a": 1}))
+        True
     """
     from omegaconf import OmegaConf
 
@@ -73,26 +80,26 @@ def config_hash(cfg: DictConfig) -> str:
     assert isinstance(plain, dict)
     if isinstance(plain.get("train"), dict):
         plain["train"] = {key: value for key, value in plain["train"].items() if key != "output_dir"}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=_plain).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=_stable_text).encode()).hexdigest()
 
 
-def _plain(value: Any) -> str:
-    """A text that is the same in every process: functions and classes by name, other objects without their address."""
+def _stable_text(value: Any) -> str:
+    """Returns text that is the same in every process: functions and classes by name, other objects without their address."""
     if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
-def _git(folder: Path) -> dict[str, Any] | None:
-    """The commit of the repository that `folder` is in, and whether tracked files differ from it; None where there is none."""
+def _git_state(folder: Path) -> dict[str, Any] | None:
+    """Returns root, commit and whether tracked files differ from it of the repository around `folder`; None if there is none."""
 
-    def ask(*arguments: str) -> str:
+    def run_git(*arguments: str) -> str:
         command = ["git", "-C", str(folder), *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
     try:
-        commit, root = ask("rev-parse", "HEAD"), ask("rev-parse", "--show-toplevel")
-        return {"root": root, "commit": commit, "dirty": bool(ask("status", "--porcelain", "--untracked-files=no"))}
+        commit, root = run_git("rev-parse", "HEAD"), run_git("rev-parse", "--show-toplevel")
+        return {"root": root, "commit": commit, "dirty": bool(run_git("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -102,7 +109,7 @@ def _now() -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The manifest at `path`; {} where there is none, or what is there was cut off."""
+    """Returns the manifest at `path`; {} if it does not exist or is truncated."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -110,8 +117,5 @@ def _read(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _write(path: Path, manifest: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+def _write_json(manifest: dict[str, Any], path: Path) -> None:
+    write_atomic(path, json.dumps(manifest, indent=1) + "\n")

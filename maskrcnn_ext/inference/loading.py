@@ -159,7 +159,7 @@ def read_config(config: str | Path) -> Any:
 
 def _weights_of_run(folder: Path) -> str:
     best = folder / "model_best.pth"
-    chosen = best if best.is_file() else history.newest_whole(folder)
+    chosen = best if best.is_file() else history.find_newest(folder)
     if chosen is None:
         raise InputError(f"{folder} has no checkpoint: name the weights to load")
     logger.info("Weights: %s", chosen)
@@ -226,7 +226,7 @@ def _load_weights(model: nn.Module, weights: str) -> None:
     checkpointer = Checkpointer(model)
     checkpointer.load(weights, checkpointables=[])
     assert checkpointer.report is not None
-    fresh = checkpointer.report.fresh()
+    fresh = checkpointer.report.newly_initialised()
     if fresh:
         raise InputError(
             f"{weights} leaves {len(fresh)} tensors of the model random ({short_list(fresh, limit=3)}): use the config that it was trained "

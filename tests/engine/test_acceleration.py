@@ -11,7 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 import maskrcnn_ext
 from maskrcnn_ext import InputError
-from maskrcnn_ext.engine.acceleration import amp_dtype, checkpoint_activations, compile_parts, winograd_convolutions
+from maskrcnn_ext.engine.acceleration import amp_dtype, checkpoint_activations, compile_backbone, enable_winograd
 from maskrcnn_ext.ops import winograd
 from maskrcnn_ext.ops.native import loads
 
@@ -99,7 +99,7 @@ def test_the_order_of_memory_changes_no_loss():
 def test_winograds_convolutions_change_no_loss_and_no_name():
     plain = build()
     other = copy.deepcopy(plain)
-    assert winograd_convolutions(other, compiled=False) >= 8
+    assert enable_winograd(other, compiled=False) >= 8
     other = copy.deepcopy(other)  # as for the average of the weights
     assert list(other.state_dict()) == list(plain.state_dict())
     found, expected = step(other), step(plain)
@@ -109,15 +109,15 @@ def test_winograds_convolutions_change_no_loss_and_no_name():
 
 
 def test_winograds_convolutions_are_not_compiled():
-    with pytest.raises(InputError, match=r"train.winograd: with train.compile"):
-        winograd_convolutions(build(), compiled=True)
+    with pytest.raises(InputError, match=r"train.winograd and train.compile exclude each other"):
+        enable_winograd(build(), compiled=True)
 
 
 @pytest.mark.slow
 def test_a_compiled_backbone_gives_the_same_losses_under_the_same_names():
     plain = build()
     compiled = copy.deepcopy(plain)
-    compile_parts(compiled)
+    compile_backbone(compiled)
     assert list(compiled.state_dict()) == list(plain.state_dict())
     assert step(compiled)[0] == pytest.approx(step(plain)[0], rel=5e-3), "other sums, other samples at a tie"
 

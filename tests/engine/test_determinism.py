@@ -12,7 +12,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from maskrcnn_ext import InputError, get_config
-from maskrcnn_ext.engine.determinism import deterministic, explain, weights_hash
+from maskrcnn_ext.engine.determinism import deterministic, explain_nondeterminism, weights_hash
 
 
 def settings():
@@ -65,19 +65,19 @@ def test_an_operation_without_a_deterministic_form_is_named():
         "grid_sampler_2d_backward_cuda does not have a deterministic implementation, but you set "
         "'torch.use_deterministic_algorithms(True)'.\nYou can turn off determinism just for this operation, or ..."
     )
-    message = str(explain(refused))
-    assert "grid_sampler_2d_backward_cuda has no deterministic form on this device" in message
+    message = str(explain_nondeterminism(refused))
+    assert "grid_sampler_2d_backward_cuda has no deterministic algorithm on this device" in message
     assert "\n" not in message
 
 
 def test_a_real_refusal_of_torch_is_recognised():
     """The one operation that refuses on a CPU as well."""
-    with pytest.raises(InputError, match="put_ has no deterministic form on this device"), deterministic(0):
+    with pytest.raises(InputError, match="put_ has no deterministic algorithm on this device"), deterministic(0):
         torch.zeros(4).put_(torch.tensor([0, 0]), torch.ones(2), accumulate=False)
 
 
 def test_other_errors_pass():
-    assert explain(RuntimeError("out of memory")) is None
+    assert explain_nondeterminism(RuntimeError("out of memory")) is None
     with pytest.raises(RuntimeError, match="out of memory"), deterministic(0):
         raise RuntimeError("out of memory")
 

@@ -1,4 +1,4 @@
-"""Loaders that hang, workers that are killed, mistakes found in workers: one line each, which names the sample. Else nothing changes."""
+"""Faults of a loader are one line that names the sample; without a fault nothing changes."""
 
 import os
 import random
@@ -15,7 +15,7 @@ from detectron2.utils.env import seed_all_rng
 from torch.utils.data import DataLoader, Dataset
 
 from maskrcnn_ext import InputError
-from maskrcnn_ext.engine.loader_faults import Notes, explain, guard_loader
+from maskrcnn_ext.engine.loader_faults import GuardedLoader, WorkerRecords, explain_loader_error
 from maskrcnn_ext.engine.resume.loader import ResumableLoader
 
 
@@ -49,17 +49,17 @@ def first(loader, count=6):
 
 
 def run(make, timeout=None):
-    """What a training sees, and the random numbers that it then draws."""
+    """Returns the batches of a training and the random numbers that it draws afterwards."""
     seed_all_rng(3)
     loader = make()
-    batches = first(iter(loader if timeout is None else guard_loader(loader, timeout)))
+    batches = first(iter(loader if timeout is None else GuardedLoader(loader, timeout)))
     drawn = torch.rand(1).item(), np.random.random(), random.random()
     end(loader)
     return batches, drawn
 
 
 def end(loader):
-    """A resumable loader and its iterator hold one another: torch ends workers at once only where they do not."""
+    """Breaks the cycle of a resumable loader and its iterator, so that torch ends the workers at once."""
     if isinstance(loader, ResumableLoader):
         vars(loader).clear()
 
@@ -85,7 +85,7 @@ def fails(loader, count=20):
 
 
 class Hang:
-    """Opens a pipe that nobody writes to."""
+    """Reads a pipe without a writer."""
 
     def __init__(self, folder):
         self.pipe = folder / "pipe"
@@ -95,23 +95,23 @@ class Hang:
         self.pipe.read_bytes()
 
 
-def test_a_loader_that_hangs_names_the_sample(tmp_path):
+def test_a_hanging_loader_names_the_sample(tmp_path):
     loader = ResumableLoader(make_loader(Hang(tmp_path)))
-    message = fails(guard_loader(loader, timeout=1))
+    message = fails(GuardedLoader(loader, timeout=1))
     end(loader)
     assert re.match(
-        r"the data loader gave no sample for 1 seconds \(train.loader_timeout\): "
-        r"worker [01] \(pid \d+\) was at /data/5.png \(image 105\) for \d+ s: see whether",
+        r"the data loader returned no sample for 1 seconds \(train.loader_timeout\): "
+        r"worker [01] \(pid \d+\) was loading /data/5.png \(image 105\) for \d+ s: check whether",
         message,
     )
-    assert message.count("was at") == 1, "the other worker waits and is not blamed"
+    assert message.count("was loading") == 1, "the other worker waits and is not blamed"
 
 
 def test_a_limit_without_workers_logs_that_it_has_no_effect(caplog):
-    first(guard_loader(make_loader(workers=0), timeout=5), 2)
+    first(GuardedLoader(make_loader(workers=0), timeout=5), 2)
     assert "train.loader_timeout=5 has no effect without loader workers" in caplog.text
     caplog.clear()
-    first(guard_loader(make_loader(workers=0)), 2)
+    first(GuardedLoader(make_loader(workers=0)), 2)
     assert "has no effect" not in caplog.text
 
 
@@ -120,9 +120,9 @@ def kill():
 
 
 def test_a_killed_worker_is_reported_with_memory_and_the_sample():
-    message = fails(guard_loader(make_loader(kill)))
+    message = fails(GuardedLoader(make_loader(kill)))
     assert "was killed by a signal (Killed): worker " in message or "ended: worker" in message
-    assert "was at /data/5.png (image 105) for 0 s" in message
+    assert "was loading /data/5.png (image 105) for 0 s" in message
     assert "lower dataloader.train.num_workers" in message
     assert re.search(
         r"memory \d+\.\d GiB, available \d+\.\d GiB, this process \d+\.\d GiB, \d live workers \d", message
@@ -131,7 +131,7 @@ def test_a_killed_worker_is_reported_with_memory_and_the_sample():
 
 
 def test_a_worker_that_leaves_is_reported():
-    message = fails(guard_loader(make_loader(lambda: os._exit(3), grouped=False)))
+    message = fails(GuardedLoader(make_loader(lambda: os._exit(3), grouped=False)))
     assert "a worker of the data loader ended: worker " in message
     assert "/data/5.png (image 105)" in message
 
@@ -142,7 +142,7 @@ def complain():
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_mistake_in_the_data_is_one_line(workers):
-    assert fails(guard_loader(make_loader(complain, workers=workers))) == "/data/5.png: the image is cut off"
+    assert fails(GuardedLoader(make_loader(complain, workers=workers))) == "/data/5.png: the image is cut off"
 
 
 def complain_of():
@@ -153,7 +153,7 @@ def complain_of():
 
 
 def test_a_mistake_with_a_cause_is_one_line():
-    assert fails(guard_loader(make_loader(complain_of))) == "annotation 3: `bbox` is missing"
+    assert fails(GuardedLoader(make_loader(complain_of))) == "annotation 3: `bbox` is missing"
 
 
 def test_other_errors_keep_their_traceback():
@@ -161,16 +161,16 @@ def test_other_errors_keep_their_traceback():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError, match="DataLoader worker process") as caught:
-        first(guard_loader(make_loader(divide)), 20)
+        first(GuardedLoader(make_loader(divide)), 20)
     clear_frames(caught.tb)
 
 
 def test_a_death_that_surfaces_elsewhere_can_be_explained():
     """Torch raises from a signal handler, wherever the training process happens to be."""
-    guarded = guard_loader(make_loader())
+    guarded = GuardedLoader(make_loader())
     batches = iter(guarded)
     next(batches)
-    pid = guarded._notes.pids()[0]
+    pid = guarded._records.pids()[0]
     try:
         raise RuntimeError(f"DataLoader worker (pid {pid}) is killed by signal: Killed. ")
     except RuntimeError as error:
@@ -184,27 +184,27 @@ def test_a_death_that_surfaces_elsewhere_can_be_explained():
     [
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. "), "shared memory is too small"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Segmentation fault. "), "a library crashed on this file"),
-        (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), "process 7, 8, which does not say"),
+        (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), "process 7, 8, whose sample is unknown"),
         (
             RuntimeError("unable to allocate shared memory(shm) for file </torch_1_2_3>: No space left on device (28)"),
             r"have no shared memory left: enlarge /dev/shm",
         ),
-        (RuntimeError("DataLoader timed out after 30 seconds"), "for 30 seconds .*no worker says what it was at"),
+        (RuntimeError("DataLoader timed out after 30 seconds"), "for 30 seconds .*the sample is unknown"),
     ],
 )  # fmt: skip
 def test_known_errors_of_torch(error, said):
-    message = str(explain(error))
+    message = str(explain_loader_error(error))
     assert re.search(said, message)
     assert "\n" not in message
 
 
 def test_unknown_errors_are_left_alone():
-    assert explain(RuntimeError("CUDA out of memory")) is None
-    assert explain(InputError("already one line")) is None
+    assert explain_loader_error(RuntimeError("CUDA out of memory")) is None
+    assert explain_loader_error(InputError("already one line")) is None
 
 
 class Numbers(Dataset):
-    """What has no records that are known by name."""
+    """A data set without file names."""
 
     def __len__(self):
         return 8
@@ -213,7 +213,7 @@ class Numbers(Dataset):
         return {"width": 2, "height": 1, "index": index}
 
 
-def test_samples_without_names_go_by_their_number():
+def test_samples_without_file_names_are_numbered():
     def mapper(sample):
         if sample["index"] == 5:
             kill()
@@ -221,19 +221,19 @@ def test_samples_without_names_go_by_their_number():
 
     sampler = torch.utils.data.SequentialSampler(Numbers())
     loader = build_batch_data_loader(MapDataset(Numbers(), mapper), sampler, total_batch_size=1, num_workers=1)
-    assert "was at record 5 for" in fails(guard_loader(loader))
+    assert "was loading record 5 for" in fails(GuardedLoader(loader))
 
 
-def test_a_data_set_that_cannot_be_looked_into():
+def test_the_sample_of_an_unknown_data_set():
     class Fatal(Numbers):
         def __getitem__(self, index):
             kill()
 
-    assert "which does not say what it was at" in fails(guard_loader(DataLoader(Fatal(), num_workers=1)))
+    assert "whose sample is unknown" in fails(GuardedLoader(DataLoader(Fatal(), num_workers=1)))
 
 
 def test_own_settings_of_a_loader_stay(tmp_path):
-    """Its worker_init_fn runs, its time limit holds where none is given."""
+    """Its worker_init_fn runs, and its own timeout is used by default."""
     marks = tmp_path / "mark"
     loader = DataLoader(
         MapDataset(DatasetFromList(records()), Mapper()),
@@ -242,18 +242,18 @@ def test_own_settings_of_a_loader_stay(tmp_path):
         collate_fn=lambda samples: samples,
         worker_init_fn=lambda worker: marks.write_text(str(worker)),
     )
-    assert len(first(guard_loader(loader), 3)) == 3
+    assert len(first(GuardedLoader(loader), 3)) == 3
     assert marks.read_text() == "0"
     assert loader.timeout == 50
 
 
-def test_notes_are_cut_and_cleared():
-    notes = Notes(2)
-    assert notes.read() == []
-    notes.write(1, "ä" * 2000)
-    (note,) = notes.read()
-    assert (note.worker, note.pid) == (1, os.getpid())
-    assert 900 < len(note.sample.encode()) < 1024
-    notes.clear(1)
-    assert notes.read() == []
-    assert notes.pids() == [os.getpid()]
+def test_records_are_truncated_and_cleared():
+    records = WorkerRecords(2)
+    assert records.read() == []
+    records.write(1, "ä" * 2000)
+    (record,) = records.read()
+    assert (record.worker, record.pid) == (1, os.getpid())
+    assert 900 < len(record.sample.encode()) < 1024
+    records.clear(1)
+    assert records.read() == []
+    assert records.pids() == [os.getpid()]

@@ -1,4 +1,4 @@
-"""One step of the optimizer as a config asks for it, against plain torch; and an end before the end."""
+"""Optimizer steps with precision, accumulation, clipping and a guard against plain torch; and early stops."""
 
 import copy
 
@@ -121,7 +121,7 @@ class Stops(HookBase):
         self.ended_at = self.trainer.iter
 
 
-def test_a_run_that_is_stopped_begins_no_further_iteration(model):
+def test_a_stopped_run_starts_no_further_iteration(model):
     losses, stops = Losses(), Stops(2)
     lines = PeriodicWriter([CommonMetricPrinter(6)], period=1)
     trainer = trained(Trainer, model, batches(4, 6), 6, losses, stops, lines)
@@ -133,7 +133,7 @@ def test_a_run_that_is_stopped_begins_no_further_iteration(model):
 
 
 class Refuses:
-    """A guard that leaves out what it is told to."""
+    """A guard that refuses the given iterations."""
 
     def __init__(self, *, forward=(), step=()):
         self._forward, self._step = forward, step
@@ -149,7 +149,7 @@ class Refuses:
 
 
 @pytest.mark.parametrize("refusal", [{"forward": (1,)}, {"step": (1,)}])
-def test_a_step_that_the_guard_refuses_is_left_out(model, refusal):
+def test_a_step_that_the_guard_refuses_is_skipped(model, refusal):
     data = batches(4, 3)
     guard = Refuses(**refusal)
     found = weights(trained(Trainer, model, data, 3, guard=guard))
@@ -162,9 +162,9 @@ class Broken(Regression):
         raise ValueError("no such thing")
 
 
-def test_an_error_that_is_known_is_told_in_one_line(model, caplog):
+def test_a_known_error_is_explained(model, caplog):
     with pytest.raises(InputError, match=r"^explained: no such thing$"):
-        trained(Trainer, Broken(), batches(4, 1), 1, explain=lambda error: InputError(f"explained: {error}"))
+        trained(Trainer, Broken(), batches(4, 1), 1, explain_error=lambda error: InputError(f"explained: {error}"))
     assert "Traceback" not in caplog.text
     with pytest.raises(ValueError, match="no such thing"):
         trained(Trainer, Broken(), batches(4, 1), 1)

@@ -80,5 +80,5 @@ def test_a_checkpoint_of_another_kind_of_run_is_one_line(spec, tmp_path, capsys)
     torch.save(checkpoint, file)
     assert main([*arguments, "--resume", "train.max_iter=2"]) == 2
     assert re.search(
-        r"^error: the checkpoint in .* does not fit this run \(KeyError: 'trainer'\)", capsys.readouterr().err, re.M
+        r"^error: the checkpoint in .* does not fit this run \(KeyError: trainer\)", capsys.readouterr().err, re.M
     )

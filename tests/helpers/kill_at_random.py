@@ -59,7 +59,7 @@ def train(folder: Path) -> str:
     state = LoopState(saved.get("loop"))
     state.before_loader()
     data = ResumableLoader(loader())
-    state.to_place(data)
+    state.set_position(data)
     trainer = Trainer(model, data, torch.optim.SGD(model.parameters(), 0.1, momentum=0.9))
     checkpointing = Checkpointing(checkpointer, period=1, max_to_keep=3, collect=state.collect)
     schedule = hooks.LRScheduler(scheduler=CosineParamScheduler(1.0, 0.1))
@@ -97,7 +97,7 @@ def main() -> None:
         time.sleep(moments.uniform(0.0, 0.35))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        during_writes += any(folder.glob(".*.tmp"))
+        during_writes += any(folder.glob(".partial-*"))
         now = last_iteration(folder)
         assert now >= done, f"iteration {done} was saved, and now {now}"
         done = now

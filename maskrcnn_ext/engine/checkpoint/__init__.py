@@ -1,1 +1,1 @@
-"""Files of weights and training state: written whole or not at all, read without running code, matched to the model in the open."""
+"""Checkpoints: files that are written whole, resuming from the newest good one, and a report of the loaded weights."""

@@ -1,8 +1,10 @@
-"""Detectron2's checkpointer with files that are whole, a way back from one that is not, and a report of what was loaded."""
+"""Detectron2's checkpointer with atomic writes, a fallback for damaged files, and a report of the loaded weights."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +15,30 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from maskrcnn_ext.common.distributed import decide_on_main
+from maskrcnn_ext.common.text import first_line
 from maskrcnn_ext.compat import strip_prefix
 from maskrcnn_ext.engine.checkpoint import files, history
 from maskrcnn_ext.engine.checkpoint.class_rows import ClassRows
-from maskrcnn_ext.engine.checkpoint.weights import LoadReport, report
+from maskrcnn_ext.engine.checkpoint.load_report import LoadReport, make_report
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# Behind a path: match names by their ends.
+# Suffix of a path that asks Detectron2 to match names by their ends.
 _HEURISTICS = "?matching_heuristics="
 
 
 class Checkpointer(DetectionCheckpointer):
-    """Saves and loads as DetectionCheckpointer, in the same files, and survives what kills a run while it does.
+    """Saves and loads the same files as DetectionCheckpointer; a run that is killed while it saves can be resumed.
 
     Attributes:
-        report: what became of the weights of the file that was loaded last; None before.
+        report: describes which weights of the last file were loaded; None before the first one.
+
+    Example::
+
+        checkpointer = Checkpointer(model, "output", trainer=trainer)
+        checkpointer.save("model_0004999", iteration=4999)
+        checkpointer.resume_or_load("weights.pth", resume=True)
     """
 
     def __init__(
@@ -41,39 +50,39 @@ class Checkpointer(DetectionCheckpointer):
         allow_pickle: bool = False,
         **checkpointables: Any,
     ) -> None:
-        """As DetectionCheckpointer, and:
+        """Prepares.
 
         Args:
-            model: may be wrapped for several processes.
-            save_dir: a folder of this machine; for several machines, one that all of them see.
+            model: may be wrapped in DistributedDataParallel.
+            save_dir: a local folder; with several machines, a folder that all of them share.
             save_to_disk: whether this process writes; None for the main process only.
-            allow_pickle: let files run the code that they bring.
-            checkpointables: what else to save and to resume, such as the trainer.
+            allow_pickle: whether files may run code while they are read.
+            checkpointables: other objects to save and to restore, such as the trainer.
 
         Raises:
-            InputError: `save_dir` is not a folder of this machine.
+            InputError: `save_dir` is a URL.
         """
         if "://" in save_dir:
             raise InputError(
-                f"train.output_dir={save_dir}: checkpoints are written into a folder of this machine; copy them elsewhere from there"
+                f"train.output_dir={save_dir}: checkpoints are written to a local folder: set one, and copy them elsewhere from there"
             )
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
         self.report: LoadReport | None = None
         self._allow_pickle = allow_pickle
-        # Of the file that is being loaded.
+        # About the file that is being loaded.
         self._source = ""
-        self._heuristics = False
+        self._uses_heuristics = False
         self._class_rows: ClassRows | None = None
-        self._given: dict[str, tuple[int, ...]] = {}
+        self._file_shapes: dict[str, tuple[int, ...]] = {}
 
     def save(self, name: str, **extra: Any) -> None:
         """Writes ``<name>.pth`` with the weights, the state of the checkpointables and `extra`.
 
-        A file along the run, such as ``model_0004999`` or ``model_final``, becomes the one to resume from; another, such as
-        ``model_best``, does not.
+        A file of the run's progress, such as ``model_0004999`` or ``model_final``, becomes the one to resume from; other files, such as
+        ``model_best``, do not.
 
         Raises:
-            InputError: it cannot be written, as on a full disk; the files that are there stay as they are.
+            WriteError: it cannot be written, as on a full disk; the existing files are intact.
         """
         if not self.save_dir or not self.save_to_disk:
             return
@@ -81,39 +90,39 @@ class Checkpointer(DetectionCheckpointer):
         logger.info("Saving checkpoint to %s", path)
         states = {key: value.state_dict() for key, value in self.checkpointables.items()}
         files.write({"model": self.model.state_dict(), **states, **extra}, path)
-        if history.is_of_the_run(path.name):
+        if history.is_progress(path.name):
             self.tag_last_checkpoint(path.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Writes the file ``last_checkpoint``."""
+        """Writes the file ``last_checkpoint``, which names the checkpoint to resume from."""
         files.write_text(last_filename_basename, Path(self.save_dir) / history.LAST)
 
     def has_checkpoint(self) -> bool:
-        """Whether there is anything to resume from."""
-        return bool(self.save_dir and history.newest_first(Path(self.save_dir), allow_pickle=self._allow_pickle))
+        """Returns whether there is a checkpoint to resume from."""
+        return bool(self.save_dir and history.list_newest_first(Path(self.save_dir), allow_pickle=self._allow_pickle))
 
     def resume_or_load(
         self, path: str, *, resume: bool = True, strict: str = "none", class_rows: ClassRows | None = None
     ) -> dict[str, Any]:
-        """Resumes from the newest checkpoint that is whole, or loads the weights of `path` where there is none. On every rank alike.
+        """Resumes from the newest undamaged checkpoint, or loads the weights of `path` if there is none. Call this on every rank.
 
         Args:
-            path: of weights to begin with, as for :meth:`load`.
-            resume: look for checkpoints.
-            strict: of the weights to begin with, see :meth:`.weights.LoadReport.require`.
-            class_rows: of the weights to begin with.
+            path: initial weights, as for :meth:`load`.
+            resume: whether to look for checkpoints.
+            strict: for the initial weights, see :meth:`.load_report.LoadReport.require`.
+            class_rows: for the initial weights.
 
         Returns:
-            What the file holds beyond the model and the checkpointables.
+            The content of the file without the model and the checkpointables.
 
         Raises:
-            InputError: there are checkpoints and none is whole; and as :meth:`load`.
+            InputError: all checkpoints are damaged; and as :meth:`load`.
         """
         folder = Path(self.save_dir)
         if self.save_dir and self.save_to_disk:
             files.remove_leftovers(folder)
         if resume and self.save_dir:
-            newest = decide_on_main(lambda: history.newest_whole(folder, allow_pickle=self._allow_pickle))
+            newest = decide_on_main(lambda: history.find_newest(folder, allow_pickle=self._allow_pickle))
             if newest is not None:
                 return self.load(str(newest))
         return self.load(path, checkpointables=[], strict=strict, class_rows=class_rows)
@@ -126,126 +135,139 @@ class Checkpointer(DetectionCheckpointer):
         strict: str = "none",
         class_rows: ClassRows | None = None,
     ) -> dict[str, Any]:
-        """Loads a checkpoint or weights, and logs what fits and what does not. On every rank alike.
+        """Loads a checkpoint or weights, and logs which weights were loaded. Call this on every rank.
 
         Args:
-            path: a file, or a URL that Detectron2 knows, such as detectron2:// and https://; ``?matching_heuristics=True`` behind it
+            path: a file, or a URL that Detectron2 knows, such as detectron2:// and https://. The suffix ``?matching_heuristics=True``
                 matches names by their ends. Nothing is loaded from "".
-            checkpointables: names of what to load besides the model; None for all.
-            strict: see :meth:`.weights.LoadReport.require`.
-            class_rows: the class names of the file and of the model, to carry over what was learned of those in common.
+            checkpointables: names of the other objects to load; None for all.
+            strict: see :meth:`.load_report.LoadReport.require`.
+            class_rows: class names of the file and of the model, to keep the weights of the common classes.
 
         Returns:
-            What the file holds beyond the model and the checkpointables.
+            The content of the file without the model and the checkpointables.
 
         Raises:
-            InputError: there is no such file, it is damaged, it wants to run code, it holds no weights, or they do not fit.
+            InputError: the file is missing, damaged, needs to run code, contains no weights, or does not fit.
         """
         if not path:
             extra: dict[str, Any] = super().load(path, checkpointables=[])
             return extra
-        self._source, mark, asked = path.partition(_HEURISTICS)
-        self._heuristics, self._class_rows = bool(mark) and asked == "True", class_rows
-        self._require_file(self._source)
+        self._source, suffix, value = path.partition(_HEURISTICS)
+        self._uses_heuristics, self._class_rows = bool(suffix) and value == "True", class_rows
+        self._check_file(self._source)
         extra = super().load(self._source, checkpointables=[])
         assert self.report is not None
         self.report.require(strict)
         for key in self.checkpointables if checkpointables is None else checkpointables:
             if key in extra:
                 logger.info("Loading %s from %s", key, self._source)
-                try:
+                with mismatch_explained(f"checkpoint {self._source}: its {key}"):
                     self.checkpointables[key].load_state_dict(extra.pop(key))
-                except InputError:
-                    raise
-                except (KeyError, ValueError, RuntimeError, TypeError) as error:
-                    reason = (str(error).strip().splitlines() or [""])[0]
-                    raise InputError(
-                        f"checkpoint {self._source}: its {key} does not fit this run ({type(error).__name__}: {reason}): resume with the "
-                        "config that it was trained with, or start anew from its weights (train.init_checkpoint, another output_dir)"
-                    ) from error
         return extra
 
-    def _require_file(self, path: str) -> None:
-        """Looks for a file on all ranks, so that none waits for one that has failed."""
+    def _check_file(self, path: str) -> None:
+        """Raises InputError on all ranks if the file is missing on any, so that no rank waits for another."""
         problem = None
         try:
             if not Path(self.path_manager.get_local_path(path)).is_file():
                 problem = "no such file"
-        except (OSError, KeyError, RuntimeError) as error:  # of the network, and of Detectron2's catalogue of models
-            problem = f"cannot be fetched ({type(error).__name__}: {error})"
+        except (OSError, KeyError, RuntimeError) as error:  # raised by downloads and by Detectron2's model catalogue
+            problem = f"cannot be downloaded ({type(error).__name__}: {error})"
         for rank, found in enumerate(comm.all_gather(problem)):
             if found is not None:
                 where = f" on rank {rank}" if comm.get_world_size() > 1 else ""
-                raise InputError(
-                    f"checkpoint {path}: {found}{where}: mend train.init_checkpoint or bring the file there"
-                )
+                raise InputError(f"checkpoint {path}: {found}{where}: fix train.init_checkpoint or copy the file there")
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        """Reads a file and makes of it what Detectron2's loader makes of it."""
+        """Reads a file and converts it to the format of Detectron2's loader."""
         found = files.read(Path(filename), allow_pickle=self._allow_pickle)
         if not isinstance(found, dict):
-            raise InputError(f"checkpoint {filename}: holds no weights by name, but one {type(found).__name__}")
+            raise InputError(f"checkpoint {filename}: contains one {type(found).__name__} instead of weights by name")
         if filename.endswith(".pyth") and "model_state" in found:
-            weights = _checked(filename, found["model_state"])
+            weights = _check_weights(filename, found["model_state"])
             weights = {key: value for key, value in weights.items() if not key.endswith("num_batches_tracked")}
             found = {"model": weights, "__author__": "pycls", "matching_heuristics": True}
         elif filename.endswith(".pkl") and "model" not in found:
-            weights = _checked(filename, found.get("blobs", found))
+            weights = _check_weights(filename, found.get("blobs", found))
             weights = {key: value for key, value in weights.items() if not key.endswith("_momentum")}
             found = {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
         else:
             found = found if "model" in found else {"model": found}
-            _checked(filename, found["model"])
-        if self._heuristics:
+            _check_weights(filename, found["model"])
+        if self._uses_heuristics:
             found["matching_heuristics"] = True
         return found
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
-        """Loads weights, matched by Detectron2's own heuristics where the file asks for them; returns the names that did not fit."""
+        """Loads weights, matched by Detectron2's heuristics if the file or the path asks for them.
+
+        Returns:
+            The names and shapes that did not fit, as Detectron2's loader returns them.
+        """
         state = checkpoint["model"]
         self._convert_ndarray_to_tensor(state)
         strip_prefix(state, "module.")
         if checkpoint.pop("matching_heuristics", False):
-            state = self._match(state, is_caffe2=checkpoint.get("__author__") == "Caffe2")
+            state = self._match_names(state, is_caffe2=checkpoint.get("__author__") == "Caffe2")
         if self._class_rows is not None:
             self._class_rows.apply(state, self.model)
-        self._given = {name: tuple(value.shape) for name, value in state.items()}
+        self._file_shapes = {name: tuple(value.shape) for name, value in state.items()}
         checkpoint["model"] = state
         return super()._load_model(checkpoint)
 
-    def _match(self, state: dict[str, Tensor], *, is_caffe2: bool) -> dict[str, Tensor]:
-        """Returns `state` under the model's names where Detectron2 matches them, and where it would but for the shape."""
+    def _match_names(self, state: dict[str, Tensor], *, is_caffe2: bool) -> dict[str, Tensor]:
+        """Renames the weights of `state` to the model's names as Detectron2 matches them, also those of another shape."""
         ours = self.model.state_dict()
         try:
             matched: dict[str, Tensor] = align_and_update_state_dicts(ours, state, c2_conversion=is_caffe2)
         except ValueError as error:
             raise InputError(
-                f"checkpoint {self._source}: {error} (the model has two parts with these names; the log names them)"
+                f"checkpoint {self._source}: {error} (the model has two parts with these names; see the log)"
             ) from error
         for name in [name for name in matched if name not in ours]:
-            fresh = (key for key in ours if key not in matched and key.endswith(f".{name}"))
-            matched[next(fresh, name)] = matched.pop(name)
+            candidates = (key for key in ours if key not in matched and key.endswith(f".{name}"))
+            matched[next(candidates, name)] = matched.pop(name)
         return matched
 
     def _log_incompatible_keys(self, incompatible: Any) -> None:
-        """Logs a report in the place of Detectron2's lists."""
-        self.report = report(self._source, self.model, self._given, incompatible)
+        """Logs a report instead of Detectron2's lists of names."""
+        self.report = make_report(self._source, self.model, self._file_shapes, incompatible)
         self.report.log()
 
 
-def _checked(filename: str, weights: Any) -> dict[str, Any]:
-    """Returns weights, a tensor for every name.
+@contextmanager
+def mismatch_explained(what: str) -> Iterator[None]:
+    """Raises an InputError with advice if a state does not fit the run.
+
+    Args:
+        what: the state that is loaded, as the start of the error's sentence, such as ``"the checkpoint in output"``.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (KeyError, ValueError, RuntimeError, TypeError) as error:
+        raise InputError(
+            f"{what} does not fit this run ({type(error).__name__}: {first_line(error)}): resume with the config that it was trained with, "
+            "or start a new run from its weights (train.init_checkpoint, another train.output_dir)"
+        ) from error
+
+
+def _check_weights(filename: str, weights: Any) -> dict[str, Any]:
+    """Returns `weights`, after checking that it is a dict of names and tensors.
 
     Raises:
-        InputError: it has something else.
+        InputError: it is not.
     """
     if not isinstance(weights, dict) or not weights:
-        raise InputError(f"checkpoint {filename}: holds no weights by name")
+        raise InputError(f"checkpoint {filename}: contains no weights by name")
     for name, value in weights.items():
         is_array = isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
         if not isinstance(name, str) or not (is_array or isinstance(value, Tensor)):
+            fault = f"is a {type(value).__name__} and not a tensor" if isinstance(name, str) else "is not a name"
             raise InputError(
-                f"checkpoint {filename}: {name!r:.80} is no tensor but one {type(value).__name__}: Detectron2 loads a dict of names and "
-                "tensors, or one that has it under `model`"
+                f"checkpoint {filename}: {name!r:.80} {fault}: Detectron2 loads a dict of names and tensors, or a dict that contains one "
+                "under `model`"
             )
     return weights

@@ -1,4 +1,4 @@
-"""The checkpoints of a run in its folder, and the one to resume from."""
+"""Lists the checkpoints in the folder of a run and finds the one to resume from."""
 
 from __future__ import annotations
 
@@ -11,20 +11,25 @@ from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# Holds the name of the newest checkpoint, as Detectron2 writes it.
+# The file in which Detectron2 writes the name of the newest checkpoint.
 LAST = "last_checkpoint"
-# The names along a run, also Detectron2's. Others, such as model_best, are kept beside it.
+# Checkpoints of a run's progress, also Detectron2's. Others, such as model_best, are not for resuming.
 _NUMBERED = re.compile(r"(.+)_(\d{7,})\.pth")
 _FINAL = re.compile(r".+_final\.pth")
 
 
-def is_of_the_run(name: str) -> bool:
-    """Whether a file's name is that of a checkpoint along the run, such as ``model_0004999.pth`` or ``model_final.pth``."""
+def is_progress(name: str) -> bool:
+    """Returns whether a file name belongs to a checkpoint of the run's progress.
+
+    Example:
+        >>> is_progress("model_0004999.pth"), is_progress("model_final.pth"), is_progress("model_best.pth")
+        (True, True, False)
+    """
     return bool(_NUMBERED.fullmatch(name) or _FINAL.fullmatch(name))
 
 
-def numbered(folder: Path, prefix: str) -> dict[int, Path]:
-    """Returns the checkpoints ``<prefix>_<iteration>.pth`` of a folder by their iterations, in order."""
+def list_numbered(folder: Path, prefix: str) -> dict[int, Path]:
+    """Returns the checkpoints ``<prefix>_<iteration>.pth`` of a folder by iteration, in ascending order."""
     found = {}
     for file in folder.glob("*.pth"):
         match = _NUMBERED.fullmatch(file.name)
@@ -33,37 +38,37 @@ def numbered(folder: Path, prefix: str) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def newest_first(folder: Path, *, allow_pickle: bool = False) -> list[Path]:
-    """Returns the checkpoints along the run, in the order in which to resume from them.
+def list_newest_first(folder: Path, *, allow_pickle: bool = False) -> list[Path]:
+    """Returns the checkpoints of the run's progress in the order in which to resume from them.
 
-    What ``last_checkpoint`` names is the newest, but for a run that was killed between a checkpoint and its note there: a numbered file
-    that is both younger than the note and of a later iteration comes before. Without a note only numbered files count, as a
-    ``model_final.pth`` may have been put there to begin from.
+    The first is the one that ``last_checkpoint`` names. If a run was killed before it could update that file, a numbered checkpoint that is
+    both newer than the file and of a later iteration precedes it. Without the file only numbered checkpoints count, since a
+    ``model_final.pth`` may have been copied there as initial weights.
     """
-    found = [file for file in folder.glob("*.pth") if is_of_the_run(file.name)]
+    found = [file for file in folder.glob("*.pth") if is_progress(file.name)]
     found.sort(key=lambda file: (file.stat().st_mtime_ns, file.name), reverse=True)
-    note = folder / LAST
-    numbers = {file: int(match[2]) for file in found if (match := _NUMBERED.fullmatch(file.name))}
-    if not note.is_file():
-        return list(numbers)
-    last = folder / note.read_bytes().decode(errors="replace").strip()
-    later = [file for file in numbers if file != last and file.stat().st_mtime_ns > note.stat().st_mtime_ns]
+    pointer = folder / LAST
+    iterations = {file: int(match[2]) for file in found if (match := _NUMBERED.fullmatch(file.name))}
+    if not pointer.is_file():
+        return list(iterations)
+    last = folder / pointer.read_bytes().decode(errors="replace").strip()
+    later = [file for file in iterations if file != last and file.stat().st_mtime_ns > pointer.stat().st_mtime_ns]
     if later:
-        done = numbers[last] if last in numbers else _iteration_or_none(last, allow_pickle)
-        later = [file for file in later if done is None or numbers[file] > done]
+        done = iterations[last] if last in iterations else _read_iteration_or_none(last, allow_pickle)
+        later = [file for file in later if done is None or iterations[file] > done]
     return [*later, last, *(file for file in found if file != last and file not in later)]
 
 
-def newest_whole(folder: Path, *, allow_pickle: bool = False) -> Path | None:
-    """Returns the checkpoint to resume from, and warns of every newer one that is damaged; None where there is none at all.
+def find_newest(folder: Path, *, allow_pickle: bool = False) -> Path | None:
+    """Returns the newest undamaged checkpoint, and warns of newer ones that are damaged; None if there are no checkpoints.
 
     Raises:
-        InputError: there are some, and none is whole; one wants to run code and may not.
+        InputError: all checkpoints are damaged, or one needs to run code and may not.
     """
     problems: list[str] = []
-    for file in newest_first(folder, allow_pickle=allow_pickle):
+    for file in list_newest_first(folder, allow_pickle=allow_pickle):
         try:
-            iteration = iteration_of(file, allow_pickle=allow_pickle)
+            iteration = read_iteration(file, allow_pickle=allow_pickle)
         except files.DamagedFileError as error:
             problems.append(str(error))
             continue
@@ -72,29 +77,29 @@ def newest_whole(folder: Path, *, allow_pickle: bool = False) -> Path | None:
         return file
     if problems:
         raise InputError(
-            f"{'; '.join(problems)}; no other checkpoint in {folder} is whole: bring one back, or remove these and {LAST} to start anew"
+            f"{'; '.join(problems)}; every checkpoint in {folder} is damaged: restore one, or remove them and {LAST} to start a new run"
         )
     return None
 
 
-def iteration_of(file: Path, *, allow_pickle: bool = False) -> int | None:
-    """Reads a checkpoint for the iteration after which it was written; None where it does not say.
+def read_iteration(file: Path, *, allow_pickle: bool = False) -> int | None:
+    """Returns the iteration after which a checkpoint was written; None if it has no iteration.
 
     Raises:
-        DamagedFileError: it is not there, not whole, or no checkpoint.
-        InputError: it wants to run code and may not.
+        DamagedFileError: the file is missing, damaged, or not a checkpoint.
+        InputError: it needs to run code and may not.
     """
     if not file.is_file():
-        raise files.DamagedFileError(f"checkpoint {file}, which {LAST} names, is not there")
+        raise files.DamagedFileError(f"checkpoint {file}, which {LAST} names, is missing")
     checkpoint = files.read(file, allow_pickle=allow_pickle)
     if not isinstance(checkpoint, dict) or "model" not in checkpoint:
-        raise files.DamagedFileError(f"checkpoint {file}: holds no `model`")
+        raise files.DamagedFileError(f"checkpoint {file}: contains no `model`")
     iteration = checkpoint.get("iteration")
     return None if iteration is None else int(iteration)
 
 
-def _iteration_or_none(file: Path, allow_pickle: bool) -> int | None:
+def _read_iteration_or_none(file: Path, allow_pickle: bool) -> int | None:
     try:
-        return iteration_of(file, allow_pickle=allow_pickle)
+        return read_iteration(file, allow_pickle=allow_pickle)
     except files.DamagedFileError:
         return None

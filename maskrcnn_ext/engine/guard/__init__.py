@@ -1,1 +1,1 @@
-"""What keeps a run from becoming nonsense: advice before it starts, a diagnosis when it diverges."""
+"""Guards against bad runs: a check of the settings before the first iteration, and of the numbers in every iteration."""

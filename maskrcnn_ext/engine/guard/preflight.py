@@ -1,4 +1,4 @@
-"""What is plainly wrong with a run's settings, said before its first iteration."""
+"""Warns of settings that will ruin a run, before its first iteration."""
 
 from __future__ import annotations
 
@@ -19,58 +19,71 @@ from maskrcnn_ext.engine.data_hash import data_set_names
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-# Detectron2's baselines: SGD with momentum 0.9, 0.02 at 16 images; proportional to the images (arXiv:1706.02677).
+# Detectron2's baselines: SGD with momentum 0.9 and a learning rate of 0.02 at 16 images, proportional to the images (arXiv:1706.02677).
 _LR, _IMAGES, _MOMENTUM = 0.02, 16, 0.9
-# Halving the batch alone is within what a run bears.
-_TOO_MUCH = 2.0
-# Adam's steps are about as long as its rate, whatever the gradients are: above this a weight can pass its own size in some steps.
+# Factor above the baseline that a run tolerates, as after halving the batch.
+_TOLERATED = 2.0
+# Adam's steps are about as long as its rate, independent of the gradients: above this, few steps exceed the size of a weight.
 _ADAM_LR = 5e-3
-# Within so few iterations no warm-up has an effect. Runs that short are trials.
+# A warm-up must still be effective after the first number of iterations. Runs shorter than the second are trials.
 _WARM, _TRIAL = 10, 100
 
 
 def preflight(cfg: DictConfig, model: nn.Module, optimizer: optim.Optimizer) -> list[str]:
-    """Looks for settings that ruin a run. What the shipped configs do passes.
+    """Checks for settings that ruin a run. The shipped configs pass.
 
     Args:
-        cfg: a LazyConfig with model, dataloader, optimizer, lr_multiplier and train; what it lacks is not looked at.
-        model: as it was built from it.
-        optimizer: of the model, before the first iteration.
+        cfg: a LazyConfig with model, dataloader, optimizer, lr_multiplier and train; missing keys are not checked.
+        model: the model that was built from it.
+        optimizer: the model's optimizer, before the first iteration.
 
     Returns:
-        Warnings, each one line that says what to set.
+        Warnings of one line, each with the override to set.
+
+    Example::
+
+        for warning in preflight(cfg, model, optimizer):
+            logger.warning("%s", warning)
     """
-    checks = (_rate(cfg, optimizer), _warm_up(cfg, optimizer), _frozen(cfg, model), _detections(cfg, model))
-    more = (_counts(cfg, model), _precision(cfg), _evaluation(cfg), _repeatable(cfg))
-    return [warning for check in (*checks, *more) for warning in check]
+    checks = (
+        _check_learning_rate(cfg, optimizer),
+        _check_warm_up(cfg, optimizer),
+        _check_frozen_weights(cfg, model),
+        _check_number_of_detections(cfg, model),
+        _check_counts(cfg, model),
+        _check_precision(cfg),
+        _check_evaluation_period(cfg),
+        _check_reproducibility(cfg),
+    )
+    return [warning for check in checks for warning in check]
 
 
 def _base_lr(optimizer: optim.Optimizer) -> float:
-    """The rate of most groups: some, such as those of biases, may have another one on purpose."""
+    """Returns the learning rate of most parameter groups; some groups, such as biases, may differ on purpose."""
     return Counter(float(g.get("initial_lr", g["lr"])) for g in optimizer.param_groups).most_common(1)[0][0]
 
 
-def _key(cfg: DictConfig, key: str, default: Any = None) -> Any:
+def _select(cfg: DictConfig, key: str, default: Any = None) -> Any:
     found = OmegaConf.select(cfg, key)
     return default if found is None else found
 
 
 def _linear_rule(cfg: DictConfig, optimizer: optim.Optimizer) -> tuple[float, float] | None:
-    """The images of a step, and the rate for as many; None where the rule does not hold, or the batch size is not known."""
-    images = _key(cfg, "dataloader.train.total_batch_size", 0) * _key(cfg, "train.accumulate", 1)
+    """Returns the images per step and their learning rate by the linear rule; None for other optimizers or an unknown batch size."""
+    images = _select(cfg, "dataloader.train.total_batch_size", 0) * _select(cfg, "train.accumulate", 1)
     if not isinstance(optimizer, optim.SGD) or not images:
         return None
-    # Momentum m adds up to 1 / (1 - m) steps.
+    # With momentum m, a gradient contributes to 1 / (1 - m) steps.
     scale = (1 - float(optimizer.param_groups[0]["momentum"])) / (1 - _MOMENTUM)
     return images, _LR * images / _IMAGES * scale
 
 
-def _rate(cfg: DictConfig, optimizer: optim.Optimizer) -> Iterator[str]:
+def _check_learning_rate(cfg: DictConfig, optimizer: optim.Optimizer) -> Iterator[str]:
     lr, rule = _base_lr(optimizer), _linear_rule(cfg, optimizer)
-    if rule and lr > _TOO_MUCH * rule[1] and not _key(cfg, "train.clip_grad"):
+    if rule and lr > _TOLERATED * rule[1] and not _select(cfg, "train.clip_grad"):
         yield (
-            f"optimizer.lr={lr:g} is {lr / rule[1]:.1f} times what goes with {rule[0]:g} images a step, and will likely diverge: set "
-            f"optimizer.lr={rule[1]:g} ({_LR} at {_IMAGES} images, proportionally), or train.clip_grad=1.0"
+            f"optimizer.lr={lr:g} is {lr / rule[1]:.1f} times the usual rate for {rule[0]:g} images per step, and will likely diverge: set "
+            f"optimizer.lr={rule[1]:g} ({_LR} at {_IMAGES} images, proportional to the images), or train.clip_grad=1.0"
         )
     if isinstance(optimizer, optim.Adam | optim.AdamW) and lr > _ADAM_LR:
         yield (
@@ -79,16 +92,16 @@ def _rate(cfg: DictConfig, optimizer: optim.Optimizer) -> Iterator[str]:
         )
 
 
-def _warm_up(cfg: DictConfig, optimizer: optim.Optimizer) -> Iterator[str]:
-    max_iter, rule = _key(cfg, "train.max_iter", 0), _linear_rule(cfg, optimizer)
-    if max_iter < _TRIAL or "lr_multiplier" not in cfg or not rule or _base_lr(optimizer) < rule[1] / _TOO_MUCH:
+def _check_warm_up(cfg: DictConfig, optimizer: optim.Optimizer) -> Iterator[str]:
+    max_iter, rule = _select(cfg, "train.max_iter", 0), _linear_rule(cfg, optimizer)
+    if max_iter < _TRIAL or "lr_multiplier" not in cfg or not rule or _base_lr(optimizer) < rule[1] / _TOLERATED:
         return
     schedule = instantiate(cfg.lr_multiplier)
     if not isinstance(schedule, ParamScheduler):
         return
     share = schedule(_WARM / max_iter) / max(schedule(percent / 100) for percent in range(100))
     if share >= 0.5:
-        length = f"warmup_length={min(0.1, 1000 / max_iter):.2g} (a share of train.max_iter)"
+        length = f"warmup_length={min(0.1, 1000 / max_iter):.2g} (a fraction of train.max_iter)"
         where = (
             "lr_multiplier." if isinstance(schedule, WarmupParamScheduler) else "a WarmupParamScheduler around it with "
         )
@@ -98,8 +111,8 @@ def _warm_up(cfg: DictConfig, optimizer: optim.Optimizer) -> Iterator[str]:
         )
 
 
-def _frozen(cfg: DictConfig, model: nn.Module) -> Iterator[str]:
-    if _key(cfg, "train.init_checkpoint"):
+def _check_frozen_weights(cfg: DictConfig, model: nn.Module) -> Iterator[str]:
+    if _select(cfg, "train.init_checkpoint"):
         return
     names = [name for name, module in model.named_modules() if isinstance(module, FrozenBatchNorm2d)]
     if names:
@@ -111,30 +124,30 @@ def _frozen(cfg: DictConfig, model: nn.Module) -> Iterator[str]:
     fixed = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     if fixed:
         yield (
-            f"{len(fixed)} parameters are frozen ({fixed[0]}, ...), but train.init_checkpoint is empty: they stay random: set "
+            f"{len(fixed)} parameters are frozen ({fixed[0]}, ...), but train.init_checkpoint is empty, so they stay random: set "
             "train.init_checkpoint, or freeze_at=0"
         )
 
 
-def _detections(cfg: DictConfig, model: nn.Module) -> Iterator[str]:
-    evaluator = _key(cfg, "dataloader.evaluator")
+def _check_number_of_detections(cfg: DictConfig, model: nn.Module) -> Iterator[str]:
+    evaluator = _select(cfg, "dataloader.evaluator")
     target = str(evaluator.get("_target_", "")) if OmegaConf.is_dict(evaluator) else ""
     counted = evaluator.get("max_dets_per_image") if target else None
-    # Ours counts all where it is told no limit.
+    # This package's evaluator counts all detections by default.
     if "COCOEvaluator" not in target or (counted is None and "maskrcnn_ext" in target):
         return
     counted = counted or 100
     for predictor in model.modules():
-        given = getattr(predictor, "test_topk_per_image", None)
-        if given is not None and given > counted:
+        kept = getattr(predictor, "test_topk_per_image", None)
+        if kept is not None and kept > counted:
             yield (
-                f"model.roi_heads.box_predictor.test_topk_per_image={given}, but the evaluator counts {counted} detections an image: set "
-                f"dataloader.evaluator.max_dets_per_image={given}"
+                f"model.roi_heads.box_predictor.test_topk_per_image={kept}, but the evaluator counts {counted} detections per image: set "
+                f"dataloader.evaluator.max_dets_per_image={kept}"
             )
             return
 
 
-def _counts(cfg: DictConfig, model: nn.Module) -> Iterator[str]:
+def _check_counts(cfg: DictConfig, model: nn.Module) -> Iterator[str]:
     heads = getattr(model, "roi_heads", None)
     num_classes = getattr(heads, "num_classes", None)
     num_keypoints = getattr(getattr(heads, "keypoint_head", None), "num_keypoints", None)
@@ -142,24 +155,24 @@ def _counts(cfg: DictConfig, model: nn.Module) -> Iterator[str]:
         yield from count_faults(name, num_classes=num_classes, num_keypoints=num_keypoints)
 
 
-def _precision(cfg: DictConfig) -> Iterator[str]:
-    on_cpu = str(_key(cfg, "train.device", "")) == "cpu"
-    if on_cpu and _key(cfg, "train.amp.enabled", False) and _key(cfg, "train.amp.dtype") == "fp16":
+def _check_precision(cfg: DictConfig) -> Iterator[str]:
+    on_cpu = str(_select(cfg, "train.device", "")) == "cpu"
+    if on_cpu and _select(cfg, "train.amp.enabled", False) and _select(cfg, "train.amp.dtype") == "fp16":
         yield "train.amp.dtype=fp16 overflows sooner and is slower on a CPU: set train.amp.dtype=bf16, or train.amp.enabled=false"
 
 
-def _evaluation(cfg: DictConfig) -> Iterator[str]:
-    period, max_iter = _key(cfg, "train.eval_period", 0), _key(cfg, "train.max_iter", 0)
+def _check_evaluation_period(cfg: DictConfig) -> Iterator[str]:
+    period, max_iter = _select(cfg, "train.eval_period", 0), _select(cfg, "train.max_iter", 0)
     if 0 < period < max_iter:
         return
-    asked = [key for key in ("best", "early_stopping") if _key(cfg, f"train.{key}.metric")]
-    if asked:
+    keys = [key for key in ("best", "early_stopping") if _select(cfg, f"train.{key}.metric")]
+    if keys:
         yield (
-            f"train.eval_period={period} evaluates only after the last of {max_iter} iterations, so that "
-            f"{' and '.join(f'train.{key}' for key in asked)} can choose nothing: set train.eval_period={max(1, max_iter // 10)}"
+            f"train.eval_period={period} evaluates only after the last of {max_iter} iterations, so "
+            f"{' and '.join(f'train.{key}' for key in keys)} cannot have an effect: set train.eval_period={max(1, max_iter // 10)}"
         )
 
 
-def _repeatable(cfg: DictConfig) -> Iterator[str]:
-    if _key(cfg, "train.deterministic", False) and _key(cfg, "train.cudnn_benchmark", False):
+def _check_reproducibility(cfg: DictConfig) -> Iterator[str]:
+    if _select(cfg, "train.deterministic", False) and _select(cfg, "train.cudnn_benchmark", False):
         yield "train.cudnn_benchmark=true has no effect with train.deterministic=true: set it to false"

@@ -1,1 +1,1 @@
-"""What training does beside its steps, one hook a file."""
+"""Hooks of the training loop: evaluation, checkpoints, averaging, pictures, progress and writers."""

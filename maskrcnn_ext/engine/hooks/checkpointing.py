@@ -1,4 +1,4 @@
-"""Checkpoints along the run, at Detectron2's moments and under its names."""
+"""Saves checkpoints during training, at the same iterations and under the same names as Detectron2."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from detectron2.engine import HookBase
 
 from maskrcnn_ext.common.distributed import decide_on_main
 from maskrcnn_ext.engine.checkpoint.checkpointer import Checkpointer
-from maskrcnn_ext.engine.checkpoint.history import numbered
+from maskrcnn_ext.engine.checkpoint.history import list_numbered
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 
 class Checkpointing(HookBase):
-    """Saves every `period` iterations and after the last one, as Detectron2's PeriodicCheckpointer; to be registered on every rank.
+    """Saves every `period` iterations and after the last one, like Detectron2's PeriodicCheckpointer. Register it on every rank.
 
-    The oldest files go when there are more than `max_to_keep`, also those that the run had written before it was resumed.
+    If there are more than `max_to_keep` files, the oldest are removed, also those that were written before the run was resumed.
+
+    Example::
+
+        train.checkpointer.period=1000 train.checkpointer.max_to_keep=3
     """
 
     def __init__(
@@ -32,21 +36,21 @@ class Checkpointing(HookBase):
         collect: Callable[[], dict[str, Any]] | None = None,
         file_prefix: str = "model",
     ) -> None:
-        """Stands before the hooks that evaluate.
+        """Prepares; register this hook before the hooks that evaluate.
 
         Args:
-            checkpointer: has the model and the trainer.
-            period: iterations from one checkpoint to the next.
-            max_to_keep: numbered files to keep; None for all. ``model_final`` stays.
-            collect: called on every rank before a checkpoint; what it returns on the main process is saved as well.
-            file_prefix: of the names.
+            checkpointer: saves the model and the trainer.
+            period: iterations between checkpoints.
+            max_to_keep: number of numbered files to keep; None for all. ``model_final`` is always kept.
+            collect: called on every rank before a checkpoint; its result on the main process is saved as well.
+            file_prefix: prefix of the file names.
 
         Raises:
-            InputError: a number that is none.
+            InputError: `period` or `max_to_keep` is below 1.
         """
         if period < 1 or (max_to_keep is not None and max_to_keep < 1):
             raise InputError(
-                f"train.checkpointer: period={period}, max_to_keep={max_to_keep}: both are at least 1 (max_to_keep=null keeps all files)"
+                f"train.checkpointer: period={period}, max_to_keep={max_to_keep}: expected 1 or more (max_to_keep=null keeps all files)"
             )
         self._checkpointer = checkpointer
         self._period = period
@@ -57,15 +61,15 @@ class Checkpointing(HookBase):
         self._saved: int | None = None
 
     def before_train(self) -> None:
-        """Finds the files of the run so far; those of later iterations are of another one."""
-        files = numbered(Path(self._checkpointer.save_dir), self._prefix) if self._checkpointer.save_dir else {}
+        """Finds the existing files of the run; files of later iterations belong to another run."""
+        files = list_numbered(Path(self._checkpointer.save_dir), self._prefix) if self._checkpointer.save_dir else {}
         self._kept = [file for iteration, file in files.items() if iteration < self.trainer.start_iter]
 
     def after_step(self) -> None:
-        """Saves where it is time.
+        """Saves if a checkpoint is due.
 
         Raises:
-            InputError: it cannot be written; the checkpoint before is whole.
+            WriteError: it cannot be written; the previous checkpoint is intact.
         """
         iteration = self.trainer.iter
         is_last = iteration >= self.trainer.max_iter - 1
@@ -75,10 +79,10 @@ class Checkpointing(HookBase):
             self._save(iteration, is_numbered=False, is_final=True)
 
     def save_now(self) -> None:
-        """Saves after the iteration that has just run, on every rank alike; nothing where that is done already.
+        """Saves after the iteration that has just run, unless it was saved already. Call this on every rank.
 
         Raises:
-            InputError: as :meth:`after_step`.
+            WriteError: as :meth:`after_step`.
         """
         iteration = min(self.trainer.iter, self.trainer.max_iter - 1)
         if self._saved != iteration:
@@ -95,7 +99,7 @@ class Checkpointing(HookBase):
             if is_final:
                 self._checkpointer.save(f"{self._prefix}_final", iteration=iteration, **collected)
 
-        # All ranks go on, or stop, together.
+        # A failure on the main process stops all ranks.
         decide_on_main(write)
         self._saved = iteration
 

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, which often predicts better than the weights themselves."""
+"""Keeps an exponential moving average of the weights, which is often more accurate than the weights themselves."""
 
 from __future__ import annotations
 
@@ -16,21 +16,25 @@ from maskrcnn_ext.errors import InputError
 
 
 class EMA(HookBase):
-    """Averages the parameters after every step; the average is part of the checkpoint, and the training knows nothing of it.
+    """Averages the parameters after every step. The average is saved in checkpoints and does not affect the training.
 
-    After update n (from 0) the average is ``d * average + (1 - d) * weights`` with ``d = min(decay, (1 + n) / (10 + n))``: the first
-    weights, which are worth little, are soon forgotten. It starts as the weights that training starts from. Buffers, such as the running
-    statistics of BatchNorm, are not averaged: those of the model hold for both.
+    Update n, counted from 0, sets the average to ``d * average + (1 - d) * weights`` with ``d = min(decay, (1 + n) / (10 + n))``. The
+    smaller decay of the first updates soon forgets the initial weights, from which the average starts. Buffers, such as the running
+    statistics of BatchNorm, are not averaged: the model's are used.
+
+    Example::
+
+        train.ema.decay=0.999
     """
 
     def __init__(self, decay: float) -> None:
-        """Stands before the hook that writes checkpoints.
+        """Prepares; register this hook before the hook that writes checkpoints.
 
         Args:
-            decay: such as 0.999, about 1000 steps' worth.
+            decay: weight of the old average; 0.999 averages over about 1000 steps.
 
         Raises:
-            InputError: it is not above 0 and below 1.
+            InputError: `decay` is not between 0 and 1.
         """
         if not 0 < decay < 1:
             raise InputError(f"train.ema.decay={decay}: expected a number between 0 and 1, such as 0.999")
@@ -39,7 +43,7 @@ class EMA(HookBase):
         self._average: dict[str, Tensor] = {}
 
     def before_train(self) -> None:
-        """Starts from the weights as they are, unless a checkpoint has brought an average."""
+        """Starts from the present weights, unless an average was loaded from a checkpoint."""
         if not self._average:
             self._average = {name: value.detach().clone() for name, value in self._weights().items()}
 
@@ -52,10 +56,10 @@ class EMA(HookBase):
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """Gives the average to a model, and its own weights back afterwards, bit for bit; nothing may train in between.
+        """Loads the average into a model inside the block, and restores its weights afterwards, bit for bit. Do not train in the block.
 
         Args:
-            model: the one that is trained; may be wrapped for several processes.
+            model: the model that is trained; may be wrapped in DistributedDataParallel.
         """
         self._swap(model)
         try:
@@ -66,10 +70,10 @@ class EMA(HookBase):
     @torch.no_grad()
     def _swap(self, model: nn.Module) -> None:
         for name, weight in unwrap_ddp(model).named_parameters():
-            # In place, as compiled models know their weights by address.
-            held = weight.clone()
+            # In place, because compiled models keep the addresses of their weights.
+            kept = weight.clone()
             weight.copy_(self._average[name])
-            self._average[name].copy_(held)
+            self._average[name].copy_(kept)
 
     def _weights(self) -> dict[str, nn.Parameter]:
         return dict(unwrap_ddp(self.trainer.model).named_parameters())
@@ -79,16 +83,16 @@ class EMA(HookBase):
         return {"updates": self._updates, "average": dict(self._average)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a checkpoint.
+        """Restores the average of a checkpoint.
 
         Raises:
-            InputError: its average is of another model.
+            InputError: the average belongs to another model.
         """
         weights, average = self._weights(), state["average"]
         for name in weights.keys() | average.keys():
             if name not in weights or name not in average or weights[name].shape != average[name].shape:
                 raise InputError(
-                    f"the checkpoint's average of the weights (train.ema) is of another model: {name} is missing or of another shape"
+                    f"the checkpoint's average of the weights (train.ema) belongs to another model: {name} is missing or has another shape"
                 )
         self._updates = state["updates"]
         self._average = {name: average[name].to(weight, copy=True) for name, weight in weights.items()}

@@ -1,4 +1,4 @@
-"""The same few test images at every evaluation: what is there beside what the model finds."""
+"""Draws the ground truth and the predictions of a few test images at every evaluation."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from maskrcnn_ext.common.distributed import decide_on_main, unwrap_ddp
+from maskrcnn_ext.common.files import write_atomic
 from maskrcnn_ext.data.images.pixels import read_pixels
 from maskrcnn_ext.data.tools.browse import to_bgr
 from maskrcnn_ext.engine.hooks.evaluation import EvaluationHook, last_iteration
@@ -47,14 +48,19 @@ class PanelImage:
 
 @dataclass(frozen=True)
 class PanelData:
-    """What a panel shows; `classes` is empty where the class names are not known."""
+    """The images of a panel and the class names; `classes` is empty if the names are unknown."""
 
     images: list[PanelImage]
     classes: list[str]
 
 
 class ImagePanel(EvaluationHook):
-    """Writes ``panels/<iteration>.png`` at every evaluation, a row an image, truth | prediction, and the rows to TensorBoard."""
+    """Writes ``panels/<iteration>.png`` with one row per image, ground truth | prediction, and the rows to TensorBoard.
+
+    Example::
+
+        train.image_panel.count=4
+    """
 
     def __init__(
         self,
@@ -65,14 +71,14 @@ class ImagePanel(EvaluationHook):
         output_dir: str,
         min_score: float = 0.5,
     ) -> None:
-        """Draws on the main process; the others wait.
+        """Prepares; the main process draws, the others wait.
 
         Args:
             period: ``train.eval_period``.
-            model: may be wrapped for several processes.
-            load: gives, once, what to show, as :func:`panel_data`.
-            output_dir: folder of ``panels``.
-            min_score: detections below it are not drawn.
+            model: may be wrapped in DistributedDataParallel.
+            load: returns the images, such as :func:`load_panel_data`; called once.
+            output_dir: parent folder of ``panels``.
+            min_score: detections with a lower score are not drawn.
         """
         super().__init__(period)
         self._model = unwrap_ddp(model)
@@ -82,46 +88,47 @@ class ImagePanel(EvaluationHook):
         self._data: PanelData | None = None
 
     def at_evaluation(self) -> None:
-        """Runs the model on the images and draws.
+        """Runs the model on the images and draws the panel.
 
         Raises:
-            InputError: an image cannot be read.
+            InputError: an image cannot be read, or the panel cannot be written.
         """
-        decide_on_main(self._show)
+        decide_on_main(self._draw_panel)
 
-    def _show(self) -> None:
+    def _draw_panel(self) -> None:
         with preserved_model(self._model):
             if self._data is None:
                 self._data = self._load()
             self._model.eval()
-            rows = [self._row(image, self._data.classes) for image in self._data.images]
+            rows = [self._draw_row(image, self._data.classes) for image in self._data.images]
         if rows:
-            self._write(rows)
+            self._write_panel(rows)
 
-    def _row(self, image: PanelImage, classes: Sequence[str]) -> np.ndarray:
-        """Returns (height, width, 3), uint8, BGR."""
+    def _draw_row(self, image: PanelImage, classes: Sequence[str]) -> np.ndarray:
+        """Returns ground truth and prediction side by side, (height, width, 3), uint8, BGR."""
         found = self._model([image.sample])[0]["instances"].to("cpu")
         pixels = to_bgr(read_pixels(image.record, "raw"), "raw")
         scale = _SIDE / max(pixels.shape[:2])
-        truth = draw_objects(pixels, _true_items(image.record, classes), scale=scale)
-        predicted = draw_objects(pixels, _found_items(found[found.scores >= self._min_score], classes), scale=scale)
+        truth = draw_objects(pixels, _make_truth_items(image.record, classes), scale=scale)
+        predicted = draw_objects(
+            pixels, _make_prediction_items(found[found.scores >= self._min_score], classes), scale=scale
+        )
         gap = np.full((truth.shape[0], _GAP, 3), 255, np.uint8)
         return np.hstack([truth, gap, predicted])
 
-    def _write(self, rows: list[np.ndarray]) -> None:
+    def _write_panel(self, rows: list[np.ndarray]) -> None:
         iteration = last_iteration(self.trainer)
         width = max(row.shape[1] for row in rows)
         padded = [np.pad(r, ((0, _GAP), (0, width - r.shape[1]), (0, 0)), constant_values=255) for r in rows]
-        self._folder.mkdir(parents=True, exist_ok=True)
         file = self._folder / f"{iteration:07d}.png"  # as many digits as in the names of checkpoints
-        file.write_bytes(cv2.imencode(".png", np.vstack(padded))[1].tobytes())
+        write_atomic(file, cv2.imencode(".png", np.vstack(padded))[1].tobytes())
         for index, row in enumerate(rows):
             self.trainer.storage.put_image(f"panel/{index}", np.ascontiguousarray(row[:, :, ::-1].transpose(2, 0, 1)))
-        logger.info("Truth and prediction of %d test images: %s", len(rows), file)
+        logger.info("Ground truth and predictions of %d test images: %s", len(rows), file)
 
 
-def panel_data(cfg: DictConfig, count: int) -> PanelData:
-    """Returns the first `count` images of ``dataloader.test``, with its mapper, and the class names of its data set."""
+def load_panel_data(cfg: DictConfig, count: int) -> PanelData:
+    """Returns the first `count` images of ``dataloader.test``, mapped as for the test, and the class names of the data set."""
     test = cfg.dataloader.test
     records = list(itertools.islice(instantiate(test.dataset), count))
     mapper = instantiate(test.mapper)
@@ -132,17 +139,17 @@ def panel_data(cfg: DictConfig, count: int) -> PanelData:
     return PanelData(images, list(classes or []))
 
 
-def _true_items(record: dict[str, Any], classes: Sequence[str]) -> list[DrawnObject]:
+def _make_truth_items(record: dict[str, Any], classes: Sequence[str]) -> list[DrawnObject]:
     items = []
     for index, annotation in enumerate(record.get("annotations", [])):
         box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
-        label, color = _look(annotation["category_id"], index, classes)
-        items.append(DrawnObject(_drawable(annotation.get("segmentation")), tuple(box), label, color))
+        label, color = _choose_label_and_color(annotation["category_id"], index, classes)
+        items.append(DrawnObject(_to_drawable(annotation.get("segmentation")), tuple(box), label, color))
     return items
 
 
-def _drawable(segmentation: Any) -> Any:
-    """Polygons and RLEs as they are, a mask as an RLE; None for an outline that is empty, whose box is drawn."""
+def _to_drawable(segmentation: Any) -> Any:
+    """Returns polygons and RLEs unchanged, a mask as an RLE, and None for an empty outline, whose box is drawn instead."""
     if isinstance(segmentation, np.ndarray):
         return encode_mask(segmentation.astype(bool))
     if isinstance(segmentation, list):
@@ -150,12 +157,12 @@ def _drawable(segmentation: Any) -> Any:
     return segmentation or None
 
 
-def _found_items(found: Instances, classes: Sequence[str]) -> list[DrawnObject]:
+def _make_prediction_items(found: Instances, classes: Sequence[str]) -> list[DrawnObject]:
     items = []
     masks = found.pred_masks if found.has("pred_masks") else [None] * len(found)
-    # The best last: it is drawn over the others.
+    # The best detection last, so that it is drawn over the others.
     for index in found.scores.argsort().tolist():
-        label, color = _look(int(found.pred_classes[index]), index, classes)
+        label, color = _choose_label_and_color(int(found.pred_classes[index]), index, classes)
         mask = masks[index]
         rle = encode_mask(mask.numpy().astype(bool)) if mask is not None else None
         box = found.pred_boxes.tensor[index].tolist()
@@ -163,8 +170,8 @@ def _found_items(found: Instances, classes: Sequence[str]) -> list[DrawnObject]:
     return items
 
 
-def _look(category: int, index: int, classes: Sequence[str]) -> tuple[str, tuple[int, int, int]]:
-    """Returns label and colour. One class: colours tell objects apart. Several: they tell classes apart."""
+def _choose_label_and_color(category: int, index: int, classes: Sequence[str]) -> tuple[str, tuple[int, int, int]]:
+    """Returns label and colour. With one class every object gets another colour, with several every class."""
     if len(classes) == 1:
         return "", palette(index)
     name = classes[category] if category < len(classes) else str(category)

@@ -1,4 +1,4 @@
-"""A short run that tries learning rates from low to high and says which one to train with."""
+"""Finds a learning rate: a short run with increasing rates, whose losses suggest the rate to train with."""
 
 from __future__ import annotations
 
@@ -13,43 +13,47 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch import Tensor
 
+from maskrcnn_ext.common.files import atomic_path, write_atomic
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 _SMOOTHING = 0.95
-_DIVERGED = 3.0  # how far above the lowest loss, in such losses
-_FALL = 1e-3  # share of the loss; less is no fall
-_FEWEST = 10  # losses that a curve can be read from
+_DIVERGED = 3.0  # the run ends if the loss exceeds its minimum by this many minima
+_MIN_FALL = 1e-3  # smallest fall of the loss that counts, as a share of the loss
+_MIN_LOSSES = 10  # fewest losses for a suggestion
 
 
 class LRFinder(HookBase):
-    """Raises the learning rate exponentially from step to step and watches the loss (L. Smith, arXiv:1506.01186, section 3.3).
+    """Increases the learning rate exponentially from step to step and records the loss (L. Smith, arXiv:1506.01186, section 3.3).
 
-    It is to be the trainer's only hook that acts on the optimizer, and its guard, so that a loss that explodes ends the run instead of
-    failing it. The weights are spoilt afterwards: nothing is to be saved but what this hook writes, ``lr_finder.png`` and
-    ``lr_finder.json``.
+    Register it as the only hook that acts on the optimizer, and as the trainer's guard, so that a diverging loss ends the run without an
+    error. The weights cannot be used afterwards; the results are ``lr_finder.png`` and ``lr_finder.json``.
 
     Attributes:
-        suggestion: the learning rate to train with, for ``optimizer.lr``; None before the end, or where the loss never fell.
+        suggestion: the learning rate to train with, for ``optimizer.lr``; None before the end, or if the loss never fell.
+
+    Example::
+
+        train.lr_finder.enabled=true
     """
 
     def __init__(self, *, lowest: float, highest: float, steps: int, output_dir: str) -> None:
-        """Prepares the sweep; the run is to have `steps` iterations.
+        """Prepares the sweep.
 
         Args:
             lowest: learning rate of the first step.
-            highest: of the last one.
-            steps: iterations.
-            output_dir: folder of what is written.
+            highest: learning rate of the last step.
+            steps: number of iterations of the run.
+            output_dir: folder for the results.
 
         Raises:
-            InputError: values that make no sweep.
+            InputError: the rates are not increasing, or there are too few steps.
         """
         if not 0 < lowest < highest < math.inf:
             raise InputError(f"train.lr_finder: expected 0 < lowest < highest, found lowest={lowest} highest={highest}")
-        if steps < _FEWEST:
-            raise InputError(f"train.lr_finder.steps={steps}: expected {_FEWEST} or more")
+        if steps < _MIN_LOSSES:
+            raise InputError(f"train.lr_finder.steps={steps}: expected {_MIN_LOSSES} or more")
         self._rates = np.geomspace(lowest, highest, steps)
         self._folder = Path(output_dir)
         self._ratios: list[float] = []
@@ -57,7 +61,7 @@ class LRFinder(HookBase):
         self.suggestion: float | None = None
 
     def before_train(self) -> None:
-        """Notes how the learning rates of the parameter groups relate to that of the optimizer, which the sweep keeps."""
+        """Stores the ratio of each parameter group's learning rate to the optimizer's; the sweep keeps these ratios."""
         optimizer = self.trainer.optimizer
         base = optimizer.defaults["lr"]
         self._ratios = [group["lr"] / base if base else 1.0 for group in optimizer.param_groups]
@@ -71,44 +75,45 @@ class LRFinder(HookBase):
             self.trainer.storage.put_scalar("lr", rate, smoothing_hint=False)
 
     def allows_backward(self, trainer: Any, error: FloatingPointError | None) -> bool:
-        """False, and an end to the run, where a model has raised that its numbers explode. Called on every rank."""
+        """Returns False and stops the run if the model of any rank raised because of non-finite values."""
         return not any(comm.all_gather(error is not None)) or self._end(trainer)
 
     def allows_step(self, trainer: Any, losses: dict[str, Tensor]) -> bool:
-        """Takes down the loss of this step; False, and an end to the run, where it has exploded. Called on every rank."""
+        """Records the loss of this step; returns False and stops the run if it has diverged. Called on every rank."""
         total = sum(value.item() for value in losses.values())
         loss = sum(shares := comm.all_gather(total)) / len(shares)
         if not math.isfinite(loss):
             return self._end(trainer)
         self._losses.append(loss)
-        curve = smoothed(self._losses)
+        curve = smooth(self._losses)
         lowest = min(curve)
-        return len(curve) < _FEWEST or curve[-1] <= lowest + _DIVERGED * abs(lowest) or self._end(trainer)
+        return len(curve) < _MIN_LOSSES or curve[-1] <= lowest + _DIVERGED * abs(lowest) or self._end(trainer)
 
     def _end(self, trainer: Any) -> bool:
         trainer.stop(f"the loss diverges at a learning rate of {self._rates[trainer.iter - trainer.start_iter]:.2g}")
         return False
 
     def after_train(self) -> None:
-        """Writes the curve and says what to train with."""
+        """Writes the results and logs the suggestion."""
         if not comm.is_main_process() or not self._losses:
             return
-        curve = smoothed(self._losses)
+        curve = smooth(self._losses)
         rates = self._rates[: len(curve)].tolist()
-        found = read_curve(rates, curve)
+        found = find_rates(rates, curve)
         if found is not None:
             self.suggestion = float(f"{min(found):.2g}")
         names = ("steepest_descent", "tenth_of_minimum")
         marks = dict(zip(names, found or (None, None), strict=True))
         record = {"lr": rates, "loss": self._losses, "smoothed": curve, **marks, "suggestion": self.suggestion}
-        self._folder.mkdir(parents=True, exist_ok=True)
-        (self._folder / "lr_finder.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
-        _plot(self._folder / "lr_finder.png", rates, self._losses, curve, marks)
+        write_atomic(self._folder / "lr_finder.json", json.dumps(record, indent=1))
+        _write_plot(self._folder / "lr_finder.png", rates, self._losses, curve, marks)
         if found is None:
-            logger.info("No learning rate to suggest: the loss never fell. See %s", self._folder / "lr_finder.png")
+            logger.info(
+                "No suggestion for the learning rate: the loss never fell. See %s", self._folder / "lr_finder.png"
+            )
             return
         logger.info(
-            "The loss falls fastest at a learning rate of %.2g, a tenth of that of the lowest loss is %.2g; see %s. Train with "
+            "The loss falls fastest at a learning rate of %.2g; a tenth of the rate with the lowest loss is %.2g; see %s. Train with "
             "train.lr_finder.enabled=false optimizer.lr=%.2g",
             *found,
             self._folder / "lr_finder.png",
@@ -116,8 +121,13 @@ class LRFinder(HookBase):
         )
 
 
-def smoothed(losses: list[float]) -> list[float]:
-    """Returns the exponential moving average of losses, without the bias towards its start."""
+def smooth(losses: list[float]) -> list[float]:
+    """Returns the exponential moving average of losses, corrected for its bias towards zero.
+
+    Example:
+        >>> [round(value, 6) for value in smooth([2.0, 2.0, 2.0])]
+        [2.0, 2.0, 2.0]
+    """
     average, curve = 0.0, []
     for count, loss in enumerate(losses, 1):
         average = _SMOOTHING * average + (1 - _SMOOTHING) * loss
@@ -125,24 +135,29 @@ def smoothed(losses: list[float]) -> list[float]:
     return curve
 
 
-def read_curve(rates: list[float], curve: list[float]) -> tuple[float, float] | None:
-    """Returns where a smoothed loss falls fastest over the logarithm of the rate, and a tenth of where it is lowest.
+def find_rates(rates: list[float], curve: list[float]) -> tuple[float, float] | None:
+    """Returns the rate at which a smoothed loss falls fastest, and a tenth of the rate with the lowest loss.
 
-    None where it does not fall, or has too few points.
+    Args:
+        rates: learning rates in ascending order.
+        curve: smoothed loss at each rate.
+
+    Returns:
+        Two rates; None if the loss does not fall, or if there are too few points.
     """
-    if len(curve) < _FEWEST:
+    if len(curve) < _MIN_LOSSES:
         return None
     lowest = int(np.argmin(curve))
     slopes = np.gradient(np.array(curve), np.log(np.array(rates)))
-    # The average of the first few losses is noise; beyond the minimum it rises.
+    # The average of the first few losses is noisy, and the loss rises after its minimum.
     start = len(curve) // 10
-    if lowest <= start or curve[start] - curve[lowest] < _FALL * abs(curve[start]):
+    if lowest <= start or curve[start] - curve[lowest] < _MIN_FALL * abs(curve[start]):
         return None
     steepest = start + int(np.argmin(slopes[start : lowest + 1]))
     return rates[steepest], rates[lowest] / 10
 
 
-def _plot(
+def _write_plot(
     file: Path, rates: list[float], losses: list[float], curve: list[float], marks: dict[str, float | None]
 ) -> None:
     from matplotlib.figure import Figure
@@ -156,7 +171,7 @@ def _plot(
             axes.axvline(
                 rate, color=color, linestyle="--", linewidth=1.2, label=f"{name.replace('_', ' ')}: {rate:.2g}"
             )
-    # One last loss that explodes would flatten all the rest.
+    # A diverging last loss would compress the rest of the curve.
     low, high = min(curve), max(curve[: int(np.argmin(curve)) + 1])
     margin = 0.5 * (high - low) or 1.0
     axes.set_ylim(low - margin, high + margin)
@@ -165,4 +180,5 @@ def _plot(
     axes.set_ylabel("total loss")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8)
-    figure.savefig(file, dpi=110)
+    with atomic_path(file) as partial:
+        figure.savefig(partial, dpi=110)

@@ -1,4 +1,4 @@
-"""A signal ends training after the iteration that is running; the trainer then writes a checkpoint."""
+"""Stops training after the present iteration when a signal arrives; the trainer then writes a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,46 +11,46 @@ import torch.distributed as dist
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-# "Temporary failure" of sysexits.h: run the same command again with --resume.
+# Exit status EX_TEMPFAIL of sysexits.h: run the same command again with --resume.
 PREEMPTED = 75
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class Preemption(HookBase):
-    """Stops training on SIGTERM or SIGUSR1, which schedulers send before they kill. It is enough that one process of all gets it.
+    """Stops all processes on SIGTERM or SIGUSR1, which schedulers send to one or all processes before they kill them.
 
     Attributes:
-        received: the signal after which training has stopped; None where none came.
+        received: the signal that stopped training; None if there was none.
     """
 
     def __init__(self) -> None:
-        """Listens from the start of training to its end."""
+        """Prepares; signals are handled from the start of training to its end."""
         self.received: signal.Signals | None = None
         self._pending = 0
         self._before: dict[signal.Signals, Any] = {}
         self._group: Any = None
 
     def before_train(self) -> None:
-        """Takes the signals."""
-        self._before = {number: signal.signal(number, self._take) for number in SIGNALS}
+        """Installs the signal handlers."""
+        self._before = {number: signal.signal(number, self._handle_signal) for number in SIGNALS}
         if comm.get_world_size() > 1:
             self._group = dist.new_group(backend="gloo")
 
-    def _take(self, number: int, _: FrameType | None) -> None:
+    def _handle_signal(self, number: int, _: FrameType | None) -> None:
         self._pending = number
 
     def after_step(self) -> None:
-        """Stops every process where a signal has come to any."""
+        """Stops every process if any of them has received a signal."""
         number = self._pending
         if self._group is not None:
-            told = torch.tensor(number)
-            dist.all_reduce(told, dist.ReduceOp.MAX, group=self._group)
-            number = int(told)
+            received = torch.tensor(number)
+            dist.all_reduce(received, dist.ReduceOp.MAX, group=self._group)
+            number = int(received)
         if number:
             self.received = signal.Signals(number)
-            self.trainer.stop(f"{self.received.name} received; --resume goes on from here")
+            self.trainer.stop(f"{self.received.name} received; --resume continues from here")
 
     def after_train(self) -> None:
-        """Gives the signals back to whoever had them."""
+        """Restores the previous signal handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)

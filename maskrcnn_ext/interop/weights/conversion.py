@@ -250,9 +250,9 @@ def write_model(converted: Converted, output: Path, *, overwrite: bool = False) 
 
 def _own_classes(converted: Converted) -> list[str]:
     """Returns the names of the classes, or "class 1" and so on without names; empty if the config's data set has the same."""
-    from maskrcnn_ext.engine.checkpoint.class_rows import dataset_classes
+    from maskrcnn_ext.engine.checkpoint.class_rows import read_class_names
 
-    known = dataset_classes(converted.config.dataloader.test.dataset.names)
+    known = read_class_names(converted.config.dataloader.test.dataset.names)
     count = converted.config.model.roi_heads.num_classes
     if converted.classes is None:
         return [] if len(known) == count else [f"class {number}" for number in range(1, count + 1)]

@@ -1,8 +1,7 @@
-"""The checkpointer: files as Detectron2's, a way back from a damaged one, weights from every place that Detectron2 knows."""
+"""The checkpointer writes Detectron2's files, falls back from damaged ones, and loads weights from every source of Detectron2."""
 
 import itertools
 import logging
-import os
 import pickle
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch import nn
 from maskrcnn_ext.engine.checkpoint.checkpointer import Checkpointer
 from maskrcnn_ext.engine.checkpoint.files import write
 from maskrcnn_ext.errors import InputError
+from tests.helpers.checkpoints import flip, linear, resumed, saved_run, truncate
 from tests.helpers.toy_training import Toy, toy_samples
 
 
@@ -33,7 +33,7 @@ def same(one, other):
 
 
 def stock_training(folder, checkpointer_class, seed=0):
-    """Detectron2's own trainer with momentum and a schedule, on a model that takes no time."""
+    """Returns Detectron2's trainer with momentum and a schedule for a tiny model."""
     torch.manual_seed(seed)
     model = Toy()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
@@ -47,34 +47,6 @@ def stock_training(folder, checkpointer_class, seed=0):
 
 def state_of(trainer):
     return {"model": trainer.model.state_dict(), "trainer": trainer.state_dict()}
-
-
-def linear(fill=0.0):
-    model = nn.Linear(2, 2)
-    nn.init.constant_(model.weight, fill)
-    return model
-
-
-def saved_run(folder, *iterations, prefix="model"):
-    """Saves checkpoints whose weights are their iteration."""
-    for iteration in iterations:
-        Checkpointer(linear(iteration), str(folder)).save(f"{prefix}_{iteration:07d}", iteration=iteration)
-
-
-def resumed(folder, path="", **options):
-    model = linear(-1)
-    Checkpointer(model, str(folder), **options).resume_or_load(path, resume=True)
-    return model.weight[0, 0].item()
-
-
-def truncate(file):
-    file.write_bytes(file.read_bytes()[:-100])
-
-
-def flip(file):
-    content = bytearray(file.read_bytes())
-    content[content.index(torch.load(file, weights_only=True)["model"]["weight"].numpy().tobytes())] ^= 1
-    file.write_bytes(content)
 
 
 def empty(file):
@@ -95,7 +67,7 @@ def warnings_of(caplog):
 
 @pytest.mark.parametrize("writer", [Checkpointer, DetectionCheckpointer])
 @pytest.mark.parametrize("reader", [Checkpointer, DetectionCheckpointer])
-def test_a_run_goes_on_as_with_detectron2(tmp_path, writer, reader):
+def test_a_run_resumes_as_with_detectron2(tmp_path, writer, reader):
     trainer, _ = stock_training(tmp_path, writer)
     trainer.train(0, 4)
     names = sorted(file.name for file in tmp_path.iterdir())
@@ -137,25 +109,7 @@ def test_a_damaged_newest_file_falls_back_to_the_one_before(tmp_path, damage, ca
     assert message.endswith("; resuming from model_0000003.pth, after iteration 3")
 
 
-def test_several_damaged_files_are_all_told_of(tmp_path, caplog):
-    saved_run(tmp_path, 1, 3, 5)
-    truncate(tmp_path / "model_0000005.pth")
-    flip(tmp_path / "model_0000003.pth")
-    assert resumed(tmp_path) == 1
-    (message,) = warnings_of(caplog)
-    assert message.index("model_0000005.pth") < message.index("model_0000003.pth") < message.index("model_0000001.pth")
-
-
-def test_no_whole_checkpoint_is_no_silent_start_from_scratch(tmp_path):
-    saved_run(tmp_path, 1, 3)
-    for file in tmp_path.glob("*.pth"):
-        truncate(file)
-    with pytest.raises(InputError, match=r"model_0000003.*model_0000001.*no other checkpoint in .* is whole") as error:
-        resumed(tmp_path)
-    assert "\n" not in str(error.value)
-
-
-def test_nothing_there_loads_the_weights_to_begin_with(tmp_path):
+def test_without_checkpoints_the_initial_weights_are_loaded(tmp_path):
     Checkpointer(linear(7), str(tmp_path)).save("start")
     folder = tmp_path / "run"
     folder.mkdir()
@@ -164,62 +118,19 @@ def test_nothing_there_loads_the_weights_to_begin_with(tmp_path):
     assert resumed(folder) == -1, "no weights were asked for"
 
 
-def test_a_run_that_is_not_to_be_resumed_is_not(tmp_path):
+def test_without_resume_no_checkpoint_is_loaded(tmp_path):
     saved_run(tmp_path, 1)
     model = linear(-1)
     Checkpointer(model, str(tmp_path)).resume_or_load("", resume=False)
     assert model.weight[0, 0] == -1
 
 
-def test_last_checkpoint_is_what_a_user_has_written_there(tmp_path):
-    saved_run(tmp_path, 1, 3, 5)
-    Checkpointer(linear(9), str(tmp_path)).tag_last_checkpoint("model_0000001.pth")
-    assert resumed(tmp_path) == 1
-    (tmp_path / "last_checkpoint").write_bytes(b"\xff\x00")
-    assert resumed(tmp_path) == 5, "the newest, where the note is broken"
-
-
-def test_a_run_that_was_killed_before_its_note_loses_nothing(tmp_path):
-    saved_run(tmp_path, 1, 3)
-    note = (tmp_path / "last_checkpoint").read_bytes()
-    times = (tmp_path / "last_checkpoint").stat()
-    saved_run(tmp_path, 5)
-    (tmp_path / "last_checkpoint").write_bytes(note)
-    os.utime(tmp_path / "last_checkpoint", ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert resumed(tmp_path) == 5
-    (tmp_path / "last_checkpoint").unlink()
-    assert Checkpointer(linear(), str(tmp_path)).has_checkpoint()
-    assert resumed(tmp_path) == 5
-
-
-def test_a_younger_file_of_an_earlier_iteration_is_not_newer(tmp_path):
-    # As after `cp -r`, which gives files the time at which it came to them.
-    saved_run(tmp_path, 1, 3, 5)
-    (tmp_path / "model_0000003.pth").touch()
-    assert resumed(tmp_path) == 5
-
-
-def test_the_best_weights_are_not_where_a_run_goes_on(tmp_path):
-    saved_run(tmp_path, 1, 3)
-    Checkpointer(linear(100), str(tmp_path)).save("model_best", iteration=3)
-    assert (tmp_path / "last_checkpoint").read_text() == "model_0000003.pth"
-    assert resumed(tmp_path) == 3
-    truncate(tmp_path / "model_0000003.pth")
-    assert resumed(tmp_path) == 1
-
-
-def test_a_final_file_put_there_to_begin_from_is_not_resumed(tmp_path):
-    write({"model": linear(4).state_dict(), "iteration": 89999}, tmp_path / "model_final.pth")
-    assert resumed(tmp_path) == -1
-    assert resumed(tmp_path, str(tmp_path / "model_final.pth")) == 4
-
-
-def test_left_overs_of_killed_writers_go(tmp_path):
+def test_leftovers_of_killed_writers_are_removed(tmp_path):
     saved_run(tmp_path, 1)
     (tmp_path / ".model_0000003.pth.tmp").write_bytes(b"half")
     other = Checkpointer(linear(), str(tmp_path), save_to_disk=False)
     other.resume_or_load("", resume=True)
-    assert (tmp_path / ".model_0000003.pth.tmp").exists(), "it may be another process that is writing"
+    assert (tmp_path / ".model_0000003.pth.tmp").exists(), "another process may be writing"
     resumed(tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["last_checkpoint", "model_0000001.pth"]
 
@@ -233,26 +144,28 @@ def test_only_one_process_writes(tmp_path):
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("{}/nowhere.pth", r"nowhere\.pth: no such file: mend train\.init_checkpoint"),
+        ("{}/nowhere.pth", r"nowhere\.pth: no such file: fix train\.init_checkpoint"),
         ("{}", "no such file"),
-        ("detectron2://nowhere.pkl", r"detectron2://nowhere\.pkl: cannot be fetched \("),
-        ("catalog://ImageNetPretrained/nowhere", r"catalog://.*cannot be fetched \(KeyError"),
+        ("detectron2://nowhere.pkl", r"detectron2://nowhere\.pkl: cannot be downloaded \("),
+        ("catalog://ImageNetPretrained/nowhere", r"catalog://.*cannot be downloaded \(KeyError"),
         ("catalog://nowhere", "not present in the catalog"),
     ],
 )
-def test_weights_that_are_not_there(tmp_path, path, message):
+def test_missing_weights(tmp_path, path, message):
     with pytest.raises(InputError, match=message) as error:
         Checkpointer(linear()).load(path.format(tmp_path))
     assert "\n" not in str(error.value)
 
 
 def test_an_output_folder_elsewhere_is_an_error():
-    with pytest.raises(InputError, match=r"train\.output_dir=s3://bucket/run: checkpoints are written into a folder"):
+    with pytest.raises(
+        InputError, match=r"train\.output_dir=s3://bucket/run: checkpoints are written to a local folder"
+    ):
         Checkpointer(linear(), "s3://bucket/run")
 
 
 class Attic(PathHandler):
-    """Files of a folder as attic://<name>."""
+    """Resolves attic://<name> to the files of a folder."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -275,17 +188,17 @@ def test_paths_that_detectron2_resolves(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([1, 2], "holds no weights by name, but one list"),
-        ({}, "holds no weights by name"),
-        ({"model": None}, "holds no weights by name"),
-        ({"state_dict": {"a": torch.ones(1)}, "meta": 1}, "'state_dict' is no tensor but one dict"),
-        ({"model": {"a": [1, 2]}}, "'a' is no tensor but one list"),
-        ({"model": {3: torch.ones(1)}}, "3 is no tensor"),
-        ({"model": {"a": np.array(["x"])}}, "'a' is no tensor but one ndarray"),
+        ([1, 2], "contains one list instead of weights by name"),
+        ({}, "contains no weights by name"),
+        ({"model": None}, "contains no weights by name"),
+        ({"state_dict": {"a": torch.ones(1)}, "meta": 1}, "'state_dict' is a dict and not a tensor"),
+        ({"model": {"a": [1, 2]}}, "'a' is a list and not a tensor"),
+        ({"model": {3: torch.ones(1)}}, "3 is not a name"),
+        ({"model": {"a": np.array(["x"])}}, "'a' is a ndarray and not a tensor"),
     ],
 )
 @pytest.mark.parametrize("suffix", ["pth", "pkl", "pyth"])
-def test_files_that_hold_something_else(tmp_path, content, message, suffix):
+def test_files_of_another_content(tmp_path, content, message, suffix):
     path = tmp_path / f"a.{suffix}"
     torch.save(content, path)
     with pytest.raises(InputError, match=message) as error:
@@ -370,7 +283,7 @@ def test_pickles_of_detectron2s_zoo_load_as_detectron2_loads_them(tmp_path, name
     assert not checkpointer.report.unexpected
 
 
-def test_names_are_matched_by_their_ends_where_the_path_says_so(tmp_path):
+def test_the_path_can_ask_to_match_names_by_their_ends(tmp_path):
     content = {key.removeprefix("backbone."): torch.as_tensor(value) for key, value in ZOO.items()}
     torch.save({"model": content}, tmp_path / "a.pth")
     model = Nest()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskrcnn_ext.engine.checkpoint.checkpointer import Checkpointer
-from maskrcnn_ext.engine.checkpoint.class_rows import Axis, ClassRows, class_axes, dataset_classes, differ_by_classes
+from maskrcnn_ext.engine.checkpoint.class_rows import Axis, ClassRows, class_axes, differ_by_classes, read_class_names
 from maskrcnn_ext.errors import InputError
 from tests.helpers.detectors import detector
 
@@ -176,7 +176,9 @@ def test_through_the_checkpointer_with_one_line_in_the_log(tmp_path, caplog):
     score = ours.roi_heads.box_predictor.cls_score.weight
     assert torch.equal(score[[0, 2, 3]], theirs.roi_heads.box_predictor.cls_score.weight[[3, 0, 4]])
     lines = [record.getMessage() for record in caplog.records if "Class rows" in record.getMessage()]
-    assert lines == ["Class rows by name, in 6 tensors: 2 of 3 classes come from the checkpoint's 4; fresh: fox"]
+    assert lines == [
+        "Class rows by name, in 6 tensors: 2 of 3 classes come from the checkpoint's 4; newly initialised: fox"
+    ]
 
 
 def test_a_resumed_run_keeps_its_rows(tmp_path):
@@ -200,9 +202,9 @@ def test_lists_of_another_length(old, new, message):
 
 
 def test_lists_without_sense():
-    with pytest.raises(InputError, match=r"class_names: class 'a' stands twice"):
+    with pytest.raises(InputError, match=r"class_names: class 'a' occurs twice"):
         ClassRows(["a", "b", "a"], ["a"])
-    with pytest.raises(InputError, match=r"the data set: class 'b' stands twice"):
+    with pytest.raises(InputError, match=r"the data set: class 'b' occurs twice"):
         ClassRows(["a", "b"], ["b", "b"])
     with pytest.raises(InputError, match=r"no class of the checkpoint \(Cat\) is in the data set \(cat\)"):
         ClassRows(["Cat"], ["cat"])
@@ -216,9 +218,9 @@ def test_weights_without_class_rows(tmp_path):
 
 def test_names_of_data_sets(shapes):
     spec = f"coco:{shapes}@{shapes.parent / 'images'}"
-    own = dataset_classes(spec)
+    own = read_class_names(spec)
     assert len(own) == 5
-    coco = dataset_classes("coco_2017_train")
+    coco = read_class_names("coco_2017_train")
     assert coco[0] == "person"
     assert len(coco) == 80
     assert ClassRows.from_config([*own[::-1], "person"], spec) == ClassRows([*own[::-1], "person"], own)

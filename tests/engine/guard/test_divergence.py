@@ -1,4 +1,4 @@
-"""The divergence guard: what it says of planted faults, what it does about them, and that it does nothing where there is none."""
+"""The divergence guard names planted faults, stops, skips or rolls back, and changes nothing in a healthy run."""
 
 import contextlib
 import copy
@@ -21,13 +21,13 @@ from torch import nn
 
 from maskrcnn_ext import InputError, get_config
 from maskrcnn_ext.engine.determinism import weights_hash
-from maskrcnn_ext.engine.guard.batch import load_batch
-from maskrcnn_ext.engine.guard.divergence import Diverged, DivergenceGuard, halve_rates
+from maskrcnn_ext.engine.guard.divergence import Diverged, DivergenceGuard, halve_learning_rates
+from maskrcnn_ext.engine.guard.report import load_batch
 from tests.conftest import ROOT
 
 
 class Trainer(SimpleTrainer):
-    """The places at which the training loop asks the guard."""
+    """Calls the guard where the training loop does."""
 
     def __init__(self, model, data, optimizer, guard=None):
         super().__init__(model, data, optimizer)
@@ -57,7 +57,7 @@ class Trainer(SimpleTrainer):
 
 
 class Toy(nn.Module):
-    """A norm with running statistics, a random number a pass, a loss on the way of which numbers can break."""
+    """Has running statistics, draws random numbers in every pass, and has a loss that can become non-finite."""
 
     def __init__(self):
         super().__init__()
@@ -153,7 +153,7 @@ def test_finite_losses_with_gradients_that_are_not(tmp_path):
         trainer.train(0, 5)
 
 
-def test_gradients_are_the_scalers_business_where_there_is_one(tmp_path):
+def test_gradients_are_left_to_a_gradient_scaler(tmp_path):
     model = Toy()
     trainer = Trainer(model, toy_data(), torch.optim.SGD(model.parameters(), lr=0.1))
     guard = DivergenceGuard(tmp_path)
@@ -171,7 +171,7 @@ def test_large_gradients_are_finite(tmp_path):
     assert DivergenceGuard(tmp_path).allows_step(trainer, {"loss": torch.tensor(1.0)})
 
 
-def test_skip_leaves_the_step_out_with_all_its_traces(tmp_path):
+def test_skip_undoes_the_whole_iteration(tmp_path):
     trainer = toy_run(tmp_path, on_fault="skip", data=toy_data(bad=[0, 3]))
     assert is_finite(trainer.model), "neither weights nor running statistics hold the bad image"
     assert trainer.model.norm.num_batches_tracked == 4
@@ -198,19 +198,19 @@ def test_the_number_of_reports_is_limited(tmp_path):
     assert len(list((tmp_path / "divergence").iterdir())) == 5
 
 
-def test_rollback_goes_back_and_halves_the_rate_for_good(tmp_path):
+def test_rollback_restores_the_weights_and_halves_the_rate(tmp_path):
     trainer = toy_run(tmp_path, on_fault="rollback", iterations=5, data=toy_data(bad=[3]))
     assert is_finite(trainer.model)
     assert trainer.optimizer.param_groups[0]["lr"] == trainer.optimizer.param_groups[0]["initial_lr"] == 0.05
     assert trainer._hooks[1].scheduler.base_lrs == [0.05]
     assert trainer.guard.state_dict() == {"skipped": 0, "rollbacks": 1}
 
-    # What came back is the state before the first step: iteration 4 gives what it would have given then, at half the rate.
+    # The state before the first step was restored: iteration 4 makes the same step at half the rate.
     torch.manual_seed(0)
     start, head = Toy().head.weight, trainer.model.head.weight
     assert torch.allclose(head, start - 0.05 * head.grad)
     state = trainer.optimizer.state[head]
-    assert torch.equal(state["momentum_buffer"], head.grad), "momentum began anew"
+    assert torch.equal(state["momentum_buffer"], head.grad), "the momentum started at zero"
 
 
 def test_a_resumed_run_keeps_the_halved_rate(tmp_path):
@@ -238,7 +238,7 @@ def test_rollback_of_a_rate_a_thousand_times_too_high(tmp_path):
 def test_rollback_has_its_limits(tmp_path):
     with pytest.raises(Diverged, match="the first iteration already diverged"):
         toy_run(tmp_path / "a", on_fault="rollback", data=toy_data(bad=[0]))
-    with pytest.raises(Diverged, match="rolled back 10 times, and again"):
+    with pytest.raises(Diverged, match="rolled back 10 times, and training diverged again"):
         toy_run(tmp_path / "b", on_fault="rollback", iterations=30, data=toy_data(bad=range(1, 30)))
 
 
@@ -263,7 +263,7 @@ def test_the_rates_of_a_multiplier_are_halved_during_warm_up():
     optimizer.step()
     scheduler.step()
     before = optimizer.param_groups[0]["lr"]
-    halve_rates(holder)
+    halve_learning_rates(holder)
     assert optimizer.param_groups[0]["lr"] == before / 2
     scheduler.step()
     assert optimizer.param_groups[0]["lr"] == pytest.approx(before)  # twice the share, half the rate
@@ -286,7 +286,7 @@ def mask_rcnn(shapes):
     cfg.dataloader.train.dataset.names = f"coco:{shapes}@{shapes.parent / 'images'}"
     cfg.dataloader.train.update(total_batch_size=2, num_workers=0)
     cfg.dataloader.train.dataset.filter_empty = True
-    # Iterated once only: Detectron2's grouped loader gives nothing the second time, after an iteration that was left in the middle.
+    # Iterated once only: Detectron2's grouped loader is empty the second time if the first iteration was broken off.
     return instantiate(cfg.model), lambda: instantiate(cfg.dataloader.train)
 
 
@@ -338,7 +338,7 @@ def test_planted_faults_are_named(tmp_path, mask_rcnn, fault, module, said):
     assert not losses or not all(bool(value.isfinite()) for value in losses.values()), "the saved batch shows the fault"
 
 
-def test_a_rate_a_thousand_times_too_high_blames_no_image_and_rollback_goes_on(tmp_path, mask_rcnn):
+def test_a_rate_a_thousand_times_too_high_blames_no_image_and_rollback_continues(tmp_path, mask_rcnn):
     model, make_loader = mask_rcnn
     start = copy.deepcopy(model.state_dict())
 

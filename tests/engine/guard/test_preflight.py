@@ -69,7 +69,7 @@ NO_WARM_UP = L(MultiStepParamScheduler)(values=[1.0, 0.1], milestones=[9, 10])
         (FPN, {"model.roi_heads.num_classes": 7}, "coco_2017_train has 80 classes .*: set model.roi_heads.num_classes=80"),
         (KEYPOINT, {"model.roi_heads.keypoint_head.num_keypoints": 3}, "set model.roi_heads.keypoint_head.num_keypoints=17"),
         (FPN, {"train.device": "cpu", "train.amp.enabled": True, "train.amp.dtype": "fp16"}, "set train.amp.dtype=bf16"),
-        (FPN, {"train.eval_period": 0, "train.best.metric": "segm/AP"}, "train.best can choose nothing: set train.eval_period=9000"),
+        (FPN, {"train.eval_period": 0, "train.best.metric": "segm/AP"}, "train.best cannot have an effect: set train.eval_period=9000"),
         (FPN, {"train.eval_period": 90000, "train.early_stopping.metric": "segm/AP"}, "train.early_stopping can choose"),
         (FPN, {"train.deterministic": True, "train.cudnn_benchmark": True}, "train.cudnn_benchmark=true has no effect"),
     ],

@@ -115,7 +115,7 @@ def test_what_is_collected_is_saved_beside(tmp_path):
 
 @pytest.mark.parametrize("options", [{"period": 0}, {"period": 2, "max_to_keep": 0}])
 def test_numbers_that_are_none(tmp_path, options):
-    with pytest.raises(InputError, match=r"train\.checkpointer: .* at least 1"):
+    with pytest.raises(InputError, match=r"train\.checkpointer: .* expected 1 or more"):
         training(tmp_path, **options)
 
 
@@ -140,7 +140,7 @@ def limits():
 def test_a_full_disk_stops_the_run_with_one_line_and_a_whole_checkpoint(tmp_path, limits):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     trainer, _, _ = training(tmp_path, SmallDisk(2), period=2)
-    with pytest.raises(InputError, match=r"^cannot write .*model_0000003\.pth \(File too large, ") as error:
+    with pytest.raises(InputError, match=r"^cannot write .*model_0000003\.pth \(File too large; ") as error:
         trainer.train(0, 6)
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "\n" not in str(error.value)

@@ -106,6 +106,6 @@ def test_mistakes():
     model = Toy()
     model.layer = torch.nn.Linear(3, 2)
     trainer = toy_trainer([other], model=model)
-    with pytest.raises(InputError, match=r"is of another model: layer\.\w+ is missing or of another shape"):
+    with pytest.raises(InputError, match=r"belongs to another model: layer\.\w+ is missing or has another shape"):
         other.load_state_dict(ema.state_dict())
     assert trainer.model is model

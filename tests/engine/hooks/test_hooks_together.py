@@ -14,10 +14,10 @@ from detectron2.utils.events import JSONWriter
 from maskrcnn_ext.engine.checkpoint.checkpointer import Checkpointer
 from maskrcnn_ext.engine.hooks.ema import EMA
 from maskrcnn_ext.engine.hooks.evaluation import Evaluation
-from maskrcnn_ext.engine.hooks.image_panel import ImagePanel, panel_data
+from maskrcnn_ext.engine.hooks.image_panel import ImagePanel, load_panel_data
 from maskrcnn_ext.engine.hooks.lr_finder import LRFinder
 from maskrcnn_ext.engine.hooks.model_selection import Best, EarlyStopping
-from maskrcnn_ext.engine.hooks.validation_loss import ValidationLoss, validation_loader
+from maskrcnn_ext.engine.hooks.validation_loss import ValidationLoss, build_validation_loader
 from maskrcnn_ext.engine.preserved_model import preserved_model
 from maskrcnn_ext.engine.train_loop import Trainer
 from tests.helpers.toy_training import same_weights, small_config, snapshot
@@ -63,10 +63,10 @@ def train(cfg, folder, *, with_hooks):
         checkpointer = Checkpointer(model, str(folder), trainer=trainer)
         ours = [
             ema,
-            ValidationLoss(2, model, lambda: validation_loader(cfg)),
+            ValidationLoss(2, model, lambda: build_validation_loader(cfg)),
             Evaluation(2, evaluate),
             Evaluation(2, evaluate_average),
-            ImagePanel(2, model, lambda: panel_data(cfg, 1), output_dir=str(folder)),
+            ImagePanel(2, model, lambda: load_panel_data(cfg, 1), output_dir=str(folder)),
             Best(2, checkpointer, metric="validation_loss/total_loss", mode="min"),
             EarlyStopping(2, metric="ema/bbox/AP", patience=9),
         ]

@@ -10,10 +10,10 @@ from detectron2.utils.events import EventStorage
 from torch.nn.parallel import DistributedDataParallel
 
 from maskrcnn_ext.engine.hooks.ema import EMA
-from maskrcnn_ext.engine.hooks.image_panel import ImagePanel, panel_data
+from maskrcnn_ext.engine.hooks.image_panel import ImagePanel, load_panel_data
 from maskrcnn_ext.engine.hooks.lr_finder import LRFinder
 from maskrcnn_ext.engine.hooks.model_selection import Best, EarlyStopping
-from maskrcnn_ext.engine.hooks.validation_loss import ValidationLoss, validation_loader, validation_losses
+from maskrcnn_ext.engine.hooks.validation_loss import ValidationLoss, build_validation_loader, compute_validation_losses
 from maskrcnn_ext.engine.preserved_model import preserved_model
 from maskrcnn_ext.errors import InputError
 from tests.helpers.toy_training import (
@@ -53,7 +53,7 @@ def work(rank, spec, folder):
     cfg = small_config(spec)
     model = small_model(cfg).train()
     weights = snapshot(model)
-    hook = ValidationLoss(1, DistributedDataParallel(model), lambda: validation_loader(cfg))
+    hook = ValidationLoss(1, DistributedDataParallel(model), lambda: build_validation_loader(cfg))
     hook.trainer = trainer = toy_trainer()
     torch.manual_seed(rank)
     before = random_states()
@@ -85,7 +85,7 @@ def work(rank, spec, folder):
     trainer.train(0, 60)
     found["lr_finder"] = [trainer.iter, trainer.stop_reason]
 
-    panel = ImagePanel(1, DistributedDataParallel(model), lambda: panel_data(cfg, 1), output_dir=folder)
+    panel = ImagePanel(1, DistributedDataParallel(model), lambda: load_panel_data(cfg, 1), output_dir=folder)
     panel.trainer = trainer
     panel.at_evaluation()
     Path(folder, f"{rank}.json").write_text(json.dumps(found))
@@ -107,7 +107,7 @@ def test_all_hooks_on_two_ranks(shapes, tmp_path):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums of another number of threads are rounded otherwise
     with preserved_model(model):
-        expected, count = validation_losses(model, validation_loader(cfg))
+        expected, count = compute_validation_losses(model, build_validation_loader(cfg))
     torch.set_num_threads(threads)
     assert count == 3
     assert main.pop("validation_loss") == {f"validation_loss/{name}": value for name, value in expected.items()}

@@ -12,7 +12,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from maskrcnn_ext.engine.hooks.image_panel import ImagePanel, panel_data
+from maskrcnn_ext.engine.hooks.image_panel import ImagePanel, load_panel_data
 from maskrcnn_ext.errors import InputError
 from tests.helpers.toy_training import random_states, same_states, same_weights, small_config, small_model, snapshot
 
@@ -48,7 +48,7 @@ def at_evaluation(hook, iteration=7, max_iter=20):
 
 
 def test_a_row_is_truth_and_prediction(cfg, tmp_path):
-    data = panel_data(cfg, 2)
+    data = load_panel_data(cfg, 2)
     assert len(data.classes) == 5
     records = [copy.deepcopy(image.record) for image in data.images]
     # Image 0: nothing found; image 1: one object in the left upper corner.
@@ -78,7 +78,9 @@ def test_a_row_is_truth_and_prediction(cfg, tmp_path):
 def test_it_disturbs_nothing(cfg, tmp_path):
     model = small_model(cfg).train()
     loads = []
-    hook = ImagePanel(1, model, lambda: loads.append(1) or panel_data(cfg, 1), output_dir=str(tmp_path), min_score=0.0)
+    hook = ImagePanel(
+        1, model, lambda: loads.append(1) or load_panel_data(cfg, 1), output_dir=str(tmp_path), min_score=0.0
+    )
     before, weights = random_states(), snapshot(model)
     for iteration in (1, 2):
         at_evaluation(hook, iteration)
@@ -90,7 +92,7 @@ def test_it_disturbs_nothing(cfg, tmp_path):
 
 
 def test_after_training_the_name_is_that_of_the_last_iteration(cfg, tmp_path):
-    data = panel_data(cfg, 1)
+    data = load_panel_data(cfg, 1)
     masks = {data.images[0].record["image_id"]: torch.zeros(0, 96, 96, dtype=torch.bool)}
     at_evaluation(ImagePanel(1, Oracle(masks), lambda: data, output_dir=str(tmp_path)), iteration=20)
     assert (tmp_path / "panels/0000019.png").is_file()
@@ -115,7 +117,7 @@ def test_data_of_every_kind_is_drawn(shapes, tmp_path):
     file.write_text(json.dumps(data))
     cfg = small_config(f"coco:{file}@{tmp_path}")
     cfg.dataloader.test.mapper._target_ = "maskrcnn_ext.SafeMapper"
-    found = panel_data(cfg, 5)
+    found = load_panel_data(cfg, 5)
     assert len(found.images) == 2
     masks = {1: torch.zeros(0, 48, 64, dtype=torch.bool), 2: torch.zeros(0, 96, 32, dtype=torch.bool)}
     at_evaluation(ImagePanel(1, Oracle(masks), lambda: found, output_dir=str(tmp_path)))
@@ -126,7 +128,7 @@ def test_data_of_every_kind_is_drawn(shapes, tmp_path):
 
 
 def test_an_image_that_is_gone_is_one_line(cfg, tmp_path):
-    data = panel_data(cfg, 1)
+    data = load_panel_data(cfg, 1)
     data.images[0].record["file_name"] = "gone.png"
     masks = {data.images[0].record["image_id"]: torch.zeros(0, 96, 96, dtype=torch.bool)}
     with pytest.raises(InputError, match=r"gone.png: no such file"):

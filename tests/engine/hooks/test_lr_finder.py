@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from maskrcnn_ext.engine.hooks.lr_finder import LRFinder, read_curve, smoothed
+from maskrcnn_ext.engine.hooks.lr_finder import LRFinder, find_rates, smooth
 from maskrcnn_ext.errors import InputError
 from tests.helpers.toy_training import toy_trainer
 
@@ -111,8 +111,8 @@ def test_no_suggestion_where_the_loss_never_falls(tmp_path, caplog):
 
 
 def test_the_smoothed_curve_has_no_bias():
-    assert smoothed([2.0] * 5) == pytest.approx([2.0] * 5)
-    curve = smoothed([1.0, 3.0])
+    assert smooth([2.0] * 5) == pytest.approx([2.0] * 5)
+    curve = smooth([1.0, 3.0])
     assert curve[1] == pytest.approx((0.95 * 1 + 3) / 1.95)
 
 
@@ -121,11 +121,11 @@ def test_the_curve_is_read_at_the_steepest_descent_and_the_minimum():
     # Falls as a logistic around 1e-3, is lowest at 1e-2 and explodes.
     x = np.log10(rates)
     curve = 2 - 1 / (1 + np.exp(-(x + 3) * 6)) + np.maximum(0, x + 2) ** 2
-    steepest, tenth = read_curve(rates.tolist(), curve.tolist())
+    steepest, tenth = find_rates(rates.tolist(), curve.tolist())
     assert steepest == pytest.approx(1e-3, rel=0.2)
     assert tenth == pytest.approx(1e-3, rel=0.2)
-    assert read_curve(rates.tolist(), np.linspace(1, 2, 101).tolist()) is None
-    assert read_curve(rates[:5].tolist(), curve[:5].tolist()) is None
+    assert find_rates(rates.tolist(), np.linspace(1, 2, 101).tolist()) is None
+    assert find_rates(rates[:5].tolist(), curve[:5].tolist()) is None
 
 
 @pytest.mark.parametrize(

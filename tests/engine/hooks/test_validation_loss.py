@@ -14,7 +14,7 @@ from detectron2.engine import hooks
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from maskrcnn_ext.engine.hooks.validation_loss import ValidationLoss, validation_loader, validation_losses
+from maskrcnn_ext.engine.hooks.validation_loss import ValidationLoss, build_validation_loader, compute_validation_losses
 from maskrcnn_ext.engine.preserved_model import preserved_model
 from maskrcnn_ext.errors import InputError
 from tests.helpers.toy_training import (
@@ -58,7 +58,7 @@ def model(cfg):
 
 def losses_of(model, loader):
     with preserved_model(model):
-        return validation_losses(model, loader)
+        return compute_validation_losses(model, loader)
 
 
 def without_sampling(cfg):
@@ -86,7 +86,7 @@ def test_it_is_a_plain_loop_over_the_images(cfg):
             for name, value in direct([mapper(copy.deepcopy(record))]).items():
                 expected[name] = expected.get(name, 0.0) + value.item() / len(records)
 
-    found, count = losses_of(model, validation_loader(cfg))
+    found, count = losses_of(model, build_validation_loader(cfg))
     assert count == 3
     assert found.keys() == {"total_loss", *expected}
     assert expected.keys() >= {"loss_cls", "loss_box_reg", "loss_mask", "loss_rpn_cls", "loss_rpn_loc"}
@@ -96,7 +96,7 @@ def test_it_is_a_plain_loop_over_the_images(cfg):
 
 
 def test_it_is_the_same_on_every_call_and_leaves_no_trace(cfg, model):
-    hook = ValidationLoss(1, model, lambda: validation_loader(cfg))
+    hook = ValidationLoss(1, model, lambda: build_validation_loader(cfg))
     hook.trainer = trainer = toy_trainer()
     model.backbone.eval()  # a mode that is not that of all
     modes = [module.training for module in model.modules()]
@@ -122,7 +122,7 @@ def test_it_is_the_same_on_every_call_and_leaves_no_trace(cfg, model):
 
 
 def test_it_depends_on_the_weights_but_not_on_the_split_of_the_images(cfg, model):
-    batches = list(validation_loader(cfg))
+    batches = list(build_validation_loader(cfg))
     whole, _ = losses_of(model, batches)
     again, _ = losses_of(model, [[image for batch in reversed(batches) for image in batch]])
     assert again == whole, "another order, another batch size"
@@ -178,7 +178,7 @@ def test_the_loader_has_ground_truth_and_augments_as_the_test_does(cfg, spec):
     }
     before = copy.deepcopy(wrapped)
     for config in (cfg, wrapped):
-        images = [image for batch in validation_loader(config) for image in batch]
+        images = [image for batch in build_validation_loader(config) for image in batch]
         assert [image["image_id"] for image in images] == [
             r["image_id"] for r in instantiate(cfg.dataloader.test.dataset)
         ]
@@ -193,7 +193,7 @@ def test_a_random_augmentation_of_the_test_draws_the_same_every_time(cfg):
     cfg.dataloader.test.mapper.augmentations = [
         {"_target_": T.RandomCrop, "crop_type": "absolute", "crop_size": [40, 40]}
     ]
-    loader = validation_loader(cfg)
+    loader = build_validation_loader(cfg)
     one, other = ([image["image"] for batch in loader for image in batch] for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
@@ -202,7 +202,7 @@ def test_mistakes(cfg, spec, shapes, tmp_path, model):
     broken = copy.deepcopy(cfg)
     del broken.dataloader.test.mapper.augmentations
     with pytest.raises(InputError, match=r"dataloader.test.mapper has none"):
-        validation_loader(broken)
+        build_validation_loader(broken)
 
     data = json.loads(shapes.read_text())
     data["images"][1]["file_name"] = "gone.png"
@@ -211,8 +211,8 @@ def test_mistakes(cfg, spec, shapes, tmp_path, model):
     lost = small_config(f"coco:{file}@{shapes.parent / 'images'}")
     lost = LazyConfig.apply_overrides(lost, ["dataloader.train.mapper._target_=maskrcnn_ext.SafeMapper"])
     lost.dataloader.train.mapper.max_bad_share = 1.0
-    with pytest.raises(InputError, match=r"gone.png: cannot be used, so that there is no validation loss"):
-        list(validation_loader(lost))
+    with pytest.raises(InputError, match=r"gone.png cannot be used, but the validation loss needs all images"):
+        list(build_validation_loader(lost))
 
-    with pytest.raises(InputError, match=r"a.png: has no annotations"):
+    with pytest.raises(InputError, match=r"a.png has no annotations"):
         losses_of(model, [[{"image": torch.zeros(3, 32, 32), "file_name": "a.png"}]])

@@ -12,7 +12,7 @@ from detectron2.utils.events import EventStorage, TensorboardXWriter
 from omegaconf import OmegaConf
 
 from maskrcnn_ext import get_config
-from maskrcnn_ext.engine.hooks.writers import TrackingWriter, extra_writers, flat_config
+from maskrcnn_ext.engine.hooks.writers import TrackingWriter, flatten_config, start_writers
 from maskrcnn_ext.errors import InputError
 from tests.helpers.toy_training import Results, random_states, same_states, toy_trainer
 
@@ -81,26 +81,26 @@ def test_the_run_goes_on_where_training_resumes(tmp_path):
 def test_the_config_is_flat_and_plain():
     cfg = get_config("domains/shapes.py")
     cfg.optimizer.params.model = torch.nn.Linear(1, 1)  # as training puts it there
-    flat = flat_config(cfg)
+    flat = flatten_config(cfg)
     assert flat["optimizer.lr"] == 2e-3
     assert flat["dataloader.test.mapper.image_format"] == "BGR", "references are followed"
     assert flat["model._target_"] == "detectron2.modeling.meta_arch.rcnn.GeneralizedRCNN"
     assert flat["model.proposal_generator.anchor_generator.sizes.0"] == "[12]"
     assert "optimizer.params.model" not in flat
     assert all(isinstance(value, str | int | float | None) for value in flat.values())
-    assert flat_config(OmegaConf.create({"a": "${gone}", "b": 1})) == {"a": "${gone}", "b": 1}
+    assert flatten_config(OmegaConf.create({"a": "${gone}", "b": 1})) == {"a": "${gone}", "b": 1}
 
 
 @pytest.mark.parametrize(
     ("names", "missing", "message"),
     [
         (["wandbb"], None, "unknown 'wandbb', expected wandb or mlflow; did you mean wandb?"),
-        (["tensorboard"], None, "TensorBoard, JSON and text are always there"),
-        (["wandb"], "wandb", 'train.writers has wandb, which is not installed: .*"maskrcnn_ext\\[wandb\\]"'),
+        (["tensorboard"], None, "TensorBoard, JSON and text are always written"),
+        (["wandb"], "wandb", 'train.writers=\\[wandb\\] needs wandb: pip install "maskrcnn_ext\\[wandb\\]"'),
         (
             ["mlflow"],
             "mlflow.entities",
-            'train.writers has mlflow, which is not installed: .*"maskrcnn_ext\\[mlflow\\]"',
+            'train.writers=\\[mlflow\\] needs mlflow.entities: pip install "maskrcnn_ext\\[mlflow\\]"',
         ),
     ],
 )
@@ -108,7 +108,7 @@ def test_mistakes(names, missing, message, tmp_path, monkeypatch):
     if missing:
         monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(InputError, match=message):
-        extra_writers(names, str(tmp_path), CONFIG)
+        start_writers(names, str(tmp_path), CONFIG)
 
 
 def send(writer, start=0):
@@ -145,7 +145,7 @@ def test_wandb_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     before = random_states()
-    (writer,) = extra_writers(["wandb", "wandb"], str(tmp_path), CONFIG)
+    (writer,) = start_writers(["wandb", "wandb"], str(tmp_path), CONFIG)
     send(writer)
     assert same_states(before, random_states())
 
@@ -164,7 +164,7 @@ def test_wandb_offline(tmp_path, monkeypatch):
     assert config["optimizer.lr"] == "0.1"
     run_id = next(record.run.run_id for record in records if record.HasField("run"))
     assert (tmp_path / "WandbWriter.txt").read_text() == run_id
-    (again,) = extra_writers(["wandb"], str(tmp_path), CONFIG, resume=True)
+    (again,) = start_writers(["wandb"], str(tmp_path), CONFIG, resume=True)
     again.close()
     assert (tmp_path / "WandbWriter.txt").read_text() == run_id
 
@@ -175,9 +175,9 @@ def test_mlflow_in_a_local_file(tmp_path, monkeypatch):
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
         monkeypatch.delenv(name, raising=False)
     before = random_states()
-    (writer,) = extra_writers(["mlflow"], str(tmp_path), CONFIG)
+    (writer,) = start_writers(["mlflow"], str(tmp_path), CONFIG)
     send(writer)
-    (again,) = extra_writers(["mlflow"], str(tmp_path), CONFIG, resume=True)
+    (again,) = start_writers(["mlflow"], str(tmp_path), CONFIG, resume=True)
     send(again, start=2)
     assert same_states(before, random_states())
 
@@ -200,4 +200,4 @@ def test_a_tracker_that_cannot_be_reached_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(
         InputError, match=r"mlflow cannot start a run \(.*\): check MLFLOW_TRACKING_URI=http://127.0.0.1:9"
     ):
-        extra_writers(["mlflow"], str(tmp_path), CONFIG)
+        start_writers(["mlflow"], str(tmp_path), CONFIG)

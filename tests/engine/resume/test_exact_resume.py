@@ -1,4 +1,4 @@
-"""A run that is killed and resumed gives the numbers of one that is not, bit for bit."""
+"""A run that is killed and resumed has the losses and weights of an unbroken run, bit for bit."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def train(shapes, tmp_path):
 
 
 def losses(folder):
-    """Of every iteration all losses; of one that ran twice the later ones."""
+    """Returns all losses of every iteration; of an iteration that ran twice, the later ones."""
     return dict(json.loads(line) for line in (folder / "losses.json").read_text().splitlines())
 
 
@@ -65,7 +65,7 @@ def losses(folder):
 @pytest.mark.parametrize(
     ("processes", "overrides"),
     [
-        # The random images are what the mapper draws; more state than that: an average, a judge and a stop.
+        # Besides the random state of the mapper: the state of EMA, Best and EarlyStopping.
         (1, {"train.ema.decay": 0.9, "train.best.metric": "bbox/AP", "train.early_stopping.metric": "segm/AP"}),
         (1, {"dataloader.train.num_workers": 2}),
         (2, {}),
@@ -100,7 +100,7 @@ def test_killed_and_resumed(train, tmp_path, processes, overrides):
 
 
 @pytest.mark.slow
-def test_a_run_without_a_seed_goes_on_with_the_samplers_it_had(train, tmp_path):
+def test_a_run_without_a_seed_keeps_its_samplers(train, tmp_path):
     killed = train("killed", kill=True, **{"train.seed": -1})
     assert killed.returncode != 0
     before = losses(tmp_path / "killed")

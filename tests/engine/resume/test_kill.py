@@ -1,4 +1,4 @@
-"""Killed at any moment, a run resumes, loses nothing beyond its last checkpoint, and ends with the same weights."""
+"""A run that is killed at any moment resumes from its last checkpoint and ends with the same weights."""
 
 import json
 
@@ -18,5 +18,5 @@ def test_fifty_kills_change_nothing(run_python, tmp_path):
     expected, found = (json.loads(done.stdout.splitlines()[-1]) for done in (unbroken, killed))
     print(found)
     assert found["kills"] == 50
-    assert found["during_writes"] > 0, "some kills fall into a write"
+    assert found["during_writes"] > 0, "some kills happen during a write"
     assert found["hash"] == expected["hash"]

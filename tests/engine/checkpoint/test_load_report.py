@@ -117,14 +117,14 @@ def test_weights_of_a_classifier_of_images(state, load, caplog):
     caplog.set_level(logging.INFO)
     report = load(detector(), imagenet(state), "body", matching_heuristics=True, __author__="torchvision")
     assert sorted(report.loaded) == sorted(key for key in state if key.startswith("backbone.bottom_up."))
-    fresh = report.expected["fresh, the file has no such part"]
+    fresh = report.expected["newly initialised, no such part in the file"]
     assert {key.split(".")[0] for key in fresh} == {"backbone", "proposal_generator", "roi_heads"}
-    assert report.expected["the file's classifier of images, not used"] == ["stem.fc.bias", "stem.fc.weight"]
+    assert report.expected["not used, the file's image classifier"] == ["stem.fc.bias", "stem.fc.weight"]
     assert (
         "proposal_generator (6), roi_heads.box_head (2), roi_heads.box_predictor (4), roi_heads.mask_head (9)"
         in caplog.text
     )
-    assert "not used: stem.fc.{bias, weight}" in caplog.text
+    assert "not used, the file's image classifier: stem.fc.{bias, weight}" in caplog.text
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     with pytest.raises(InputError, match="strict=all"):
         load(detector(), imagenet(state), "all", matching_heuristics=True)
@@ -162,7 +162,7 @@ def test_weights_of_caffe2(state, tmp_path):
     checkpointer = Checkpointer(detector(*frozen))
     checkpointer.load(str(tmp_path / "R-18.pkl"), strict="body")
     assert len(checkpointer.report.loaded) == len(names) - 2
-    assert len(checkpointer.report.expected["the file's classifier of images, not used"]) == 2
+    assert len(checkpointer.report.expected["not used, the file's image classifier"]) == 2
 
 
 def test_another_number_of_classes_is_to_be_expected(state, load, caplog):
@@ -192,8 +192,8 @@ def test_another_mask_head_is_to_be_expected(state, load, head):
     report = load(model, state, "body")
     ours = {key for key in model.state_dict() if ".mask_head." in key and "num_batches" not in key}
     theirs = {key for key in state if ".mask_head." in key and "num_batches" not in key}
-    assert set(report.expected["another roi_heads.mask_head than the file's, fresh"]) == ours
-    assert set(report.expected["the file's roi_heads.mask_head, not used"]) >= theirs - ours
+    assert set(report.expected["newly initialised, another roi_heads.mask_head than in the file"]) == ours
+    assert set(report.expected["not used, the file's roi_heads.mask_head"]) >= theirs - ours
     assert len(report.loaded) == len([key for key in state if ".mask_head." not in key])
     with pytest.raises(InputError, match="strict=all"):
         load(detector(*options), state, "all")
@@ -201,11 +201,11 @@ def test_another_mask_head_is_to_be_expected(state, load, head):
 
 def test_a_detector_without_masks_and_back(state, load):
     report = load(detector(), without(state, "roi_heads.mask_head"), "body")
-    assert set(report.expected["fresh, the file has no such part"]) == {
+    assert set(report.expected["newly initialised, no such part in the file"]) == {
         key for key in state if ".mask_head." in key and "num_batches" not in key
     }
     report = load(detector("model.roi_heads.mask_head=null", "model.roi_heads.mask_in_features=null"), state, "body")
-    assert "roi_heads.mask_head.deconv.weight" in report.expected["not used, the model has no such part"]
+    assert "roi_heads.mask_head.deconv.weight" in report.expected["not used, no such part in the model"]
 
 
 def test_a_pyramid_that_a_detector_lacks_is_not_to_be_expected(state, load):
@@ -216,7 +216,7 @@ def test_a_pyramid_that_a_detector_lacks_is_not_to_be_expected(state, load):
 
 
 def test_weights_of_something_else_altogether(load, caplog):
-    with pytest.raises(InputError, match=r"taken by nothing: a|none of its tensors"):
+    with pytest.raises(InputError, match=r"not in the model: a|none of its tensors"):
         load(detector(), {"a": torch.zeros(1)}, "body")
     assert "0 tensors loaded" in caplog.text
 
@@ -232,7 +232,7 @@ def test_a_tensor_under_two_names_is_not_missing(load):
     assert report.missing == []
     report = load(Shared(), {"a.weight": torch.zeros(2, 2)})
     assert report.missing == ["a.bias"]
-    assert report.expected == {"fresh, the file has no such part": ["b.bias"]}
+    assert report.expected == {"newly initialised, no such part in the file": ["b.bias"]}
 
 
 def test_channels_added_to_a_stem_are_to_be_expected(state, load):
@@ -241,4 +241,4 @@ def test_channels_added_to_a_stem_are_to_be_expected(state, load):
         "model.backbone.bottom_up.stem.in_channels=5",
     ]
     report = load(detector(*options), state, "body")
-    assert report.expected == {"fresh, of this package's own": ["backbone.bottom_up.stem.extra_weight"]}
+    assert report.expected == {"newly initialised, added by this package": ["backbone.bottom_up.stem.extra_weight"]}

@@ -1,4 +1,4 @@
-"""The data goes on where a checkpoint was: the same images from the same random numbers, whatever loads them."""
+"""A resumed loader continues with the same images and random numbers, with any number of workers."""
 
 import io
 import random
@@ -19,7 +19,7 @@ SIZES = [(64, 48), (48, 64)]  # width, height
 
 
 def draw(record):
-    """A mapper that shows what it has drawn from each generator, and draws differently often."""
+    """A mapper that records what it draws from each generator; the number of draws varies."""
     for _ in range(record["image_id"] % 3):
         random.random()
         torch.rand(2)
@@ -63,7 +63,7 @@ def taken(loader, count):
 
 
 def plain(state):
-    """What a checkpoint makes of it."""
+    """Returns a state as it is read back from a checkpoint."""
     stream = io.BytesIO()
     torch.save(state, stream)
     stream.seek(0)
@@ -84,7 +84,7 @@ def test_the_batches_are_detectron2s(workers, grouped, resumable):
 @pytest.mark.parametrize("grouped", [True, False])
 @pytest.mark.parametrize("workers", [0, 1, 2, 3])
 @pytest.mark.parametrize("before", [0, 1, 2, 5])
-def test_the_batches_after_a_checkpoint_are_those_that_would_have_come(workers, grouped, before, resumable):
+def test_the_batches_after_a_checkpoint_are_those_of_an_unbroken_run(workers, grouped, before, resumable):
     unbroken = resumable(build(workers=workers, grouped=grouped))
     taken(unbroken, before)
     unbroken.start()
@@ -115,7 +115,7 @@ def test_any_number_of_interruptions_changes_nothing(parts, batch, grouped):
     assert found == expected
 
 
-def test_with_another_number_of_workers_the_images_go_on(resumable):
+def test_the_images_continue_with_another_number_of_workers(resumable):
     unbroken = resumable(build(workers=0, grouped=False))
     taken(unbroken, 4)
     data = plain(unbroken.state_dict())
@@ -127,7 +127,7 @@ def test_with_another_number_of_workers_the_images_go_on(resumable):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_mapper_that_seeds_itself_goes_on_as_well(workers, resumable):
+def test_a_mapper_that_seeds_itself_continues_as_well(workers, resumable):
     mapper = SeededMapper(mapper=draw, seed=5)
     unbroken = resumable(build(workers=workers, grouped=True, mapper=mapper))
     taken(unbroken, 3)
@@ -138,18 +138,8 @@ def test_a_mapper_that_seeds_itself_goes_on_as_well(workers, resumable):
     assert taken(resumed, 5) == expected
 
 
-def test_a_loader_of_another_make_is_iterated_as_it_is():
+def test_a_loader_of_another_type_is_iterated_as_it_is():
     loader = ResumableLoader([[1], [2], [3]])
     assert list(loader) == [[1], [2], [3]]
     assert loader.state_dict() == {}
     assert not ResumableLoader([[1]]).load_state_dict({})
-
-
-def test_random_states_return():
-    set_random_state(plain(get_random_state()))
-    random.gauss(0, 1)  # keeps a second value
-    np.random.standard_normal()
-    state = plain(get_random_state())
-    first = draw(records()[2]), np.random.standard_normal()
-    set_random_state(state)
-    assert (draw(records()[2]), np.random.standard_normal()) == first
