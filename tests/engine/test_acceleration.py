@@ -1,4 +1,4 @@
-"""The same model in less memory: the same losses, gradients, statistics and names."""
+"""Saving memory or time keeps losses, gradients, statistics and names."""
 
 import copy
 
@@ -39,7 +39,7 @@ def batch():
 
 
 def step(model):
-    """Losses, gradients, buffers after a step, and the bytes that the forward pass has kept for the backward pass."""
+    """Returns losses, gradients, buffers after a step, and the bytes kept by the forward pass for the backward pass."""
     kept = {}
 
     def pack(tensor):
@@ -82,7 +82,7 @@ def test_a_cascades_box_heads_are_checkpointed_each():
     assert len([name for name, _ in model.named_modules() if name.endswith("_checkpoint_wrapped_module")]) == 3
 
 
-def test_a_part_that_there_is_not_is_named():
+def test_an_unknown_part_is_named():
     with pytest.raises(InputError, match=r"the model has no 'keypoint_head' \(it has backbone, box_head, mask_head"):
         checkpoint_activations(build(), ["keypoint_head"])
     with pytest.raises(InputError, match="has no 'neck'"):

@@ -1,4 +1,4 @@
-"""Deterministic runs: the same numbers twice over, nothing left behind, and an operation that cannot is named."""
+"""Deterministic runs repeat their numbers, restore all settings, and name operations without a deterministic algorithm."""
 
 import os
 import random
@@ -31,7 +31,7 @@ def draw():
 
 
 @pytest.mark.parametrize("workspace", [None, ":16:8", "odd"])
-def test_settings_and_generators_are_as_they_were(monkeypatch, workspace):
+def test_settings_and_generators_are_restored(monkeypatch, workspace):
     if workspace is None:
         monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     else:
@@ -60,7 +60,7 @@ def test_seeds_differ_and_a_missing_one_is_0():
     assert drawn[0] == drawn[2] != drawn[1]
 
 
-def test_an_operation_without_a_deterministic_form_is_named():
+def test_an_operation_without_a_deterministic_algorithm_is_named():
     refused = RuntimeError(
         "grid_sampler_2d_backward_cuda does not have a deterministic implementation, but you set "
         "'torch.use_deterministic_algorithms(True)'.\nYou can turn off determinism just for this operation, or ..."
@@ -71,12 +71,12 @@ def test_an_operation_without_a_deterministic_form_is_named():
 
 
 def test_a_real_refusal_of_torch_is_recognised():
-    """The one operation that refuses on a CPU as well."""
+    """put_ is the one operation that raises on a CPU as well."""
     with pytest.raises(InputError, match="put_ has no deterministic algorithm on this device"), deterministic(0):
         torch.zeros(4).put_(torch.tensor([0, 0]), torch.ones(2), accumulate=False)
 
 
-def test_other_errors_pass():
+def test_other_errors_are_not_changed():
     assert explain_nondeterminism(RuntimeError("out of memory")) is None
     with pytest.raises(RuntimeError, match="out of memory"), deterministic(0):
         raise RuntimeError("out of memory")
@@ -126,7 +126,7 @@ def test_channels_last_has_the_same_hash():
 
 
 def test_mask_rcnn_trains_to_the_same_weights_twice(shapes):
-    """On a CPU, where every operation of it has a deterministic form."""
+    """On a CPU every operation of it has a deterministic algorithm."""
 
     def run(seed):
         with deterministic(seed), EventStorage():

@@ -1,4 +1,4 @@
-"""The fast settings of docs/training.md: a fused optimizer under our trainer, and the same learning as the stock settings."""
+"""The fast settings of docs/training.md: a fused optimizer in this trainer learns like the stock settings."""
 
 import json
 import statistics
@@ -47,7 +47,7 @@ def test_a_fused_optimizer_takes_the_same_steps(kind, options, more):
 
 
 @pytest.mark.parametrize(("kind", "options"), OPTIMIZERS)
-def test_a_fused_optimizer_leaves_out_the_steps_whose_gradients_are_not_finite(kind, options):
+def test_a_fused_optimizer_skips_steps_with_non_finite_gradients(kind, options):
     one = trainer(kind, {**options, "fused": True}, amp=torch.float16)
     one.grad_scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)  # float16 overflows
     before = parameters(one).clone()
@@ -58,7 +58,7 @@ def test_a_fused_optimizer_leaves_out_the_steps_whose_gradients_are_not_finite(k
 
 @pytest.mark.parametrize(("kind", "options"), OPTIMIZERS)
 @pytest.mark.parametrize("saved_fused", [True, False])
-def test_a_fused_optimizer_goes_on_from_a_checkpoint(kind, options, saved_fused):
+def test_a_fused_optimizer_resumes_from_a_checkpoint(kind, options, saved_fused):
     whole = trainer(kind, {**options, "fused": saved_fused})
     whole.train(0, 12)
     first = trainer(kind, {**options, "fused": saved_fused})
@@ -89,7 +89,7 @@ def test_the_script_trains_and_resumes_with_the_fast_settings(shapes, tmp_path):
 
 @pytest.mark.slow
 def test_the_loss_curves_differ_as_those_of_two_seeds(tmp_path_factory, tmp_path, capsys):
-    """Three seeds each, the mean loss of the last 20 of 40 iterations."""
+    """Compares the mean loss of the last 20 of 40 iterations, with three seeds each."""
     from maskrcnn_ext.data.tools.shapes import make_shapes
 
     spec = spec_of(make_shapes(tmp_path_factory.mktemp("many"), num_images=32, size=96))

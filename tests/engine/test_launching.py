@@ -98,7 +98,7 @@ def spec(shapes):
 
 @pytest.fixture
 def environment(tmp_path):
-    """With a hook that writes a hash of each rank's parameters; the running statistics of BatchNorm are each rank's own."""
+    """Adds a hook that writes a hash of each rank's parameters; BatchNorm's running statistics differ between ranks."""
     (tmp_path / "weights_of_ranks.py").write_text(
         """
 import hashlib
@@ -157,7 +157,7 @@ def test_torchrun(spec, tmp_path, environment):
 
 
 @pytest.mark.slow
-def test_torchrun_starts_again_what_was_killed(spec, tmp_path, environment):
+def test_torchrun_restarts_a_killed_process(spec, tmp_path, environment):
     (tmp_path / "killer.py").write_text(
         """
 import os, signal

@@ -166,7 +166,7 @@ def test_other_errors_keep_their_traceback():
 
 
 def test_a_death_that_surfaces_elsewhere_can_be_explained():
-    """Torch raises from a signal handler, wherever the training process happens to be."""
+    """Torch raises from a signal handler, at any point of the training process."""
     guarded = GuardedLoader(make_loader())
     batches = iter(guarded)
     next(batches)

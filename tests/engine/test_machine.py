@@ -1,4 +1,4 @@
-"""What the machine and its memory are reported as."""
+"""The description of the machine, its software and its memory."""
 
 import pytest
 import torch

@@ -14,7 +14,7 @@ from maskrcnn_ext.engine.train_loop import Trainer
 
 
 class Regression(nn.Module):
-    """The mean over a batch of two losses."""
+    """Returns two losses, each a mean over the batch."""
 
     def __init__(self):
         super().__init__()

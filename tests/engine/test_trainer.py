@@ -1,4 +1,4 @@
-"""The training script against the stock one, and what it adds: names of configs, one-line errors, a device that is there."""
+"""The training script has the losses of the stock one, and adds config names, one-line errors and a fallback to the CPU."""
 
 import json
 import re
@@ -55,7 +55,7 @@ def test_train_resume_and_evaluate(spec, tmp_path):
     assert main([*arguments, "--resume", *overrides(spec, tmp_path, **{"train.max_iter": 3})]) == 0
     lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
     iterations = [line["iteration"] for line in lines if "data_time" in line]
-    assert iterations[:3] == [0, 1, 2], "the resumed run goes on after the last iteration"
+    assert iterations[:3] == [0, 1, 2], "the resumed run continues after the last iteration"
 
     (tmp_path / "inference/coco_instances_results.json").unlink()
     checkpoint = f"train.init_checkpoint='{tmp_path / 'model_final.pth'}'"
@@ -63,7 +63,7 @@ def test_train_resume_and_evaluate(spec, tmp_path):
     assert (tmp_path / "inference/coco_instances_results.json").is_file()
 
 
-def test_a_config_that_asks_for_cuda_trains_on_the_cpu_where_there_is_none(spec, tmp_path, caplog):
+def test_a_cuda_config_trains_on_the_cpu_without_cuda(spec, tmp_path, caplog):
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
     arguments = overrides(spec, tmp_path, **{"train.max_iter": 1, "train.device": "cuda"})

@@ -1,6 +1,6 @@
 """Trains a small model again and again, killing it at random moments: python kill_at_random.py FOLDER KILLS SEED.
 
-Prints one JSON line: kills, those during a write, iterations, and the hash of the weights after the last run, which ends by itself.
+Prints one JSON line: kills, those during a write, iterations, and the hash of the weights after the last run, which is not killed.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A trainer that takes no time, and a Mask R-CNN that takes little: what the tests of the hooks run."""
+"""A tiny trainer and a small Mask R-CNN for the tests of training."""
 
 import copy
 import itertools
@@ -15,7 +15,7 @@ from maskrcnn_ext.engine.train_loop import Trainer
 
 
 class Toy(nn.Module):
-    """A regression with BatchNorm, which returns losses as Detectron2's models do; an input is {"x": (3,), "y": (1,)}."""
+    """A regression with BatchNorm that returns a dict of losses; an input is {"x": (3,), "y": (1,)}."""
 
     def __init__(self):
         super().__init__()
@@ -45,7 +45,7 @@ def toy_trainer(hooks=(), *, model=None, lr=0.1, **options):
 
 
 class Results(EvaluationHook):
-    """An evaluation that gives what it is told: one dict of scalars each time."""
+    """An evaluation with given results: one dict of scalars each time."""
 
     def __init__(self, period, results):
         super().__init__(period)
@@ -57,7 +57,7 @@ class Results(EvaluationHook):
 
 
 class Saved:
-    """Takes the place of a checkpointer: (name, iteration, the trainer's state) of every save."""
+    """A checkpointer that records (name, iteration, the trainer's state) of every save."""
 
     def __init__(self):
         self.files = []
@@ -69,7 +69,7 @@ class Saved:
 
 
 def small_config(spec):
-    """domains/shapes.py, with narrower layers and the generated images of `spec` for training and test."""
+    """Returns domains/shapes.py with narrower layers, and the data set `spec` for training and test."""
     return LazyConfig.apply_overrides(
         get_config("domains/shapes.py"),
         [

@@ -1,4 +1,4 @@
-"""Class rows by name: what was learned of a class goes to its place, whatever the head, and nothing else moves."""
+"""The weights of a class are copied to its rows by name, in every head, and nothing else changes."""
 
 import copy
 import logging
@@ -74,8 +74,8 @@ def test_every_tensor_that_depends_on_the_classes_is_known(head):
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_rows_go_to_their_place_and_back(head):
-    """Two models with the same classes in another order: the way there and back changes nothing, and one way something."""
+def test_a_permutation_and_its_inverse_restore_the_rows(head):
+    """Permuting the classes and back restores the weights; permuting them once does not."""
     theirs, ours = (with_head(head, 4, seed=seed) for seed in (1, 2))
     order = ["hen", "cat", "cow", "dog"]
     there = moved(theirs.state_dict(), ours, OLD, order)
@@ -132,7 +132,7 @@ def test_labels_cover_an_axis(classes, data):
         assert {name for name, _ in labels} >= set(classes)
 
 
-def test_layers_that_are_the_same_for_all_classes_stay():
+def test_class_agnostic_layers_are_kept():
     options = ["model.roi_heads.box_predictor.cls_agnostic_bbox_reg=True", "model.roi_heads.mask_head.num_classes=1"]
     for classes, names in ((2, ["hen", "cat"]), (3, NEW)):
         theirs, ours = detector(*options, classes=4, seed=1).state_dict(), detector(*options, classes=classes)
@@ -144,7 +144,7 @@ def test_layers_that_are_the_same_for_all_classes_stay():
 
 
 @pytest.mark.parametrize("head", ["MLPMaskHead", "PointRendMaskHead"])
-def test_class_agnostic_masks_of_this_packages_heads_stay(head):
+def test_class_agnostic_masks_of_this_packages_heads_are_kept(head):
     options = [
         f"model.roi_heads.mask_head._target_=maskrcnn_ext.{head}",
         "model.roi_heads.mask_head.num_classes=1",
@@ -201,7 +201,7 @@ def test_lists_of_another_length(old, new, message):
         moved(detector(classes=4).state_dict(), detector(classes=3), old, new)
 
 
-def test_lists_without_sense():
+def test_invalid_lists():
     with pytest.raises(InputError, match=r"class_names: class 'a' occurs twice"):
         ClassRows(["a", "b", "a"], ["a"])
     with pytest.raises(InputError, match=r"the data set: class 'b' occurs twice"):

@@ -51,7 +51,7 @@ def whole(tmp_path_factory):
     return path.read_bytes()
 
 
-def test_what_is_written_is_what_torch_writes_and_reads(tmp_path):
+def test_written_files_are_those_of_torch(tmp_path):
     path = tmp_path / "model_0000004.pth"
     write(checkpoint(), path)
     assert equal(torch.load(path, weights_only=True), checkpoint())

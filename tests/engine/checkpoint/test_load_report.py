@@ -1,4 +1,4 @@
-"""The report of loaded weights: what is missing is named, and what is to be expected is not cried over."""
+"""The report of loaded weights names missing weights, and does not warn of expected ones."""
 
 import logging
 import pickle
@@ -32,7 +32,7 @@ def load(tmp_path):
 
 
 def imagenet(state, trunk="backbone.bottom_up."):
-    """The trunk of a detector, as weights of a classifier of images."""
+    """Returns the trunk of a detector as weights of an image classifier."""
     weights = {key.removeprefix(trunk): value for key, value in state.items() if key.startswith(trunk)}
     return {**weights, "stem.fc.weight": torch.zeros(10, 512), "stem.fc.bias": torch.zeros(10)}
 
@@ -45,7 +45,7 @@ def without(state, prefix):
     return {key: value for key, value in state.items() if not key.startswith(prefix)}
 
 
-def test_equal_weights_are_loaded_in_silence(state, load, caplog):
+def test_equal_weights_are_loaded_without_a_warning(state, load, caplog):
     caplog.set_level(logging.INFO)
     report = load(detector(seed=1), state, "all")
     assert sorted(report.loaded) == sorted(state)
@@ -143,7 +143,7 @@ def test_a_classifier_that_lacks_a_layer(state, load):
 
 
 def test_weights_of_caffe2(state, tmp_path):
-    """Names as the zoo's ImageNet files have them, through Detectron2's own renaming."""
+    """Names of the zoo's ImageNet files, renamed by Detectron2."""
     names = {}
     for key in imagenet(state):
         if "num_batches" in key or "running" in key:
@@ -165,7 +165,7 @@ def test_weights_of_caffe2(state, tmp_path):
     assert len(checkpointer.report.expected["not used, the file's image classifier"]) == 2
 
 
-def test_another_number_of_classes_is_to_be_expected(state, load, caplog):
+def test_another_number_of_classes_is_expected(state, load, caplog):
     caplog.set_level(logging.INFO)
     report = load(detector(classes=3), state, "body")
     assert sorted(report.resized) == sorted(
@@ -184,7 +184,7 @@ def test_another_number_of_classes_is_to_be_expected(state, load, caplog):
 @pytest.mark.parametrize(
     "head", ["BoundaryMaskHead", "PointRendMaskHead", "MLPMaskHead", "MaskScoringHead", "SoftmaxMaskHead"]
 )
-def test_another_mask_head_is_to_be_expected(state, load, head):
+def test_another_mask_head_is_expected(state, load, head):
     options = [f"model.roi_heads.mask_head._target_=maskrcnn_ext.{head}"]
     if head == "PointRendMaskHead":
         options.append("model.roi_heads.mask_pooler=null")
@@ -208,14 +208,14 @@ def test_a_detector_without_masks_and_back(state, load):
     assert "roi_heads.mask_head.deconv.weight" in report.expected["not used, no such part in the model"]
 
 
-def test_a_pyramid_that_a_detector_lacks_is_not_to_be_expected(state, load):
+def test_a_missing_pyramid_is_unexpected(state, load):
     report = load(detector(), without(state, "backbone.fpn"))
     assert {key.split(".")[1][:4] for key in report.missing} == {"fpn_"}
     with pytest.raises(InputError, match=r"fpn_lateral2.* and \d+ more \(the log has all\)"):
         load(detector(), without(state, "backbone.fpn"), "body")
 
 
-def test_weights_of_something_else_altogether(load, caplog):
+def test_unrelated_weights(load, caplog):
     with pytest.raises(InputError, match=r"not in the model: a|none of its tensors"):
         load(detector(), {"a": torch.zeros(1)}, "body")
     assert "0 tensors loaded" in caplog.text
@@ -235,7 +235,7 @@ def test_a_tensor_under_two_names_is_not_missing(load):
     assert report.expected == {"newly initialised, no such part in the file": ["b.bias"]}
 
 
-def test_channels_added_to_a_stem_are_to_be_expected(state, load):
+def test_channels_added_to_a_stem_are_expected(state, load):
     options = [
         "model.backbone.bottom_up.stem._target_=maskrcnn_ext.InflatedStem",
         "model.backbone.bottom_up.stem.in_channels=5",

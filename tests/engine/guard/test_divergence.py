@@ -403,7 +403,7 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 def test_processes_act_alike(tmp_path, run_python):
-    """Process 1 has a bad image in iteration 1; in process 0 the model raises in iteration 2, while the other's gives losses."""
+    """Process 1 has a bad image in iteration 1; in iteration 2 the model raises in process 0 only."""
     script = tmp_path / "two.py"
     script.write_text(TWO_PROCESSES.format(folder=str(ROOT), store=tmp_path / "store", output=tmp_path))
     done = run_python(script)

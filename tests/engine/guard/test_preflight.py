@@ -1,4 +1,4 @@
-"""What preflight warns of, with the value to set; and that the shipped configs give no warning."""
+"""Preflight warns of bad settings with the value to set, and not of the shipped configs."""
 
 import re
 
@@ -24,7 +24,7 @@ NAMES = [name for name in list_configs() if compat.has_vit() or "vitdet" not in 
 
 @pytest.fixture(scope="module")
 def models():
-    """Models without memory, by config."""
+    """Models on the meta device, by config."""
     built = {}
 
     def build(name):
@@ -74,7 +74,7 @@ NO_WARM_UP = L(MultiStepParamScheduler)(values=[1.0, 0.1], milestones=[9, 10])
         (FPN, {"train.deterministic": True, "train.cudnn_benchmark": True}, "train.cudnn_benchmark=true has no effect"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told_in_one_line(name, changes, said, models):
+def test_warnings_are_one_line_with_the_value_to_set(name, changes, said, models):
     cfg = get_config(name)
     for key, value in changes.items():
         OmegaConf.update(cfg, key, value, merge=False, force_add=True)
@@ -120,7 +120,7 @@ def instantiate_names(cfg):
         },
     ],
 )  # fmt: skip
-def test_what_is_not_wrong_is_not_told(changes, models):
+def test_good_settings_give_no_warning(changes, models):
     cfg = get_config(FPN)
     for key, value in changes.items():
         OmegaConf.update(cfg, key, value, merge=False, force_add=True)
@@ -144,7 +144,7 @@ class Frozen(nn.Module):
 @pytest.mark.parametrize(
     ("norm", "said"), [(True, "1 layers are FrozenBatchNorm2d"), (False, "1 parameters are frozen (stem.weight")]
 )
-def test_any_model_is_looked_at(norm, said):
+def test_any_model_is_accepted(norm, said):
     model = Frozen(norm)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     assert said in preflight(OmegaConf.create({"train": {"init_checkpoint": ""}}), model, optimizer)[0]

@@ -1,4 +1,4 @@
-"""The hook that saves: Detectron2's moments and names, rotation over resumed runs, all processes alike."""
+"""Checkpoints are saved when and as Detectron2 does, rotated across resumed runs, and equal on all processes."""
 
 import multiprocessing
 import resource
@@ -51,7 +51,7 @@ def test_same_files_as_detectron2s(tmp_path, period, max_to_keep, prefix):
             assert (tmp_path / "ours" / name).read_text() == (tmp_path / "stock" / name).read_text()
 
 
-def test_rotation_knows_the_files_of_the_run_before_it_was_resumed(tmp_path):
+def test_rotation_includes_files_written_before_a_resume(tmp_path):
     trainer, _, _ = training(tmp_path, period=1, max_to_keep=2)
     trainer.train(0, 3)
     assert files_of(tmp_path) == ["model_0000001.pth", "model_0000002.pth", "model_final.pth"]
@@ -61,7 +61,7 @@ def test_rotation_knows_the_files_of_the_run_before_it_was_resumed(tmp_path):
     assert files_of(tmp_path) == ["model_0000003.pth", "model_0000004.pth", "model_final.pth"]
 
 
-def test_rotation_leaves_the_files_of_other_runs(tmp_path):
+def test_rotation_keeps_files_of_other_runs(tmp_path):
     trainer, _, _ = training(tmp_path, period=3)
     trainer.train(0, 9)
     (tmp_path / "model_best.pth").touch()
@@ -76,7 +76,7 @@ def test_save_now_saves_once(tmp_path):
     class Stop(hooks.HookBase):
         def after_step(self):
             if self.trainer.iter == 3:
-                self.trainer.stop("told")
+                self.trainer.stop("enough")
 
     trainer, _, hook = training(tmp_path, Stop(), period=3)
     trainer.train(0, 9)
@@ -92,14 +92,14 @@ def test_save_now_saves_once(tmp_path):
     assert resumed.iter == 3
 
 
-def test_save_now_after_the_end_has_nothing_to_do(tmp_path):
+def test_save_now_after_the_end_does_nothing(tmp_path):
     trainer, _, hook = training(tmp_path, period=100)
     trainer.train(0, 3)
     hook.save_now()
     assert files_of(tmp_path) == ["model_final.pth"]
 
 
-def test_what_is_collected_is_saved_beside(tmp_path):
+def test_collected_state_is_saved(tmp_path):
     calls = []
 
     def collect():
@@ -114,13 +114,13 @@ def test_what_is_collected_is_saved_beside(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"period": 0}, {"period": 2, "max_to_keep": 0}])
-def test_numbers_that_are_none(tmp_path, options):
+def test_invalid_periods(tmp_path, options):
     with pytest.raises(InputError, match=r"train\.checkpointer: .* expected 1 or more"):
         training(tmp_path, **options)
 
 
 class SmallDisk(hooks.HookBase):
-    """Lets no file grow beyond a thousand bytes after an iteration, as a full disk."""
+    """Limits files to a thousand bytes after an iteration, like a full disk."""
 
     def __init__(self, iteration):
         self.iteration = iteration
@@ -137,7 +137,7 @@ def limits():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_stops_the_run_with_one_line_and_a_whole_checkpoint(tmp_path, limits):
+def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(tmp_path, limits):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     trainer, _, _ = training(tmp_path, SmallDisk(2), period=2)
     with pytest.raises(InputError, match=r"^cannot write .*model_0000003\.pth \(File too large; ") as error:
@@ -211,13 +211,13 @@ def save_resume_and_fail(folder, rank, send):
     send((rank, trainer.iter, rest["ranks"], messages))
 
 
-def test_all_processes_save_resume_and_fail_alike(tmp_path):
+def test_all_processes_save_resume_and_fail_together(tmp_path):
     found = sorted(in_processes(save_resume_and_fail, tmp_path, 2))
     assert [rank for rank, *_ in found] == [0, 1]
     for _, _, ranks, (disk, nothing_whole) in found:
         assert ranks == [0, 1]
         assert "model_0000004.pth (File too large" in disk
-        assert "no other checkpoint in" in nothing_whole
+        assert "every checkpoint in" in nothing_whole
 
 
 def resume(folder, rank, send):
@@ -242,7 +242,7 @@ def load_own(folder, rank, send):
         send(str(error))
 
 
-def test_a_file_that_one_machine_lacks_is_told_on_all(tmp_path):
+def test_a_file_missing_on_one_machine_is_an_error_on_all(tmp_path):
     for rank in range(2):
         (tmp_path / str(rank)).mkdir()
     trainer = toy_trainer()

@@ -1,4 +1,4 @@
-"""The average is that of the formula, the training does not notice, and the weights come back bit for bit."""
+"""The average follows its formula, training is not affected, and the weights are restored bit for bit."""
 
 import copy
 import io
@@ -13,7 +13,7 @@ from tests.helpers.toy_training import Toy, same_weights, snapshot, toy_trainer
 
 
 class Record(HookBase):
-    """The weights before training and after every step."""
+    """Records the weights before training and after every step."""
 
     def __init__(self):
         self.weights = []
@@ -26,7 +26,7 @@ class Record(HookBase):
 
 
 @pytest.mark.parametrize("decay", [0.9, 0.15])
-def test_it_is_the_formula(decay):
+def test_it_follows_the_formula(decay):
     ema, record = EMA(decay), Record()
     trainer = toy_trainer([ema, record])
     trainer.train(0, 12)
@@ -43,14 +43,14 @@ def test_it_is_the_formula(decay):
         assert torch.equal(applied[name], buffer), "buffers are the model's"
 
 
-def test_the_training_does_not_notice():
+def test_training_is_not_affected():
     plain, averaged = toy_trainer(), toy_trainer([EMA(0.9)])
     plain.train(0, 8)
     averaged.train(0, 8)
     assert same_weights(snapshot(plain.model), snapshot(averaged.model))
 
 
-def test_weights_come_back_even_after_an_error():
+def test_weights_are_restored_after_an_error():
     ema = EMA(0.9)
     trainer = toy_trainer([ema])
     trainer.train(0, 5)
@@ -87,7 +87,7 @@ def test_a_resumed_run_has_the_average_of_an_unbroken_one():
     assert second.state_dict()["updates"] == 8
 
 
-def test_it_starts_from_the_weights_that_a_checkpoint_has_brought():
+def test_it_starts_from_loaded_weights():
     ema = EMA(0.5)
     trainer = toy_trainer([ema])
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""A small Mask R-CNN trained with all the hooks has the losses of one that is trained without."""
+"""A small Mask R-CNN has the same losses with and without all hooks."""
 
 import copy
 import json

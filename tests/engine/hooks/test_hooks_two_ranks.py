@@ -1,4 +1,4 @@
-"""The hooks on two processes: the values of one, and decisions that both follow."""
+"""With two processes the hooks compute the values of one, and both follow the same decisions."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow
 
 
 class MainOnly(Results):
-    """As Detectron2's EvalHook, whose results are on the main process only."""
+    """Results on the main process only, as of Detectron2's EvalHook."""
 
     def at_evaluation(self):
         if comm.is_main_process():

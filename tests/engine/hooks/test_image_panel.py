@@ -1,4 +1,4 @@
-"""The panel shows the first test images, truth beside prediction, and disturbs nothing."""
+"""The panel shows ground truth and prediction of the first test images, and does not affect training."""
 
 import copy
 import json
@@ -23,7 +23,7 @@ def cfg(shapes):
 
 
 class Oracle(nn.Module):
-    """Gives the masks that it was told, and one more with a low score."""
+    """Returns the given masks, and one more with a low score."""
 
     def __init__(self, masks):
         super().__init__()
@@ -47,7 +47,7 @@ def at_evaluation(hook, iteration=7, max_iter=20):
     return trainer.storage
 
 
-def test_a_row_is_truth_and_prediction(cfg, tmp_path):
+def test_a_row_shows_truth_and_prediction(cfg, tmp_path):
     data = load_panel_data(cfg, 2)
     assert len(data.classes) == 5
     records = [copy.deepcopy(image.record) for image in data.images]
@@ -75,7 +75,7 @@ def test_a_row_is_truth_and_prediction(cfg, tmp_path):
     assert np.array_equal(pixels.transpose(1, 2, 0)[:, :, ::-1], picture[side + 6 : -6])
 
 
-def test_it_disturbs_nothing(cfg, tmp_path):
+def test_training_is_not_affected(cfg, tmp_path):
     model = small_model(cfg).train()
     loads = []
     hook = ImagePanel(
@@ -99,7 +99,7 @@ def test_after_training_the_name_is_that_of_the_last_iteration(cfg, tmp_path):
 
 
 def test_data_of_every_kind_is_drawn(shapes, tmp_path):
-    """An image of 16 bits, one without objects, an outline of nothing, and more images wanted than there are."""
+    """An image of 16 bits, one without objects, an empty outline, and fewer images than requested."""
     data = json.loads(shapes.read_text())
     grey = np.arange(64 * 48, dtype=np.uint16).reshape(48, 64)
     cv2.imwrite(str(tmp_path / "deep.png"), grey)
@@ -127,7 +127,7 @@ def test_data_of_every_kind_is_drawn(shapes, tmp_path):
     assert (picture[366:-6, 330:] == 255).all(), "a narrower row is filled up"
 
 
-def test_an_image_that_is_gone_is_one_line(cfg, tmp_path):
+def test_a_missing_image_is_one_line(cfg, tmp_path):
     data = load_panel_data(cfg, 1)
     data.images[0].record["file_name"] = "gone.png"
     masks = {data.images[0].record["image_id"]: torch.zeros(0, 96, 96, dtype=torch.bool)}

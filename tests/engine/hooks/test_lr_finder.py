@@ -1,4 +1,4 @@
-"""The sweep tries what it says, stops when the loss explodes, and suggests a learning rate that trains."""
+"""The sweep sets its rates, stops when the loss diverges, and suggests a learning rate that trains."""
 
 import json
 import logging
@@ -35,7 +35,7 @@ def sweep(tmp_path, model, *, lowest=1e-6, highest=1e3, steps=90, **options):
 
 
 @pytest.mark.parametrize("k", [0.1, 20.0])
-def test_it_finds_the_order_of_the_right_rate_and_stops_beyond(k, tmp_path, caplog):
+def test_it_finds_the_magnitude_of_the_right_rate_and_stops_above(k, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         finder, trainer, record = sweep(tmp_path, Bowl(k))
     assert "the loss diverges at a learning rate of" in trainer.stop_reason
@@ -76,7 +76,7 @@ def test_the_steps_have_the_rates_of_the_sweep_and_groups_keep_their_ratios(tmp_
 
 
 class Breaks(Bowl):
-    """From step 21 on the loss is nan or, as in Detectron2's proposals, an error says that it would be."""
+    """From step 21 on the loss is NaN or, as in Detectron2's proposals, the model raises."""
 
     def __init__(self, raises):
         super().__init__(1.0)
@@ -90,7 +90,7 @@ class Breaks(Bowl):
 
 
 @pytest.mark.parametrize("raises", [False, True])
-def test_a_loss_that_is_not_finite_ends_the_sweep_and_not_in_an_error(raises, tmp_path):
+def test_a_non_finite_loss_ends_the_sweep_without_an_error(raises, tmp_path):
     _, trainer, record = sweep(tmp_path, Breaks(raises))
     assert "diverges" in trainer.stop_reason
     assert len(record["loss"]) == 20
@@ -98,7 +98,7 @@ def test_a_loss_that_is_not_finite_ends_the_sweep_and_not_in_an_error(raises, tm
     assert torch.isfinite(trainer.model.weight).all(), "the step with the broken loss is not taken"
 
 
-def test_no_suggestion_where_the_loss_never_falls(tmp_path, caplog):
+def test_no_suggestion_if_the_loss_never_falls(tmp_path, caplog):
     class Flat(Bowl):
         def forward(self, _):
             return {"loss": self.weight.sum() * 0 + 3}
@@ -107,7 +107,7 @@ def test_no_suggestion_where_the_loss_never_falls(tmp_path, caplog):
         finder, _, record = sweep(tmp_path, Flat(1.0), steps=30)
     assert finder.suggestion is None
     assert record["suggestion"] is None
-    assert "No learning rate to suggest" in caplog.text
+    assert "No suggestion for the learning rate" in caplog.text
 
 
 def test_the_smoothed_curve_has_no_bias():

@@ -12,7 +12,7 @@ from tests.helpers.toy_training import Results, Saved, toy_trainer
 
 
 def run_best(values, *, start=0, state=None, mode="max", metric="segm/AP", results=None):
-    """One evaluation an iteration, the last one after training; returns what was saved and the state at the end."""
+    """Evaluates in every iteration, the last one after training; returns the saved files and the final state."""
     saved = Saved()
     best = Best(1, saved, metric=metric, mode=mode)
     trainer = toy_trainer([Results(1, results or [{"segm/AP": value} for value in values]), best])
@@ -33,7 +33,7 @@ def test_the_best_survives_a_resume():
     assert [file[1] for file in files] == [7]
 
 
-def test_the_file_knows_its_own_metric():
+def test_the_file_contains_its_own_metric():
     files, _ = run_best([10, 50, 20])
     assert files[-1][2]["hooks"]["Best"]["value"] == 50
 
@@ -61,13 +61,13 @@ def test_an_unknown_metric_names_the_nearest():
 
 
 def test_an_evaluation_without_detections_has_no_mask_metrics():
-    """Detectron2's, without a single detection: bbox/AP is nan and there is no segm/AP."""
+    """Without a detection, Detectron2's evaluator returns bbox/AP as NaN and no segm/AP."""
     nothing = {"bbox/AP": math.nan, "bbox/AP50": math.nan, "validation_loss/total_loss": 3.0}
     files, _ = run_best([], results=[nothing, {"bbox/AP": 1.0, "segm/AP": 2.0}, nothing])
     assert [iteration for _, iteration, _ in files] == [1]
 
 
-def test_a_value_from_before_does_not_count_again(caplog):
+def test_an_old_value_is_not_counted_again(caplog):
     files, _ = run_best([], results=[{"segm/AP": 1.0}, {"bbox/AP": 9.0}])
     assert len(files) == 1
     assert "has no segm/AP" in caplog.text
@@ -109,7 +109,7 @@ def test_an_unknown_mode_of_best():
 
 
 def run_early_stopping(values, *, start=0, state=None, metric="m", **options):
-    """One evaluation an iteration; returns how many iterations ran, the reason for the end, and the state."""
+    """Evaluates in every iteration; returns the number of iterations, the stop reason and the state."""
     hook = EarlyStopping(1, metric=metric, **options)
     results = Results(1, [{"m": value} for value in values])
     trainer = toy_trainer([results, hook])

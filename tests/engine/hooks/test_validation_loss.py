@@ -1,4 +1,4 @@
-"""The validation loss is that of a plain loop over the images, the same every time, and leaves no trace in the training."""
+"""The validation loss equals that of a plain loop, is the same every time, and does not affect training."""
 
 import copy
 import json
@@ -113,7 +113,7 @@ def test_it_is_the_same_on_every_call_and_leaves_no_trace(cfg, model):
         assert same_weights(weights, snapshot(model))
         assert [module.training for module in model.modules()] == modes
         assert all(parameter.grad is None for parameter in model.parameters())
-        torch.rand(1), np.random.rand()  # training goes on
+        torch.rand(1), np.random.rand()  # training continues
         before = random_states()
     model.train()
     assert values[0] == values[1]
@@ -132,7 +132,7 @@ def test_it_depends_on_the_weights_but_not_on_the_split_of_the_images(cfg, model
     assert losses_of(other, batches)[0] != whole
 
 
-def test_training_goes_on_as_without_it():
+def test_training_is_the_same_without_it():
     def train(with_hook):
         trainer = toy_trainer()
         drawn = []

@@ -1,4 +1,4 @@
-"""Weights & Biases and MLflow get every scalar once, the images and the config: with the libraries themselves, offline."""
+"""Weights & Biases and MLflow receive every scalar once, the images and the config; the real libraries run offline."""
 
 import math
 import struct
@@ -20,7 +20,7 @@ CONFIG = OmegaConf.create({"optimizer": {"lr": 0.1, "betas": [0.9, 0.99]}, "trai
 
 
 class Kept(TrackingWriter):
-    """A tracker that keeps what it gets, and fails where it is told to."""
+    """A tracker that keeps what it receives, and can be made to fail."""
 
     def _start(self, _, config, run_id):
         self.config, self.resumed = config, run_id
@@ -39,7 +39,7 @@ class Kept(TrackingWriter):
         self.finished = True
 
 
-def test_every_scalar_goes_once_and_the_last_evaluation_too(tmp_path):
+def test_every_scalar_is_sent_once_also_of_the_last_evaluation(tmp_path):
     writer = Kept(tmp_path, {}, resume=False)
     trainer = toy_trainer([Results(3, [{"segm/AP": 1.0}, {"segm/AP": 2.0}, {"segm/AP": 3.0}])])
     trainer.register_hooks([hooks.PeriodicWriter([writer], period=2)])
@@ -50,7 +50,7 @@ def test_every_scalar_goes_once_and_the_last_evaluation_too(tmp_path):
     assert writer.finished
 
 
-def test_images_before_tensorboard_takes_them(tmp_path):
+def test_images_are_sent_before_tensorboard_clears_them(tmp_path):
     writer = Kept(tmp_path, {}, resume=False)
     whole = np.arange(48, dtype=np.uint8).reshape(3, 4, 4)
     with EventStorage(3) as storage:
@@ -63,7 +63,7 @@ def test_images_before_tensorboard_takes_them(tmp_path):
         assert np.array_equal(image, whole.transpose(1, 2, 0))
 
 
-def test_a_tracker_that_fails_does_not_end_the_training_and_gets_its_scalars_later(tmp_path, caplog):
+def test_a_failing_tracker_does_not_end_training_and_receives_scalars_later(tmp_path, caplog):
     writer = Kept(tmp_path, {}, resume=False)
     breaks = hooks.CallbackHook(after_step=lambda trainer: setattr(writer, "broken", trainer.iter in (1, 2)))
     trainer = toy_trainer([breaks, hooks.PeriodicWriter([writer], period=1)])
@@ -72,7 +72,7 @@ def test_a_tracker_that_fails_does_not_end_the_training_and_gets_its_scalars_lat
     assert "Kept: could not send scalars: no route to the tracker" in caplog.text
 
 
-def test_the_run_goes_on_where_training_resumes(tmp_path):
+def test_a_resumed_training_continues_its_run(tmp_path):
     assert Kept(tmp_path, {}, resume=True).resumed is None
     assert Kept(tmp_path, {}, resume=True).resumed == "the-id"
     assert Kept(tmp_path, {}, resume=False).resumed is None
@@ -123,7 +123,7 @@ def send(writer, start=0):
 
 
 def log_records(data):
-    """The records of a file in LevelDB's log format, as wandb's are: blocks of 32 KiB, parts of records with a header of 7 bytes."""
+    """Yields the records of a file in LevelDB's log format, which wandb writes: blocks of 32 KiB, record parts with 7-byte headers."""
     position, record = 7, b""  # after wandb's own header
     while position + 7 <= len(data):
         left = 32768 - position % 32768
