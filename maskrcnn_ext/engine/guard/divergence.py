@@ -185,7 +185,7 @@ class DivergenceGuard(HookBase):
         self._reports += 1
         try:
             report = write_report(diverged, unwrap_ddp(trainer.model), self._folder / f"iter_{trainer.iter:07d}")
-        except WriteError as problem:  # a full disk must not hide the divergence
+        except (OSError, WriteError) as problem:  # a full disk must not hide the divergence
             return f"{diverged.summary()}; the report could not be written ({problem})"
         return f"{diverged.summary()}; see {report}"
 
