@@ -68,9 +68,9 @@ for module, use in uses.items():
 print(json.dumps([f"compiled for {', '.join(compiled) or 'nothing'}", *notes]))""",
     "GPU kernels": """
 import logging, torch
-from maskrcnn_ext.ops.triton_support import why_no_triton
+from maskrcnn_ext.ops.native import triton_unavailable_reason
 logging.disable()
-reason = why_no_triton() if torch.cuda.is_available() else None
+reason = triton_unavailable_reason() if torch.cuda.is_available() else None
 text = "compiled by Triton at first use" if torch.cuda.is_available() else "none without a CUDA device"
 note = f"FastROIPooler works, but slower: {reason}; Triton needs a C compiler at run time"
 print(json.dumps([text] if reason is None else ["PyTorch's own", note]))""",

@@ -1,1 +1,1 @@
-"""Parts of the model: each takes explicit arguments, so that a LazyConfig can build it."""
+"""Parts of the model. Each takes explicit arguments, so that a LazyConfig can build it."""

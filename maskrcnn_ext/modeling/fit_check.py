@@ -1,4 +1,4 @@
-"""Do a model's poolers and mask head fit together? Asked once, before the first iteration."""
+"""Checks that the poolers and the mask head of a model fit together, before the first iteration."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from maskrcnn_ext.modeling.mask_heads.base import Features, MaskHead
 
 
 def check_fit(model: nn.Module) -> None:
-    """Lets the poolers pool no box at all and shows the result to the mask head.
+    """Pools zero boxes with the poolers of a model and passes the result to the input check of its mask head.
 
     Args:
-        model: a GeneralizedRCNN; what has no RoI heads, or parts from elsewhere, passes.
+        model: a GeneralizedRCNN. A model without RoI heads, or with a mask head of another package, passes.
 
     Raises:
-        InputError: a pooler was built for other channels, or the mask head for other features; the message names the two and the
-            override that mends it.
+        InputError: a pooler was built for another number of channels, or the mask head for other features. The message names both
+            parts and the override that fixes it.
     """
     roi_heads = getattr(model, "roi_heads", None)
     backbone = getattr(model, "backbone", None)
@@ -31,13 +31,13 @@ def check_fit(model: nn.Module) -> None:
             return
         if hasattr(roi_heads, "res5"):  # C4: boxes and masks share pooler and res5
             pooler = roi_heads.pooler
-            handed: Features = roi_heads.res5(_pool(pooler, _features(backbone, roi_heads.in_features)))
+            head_input: Features = roi_heads.res5(_pool(pooler, _features(backbone, roi_heads.in_features)))
         else:
-            pooler, handed = roi_heads.mask_pooler, _features(backbone, roi_heads.mask_in_features)
+            pooler, head_input = roi_heads.mask_pooler, _features(backbone, roi_heads.mask_in_features)
             if pooler is not None:
-                handed = _pool(pooler, handed)
+                head_input = _pool(pooler, head_input)
         if isinstance(head, MaskHead):
-            head.check_input(handed, type(pooler).__name__)
+            head.check_input(head_input, type(pooler).__name__)
 
 
 def _features(backbone: nn.Module, names: list[str]) -> dict[str, Tensor]:

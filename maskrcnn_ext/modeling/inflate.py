@@ -1,4 +1,4 @@
-"""Pre-trained weights for images of another number of channels than they were trained on."""
+"""A ResNet stem that loads weights trained on three channels into a model for another number of channels."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from maskrcnn_ext.errors import InputError
 
 
 class InflatedStem(BasicStem):
-    """ResNet's stem for any number of channels that loads the weights of three: ``stem._target_=maskrcnn_ext.InflatedStem``.
+    """ResNet's stem for images of any number of channels; it loads the weights of a stem for three channels.
 
-    ``conv1.weight`` stays as it is in the file, so that every loader finds it; the other channels have a parameter of their own,
-    ``extra_weight``, which is zero before training. With fresh pre-trained weights the features are therefore those of the network
-    on its own channels, and the extra ones come in as training finds use for them. They are trained also where the stem is frozen
-    (``freeze_at``), as nothing could be learned of them otherwise.
+    ``conv1.weight`` has the name and shape of the checkpoint, so that every loader finds it. The weights of the other channels are in
+    ``extra_weight``, which is zero before training. Right after loading, the features are therefore those of the pre-trained network. The
+    extra weights are trained even if the stem is frozen (``freeze_at``), because they have no pre-trained values.
+
+    Example::
+
+        model.backbone.bottom_up.stem._target_=maskrcnn_ext.InflatedStem model.backbone.bottom_up.stem.in_channels=4
     """
 
     def __init__(
@@ -28,17 +31,17 @@ class InflatedStem(BasicStem):
         norm: str = "BN",
         pretrained_channels: Sequence[int] = (0, 1, 2),
     ) -> None:
-        """As :class:`detectron2.modeling.backbone.BasicStem`, and:
+        """Builds Detectron2's BasicStem and the weights of the other channels.
 
         Args:
-            in_channels: of the image.
-            out_channels: of the features.
-            norm: after the convolution.
-            pretrained_channels: the image's channel that each channel of the weights sees. (2, 1, 0) for weights trained on B, G, R
-                and an image of R, G, B, infrared; (0, 0, 0) for a grey image, whose features are then those of three equal channels.
+            in_channels: channels of the image.
+            out_channels: channels of the features.
+            norm: norm after the convolution.
+            pretrained_channels: the channel of the image for each channel of the pre-trained weights: (2, 1, 0) for weights trained on
+                B, G, R and an image of R, G, B, infrared; (0, 0, 0) for a grey image, which is then treated as three equal channels.
 
         Raises:
-            InputError: a channel that the image does not have.
+            InputError: the image does not have one of `pretrained_channels`.
         """
         own = list(pretrained_channels)
         if not own or not all(0 <= channel < in_channels for channel in own):
@@ -60,7 +63,7 @@ class InflatedStem(BasicStem):
         return F.max_pool2d(F.relu_(x), kernel_size=3, stride=2, padding=1)
 
     def freeze(self) -> InflatedStem:
-        """Freezes what is pre-trained."""
+        """Freezes the pre-trained weights."""
         super().freeze()
         self.extra_weight.requires_grad_(True)
         return self

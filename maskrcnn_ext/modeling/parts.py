@@ -46,9 +46,14 @@ class Part:
         return line + "".join(f" {node}.{option}" for option in self.options.split())
 
     def describe(self) -> str:
-        """Returns a page of text: source, override, description and every option."""
+        """Returns a page of text: source, override, description and every option, also those of the base classes."""
         found = self.load()
-        text = "\n\n".join(filter(None, map(inspect.getdoc, (found, found.__init__))))
+        constructors = [
+            cls.__init__
+            for cls in found.__mro__
+            if cls.__module__.startswith("maskrcnn_ext.") and "__init__" in vars(cls)
+        ]
+        text = "\n\n".join(filter(None, map(inspect.getdoc, [found, *constructors])))
         return f"{self.name}\n{self.paper}; {self.gain}\n\n  {self.override()}\n\n{text}"
 
 

@@ -1,4 +1,4 @@
-"""Detectron2's RPN, which computes for the few anchors that matter what the stock one computes for all."""
+"""Detectron2's RPN, computed only for the anchors that affect the result."""
 
 from __future__ import annotations
 
@@ -18,33 +18,35 @@ from maskrcnn_ext.ops.matching import match_boxes
 
 
 class FastRPN(RPN):
-    """The stock RPN, number for number, faster and in less memory: ``model.proposal_generator._target_=maskrcnn_ext.FastRPN``.
+    """Detectron2's RPN with the same numbers, faster and in less memory. The arguments are the same.
 
-    Of a quarter of a million anchors of an image of 800 x 1216 pixels, the best of each level are picked before boxes are decoded; anchors
-    are matched with the ground truth piece by piece; only the sampled ones go into the losses. Weights, samples and losses are those of
-    Detectron2's RPN. Of anchors with equal scores another one may be the last that is picked.
-
-    The arguments are those of Detectron2's RPN.
+    An image of 800 x 1216 pixels has a quarter of a million anchors. FastRPN selects the best anchors of each level before it decodes
+    boxes, matches anchors to the ground truth piece by piece, and computes the losses of the sampled anchors only. Weights, samples and
+    losses are those of Detectron2's RPN. If scores are equal, the last selected anchor may differ.
 
     Raises:
-        InputError: for rotated boxes, or another class of matcher than Detectron2's.
+        InputError: rotated boxes, or a matcher that is not Detectron2's.
+
+    Example::
+
+        model.proposal_generator._target_=maskrcnn_ext.FastRPN
     """
 
     @wraps(RPN.__init__)  # type: ignore[misc]  # overrides are checked against the signature
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.anchor_generator.box_dim != 4:
-            raise InputError("FastRPN has no rotated boxes: use Detectron2's RRPN")
+            raise InputError("FastRPN does not support rotated boxes: use Detectron2's RRPN")
         if type(self.anchor_matcher) is not Matcher:
             raise InputError(
-                f"FastRPN matches as Detectron2's Matcher does, not as {type(self.anchor_matcher).__name__}: use Detectron2's RPN"
+                f"FastRPN supports Detectron2's Matcher, not {type(self.anchor_matcher).__name__}: use Detectron2's RPN"
             )
 
     @torch.no_grad()
     def label_and_sample_anchors(
         self, anchors: list[Boxes], gt_instances: list[Instances]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """As RPN's: a label (R,) and a ground-truth box (R, 4) of each of the R anchors of all levels, one an image."""
+        """Returns labels (R,) and ground-truth boxes (R, 4) for each image, as RPN does. R: anchors of all levels."""
         every = Boxes.cat(anchors)
         labels, matched = [], []
         for image in gt_instances:
@@ -52,7 +54,7 @@ class FastRPN(RPN):
             index, of_image = match_boxes(
                 truth,
                 every.tensor,
-                self.anchor_matcher.thresholds[1:-1],  # between the infinities that the Matcher has added
+                self.anchor_matcher.thresholds[1:-1],  # without the infinities that Matcher adds
                 self.anchor_matcher.labels,
                 allow_low_quality_matches=self.anchor_matcher.allow_low_quality_matches,
             )
@@ -70,7 +72,7 @@ class FastRPN(RPN):
         pred_anchor_deltas: list[Tensor],
         gt_boxes: list[Tensor],
     ) -> dict[str, Tensor]:
-        """As RPN's, of the anchors that are sampled in any image."""
+        """Returns the losses of RPN, computed from the anchors that are sampled in any image."""
         labels = torch.stack(gt_labels)
         sampled = (labels >= 0).any(dim=0).nonzero()[:, 0]
         losses: dict[str, Tensor] = super().losses(
@@ -90,7 +92,7 @@ class FastRPN(RPN):
         pred_anchor_deltas: list[Tensor],
         image_sizes: list[tuple[int, int]],
     ) -> list[Instances]:
-        """As RPN's."""
+        """Returns the proposals of RPN, one ``Instances`` for each image."""
         levels = [
             decode_top_anchors(self.box2box_transform, level.tensor, logits, deltas, self.pre_nms_topk[self.training])
             for level, logits, deltas in zip(anchors, pred_objectness_logits, pred_anchor_deltas, strict=True)

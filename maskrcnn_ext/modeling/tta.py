@@ -1,4 +1,4 @@
-"""Test-time augmentation: what a model finds in an image, its mirror image and other sizes of it, merged into one answer."""
+"""Test-time augmentation: detections in an image, its mirror image and other sizes of it, merged into one result."""
 
 from __future__ import annotations
 
@@ -16,45 +16,49 @@ from torch.nn import functional as F
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN
 
-# What is predicted for given boxes, on grids over the box, whose last dimension a mirror turns around; and numbers.
+# Predictions for given boxes: grids over the box, whose last dimension is flipped with the image, and numbers.
 _GRIDS, _NUMBERS = ("pred_masks", "pred_keypoint_heatmaps"), ("pred_mask_scores",)
 
 
-class View(NamedTuple):
+class AugmentedView(NamedTuple):
     """An image in another size, mirrored or not; heights and widths in pixels."""
 
     size: tuple[int, int]
     flip: bool
 
-    def see(self, image: Tensor) -> Tensor:
-        """Makes the view (C, h, w) of an image (C, H, W); float32 where the size changes, smoothed where it shrinks."""
+    def transform_image(self, image: Tensor) -> Tensor:
+        """Returns the view (C, h, w) of an image (C, H, W). A resized view is float32; shrinking is anti-aliased."""
         if image.shape[-2:] != self.size:
             image = F.interpolate(image[None].float(), self.size, mode="bilinear", antialias=True)[0]
         return image.flip(-1) if self.flip else image
 
     def to_view(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-        """Moves boxes (R, 4) of the image, of `size`, into the view."""
+        """Returns boxes (R, 4) of the image, which has the given size, in the view."""
         boxes = boxes * _ratio(boxes, self.size, size)
         return _mirrored(boxes, self.size[1]) if self.flip else boxes
 
     def to_image(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-        """Moves boxes (R, 4) of the view into the image, of `size`."""
+        """Returns boxes (R, 4) of the view in the image, which has the given size."""
         boxes = _mirrored(boxes, self.size[1]) if self.flip else boxes
         return boxes * _ratio(boxes, size, self.size)
 
 
 class TTARCNN(CompactRCNN):
-    """CompactRCNN with test-time augmentation: ``model._target_=maskrcnn_ext.TTARCNN`` for any trained model.
+    """CompactRCNN with test-time augmentation, for any trained model.
 
-    Boxes are found in every view of an image, each at one of the scales, mirrored or not; non-maximum suppression with the model's own
-    settings merges them, as in Detectron2's GeneralizedRCNNWithTTA. Masks and keypoints of the merged boxes are then predicted in every
-    view: probabilities of masks and mask scores are averaged, and of keypoints the heatmaps' logits, before the best place is looked
-    for (``HM_AVG`` of the first Detectron). Averaged places would lie between two candidates where the views disagree.
+    Boxes are detected in each view of an image: at each scale, mirrored or not. Non-maximum suppression with the settings of the model
+    merges them, as in Detectron2's GeneralizedRCNNWithTTA. Masks and keypoints of the merged boxes are then predicted in each view. Mask
+    probabilities, mask scores and the logits of keypoint heatmaps are averaged. Keypoints are located in the averaged heatmap (``HM_AVG``
+    of the first Detectron), because averaged positions would be between two candidates if views disagree.
 
-    Parameters have the names of GeneralizedRCNN's, so that every checkpoint loads, and training is the same. Each view is seen alone,
-    twice where there are masks or keypoints, so that memory does not grow with their number.
+    Parameters have the names of GeneralizedRCNN, so that every checkpoint loads, and training is the same. Views are processed one by one,
+    twice for masks or keypoints, so that memory does not grow with their number.
 
-    A mirror exchanges left and right: leave ``tta_flip`` off where classes differ by that alone.
+    A mirror image exchanges left and right: set ``tta_flip`` to false if classes differ only in that.
+
+    Example::
+
+        model._target_=maskrcnn_ext.TTARCNN model.tta_scales=[0.75,1.0,1.25]
     """
 
     def __init__(
@@ -71,22 +75,22 @@ class TTARCNN(CompactRCNN):
         tta_flip: bool = True,
         tta_keypoint_flip_indices: Sequence[int] | None = None,
     ) -> None:
-        """Takes GeneralizedRCNN's arguments and those of the views.
+        """Builds the model from GeneralizedRCNN's arguments and those of the views.
 
         Args:
             backbone: see GeneralizedRCNN.
-            proposal_generator: as above; needed here.
-            roi_heads: as above.
-            pixel_mean: as above.
-            pixel_std: as above.
-            input_format: as above.
-            vis_period: as above.
-            tta_scales: sizes of the views, relative to the image that the model is given, which the mapper has resized.
-            tta_flip: see each size mirrored too.
-            tta_keypoint_flip_indices: which keypoint each one becomes in a mirrored image, as the mapper's ``keypoint_hflip_indices``.
+            proposal_generator: see GeneralizedRCNN; required.
+            roi_heads: see GeneralizedRCNN.
+            pixel_mean: see GeneralizedRCNN.
+            pixel_std: see GeneralizedRCNN.
+            input_format: see GeneralizedRCNN.
+            vis_period: see GeneralizedRCNN.
+            tta_scales: sizes of the views relative to the input of the model, which the mapper has resized.
+            tta_flip: whether each size is also mirrored.
+            tta_keypoint_flip_indices: index of the mirrored counterpart of each keypoint, as ``keypoint_hflip_indices`` of the mapper.
 
         Raises:
-            InputError: scales that are none, no proposal generator, or flip indices that the keypoint head needs and does not have.
+            InputError: invalid scales, no proposal generator, or missing flip indices for a keypoint head.
         """
         super().__init__(
             backbone=backbone,
@@ -103,7 +107,7 @@ class TTARCNN(CompactRCNN):
         if not self.tta_scales or not all(0 < scale < float("inf") for scale in self.tta_scales):
             raise InputError(f"model.tta_scales={self.tta_scales}: expected factors above 0, such as [0.75,1.0,1.25]")
         if proposal_generator is None:
-            raise InputError("TTARCNN needs model.proposal_generator: proposals of one view are none of another")
+            raise InputError("TTARCNN needs model.proposal_generator: precomputed proposals fit one view only")
         if tta_flip and _has(roi_heads, "keypoint_on"):
             self._check_flip_indices(roi_heads.keypoint_head.num_keypoints)
 
@@ -113,7 +117,7 @@ class TTARCNN(CompactRCNN):
         detected_instances: list[Instances] | None = None,
         do_postprocess: bool = True,
     ) -> list[Any]:
-        """As in CompactRCNN; raw results are in the frame of the image that was given, whatever the views."""
+        """Returns detections as CompactRCNN does; raw results are in the frame of the input image, for any views."""
         if self.tta_scales == [1.0] and not self.tta_flip:
             return super().inference(batched_inputs, detected_instances, do_postprocess)
         given: Sequence[Instances | None] = detected_instances or [None] * len(batched_inputs)
@@ -121,20 +125,20 @@ class TTARCNN(CompactRCNN):
         return self.compact(batched_inputs, results) if do_postprocess else results
 
     def _predict(self, image: Tensor, given: Instances | None) -> Instances:
-        """Raw results of one image (C, H, W)."""
+        """Returns the raw results of one image (C, H, W)."""
         image = image.to(self.device)
         size = (int(image.shape[1]), int(image.shape[2]))
         sizes = [(max(1, round(size[0] * scale)), max(1, round(size[1] * scale))) for scale in self.tta_scales]
-        views = [View(own, flip) for own in sizes for flip in ([False, True] if self.tta_flip else [False])]
+        views = [AugmentedView(own, flip) for own in sizes for flip in ([False, True] if self.tta_flip else [False])]
         found = self._detect(image, views) if given is None else given.to(self.device)
         if _has(self.roi_heads, "mask_on") or _has(self.roi_heads, "keypoint_on"):
-            self._complete(found, image, views)
+            self._add_masks_and_keypoints(found, image, views)
         return found
 
-    def _detect(self, image: Tensor, views: Sequence[View]) -> Instances:
-        """Boxes of all views, merged."""
+    def _detect(self, image: Tensor, views: Sequence[AugmentedView]) -> Instances:
+        """Returns the merged boxes of all views."""
         size = (int(image.shape[1]), int(image.shape[2]))
-        # A copy that shares all weights: the model itself may be in use by another thread.
+        # A copy that shares all weights, because another thread may use the model.
         boxes_only = copy.copy(self.roi_heads)
         boxes_only.mask_on = boxes_only.keypoint_on = False
         parts = []
@@ -148,14 +152,14 @@ class TTARCNN(CompactRCNN):
             parts.append(Instances(size, pred_boxes=moved, scores=part.scores, pred_classes=part.pred_classes))
         found = Instances.cat(parts)
         predictor = self.roi_heads.box_predictor
-        # Of a cascade, the last stage's settings hold.
+        # The settings of the last stage apply to a cascade.
         predictor = predictor[-1] if isinstance(predictor, nn.ModuleList) else predictor
         kept = batched_nms(found.pred_boxes.tensor, found.scores, found.pred_classes, predictor.test_nms_thresh)
         limit = predictor.test_topk_per_image
         return found[kept[:limit] if limit >= 0 else kept]
 
-    def _complete(self, found: Instances, image: Tensor, views: Sequence[View]) -> None:
-        """Adds what the heads predict for the boxes, averaged over the views."""
+    def _add_masks_and_keypoints(self, found: Instances, image: Tensor, views: Sequence[AugmentedView]) -> None:
+        """Adds the predictions of the heads for the boxes, averaged over the views."""
         size = (int(image.shape[1]), int(image.shape[2]))
         known = {name: found.get(name) for name in ("scores", "pred_classes") if found.has(name)}
         sums: dict[str, Tensor] = {}
@@ -177,13 +181,13 @@ class TTARCNN(CompactRCNN):
         if "pred_keypoint_heatmaps" in sums:
             keypoint_rcnn_inference(found.pred_keypoint_heatmaps, [found])
 
-    def _batch_of(self, image: Tensor, view: View) -> ImageList:
-        """The view of an image (C, H, W), normalised and padded.
+    def _batch_of(self, image: Tensor, view: AugmentedView) -> ImageList:
+        """Returns the view of an image (C, H, W) as a normalised and padded batch.
 
         Raises:
             InputError: the backbone takes images of one size, and the view is larger.
         """
-        images = self.preprocess_image([{"image": view.see(image)}])
+        images = self.preprocess_image([{"image": view.transform_image(image)}])
         height, width = images.tensor.shape[-2:]
         if height < view.size[0] or width < view.size[1]:
             raise InputError(
@@ -197,8 +201,8 @@ class TTARCNN(CompactRCNN):
         pairs_up = sorted(indices) == list(range(num_keypoints)) and all(indices[indices[i]] == i for i in indices)
         if not pairs_up:
             raise InputError(
-                f"model.tta_keypoint_flip_indices={indices}: expected which of the {num_keypoints} keypoints each one becomes in a mirror "
-                "image (maskrcnn_ext.data.registry.keypoints.hflip_indices gives it), or set model.tta_flip=false"
+                f"model.tta_keypoint_flip_indices={indices}: expected the index of the mirrored counterpart of each of the {num_keypoints} "
+                "keypoints (maskrcnn_ext.data.registry.keypoints.hflip_indices returns it), or set model.tta_flip=false"
             )
 
 
@@ -212,6 +216,6 @@ def _ratio(boxes: Tensor, new: tuple[int, int], old: tuple[int, int]) -> Tensor:
 
 
 def _mirrored(boxes: Tensor, width: int) -> Tensor:
-    """Boxes (R, 4) as a mirror shows them in an image of that width."""
+    """Returns boxes (R, 4) mirrored in an image of a width."""
     x0, y0, x1, y1 = boxes.unbind(1)
     return torch.stack([width - x1, y0, width - x0, y1], dim=1)

@@ -8,17 +8,17 @@ from torch import Tensor, nn
 
 from maskrcnn_ext.compat import change_class
 from maskrcnn_ext.ops import winograd
-from maskrcnn_ext.ops.winograd_autograd import winograd_convolution
+from maskrcnn_ext.ops.winograd import winograd_convolution
 from maskrcnn_ext.ops.workspace import Workspace
 
 
 class WinogradConv2d(Conv2d):
-    """A ``Conv2d`` of 3 x 3 kernels with stride 1 and padding 1: Winograd's in float32 on a CPU, else as it was."""
+    """A 3 x 3 ``Conv2d`` with stride 1 and padding 1 that uses Winograd's algorithm in float32 on a CPU, and is unchanged elsewhere."""
 
     workspace: Workspace
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, I, H, W) to (N, O, H, W)."""
+        """Returns (N, O, H, W) for (N, I, H, W)."""
         if (
             not x.dtype == self.weight.dtype == torch.float32
             or x.device.type != "cpu"
@@ -31,23 +31,23 @@ class WinogradConv2d(Conv2d):
 
 
 def use_winograd(model: nn.Module) -> int:
-    """Makes the convolutions of a model that Winograd's algorithm suits use it; parameters and their names stay.
+    """Makes the convolutions of a model for which Winograd's algorithm is faster use it. Parameters and their names stay.
 
     Returns:
-        How many there are.
+        The number of these convolutions.
 
     Raises:
-        OSError: the compiled library is not there.
+        OSError: the compiled library is missing.
     """
     winograd.library()
     workspace, count = Workspace(), 0
     for module in model.modules():
-        if type(module) is Conv2d and _suits(module):
+        if type(module) is Conv2d and _benefits_from_winograd(module):
             change_class(module, WinogradConv2d).workspace = workspace
             count += 1
     return count
 
 
-def _suits(conv: Conv2d) -> bool:
+def _benefits_from_winograd(conv: Conv2d) -> bool:
     plain = (conv.stride, conv.padding, conv.dilation) == ((1, 1),) * 3 and conv.groups == 1
     return plain and conv.padding_mode == "zeros" and winograd.fits(conv.weight)

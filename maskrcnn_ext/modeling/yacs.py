@@ -1,6 +1,6 @@
-"""The mask heads and FastRPN for yacs configs: Detectron2's registries, and the keys that the heads read.
+"""Mask heads and FastRPN for yacs configs: entries in Detectron2's registries, and the keys that the heads read.
 
-Imports Detectron2 in its functions only: the plugin hook runs while Detectron2 is still being imported.
+Detectron2 is imported inside functions only, because the plugin hook runs while Detectron2 is still being imported.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def registered_name(part: Part) -> str:
-    """The head's name in ``MODEL.ROI_MASK_HEAD.NAME``: its class name, but Detectron2's own PointRend keeps the names it has."""
+    """Returns the name for ``MODEL.ROI_MASK_HEAD.NAME``: the class name, with "Ext" before names that Detectron2's PointRend uses."""
     return f"Ext{part.name}" if part.name.endswith("PointRendMaskHead") else part.name
 
 
@@ -31,7 +31,7 @@ def _builder(part: Part) -> Callable[..., nn.Module]:
 
 
 def register_mask_heads() -> None:
-    """Puts every mask head into Detectron2's registry under :func:`registered_name`. Idempotent; loads no head."""
+    """Registers every mask head in Detectron2 under :func:`registered_name`. Idempotent; imports no head."""
     from detectron2.modeling import ROI_MASK_HEAD_REGISTRY
 
     for part in MASK_HEADS:
@@ -40,7 +40,7 @@ def register_mask_heads() -> None:
 
 
 def register_rpn() -> None:
-    """Puts FastRPN into Detectron2's registry, for ``MODEL.PROPOSAL_GENERATOR.NAME``. Idempotent; loads nothing of ours."""
+    """Registers FastRPN in Detectron2, for ``MODEL.PROPOSAL_GENERATOR.NAME``. Idempotent; does not import FastRPN."""
     from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY
 
     def build(cfg: CfgNode, input_shape: Any) -> nn.Module:
@@ -54,9 +54,9 @@ def register_rpn() -> None:
 
 
 def add_maskrcnn_ext_config(cfg: CfgNode) -> None:
-    """Declares the heads' own keys, ``MODEL.MASKRCNN_EXT.<head>.<KEYWORD>``, with their defaults, so that a file or option can set them.
+    """Adds the keys of the heads, ``MODEL.MASKRCNN_EXT.<head>.<KEYWORD>``, with their defaults, so that a file or option can set them.
 
-    A node has the keywords of the head's signature in capitals, for example::
+    Each node has the keywords of the head's signature in capitals, for example::
 
         MODEL:
           ROI_MASK_HEAD: {NAME: BoundaryMaskHead}
@@ -64,17 +64,24 @@ def add_maskrcnn_ext_config(cfg: CfgNode) -> None:
             BoundaryMaskHead: {BOUNDARY_LOSS_WEIGHT: 2.0, MASK_LOSS: dice}
             MaskScoringHead: {BASE: DCTMaskHead}
 
-    What every mask head of Detectron2 has (convolutions, norm, class-agnostic masks) stays in ``MODEL.ROI_MASK_HEAD``. A
-    MaskScoringHead's base reads the node of its own name. A head that takes the feature maps wants ``POOLER_TYPE: ""``.
-    Without this call the heads have their defaults.
+    The arguments of all mask heads (convolutions, norm, class-agnostic masks) stay in ``MODEL.ROI_MASK_HEAD``. The base of a
+    MaskScoringHead reads the node of its name. Heads that take the feature maps need ``POOLER_TYPE: ""``. Without this call the heads use
+    their defaults.
 
     Args:
-        cfg: as ``detectron2.config.get_cfg()`` makes it; changed in place.
+        cfg: a config from ``detectron2.config.get_cfg()``; changed in place.
+
+    Example:
+        >>> from detectron2.config import get_cfg
+        >>> cfg = get_cfg()
+        >>> add_maskrcnn_ext_config(cfg)
+        >>> cfg.MODEL.MASKRCNN_EXT.BoundaryMaskHead.MASK_LOSS
+        'bce'
     """
     from detectron2.config import CfgNode
 
     cfg.MODEL.MASKRCNN_EXT = CfgNode()
     for part in MASK_HEADS:
-        # The feature maps' strides and a base head's options come from the rest of the config.
+        # The strides of the feature maps and the options of a base head come from the rest of the config.
         own = {k: v for k, v in part.load().own_defaults().items() if k not in ("strides", "base_options")}
         cfg.MODEL.MASKRCNN_EXT[part.name] = CfgNode({name.upper(): value for name, value in own.items()})

@@ -1,1 +1,1 @@
-"""Kernels and pure functions on tensors. They stand without Detectron2."""
+"""Kernels and pure functions on tensors. They do not import Detectron2."""

@@ -5,29 +5,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from maskrcnn_ext.ops.bilinear_sampling import bilinear_taps
-from maskrcnn_ext.ops.taps import sum_taps
+from maskrcnn_ext.ops.taps import bilinear_taps, sum_taps
 
 
 def _sample_positions(start: Tensor, end: Tensor, samples: int) -> Tensor:
-    """Positions (M, samples) from ``start`` to ``end`` (M,), both included; a single one lies halfway."""
+    """Returns positions (M, samples) from ``start`` to ``end`` (M,), both included; a single sample is halfway."""
     if samples == 1:
         return ((start + end) / 2)[:, None]
-    # lerp is exact at either end: rounding pushes no sample of a box that ends with the map out of the map.
+    # lerp is exact at both ends: a sample at the end of the map must not be rounded out of it.
     steps = torch.linspace(0, 1, samples, dtype=start.dtype, device=start.device)
     return torch.lerp(start[:, None], end[:, None], steps)
 
 
 def crop_and_resize(features: Tensor, boxes: Tensor, images: Tensor, output_size: tuple[int, int]) -> Tensor:
-    """Resamples boxes with one bilinear sample a bin and corners aligned; what lies outside the map is 0.
+    """Returns boxes resampled with one bilinear sample a bin and corners aligned; outside the map is 0.
 
-    Sample i of h lies at ``y1 * (H - 1) + i * (y2 - y1) * (H - 1) / (h - 1)``, in the middle of the box for h = 1. A box may be
-    upside down. It computes in float32 at least. Gradients reach the features, not the boxes.
+    Sample i of h is at ``y1 * (H - 1) + i * (y2 - y1) * (H - 1) / (h - 1)``, in the middle of the box for h = 1. A box may be
+    upside down. It computes in float32 or float64. Features receive gradients, boxes do not.
 
     Args:
-        features: (N, C, H, W) with N images and C channels, floating point.
-        boxes: (M, 4) with M boxes of all images: y1, x1, y2, x2, normalised so that 0 and 1 are the centres of the outermost pixels.
-        images: (M,) int64, the boxes' images.
+        features: (N, C, H, W), floating point. N: images, C: channels.
+        boxes: (M, 4): y1, x1, y2, x2, normalised so that 0 and 1 are the centres of the outermost pixels. M: boxes of all images.
+        images: (M,) int64, the image of each box.
         output_size: samples along the height and the width, (h, w).
 
     Returns:

@@ -1,12 +1,11 @@
-"""Deformable RoI pooling (arXiv:1703.06211, section 2.2): RoIAlign whose bins are shifted one by one."""
+"""Deformable RoI pooling (arXiv:1703.06211, section 2.2): RoIAlign with an offset for each bin."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from maskrcnn_ext.ops.bilinear_sampling import bilinear_taps
-from maskrcnn_ext.ops.taps import segments, sum_taps
+from maskrcnn_ext.ops.taps import bilinear_taps, segments, sum_taps
 
 
 def deformable_roi_pool(
@@ -18,22 +17,22 @@ def deformable_roi_pool(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    """Averages bilinear samples of every bin, all of them shifted by the bin's offset (equation 5).
+    """Returns the average of bilinear samples in each bin, shifted by the offset of the bin (equation 5).
 
-    Without offsets it is RoIAlign. A sample farther than a pixel outside the map is 0, one that is nearer takes the border's value.
-    It computes in float32 at least. Gradients reach the features and the offsets, not the RoIs. On CUDA it waits for the device
-    once, for the number of samples.
+    With zero offsets it is RoIAlign. A sample more than a pixel outside the map is 0; a nearer one takes the value of the border. It
+    computes in float32 or float64. Features and offsets receive gradients, RoIs do not. On CUDA it synchronises once, for the number of
+    samples.
 
     Args:
-        features: (N, C, H, W) with N images and C channels, floating point.
-        rois: (M, 5) with M RoIs of all images: the image's index, then x0, y0, x1, y1 in pixels of the image.
-        offsets: (M, 2, h, w), along x and y for every bin, in widths and heights of the RoI.
+        features: (N, C, H, W), floating point. N: images, C: channels.
+        rois: (M, 5): index of the image, then x0, y0, x1, y1 in pixels of the image. M: RoIs of all images.
+        offsets: (M, 2, h, w), along x and y for each bin, in widths and heights of the RoI.
         spatial_scale: pixels of the feature map per pixel of the image.
         sampling_ratio: samples per bin and axis; 0 takes as many as a bin has pixels, rounded up.
         aligned: whether the centre of the first pixel is at 0.5, or at 0 with RoIs of at least one pixel (RoIAlign's ``aligned``).
 
     Returns:
-        (M, C, h, w), of the features' dtype.
+        (M, C, h, w), with the dtype of the features.
     """
     channels, height, width = features.shape[1:]
     bins_y, bins_x = offsets.shape[2:]
@@ -52,12 +51,12 @@ def deformable_roi_pool(
     bin_index = torch.stack([bin_of_sample % bins_x, bin_of_sample % bins // bins_x], dim=1)
     samples_of_roi = samples[roi]
     sample_index = torch.stack([position % samples_of_roi[:, 0], position // samples_of_roi[:, 0]], dim=1)
-    # index_select adds up gradients where plain indexing would sort for them.
+    # index_select, because the backward pass of plain indexing sorts.
     shift = (
         (offsets.to(dtype) * size[:, :, None, None]).permute(0, 2, 3, 1).reshape(-1, 2).index_select(0, bin_of_sample)
     )
     size_of_bin = bin_size[roi]
-    # In RoIAlign's order: far from the origin another one rounds to other points.
+    # In the order of RoIAlign: far from the origin, another order rounds differently.
     points = start[roi] + bin_index * size_of_bin + (sample_index + 0.5) * size_of_bin / samples_of_roi + shift
 
     rows, weights = bilinear_taps(

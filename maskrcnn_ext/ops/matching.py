@@ -1,4 +1,4 @@
-"""Which ground-truth box each anchor belongs to, without the matrix of all overlaps."""
+"""Matches anchors to ground-truth boxes without the matrix of all overlaps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# Overlaps in one piece of the matrix: what stays in a core's cache, and what fills a GPU.
+# Overlaps in one piece of the matrix: as many as fit into the cache of a CPU core, or keep a GPU busy.
 _PIECE = {"cpu": 2**17, "cuda": 2**23}
 
 
@@ -20,21 +20,21 @@ def match_boxes(
     allow_low_quality_matches: bool = False,
     piece: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Labels boxes by the ground truth that they overlap most (Faster R-CNN, arXiv:1506.01497, section 3.1.2).
+    """Returns the ground truth that each box overlaps most, and a label by that overlap (Faster R-CNN, arXiv:1506.01497, section 3.1.2).
 
-    Intersection over union is computed for some boxes at a time, so that the memory does not grow with their number. With
-    ``allow_low_quality_matches`` a host waits for a GPU once, where there is more than one such piece.
+    Intersection over union (IoU) is computed piece by piece, so that the memory does not grow with the number of boxes. With
+    ``allow_low_quality_matches`` and more than one piece, the host synchronises with a GPU once.
 
     Args:
         truth: (M, 4) as x0, y0, x1, y1.
         boxes: (N, 4), anchors or proposals, on the same device.
         thresholds: ascending, above 0.
-        labels: one more than there are thresholds: what a box is below the first, from each to the next, and from the last on.
-        allow_low_quality_matches: the boxes of every ground truth's largest overlap, 0 included, get the label 1 as well.
-        piece: overlaps that are computed at a time; None for what suits the device.
+        labels: one more than thresholds: the label below the first threshold, between two, and from the last on.
+        allow_low_quality_matches: whether the boxes with the largest overlap of a ground truth, even 0, also get the label 1.
+        piece: overlaps computed at a time; None chooses it by the device.
 
     Returns:
-        (N,) int64, the ground truth of the largest overlap, the first of equal ones, and 0 where there is none; (N,) int8, the labels.
+        (N,) int64, the ground truth of the largest overlap (the first of equal ones; 0 without ground truth); (N,) int8, the labels.
     """
     matches = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
     matched = torch.full((len(boxes),), labels[0], dtype=torch.int8, device=boxes.device)
@@ -42,9 +42,9 @@ def match_boxes(
         return matches, matched
     step = max(1, (piece or _PIECE.get(boxes.device.type, _PIECE["cuda"])) // len(truth))
     sides, truth_sides = _sides(boxes), _sides(truth)
-    # Overlaps of every piece are in the same memory: of pieces that come and go, the C library may keep one beside the other.
+    # All pieces use the same memory; otherwise the C library may keep the memory of several.
     memory = boxes.new_empty(3, len(truth) * min(step, len(boxes)))
-    # Ground truth counted from the last: the largest number among equal overlaps is the first.
+    # Ground truth counted down: the maximum among equal overlaps is the first.
     count_down = torch.arange(len(truth), 0, -1, device=boxes.device, dtype=boxes.dtype)[:, None]
     largest, of_truth = [], []
     for start in range(0, len(boxes), step):
@@ -52,7 +52,7 @@ def match_boxes(
         if allow_low_quality_matches:
             of_truth.append(overlaps.amax(dim=1))
         largest.append(overlaps.amax(dim=0))
-        # The index that max() gives, by operations that are vectorised.
+        # The index of max(), by vectorised operations.
         from_last = overlaps.eq_(largest[-1]).mul_(count_down).amax(dim=0)
         matches[start : start + step] = from_last.neg_().add_(len(truth))
     quality = torch.cat(largest)
@@ -64,15 +64,15 @@ def match_boxes(
 
 
 def _label_best(labels: Tensor, truth: Tensor, boxes: Tensor, of_pieces: Tensor, step: int, memory: Tensor) -> None:
-    """Gives the label 1 to the boxes of every ground truth's largest overlap, ties included.
+    """Sets the label 1 for the boxes with the largest overlap of each ground truth, ties included.
 
     Args:
         labels: (N,) int8, changed in place.
-        truth: (5, M), of :func:`_sides`.
-        boxes: (5, N), as well.
-        of_pieces: (P, M), every ground truth's largest overlap in each piece.
-        step: boxes in a piece.
-        memory: for :func:`_iou`.
+        truth: (5, M), from :func:`_sides`.
+        boxes: (5, N), from :func:`_sides`.
+        of_pieces: (P, M), the largest overlap of each ground truth in each piece.
+        step: boxes per piece.
+        memory: buffer for :func:`_iou`.
     """
     best = of_pieces.amax(dim=0)
     every = torch.arange(len(best))
@@ -86,15 +86,15 @@ def _label_best(labels: Tensor, truth: Tensor, boxes: Tensor, of_pieces: Tensor,
 
 
 def _sides(boxes: Tensor) -> Tensor:
-    """(N, 4) to (5, N): x0, y0, x1, y1 and the area."""
+    """Returns (5, N): x0, y0, x1, y1 and the area of boxes (N, 4)."""
     x0, y0, x1, y1 = boxes.unbind(dim=1)
     return torch.stack([x0, y0, x1, y1, (x1 - x0) * (y1 - y0)])
 
 
 def _iou(truth: Tensor, boxes: Tensor, memory: Tensor) -> Tensor:
-    """(5, M) and (5, N) of :func:`_sides` to (M, N), 0 where nothing overlaps, in `memory` (3, M * N or more).
+    """Returns the IoU (M, N) of (5, M) and (5, N) from :func:`_sides`, computed in `memory` (3, M * N or more).
 
-    The roundings are those of Detectron2's pairwise_iou.
+    It rounds as Detectron2's pairwise_iou does.
     """
     shape = truth.shape[1], boxes.shape[1]
     one, two, three = (part[: shape[0] * shape[1]].view(shape) for part in memory)

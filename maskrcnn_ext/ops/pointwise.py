@@ -1,6 +1,6 @@
-"""Convolutions on the CPU that are one product of matrices: those of 1 x 1 pixels, and transposed ones of 2 x 2 with stride 2.
+"""Convolutions on the CPU that are one matrix product (GEMM): 1 x 1 kernels, and transposed 2 x 2 kernels with stride 2.
 
-The product is PyTorch's, into memory that is used again; bias, residual and ReLU follow piece by piece, while a piece is in the cache
+PyTorch computes the product into reused memory. Bias, residual and ReLU follow in blocks, while a block is in the cache
 (``csrc/pointwise.cpp``).
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from maskrcnn_ext.ops.native import function
 from maskrcnn_ext.ops.workspace import Workspace
 
-# Values of a product at a time.
+# Values of the product per block.
 _PIECE = 1 << 20
 _FILE = Path(__file__).with_name("_pointwise.so")
 
@@ -33,7 +33,7 @@ class _Rows(ctypes.Structure):
 
 @functools.cache
 def library() -> tuple[Callable[..., None], Callable[..., None]]:
-    """Returns the compiled functions, for a convolution and for a transposed one.
+    """Returns the compiled functions for a convolution and for a transposed convolution.
 
     Raises:
         OSError: see :func:`maskrcnn_ext.ops.native.function`.
@@ -56,24 +56,24 @@ def pointwise_conv2d(
     residual: Tensor | None = None,
     overwrite: bool = False,
 ) -> Tensor:
-    """Convolves with 1 x 1 kernels, on as many threads as PyTorch has.
+    """Computes a convolution with 1 x 1 kernels, with PyTorch's number of threads.
 
     Args:
         x: (N, I, H, W) float32, channels-last, on the CPU.
         weight: (I, O) float32.
         bias: (O,) float32.
-        workspace: memory to use, also for the result.
-        stride: in both directions.
-        relu: apply a ReLU at last.
-        residual: to add: (N, O, H', W') of the result's size, or (N, O, H' / 2, W' / 2) of half of it, whose pixels count for four.
-        overwrite: put the result where a residual of its size was.
+        workspace: allocates temporary memory and the result.
+        stride: along both axes.
+        relu: whether a ReLU follows.
+        residual: added to the result: (N, O, H', W'), or (N, O, H' / 2, W' / 2), which is upsampled by nearest neighbour.
+        overwrite: whether the result is written into a residual of its size.
 
     Returns:
         (N, O, H', W'), channels-last.
 
     Raises:
-        OSError: the compiled library is not there.
-        ValueError: tensors of other shapes, types or layouts.
+        OSError: the compiled library is missing.
+        ValueError: tensors with other shapes, dtypes or layouts.
     """
     finish, _ = library()
     if stride > 1:
@@ -91,7 +91,7 @@ def pointwise_conv2d(
     else:
         result, beta = workspace.channels_last(number, channels, height, width), 0
     inputs, outputs = (value.permute(0, 2, 3, 1).flatten(0, 2) for value in (x, result))
-    for rows in _pieces(x, channels, channels, relu=relu):
+    for rows in _row_blocks(x, channels, channels, relu=relu):
         own = slice(rows.first, rows.first + rows.count)
         outputs[own].addmm_(inputs[own], weight, beta=beta)
         finish(
@@ -105,7 +105,7 @@ def pointwise_conv2d(
 
 
 def upsampling_weight(weight: Tensor) -> Tensor:
-    """Arranges the weights (I, O, 2, 2) of a transposed convolution for :func:`upsampling_conv2d`: (I, 4 * O)."""
+    """Returns the weights (I, O, 2, 2) of a transposed convolution in the layout of :func:`upsampling_conv2d`, (I, 4 * O)."""
     return weight.permute(0, 2, 3, 1).flatten(1).contiguous()
 
 
@@ -118,23 +118,23 @@ def upsampling_conv2d(
     relu: bool = False,
     then: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Convolves transposed with 2 x 2 kernels and stride 2, on as many threads as PyTorch has.
+    """Computes a transposed convolution with 2 x 2 kernels and stride 2, with PyTorch's number of threads.
 
     Args:
         x: (N, I, H, W) float32, channels-last, on the CPU.
-        weight: of :func:`upsampling_weight`.
+        weight: from :func:`upsampling_weight`.
         bias: (O,) float32.
-        workspace: memory to use, also for the result.
-        relu: apply a ReLU.
-        then: weights (N, O) and bias (N,) of a convolution of 1 x 1 to a single channel that follows, each image's own; what lies
-            between is never there as a whole.
+        workspace: allocates temporary memory and the result.
+        relu: whether a ReLU follows.
+        then: weights (N, O) and bias (N,) of a following 1 x 1 convolution to one channel, one for each image. The tensor between both
+            is never materialised.
 
     Returns:
         (N, O or 1, 2 H, 2 W), channels-last.
 
     Raises:
-        OSError: the compiled library is not there.
-        ValueError: tensors of other shapes, types or layouts.
+        OSError: the compiled library is missing.
+        ValueError: tensors with other shapes, dtypes or layouts.
     """
     finish, spread = library()
     _check(x, weight.shape[0], bias)
@@ -143,10 +143,10 @@ def upsampling_conv2d(
     channels = between if then is None else 1
     result = workspace.channels_last(number, channels, 2 * height, 2 * width)
     inputs = x.permute(0, 2, 3, 1).flatten(0, 2)
-    pieces = _pieces(x, channels, 4 * between, relu=relu and then is None, whole=then is not None)
-    memory = workspace.empty(max((rows.count for rows in pieces), default=0), 4 * between)
+    blocks = _row_blocks(x, channels, 4 * between, relu=relu and then is None, whole=then is not None)
+    memory = workspace.empty(max((rows.count for rows in blocks), default=0), 4 * between)
     last = bias if then is None else torch.zeros(1)
-    for rows in pieces:
+    for rows in blocks:
         products = memory[: rows.count]
         torch.mm(inputs[rows.first : rows.first + rows.count], weight, out=products)
         if then is not None:
@@ -170,12 +170,12 @@ def _check(x: Tensor, inputs: int, bias: Tensor, *others: Tensor) -> None:
         raise ValueError("the input must be channels-last, and input and bias float32")
 
 
-def _pieces(x: Tensor, channels: int, values: int, *, relu: bool, whole: bool = False) -> list[_Rows]:
-    """Divides the pixels of an input, each of which gives so many values, with the `channels` of the result; or its `whole` images."""
+def _row_blocks(x: Tensor, channels: int, values: int, *, relu: bool, whole: bool = False) -> list[_Rows]:
+    """Returns blocks of the pixels of an input, or of its `whole` images; each pixel contributes `values` values to a block."""
     number, _, height, width = x.shape
     total = number * height * width
     unit = height * width if whole else 1
-    # Of equal size: a last piece of a few rows would leave threads without work.
+    # Blocks of equal size: a small last block would leave threads idle.
     count = max(1, round(total * values / _PIECE))
     ends = [total // max(1, unit) * index // count * unit for index in range(count + 1)]
     threads = torch.get_num_threads()

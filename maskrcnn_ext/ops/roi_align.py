@@ -1,6 +1,6 @@
 """RoIAlign (arXiv:1703.06870, section 3) over a feature pyramid in one call: compiled for CPUs, in Triton for CUDA, else in PyTorch.
 
-The two operators below are torch's: torch.compile and torch.export take them as they are.
+Forward and backward pass are registered as operators of torch, so that torch.compile and torch.export support them.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from torch import Tensor
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops import roi_align_cpu, roi_align_reference
-from maskrcnn_ext.ops.native import loads
-from maskrcnn_ext.ops.roi_align_reference import Grid
-from maskrcnn_ext.ops.triton_support import why_no_triton
+from maskrcnn_ext.ops.native import loads, triton_unavailable_reason
+from maskrcnn_ext.ops.roi_align_reference import SampleGrid
 
 if not hasattr(torch.library, "custom_op"):
     raise InputError(
@@ -36,27 +35,27 @@ def roi_align(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    """Averages bilinear samples of every bin of every RoI, each RoI on its own level.
+    """Returns the average of bilinear samples in each bin of each RoI; each RoI has its level.
 
-    A sample beyond the border is taken on it; more than a pixel beyond, it is 0. A RoI with a corner that is not a number or from 2**24
-    pixels on, of a level or an image that there is not, pools to zeros. Coordinates are float32, sums float32 at least. Gradients
-    reach the features, once (not twice), and not the RoIs. Nothing waits for the device.
+    A sample up to a pixel beyond the border takes the value of the border; farther out it is 0. A RoI pools to zeros if a corner is NaN or
+    2**24 pixels or more from the origin, or if its level or image does not exist. Coordinates are float32, sums float32 or float64.
+    Features receive gradients (first order only), RoIs do not. The host does not synchronise with the device.
 
     Args:
-        features: L levels, (N, C, H, W) each with N images and C channels, of one floating-point dtype. channels_last or not, as the
-            first is: the result is alike, and no level of that layout is copied.
-        rois: (M, 5) with M RoIs of all images: the image's index, then x0, y0, x1, y1 in pixels of the image.
-        levels: (M,) int64, the level of every RoI.
-        scales: L times pixels of the level per pixel of the image.
+        features: L levels (N, C, H_l, W_l) of one floating-point dtype. N: images, C: channels. The result has the memory format of the
+            first level; levels of the same format are not copied.
+        rois: (M, 5): index of the image, then x0, y0, x1, y1 in pixels of the image. M: RoIs of all images.
+        levels: (M,) int64, the level of each RoI.
+        scales: pixels of the level per pixel of the image, for each level.
         output_size: bins along the height and the width, (h, w).
         sampling_ratio: samples per bin and axis; 0 takes as many as a bin has pixels, rounded up.
-        aligned: whether the centre of the first pixel is at 0.5, or at 0; then RoIs are at least one pixel of the level large.
+        aligned: whether the centre of the first pixel is at 0.5. If not, it is at 0, and RoIs are at least one pixel of the level large.
 
     Returns:
-        (M, C, h, w), of the features' dtype and layout.
+        (M, C, h, w), with the dtype and memory format of the features.
 
     Raises:
-        ValueError: for shapes, dtypes or devices that do not fit together.
+        ValueError: shapes, dtypes or devices do not match.
     """
     first = features[0]
     if any((f.dtype, f.device, f.shape[:2]) != (first.dtype, first.device, first.shape[:2]) for f in features):
@@ -68,7 +67,7 @@ def roi_align(
     ):
         raise ValueError(
             f"{len(features)} levels, {len(scales)} scales, RoIs {tuple(rois.shape)} and their levels {tuple(levels.shape)} "
-            f"on {first.device}, {rois.device} and {levels.device}: expected a scale a level, (M, 5), (M,), and one device"
+            f"on {first.device}, {rois.device} and {levels.device}: expected one scale per level, shapes (M, 5) and (M,), and one device"
         )
     channels_last = first.stride(1) == 1 and not first.is_contiguous()
     return _forward(
@@ -77,27 +76,27 @@ def roi_align(
 
 
 def _compiled(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
-    """Returns the module that is made for this device and dtype, if it runs here."""
+    """Returns the module with the compiled kernel for this device and dtype, or None if it does not run here."""
     if dtype not in roi_align_cpu.DTYPES:
         return None
     if device.type == "cpu" and loads(roi_align_cpu.library):
         return roi_align_cpu
-    if device.type == "cuda" and why_no_triton() is None:
+    if device.type == "cuda" and triton_unavailable_reason() is None:
         from maskrcnn_ext.ops import roi_align_triton
 
         return roi_align_triton
     return None
 
 
-def _in_layout(level: Tensor, grid: Grid) -> Tensor:
-    # A cut-out of a larger map has strides that serve as well.
+def _in_layout(level: Tensor, grid: SampleGrid) -> Tensor:
+    # A crop of a larger map has suitable strides, too.
     fits = level.stride(1) == 1 if grid.channels_last else level.stride(3) == 1
     return level if fits else level.contiguous(memory_format=grid.memory_format)
 
 
 @torch.library.custom_op("maskrcnn_ext::roi_align", mutates_args=(), schema=f"(Tensor[] features, {_GRID}) -> Tensor")
 def _forward(features: list[Tensor], *arguments: Any) -> Tensor:
-    grid = Grid(*arguments)
+    grid = SampleGrid(*arguments)
     module = _compiled(features[0].device, features[0].dtype)
     if module:
         pooled: Tensor = module.forward([_in_layout(level, grid) for level in features], grid)
@@ -111,10 +110,10 @@ def _forward(features: list[Tensor], *arguments: Any) -> Tensor:
     schema=f"(Tensor gradient, SymInt[] sizes, {_GRID}) -> Tensor[]",
 )
 def _backward(gradient: Tensor, sizes: list[int], *arguments: Any) -> list[Tensor]:
-    grid = Grid(*arguments)
+    grid = SampleGrid(*arguments)
     module = _compiled(gradient.device, gradient.dtype)
     if gradient.is_cuda and torch.are_deterministic_algorithms_enabled():
-        module = None  # Triton's kernel adds up in the order in which threads come
+        module = None  # the order of additions in Triton's kernel varies
     backward = (module or roi_align_reference).backward
     gradients = backward(gradient, _triples(sizes), grid)
     return [level.to(gradient.dtype).contiguous(memory_format=grid.memory_format) for level in gradients]
@@ -126,14 +125,14 @@ def _triples(sizes: Sequence[int]) -> list[Sequence[int]]:
 
 @_forward.register_fake
 def _(features: list[Tensor], *arguments: Any) -> Tensor:
-    grid = Grid(*arguments)
+    grid = SampleGrid(*arguments)
     shape = (grid.rois.shape[0], features[0].shape[1], *grid.output_size)
     return features[0].new_empty(shape).contiguous(memory_format=grid.memory_format)
 
 
 @_backward.register_fake
 def _(gradient: Tensor, sizes: list[int], *arguments: Any) -> list[Tensor]:
-    memory_format = Grid(*arguments).memory_format
+    memory_format = SampleGrid(*arguments).memory_format
     shapes = [(images, gradient.shape[1], height, width) for images, height, width in _triples(sizes)]
     return [gradient.new_empty(shape).contiguous(memory_format=memory_format) for shape in shapes]
 

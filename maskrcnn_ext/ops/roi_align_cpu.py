@@ -1,6 +1,6 @@
 """RoIAlign over a feature pyramid on the CPU: the compiled library of ``csrc/roi_align.cpp``, called without a Python binding.
 
-The library knows neither Python nor torch, so that one build serves every release of both.
+The library uses neither Python nor torch, so that one build works with every release of both.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from maskrcnn_ext.ops.native import function
-from maskrcnn_ext.ops.roi_align_reference import Grid
+from maskrcnn_ext.ops.roi_align_reference import SampleGrid
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _FILE = Path(__file__).with_name("_roi_align.so")
@@ -55,8 +55,8 @@ def library() -> Any:
     return compiled
 
 
-def forward(features: Sequence[Tensor], grid: Grid, pooled: Tensor | None = None) -> Tensor:
-    """Pools, into `pooled` where it is given; returns (M, C, h, w). All features have ``grid``'s layout."""
+def forward(features: Sequence[Tensor], grid: SampleGrid, pooled: Tensor | None = None) -> Tensor:
+    """Returns the pooled features (M, C, h, w), written into `pooled` if given. All features have the memory format of ``grid``."""
     if pooled is None:
         shape = (len(grid.rois), features[0].shape[1], *grid.output_size)
         pooled = torch.empty(shape, dtype=features[0].dtype, memory_format=grid.memory_format)
@@ -64,15 +64,15 @@ def forward(features: Sequence[Tensor], grid: Grid, pooled: Tensor | None = None
     return pooled
 
 
-def backward(gradient: Tensor, sizes: Sequence[Sequence[int]], grid: Grid) -> list[Tensor]:
-    """Returns the gradients of the features, in float32, from that of the result; ``sizes`` are (N, H, W) of every level."""
+def backward(gradient: Tensor, sizes: Sequence[Sequence[int]], grid: SampleGrid) -> list[Tensor]:
+    """Returns the gradients of the features, in float32, from that of the result; ``sizes`` are (N, H, W) of each level."""
     shapes = [(images, gradient.shape[1], height, width) for images, height, width in sizes]
     gradients = [torch.empty(shape, memory_format=grid.memory_format).zero_() for shape in shapes]
     _run(gradients, gradient.contiguous(memory_format=grid.memory_format), grid, backward=True)
     return gradients
 
 
-def _run(levels: Sequence[Tensor], pooled: Tensor, grid: Grid, *, backward: bool) -> None:
+def _run(levels: Sequence[Tensor], pooled: Tensor, grid: SampleGrid, *, backward: bool) -> None:
     rois = grid.rois.to(torch.float32).contiguous()
     level_of = grid.levels.to(torch.int64).contiguous()
     described = [

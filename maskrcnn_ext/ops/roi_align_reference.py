@@ -10,12 +10,12 @@ from torch import Tensor
 
 from maskrcnn_ext.ops.taps import segments, sum_taps
 
-# Beyond it a float32 is not exact to the pixel: such a RoI, like one that is not a number, pools to zeros.
+# Beyond it, float32 does not represent every pixel: such RoIs, like those with NaN, pool to zeros.
 LARGEST = 2.0**24
 
 
 class _AxisTaps(NamedTuple):
-    """The taps of all bins along one axis, bin after bin."""
+    """Taps of all bins along one axis, in the order of the bins."""
 
     pixels: Tensor
     weights: Tensor
@@ -24,7 +24,7 @@ class _AxisTaps(NamedTuple):
 
 
 class _Taps(NamedTuple):
-    """The taps of all bins: the row of a pixel in the table of all levels' pixels, its weight, and the bin."""
+    """Taps of all bins: the row of a pixel in the table of the pixels of all levels, its weight, and its bin."""
 
     rows: Tensor
     weights: Tensor
@@ -32,8 +32,8 @@ class _Taps(NamedTuple):
     starts: Tensor
 
 
-class Grid(NamedTuple):
-    """Where the samples of M RoIs lie; the arguments of :func:`maskrcnn_ext.ops.roi_align.roi_align`."""
+class SampleGrid(NamedTuple):
+    """Positions of the samples of M RoIs: the arguments of :func:`maskrcnn_ext.ops.roi_align.roi_align`."""
 
     rois: Tensor
     levels: Tensor
@@ -41,16 +41,16 @@ class Grid(NamedTuple):
     output_size: tuple[int, int]
     sampling_ratio: int
     aligned: bool
-    channels_last: bool  # layout of results
+    channels_last: bool  # memory format of results
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """Torch's name of the layout."""
+        """The memory format of results."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
 
-def forward(features: Sequence[Tensor], grid: Grid) -> Tensor:
-    """Pools; returns (M, C, h, w), in any layout."""
+def forward(features: Sequence[Tensor], grid: SampleGrid) -> Tensor:
+    """Returns the pooled features (M, C, h, w), in any memory format."""
     channels = features[0].shape[1]
     sizes = [(len(level), *level.shape[2:]) for level in features]
     taps = _taps(sizes, grid, torch.promote_types(features[0].dtype, torch.float32))
@@ -59,18 +59,18 @@ def forward(features: Sequence[Tensor], grid: Grid) -> Tensor:
     return sums.view(len(grid.rois), *grid.output_size, channels).permute(0, 3, 1, 2)
 
 
-def backward(gradient: Tensor, sizes: Sequence[Sequence[int]], grid: Grid) -> list[Tensor]:
-    """Returns the gradients of the features from that of the result; ``sizes`` are (N, H, W) of every level."""
+def backward(gradient: Tensor, sizes: Sequence[Sequence[int]], grid: SampleGrid) -> list[Tensor]:
+    """Returns the gradients of the features from that of the result; ``sizes`` are (N, H, W) of each level."""
     channels = gradient.shape[1]
     taps = _taps(sizes, grid, torch.promote_types(gradient.dtype, torch.float32))
-    # The same sums with the roles of pixels and bins exchanged.
+    # The same sums as in the forward pass, with pixels and bins exchanged.
     pixels = [n * h * w for n, h, w in sizes]
     order = taps.rows.argsort()
     counts = taps.rows.bincount(minlength=sum(pixels))
     table = gradient.permute(0, 2, 3, 1).flatten(0, 2)
     sums = _sum(table, taps.bins[order], taps.weights[order], counts.cumsum(0) - counts)
     levels = zip(sums.split(pixels), sizes, strict=True)
-    # An operator's results must not share memory.
+    # The results of an operator must not share memory.
     return [level.view(*size, channels).permute(0, 3, 1, 2).clone() for level, size in levels]
 
 
@@ -78,7 +78,7 @@ def _sum(table: Tensor, rows: Tensor, weights: Tensor, starts: Tensor) -> Tensor
     return sum_taps(table.t()[None, :, :, None], rows, weights, starts)
 
 
-def _taps(sizes: Sequence[Sequence[int]], grid: Grid, dtype: torch.dtype) -> _Taps:
+def _taps(sizes: Sequence[Sequence[int]], grid: SampleGrid, dtype: torch.dtype) -> _Taps:
     rois, (bins_y, bins_x), offset = grid.rois.to(dtype), grid.output_size, 0.5 * grid.aligned
     level = grid.levels.clamp(0, len(sizes) - 1)
     table = torch.tensor(sizes, device=rois.device)
@@ -108,16 +108,16 @@ def _taps(sizes: Sequence[Sequence[int]], grid: Grid, dtype: torch.dtype) -> _Ta
 def _axis_taps(
     low: Tensor, high: Tensor, lengths: Tensor, valid: Tensor, bins: int, sampling_ratio: int, aligned: bool
 ) -> _AxisTaps:
-    """Averages the bilinear weights of the samples of every bin along one axis.
+    """Returns the taps of each bin along one axis: the averaged bilinear weights of its samples.
 
     Args:
-        low: (M,) where the RoIs begin, in pixels; the centre of the first pixel is 0.
-        high: (M,) where they end.
+        low: (M,) start of the RoIs in pixels; the centre of the first pixel is 0.
+        high: (M,) end of the RoIs.
         lengths: (M,) int64, number of pixels.
-        valid: (M,) bool; the others have no taps.
-        bins: how many bins share a RoI.
-        sampling_ratio: samples a bin; 0: as many as it has pixels, rounded up.
-        aligned: RoIs are at least a pixel large if not.
+        valid: (M,) bool; invalid RoIs have no taps.
+        bins: number of bins of a RoI.
+        sampling_ratio: samples per bin; 0 takes as many as a bin has pixels, rounded up.
+        aligned: if not, RoIs are at least one pixel large.
 
     Returns:
         Pixels and weights with one entry per tap, first tap and number of taps with one entry per bin (M * bins).
@@ -129,7 +129,7 @@ def _axis_taps(
     bin_of = torch.arange(bins, dtype=low.dtype, device=low.device)
     base = low[:, None] + bin_of * bin_size[:, None]
 
-    # Of many samples, a huge box has but a few within the map: the others are passed over.
+    # Most samples of a huge box are outside the map and are skipped.
     step = (bin_size / samples.clamp(min=1))[:, None].double()
     far = torch.where(step > 0, step, 1)
     last = samples[:, None].double()
@@ -147,7 +147,7 @@ def _axis_taps(
     upper = torch.minimum(lower + 1, size - 1)
     fraction = torch.where(lower < upper, at - lower, 0)
 
-    # Samples in the same pixels share taps: a bin has one for each pixel from its first to its last.
+    # Samples in the same pixels share taps: a bin has one tap for each pixel from its first to its last.
     first = torch.zeros_like(base, dtype=torch.long).flatten()
     final = first - 1
     first.scatter_reduce_(0, bin_index, lower, "amin", include_self=False)

@@ -11,12 +11,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from maskrcnn_ext.ops.roi_align_reference import LARGEST, Grid
+from maskrcnn_ext.ops.roi_align_reference import LARGEST, SampleGrid
 
 
 @triton.jit
 def _sample(start, bin_size, bins, samples, skipped, index, size):
-    """Pixels, the weight of the second, and whether it lies within the map, of one sample of every bin along one axis."""
+    """Returns, for one sample of each bin along one axis, its two pixels, the weight of the second, and whether it is within the map."""
     number = skipped + index
     at = start + bins * bin_size + (number + 0.5) * bin_size / samples
     inside = (number < samples) & (at >= -1.0) & (at <= size)
@@ -28,7 +28,7 @@ def _sample(start, bin_size, bins, samples, skipped, index, size):
 
 @triton.jit
 def _axis(low, high, valid, bins, count: tl.constexpr, sampling_ratio: tl.constexpr, aligned: tl.constexpr, size):
-    """The size of a bin, its number of samples, how many a bin passes over that lie before the map, and how many are left."""
+    """Returns the size of a bin, its number of samples, how many samples before the map are skipped, and how many remain."""
     extent = high - low
     if not aligned:
         extent = tl.maximum(extent, 1.0)
@@ -38,7 +38,7 @@ def _axis(low, high, valid, bins, count: tl.constexpr, sampling_ratio: tl.conste
         left = samples
     else:
         samples = tl.maximum(tl.ceil(bin_size), 0.0)
-        # Samples are half a pixel apart or more where there are several: few of a huge box's are within the map.
+        # Several samples are at least half a pixel apart, so that only few samples of a huge box are within the map.
         step = bin_size / tl.maximum(samples, 1.0)
         before = tl.floor((-1.0 - low - bins * bin_size) / tl.where(step > 0, step, 1.0)) - 8
         skipped = tl.minimum(tl.maximum(before, 0.0), samples)
@@ -70,7 +70,7 @@ def _kernel(
     block_bins: tl.constexpr,
     block_channels: tl.constexpr,
 ):
-    """Pools a block of bins and channels of one RoI; backward, adds its gradient to those of the features."""
+    """Pools a block of bins and channels of one RoI; in the backward pass, adds its gradient to the gradients of the features."""
     roi = tl.program_id(0).to(tl.int64)
     bins = tl.program_id(1) * block_bins + tl.arange(0, block_bins)
     channel = (tl.program_id(2) * block_channels + tl.arange(0, block_channels)).to(tl.int64)[None, :]
@@ -95,7 +95,7 @@ def _kernel(
     image = tl.load(rois + 5 * roi)
     x0, y0 = tl.load(rois + 5 * roi + 1), tl.load(rois + 5 * roi + 2)
     x1, y1 = tl.load(rois + 5 * roi + 3), tl.load(rois + 5 * roi + 4)
-    # Written so that what is not a number is not valid.
+    # Written so that NaN is invalid.
     valid = (tl.abs(x0) < largest) & (tl.abs(y0) < largest) & (tl.abs(x1) < largest) & (tl.abs(y1) < largest)
     valid = valid & (level >= 0) & (level < num_levels) & (image >= 0) & (image < num_images)
     offset = 0.5 if aligned else 0.0
@@ -131,8 +131,8 @@ def _kernel(
         tl.store(out, total.to(pooled.dtype.element_ty), mask=block)
 
 
-def forward(features: Sequence[Tensor], grid: Grid) -> Tensor:
-    """Pools; returns (M, C, h, w)."""
+def forward(features: Sequence[Tensor], grid: SampleGrid) -> Tensor:
+    """Returns the pooled features (M, C, h, w)."""
     first = features[0]
     shape = (len(grid.rois), first.shape[1], *grid.output_size)
     pooled = torch.empty(shape, dtype=first.dtype, device=first.device, memory_format=grid.memory_format)
@@ -140,8 +140,8 @@ def forward(features: Sequence[Tensor], grid: Grid) -> Tensor:
     return pooled
 
 
-def backward(gradient: Tensor, sizes: Sequence[Sequence[int]], grid: Grid) -> list[Tensor]:
-    """Returns the gradients of the features, in float32, from that of the result; ``sizes`` are (N, H, W) of every level."""
+def backward(gradient: Tensor, sizes: Sequence[Sequence[int]], grid: SampleGrid) -> list[Tensor]:
+    """Returns the gradients of the features, in float32, from that of the result; ``sizes`` are (N, H, W) of each level."""
     shapes = [(images, gradient.shape[1], height, width) for images, height, width in sizes]
     options: dict[str, Any] = {"device": gradient.device, "memory_format": grid.memory_format}
     gradients = [torch.empty(shape, **options).zero_() for shape in shapes]
@@ -149,12 +149,12 @@ def backward(gradient: Tensor, sizes: Sequence[Sequence[int]], grid: Grid) -> li
     return gradients
 
 
-def _launch(levels: Sequence[Tensor], pooled: Tensor, grid: Grid, *, backward: bool) -> None:
+def _launch(levels: Sequence[Tensor], pooled: Tensor, grid: SampleGrid, *, backward: bool) -> None:
     if not pooled.numel():
         return
     channels, (bins_y, bins_x) = pooled.shape[1], grid.output_size
-    # Neighbours in a block are neighbours in memory: channels of a pixel, of which each of a warp's 32 threads has four, loaded and added
-    # at once; or bins along a row.
+    # Neighbours in a block are neighbours in memory: the channels of a pixel (four for each of the 32 threads of a warp, which loads and
+    # adds them at once), or bins along a row.
     block_bins, block_channels = (4, 128) if grid.channels_last else (64, 4)
     blocks = (len(grid.rois), triton.cdiv(bins_y * bins_x, block_bins), triton.cdiv(channels, block_channels))
     with torch.cuda.device_of(pooled):
@@ -184,5 +184,5 @@ def _launch(levels: Sequence[Tensor], pooled: Tensor, grid: Grid, *, backward: b
 
 
 def _odd(numbers: Sequence[int]) -> tuple[int, ...]:
-    """2 n + 1: the kernel would be compiled anew for other sets of numbers that 16 divides, and so for images of other sizes."""
+    """Returns 2 n + 1: Triton compiles again when the set of arguments divisible by 16 changes, hence for images of other sizes."""
     return tuple(2 * number + 1 for number in numbers)

@@ -1,28 +1,28 @@
-"""Non-maximum suppression of many lists of boxes at once, whose results have a size that is known before: nothing waits for a GPU."""
+"""Non-maximum suppression of many lists of boxes at once. The output shape is fixed, so the host does not wait for a GPU."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from maskrcnn_ext.ops.triton_support import why_no_triton
+from maskrcnn_ext.ops.native import triton_unavailable_reason
 
 
 @torch.library.custom_op("maskrcnn_ext::sorted_nms", mutates_args=())
 def sorted_nms(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
-    """Which boxes stay of every list: greedily, the best of those that are left, without what overlaps it by more than the threshold.
+    """Returns which boxes of each list are kept by greedy suppression of boxes that overlap a better one by more than the threshold.
 
-    Results are those of ``torchvision.ops.nms`` of every list's valid boxes. On CUDA it is one Triton kernel, where Triton runs.
+    Results are those of ``torchvision.ops.nms`` on the valid boxes of each list. On CUDA it is one Triton kernel if Triton runs.
 
     Args:
-        boxes: (P, B, 4) float32 of P lists, x0, y0, x1, y1, by descending score.
-        valid: (P, B) bool; others neither stay nor suppress.
+        boxes: (P, B, 4) float32, x0, y0, x1, y1, sorted by descending score. P: lists, B: boxes of a list.
+        valid: (P, B) bool; other boxes are neither kept nor suppress any.
         threshold: largest intersection over union.
 
     Returns:
         (P, B) bool.
     """
-    if boxes.is_cuda and boxes.numel() and why_no_triton() is None:
+    if boxes.is_cuda and boxes.numel() and triton_unavailable_reason() is None:
         from maskrcnn_ext.ops import sorted_nms_triton
 
         return sorted_nms_triton.sorted_nms(boxes, valid, threshold)

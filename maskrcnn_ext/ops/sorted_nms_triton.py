@@ -1,4 +1,4 @@
-"""Non-maximum suppression of sorted boxes on CUDA, in Triton: a program a list."""
+"""Non-maximum suppression of sorted boxes on CUDA, in Triton: one program per list."""
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
 from __future__ import annotations
@@ -8,14 +8,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# Boxes of a list that a warp holds in its registers.
+# Boxes per warp, held in its registers.
 _BOXES_OF_A_WARP = 256
 _MOST_WARPS = 16
 
 
 @triton.jit
 def _kernel(boxes, valid, stays, number, threshold, block: tl.constexpr):
-    """Goes through one list from its best box on; all boxes after it are compared with it at once."""
+    """Processes one list from its best box on; each box is compared with all later boxes at once."""
     of_list = tl.program_id(0).to(tl.int64)
     index = tl.arange(0, block)
     there = index < number
@@ -40,7 +40,7 @@ def _kernel(boxes, valid, stays, number, threshold, block: tl.constexpr):
 
 
 def sorted_nms(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
-    """As :func:`maskrcnn_ext.ops.sorted_nms.sorted_nms`."""
+    """Computes :func:`maskrcnn_ext.ops.sorted_nms.sorted_nms`."""
     lists, number = valid.shape
     stays = torch.empty(valid.shape, dtype=torch.int8, device=valid.device)
     block = triton.next_power_of_2(number)

@@ -1,4 +1,4 @@
-"""How a large image is divided into tiles that overlap."""
+"""Divides a large image into overlapping tiles."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from maskrcnn_ext.errors import InputError
 # x, y, width, height in pixels of the image.
 Window = tuple[int, int, int, int]
 
-# Fewer pixels that two tiles share do not tell whether both see the same object.
+# With fewer shared pixels, two tiles cannot show whether they see the same object.
 _LEAST_OVERLAP = 8
 
 
 class TileGrid:
-    """Tiles of one size that cover an image, row by row, spread evenly: neighbours share at least the overlap asked for.
+    """Tiles of one size that cover an image, row by row and evenly spaced. Neighbours share at least the requested overlap.
 
-    A side of the image that is shorter than a tile has tiles as long as it is.
+    If a side of the image is shorter than a tile, tiles are as long as that side.
 
     Attributes:
-        width: of the image, in pixels.
-        height: of the image, in pixels.
-        overlap: the fewest pixels that neighbours share across a seam.
+        width: width of the image in pixels.
+        height: height of the image in pixels.
+        overlap: smallest number of pixels that neighbours share across a seam.
         windows: the tiles.
-        cores: of each tile, the part that it sees best, up to the middle of what it shares with its neighbours. Each pixel of the image
-            is in the core of one tile.
+        cores: the core of each tile, which ends in the middle of the area shared with a neighbour. Each pixel of the image is in exactly
+            one core.
     """
 
     def __init__(self, width: int, height: int, tile: int, overlap: float) -> None:
@@ -35,13 +35,13 @@ class TileGrid:
             width: in pixels.
             height: in pixels.
             tile: side of a tile in pixels.
-            overlap: of neighbouring tiles, as share of their side.
+            overlap: overlap of neighbouring tiles as a fraction of their side.
 
         Raises:
-            InputError: a tile or an overlap that is none.
+            InputError: `tile` or `overlap` is out of range.
         """
         if not 0 < overlap < 1:
-            raise InputError(f"overlap={overlap}: expected a share of the tile, above 0 and below 1, such as 0.2")
+            raise InputError(f"overlap={overlap}: expected a fraction of the tile, above 0 and below 1, such as 0.2")
         self.overlap = shared = round(tile * overlap)
         if not _LEAST_OVERLAP <= shared < tile:
             raise InputError(
@@ -61,10 +61,10 @@ class TileGrid:
         ]
 
     def clearance(self, index: int, box: tuple[float, float, float, float]) -> float:
-        """How far a box stays from the edges at which a tile cuts the image, in pixels; infinite where it cuts nothing.
+        """Returns the distance in pixels of a box from the edges at which a tile cuts the image; infinity if it cuts nothing.
 
         Args:
-            index: of the tile.
+            index: index of the tile.
             box: (x0, y0, x1, y1) in pixels of the image.
         """
         x, y, width, height = self.windows[index]
@@ -81,14 +81,14 @@ class TileGrid:
         return min(distances, default=float("inf"))
 
     def meeting(self, box: Sequence[float]) -> list[int]:
-        """The tiles, by index, that show a part of a box (x0, y0, x1, y1) in pixels of the image."""
+        """Returns the indices of the tiles that overlap a box (x0, y0, x1, y1), in pixels of the image."""
         columns = _meeting(self._xs, self._side, box[0], box[2])
         return [
             row * len(self._xs) + column for row in _meeting(self._ys, self._side, box[1], box[3]) for column in columns
         ]
 
     def pairs(self) -> Iterator[tuple[int, int, Window]]:
-        """Yields two tiles that share pixels, the first the one before, and the window that both see."""
+        """Yields the indices of two overlapping tiles, in ascending order, and the window that they share."""
         for index, window in enumerate(self.windows):
             x, y, width, height = window
             for other in self.meeting((x, y, x + width, y + height)):
@@ -97,14 +97,14 @@ class TileGrid:
 
 
 def _shared(one: Window, other: Window) -> Window:
-    """The window of what two windows that overlap share."""
+    """Returns the intersection of two overlapping windows."""
     left, top = max(one[0], other[0]), max(one[1], other[1])
     right, bottom = min(one[0] + one[2], other[0] + other[2]), min(one[1] + one[3], other[1] + other[3])
     return left, top, right - left, bottom - top
 
 
 def _meeting(starts: list[int], tile: int, low: float, high: float) -> list[int]:
-    """Which tiles of a row or column reach into a stretch."""
+    """Returns the indices of the tiles of a row or column that overlap an interval."""
     return [index for index, start in enumerate(starts) if start < high and low < start + tile]
 
 
@@ -114,6 +114,6 @@ def _starts(length: int, tile: int, overlap: int) -> list[int]:
 
 
 def _core_edges(starts: list[int], length: int, tile: int) -> list[int]:
-    """Where cores begin, and where the last one ends."""
+    """Returns where the cores start, and where the last one ends."""
     middles = [(before + tile + start) // 2 for before, start in pairwise(starts)]
     return [0, *middles, length]

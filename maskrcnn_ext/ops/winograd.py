@@ -1,8 +1,8 @@
 """3 x 3 convolutions on the CPU with a quarter of the multiplications: Winograd's minimal filtering F(4 x 4, 3 x 3).
 
-Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308: every 4 x 4 pixels of the output come from 36
-products for each pair of channels instead of 144. The 36 products of all tiles are 36 products of matrices, which PyTorch computes; the
-transforms to them and back are compiled (``csrc/winograd.cpp``).
+Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308: 4 x 4 pixels of the output need 36 products for each
+pair of channels instead of 144. Over all tiles, these are 36 matrix products (GEMMs), which PyTorch computes; the transforms to and from
+them are compiled (``csrc/winograd.cpp``).
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import ctypes
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from maskrcnn_ext.ops.native import function
 from maskrcnn_ext.ops.workspace import Workspace
 
-# Of the paper, section 4.1 for 4 x 4 tiles: the transform of the weights.
+# The transform of the weights for 4 x 4 tiles (section 4.1 of the paper).
 _G = [
     [1 / 4, 0, 0],
     [-1 / 6, -1 / 6, -1 / 6],
@@ -29,11 +30,11 @@ _G = [
     [0, 0, 1],
 ]
 _TILE = 4
-# Tiles at a time: what they are transformed to stays in the cache.
+# Tiles at a time: their transforms stay in the cache.
 _TILES_AT_ONCE = 512
-# Weights of one kernel's pixel: four times the memory is much for wider layers, which have few pixels.
+# Weights per pixel of the kernel: wider layers, which have few pixels, do not pay for four times the memory.
 _MAX_WEIGHTS = 256 * 256
-# Channels that a vector of the compiled code holds.
+# Channels per vector of the compiled code.
 _LANES = 16
 _FILE = Path(__file__).with_name("_winograd.so")
 
@@ -76,19 +77,19 @@ def library() -> _Library:
 
 
 def transform_weight(weight: Tensor) -> Tensor:
-    """Transforms the weights (O, I, 3, 3) of a convolution, in their precision: (36, I, O)."""
+    """Returns the transformed weights (36, I, O) of a convolution's weights (O, I, 3, 3), in their dtype."""
     outputs, inputs = weight.shape[:2]
     return (_kronecker(weight.dtype) @ weight.reshape(-1, 9).T).view(-1, outputs, inputs).transpose(1, 2)
 
 
 def _kronecker(dtype: torch.dtype) -> Tensor:
-    """The transform of a kernel as one matrix, (36, 9)."""
+    """Returns the transform of a kernel as one matrix, (36, 9)."""
     g = torch.tensor(_G, dtype=dtype)
     return torch.kron(g, g)
 
 
 def fits(weight: Tensor) -> bool:
-    """Whether :func:`winograd_conv2d` takes weights of this shape, and is quicker for it than a direct convolution."""
+    """Whether :func:`winograd_conv2d` supports weights of this shape and is faster for it than a direct convolution."""
     outputs, inputs, *kernel = weight.shape
     if kernel != [3, 3] or inputs % _LANES or outputs % _LANES:
         return False
@@ -104,24 +105,24 @@ def winograd_conv2d(
     relu: bool = False,
     residual: Tensor | None = None,
 ) -> Tensor:
-    """Convolves with 3 x 3 kernels, stride 1 and a padding of 1, on as many threads as PyTorch has.
+    """Computes a convolution with 3 x 3 kernels, stride 1 and padding 1, with PyTorch's number of threads.
 
-    The result differs from a direct convolution's by about 1e-5 of the largest value: the transforms amplify rounding.
+    The result differs from that of a direct convolution by about 1e-5 of the largest value: the transforms amplify rounding errors.
 
     Args:
         x: (N, C, H, W) float32, channels-last, on the CPU.
-        transformed: of :func:`transform_weight`, float32, with numbers of channels that are multiples of 16.
+        transformed: weights from :func:`transform_weight`, float32, with numbers of channels that are multiples of 16.
         bias: (O,) float32.
-        workspace: memory to use, also for the result.
-        relu: apply a ReLU at last.
-        residual: to add, of the result's shape, type and layout.
+        workspace: allocates temporary memory and the result.
+        relu: whether a ReLU follows.
+        residual: added to the result; same shape, dtype and layout.
 
     Returns:
         (N, O, H, W), channels-last.
 
     Raises:
-        OSError: the compiled library is not there.
-        ValueError: tensors of other shapes, types or layouts.
+        OSError: the compiled library is missing.
+        ValueError: tensors with other shapes, dtypes or layouts.
     """
     number, channels, height, width = x.shape
     outputs = transformed.shape[2]
@@ -137,7 +138,7 @@ def winograd_conv2d(
     ):
         raise ValueError("the input must be channels-last, and input and bias float32")
     result = workspace.channels_last(number, outputs, height, width)
-    for grid, patches, products in _pieces(x.shape, (channels, outputs), workspace):
+    for grid, patches, products in _tile_groups(x.shape, (channels, outputs), workspace):
         library().of_input(x.data_ptr(), patches.data_ptr(), ctypes.byref(grid))
         torch.bmm(patches, transformed, out=products)
         grid.channels = outputs
@@ -155,22 +156,22 @@ def winograd_conv2d(
 def winograd_weight_gradient(x: Tensor, gradient: Tensor, workspace: Workspace) -> Tensor:
     """Returns the gradient of the weights of :func:`winograd_conv2d`.
 
-    Its adjoint: the products' gradients are those of the output transformed by the transpose of the output's transform.
+    It is the adjoint: the gradient of the output is transformed by the transpose of the output transform.
 
     Args:
-        x: the convolution's input, (N, I, H, W) float32, channels-last, on the CPU.
-        gradient: of its output, (N, O, H, W), alike.
-        workspace: memory to use.
+        x: input of the convolution, (N, I, H, W) float32, channels-last, on the CPU.
+        gradient: gradient of its output, (N, O, H, W), likewise.
+        workspace: allocates temporary memory.
 
     Returns:
         (O, I, 3, 3)
 
     Raises:
-        OSError: the compiled library is not there.
+        OSError: the compiled library is missing.
     """
     inputs, outputs = x.shape[1], gradient.shape[1]
     sums = torch.zeros(len(_G) ** 2, outputs, inputs)
-    for grid, patches, gradients in _pieces(x.shape, (inputs, outputs), workspace):
+    for grid, patches, gradients in _tile_groups(x.shape, (inputs, outputs), workspace):
         library().of_input(x.data_ptr(), patches.data_ptr(), ctypes.byref(grid))
         grid.channels = outputs
         library().of_gradient(gradient.data_ptr(), gradients.data_ptr(), ctypes.byref(grid))
@@ -178,8 +179,10 @@ def winograd_weight_gradient(x: Tensor, gradient: Tensor, workspace: Workspace) 
     return (_kronecker(sums.dtype).T @ sums.view(len(sums), -1)).view(3, 3, outputs, inputs).permute(2, 3, 0, 1)
 
 
-def _pieces(shape: torch.Size, depths: tuple[int, int], workspace: Workspace) -> Iterator[tuple[_Grid, Tensor, Tensor]]:
-    """Divides the tiles of images of a shape (N, C, H, W): each piece with two matrices (36, tiles, depth) in memory that all share."""
+def _tile_groups(
+    shape: torch.Size, depths: tuple[int, int], workspace: Workspace
+) -> Iterator[tuple[_Grid, Tensor, Tensor]]:
+    """Yields groups of tiles of images (N, C, H, W), with two matrices (36, tiles, depth) in memory that all groups share."""
     number, channels, height, width = shape
     tiles_y, tiles_x = -(-height // _TILE), -(-width // _TILE)
     total, matrices, threads = number * tiles_y * tiles_x, len(_G) ** 2, torch.get_num_threads()
@@ -192,3 +195,48 @@ def _pieces(shape: torch.Size, depths: tuple[int, int], workspace: Workspace) ->
             for part, depth in zip(memory, depths, strict=True)
         )
         yield grid, one, other
+
+
+def winograd_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, workspace: Workspace) -> Tensor:
+    """Computes a convolution with 3 x 3 kernels, stride 1 and padding 1; differentiable once.
+
+    Args:
+        x: (N, I, H, W) float32, on the CPU.
+        weight: (O, I, 3, 3) float32; I and O are multiples of 16.
+        bias: (O,) float32, or None.
+        workspace: allocates temporary memory, the result and the gradient of `x`.
+
+    Returns:
+        (N, O, H, W), channels-last.
+
+    Raises:
+        OSError: the compiled library is missing.
+        ValueError: tensors of other shapes or types.
+    """
+    convolved: Tensor = _Winograd.apply(x, weight, bias, workspace)
+    return convolved
+
+
+class _Winograd(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, workspace: Workspace) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        ctx.save_for_backward(x, weight)
+        ctx.workspace = workspace
+        return winograd_conv2d(
+            x, transform_weight(weight), weight.new_zeros(len(weight)) if bias is None else bias, workspace
+        )
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        of_x = of_weight = None
+        if needs_x:  # a convolution with the kernels rotated by 180 degrees, from outputs to inputs
+            rotated = transform_weight(weight.flip(2, 3).transpose(0, 1))
+            of_x = winograd_conv2d(gradient, rotated, weight.new_zeros(weight.shape[1]), ctx.workspace)
+        if needs_weight:
+            of_weight = winograd_weight_gradient(x, gradient, ctx.workspace)
+        return of_x, of_weight, gradient.sum((0, 2, 3)) if needs_bias else None, None

@@ -1,4 +1,4 @@
-"""Memory that is used again: new memory costs as much as writing to it twice, since the system must hand over every page."""
+"""Reuse of memory for tensors. Fresh memory costs as much as writing to it twice, because the system must map every page."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-# Smaller tensors are PyTorch's own: the C library keeps their memory.
+# Smaller tensors are allocated by PyTorch: the C library keeps their memory.
 _MIN_BYTES = 1 << 20
-# Of addresses: only what is written to becomes memory.
+# Address space; pages become memory when they are written.
 _ARENA_BYTES = 1 << 30
 _ALIGNMENT = 4096
-# What `sys.getrefcount` counts of memory that no tensor stands on: the block's reference and its own argument.
+# `sys.getrefcount` of memory that no tensor uses: the reference of the block and the argument.
 _UNUSED = 2
 
 
 @dataclass
 class _Block:
-    """Part of an arena that a tensor stands on for as long as it refers to `memory`."""
+    """Part of an arena, in use as long as a tensor refers to `memory`."""
 
     start: int
     end: int
@@ -31,13 +31,13 @@ class _Block:
 
 @dataclass
 class _Arena:
-    """Addresses, and what is taken of them, in order."""
+    """An address range and its blocks in use, in order."""
 
     memory: mmap.mmap
     blocks: list[_Block] = field(default_factory=list)
 
     def take(self, size: int) -> memoryview | None:
-        """Takes the first gap of a size, so that what is used stays close together; None where there is none."""
+        """Returns the first gap of a size, which keeps used memory close together; None if no gap is large enough."""
         self.blocks = [block for block in self.blocks if sys.getrefcount(block.memory) > _UNUSED]
         start, index = 0, 0
         for block in self.blocks:
@@ -52,18 +52,18 @@ class _Arena:
 
 
 class Workspace(threading.local):
-    """Makes tensors of memory on which no other tensor stands any more, in each thread of its own.
+    """Allocates tensors from memory that no live tensor uses. One pool per thread.
 
-    A tensor and its views hold their memory for as long as any of them is there, as always; what a caller keeps is never given out again.
-    As much is kept as was ever needed at one time.
+    A tensor and its views keep their memory as usual; memory is reused when the last of them is deleted. The pool keeps as much memory as
+    was ever needed at one time.
     """
 
     def __init__(self) -> None:
-        """Holds nothing at first."""
+        """Starts with an empty pool."""
         self._arenas: list[_Arena] = []
 
     def __reduce__(self) -> tuple[type[Workspace], tuple[()]]:
-        """A copy of it, and what another process reads, is a new one."""
+        """Copies and pickles as a new, empty workspace."""
         return Workspace, ()
 
     def empty(self, *shape: int) -> Tensor:
@@ -86,7 +86,7 @@ class Workspace(threading.local):
 def _reserve(size: int) -> mmap.mmap:
     try:
         memory = mmap.mmap(-1, max(size, _ARENA_BYTES))
-    except OSError:  # where addresses are limited
+    except OSError:  # limited address space
         memory = mmap.mmap(-1, size)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)

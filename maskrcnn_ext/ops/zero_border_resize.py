@@ -1,4 +1,4 @@
-"""Bilinear resizing as scikit-image's ``resize`` with ``mode="constant"``, which Keras's Mask R-CNN (Matterport) prepares images with."""
+"""Bilinear resizing like scikit-image's ``resize`` with ``mode="constant"``, with which Keras's Mask R-CNN (Matterport) prepares images."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import numpy as np
 
 
 def zero_border_resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Interpolates between the four nearest pixels, without smoothing where it shrinks.
+    """Returns the image resized by bilinear interpolation, without anti-aliasing.
 
-    Beyond the image is 0, which the outermost pixels of an enlarged image are mixed with. Values of integer images are cut off, not
-    rounded.
+    Pixels beyond the image are 0 and are mixed into the border of an enlarged image. Values of integer images are truncated, not rounded.
 
     Args:
         image: (H, W) or (H, W, C).
-        height: of the result.
-        width: of the result.
+        height: height of the result.
+        width: width of the result.
 
     Returns:
         (height, width) or (height, width, C), of the image's dtype.
@@ -37,5 +36,5 @@ def _interpolate(image: np.ndarray, axis: int, size: int) -> Any:
     share = (position - low).reshape(-1, *[1] * (image.ndim - 1))
     padded = np.pad(image, [(1, 1), *[(0, 0)] * (image.ndim - 1)])
     left, right = padded[low + 1], padded[low + 2]
-    # In this form what is even stays exactly even: values are cut off afterwards.
+    # This form keeps constant regions exact, which matters because values are truncated afterwards.
     return np.moveaxis(left + share * (right - left), 0, axis)

@@ -12,8 +12,7 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from maskrcnn_ext.evaluation.boundary_ap import boundary_ap
-from maskrcnn_ext.ops.dct import DCTCodec
-from maskrcnn_ext.ops.patches import fill_patches, from_patches, patch_kinds, to_patches
+from maskrcnn_ext.ops.dct import DCTCodec, fill_patches, from_patches, patch_kinds, to_patches
 
 
 def dct_mask(masks):

@@ -10,13 +10,13 @@ WRONG = [
     (
         "mask_rcnn_r18_fpn_scratch",
         ["mask_head._target_=maskrcnn_ext.DCTMaskHead", "mask_pooler.output_size=28"],
-        "DCTMaskHead was built for RoI features of 14 x 14 and ROIPooler gives 28 x 28: "
+        "DCTMaskHead was built for RoI features of 14 x 14 and ROIPooler returns 28 x 28: "
         "set model.roi_heads.mask_pooler.output_size=14",
     ),
     (
         "mask_rcnn_r18_fpn_scratch",
         ["mask_head._target_=maskrcnn_ext.RefineMaskHead", "mask_pooler._target_=maskrcnn_ext.PreciseROIPooler"],
-        "RefineMaskHead takes the feature maps and was handed what PreciseROIPooler has pooled",
+        "RefineMaskHead takes the feature maps and was passed the output of PreciseROIPooler",
     ),
     (
         "mask_rcnn_r18_fpn_scratch",
@@ -31,7 +31,7 @@ WRONG = [
     (
         "mask_rcnn_r50_dc5_1x",
         ["mask_head._target_=maskrcnn_ext.BoundaryMaskHead", "mask_pooler=null"],
-        r"BoundaryMaskHead was built for feature maps of strides \[4, 8, 16, 32\] and was handed res5",
+        r"BoundaryMaskHead was built for feature maps of strides \[4, 8, 16, 32\] and was passed res5",
     ),
 ]
 
@@ -60,5 +60,5 @@ def test_the_training_script_says_it_in_one_line(shapes, run_python):
     )
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: PointRendMaskHead takes the feature maps and was handed what ROIPooler has pooled")
+    assert last.startswith("error: PointRendMaskHead takes the feature maps and was passed the output of ROIPooler")
     assert "Traceback" not in done.stderr

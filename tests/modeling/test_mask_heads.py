@@ -12,12 +12,11 @@ from omegaconf import OmegaConf
 
 import maskrcnn_ext
 from maskrcnn_ext import InputError
+from maskrcnn_ext.modeling.mask_heads.ground_truth import log_accuracy
 from maskrcnn_ext.modeling.mask_heads.mask_scoring import find_base, mask_iou
 from maskrcnn_ext.modeling.mask_heads.patch_dct import patch_loss
-from maskrcnn_ext.modeling.mask_heads.targets import log_accuracy
 from maskrcnn_ext.modeling.parts import MASK_HEADS
-from maskrcnn_ext.ops.dct import DCTCodec
-from maskrcnn_ext.ops.patches import patch_kinds, to_patches
+from maskrcnn_ext.ops.dct import DCTCodec, patch_kinds, to_patches
 
 SHAPE = ShapeSpec(channels=16, height=14, width=14)
 SMALL = {"num_classes": 3, "conv_dims": [16, 16]}
@@ -100,7 +99,7 @@ def test_the_mask_loss_is_one_option(name, mask_loss):
 
 @pytest.mark.parametrize("name", GRID_HEADS)
 def test_a_wrong_mask_loss(name):
-    with pytest.raises(InputError, match="'diec' is none of bce, boundary, dice, focal, lovasz"):
+    with pytest.raises(InputError, match="'diec' is unknown: set one of bce, boundary, dice, focal, lovasz"):
         build(name, mask_loss="diec")
 
 
@@ -306,7 +305,7 @@ def test_mask_scoring_takes_a_head_that_is_built_already():
 def test_mask_scoring_goes_around_mask_heads_only():
     assert find_base("DCTMaskHead") is maskrcnn_ext.DCTMaskHead
     for base in ("DCTMask", "no.such.Head", "maskrcnn_ext.MaskScoringHead", MaskRCNNConvUpsampleHead, 3):
-        with pytest.raises(InputError, match=r"MaskScoringHead goes around .*set model.roi_heads.mask_head.base="):
+        with pytest.raises(InputError, match=r"MaskScoringHead needs .*set model.roi_heads.mask_head.base="):
             find_base(base)
 
 
@@ -321,7 +320,7 @@ def test_mask_scoring_goes_around_mask_heads_only():
         (
             "DCTMaskHead",
             {"p2": torch.rand(2, 16, 16, 16)},
-            "DCTMaskHead takes pooled features .*give model.roi_heads a mask_pooler",
+            "DCTMaskHead takes pooled features .*set model.roi_heads.mask_pooler",
         ),
         (
             "FCNMaskHead",
@@ -341,12 +340,12 @@ def test_mask_scoring_goes_around_mask_heads_only():
         (
             "RefineMaskHead",
             {"res5": torch.rand(2, 16, 4, 4)},
-            r"was handed res5: set model.roi_heads.mask_head.strides=\[\?\], with the strides in pixels",
+            r"was passed res5: set model.roi_heads.mask_head.strides=\[\?\], with the strides in pixels",
         ),
         (
             "BoundaryMaskHead",
             {f"p{level}": torch.rand(2, 16, 4, 4) for level in (3, 4, 5)},
-            r"strides \[4, 8, 16, 32\] and was handed p3, p4, p5: set model.roi_heads.mask_head.strides=\[8,16,32\]$",
+            r"strides \[4, 8, 16, 32\] and was passed p3, p4, p5: set model.roi_heads.mask_head.strides=\[8,16,32\]$",
         ),
         (
             "PatchDCTMaskHead",

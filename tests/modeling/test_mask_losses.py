@@ -94,7 +94,7 @@ def test_sums_and_wrong_names():
     parts = sum(MASK_LOSSES[name](logits.float(), targets.float()) for name in ("bce", "dice"))
     assert both.item() == pytest.approx(parts.item(), abs=1e-6)
     with pytest.raises(
-        InputError, match=r"mask_loss=bce\+jaccard: 'jaccard' is none of bce, boundary, dice, focal, lovasz"
+        InputError, match=r"mask_loss=bce\+jaccard: 'jaccard' is unknown: set one of bce, boundary, dice, focal, lovasz"
     ):
         check_mask_loss("bce+jaccard")
 

@@ -129,7 +129,7 @@ def test_a_pair_of_sizes(pooler, options):
     assert build(pooler, options, SCALES[:1], (2, 5))(one[:1], boxes_of(3)).shape == (3, CHANNELS, 2, 5)
     if pooler not in (FastROIPooler, GenericROIPooler):
         with pytest.raises(
-            InputError, match=rf"^{pooler.__name__} of several levels .* output_size=\[2, 5\]; set one number"
+            InputError, match=rf"^{pooler.__name__} on several levels .* output_size=\[2, 5\]; set one number"
         ):
             build(pooler, options, output_size=(2, 5))
     else:

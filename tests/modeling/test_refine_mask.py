@@ -14,11 +14,11 @@ from maskrcnn_ext.modeling.mask_heads.layers import predictor
 from maskrcnn_ext.modeling.mask_heads.refine_mask import (
     RefineMaskHead,
     boundary_aware_loss,
-    own_class_logits,
+    select_class_logits,
     trained_region,
 )
 from maskrcnn_ext.modeling.mask_heads.semantic_branch import semantic_loss, semantic_target
-from maskrcnn_ext.ops.refinement import boundary_region, double_region, merge_at_boundary
+from maskrcnn_ext.ops.boundary import boundary_region, double_region, merge_at_boundary
 
 SIZE, CHANNELS, CLASSES = 64, 16, 3
 
@@ -127,13 +127,13 @@ def test_boundary_aware_loss_is_the_mean_over_the_region():
 
 
 @pytest.mark.parametrize("num_classes", [1, 5])
-def test_own_class_logits_are_a_channel_of_the_convolution(num_classes):
+def test_select_class_logits_are_a_channel_of_the_convolution(num_classes):
     layer = predictor(8, num_classes)
     torch.nn.init.normal_(layer.bias)
     features, classes = torch.randn(6, 8, 7, 7), torch.randint(0, 5, (6,))
     full = layer(features)
     expected = torch.stack([full[i, c if num_classes > 1 else 0] for i, c in enumerate(classes.tolist())])
-    torch.testing.assert_close(own_class_logits(layer, features, classes), expected)
+    torch.testing.assert_close(select_class_logits(layer, features, classes), expected)
 
 
 def rectangle(x0, y0, x1, y1):

@@ -275,9 +275,13 @@ def test_training_is_the_plain_models():
         ("fcn", ["model.tta_scales=[]"], r"tta_scales=\[\]: expected factors above 0"),
         ("fcn", ["model.tta_scales=[1,-1]"], "expected factors above 0"),
         ("fcn", ["model.proposal_generator=null"], "needs model.proposal_generator"),
-        ("pose", ["model.tta_keypoint_flip_indices=null"], r"expected which of the 5 keypoints .*tta_flip=false"),
-        ("pose", ["model.tta_keypoint_flip_indices=[0,1,2]"], "expected which of the 5 keypoints"),
-        ("pose", ["model.tta_keypoint_flip_indices=[1,2,0,3,4]"], "expected which of the 5 keypoints"),
+        (
+            "pose",
+            ["model.tta_keypoint_flip_indices=null"],
+            r"mirrored counterpart of each of the 5 keypoints .*tta_flip=false",
+        ),
+        ("pose", ["model.tta_keypoint_flip_indices=[0,1,2]"], "mirrored counterpart of each of the 5 keypoints"),
+        ("pose", ["model.tta_keypoint_flip_indices=[1,2,0,3,4]"], "mirrored counterpart of each of the 5 keypoints"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(kind, overrides, message):

@@ -7,8 +7,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskrcnn_ext.ops.dct import DCTCodec, dct_basis, zigzag
-from maskrcnn_ext.ops.patches import BACKGROUND, FOREGROUND, MIXED, fill_patches, from_patches, patch_kinds, to_patches
+from maskrcnn_ext.ops.dct import (
+    BACKGROUND,
+    FOREGROUND,
+    MIXED,
+    DCTCodec,
+    dct_basis,
+    fill_patches,
+    from_patches,
+    patch_kinds,
+    to_patches,
+    zigzag,
+)
 
 
 def test_zigzag_begins_as_in_jpeg():

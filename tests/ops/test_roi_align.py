@@ -9,7 +9,7 @@ from torchvision.ops import roi_align as torchvision_roi_align
 
 from maskrcnn_ext.ops import roi_align_cpu, roi_align_reference
 from maskrcnn_ext.ops.roi_align import _backward, _forward, roi_align
-from maskrcnn_ext.ops.roi_align_reference import Grid
+from maskrcnn_ext.ops.roi_align_reference import SampleGrid
 
 SCALES = [0.5, 0.25]
 SIZES = [(2, 24, 33), (2, 12, 17)]
@@ -324,13 +324,13 @@ def test_a_torch_that_is_too_old_is_named(run_python):
 TRITON = """
 import json, sys, torch
 from maskrcnn_ext.ops import roi_align_reference, roi_align_triton
-from maskrcnn_ext.ops.roi_align_reference import Grid
+from maskrcnn_ext.ops.roi_align_reference import SampleGrid
 torch.manual_seed(0)
 boxes, levels, bins, ratio, aligned, channels_last = json.loads(sys.argv[1])
 memory_format = torch.channels_last if channels_last else torch.contiguous_format
 sizes = [(2, 12, 16), (2, 2, 2)]
 features = [torch.randn(n, 3, h, w).contiguous(memory_format=memory_format) for n, h, w in sizes]
-grid = Grid(torch.tensor(boxes), torch.tensor(levels), [0.25, 0.125], bins, ratio, aligned, channels_last)
+grid = SampleGrid(torch.tensor(boxes), torch.tensor(levels), [0.25, 0.125], bins, ratio, aligned, channels_last)
 gradient = torch.randn(len(boxes), 3, *bins)
 ours = [roi_align_triton.forward(features, grid), *roi_align_triton.backward(gradient, sizes, grid)]
 exact = [roi_align_reference.forward(features, grid), *roi_align_reference.backward(gradient, sizes, grid)]
@@ -382,7 +382,7 @@ def test_compiled_and_reference_agree_beyond_torchvisions_reach():
     rois = torch.tensor([[0, -1e5, 3.0, 1e5, 9.0], [1, 5.0, -3e6, 7.0, 1e6], [0, 10.0, 10.0, 1e6, 1e6]])
     features = [level.detach() for level in pyramid()]
     for channels_last in (False, True):
-        grid = Grid(rois, torch.tensor([0, 1, 0]), SCALES, (7, 7), 0, True, channels_last)
+        grid = SampleGrid(rois, torch.tensor([0, 1, 0]), SCALES, (7, 7), 0, True, channels_last)
         levels = [level.contiguous(memory_format=LAYOUTS[channels_last]) for level in features]
         compiled, reference = roi_align_cpu.forward(levels, grid), roi_align_reference.forward(levels, grid)
         torch.testing.assert_close(compiled, reference, atol=1e-7, rtol=1e-4)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from maskrcnn_ext.ops.roi_align_reference import Grid
+from maskrcnn_ext.ops.roi_align_reference import SampleGrid
 
 triton = pytest.importorskip("triton")
 
@@ -59,7 +59,7 @@ def test_roi_align_is_compiled_once_for_all_sizes(compiled, dtype, channels_last
     from maskrcnn_ext.ops import roi_align_triton
 
     rois, levels = torch.zeros(8, 5), torch.zeros(8, dtype=torch.int64)
-    grid = Grid(rois, levels, [1 / 4, 1 / 8, 1 / 16, 1 / 32], (7, 7), 0, True, channels_last)
+    grid = SampleGrid(rois, levels, [1 / 4, 1 / 8, 1 / 16, 1 / 32], (7, 7), 0, True, channels_last)
 
     def launch(backward):
         for number, height, width in SIZES:
@@ -93,7 +93,7 @@ def test_suppression_is_compiled(compiled, number):
 
 
 def test_without_a_gpu_it_is_said_why_triton_does_not_run(run_python):
-    code = "from maskrcnn_ext.ops.triton_support import why_no_triton as why; print(why() == why(), why())"
+    code = "from maskrcnn_ext.ops.native import triton_unavailable_reason as why; print(why() == why(), why())"
     done = run_python("-c", code, env={"CUDA_VISIBLE_DEVICES": ""})
     assert done.stdout.startswith("True ")
     assert "None" not in done.stdout
@@ -102,6 +102,6 @@ def test_without_a_gpu_it_is_said_why_triton_does_not_run(run_python):
 
 @pytest.mark.gpu
 def test_triton_runs():
-    from maskrcnn_ext.ops.triton_support import why_no_triton
+    from maskrcnn_ext.ops.native import triton_unavailable_reason
 
-    assert why_no_triton() is None
+    assert triton_unavailable_reason() is None

@@ -5,8 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from maskrcnn_ext.ops import winograd
-from maskrcnn_ext.ops.winograd import fits, transform_weight, winograd_conv2d
-from maskrcnn_ext.ops.winograd_autograd import winograd_convolution
+from maskrcnn_ext.ops.winograd import fits, transform_weight, winograd_conv2d, winograd_convolution
 from maskrcnn_ext.ops.workspace import Workspace
 
 

@@ -19,7 +19,7 @@ from maskrcnn_ext.modeling.poolers.fast import FastROIPooler
 from maskrcnn_ext.modeling.rpn import FastRPN
 from maskrcnn_ext.ops import roi_align_cpu
 from maskrcnn_ext.ops.native import loads
-from maskrcnn_ext.ops.roi_align_reference import Grid
+from maskrcnn_ext.ops.roi_align_reference import SampleGrid
 from maskrcnn_ext.ops.workspace import Workspace
 
 
@@ -76,7 +76,9 @@ class OptimizedPooler(FastROIPooler):
             for level in x
         ):
             return super().pool(x, rois, levels)
-        grid = Grid(rois, levels, self.scales, self.output_size, self.sampling_ratio, self.aligned, channels_last=True)
+        grid = SampleGrid(
+            rois, levels, self.scales, self.output_size, self.sampling_ratio, self.aligned, channels_last=True
+        )
         pooled = self.workspace.channels_last(len(rois), x[0].shape[1], *self.output_size)
         return roi_align_cpu.forward(x, grid, pooled)
 

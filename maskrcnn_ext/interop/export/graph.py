@@ -22,8 +22,8 @@ from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.export.pooling import make_boxes, pool_rois, supports_batches
 from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN
 from maskrcnn_ext.modeling.mask_heads.base import MaskHead
+from maskrcnn_ext.modeling.mask_heads.ground_truth import select_class
 from maskrcnn_ext.modeling.mask_heads.mask_scoring import MaskScoringHead
-from maskrcnn_ext.modeling.mask_heads.targets import select_class
 from maskrcnn_ext.modeling.poolers.deformable import DeformableROIPooler
 from maskrcnn_ext.modeling.poolers.precise import PreciseROIPooler
 from maskrcnn_ext.modeling.rpn import FastRPN

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from maskrcnn_ext.interop.export.graph import Exportable
 from maskrcnn_ext.interop.export.pooling import pool_rois
-from maskrcnn_ext.modeling.mask_heads.targets import select_class
+from maskrcnn_ext.modeling.mask_heads.ground_truth import select_class
 from maskrcnn_ext.modeling.matterport.boxes import inclusive
 from maskrcnn_ext.modeling.matterport.rcnn import STRIDE, LetterboxRCNN, centred
 from maskrcnn_ext.modeling.matterport.roi_heads import MatterportOutputLayers, MatterportROIHeads

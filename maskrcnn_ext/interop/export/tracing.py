@@ -19,7 +19,7 @@ from maskrcnn_ext.interop.export import Options
 from maskrcnn_ext.interop.export.graph import Exportable
 from maskrcnn_ext.interop.export.matterport import MatterportExportable
 from maskrcnn_ext.interop.export.recipe import Recipe, recipe_file
-from maskrcnn_ext.modeling.mask_heads.targets import select_class
+from maskrcnn_ext.modeling.mask_heads.ground_truth import select_class
 from maskrcnn_ext.modeling.matterport.rcnn import LetterboxRCNN
 
 

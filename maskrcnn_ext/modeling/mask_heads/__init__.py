@@ -1,1 +1,1 @@
-"""Mask heads, one a file: arguments (input_shape, *, num_classes, conv_dims, conv_norm="") first, a head's own after them."""
+"""Mask heads, one a file, with the arguments (input_shape, *, num_classes, conv_dims, conv_norm="") and their own after these."""

@@ -1,4 +1,4 @@
-"""What all mask heads share: the contract with Detectron2's RoI heads, the checks of what they are handed, and grids of logits."""
+"""Base classes of the mask heads: the interface to Detectron2's RoI heads, input checks, and heads that predict a grid of logits."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.modeling.mask_heads.losses import check_mask_loss, mask_loss_value
-from maskrcnn_ext.modeling.mask_heads.targets import (
+from maskrcnn_ext.modeling.mask_heads.ground_truth import (
     boxes_of,
     classes_of,
     log_accuracy,
@@ -22,6 +21,7 @@ from maskrcnn_ext.modeling.mask_heads.targets import (
     select_class,
     target_masks,
 )
+from maskrcnn_ext.modeling.mask_heads.losses import check_mask_loss, mask_loss_value
 
 Features: TypeAlias = Tensor | dict[str, Tensor]
 
@@ -29,29 +29,36 @@ Features: TypeAlias = Tensor | dict[str, Tensor]
 class MaskHead(BaseMaskRCNNHead):
     """A mask head in three steps: :meth:`predict`, then :meth:`losses` in training or :meth:`probs` in inference.
 
-    A head takes what Detectron2's RoI heads hand it: RoI features (R, C, H, W) of a pooler, or, with ``mask_pooler=null``, the
-    pyramid as a dict of feature maps (N, C, H_l, W_l). R: RoIs of all images in the batch. In inference every image's instances
-    get ``pred_masks`` (R_i, 1, S, S) with probabilities on a grid over the box, which Detectron2 then pastes into the image.
+    The input is what Detectron2's RoI heads pass on: RoI features (R, C, H, W) from a pooler or, with ``mask_pooler=null``, the feature
+    pyramid as a dict of maps (N, C, H_l, W_l). R: RoIs of all images in the batch, N: images. In inference each image's instances get
+    ``pred_masks`` (R_i, 1, S, S): probabilities on a grid over the box, which Detectron2 then pastes into the image.
+
+    Every head takes the four arguments that a stock LazyConfig passes, and its own with defaults:
+
+    * ``input_shape``: channels, height and width of the features of a RoI.
+    * ``num_classes``: foreground classes; 1 makes the masks class-agnostic.
+    * ``conv_dims``: channels of the 3 x 3 convolutions and, last, of the layers after them.
+    * ``conv_norm``: norm of the convolutions, a name that :func:`detectron2.layers.get_norm` knows; "" for none.
     """
 
     takes_roi_features = True
     takes_pyramid = False
-    # Whether the layers hold for one size of RoI features only; fully connected ones do.
+    # Whether the layers need RoI features of one size, as fully connected layers do.
     needs_exact_size = False
-    # Of the feature maps, in pixels of the input image, finest first; heads that take the pyramid set it.
+    # Strides of the feature maps in pixels of the input image, finest first; set by heads that take the pyramid.
     strides: Sequence[int] = ()
 
     @configurable
     def __init__(
         self, input_shape: ShapeSpec, *, num_classes: int, loss_weight: float = 1.0, vis_period: int = 0
     ) -> None:
-        """Stores what every head has.
+        """Stores the arguments of every head.
 
         Args:
-            input_shape: channels, height and width of a RoI's features.
-            num_classes: foreground classes; 1 gives class-agnostic masks.
+            input_shape: channels, height and width of the features of a RoI.
+            num_classes: foreground classes; 1 makes the masks class-agnostic.
             loss_weight: factor of all losses of this head.
-            vis_period: iterations between pictures of the training masks in the event storage; 0 for none.
+            vis_period: iterations between pictures of the training masks in the event storage; 0 writes none.
         """
         super().__init__(loss_weight=loss_weight, vis_period=vis_period)
         self.input_shape = input_shape
@@ -59,12 +66,12 @@ class MaskHead(BaseMaskRCNNHead):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
-        """Arguments from a yacs config: Detectron2's ``MODEL.ROI_MASK_HEAD`` and the head's own ``MODEL.MASKRCNN_EXT.<name>``.
+        """Returns the arguments from a yacs config: Detectron2's ``MODEL.ROI_MASK_HEAD`` and the head's ``MODEL.MASKRCNN_EXT.<name>``.
 
         Args:
-            cfg: a yacs config; :func:`maskrcnn_ext.modeling.yacs.add_maskrcnn_ext_config` declares the own keys, without which their
-                defaults hold.
-            input_shape: a ShapeSpec, or a dict of them where ``POOLER_TYPE`` is empty.
+            cfg: a yacs config. :func:`maskrcnn_ext.modeling.yacs.add_maskrcnn_ext_config` declares the head's keys; without it the
+                defaults apply.
+            input_shape: a ShapeSpec, or a dict of them if ``POOLER_TYPE`` is empty.
         """
         mask = cfg.MODEL.ROI_MASK_HEAD
         own = cfg.MODEL.get("MASKRCNN_EXT", CfgNode()).get(cls.__name__, CfgNode())
@@ -79,7 +86,7 @@ class MaskHead(BaseMaskRCNNHead):
             size = mask.POOLER_RESOLUTION
             input_shape = ShapeSpec(channels=levels[0].channels, height=size, width=size)
         elif cfg.MODEL.ROI_HEADS.NAME == "Res5ROIHeads":
-            # Detectron2 names the size before res5, which halves it.
+            # Detectron2 passes the size before res5, which halves it.
             size = input_shape.height // 2
             input_shape = ShapeSpec(channels=input_shape.channels, height=size, width=size)
         return {
@@ -93,20 +100,20 @@ class MaskHead(BaseMaskRCNNHead):
 
     @classmethod
     def own_defaults(cls) -> dict[str, Any]:
-        """The head's own keywords and their defaults: what its signature has beyond the four of every Detectron2 mask head."""
+        """Returns the keywords and defaults that a head has beside the four of every Detectron2 mask head."""
         common = {"num_classes", "conv_dims", "conv_norm", "vis_period"}
         parameters = inspect.signature(cls.__init__).parameters.values()
         return {p.name: p.default for p in parameters if p.kind == p.KEYWORD_ONLY and p.name not in common}
 
     def forward(self, x: Features, instances: list[Instances]) -> dict[str, Tensor] | list[Instances]:
-        """Returns the losses in training; in inference the instances, with ``pred_masks``.
+        """Returns the losses in training, and the instances with ``pred_masks`` in inference.
 
         Args:
             x: RoI features or the pyramid; see the class.
             instances: one an image: foreground proposals with ground truth in training, detections in inference.
 
         Raises:
-            InputError: the features are not what this head was built for; the message names the override that mends it.
+            InputError: the features are not those that this head was built for; the message names the override that fixes it.
         """
         boxes = boxes_of(instances)
         self.check_input(x)
@@ -118,67 +125,67 @@ class MaskHead(BaseMaskRCNNHead):
         return instances
 
     def predict(self, x: Features, boxes: list[Boxes]) -> Any:
-        """Runs the layers; what comes out is the head's own affair."""
+        """Runs the layers and returns what :meth:`losses` and :meth:`probs` need."""
         raise NotImplementedError
 
     def losses(self, prediction: Any, instances: list[Instances]) -> dict[str, Tensor]:
-        """Returns named scalars; with 0 RoIs they are zeros that hang on the graph. Writes the ``mask_rcnn/*`` scalars."""
+        """Returns named scalars and writes the ``mask_rcnn/*`` scalars. With 0 RoIs, the losses are zeros that depend on all parameters."""
         raise NotImplementedError
 
     def probs(self, prediction: Any, classes: Tensor) -> Tensor:
-        """Returns (R, 1, S, S) in [0, 1]: the final mask of every RoI for the class given in ``classes`` (R,) int64."""
+        """Returns (R, 1, S, S) in [0, 1]: the final mask of each RoI, for its class in ``classes`` (R,) int64."""
         raise NotImplementedError
 
     def attach(self, prediction: Any, instances: list[Instances]) -> None:
-        """Writes ``pred_masks`` to the detections."""
+        """Adds ``pred_masks`` to the detections."""
         probs = self.probs(prediction, classes_of(instances))
         for image, masks in zip(instances, probs.split([len(image) for image in instances]), strict=True):
             image.pred_masks = masks
 
     def check_input(self, x: Features, source: str = "the pooler") -> None:
-        """Raises InputError unless ``x`` is what the head was built for.
+        """Raises InputError unless ``x`` is the input that the head was built for.
 
         Args:
             x: RoI features or the pyramid.
-            source: the name of what pools, for the message.
+            source: name of the pooler, for the message.
         """
         name = type(self).__name__
         if isinstance(x, dict):
             if not self.takes_pyramid:
                 raise InputError(
-                    f"{name} takes pooled features and was handed the feature maps: give model.roi_heads a mask_pooler"
+                    f"{name} takes pooled features and was passed the feature maps: set model.roi_heads.mask_pooler"
                 )
             self.check_pyramid(x)
             return
         if not self.takes_roi_features:
             raise InputError(
-                f"{name} takes the feature maps and was handed what {source} has pooled: set model.roi_heads.mask_pooler=null "
-                "(C4's Res5ROIHeads has no feature maps to hand on: choose another head there)"
+                f"{name} takes the feature maps and was passed the output of {source}: set model.roi_heads.mask_pooler=null "
+                "(C4's Res5ROIHeads passes on no feature maps: choose another head there)"
             )
-        # int(): a tracer hands out sizes as tensors.
+        # int(): under a tracer, sizes are tensors.
         got = tuple(int(size) for size in x.shape[1:])
         built = (self.input_shape.channels, self.input_shape.height, self.input_shape.width)
         if got[0] != built[0]:
             raise InputError(
-                f"{name} was built for {built[0]} channels and {source} gives {got[0]}: "
+                f"{name} was built for {built[0]} channels and {source} returns {got[0]}: "
                 f"set model.roi_heads.mask_head.input_shape.channels={got[0]}"
             )
         if self.needs_exact_size and got != built:
             raise InputError(
-                f"{name} was built for RoI features of {built[1]} x {built[2]} and {source} gives {got[1]} x {got[2]}: "
+                f"{name} was built for RoI features of {built[1]} x {built[2]} and {source} returns {got[1]} x {got[2]}: "
                 f"set model.roi_heads.mask_pooler.output_size={built[1]}, or "
                 f"model.roi_heads.mask_head.input_shape.height={got[1]} model.roi_heads.mask_head.input_shape.width={got[2]}"
             )
 
     def check_pyramid(self, features: dict[str, Tensor]) -> None:
-        """Raises InputError unless the maps are those of ``self.strides``; only heads that take the pyramid have it."""
+        """Raises InputError unless the maps have the strides ``self.strides``; for heads that take the pyramid."""
         name, strides = type(self).__name__, list(self.strides)
-        # p2 has stride 4, p3 8 and so on; another name tells nothing.
+        # p2 has stride 4, p3 8 and so on; other names do not show the stride.
         named = [2 ** int(key[1:]) if key[:1] == "p" and key[1:].isdigit() else None for key in features]
         if len(named) != len(strides) or any(n not in (None, s) for n, s in zip(named, strides, strict=True)):
             strides_of_maps = ",".join(str(stride or "?") for stride in named)
             raise InputError(
-                f"{name} was built for feature maps of strides {strides} and was handed {', '.join(features)}: "
+                f"{name} was built for feature maps of strides {strides} and was passed {', '.join(features)}: "
                 f"set model.roi_heads.mask_head.strides=[{strides_of_maps}]"
                 + ("" if None not in named else ", with the strides in pixels, such as [16] for DC5's res5")
             )
@@ -191,7 +198,7 @@ class MaskHead(BaseMaskRCNNHead):
 
 
 class GridMaskHead(MaskHead):
-    """A head whose layers give one grid of logits, (R, num_classes, S, S), trained by a loss of :mod:`.losses`."""
+    """A head whose ``layers`` return one grid of logits, (R, num_classes, S, S), trained by a loss of :mod:`.losses`."""
 
     @configurable
     def __init__(
@@ -203,17 +210,17 @@ class GridMaskHead(MaskHead):
         loss_weight: float = 1.0,
         vis_period: int = 0,
     ) -> None:
-        """Stores what every such head has.
+        """Stores the arguments of every head that predicts a grid of logits, beside those of :class:`MaskHead`.
 
         Args:
-            input_shape: channels, height and width of a RoI's features.
-            num_classes: foreground classes; 1 gives class-agnostic masks.
+            input_shape: see :class:`MaskHead`.
+            num_classes: see :class:`MaskHead`.
             mask_loss: "bce", "boundary", "dice", "focal" or "lovasz", or a sum such as "bce+dice".
-            loss_weight: factor of all losses of this head.
-            vis_period: iterations between pictures of the training masks; 0 for none.
+            loss_weight: see :class:`MaskHead`.
+            vis_period: see :class:`MaskHead`.
 
         Raises:
-            InputError: there is no such mask loss.
+            InputError: an unknown mask loss.
         """
         super().__init__(input_shape, num_classes=num_classes, loss_weight=loss_weight, vis_period=vis_period)
         self.mask_loss = check_mask_loss(mask_loss)
@@ -232,7 +239,7 @@ class GridMaskHead(MaskHead):
         return select_class(prediction, classes)[:, None].sigmoid()
 
     def grid_loss(self, logits: Tensor, instances: list[Instances]) -> Tensor:
-        """``mask_loss`` of each RoI's own class against the ground truth on the same grid; writes the scalars and pictures."""
+        """Returns the mask loss of each RoI's class against the ground truth on the same grid. Writes scalars and pictures."""
         if len(logits) == 0:
             return empty_loss(logits)
         logits = select_class(logits, classes_of(instances))
@@ -243,5 +250,5 @@ class GridMaskHead(MaskHead):
 
 
 def empty_loss(prediction: Tensor) -> Tensor:
-    """Zero that hangs on the graph, so that every parameter has a gradient when no image has a foreground RoI."""
+    """Returns a zero that depends on the prediction, so that every parameter gets a gradient if no image has a foreground RoI."""
     return prediction.sum() * 0

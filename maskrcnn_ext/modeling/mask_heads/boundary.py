@@ -1,4 +1,4 @@
-"""BMask R-CNN's head: a boundary branch beside the mask branch, and features that go both ways."""
+"""The head of BMask R-CNN: a boundary branch beside the mask branch, with features exchanged in both directions."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskrcnn_ext.modeling.mask_heads.base import Features, GridMaskHead, empty_loss
-from maskrcnn_ext.modeling.mask_heads.layers import conv, conv_stack, deconv, predictor
+from maskrcnn_ext.modeling.mask_heads.ground_truth import classes_of, select_class, target_masks
+from maskrcnn_ext.modeling.mask_heads.layers import conv, conv_stack, deconv, predictor, roi_align, roi_align_finest
 from maskrcnn_ext.modeling.mask_heads.losses import bce_loss, dice_loss
-from maskrcnn_ext.modeling.mask_heads.pyramid import roi_align, roi_align_finest
-from maskrcnn_ext.modeling.mask_heads.targets import classes_of, select_class, target_masks
 from maskrcnn_ext.ops.boundary import mask_boundary
 
 
@@ -33,9 +32,13 @@ def boundary_loss(logits: Tensor, boundaries: Tensor, *, bce_weight: float = 1.0
 class BoundaryMaskHead(GridMaskHead):
     """Boundary-preserving mask head (BMask R-CNN, ECCV 2020, arXiv:2007.08921, section 3).
 
-    Mask features are fused into the boundary branch, its features back into the mask branch; both predict at twice the RoI
-    features' size. Handed the pyramid (``mask_pooler=null``), it pools 14 x 14 as usual and 28 x 28 from the finest level for the
-    boundary, as in the paper. Handed RoI features, it enlarges these instead: the same parameters, one pooling.
+    Mask features are fused into the boundary branch, and boundary features back into the mask branch. Both predict at twice the size of
+    the RoI features. With the pyramid (``mask_pooler=null``), the head pools 14 x 14 as usual, and 28 x 28 from the finest level for the
+    boundary, as in the paper. With a pooler, it upsamples the RoI features instead; the parameters are the same.
+
+    Example::
+
+        model.roi_heads.mask_head._target_=maskrcnn_ext.BoundaryMaskHead model.roi_heads.mask_pooler=null
     """
 
     takes_pyramid = True
@@ -54,18 +57,12 @@ class BoundaryMaskHead(GridMaskHead):
         loss_weight: float = 1.0,
         vis_period: int = 0,
     ) -> None:
-        """Builds the head.
+        """Builds the layers. See :class:`.base.MaskHead` for the arguments of every head.
 
         Args:
-            input_shape: channels, height and width of a RoI's features.
-            num_classes: foreground classes; 1 gives class-agnostic masks.
             conv_dims: channels of the mask branch's 3 x 3 convolutions and, last, of everything after them.
-            conv_norm: norm of the convolutions, a name of :func:`detectron2.layers.get_norm`.
-            strides: of the feature maps in pixels of the input image, finest first; used where the head is handed the pyramid.
+            strides: of the feature maps in pixels of the input image, finest first; used with the pyramid.
             boundary_loss_weight: factor of ``loss_mask_boundary``.
-            mask_loss: see :class:`.base.GridMaskHead`.
-            loss_weight: factor of both losses.
-            vis_period: iterations between pictures of the training masks; 0 for none.
         """
         super().__init__(
             input_shape, num_classes=num_classes, mask_loss=mask_loss, loss_weight=loss_weight, vis_period=vis_period

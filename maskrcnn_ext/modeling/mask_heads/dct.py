@@ -1,4 +1,4 @@
-"""DCT-Mask's head: a mask of 128 x 128 pixels as a vector of 300 numbers."""
+"""The head of DCT-Mask: a mask of 128 x 128 pixels as a vector of 300 DCT coefficients."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
 from maskrcnn_ext.modeling.mask_heads.base import MaskHead, empty_loss
+from maskrcnn_ext.modeling.mask_heads.ground_truth import log_accuracy, log_images, target_masks
 from maskrcnn_ext.modeling.mask_heads.layers import conv_stack, fc_stack
-from maskrcnn_ext.modeling.mask_heads.targets import log_accuracy, log_images, target_masks
 from maskrcnn_ext.ops.dct import DCTCodec
 
 
 def dct_loss(vectors: Tensor, targets: Tensor) -> Tensor:
-    """Summed L1 distance of the coefficients, mean over the masks (DCT-Mask, arXiv:2011.09876, equation 6).
+    """Returns the summed L1 distance of the coefficients, averaged over the masks (DCT-Mask, arXiv:2011.09876, equation 6).
 
     Args:
         vectors: (R, k), predicted, R > 0.
@@ -27,7 +27,12 @@ def dct_loss(vectors: Tensor, targets: Tensor) -> Tensor:
 
 
 class DCTMaskHead(MaskHead):
-    """Regresses a mask's lowest DCT frequencies, for all classes at once (DCT-Mask, CVPR 2021, arXiv:2011.09876, section 3.2)."""
+    """Regresses the lowest DCT frequencies of a class-agnostic mask (DCT-Mask, CVPR 2021, arXiv:2011.09876, section 3.2).
+
+    Example::
+
+        model.roi_heads.mask_head._target_=maskrcnn_ext.DCTMaskHead
+    """
 
     needs_exact_size = True
 
@@ -46,19 +51,14 @@ class DCTMaskHead(MaskHead):
         loss_weight: float = 1.0,
         vis_period: int = 0,
     ) -> None:
-        """Builds the head.
+        """Builds the layers, for RoI features of one size. See :class:`.base.MaskHead` for the arguments of every head.
 
         Args:
-            input_shape: channels, height and width of a RoI's features; the layers hold for this size only.
-            num_classes: foreground classes; the masks do not depend on them.
-            conv_dims: channels of the 3 x 3 convolutions; the last entry, a deconvolution in Mask R-CNN's head, has no use here.
-            conv_norm: norm of the convolutions, a name of :func:`detectron2.layers.get_norm`.
+            conv_dims: channels of the 3 x 3 convolutions; the last entry, a deconvolution in Mask R-CNN's head, is not used.
             fc_dims: outputs of the hidden fully connected layers.
             num_coefficients: length of the vector, N of the paper.
             output_size: side of the mask in pixels, K of the paper.
-            coefficient_weight: factor of the coefficients' distance; the paper has 0.007 for COCO.
-            loss_weight: factor of all losses of this head.
-            vis_period: iterations between pictures of the training masks; 0 for none.
+            coefficient_weight: factor of the distance of the coefficients; 0.007 for COCO in the paper.
         """
         super().__init__(input_shape, num_classes=num_classes, loss_weight=loss_weight, vis_period=vis_period)
         self.coefficient_weight = coefficient_weight
@@ -85,7 +85,7 @@ class DCTMaskHead(MaskHead):
         return {"loss_mask": self.coefficient_loss(prediction, targets)}
 
     def coefficient_loss(self, vectors: Tensor, targets: Tensor) -> Tensor:
-        """:func:`dct_loss` against masks (R, output_size, output_size), weighted."""
+        """Returns the weighted :func:`dct_loss` against masks (R, output_size, output_size)."""
         # Coefficients reach 128: half precision would round them by more than the network's own error.
         with torch.autocast(vectors.device.type, enabled=False):
             return dct_loss(vectors, self.codec.encode(targets.float())) * self.coefficient_weight
@@ -96,7 +96,7 @@ class DCTMaskHead(MaskHead):
             return self.codec.decode(vectors.float()).clamp(0, 1)
 
     def log(self, probs: Tensor, targets: Tensor) -> None:
-        """Writes scalars and pictures of masks (R, S, S) and their targets."""
+        """Writes the scalars and pictures of masks (R, S, S) and their targets."""
         log_accuracy(probs > 0.5, targets)
         log_images(probs, targets, self.vis_period)
 

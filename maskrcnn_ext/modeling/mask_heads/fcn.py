@@ -1,4 +1,4 @@
-"""Mask R-CNN's own head, with a choice of the mask loss."""
+"""Mask R-CNN's own head, with a choice of mask losses."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ from maskrcnn_ext.modeling.mask_heads.base import GridMaskHead
 
 
 class FCNMaskHead(GridMaskHead):
-    """The fully convolutional head of Mask R-CNN (arXiv:1703.06870, figure 4): parameter names and results of Detectron2's own.
+    """The fully convolutional head of Mask R-CNN (arXiv:1703.06870, figure 4): Detectron2's head with the option ``mask_loss``.
 
-    What it adds is ``mask_loss``; Detectron2's weights load.
+    Parameter names and results are those of Detectron2's head, so that its weights load.
+
+    Example::
+
+        model.roi_heads.mask_head._target_=maskrcnn_ext.FCNMaskHead model.roi_heads.mask_head.mask_loss=bce+dice
     """
 
     @configurable
@@ -30,16 +34,10 @@ class FCNMaskHead(GridMaskHead):
         loss_weight: float = 1.0,
         vis_period: int = 0,
     ) -> None:
-        """Builds the head.
+        """Builds the layers. See :class:`.base.MaskHead` for the arguments of every head.
 
         Args:
-            input_shape: channels, height and width of a RoI's features.
-            num_classes: foreground classes; 1 gives class-agnostic masks.
             conv_dims: channels of the 3 x 3 convolutions and, last, of the deconvolution.
-            conv_norm: norm of the convolutions, a name of :func:`detectron2.layers.get_norm`.
-            mask_loss: see :class:`.base.GridMaskHead`.
-            loss_weight: factor of the loss.
-            vis_period: iterations between pictures of the training masks; 0 for none.
         """
         super().__init__(
             input_shape, num_classes=num_classes, mask_loss=mask_loss, loss_weight=loss_weight, vis_period=vis_period

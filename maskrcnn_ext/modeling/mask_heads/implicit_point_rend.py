@@ -1,4 +1,4 @@
-"""Implicit PointRend's head: for each RoI the parameters of an MLP that draws its mask, point by point."""
+"""The head of Implicit PointRend: it predicts, for each RoI, the parameters of an MLP that classifies points."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.mask_heads.base import MaskHead, empty_loss
+from maskrcnn_ext.modeling.mask_heads.ground_truth import classes_of, log_accuracy, select_class
 from maskrcnn_ext.modeling.mask_heads.point_heads import (
     DynamicPointMLP,
     check_num_levels,
@@ -25,11 +26,10 @@ from maskrcnn_ext.modeling.mask_heads.point_heads import (
     roi_head,
     subdivide,
 )
-from maskrcnn_ext.modeling.mask_heads.targets import classes_of, log_accuracy, select_class
 
 
 class ImplicitPrediction(NamedTuple):
-    """What logits at points are computed from."""
+    """Inputs of the logits at points."""
 
     maps: list[Tensor]  # (N, C, H_l, W_l) each, finest first
     boxes: list[Boxes]  # one an image
@@ -39,8 +39,12 @@ class ImplicitPrediction(NamedTuple):
 class ImplicitPointRendMaskHead(MaskHead):
     """PointRend without a coarse mask (CVPR 2022, arXiv:2104.06404, "Implicit PointRend"). Needs ``mask_pooler=null``.
 
-    From a RoI's features come the parameters of an MLP of its own, which tells for a point, by its place in the box and the finest
-    map's features, whether it is in the mask. It is trained at random points; inference is PointRend's subdivision.
+    The head predicts the parameters of one MLP for each RoI. The MLP classifies points of the box as mask or background, from their
+    position and the features of the finest map. It is trained at random points; inference uses PointRend's subdivision.
+
+    Example::
+
+        model.roi_heads.mask_head._target_=maskrcnn_ext.ImplicitPointRendMaskHead model.roi_heads.mask_pooler=null
     """
 
     takes_roi_features = False
@@ -67,30 +71,29 @@ class ImplicitPointRendMaskHead(MaskHead):
         loss_weight: float = 1.0,
         vis_period: int = 0,
     ) -> None:
-        """Builds the layers that give the parameters; the defaults are those of Detectron2's models for COCO.
+        """Builds the layers that predict the parameters. The defaults are those of Detectron2's models for COCO.
 
-        With them and 80 classes the last layer has 290 million weights.
+        With the defaults and 80 classes, the last layer has 290 million weights. See :class:`.base.MaskHead` for the arguments of every
+        head.
 
         Args:
-            input_shape: channels of the feature maps, and the even height and width of the grid on which a RoI's features are taken.
-            num_classes: foreground classes; 1 gives class-agnostic masks.
-            conv_dims: the last are the channels of the first convolution; features with more are reduced to them.
-            conv_norm: taken because every config passes it; the published head has no norm.
+            input_shape: channels of the feature maps, and the even height and width of the grid of a RoI's features.
+            conv_dims: the last entry is the number of channels of the first convolution; features with more are reduced to it.
+            conv_norm: not used, as the published head has no norm; every config passes it.
             strides: of the feature maps in pixels of the input image, finest first.
-            num_levels: how many of the finest feature maps are read, their channels one after another; 1 in the paper.
+            num_levels: number of the finest feature maps whose features are concatenated; 1 in the paper.
             fc_dim: outputs of the hidden layers before the parameters.
             num_fc: hidden layers before the parameters.
             point_fc_dim: outputs of a hidden layer of a RoI's MLP.
             num_point_fc: hidden layers of a RoI's MLP.
-            train_num_points: points of a RoI in training.
-            subdivision_steps: how often the mask's side doubles in inference, from the root of ``subdivision_num_points``.
-            subdivision_num_points: pixels of the first mask, a square number, and those that a step of inference predicts anew.
+            train_num_points: points per RoI in training.
+            subdivision_steps: how often the side of the mask doubles in inference, starting at the root of ``subdivision_num_points``.
+            subdivision_num_points: pixels of the first mask, a square number, and pixels that each step of inference predicts again.
             l2_weight: factor of ``loss_l2``, the mean square of the parameters.
-            loss_weight: factor of both losses.
-            vis_period: taken because every config passes it; points make no picture.
+            vis_period: not used, as points make no picture; every config passes it.
 
         Raises:
-            InputError: ``num_levels`` exceeds the feature maps, the RoI grid's side is odd, or subdivision_num_points is no square.
+            InputError: ``num_levels`` exceeds the feature maps, the side of the RoI grid is odd, or subdivision_num_points is not a square.
         """
         super().__init__(input_shape, num_classes=num_classes, loss_weight=loss_weight, vis_period=vis_period)
         self.strides = list(strides)
@@ -101,7 +104,7 @@ class ImplicitPointRendMaskHead(MaskHead):
         self.start_size = math.isqrt(subdivision_num_points)
         if self.start_size**2 != subdivision_num_points:
             raise InputError(
-                f"subdivision_num_points={subdivision_num_points} do not fill a square: "
+                f"subdivision_num_points={subdivision_num_points} is not a square number: "
                 f"set model.roi_heads.mask_head.subdivision_num_points={self.start_size**2}"
             )
         self.l2_weight = l2_weight
@@ -115,7 +118,7 @@ class ImplicitPointRendMaskHead(MaskHead):
         )
 
     def predict(self, x: dict[str, Tensor], boxes: list[Boxes]) -> ImplicitPrediction:
-        """Predicts the parameters."""
+        """Predicts the parameters of the MLPs."""
         maps = finest_maps(x, self.num_levels)
         parameters = self.parameter_head(grid_features(maps, self.strides, boxes, self.input_shape.height))
         return ImplicitPrediction(maps, boxes, parameters)

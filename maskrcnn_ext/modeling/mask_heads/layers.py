@@ -1,4 +1,4 @@
-"""Layers that several mask heads are made of, initialised as Detectron2's head initialises its own."""
+"""Layers and RoIAlign that several mask heads share. Layers are initialised as in Detectron2's mask head."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import fvcore.nn.weight_init as weight_init
 from detectron2.layers import Conv2d, ConvTranspose2d, get_norm
-from torch import nn
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.structures import Boxes
+from torch import Tensor, nn
 
 
 def conv(
@@ -18,7 +20,7 @@ def conv(
     padding: int | None = None,
     norm: str = "",
 ) -> Conv2d:
-    """A convolution with norm and ReLU; unless a padding is given, the size is unchanged at stride 1."""
+    """Returns a convolution with norm and ReLU. By default the padding keeps the size at stride 1."""
     layer = Conv2d(
         in_channels,
         out_channels,
@@ -34,19 +36,19 @@ def conv(
 
 
 def conv_stack(in_channels: int, dims: Sequence[int], *, norm: str = "") -> nn.Sequential:
-    """3 x 3 convolutions one after another; nothing for no ``dims``."""
+    """Returns a sequence of 3 x 3 convolutions, one for each of ``dims``."""
     return nn.Sequential(*[conv(a, b, norm=norm) for a, b in zip([in_channels, *dims], dims, strict=False)])
 
 
 def deconv(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Doubles the size: a 2 x 2 transposed convolution and ReLU."""
+    """Returns a 2 x 2 transposed convolution, which doubles the size, and a ReLU."""
     layer = ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2)
     weight_init.c2_msra_fill(layer)
     return nn.Sequential(layer, nn.ReLU())
 
 
 def predictor(in_channels: int, num_classes: int) -> Conv2d:
-    """A 1 x 1 convolution to logits that are near zero at first."""
+    """Returns a 1 x 1 convolution to logits, initialised so that they are near zero."""
     layer = Conv2d(in_channels, num_classes, kernel_size=1)
     nn.init.normal_(layer.weight, std=0.001)
     nn.init.zeros_(layer.bias)
@@ -54,10 +56,34 @@ def predictor(in_channels: int, num_classes: int) -> Conv2d:
 
 
 def fc_stack(in_features: int, dims: Sequence[int]) -> nn.Sequential:
-    """Fully connected layers with ReLU on what the caller has flattened."""
+    """Returns fully connected layers, each with a ReLU."""
     layers: list[nn.Module] = []
     for a, b in zip([in_features, *dims], dims, strict=False):
         layer = nn.Linear(a, b)
         weight_init.c2_xavier_fill(layer)
         layers += [layer, nn.ReLU()]
     return nn.Sequential(*layers)
+
+
+def roi_align(features: dict[str, Tensor], strides: Sequence[int], boxes: list[Boxes], size: int) -> Tensor:
+    """Pools each box from the level of its area, as the stock mask pooler does.
+
+    Args:
+        features: maps (N, C, H_l, W_l), finest first.
+        strides: their strides in pixels of the input image.
+        boxes: one ``Boxes`` for each image, in pixels of the input image.
+        size: side of the output.
+
+    Returns:
+        (R, C, size, size)
+    """
+    # The pooler has no parameters: building it costs less than keeping one for every size.
+    pooler = ROIPooler(size, [1 / stride for stride in strides], sampling_ratio=0, pooler_type="ROIAlignV2")
+    pooled: Tensor = pooler(list(features.values()), boxes)
+    return pooled
+
+
+def roi_align_finest(features: dict[str, Tensor], strides: Sequence[int], boxes: list[Boxes], size: int) -> Tensor:
+    """Pools each box from the finest level; see :func:`roi_align`."""
+    name = next(iter(features))
+    return roi_align({name: features[name]}, strides[:1], boxes, size)

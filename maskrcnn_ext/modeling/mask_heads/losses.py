@@ -1,7 +1,6 @@
-"""Losses of a mask on a grid, as pure functions ``loss(logits, targets)`` of (R, S, S) tensors: R masks of S x S pixels.
+"""Losses of masks on a grid: pure functions ``loss(logits, targets)`` of (R, S, S) tensors. R: masks, S: side in pixels.
 
-The targets are 0 or 1 in the logits' dtype, and every loss is the mean over the masks; with R = 0 there is no mean, so the heads
-do not call them then.
+Targets are 0 or 1 in the dtype of the logits. Each loss is a mean over the masks; heads do not call it for R = 0.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from maskrcnn_ext.ops.boundary import boundary_band
 
 
 def bce_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean binary cross-entropy of the pixels: the loss of Mask R-CNN (arXiv:1703.06870, section 3)."""
+    """Returns the mean binary cross-entropy of the pixels: the loss of Mask R-CNN (arXiv:1703.06870, section 3)."""
     return F.binary_cross_entropy_with_logits(logits, targets)
 
 
 def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """One minus the dice coefficient with squared denominators (V-Net, arXiv:1606.04797, section 3), smoothed by 1 as in BMask R-CNN."""
+    """Returns 1 - dice coefficient with squared denominators (V-Net, arXiv:1606.04797, section 3), smoothed by 1 as in BMask R-CNN."""
     probs = logits.sigmoid().flatten(1)
     targets = targets.flatten(1)
     overlap = (probs * targets).sum(1)
@@ -32,12 +31,12 @@ def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean focal loss of the pixels (arXiv:1708.02002, equation 4), gamma 2, without alpha: a RoI is about half foreground."""
+    """Returns the mean focal loss of the pixels (arXiv:1708.02002, eq. 4), gamma 2, without alpha: a RoI is about half foreground."""
     return sigmoid_focal_loss(logits, targets, alpha=-1, gamma=2, reduction="mean")
 
 
 def lovasz_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Lovász hinge: the convex surrogate of one minus IoU, a mask at a time (arXiv:1705.08790, equation 9 and algorithm 1)."""
+    """Returns the Lovász hinge, the convex surrogate of 1 - IoU of each mask (arXiv:1705.08790, equation 9 and algorithm 1)."""
     logits, targets = logits.flatten(1), targets.flatten(1)
     errors, order = (1 - logits * (2 * targets - 1)).sort(dim=1, descending=True)
     sorted_targets = targets.gather(1, order)
@@ -50,7 +49,7 @@ def lovasz_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def boundary_weighted_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Binary cross-entropy in which the pixels beside the boundary weigh five times the others (U-Net's idea, arXiv:1505.04597, eq. 2)."""
+    """Returns the binary cross-entropy with weight 5 beside the boundary and 1 elsewhere (as in U-Net, arXiv:1505.04597, eq. 2)."""
     weights = 1 + 4 * boundary_band(targets)
     losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return (losses * weights).sum() / weights.sum()
@@ -66,16 +65,16 @@ MASK_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def check_mask_loss(mask_loss: str) -> str:
-    """Returns the name, or raises InputError: it is one of :data:`MASK_LOSSES` or several of them joined by ``+``."""
+    """Returns the name; raises InputError unless it is one of :data:`MASK_LOSSES` or several of them joined by ``+``."""
     unknown = [name for name in mask_loss.split("+") if name not in MASK_LOSSES]
     if unknown:
         raise InputError(
-            f"mask_loss={mask_loss}: {unknown[0]!r} is none of {', '.join(MASK_LOSSES)}; set one, or a sum such as bce+dice"
+            f"mask_loss={mask_loss}: {unknown[0]!r} is unknown: set one of {', '.join(MASK_LOSSES)}, or a sum such as bce+dice"
         )
     return mask_loss
 
 
 def mask_loss_value(mask_loss: str, logits: Tensor, targets: Tensor) -> Tensor:
-    """The sum of the named losses, in float32 whatever the logits' dtype is."""
+    """Returns the sum of the named losses, computed in float32 for logits of any dtype."""
     logits, targets = logits.float(), targets.float()
     return torch.stack([MASK_LOSSES[name](logits, targets) for name in mask_loss.split("+")]).sum()

@@ -1,4 +1,4 @@
-"""Mask Scoring R-CNN: a branch beside any mask head that says how good its mask is."""
+"""The head of Mask Scoring R-CNN: a branch that predicts the IoU of another mask head's masks."""
 
 from __future__ import annotations
 
@@ -15,42 +15,41 @@ from torch.nn import functional as F
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.mask_heads.base import Features, MaskHead, empty_loss
-from maskrcnn_ext.modeling.mask_heads.layers import conv, conv_stack, fc_stack
-from maskrcnn_ext.modeling.mask_heads.pyramid import roi_align
-from maskrcnn_ext.modeling.mask_heads.targets import classes_of, target_masks
+from maskrcnn_ext.modeling.mask_heads.ground_truth import classes_of, target_masks
+from maskrcnn_ext.modeling.mask_heads.layers import conv, conv_stack, fc_stack, roi_align
 
 
 class ScoredPrediction(NamedTuple):
-    """The base head's prediction, and the features that its masks will be judged by."""
+    """The prediction of the base head, and the features of the IoU branch."""
 
     base: Any
     roi_features: Tensor  # (R, C, H, W)
 
 
 def mask_iou(probs: Tensor, instances: list[Instances]) -> Tensor:
-    """IoU of predicted masks with the whole ground truth, also the part that the box cuts off (arXiv:1903.00241, section 3.3).
+    """Returns the IoU of predicted masks with the whole ground truth, including what the box cuts off (arXiv:1903.00241, section 3.3).
 
     Args:
-        probs: (R, S, S) over the proposals.
-        instances: with ``gt_masks`` and ``proposal_boxes``, one an image.
+        probs: (R, S, S), masks over the proposals.
+        instances: with ``gt_masks`` and ``proposal_boxes``, one for each image.
 
     Returns:
         (R,) in [0, 1].
     """
     size = probs.shape[-1]
     predicted, targets = probs > 0.5, target_masks(instances, size)
-    # Pixels of the image that a cell of the grid covers.
+    # Area of a grid cell in pixels of the image.
     cell = torch.cat([image.proposal_boxes.area() for image in instances]) / size**2
     intersection = (predicted & targets).sum((1, 2)) * cell
     inside = targets.sum((1, 2)) * cell
-    # What the crop draws may exceed the outline's own area by a rim of the grid's cells.
+    # The crop may exceed the area of the outline by a rim of grid cells.
     area = torch.cat([_areas(image) for image in instances]).to(inside).maximum(inside)
     union = predicted.sum((1, 2)) * cell + area - intersection
     return intersection / union.clamp(min=1e-6)
 
 
 def _areas(image: Instances) -> Tensor:
-    """(R_i,) pixels of the image in each ground-truth mask."""
+    """Returns (R_i,), the pixels of each ground-truth mask in the image."""
     if len(image) == 0:
         return torch.zeros(0)
     masks = image.gt_masks
@@ -58,10 +57,10 @@ def _areas(image: Instances) -> Tensor:
 
 
 def find_base(base: str | type[MaskHead]) -> type[MaskHead]:
-    """Returns the class of a head that is given as such, as ``maskrcnn_ext.DCTMaskHead`` or as ``DCTMaskHead``.
+    """Returns the class of a base head, given as a class or as a name such as ``maskrcnn_ext.DCTMaskHead`` or ``DCTMaskHead``.
 
     Raises:
-        InputError: there is no such head, or no score can be put on it.
+        InputError: `base` is not a mask head of this package that can be scored.
     """
     found: Any = base
     if isinstance(base, str):
@@ -71,7 +70,7 @@ def find_base(base: str | type[MaskHead]) -> type[MaskHead]:
             found = None
     if not (isinstance(found, type) and issubclass(found, MaskHead)) or issubclass(found, MaskScoringHead):
         raise InputError(
-            f"MaskScoringHead goes around a mask head of maskrcnn_ext and base={base} is none: set "
+            f"MaskScoringHead needs a mask head of maskrcnn_ext as its base, not base={base}: set "
             "model.roi_heads.mask_head.base=maskrcnn_ext.FCNMaskHead or another that `maskrcnn-ext parts` lists"
         )
     return found
@@ -80,7 +79,12 @@ def find_base(base: str | type[MaskHead]) -> type[MaskHead]:
 class MaskScoringHead(MaskHead):
     """Predicts the IoU of the base head's mask from RoI features and that mask (Mask Scoring R-CNN, CVPR 2019, arXiv:1903.00241).
 
-    Detections get ``pred_mask_scores`` (R_i,), their class score times the predicted IoU, beside the unchanged ``scores``.
+    Detections get ``pred_mask_scores`` (R_i,), their class score times the predicted IoU; ``scores`` are unchanged.
+
+    Example::
+
+        model.roi_heads.mask_head._target_=maskrcnn_ext.MaskScoringHead model.roi_heads.mask_head.base=maskrcnn_ext.DCTMaskHead
+        dataloader.evaluator._target_=maskrcnn_ext.COCOEvaluator
     """
 
     needs_exact_size = True
@@ -102,17 +106,16 @@ class MaskScoringHead(MaskHead):
     ) -> None:
         """Builds the base head and the IoU branch: four 3 x 3 convolutions, the last of stride 2, and fully connected layers.
 
+        See :class:`.base.MaskHead` for the arguments of every head.
+
         Args:
-            input_shape: channels, height and width of a RoI's features.
-            num_classes: foreground classes; 1 gives class-agnostic masks and one IoU for all classes.
-            conv_dims: of the base head; the last also the channels of the IoU branch.
-            conv_norm: norm of the convolutions of the base head and of the IoU branch, a name of :func:`detectron2.layers.get_norm`.
-            base: the mask head to score: a class of this package, its name, or a head that is built already.
-            base_options: keywords of the base head's own, where it is not built yet.
+            num_classes: foreground classes; 1 makes the masks class-agnostic and predicts one IoU for all classes.
+            conv_dims: of the base head; the last entry also sets the channels of the IoU branch.
+            conv_norm: norm of the convolutions of the base head and of the IoU branch.
+            base: the mask head to score: a class of this package, its name, or a head.
+            base_options: keywords of the base head, if `base` is a class or a name.
             fc_dims: outputs of the IoU branch's hidden fully connected layers.
             iou_weight: factor of ``loss_mask_iou``.
-            loss_weight: factor of all losses.
-            vis_period: iterations between pictures of the training masks; 0 for none.
 
         Raises:
             InputError: ``base`` is not a mask head of this package.
@@ -144,7 +147,7 @@ class MaskScoringHead(MaskHead):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
-        """As :meth:`.base.MaskHead.from_config`; the base head's own keys are those of its node."""
+        """Returns the arguments from a yacs config, see :meth:`.base.MaskHead.from_config`; the base head has a node of its name."""
         own = cfg.MODEL.get("MASKRCNN_EXT", CfgNode()).get(cls.__name__, CfgNode())
         arguments = {name.lower(): value for name, value in own.items()}
         base = find_base(arguments.get("base", cls.own_defaults()["base"]))
@@ -153,20 +156,20 @@ class MaskScoringHead(MaskHead):
         return {**of_base, **arguments, "base": base, "base_options": options}
 
     def check_input(self, x: Features, source: str = "the pooler") -> None:
-        """Raises InputError unless ``x`` is what the base head and the IoU branch were built for."""
+        """Raises InputError unless ``x`` is the input that the base head and the IoU branch were built for."""
         self.base.check_input(x, source)
         if not isinstance(x, dict):
             super().check_input(x, source)
 
     def predict(self, x: Features, boxes: list[Boxes]) -> ScoredPrediction:
-        """Runs the base head; pools RoI features where it is handed the pyramid."""
+        """Runs the base head, and pools RoI features if ``x`` is the pyramid."""
         prediction = self.base.predict(x, boxes)
         if isinstance(x, dict):
             x = roi_align(x, self.base.strides, boxes, self.input_shape.height)
         return ScoredPrediction(prediction, x)
 
     def predict_iou(self, roi_features: Tensor, probs: Tensor, classes: Tensor) -> Tensor:
-        """Returns (R,), the IoU that masks ``probs`` (R, 1, S, S) of ``classes`` (R,) are predicted to have."""
+        """Returns (R,), the predicted IoU of masks ``probs`` (R, 1, S, S) of ``classes`` (R,)."""
         masks = F.adaptive_max_pool2d(probs.to(roi_features.dtype), roi_features.shape[-2:])
         features = self.iou_convs(torch.cat([roi_features, masks], dim=1)).flatten(1)
         ious = self.iou_predictor(self.iou_fcs(features))
@@ -192,7 +195,7 @@ class MaskScoringHead(MaskHead):
         return self.base.probs(prediction.base, classes)
 
     def attach(self, prediction: ScoredPrediction, instances: list[Instances]) -> None:
-        """Writes ``pred_masks`` and ``pred_mask_scores``."""
+        """Adds ``pred_masks`` and ``pred_mask_scores`` to the detections."""
         classes = classes_of(instances)
         probs = self.probs(prediction, classes)
         ious = self.predict_iou(prediction.roi_features, probs, classes).clamp(0, 1)

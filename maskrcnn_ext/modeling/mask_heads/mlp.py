@@ -1,4 +1,4 @@
-"""Masks by fully connected layers: the alternative that Mask R-CNN's table 2e measures."""
+"""Masks predicted by fully connected layers, the alternative in table 2e of Mask R-CNN."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from maskrcnn_ext.modeling.mask_heads.layers import fc_stack
 
 
 class MLPMaskHead(GridMaskHead):
-    """A multi-layer perceptron from RoI features to a mask a class (Mask R-CNN, arXiv:1703.06870, table 2e: 2.1 AP below the FCN)."""
+    """A multi-layer perceptron that predicts a mask for each class (Mask R-CNN, arXiv:1703.06870, table 2e: 2.1 AP below the FCN).
+
+    Example::
+
+        model.roi_heads.mask_head._target_=maskrcnn_ext.MLPMaskHead
+    """
 
     needs_exact_size = True
 
@@ -31,18 +36,13 @@ class MLPMaskHead(GridMaskHead):
         loss_weight: float = 1.0,
         vis_period: int = 0,
     ) -> None:
-        """Builds the head.
+        """Builds the layers, for RoI features of one size. See :class:`.base.MaskHead` for the arguments of every head.
 
         Args:
-            input_shape: channels, height and width of a RoI's features; the layers hold for this size only.
-            num_classes: foreground classes; 1 gives class-agnostic masks.
-            conv_dims: taken because every config passes it; there are no convolutions here.
-            conv_norm: as conv_dims.
+            conv_dims: not used, as the head has no convolutions; every config passes it.
+            conv_norm: not used, for the same reason.
             fc_dims: outputs of the hidden layers; the paper has (1024, 1024) and (1024, 1024, 1024).
             output_size: side of the mask in pixels.
-            mask_loss: see :class:`.base.GridMaskHead`.
-            loss_weight: factor of the loss.
-            vis_period: iterations between pictures of the training masks; 0 for none.
         """
         super().__init__(
             input_shape, num_classes=num_classes, mask_loss=mask_loss, loss_weight=loss_weight, vis_period=vis_period

@@ -1,4 +1,4 @@
-"""PatchDCT's head: DCT-Mask's mask, refined patch by patch."""
+"""The head of PatchDCT: the mask of DCT-Mask, refined patch by patch."""
 
 from __future__ import annotations
 
@@ -15,18 +15,16 @@ from torch.nn import functional as F
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.mask_heads.base import Features, empty_loss
 from maskrcnn_ext.modeling.mask_heads.dct import DCTMaskHead
-from maskrcnn_ext.modeling.mask_heads.layers import conv, predictor
-from maskrcnn_ext.modeling.mask_heads.pyramid import roi_align, roi_align_finest
-from maskrcnn_ext.modeling.mask_heads.targets import target_masks
-from maskrcnn_ext.ops.dct import DCTCodec
-from maskrcnn_ext.ops.patches import MIXED, fill_patches, from_patches, patch_kinds, to_patches
+from maskrcnn_ext.modeling.mask_heads.ground_truth import target_masks
+from maskrcnn_ext.modeling.mask_heads.layers import conv, predictor, roi_align, roi_align_finest
+from maskrcnn_ext.ops.dct import MIXED, DCTCodec, fill_patches, from_patches, patch_kinds, to_patches
 
-# Cells of the fine features a patch has along each axis: 42 x 42 features for 14 x 14 patches, as in the paper.
+# Cells of the fine features per patch and axis: 42 x 42 features for 14 x 14 patches, as in the paper.
 _CELLS = 3
 
 
 class PatchPrediction(NamedTuple):
-    """What both stages give for R RoIs of P x P patches."""
+    """Outputs of both stages for R RoIs of P x P patches."""
 
     vectors: Tensor  # (R, num_coefficients), the whole mask
     kind_logits: Tensor  # (R, 3, P, P): background, foreground, mixed
@@ -34,13 +32,13 @@ class PatchPrediction(NamedTuple):
 
 
 def patch_loss(kind_logits: Tensor, patch_vectors: Tensor, kinds: Tensor, target_vectors: Tensor) -> Tensor:
-    """Cross-entropy of the patches' kinds plus the mean L1 distance of the mixed patches' coefficients (arXiv:2302.02693, section 3.3).
+    """Returns the cross-entropy of patch kinds plus the mean L1 distance of mixed patches' coefficients (arXiv:2302.02693, section 3.3).
 
     Args:
         kind_logits: (R, 3, P, P).
         patch_vectors: (R, P, P, n), predicted.
-        kinds: (R, P, P) int64, the kinds of the ground truth.
-        target_vectors: (R, P, P, n), the DCT of the ground truth's patches.
+        kinds: (R, P, P) int64, the kinds of the ground-truth patches.
+        target_vectors: (R, P, P, n), the DCT of the ground-truth patches.
     """
     mixed = (kinds == MIXED)[..., None]
     distance = (patch_vectors.float() - target_vectors).abs() * mixed
@@ -49,11 +47,15 @@ def patch_loss(kind_logits: Tensor, patch_vectors: Tensor, kinds: Tensor, target
 
 
 class PatchDCTMaskHead(DCTMaskHead):
-    """A second stage on DCT-Mask (PatchDCT, ICLR 2023, arXiv:2302.02693, section 3).
+    """A second stage after DCT-Mask (PatchDCT, ICLR 2023, arXiv:2302.02693, section 3).
 
-    The decoded mask is cut into patches of 8 x 8 pixels. From it and from fine features, each patch is classified as background,
-    foreground or mixed, and a mixed one gets a short DCT vector of its own. Handed the pyramid (``mask_pooler=null``), the head
-    pools the fine features from its finest level, as in the paper; handed RoI features, it enlarges these.
+    The decoded mask is cut into patches of 8 x 8 pixels. From the mask and fine features, the head classifies each patch as background,
+    foreground or mixed, and predicts a short DCT vector for mixed patches. With the pyramid (``mask_pooler=null``), it pools the fine
+    features from the finest level, as in the paper. With a pooler, it upsamples the RoI features.
+
+    Example::
+
+        model.roi_heads.mask_head._target_=maskrcnn_ext.PatchDCTMaskHead
     """
 
     takes_pyramid = True
@@ -77,26 +79,21 @@ class PatchDCTMaskHead(DCTMaskHead):
         loss_weight: float = 1.0,
         vis_period: int = 0,
     ) -> None:
-        """Builds both stages.
+        """Builds both stages, for RoI features of one size. See :class:`.base.MaskHead` for the arguments of every head.
 
         Args:
-            input_shape: channels, height and width of a RoI's features; the layers hold for this size only.
-            num_classes: foreground classes; the masks do not depend on them.
-            conv_dims: channels of the first stage's 3 x 3 convolutions and, last, of the second stage.
-            conv_norm: norm of the convolutions, a name of :func:`detectron2.layers.get_norm`.
-            strides: of the feature maps in pixels of the input image, finest first; used where the head is handed the pyramid.
+            conv_dims: channels of the 3 x 3 convolutions of the first stage and, last, of the second stage.
+            strides: of the feature maps in pixels of the input image, finest first; used with the pyramid.
             fc_dims: outputs of the first stage's hidden fully connected layers.
-            num_coefficients: length of the whole mask's vector.
+            num_coefficients: length of the vector of the whole mask.
             output_size: side of the mask in pixels.
-            patch_size: side of a patch in pixels; divides output_size.
-            num_patch_coefficients: length of a patch's vector.
-            coefficient_weight: factor of ``loss_mask``, the first stage's distance.
+            patch_size: side of a patch in pixels, a divisor of output_size.
+            num_patch_coefficients: length of the vector of a patch.
+            coefficient_weight: factor of ``loss_mask``, the loss of the first stage.
             patch_weight: factor of ``loss_mask_patch``.
-            loss_weight: factor of both losses.
-            vis_period: iterations between pictures of the training masks; 0 for none.
 
         Raises:
-            InputError: the patches do not fill the mask.
+            InputError: ``patch_size`` does not divide ``output_size``.
         """
         super().__init__(
             input_shape,
@@ -123,7 +120,7 @@ class PatchDCTMaskHead(DCTMaskHead):
         self.reduce_features = conv(input_shape.channels, dim, kernel_size=1, norm=conv_norm)
         self.embed_mask = nn.Sequential(conv(1, dim, norm=conv_norm), conv(dim, dim, kernel_size=1, norm=conv_norm))
         self.fuse = conv(dim, dim, norm=conv_norm)
-        # One output a patch: the kernel covers a patch's cells and no other's.
+        # One output a patch: the kernel covers exactly the cells of a patch.
         self.gather = conv(dim, dim, kernel_size=_CELLS, stride=_CELLS, padding=0, norm=conv_norm)
         self.kind_predictor = predictor(dim, 3)
         self.patch_predictor = predictor(dim, num_patch_coefficients)
@@ -136,7 +133,7 @@ class PatchDCTMaskHead(DCTMaskHead):
         else:
             fine = F.interpolate(x, size=self.fine_size, mode="bilinear", align_corners=False)
         vectors = super().predict(x, boxes)
-        # The first stage learns by its own loss alone.
+        # The first stage is trained by its own loss only.
         coarse = self.decode(vectors.detach())[:, None]
         coarse = F.interpolate(coarse, size=self.fine_size, mode="bilinear", align_corners=False)
         features = self.gather(self.fuse(self.reduce_features(fine) + self.embed_mask(coarse)))

@@ -1,7 +1,7 @@
-"""What PointRend's two heads share: features, labels and a loss at points, the MLPs that classify points, and subdivision.
+"""Shared by both PointRend heads: features, labels and loss at points, the MLPs that classify points, and subdivision.
 
-Coordinates of points are (x, y) relative to a RoI's box, in [0, 1], float32. R: RoIs of all images in the batch, P: points of a
-RoI. The layers bear the names they have in Detectron2's ``projects/point_rend``, so that its checkpoints load.
+Coordinates of points are (x, y) relative to the box of a RoI, in [0, 1], float32. R: RoIs of all images in the batch, P: points of a
+RoI. Layers have the names of Detectron2's ``projects/point_rend``, so that its checkpoints load.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from torch.nn import functional as F
 
 from maskrcnn_ext.errors import InputError
 
-# Side in pixels of the crops that points of polygons are looked up in: the resolution of the masks that the heads predict.
+# Side in pixels of the masks that polygons are drawn into: the resolution of the predicted masks.
 _CROP_SIZE = 224
-# Random frequencies of the positional encoding; each gives a sine and a cosine.
+# Random frequencies of the positional encoding; each contributes a sine and a cosine.
 _FREQUENCIES = 128
 
 
@@ -40,12 +40,12 @@ def finest_maps(features: dict[str, Tensor], num_levels: int) -> list[Tensor]:
 
 
 def point_features(maps: list[Tensor], strides: Sequence[int], boxes: list[Boxes], coords: Tensor) -> Tensor:
-    """Features at points, interpolated bilinearly, of all maps one after another.
+    """Returns the features of all maps at points, interpolated bilinearly and concatenated.
 
     Args:
         maps: L feature maps (N, C, H_l, W_l).
-        strides: of the maps in pixels of the input image, finest first; those beyond the L-th are not used.
-        boxes: one Boxes an image, in pixels of the input image.
+        strides: of the maps in pixels of the input image, finest first; further strides are not used.
+        boxes: one ``Boxes`` for each image, in pixels of the input image.
         coords: (R, P, 2).
 
     Returns:
@@ -57,7 +57,7 @@ def point_features(maps: list[Tensor], strides: Sequence[int], boxes: list[Boxes
 
 
 def grid_coords(count: int, size: int, device: torch.device) -> Tensor:
-    """Returns (count, size * size, 2), the centres of the cells of a size x size grid over each box, row by row."""
+    """Returns (count, size * size, 2): the cell centres of a size x size grid over each box, row by row."""
     # In bfloat16 the points would be off by up to half a pixel of the final mask.
     with torch.autocast(device.type, enabled=False):
         coords: Tensor = generate_regular_grid_point_coords(count, size, device)
@@ -65,20 +65,20 @@ def grid_coords(count: int, size: int, device: torch.device) -> Tensor:
 
 
 def grid_features(maps: list[Tensor], strides: Sequence[int], boxes: list[Boxes], size: int) -> Tensor:
-    """As :func:`point_features` on a regular grid: RoIAlign with one sample a cell. Returns (R, L * C, size, size)."""
+    """Returns :func:`point_features` on a regular grid, (R, L * C, size, size): RoIAlign with one sample a cell."""
     count = sum(per_image.tensor.shape[0] for per_image in boxes)
     sampled = point_features(maps, strides, boxes, grid_coords(count, size, maps[0].device))
     return sampled.unflatten(2, (size, size))
 
 
 def point_labels(instances: list[Instances], coords: Tensor) -> Tensor:
-    """The ground truth at points, interpolated bilinearly between pixels.
+    """Returns the ground truth at points, interpolated bilinearly between pixels.
 
-    Bitmasks are looked up in the image, as in Detectron2. Polygons, which Detectron2 does not take, are drawn on a fine grid over
-    the proposal first: a bitmask of the whole image for each object would be many times as large.
+    Bit masks are sampled in the image, as in Detectron2. Polygons, which Detectron2 does not support here, are first drawn on a fine grid
+    over the proposal: a bit mask of the whole image for each object would be many times as large.
 
     Args:
-        instances: with ``gt_masks`` (BitMasks or PolygonMasks) and ``proposal_boxes``, one an image.
+        instances: with ``gt_masks`` (BitMasks or PolygonMasks) and ``proposal_boxes``, one for each image.
         coords: (R, P, 2).
 
     Returns:
@@ -98,10 +98,10 @@ def point_labels(instances: list[Instances], coords: Tensor) -> Tensor:
 
 
 def point_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean binary cross-entropy of the points (arXiv:1912.08193, section 4); writes the scalar ``point/accuracy``.
+    """Returns the mean binary cross-entropy of the points (arXiv:1912.08193, section 4) and writes the scalar ``point/accuracy``.
 
     Args:
-        logits: (R, P) of each RoI's own class, R > 0.
+        logits: (R, P) of each RoI's class, R > 0.
         labels: (R, P) in [0, 1].
     """
     correct = (logits > 0) == (labels > 0.5)
@@ -112,17 +112,18 @@ def point_loss(logits: Tensor, labels: Tensor) -> Tensor:
 def subdivide(
     logits_at: Callable[[Tensor], Tensor], count: int, *, size: int, steps: int, num_points: int, device: torch.device
 ) -> Tensor:
-    """Adaptive subdivision (arXiv:1912.08193, section 3.1): a coarse mask, doubled and mended where it is least certain, step by step.
+    """Returns masks by adaptive subdivision (arXiv:1912.08193, section 3.1).
 
-    Only the logits of each RoI's own class are kept: at 224 x 224, those of all 80 COCO classes take 16 MB a RoI.
+    Each step doubles the resolution of a coarse mask and predicts its least certain pixels again. Only the logits of each RoI's class are
+    kept: at 224 x 224, those of all 80 COCO classes take 16 MB a RoI.
 
     Args:
-        logits_at: from coords (count, P, 2) to the logits (count, P) of each RoI's own class.
+        logits_at: maps coords (count, P, 2) to the logits (count, P) of each RoI's class.
         count: R.
         size: side of the mask before the first step in pixels.
         steps: how often the side doubles.
-        num_points: P, the pixels that a step predicts anew.
-        device: where the points are.
+        num_points: P, the pixels that each step predicts again.
+        device: of the points.
 
     Returns:
         (count, S, S) float32 logits, S = size * 2 ** steps.
@@ -131,53 +132,53 @@ def subdivide(
     for _ in range(steps):
         logits = F.interpolate(logits, scale_factor=2.0, mode="bilinear", align_corners=False)
         indices, coords = get_uncertain_point_coords_on_grid(-logits.abs(), num_points)
-        mended = logits.flatten(2).scatter(2, indices[:, None], logits_at(coords).float()[:, None])
-        logits = mended.view_as(logits)
+        updated = logits.flatten(2).scatter(2, indices[:, None], logits_at(coords).float()[:, None])
+        logits = updated.view_as(logits)
     return logits[:, 0]
 
 
 def roi_head(in_shape: ShapeSpec, conv_dim: int, *, fc_dims: list[int], output_shape: tuple[int, ...]) -> ConvFCHead:
-    """The convolution that halves RoI features and the fully connected layers after it (arXiv:1912.08193, section 4).
+    """Returns a convolution that halves RoI features, and fully connected layers (arXiv:1912.08193, section 4).
 
     Args:
         in_shape: channels, height and width of the RoI features.
-        conv_dim: channels that the features are reduced to where they have more.
+        conv_dim: channels to which the features are reduced if they have more.
         fc_dims: outputs of the hidden fully connected layers.
-        output_shape: of a RoI's output.
+        output_shape: of the output for a RoI.
 
     Raises:
-        InputError: the sides are odd, so that they cannot be halved.
+        InputError: the features are not square, or their side is odd and cannot be halved.
     """
     if in_shape.height != in_shape.width or in_shape.height % 2:
         raise InputError(
-            f"PointRend takes the feature maps on squares of an even side, not of {in_shape.height} x {in_shape.width}: "
+            f"PointRend pools the feature maps to a square with an even side, not to {in_shape.height} x {in_shape.width}: "
             "set model.roi_heads.mask_head.input_shape.height=14 model.roi_heads.mask_head.input_shape.width=14 "
-            "(C4's Res5ROIHeads has no feature maps to hand on: choose another head there)"
+            "(C4's Res5ROIHeads passes on no feature maps: choose another head there)"
         )
-    # The layer takes conv_dim channels even where nothing has to be reduced.
+    # ConvFCHead reduces to conv_dim even if the features have fewer channels.
     dim = min(conv_dim, in_shape.channels)
     return ConvFCHead(in_shape, conv_dim=dim, fc_dims=fc_dims, output_shape=output_shape)
 
 
 def check_num_levels(num_levels: int, strides: Sequence[int]) -> int:
-    """Returns ``num_levels``, or raises InputError: there are no so many feature maps."""
+    """Returns ``num_levels``; raises InputError if there are fewer feature maps."""
     if not 1 <= num_levels <= len(strides):
         raise InputError(
-            f"num_levels={num_levels}: the head is handed {len(strides)} feature maps, of strides {list(strides)}; "
-            f"set model.roi_heads.mask_head.num_levels to 1 ... {len(strides)}"
+            f"num_levels={num_levels}: the head takes {len(strides)} feature maps, of strides {list(strides)}; "
+            f"set model.roi_heads.mask_head.num_levels to a number from 1 to {len(strides)}"
         )
     return num_levels
 
 
 class PointMLP(nn.Module):
-    """Classifies points by fine features and coarse logits, which every layer sees again (arXiv:1912.08193, section 3.2)."""
+    """Classifies points from fine features and coarse logits, which every layer takes (arXiv:1912.08193, section 3.2)."""
 
     def __init__(self, in_channels: int, num_classes: int, *, fc_dim: int, num_fc: int) -> None:
         """Builds the layers, convolutions of size 1 over the points.
 
         Args:
-            in_channels: of the fine features.
-            num_classes: of the coarse logits and of the output.
+            in_channels: channels of the fine features.
+            num_classes: classes of the coarse logits and of the output.
             fc_dim: outputs of a hidden layer.
             num_fc: hidden layers.
         """
@@ -201,14 +202,14 @@ class PointMLP(nn.Module):
 
 
 class DynamicPointMLP(nn.Module):
-    """Classifies points by fine features and place; each RoI brings the MLP's parameters (Implicit PointRend, arXiv:2104.06404)."""
+    """Classifies points from fine features and position, with one set of parameters per RoI (Implicit PointRend, arXiv:2104.06404)."""
 
     def __init__(self, in_channels: int, num_classes: int, *, fc_dim: int, num_fc: int) -> None:
-        """Draws the frequencies of the positional encoding and counts the parameters; there are none of its own.
+        """Draws the frequencies of the positional encoding and counts the parameters, which are an input of :meth:`forward`.
 
         Args:
-            in_channels: of the fine features.
-            num_classes: of the output.
+            in_channels: channels of the fine features.
+            num_classes: classes of the output.
             fc_dim: outputs of a hidden layer.
             num_fc: hidden layers.
         """
@@ -223,13 +224,13 @@ class DynamicPointMLP(nn.Module):
 
     def encode(self, coords: Tensor) -> Tensor:
         """Returns (R, 256, P), sines and cosines of random projections of ``coords`` (R, P, 2) (arXiv:2006.10739)."""
-        # A phase of several turns leaves bfloat16 no digits after the point.
+        # bfloat16 cannot represent the fraction of a phase of several turns.
         with torch.autocast(coords.device.type, enabled=False):
             phases = 2 * math.pi * ((2 * coords - 1) @ self.positional_encoding_gaussian_matrix)
             return torch.cat([phases.sin(), phases.cos()], dim=2).transpose(1, 2)
 
     def forward(self, fine: Tensor, coords: Tensor, parameters: Tensor) -> Tensor:
-        """Runs each RoI's own MLP.
+        """Runs the MLP of each RoI on its points.
 
         Args:
             fine: (R, in_channels, P).
@@ -240,8 +241,8 @@ class DynamicPointMLP(nn.Module):
             (R, num_classes, P) logits.
         """
         x = torch.cat([self.encode(coords), fine], dim=1)
-        pieces = parameters.split(self.sizes, dim=1)
-        weights, biases = pieces[: len(self.shapes)], pieces[len(self.shapes) :]
+        layers = parameters.split(self.sizes, dim=1)
+        weights, biases = layers[: len(self.shapes)], layers[len(self.shapes) :]
         for index, (shape, weight, bias) in enumerate(zip(self.shapes, weights, biases, strict=True)):
             x = torch.einsum("rcp,rdc->rdp", x.relu() if index else x, weight.unflatten(1, shape)) + bias[..., None]
         return x

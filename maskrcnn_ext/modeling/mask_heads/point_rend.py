@@ -1,4 +1,4 @@
-"""PointRend's head: a coarse mask for each RoI, and an MLP that is run at the points where the mask is least certain."""
+"""The head of PointRend: a coarse mask for each RoI, and an MLP that classifies the points where the mask is least certain."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from maskrcnn_ext.modeling.mask_heads.base import GridMaskHead, empty_loss
+from maskrcnn_ext.modeling.mask_heads.ground_truth import classes_of, select_class
 from maskrcnn_ext.modeling.mask_heads.point_heads import (
     PointMLP,
     check_num_levels,
@@ -24,11 +25,10 @@ from maskrcnn_ext.modeling.mask_heads.point_heads import (
     roi_head,
     subdivide,
 )
-from maskrcnn_ext.modeling.mask_heads.targets import classes_of, select_class
 
 
 class CoarsePrediction(NamedTuple):
-    """What logits at points are computed from."""
+    """Inputs of the logits at points."""
 
     maps: list[Tensor]  # (N, C, H_l, W_l) each, finest first
     boxes: list[Boxes]  # one an image
@@ -38,8 +38,12 @@ class CoarsePrediction(NamedTuple):
 class PointRendMaskHead(GridMaskHead):
     """Segmentation as rendering (PointRend, CVPR 2020, arXiv:1912.08193, sections 3 and 4). Needs ``mask_pooler=null``.
 
-    A mask of 7 x 7 is predicted from the finest feature map. At points, an MLP predicts anew from that mask and from the finest
-    map's features: in training at points sampled where the mask is uncertain, in inference by subdivision up to 224 x 224.
+    The head predicts a mask of 7 x 7 from the finest feature map. An MLP then predicts points from that mask and the features of the finest
+    map: in training at points sampled where the mask is uncertain, in inference by subdivision up to 224 x 224.
+
+    Example::
+
+        model.roi_heads.mask_head._target_=maskrcnn_ext.PointRendMaskHead model.roi_heads.mask_pooler=null
     """
 
     takes_roi_features = False
@@ -69,31 +73,30 @@ class PointRendMaskHead(GridMaskHead):
         loss_weight: float = 1.0,
         vis_period: int = 0,
     ) -> None:
-        """Builds both parts; the defaults are those of Detectron2's models for COCO.
+        """Builds the coarse head and the point head. The defaults are those of Detectron2's models for COCO.
+
+        See :class:`.base.MaskHead` for the arguments of every head.
 
         Args:
-            input_shape: channels of the feature maps, and the even height and width of the grid on which a RoI's features are taken.
-            num_classes: foreground classes; 1 gives class-agnostic masks.
-            conv_dims: the last are the channels of the coarse head's convolution; features with more are reduced to them.
-            conv_norm: taken because every config passes it; the published head has no norm.
+            input_shape: channels of the feature maps, and the even height and width of the grid of a RoI's features.
+            conv_dims: the last entry is the number of channels of the coarse head's convolution; features with more are reduced to it.
+            conv_norm: not used, as the published head has no norm; every config passes it.
             strides: of the feature maps in pixels of the input image, finest first.
-            num_levels: how many of the finest feature maps are read, their channels one after another; 1 in the paper.
+            num_levels: number of the finest feature maps whose features are concatenated; 1 in the paper.
             fc_dim: outputs of the coarse head's hidden layers.
             num_fc: hidden layers of the coarse head.
             coarse_size: side of the coarse mask in pixels.
             point_fc_dim: outputs of the point head's hidden layers.
             num_point_fc: hidden layers of the point head.
-            train_num_points: points of a RoI in training, N of the paper's section 3.1.
-            oversample_ratio: candidates for a point in training, k there.
-            importance_sample_ratio: share of the points that are uncertain ones, beta there; the others are random.
-            subdivision_steps: how often the coarse mask's side doubles in inference.
-            subdivision_num_points: pixels that a step of inference predicts anew.
+            train_num_points: points per RoI in training, N in section 3.1 of the paper.
+            oversample_ratio: candidates for each point in training, k there.
+            importance_sample_ratio: share of uncertain points, beta there; the other points are random.
+            subdivision_steps: how often the side of the coarse mask doubles in inference.
+            subdivision_num_points: pixels that each step of inference predicts again.
             mask_loss: of the coarse mask; see :class:`.base.GridMaskHead`.
-            loss_weight: factor of both losses.
-            vis_period: iterations between pictures of the coarse training masks; 0 for none.
 
         Raises:
-            InputError: ``num_levels`` exceeds the feature maps, the RoI grid's side is odd, or there is no such mask loss.
+            InputError: ``num_levels`` exceeds the feature maps, the side of the RoI grid is odd, or the mask loss is unknown.
         """
         super().__init__(
             input_shape, num_classes=num_classes, mask_loss=mask_loss, loss_weight=loss_weight, vis_period=vis_period
@@ -104,7 +107,7 @@ class PointRendMaskHead(GridMaskHead):
         self.oversample_ratio = oversample_ratio
         self.importance_sample_ratio = importance_sample_ratio
         self.subdivision_num_points = subdivision_num_points
-        # A step that predicts every pixel anew makes nothing of the mask before it: start after such steps.
+        # A step that predicts all pixels again ignores the mask before it: start after such steps.
         self.start_size, self.subdivision_steps = coarse_size, subdivision_steps
         while self.subdivision_steps and 4 * self.start_size**2 <= subdivision_num_points:
             self.start_size *= 2

@@ -1,4 +1,4 @@
-"""RefineMask's head: from a 14 x 14 mask to 112 x 112 in three stages, with features of the finest map."""
+"""The head of RefineMask: it refines a 14 x 14 mask to 112 x 112 in three stages, with features of the finest map."""
 
 from __future__ import annotations
 
@@ -13,24 +13,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskrcnn_ext.modeling.mask_heads.base import MaskHead, empty_loss
-from maskrcnn_ext.modeling.mask_heads.layers import conv, conv_stack, deconv, predictor
+from maskrcnn_ext.modeling.mask_heads.ground_truth import classes_of, log_accuracy, log_images, target_masks
+from maskrcnn_ext.modeling.mask_heads.layers import conv, conv_stack, deconv, predictor, roi_align, roi_align_finest
 from maskrcnn_ext.modeling.mask_heads.losses import check_mask_loss, mask_loss_value
-from maskrcnn_ext.modeling.mask_heads.pyramid import roi_align, roi_align_finest
 from maskrcnn_ext.modeling.mask_heads.semantic_branch import SemanticBranch, semantic_loss, semantic_target
-from maskrcnn_ext.modeling.mask_heads.targets import classes_of, log_accuracy, log_images, target_masks
-from maskrcnn_ext.ops.refinement import boundary_region, double_region, merge_at_boundary
+from maskrcnn_ext.ops.boundary import boundary_region, double_region, merge_at_boundary
 
-# Of the losses at side 14, 28, 56 and 112: the paper's (arXiv:2104.08569).
+# Weights of the losses at side 14, 28, 56 and 112, as in the paper (arXiv:2104.08569).
 STAGE_WEIGHTS = (0.25, 0.5, 0.75, 1.0)
-# In pixels of the coarser mask: what is trained reaches one pixel beyond what is drawn.
+# In pixels of the coarser mask: training covers one pixel more than what is replaced in the mask.
 TRAINED_WIDTH = 2
-DRAWN_WIDTH = 1
+MERGED_WIDTH = 1
 # A narrower layer may lose all its channels to ReLU.
 MIN_DIM = 8
 
 
 class RefinePrediction(NamedTuple):
-    """All that the refinement needs to know of the RoIs, save their classes."""
+    """Inputs of the refinement, except the classes of the RoIs."""
 
     features: Tensor  # (R, C, S, S), S: side of the coarsest mask
     semantic: list[Tensor]  # for each stage (R, D_k + 1, 2^k S, 2^k S), the semantic mask last
@@ -38,12 +37,12 @@ class RefinePrediction(NamedTuple):
 
 
 def boundary_aware_loss(logits: Tensor, targets: Tensor, region: Tensor) -> Tensor:
-    """Mean binary cross-entropy over the pixels of ``region`` in all RoIs together (arXiv:2104.08569, section 3).
+    """Returns the mean binary cross-entropy over the pixels of ``region`` of all RoIs together (arXiv:2104.08569, section 3).
 
     Args:
         logits: (R, S, S).
         targets: (R, S, S), 0 or 1.
-        region: (R, S, S) boolean; where it is empty, the loss is zero.
+        region: (R, S, S) boolean; if it is empty, the loss is zero.
 
     Returns:
         A scalar, float32.
@@ -53,7 +52,7 @@ def boundary_aware_loss(logits: Tensor, targets: Tensor, region: Tensor) -> Tens
 
 
 def trained_region(coarse_logits: Tensor, coarse_targets: Tensor) -> Tensor:
-    """Where a stage learns: the boundary regions of the preceding stage's mask and of its target, at twice their size.
+    """Returns where a stage is trained: near the boundaries of the previous stage's mask and of its target, at twice their size.
 
     Args:
         coarse_logits: (R, S, S); above 0 is foreground.
@@ -66,11 +65,11 @@ def trained_region(coarse_logits: Tensor, coarse_targets: Tensor) -> Tensor:
     return double_region(predicted | boundary_region(coarse_targets, TRAINED_WIDTH))
 
 
-def own_class_logits(layer: Conv2d, features: Tensor, classes: Tensor) -> Tensor:
-    """The channel of each RoI's class in ``layer(features)``, without computing the others.
+def select_class_logits(layer: Conv2d, features: Tensor, classes: Tensor) -> Tensor:
+    """Returns the channel of each RoI's class in ``layer(features)`` without computing the others.
 
     Args:
-        layer: a 1 x 1 convolution to K classes, or to one where masks are class-agnostic.
+        layer: a 1 x 1 convolution to K classes, or to one if the masks are class-agnostic.
         features: (R, C, S, S).
         classes: (R,) int64.
 
@@ -85,18 +84,18 @@ def own_class_logits(layer: Conv2d, features: Tensor, classes: Tensor) -> Tensor
 class SemanticFusion(nn.Module):
     """One stage of refinement: the Semantic Fusion Module and the upsampling after it (arXiv:2104.08569, section 3).
 
-    Of the three parallel 3 x 3 convolutions, the two that look farther (dilation 3 and 5) are depthwise. The paper adds the masks
-    once more and upsamples after a 1 x 1 convolution, bilinearly; here a 2 x 2 transposed convolution does both.
+    Of the three parallel 3 x 3 convolutions, the dilated ones (3 and 5) are depthwise here. The paper adds the masks again and upsamples
+    bilinearly after a 1 x 1 convolution; here a 2 x 2 transposed convolution does both.
     """
 
     def __init__(self, in_channels: int, semantic_channels: int, dim: int, *, norm: str = "") -> None:
         """Builds the stage.
 
         Args:
-            in_channels: of the instance features.
-            semantic_channels: of the semantic features, without the mask.
+            in_channels: channels of the instance features.
+            semantic_channels: channels of the semantic features, without the mask.
             dim: channels inside and after the stage.
-            norm: of the convolutions, a name of :func:`detectron2.layers.get_norm`.
+            norm: norm of the convolutions, a name that :func:`detectron2.layers.get_norm` knows.
         """
         super().__init__()
         self.reduce = conv(in_channels + semantic_channels + 2, dim, kernel_size=1, norm=norm)
@@ -115,7 +114,7 @@ class SemanticFusion(nn.Module):
         Args:
             features: (R, in_channels, S, S).
             semantic: (R, semantic_channels + 1, S, S), the semantic mask last.
-            mask: (R, 1, S, S) in [0, 1], of the RoI's own class.
+            mask: (R, 1, S, S) in [0, 1], of the RoI's class.
         """
         x = self.reduce(torch.cat([features, semantic, mask], dim=1))
         x = sum(branch(x) for branch in self.branches)
@@ -124,7 +123,7 @@ class SemanticFusion(nn.Module):
 
 
 def depthwise_conv(dim: int, *, dilation: int, norm: str = "") -> Conv2d:
-    """A 3 x 3 convolution of each channel by itself, with norm and ReLU."""
+    """Returns a 3 x 3 convolution of each channel, with norm and ReLU."""
     layer = Conv2d(
         dim,
         dim,
@@ -136,7 +135,7 @@ def depthwise_conv(dim: int, *, dilation: int, norm: str = "") -> Conv2d:
         norm=get_norm(norm, dim),
         activation=nn.ReLU(),
     )
-    # By what comes in: counted by what goes out, groups would make the weights too small.
+    # fan_in: with groups, fan_out would make the weights too small.
     nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -146,14 +145,18 @@ def depthwise_conv(dim: int, *, dilation: int, norm: str = "") -> Conv2d:
 class RefineMaskHead(MaskHead):
     """Mask head with fine-grained features (RefineMask, CVPR 2021, arXiv:2104.08569, section 3), at a fraction of its cost.
 
-    A mask of side 14 is refined in three stages to 112. Each sees the features and the mask of the one before, and features and mask
-    of a :class:`.semantic_branch.SemanticBranch` on the finest map, pooled at its size. From 56 on a stage is trained, and drawn,
-    at the boundary of the mask before it only. The masks are per class; a stage computes the RoI's own class alone, the ground truth
-    in training, since 80 classes of 112 x 112 would fill the memory. So the refinement runs in :meth:`losses` and :meth:`probs`,
-    where the classes are known.
+    Three stages refine a mask of side 14 to 112. The inputs of a stage are the features and the mask of the stage before it, and features
+    and mask of a :class:`.semantic_branch.SemanticBranch` on the finest map, pooled at the size of the stage. From side 56 on, a stage is
+    trained, and replaces the mask before it, only near the boundary. The masks are per class. A stage computes only the class of the RoI
+    (the ground truth in training), because 80 classes of 112 x 112 would fill the memory. Therefore the refinement runs in :meth:`losses`
+    and :meth:`probs`, where the classes are known.
 
-    What differs from the paper, beside the cheaper layers told at :class:`.semantic_branch.SemanticBranch` and
-    :class:`SemanticFusion`: a stage is handed the mask as it would be drawn, as its own is untrained away from the boundary.
+    Differences to the paper: the cheaper layers of :class:`.semantic_branch.SemanticBranch` and :class:`SemanticFusion`; and a stage takes
+    the merged mask as its input, because the mask of the stage before it is untrained away from the boundary.
+
+    Example::
+
+        model.roi_heads.mask_head._target_=maskrcnn_ext.RefineMaskHead model.roi_heads.mask_pooler=null
     """
 
     takes_roi_features = False
@@ -174,23 +177,20 @@ class RefineMaskHead(MaskHead):
         loss_weight: float = 1.0,
         vis_period: int = 0,
     ) -> None:
-        """Builds the head.
+        """Builds the layers. See :class:`.base.MaskHead` for the arguments of every head.
 
         Args:
             input_shape: channels of the feature maps; height is the side of the RoI features and of the coarsest mask.
-            num_classes: foreground classes; 1 gives class-agnostic masks.
-            conv_dims: channels of the 3 x 3 convolutions before the coarsest mask and, last, what the stages' widths follow: its half,
-                quarter and eighth.
-            conv_norm: norm of the convolutions, a name of :func:`detectron2.layers.get_norm`; GN wants widths of a multiple of 32.
+            conv_dims: channels of the 3 x 3 convolutions before the coarsest mask. The stages have a half, a quarter and an eighth of the
+                last entry.
+            conv_norm: norm of the convolutions; GN needs widths that are multiples of 32.
             strides: of the feature maps in pixels of the input image, finest first.
             semantic_dim: channels of the semantic branch; None for a quarter of the last of ``conv_dims``.
             semantic_loss_weight: factor of ``loss_semantic``.
-            mask_loss: of the two coarser masks, see :class:`.base.GridMaskHead`; the finer two have :func:`boundary_aware_loss`.
-            loss_weight: factor of both losses.
-            vis_period: iterations between pictures of the training masks; 0 for none.
+            mask_loss: of the two coarser masks, see :class:`.base.GridMaskHead`; the finer two use :func:`boundary_aware_loss`.
 
         Raises:
-            InputError: there is no such mask loss.
+            InputError: an unknown mask loss.
         """
         super().__init__(input_shape, num_classes=num_classes, loss_weight=loss_weight, vis_period=vis_period)
         self.strides = list(strides)
@@ -228,52 +228,52 @@ class RefineMaskHead(MaskHead):
         """Runs the stages.
 
         Args:
-            prediction: of :meth:`predict`.
+            prediction: returned by :meth:`predict`.
             classes: (R,) int64.
 
         Returns:
-            Four tensors of logits (R, S, S), S from 14 to 112: what the stages predict, and the masks that are drawn from them.
+            Four tensors of logits (R, S, S), S from 14 to 112: what the stages predict, and the masks that are merged from them.
         """
         x = prediction.features
-        logits = [own_class_logits(self.predictors[0], x, classes)]
-        drawn = logits[:]
+        logits = [select_class_logits(self.predictors[0], x, classes)]
+        merged = logits[:]
         for stage, fusion in enumerate(self.stages):
-            x = fusion(x, prediction.semantic[stage], drawn[-1].sigmoid()[:, None])
-            fine = own_class_logits(self.predictors[stage + 1], x, classes)
+            x = fusion(x, prediction.semantic[stage], merged[-1].sigmoid()[:, None])
+            fine = select_class_logits(self.predictors[stage + 1], x, classes)
             logits.append(fine)
-            # The first stage is trained on its whole grid.
-            drawn.append(fine if stage == 0 else merge_at_boundary(drawn[-1], fine, DRAWN_WIDTH))
-        return logits, drawn
+            # The first stage is trained on its whole grid, so that its mask needs no merging.
+            merged.append(fine if stage == 0 else merge_at_boundary(merged[-1], fine, MERGED_WIDTH))
+        return logits, merged
 
     def losses(self, prediction: RefinePrediction, instances: list[Instances]) -> dict[str, Tensor]:
         """Returns ``loss_mask``, the weighted sum over the stages, and ``loss_semantic``."""
-        logits, drawn = self.refine(prediction, classes_of(instances))
+        logits, merged = self.refine(prediction, classes_of(instances))
         height, width = prediction.semantic_logits.shape[1:]
         target = semantic_target(instances, height, width, self.strides[0])
         loss_semantic = semantic_loss(prediction.semantic_logits, target) * self.semantic_loss_weight
-        if len(drawn[-1]) == 0:
+        if len(merged[-1]) == 0:
             loss_mask = torch.stack([empty_loss(stage) for stage in logits]).sum()
         else:
-            loss_mask = self.stage_losses(logits, drawn, target_masks(instances, drawn[-1].shape[-1]))
+            loss_mask = self.stage_losses(logits, merged, target_masks(instances, merged[-1].shape[-1]))
         return {"loss_mask": loss_mask, "loss_semantic": loss_semantic}
 
-    def stage_losses(self, logits: list[Tensor], drawn: list[Tensor], targets: Tensor) -> Tensor:
-        """The weighted sum of the stages' losses; writes the scalars and pictures of the finest mask.
+    def stage_losses(self, logits: list[Tensor], merged: list[Tensor], targets: Tensor) -> Tensor:
+        """Returns the weighted sum of the stages' losses; writes the scalars and pictures of the finest mask.
 
         Args:
             logits: as :meth:`refine` returns them.
-            drawn: as :meth:`refine` returns them.
-            targets: (R, S, S) boolean, S the finest side; the coarser targets are made of them.
+            merged: as :meth:`refine` returns them.
+            targets: (R, S, S) boolean, S the finest side; the coarser targets are computed from them.
         """
-        log_accuracy(drawn[-1] > 0, targets)
-        log_images(drawn[-1].sigmoid(), targets, self.vis_period)
+        log_accuracy(merged[-1] > 0, targets)
+        log_images(merged[-1].sigmoid(), targets, self.vis_period)
         pyramid = [F.adaptive_avg_pool2d(targets.float(), stage.shape[-1]) >= 0.5 for stage in logits]
         losses = [
             mask_loss_value(self.mask_loss, stage, target)
             for stage, target in zip(logits[:2], pyramid[:2], strict=True)
         ]
         losses += [
-            boundary_aware_loss(logits[stage], pyramid[stage], trained_region(drawn[stage - 1], pyramid[stage - 1]))
+            boundary_aware_loss(logits[stage], pyramid[stage], trained_region(merged[stage - 1], pyramid[stage - 1]))
             for stage in range(2, len(logits))
         ]
         return torch.stack([loss * weight for loss, weight in zip(losses, STAGE_WEIGHTS, strict=True)]).sum()

@@ -1,4 +1,4 @@
-"""A branch on the finest feature map that tells objects from background in the whole image, and its target."""
+"""A branch on the finest feature map that segments objects from background in the whole image, and its target."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from maskrcnn_ext.modeling.mask_heads.layers import conv, conv_stack, predictor
 
 
 class SemanticBranch(nn.Module):
-    """Semantic head of RefineMask (arXiv:2104.08569, section 3), narrow.
+    """A narrow version of RefineMask's semantic head (arXiv:2104.08569, section 3).
 
-    The paper has four 3 x 3 convolutions of full width and reduces their output for every RoI. Here a 1 x 1 convolution comes first,
-    two narrow 3 x 3 ones follow, and the reduction for each stage is done once an image: RoIAlign then pools few channels.
+    The paper has four 3 x 3 convolutions of full width and reduces their output for each RoI. Here a 1 x 1 convolution is followed by two
+    narrow 3 x 3 convolutions, and the output is reduced once per image and stage, so that RoIAlign pools few channels.
     """
 
     def __init__(self, in_channels: int, dim: int, stage_dims: Sequence[int], *, norm: str = "") -> None:
         """Builds the branch.
 
         Args:
-            in_channels: of the feature map.
+            in_channels: channels of the feature map.
             dim: channels of the convolutions.
-            stage_dims: channels that each stage of refinement gets.
-            norm: of the convolutions, a name of :func:`detectron2.layers.get_norm`; the reductions have none.
+            stage_dims: channels of the features for each stage.
+            norm: norm of the convolutions, a name that :func:`detectron2.layers.get_norm` knows; the reductions have none.
         """
         super().__init__()
         self.convs = nn.Sequential(
@@ -37,28 +37,27 @@ class SemanticBranch(nn.Module):
         self.reductions = nn.ModuleList([conv(dim, stage_dim, kernel_size=1) for stage_dim in stage_dims])
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Returns logits (N, H, W) and for each stage a map (N, stage_dim + 1, H, W), float32, whose last channel is the mask.
+        """Returns logits (N, H, W) and, for each stage, a float32 map (N, stage_dim + 1, H, W) whose last channel is the mask.
 
         Args:
             x: (N, in_channels, H, W), N: images.
         """
         x = self.convs(x)
         logits = self.predictor(x)
-        # float32: the pooler rounds boxes to the map's dtype, and 1001 is no number in bfloat16.
+        # float32: the pooler rounds boxes to the dtype of the map, and bfloat16 cannot represent 1001.
         mask = logits.float().sigmoid()
         maps = [torch.cat([reduction(x).float(), mask], dim=1) for reduction in self.reductions]
         return logits[:, 0], maps
 
 
 def semantic_target(instances: list[Instances], height: int, width: int, stride: int) -> Tensor:
-    """The union of each image's ground-truth masks on the grid of a feature map.
+    """Returns the union of each image's ground-truth masks on the grid of a feature map.
 
-    It knows the objects of the instances it is handed: one without a foreground proposal counts as background, as do the pixels that
-    pad an image. Proposals repeat objects, which costs no memory here: bit masks are united before anything is resized, and
-    polygons are drawn once each, on the small grid.
+    Only objects with a foreground proposal are in the instances: other objects, and the padding of an image, count as background. Several
+    proposals of one object cost no memory: bit masks are united before they are resized, and each polygon is drawn once, on the small grid.
 
     Args:
-        instances: one an image, with ``gt_masks`` unless empty.
+        instances: one for each image, with ``gt_masks`` unless empty.
         height: of the feature map.
         width: of the feature map.
         stride: of the feature map, in pixels of the input image.
@@ -71,21 +70,21 @@ def semantic_target(instances: list[Instances], height: int, width: int, stride:
 
 
 def _image_target(image: Instances, height: int, width: int, stride: int) -> Tensor:
-    if len(image) == 0:  # without ground truth there may be no gt_masks
+    if len(image) == 0:  # an image without ground truth may lack gt_masks
         return torch.zeros(height, width)
     masks = image.gt_masks
     if isinstance(masks, BitMasks):
-        # The maximum of bytes: `any` is some twenty times slower on a CPU.
+        # amax of bytes: on a CPU, `any` is about twenty times slower.
         union = masks.tensor.view(torch.uint8).amax(0).float()
         rows, columns = union.shape
         padded = F.pad(union[None], (0, width * stride - columns, 0, height * stride - rows))
         return (F.avg_pool2d(padded, stride)[0] >= 0.5).float()
-    # The polygons of an object are equal in all its proposals, but not the same arrays.
+    # Proposals of one object have equal polygons in different arrays.
     polygons = {polygon.tobytes(): polygon for polygons in masks.polygons for polygon in polygons}
     drawn = polygons_to_bitmask([polygon / stride for polygon in polygons.values()], height, width)
     return torch.from_numpy(drawn).float()
 
 
 def semantic_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean binary cross-entropy over the pixels of all images, (N, H, W) each (arXiv:2104.08569, section 3)."""
+    """Returns the mean binary cross-entropy over the pixels of all images, for (N, H, W) tensors (arXiv:2104.08569, section 3)."""
     return F.binary_cross_entropy_with_logits(logits.float(), targets)

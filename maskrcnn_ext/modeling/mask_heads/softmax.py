@@ -1,4 +1,4 @@
-"""Masks that compete: the multinomial alternative that Mask R-CNN's table 2b measures."""
+"""Masks by a softmax over classes, the multinomial alternative in table 2b of Mask R-CNN."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskrcnn_ext.modeling.mask_heads.base import MaskHead, empty_loss
-from maskrcnn_ext.modeling.mask_heads.targets import classes_of, log_accuracy, log_images, target_masks
+from maskrcnn_ext.modeling.mask_heads.ground_truth import classes_of, log_accuracy, log_images, target_masks
 
 
 class SoftmaxMaskHead(MaskHead):
-    """A softmax over the classes and the background at every pixel (Mask R-CNN, arXiv:1703.06870, table 2b: 5.5 AP below sigmoids)."""
+    """A softmax over the classes and the background at each pixel (Mask R-CNN, arXiv:1703.06870, table 2b: 5.5 AP below sigmoids).
+
+    Example::
+
+        model.roi_heads.mask_head._target_=maskrcnn_ext.SoftmaxMaskHead
+    """
 
     @configurable
     def __init__(
@@ -30,15 +35,10 @@ class SoftmaxMaskHead(MaskHead):
         loss_weight: float = 1.0,
         vis_period: int = 0,
     ) -> None:
-        """Builds the layers of Mask R-CNN's own head with one more channel, the last: background.
+        """Builds the layers of Mask R-CNN's head with one more channel, the last, for the background.
 
         Args:
-            input_shape: channels, height and width of a RoI's features.
-            num_classes: foreground classes; 1 gives class-agnostic masks.
             conv_dims: channels of the 3 x 3 convolutions and, last, of the deconvolution.
-            conv_norm: norm of the convolutions, a name of :func:`detectron2.layers.get_norm`.
-            loss_weight: factor of the loss.
-            vis_period: iterations between pictures of the training masks; 0 for none.
         """
         super().__init__(input_shape, num_classes=num_classes, loss_weight=loss_weight, vis_period=vis_period)
         self.fcn = MaskRCNNConvUpsampleHead(
@@ -51,7 +51,7 @@ class SoftmaxMaskHead(MaskHead):
         return logits
 
     def losses(self, prediction: Tensor, instances: list[Instances]) -> dict[str, Tensor]:
-        """Returns ``loss_mask``: the mean cross-entropy of the pixels, each either of the RoI's class or background."""
+        """Returns ``loss_mask``: the mean cross-entropy of the pixels, each labelled as the RoI's class or as background."""
         if len(prediction) == 0:
             return {"loss_mask": empty_loss(prediction)}
         classes = self._channels(classes_of(instances))
@@ -68,5 +68,5 @@ class SoftmaxMaskHead(MaskHead):
         return prediction.softmax(1)[rows, self._channels(classes)][:, None]
 
     def _channels(self, classes: Tensor) -> Tensor:
-        # Class-agnostic masks have one foreground channel, whatever the detection's class is.
+        # Class-agnostic masks have one foreground channel for all classes.
         return classes if self.num_classes > 1 else torch.zeros_like(classes)

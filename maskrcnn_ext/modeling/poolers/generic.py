@@ -1,4 +1,4 @@
-"""Boxes pooled from all FPN levels: GRoIE (arXiv:2004.13665) and PANet's adaptive feature pooling (arXiv:1803.01534)."""
+"""Pooling from all FPN levels: GRoIE (arXiv:2004.13665) and PANet's adaptive feature pooling (arXiv:1803.01534)."""
 
 from __future__ import annotations
 
@@ -7,40 +7,41 @@ from functools import reduce
 from typing import Literal
 
 import torch
-from detectron2.modeling.poolers import ROIPooler, convert_boxes_to_pooler_format
+from detectron2.modeling.poolers import convert_boxes_to_pooler_format
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
-from maskrcnn_ext.modeling.poolers.arguments import as_pair, require_channels, require_one_of
+from maskrcnn_ext.modeling.poolers.base import ALIGNED, BasePooler, require_channels, require_one_of
 
 
-class GenericROIPooler(ROIPooler):
-    """Pools every box from every level and fuses the levels, instead of choosing one by the box's size.
+class GenericROIPooler(BasePooler):
+    """Pools each box from all levels and fuses them, instead of choosing one level by the size of the box.
 
     The default is GRoIE's sum without its layers: it has no parameters and takes any number of channels. ``fuse="max"`` is PANet's
-    adaptive feature pooling (section 3.2); there every level passes one layer of the head before it is fused, here ``pre="conv"``.
+    adaptive feature pooling (section 3.2). PANet applies one layer of the head to each level before the fusion; here, use ``pre="conv"``.
 
-    The arguments are those of Detectron2's ROIPooler and some more; ``forward`` takes feature maps (N, C, H, W), one a level, and
-    N ``Boxes``, and returns (M, C, h, w) with M boxes of all images.
+    ``pooler_type`` may also be "ROIPool"; ``canonical_box_size`` and ``canonical_level`` have no effect, as no level is chosen. See
+    :class:`.base.BasePooler` for the shared arguments.
 
     Args:
-        output_size: bins along the height and the width, one number for both or a pair.
-        scales: 1 / stride of every level.
-        sampling_ratio: samples per bin and axis; 0 takes as many as a bin has pixels, rounded up.
-        pooler_type: what pools a level: "ROIAlignV2", "ROIAlign" or "ROIPool".
-        canonical_box_size: without effect; no level is chosen.
-        canonical_level: without effect.
-        fuse: "sum", "max", "concat" (a 1x1 convolution brings the channels of all levels back to ``channels``) or "attention"
-            (weights of the levels, bin by bin, by a 1x1 convolution over all of them and a softmax; they start equal).
-        pre: "conv" passes every level through a 5x5 convolution of its own and a ReLU.
-        post: "conv" passes the fused features through a 5x5 convolution and a ReLU, "attention" through a non-local block
-            (arXiv:1711.07971), which starts as the identity.
-        channels: C of the feature maps. Only a pooler with parameters asks for it.
+        fuse: "sum", "max", "concat" (a 1x1 convolution reduces the channels of all levels to ``channels``) or "attention"
+            (a 1x1 convolution over all levels and a softmax weight the levels in each bin; the weights start equal).
+        pre: "conv" applies a 5x5 convolution, one for each level, and a ReLU.
+        post: "conv" applies a 5x5 convolution and a ReLU to the fused features, "attention" a non-local block (arXiv:1711.07971),
+            which starts as the identity.
+        channels: C of the feature maps. Only a pooler with parameters needs it.
 
     Raises:
-        InputError: for another value of ``pooler_type``, ``fuse``, ``pre`` or ``post``, and in ``forward`` for feature maps of another
-            number of channels, where there are parameters.
+        InputError: an unknown ``pooler_type``, ``fuse``, ``pre`` or ``post``; in ``forward``, feature maps with another number of channels
+            if the pooler has parameters.
+
+    Example::
+
+        model.roi_heads.mask_pooler._target_=maskrcnn_ext.GenericROIPooler model.roi_heads.mask_pooler.fuse=max
     """
+
+    pooler_types = (*ALIGNED, "ROIPool")
+    needs_square = False
 
     def __init__(
         self,
@@ -56,13 +57,10 @@ class GenericROIPooler(ROIPooler):
         post: Literal["conv", "attention"] | None = None,
         channels: int = 256,
     ) -> None:
-        require_one_of(self, "pooler_type", pooler_type, ("ROIAlignV2", "ROIAlign", "ROIPool"))
         require_one_of(self, "fuse", fuse, ("sum", "max", "concat", "attention"))
         require_one_of(self, "pre", pre, (None, "conv"))
         require_one_of(self, "post", post, (None, "conv", "attention"))
-        super().__init__(
-            as_pair(output_size), list(scales), sampling_ratio, pooler_type, canonical_box_size, canonical_level
-        )
+        super().__init__(output_size, scales, sampling_ratio, pooler_type, canonical_box_size, canonical_level)
         self.channels = channels
         self.pre = nn.ModuleList(_conv5x5(channels) if pre == "conv" else nn.Identity() for _ in scales)
         self.fuse = _fusion(fuse, len(scales), channels)

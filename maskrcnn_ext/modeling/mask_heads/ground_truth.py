@@ -1,4 +1,4 @@
-"""What the instances of a batch say to a mask head: classes, target masks, and the scalars that tell how training goes."""
+"""Boxes, classes and target masks of a batch's instances, and the scalars and pictures that compare masks with them."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from torch import Tensor
 
 
 def boxes_of(instances: list[Instances]) -> list[Boxes]:
-    """The boxes that the RoI features come from: proposals in training, detections in inference; one Boxes an image."""
+    """Returns the boxes of the RoI features, one ``Boxes`` for each image: proposals in training, detections in inference."""
     return [image.proposal_boxes if image.has("proposal_boxes") else image.pred_boxes for image in instances]
 
 
 def classes_of(instances: list[Instances]) -> Tensor:
-    """(R,) int64, the class of every RoI: ground truth in training, predicted in inference."""
+    """Returns (R,) int64, the class of each RoI: the ground truth in training, the prediction in inference."""
     return torch.cat(
         [image.gt_classes if image.has("gt_classes") else image.pred_classes for image in instances]
     ).long()
 
 
 def target_masks(instances: list[Instances], size: int) -> Tensor:
-    """Crops the ground truth to the proposals.
+    """Returns the ground-truth masks, cropped to the proposals and resized.
 
     Args:
-        instances: with ``gt_masks`` and ``proposal_boxes``, one an image.
+        instances: with ``gt_masks`` and ``proposal_boxes``, one for each image.
         size: side S of the grid over a box.
 
     Returns:
@@ -41,10 +41,10 @@ def target_masks(instances: list[Instances], size: int) -> Tensor:
 
 
 def select_class(logits: Tensor, classes: Tensor) -> Tensor:
-    """Picks every RoI's own class.
+    """Returns the channel of each RoI's class.
 
     Args:
-        logits: (R, C, ...) or, where the masks are class-agnostic, (R, 1, ...).
+        logits: (R, C, ...) or, if the masks are class-agnostic, (R, 1, ...).
         classes: (R,) int64.
 
     Returns:
@@ -59,7 +59,7 @@ def log_accuracy(predicted: Tensor, targets: Tensor) -> None:
     """Writes the scalars of Detectron2's own mask head: ``mask_rcnn/{accuracy,false_positive,false_negative}``.
 
     Args:
-        predicted: (R, S, S) boolean, the mask that the head would draw.
+        predicted: (R, S, S) boolean, the thresholded mask.
         targets: (R, S, S) boolean.
     """
     wrong = predicted != targets
@@ -75,7 +75,7 @@ def log_accuracy(predicted: Tensor, targets: Tensor) -> None:
 
 
 def log_images(probs: Tensor, targets: Tensor, vis_period: int) -> None:
-    """Every ``vis_period`` iterations (0: never) writes prediction and target of each RoI side by side, as Detectron2's head does.
+    """Writes prediction and target of each RoI side by side every ``vis_period`` iterations (0: never), as Detectron2's head does.
 
     Args:
         probs: (R, S, S) in [0, 1].
