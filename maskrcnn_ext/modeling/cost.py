@@ -79,7 +79,7 @@ def pooler_cost(part: Part, *, channels: int = 256) -> Cost:
 
 def head_rows(*, channels: int = 256, num_classes: int = 80) -> list[tuple[str, ...]]:
     """Returns a row for each mask head, with the columns :data:`HEAD_COLUMNS`."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for part in MASK_HEADS:
         cost = head_cost(part, channels=channels, num_classes=num_classes)
         counts = (cost.parameters, cost.macs_per_roi, cost.macs_per_image)

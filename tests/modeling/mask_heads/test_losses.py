@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from detectron2.utils.events import EventStorage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 from maskrcnn_ext import InputError
 from maskrcnn_ext.modeling.mask_heads.boundary import boundary_loss
 from maskrcnn_ext.modeling.mask_heads.losses import MASK_LOSSES, check_mask_loss, mask_loss_value
+from tests.helpers.mask_heads import GRID_HEADS, build, features, truth
 
 
 def random_pair(seed=0, count=3, size=6):
@@ -103,3 +105,22 @@ def test_boundary_loss_is_dice_plus_bce():
     logits, targets = random_pair()
     expected = mask_loss_value("bce+dice", logits, targets)
     assert boundary_loss(logits, targets).item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", GRID_HEADS)
+@pytest.mark.parametrize("mask_loss", ["dice", "focal", "lovasz", "boundary", "bce+dice"])
+def test_the_mask_loss_is_one_option(name, mask_loss):
+    x = features(name)
+    with EventStorage():
+        torch.manual_seed(0)
+        stock = build(name)(x, truth())["loss_mask"]
+        torch.manual_seed(0)
+        loss = build(name, mask_loss=mask_loss)(x, truth())["loss_mask"]
+    assert torch.isfinite(loss)
+    assert loss != stock
+
+
+@pytest.mark.parametrize("name", GRID_HEADS)
+def test_a_wrong_mask_loss(name):
+    with pytest.raises(InputError, match="'diec' is unknown: set one of bce, boundary, dice, focal, lovasz"):
+        build(name, mask_loss="diec")

@@ -1,112 +1,31 @@
-"""RefineMask's head: the boundary region, the losses and targets against references, and that it learns."""
+"""RefineMaskHead: losses and stages against references, empty images, tracing, and learning."""
 
-import cv2
 import numpy as np
 import pytest
 import torch
-from detectron2.layers import ShapeSpec
-from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 from torch.nn import functional as F
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.mask_heads.layers import predictor
-from maskrcnn_ext.modeling.mask_heads.refine_mask import (
-    RefineMaskHead,
-    boundary_aware_loss,
-    select_class_logits,
-    trained_region,
+from maskrcnn_ext.modeling.mask_heads.refine_mask import boundary_aware_loss, select_class_logits, trained_region
+from maskrcnn_ext.ops.boundary import boundary_region, double_region
+from tests.helpers.refine_mask import (
+    CHANNELS,
+    SIZE,
+    blobs,
+    detections,
+    make_head,
+    proposals,
+    pyramid,
+    region_by_cv2,
+    train_step,
 )
-from maskrcnn_ext.modeling.mask_heads.semantic_branch import semantic_loss, semantic_target
-from maskrcnn_ext.ops.boundary import boundary_region, double_region, merge_at_boundary
-
-SIZE, CHANNELS, CLASSES = 64, 16, 3
 
 
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
-
-
-def blobs(count, size):
-    """(count, size, size) boolean masks: smooth noise, cut in half."""
-    noise = F.interpolate(torch.randn(count, 1, 5, 5), size=(size, size), mode="bicubic")[:, 0]
-    return noise > noise.flatten(1).median(1).values[:, None, None]
-
-
-def make_head(*, dims=(CHANNELS, CHANNELS), num_classes=CLASSES, **options):
-    shape = ShapeSpec(channels=CHANNELS, height=14, width=14)
-    return RefineMaskHead(shape, num_classes=num_classes, conv_dims=list(dims), **options)
-
-
-def pyramid(levels=(2, 3, 4, 5), images=2):
-    return {f"p{level}": torch.rand(images, CHANNELS, SIZE >> level, SIZE >> level) for level in levels}
-
-
-def boxes(count):
-    corner = torch.rand(count, 2) * 20
-    return torch.cat([corner, corner + 16 + torch.rand(count, 2) * 20], dim=1)
-
-
-def proposals(counts, classes=CLASSES):
-    result = []
-    for count in counts:
-        image = Instances((SIZE, SIZE))
-        image.proposal_boxes = image.gt_boxes = Boxes(boxes(count))
-        image.gt_classes = torch.randint(0, classes, (count,))
-        image.gt_masks = BitMasks(blobs(count, SIZE))
-        result.append(image)
-    return result
-
-
-def detections(counts, classes=CLASSES):
-    result = []
-    for count in counts:
-        image = Instances((SIZE, SIZE))
-        image.pred_boxes = Boxes(boxes(count))
-        image.pred_classes = torch.randint(0, classes, (count,))
-        image.scores = torch.rand(count)
-        result.append(image)
-    return result
-
-
-def train_step(head, features, instances):
-    head.train()
-    with EventStorage() as storage:
-        losses = head(features, instances)
-    head.zero_grad()
-    sum(losses.values()).backward()
-    return losses, storage.latest()
-
-
-def region_by_cv2(masks, width):
-    kernel = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
-    masks = masks.numpy().astype(np.uint8)
-    return np.stack([cv2.dilate(mask, kernel) != cv2.erode(mask, kernel) for mask in masks])
-
-
-@pytest.mark.parametrize("width", [1, 2, 3])
-def test_boundary_region_is_the_morphological_gradient(width):
-    masks = torch.cat(
-        [blobs(4, 28), torch.rand(2, 28, 28) > 0.95, torch.ones(1, 28, 28) > 0, torch.zeros(1, 28, 28) > 0]
-    )
-    region = boundary_region(masks, width)
-    assert region.dtype == torch.bool
-    assert (region.numpy() == region_by_cv2(masks, width)).all()
-    assert not region[-2:].any(), "the edge of the grid is no boundary"
-    assert torch.equal(boundary_region(masks.float(), width), region)
-
-
-def test_the_fine_mask_replaces_the_coarse_one_at_its_boundary_only():
-    coarse = torch.where(blobs(5, 28), 1.0, -1.0) * torch.rand(5, 28, 28)
-    fine = torch.full((5, 56, 56), 100.0)
-    merged = merge_at_boundary(coarse, fine, 1)
-    region = np.kron(region_by_cv2(coarse > 0, 1), np.ones((2, 2))).astype(bool)
-    upsampled = F.interpolate(coarse[None], scale_factor=2, mode="bilinear")[0].numpy()
-    assert region.any()
-    assert not region.all()
-    assert (merged.numpy()[region] == 100).all()
-    assert (merged.numpy()[~region] == upsampled[~region]).all()
 
 
 def test_trained_region_joins_prediction_and_target():
@@ -134,54 +53,6 @@ def test_select_class_logits_are_a_channel_of_the_convolution(num_classes):
     full = layer(features)
     expected = torch.stack([full[i, c if num_classes > 1 else 0] for i, c in enumerate(classes.tolist())])
     torch.testing.assert_close(select_class_logits(layer, features, classes), expected)
-
-
-def rectangle(x0, y0, x1, y1):
-    return np.array([x0, y0, x1, y0, x1, y1, x0, y1], dtype=np.float64)
-
-
-@pytest.mark.parametrize("kind", ["bits", "polygons"])
-def test_semantic_target_is_the_union_on_the_small_grid(kind):
-    rectangles = [(0, 0, 16, 8), (8, 4, 24, 20), (32, 20, 40, 28), (0, 0, 16, 8)]  # the first object twice
-    image = Instances((30, 42))
-    image.proposal_boxes = Boxes(torch.zeros(4, 4))
-    if kind == "bits":
-        masks = torch.zeros(4, 30, 42, dtype=torch.bool)
-        for mask, (x0, y0, x1, y1) in zip(masks, rectangles, strict=True):
-            mask[y0:y1, x0:x1] = True
-        image.gt_masks = BitMasks(masks)
-    else:
-        image.gt_masks = PolygonMasks([[rectangle(*corners)] for corners in rectangles])
-    nothing = Instances((32, 48))  # images without ground truth have no gt_masks
-    nothing.proposal_boxes = Boxes(torch.zeros(0, 4))
-    target = semantic_target([image, nothing], 16, 16, 4)  # padded to 64 x 64
-    expected = torch.zeros(2, 16, 16)
-    expected[0, 0:2, 0:4] = expected[0, 1:5, 2:6] = expected[0, 5:7, 8:10] = 1
-    assert torch.equal(target, expected)
-
-
-def test_an_object_is_drawn_once_however_many_proposals_it_has(monkeypatch):
-    from maskrcnn_ext.modeling.mask_heads import semantic_branch
-
-    drawn = []
-    draw = semantic_branch.polygons_to_bitmask
-    monkeypatch.setattr(
-        semantic_branch,
-        "polygons_to_bitmask",
-        lambda polygons, *size: drawn.append(len(polygons)) or draw(polygons, *size),
-    )
-    image = Instances((SIZE, SIZE))
-    image.gt_masks = PolygonMasks([[rectangle(0, 0, 16, 8)], [rectangle(8, 4, 24, 20)]])[torch.tensor([0, 1, 1, 0, 1])]
-    image.proposal_boxes = Boxes(torch.zeros(5, 4))
-    semantic_target([image], 16, 16, 4)
-    assert drawn == [2]
-
-
-def test_semantic_loss_is_binary_cross_entropy():
-    logits, targets = torch.randn(2, 8, 8), (torch.rand(2, 8, 8) > 0.5).float()
-    probs = 1 / (1 + np.exp(-logits.double().numpy()))
-    expected = -np.where(targets.numpy() > 0, np.log(probs), np.log(1 - probs)).mean()
-    assert semantic_loss(logits, targets).item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("norm", ["", "BN"])
