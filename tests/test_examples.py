@@ -1,6 +1,7 @@
 """The examples in docstrings run, and print what they say. Examples write files below ``tmp_path`` only."""
 
 import doctest
+import inspect
 from importlib import import_module
 from pathlib import Path
 
@@ -26,3 +27,10 @@ def test_examples(path, tmp_path, monkeypatch):
         runner.run(example, out=output.append)
     assert runner.summarize(verbose=False).attempted > 0
     assert not output, "".join(output)
+
+
+@pytest.mark.parametrize("name", sorted(maskrcnn_ext._exports()))
+def test_every_public_name_has_an_example(name):
+    found = getattr(maskrcnn_ext, name)
+    docs = [inspect.getdoc(found) or "", inspect.getdoc(vars(found).get("__init__")) or ""]
+    assert any("Example:" in doc for doc in docs), f"{found.__module__}.{name}"

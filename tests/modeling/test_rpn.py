@@ -175,5 +175,5 @@ def test_what_it_cannot_do_is_said_at_once():
     with pytest.raises(InputError, match="not as OwnMatcher: use Detectron2's RPN"):
         build(FastRPN, anchor_matcher=OwnMatcher([0.5], [0, 1]))
     rotated = RotatedAnchorGenerator(sizes=[[32]], aspect_ratios=[1.0], strides=[16], angles=[[0, 45]])
-    with pytest.raises(InputError, match="no rotated boxes"):
+    with pytest.raises(InputError, match="does not support rotated boxes"):
         build(FastRPN, anchor_generator=rotated)

@@ -297,7 +297,7 @@ def test_a_second_derivative_is_refused():
 )
 def test_what_does_not_fit_together_is_refused(change):
     arguments = {"features": pyramid(), "rois": ROIS, "levels": LEVELS, "scales": SCALES, "output_size": (3, 3)}
-    with pytest.raises(ValueError, match=r"must have the same|expected a scale"):
+    with pytest.raises(ValueError, match=r"must have the same|expected one scale"):
         roi_align(**{**arguments, **change}, sampling_ratio=0, aligned=True)
 
 

@@ -34,6 +34,10 @@ def repeat_factor_sampler(
 
     Raises:
         InputError: the data set is empty, or the threshold is not above 0 and up to 1.
+
+    Example::
+
+        dataloader.train.sampler = L(repeat_factor_sampler)(dataset="${..dataset}", threshold=0.01)
     """
     from detectron2.data.samplers import RepeatFactorTrainingSampler
 
@@ -62,6 +66,10 @@ def class_balanced_sampler(
 
     Raises:
         InputError: the data set is empty, or a number is out of range.
+
+    Example::
+
+        dataloader.train.sampler = L(class_balanced_sampler)(dataset="${..dataset}", max_factor=10)
     """
     from detectron2.data.samplers import RepeatFactorTrainingSampler
 
