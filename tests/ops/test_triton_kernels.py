@@ -90,18 +90,3 @@ def test_suppression_is_compiled(compiled, number):
 
     (kernel,) = compiled(sorted_nms_triton, launch)
     assert kernel.asm["cubin"]
-
-
-def test_without_a_gpu_it_is_said_why_triton_does_not_run(run_python):
-    code = "from maskrcnn_ext.ops.native import triton_unavailable_reason as why; print(why() == why(), why())"
-    done = run_python("-c", code, env={"CUDA_VISIBLE_DEVICES": ""})
-    assert done.stdout.startswith("True ")
-    assert "None" not in done.stdout
-    assert done.stderr.count("RoIAlign on the GPU is slower, as Triton does not run here: ") == 1
-
-
-@pytest.mark.gpu
-def test_triton_runs():
-    from maskrcnn_ext.ops.native import triton_unavailable_reason
-
-    assert triton_unavailable_reason() is None
