@@ -1,4 +1,4 @@
-"""CompactRCNN gives what Detectron2's GeneralizedRCNN gives, with RLEs in the place of arrays."""
+"""CompactRCNN returns the results of Detectron2's GeneralizedRCNN, with RLEs instead of arrays."""
 
 import copy
 import json

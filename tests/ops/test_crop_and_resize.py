@@ -1,3 +1,5 @@
+"""crop_and_resize against a loop over samples, and its gradients."""
+
 import math
 
 import numpy as np

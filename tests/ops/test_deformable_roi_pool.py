@@ -1,3 +1,5 @@
+"""Deformable RoI pooling against a reference, RoIAlign and its gradients."""
+
 import pytest
 import torch
 from hypothesis import given, settings

@@ -1,3 +1,5 @@
+"""Precise RoI pooling against integrals, and its gradients."""
+
 import pytest
 import torch
 from hypothesis import given, settings

@@ -1,3 +1,5 @@
+"""RoIAlign over a pyramid against torchvision's: results, gradients, layouts, and RoIs that are not valid."""
+
 import functools
 import json
 

@@ -1,3 +1,5 @@
+"""RoIWarp against its definition."""
+
 import math
 
 import numpy as np

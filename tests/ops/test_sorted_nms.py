@@ -1,3 +1,5 @@
+"""Suppression of sorted boxes against torchvision's nms."""
+
 import json
 
 import pytest

@@ -55,9 +55,9 @@ def test_clearance_counts_where_the_tile_cuts_the_image_alone():
 
 
 @pytest.mark.parametrize(
-    ("tile", "overlap", "told"),
+    ("tile", "overlap", "message"),
     [(1024, 0, "overlap=0"), (1024, 1, "overlap=1"), (1024, float("nan"), "overlap=nan"), (20, 0.2, "share 4 pixels")],
 )
-def test_what_is_no_tile_is_told(tile, overlap, told):
-    with pytest.raises(InputError, match=told):
+def test_invalid_tiles_are_errors(tile, overlap, message):
+    with pytest.raises(InputError, match=message):
         TileGrid(2000, 2000, tile, overlap)

@@ -1,4 +1,4 @@
-"""Triton's kernels are compiled for GPUs, down to machine code, on any machine, and for once with images of many sizes."""
+"""Triton's kernels compile to machine code for GPUs, on any machine, and only once for images of many sizes."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ LAYOUTS = {True: torch.channels_last, False: torch.contiguous_format}
 
 
 class Launches:
-    """Stands for a kernel and keeps what it is launched with."""
+    """Replaces a kernel and records the arguments of its launches."""
 
     def __init__(self):
         self.all = []

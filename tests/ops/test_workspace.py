@@ -1,4 +1,4 @@
-"""Memory that is used again: never while anything stands on it."""
+"""Memory is reused, but never while a tensor uses it."""
 
 import random
 import threading

@@ -1,7 +1,7 @@
-// What follows the product of matrices in a convolution of 1 x 1 pixels, or in a transposed one of 2 x 2 pixels with stride 2: bias, a
-// residual, ReLU and the places of the pixels, on channels-last images, for CPUs.
+// The epilogue of the matrix product (GEMM) of a 1 x 1 convolution, or of a transposed 2 x 2 convolution with stride 2: bias, residual,
+// ReLU and the layout of the pixels, on channels-last images, for CPUs.
 //
-// A plain C interface: the library depends on no release of Python or torch, and is built without either.
+// A plain C interface: the library needs neither Python nor torch, and works with every release of both.
 
 #include <cstdint>
 
@@ -11,7 +11,7 @@
 #define MULTIVERSION
 #endif
 
-// What the caller passes; its twin is in pointwise.py. A row is a pixel: pixels are numbered along rows, then images.
+// Arguments of the caller, declared again in pointwise.py. A row of the matrix is a pixel, numbered along image rows, then images.
 struct Rows {
   int64_t first, count, channels, height, width, relu, threads;
 };
@@ -42,8 +42,8 @@ MULTIVERSION void spread_row(const float* row, const float* bias, float* to, con
 
 }  // namespace
 
-// image: (N, H, W, C), of which `count` pixels from `first` on are changed to max(pixel + bias + residual, 0).
-// residual: none, or (N, H, W, C), or with `half` (N, H / 2, W / 2, C), of which each pixel counts for four.
+// image: (N, H, W, C), whose `count` pixels from `first` on become max(pixel + bias + residual, 0).
+// residual: null, (N, H, W, C), or with `half` (N, H / 2, W / 2, C), upsampled by nearest neighbour.
 extern "C" __attribute__((visibility("default"))) void pointwise_finish_1(
     float* image, const float* bias, const float* residual, const Rows* rows, int64_t half) {
 #pragma omp parallel for schedule(static) num_threads(rows->threads)
@@ -51,14 +51,14 @@ extern "C" __attribute__((visibility("default"))) void pointwise_finish_1(
     const int64_t pixel = rows->first + index;
     int64_t other = pixel;
     if (half) {
-      const int64_t line = pixel / rows->width;  // of all images: each has an even number of them
+      const int64_t line = pixel / rows->width;  // over all images; each has an even number of rows
       other = line / 2 * (rows->width / 2) + pixel % rows->width / 2;
     }
     finish_row(image + pixel * rows->channels, bias, residual ? residual + other * rows->channels : nullptr, *rows);
   }
 }
 
-// products: (count, 2, 2, C) of the pixels from `first` on of an image (N, H, W). image: (N, 2 H, 2 W, C), where they go with the bias.
+// products: (count, 2, 2, C) of the pixels from `first` on of an image (N, H, W). image: (N, 2 H, 2 W, C), which receives them with the bias.
 extern "C" __attribute__((visibility("default"))) void pointwise_spread_1(
     const float* products, const float* bias, float* image, const Rows* rows) {
 #pragma omp parallel for schedule(static) num_threads(rows->threads)

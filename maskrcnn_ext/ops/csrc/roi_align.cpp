@@ -1,14 +1,13 @@
 // RoIAlign over a feature pyramid, forward and backward, for CPUs.
 //
-// A plain C interface: the library depends on no release of Python or torch, and is built without either.
+// A plain C interface: the library needs neither Python nor torch, and works with every release of both.
 //
-// The mean over a bin's samples of bilinear weights is a product of two one-dimensional ones. So every RoI has, for each bin
-// and axis, a list of taps (pixel, weight), in which samples that fall into the same pixels are one; it is pooled along y, then
-// along x.
+// The mean of bilinear weights over the samples of a bin is a product of two one-dimensional means. Therefore each RoI has a list of
+// taps (pixel, weight) for each bin and axis. Samples in the same pixels share taps. Pooling runs along y, then along x.
 //
 // channels_last: a task is a few RoIs, a vector holds 16 channels. NCHW: a task is a few channels of all RoIs, whose planes stay
-// in the cache, and a vector holds 16 pixels of a row. Backward, a task owns some channels in either layout, so nothing is
-// written by two threads, and the sum has a fixed order.
+// in the cache, and a vector holds 16 pixels of a row. In the backward pass, a task has some channels in both layouts, so that no
+// value is written by two threads and the order of the sum is fixed.
 
 #include <algorithm>
 #include <cmath>
@@ -21,7 +20,7 @@
 #include <sys/mman.h>
 #endif
 
-// One library serves every x86-64 processor: the loader takes the version that it can run.
+// One library for all x86-64 processors: the loader selects the version that the processor supports.
 #if !defined(__x86_64__) || !defined(__GLIBC__) || defined(__clang__) || defined(__SANITIZE_ADDRESS__)
 #define MULTIVERSION
 #elif __GNUC__ >= 12
@@ -34,9 +33,9 @@
 namespace {
 
 constexpr int kLanes = 16;
-constexpr int kRows = 7;    // bins along y that a plane's kernel holds in registers
-constexpr int kPlanes = 4;  // channels that it pools along y at a time
-// Beyond it a float32 is no longer exact to the pixel, and an int32 may overflow.
+constexpr int kRows = 7;    // bins along y that the kernel for planes keeps in registers
+constexpr int kPlanes = 4;  // channels pooled along y at a time
+// Beyond it, float32 does not represent every pixel, and an int32 may overflow.
 constexpr float kLargest = 16777216.0f;
 
 typedef float Vector __attribute__((vector_size(4 * kLanes)));
@@ -46,9 +45,9 @@ typedef uint16_t HalfBits __attribute__((vector_size(2 * kLanes)));
 struct BFloat16 { uint16_t bits; };
 struct Float16 { uint16_t bits; };
 
-// What the caller passes: roi_align_cpu.py has its twin. Strides count elements.
+// Arguments of the caller, declared again in roi_align_cpu.py. Strides count elements.
 struct Level {
-  void* data;  // the features; backward, their gradient in float32, which is added to
+  void* data;  // features; in the backward pass, their float32 gradient, to which is added
   int64_t height, width, stride_image, stride_channel, stride_row, stride_column;
   double scale;
 };
@@ -57,7 +56,7 @@ struct Arguments {
   const Level* levels;
   const float* rois;        // (M, 5): image, x0, y0, x1, y1
   const int64_t* level_of;  // (M,)
-  void* pooled;             // (M, C, bins_y, bins_x) in the features' layout; backward, its gradient
+  void* pooled;             // (M, C, bins_y, bins_x) in the layout of the features; in the backward pass, its gradient
   int64_t num_levels, num_rois, num_images, channels, bins_y, bins_x, sampling_ratio, aligned;
   int64_t backward, channels_last, dtype, threads;  // dtype: 0 float32, 1 bfloat16, 2 float16
 };
@@ -69,13 +68,13 @@ struct Tap { int32_t pixel; float weight; };
 
 struct Axis {
   std::vector<Tap> taps;
-  std::vector<int32_t> start;  // of every bin in taps, and the end
-  int32_t low = 0, size = 0;   // pixels that have taps lie in [low, low + size)
+  std::vector<int32_t> start;  // first tap of each bin, and the end
+  int32_t low = 0, size = 0;   // pixels with taps are in [low, low + size)
 };
 
 struct Plan {
   Axis y, x;
-  std::vector<float> dense;  // weights along x as the plane's kernel reads them
+  std::vector<float> dense;  // weights along x in the order of the kernel for planes
   const Level* level = nullptr;
   int64_t image = 0, roi = 0;
 
@@ -84,14 +83,14 @@ struct Plan {
 
 // ---------------------------------------------------------------------------------------------------------------- taps
 
-// Apart, so that no compiler joins it with an addition, which would round differently.
+// A separate function, so that the compiler does not fuse it with an addition, which would round differently.
 __attribute__((noinline)) float product(float a, float b) { return a * b; }
 
 // The arithmetic, in float32 and in this order, is that of torchvision: a sample on the map's border must fall on the same side.
 void add_taps(Axis& axis, float start, float bin_size, int64_t bin, int64_t samples, int64_t length) {
   const size_t first_tap = axis.taps.size();
   const auto add = [&](int32_t pixel, float weight) {
-    // Samples come in order, so a pixel is among the last two.
+    // Samples are in order, so that a pixel is one of the last two.
     for (size_t i = axis.taps.size(); i-- > first_tap && i + 2 >= axis.taps.size();)
       if (axis.taps[i].pixel == pixel) {
         axis.taps[i].weight += weight;
@@ -99,7 +98,7 @@ void add_taps(Axis& axis, float start, float bin_size, int64_t bin, int64_t samp
       }
     axis.taps.push_back({pixel, weight});
   };
-  // Samples far from the map are passed over, or a huge box would take forever.
+  // Samples far from the map are skipped; otherwise a huge box would take very long.
   int64_t from = 0, to = samples;
   if (bin_size > 0) {
     const double base = double(start) + double(bin) * bin_size, step = double(bin_size) / samples;
@@ -134,8 +133,7 @@ void plan_axis(Axis& axis, float low, float high, const Arguments& a, int64_t bi
   axis.size = most->pixel - least->pixel + 1;
 }
 
-// For planes. Forward: the weights of 16 bins for one column after the other; backward: those of all columns for one bin after
-// the other.
+// For planes. Forward: the weights of 16 bins, column by column; backward: the weights of all columns, bin by bin.
 void make_dense(Plan& plan, const Arguments& a) {
   const int64_t columns = padded(plan.x.size);
   plan.dense.assign(a.backward ? a.bins_x * columns : padded(a.bins_x) * plan.x.size, 0.0f);
@@ -170,7 +168,7 @@ std::vector<Plan> make_plans(const Arguments& a) {
   std::vector<Plan> plans(a.num_rois);
 #pragma omp parallel for schedule(static) num_threads(a.threads)
   for (int64_t roi = 0; roi < a.num_rois; ++roi) plan_roi(plans[roi], a, roi);
-  // Neighbours share what is in the cache.
+  // Neighbouring RoIs share cached pixels.
   std::sort(plans.begin(), plans.end(), [](const Plan& a, const Plan& b) {
     const auto key = [](const Plan& p) { return std::make_tuple(p.level, p.image, p.y.low, p.roi); };
     return key(a) < key(b);
@@ -189,7 +187,7 @@ INLINE void load(Vector& v, const BFloat16* p) {
   v = (Vector)(__builtin_convertvector(half, Bits) << 16);
 }
 
-// Rounds to the nearest, to the even one of two.
+// Rounds to nearest, ties to even.
 INLINE void store(BFloat16* p, const Vector& v) {
   const Bits bits = (Bits)v;
   const Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
@@ -198,7 +196,7 @@ INLINE void store(BFloat16* p, const Vector& v) {
   std::memcpy(p, &half, sizeof half);
 }
 
-// float16's exponent is moved by a multiplication, which is exact, below its normal numbers, too.
+// The exponent of float16 is rebiased by a multiplication, which is exact, also for subnormal numbers.
 INLINE void load(Vector& v, const Float16* p) {
   HalfBits half;
   std::memcpy(&half, p, sizeof half);
@@ -220,7 +218,7 @@ INLINE void store(Float16* p, const Vector& v) {
   std::memcpy(p, &half, sizeof half);
 }
 
-// The first count lanes; the others are zero, and are not read.
+// Loads the first `count` lanes; the others are zero and are not read.
 template <typename T>
 INLINE void load_part(Vector& v, const T* p, int64_t count) {
   if (__builtin_expect(count >= kLanes, 1)) return load(v, p);
@@ -237,8 +235,8 @@ INLINE void store_part(T* p, const Vector& v, int64_t count) {
   std::memcpy(p, part, count * sizeof(T));
 }
 
-// Sums taps, Unroll vectors side by side, so that one sum need not wait for the other. Vector u of a tap lies at
-// `source + pixel * tap_step + u * step` and goes to `out + u * out_step`. Nothing is read from `end` on.
+// Sums taps for Unroll vectors at once, so that the sums do not wait for each other. Vector u of a tap is at
+// `source + pixel * tap_step + u * step` and is written to `out + u * out_step`. Nothing is read from `end` on.
 template <int Unroll, typename T>
 INLINE void sum_taps(float* out, int64_t out_step, const T* source, int64_t step, int64_t tap_step, const Tap* tap,
                      const Tap* last, const T* end) {
@@ -295,7 +293,7 @@ INLINE void pool_pixels(const Plan& plan, const Arguments& a, int64_t, int64_t, 
   }
 }
 
-// Adds to the gradients of channels [first, end) what one RoI contributes. Scratch: window width times padded channels.
+// Adds the contribution of one RoI to the gradients of channels [first, end). Scratch: window width times padded channels.
 template <typename T>
 INLINE void spread_pixels(const Plan& plan, const Arguments& a, int64_t first, int64_t end, float* scratch) {
   if (plan.empty()) return;
@@ -336,13 +334,13 @@ INLINE void spread_pixels(const Plan& plan, const Arguments& a, int64_t first, i
 
 // ---------------------------------------------------------------------------------------------------------------- NCHW
 
-// Pools Planes channels of one RoI; in the output, the caller's channels go on until `end`.
+// Pools Planes channels of one RoI; the output has the caller's channels up to `end`.
 // Scratch: Planes times bins_y, rounded up to kRows, times padded window widths.
 template <int Planes, typename T>
 INLINE void pool_some_planes(const Plan& plan, const Arguments& a, int64_t channel, const T* end, float* scratch) {
   const Level& level = *plan.level;
   const T* data = static_cast<const T*>(level.data) + plan.image * level.stride_image + channel * level.stride_channel;
-  // What lies behind the window is read with it and not used.
+  // Pixels after the window are read, but not used.
   const T* data_end = data + (Planes - 1) * level.stride_channel + (level.height - 1) * level.stride_row + level.width;
   const int64_t columns = padded(plan.x.size), plane = round_up(a.bins_y, kRows) * columns;
   for (int64_t i = 0; i < a.bins_y; ++i)
@@ -354,7 +352,7 @@ INLINE void pool_some_planes(const Plan& plan, const Arguments& a, int64_t chann
   T* out = static_cast<T*>(a.pooled) + (plan.roi * a.channels + channel) * a.bins_y * a.bins_x;
   for (int p = 0; p < Planes; ++p, out += a.bins_y * a.bins_x)
     for (int64_t i = 0; i < a.bins_y; i += kRows)
-      // What is written behind a row's end is overwritten by the next row: so the last bins come first.
+      // Values after the end of a row are overwritten by the next row; therefore the last bins are written first.
       for (int64_t j = padded(a.bins_x) - kLanes; j >= 0; j -= kLanes) {
         const float* pooled_y = scratch + p * plane + i * columns;
         const float* weights = plan.dense.data() + j * plan.x.size;
@@ -382,7 +380,7 @@ INLINE void pool_planes(const Plan& plan, const Arguments& a, int64_t channel, i
   for (; channel < end; ++channel) pool_some_planes<1>(plan, a, channel, out + end * bins, scratch);
 }
 
-// Adds to the gradients of channels [channel, end) what one RoI contributes. Scratch: a padded window width, and padded bins.
+// Adds the contribution of one RoI to the gradients of channels [channel, end). Scratch: a padded window width, and padded bins.
 template <typename T>
 INLINE void spread_planes(const Plan& plan, const Arguments& a, int64_t channel, int64_t end, float* scratch) {
   if (plan.empty()) return;
@@ -411,7 +409,7 @@ INLINE void spread_planes(const Plan& plan, const Arguments& a, int64_t channel,
       }
       for (int32_t k = plan.y.start[i]; k < plan.y.start[i + 1]; ++k)
         for (int64_t column = 0; column < columns; column += kLanes) {
-          // Behind the window, zeros are added.
+          // After the window, zeros are added.
           const int64_t at = plan.y.taps[k].pixel * level.stride_row + plan.x.low + column;
           Vector v, s;
           load_part(v, plane + at, plane_size - at);
@@ -443,7 +441,7 @@ const Kernel kKernels[2][2][3] = {  // [backward][channels_last][dtype]
     {{spread_planes_float, spread_planes_BFloat16, spread_planes_Float16},
      {spread_pixels_float, spread_pixels_BFloat16, spread_pixels_Float16}}};
 
-// A large new result costs as much to clear, small page by small page, as to compute.
+// With small pages, clearing a large new result costs as much as computing it.
 void use_large_pages(void* data, size_t size) {
 #if defined(__linux__)
   constexpr size_t kPage = 4096, kLarge = 1 << 21;
@@ -487,5 +485,5 @@ void run(const Arguments& a) {
 
 }  // namespace
 
-// The number grows with every change of what is passed: a library of another release is not found under this name.
+// The number increases with each change of the arguments, so that a library of another release is not found under this name.
 extern "C" __attribute__((visibility("default"))) void roi_align_1(const Arguments* arguments) { run(*arguments); }

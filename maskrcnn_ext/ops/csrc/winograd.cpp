@@ -1,7 +1,7 @@
 // The transforms of Winograd's minimal filtering F(4 x 4, 3 x 3) (Lavin and Gray, arXiv:1509.09308) between channels-last images and
 // the 36 matrices (tiles, channels) whose products make up a 3 x 3 convolution, for CPUs.
 //
-// A plain C interface: the library depends on no release of Python or torch, and is built without either. Channels are multiples of 16.
+// A plain C interface: the library needs neither Python nor torch, and works with every release of both. Channels are multiples of 16.
 
 #include <algorithm>
 #include <cstdint>
@@ -18,7 +18,7 @@ namespace {
 
 constexpr int64_t kLanes = 16;
 constexpr int64_t kTile = 4;          // pixels of the output along a side
-constexpr int64_t kPatch = kTile + 2;  // of the input
+constexpr int64_t kPatch = kTile + 2;  // pixels of the input along a side
 
 typedef float Vector __attribute__((vector_size(4 * kLanes)));
 
@@ -30,7 +30,7 @@ INLINE Vector load(const float* from) {
 
 INLINE void store(float* to, Vector value) { std::memcpy(to, &value, sizeof value); }
 
-// B^T of the paper, on six values that lie `step` apart.
+// B^T of the paper, applied to six values at a distance of `step`.
 INLINE void transform_input(const Vector* from, int64_t step, Vector* to, int64_t to_step) {
   const Vector a = from[0], b = from[step], c = from[2 * step], d = from[3 * step], e = from[4 * step], f = from[5 * step];
   const Vector even = e - 4 * c, odd = d - 4 * b, even2 = e - c, odd2 = 2 * (d - b);
@@ -42,7 +42,7 @@ INLINE void transform_input(const Vector* from, int64_t step, Vector* to, int64_
   to[5 * to_step] = 4 * b - 5 * d + f;
 }
 
-// A^T of the paper, six values to four.
+// A^T of the paper, from six values to four.
 INLINE void transform_output(const Vector* from, int64_t step, Vector* to, int64_t to_step) {
   const Vector b = from[step], c = from[2 * step], d = from[3 * step], e = from[4 * step];
   const Vector sum = b + c, difference = b - c, sum2 = d + e, difference2 = d - e;
@@ -52,7 +52,7 @@ INLINE void transform_output(const Vector* from, int64_t step, Vector* to, int64
   to[3 * to_step] = difference + 8 * difference2 + from[5 * step];
 }
 
-// A of the paper, the transpose of the output's transform, four values to six.
+// A of the paper, the transpose of the output transform, from four values to six.
 INLINE void transform_gradient(const Vector* from, int64_t step, Vector* to, int64_t to_step) {
   const Vector a = from[0], b = from[step], c = from[2 * step], d = from[3 * step];
   const Vector even = a + c, odd = b + d, even2 = a + 4 * c, odd2 = 2 * b + 8 * d;
@@ -66,7 +66,7 @@ INLINE void transform_gradient(const Vector* from, int64_t step, Vector* to, int
 
 }  // namespace
 
-// What the caller passes; its twin is in winograd.py. Tiles are numbered along rows, then images.
+// Arguments of the caller, declared again in winograd.py. Tiles are numbered along rows, then images.
 struct Grid {
   int64_t height, width, channels, tiles_y, tiles_x, first_tile, num_tiles, threads;
 };
@@ -147,8 +147,8 @@ extern "C" __attribute__((visibility("default"))) void winograd_gradient_1(const
   for (int64_t tile = 0; tile < grid->num_tiles; ++tile) gradient_tile(image, transformed, *grid, tile);
 }
 
-// products: (36, num_tiles, C). bias: (C,). residual: none, or (N, H, W, C) to add. image: (N, H, W, C), of which the tiles' pixels are
-// written.
+// products: (36, num_tiles, C). bias: (C,). residual: null, or (N, H, W, C), which is added. image: (N, H, W, C), whose pixels in the
+// tiles are written.
 extern "C" __attribute__((visibility("default"))) void winograd_output_2(
     const float* products, const float* bias, const float* residual, float* image, const Grid* grid, int64_t relu) {
 #pragma omp parallel for schedule(static) num_threads(grid->threads)
