@@ -9,17 +9,7 @@ from maskrcnn_ext.data.check import find_faults, read_images, view_dataset
 from maskrcnn_ext.data.check.repair import repair
 from maskrcnn_ext.data.check.source import find
 from maskrcnn_ext.data.formats.coco import read_coco
-from tests.helpers.planted import NOT_REPAIRED, PLANTED, check, serious, set_of_polygons, set_of_rles
-
-
-@pytest.fixture
-def rles(shapes, tmp_path):
-    return set_of_rles(shapes, tmp_path)
-
-
-@pytest.fixture
-def polygons(shapes, tmp_path):
-    return set_of_polygons(shapes, tmp_path)
+from tests.helpers.planted import NOT_REPAIRED, PLANTED, check, serious
 
 
 def test_a_clean_set_has_no_faults(rles):

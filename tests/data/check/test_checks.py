@@ -4,17 +4,7 @@ import pytest
 
 from maskrcnn_ext.data.check import find_faults, view_dataset
 from maskrcnn_ext.data.check.checks import box_iou, describe_box
-from tests.helpers.planted import SIZE, check, serious, set_of_polygons, set_of_rles
-
-
-@pytest.fixture
-def rles(shapes, tmp_path):
-    return set_of_rles(shapes, tmp_path)
-
-
-@pytest.fixture
-def polygons(shapes, tmp_path):
-    return set_of_polygons(shapes, tmp_path)
+from tests.helpers.planted import SIZE, check, serious
 
 
 def test_an_empty_rle_is_found(rles):

@@ -12,12 +12,7 @@ from maskrcnn_ext.data.check.duplicates import find_near_pairs
 from maskrcnn_ext.data.check.images import make_thumbnail
 from maskrcnn_ext.data.check.repair import repair
 from maskrcnn_ext.data.check.source import find
-from tests.helpers.planted import serious, set_of_polygons
-
-
-@pytest.fixture
-def polygons(shapes, tmp_path):
-    return set_of_polygons(shapes, tmp_path)
+from tests.helpers.planted import serious
 
 
 def test_leaks_are_found_exact_and_near(polygons, tmp_path):

@@ -3,16 +3,8 @@
 import copy
 import json
 
-import pytest
-
 from maskrcnn_ext.data.check import find_faults, view_dataset
 from maskrcnn_ext.data.check.repair import repair
-from tests.helpers.planted import set_of_polygons
-
-
-@pytest.fixture
-def polygons(shapes, tmp_path):
-    return set_of_polygons(shapes, tmp_path)
 
 
 def repaired(data, folder):

@@ -16,21 +16,9 @@ from tests.helpers.planted import (
     double_file_name,
     of_image,
     serious,
-    set_of_polygons,
-    set_of_rles,
     set_rectangle,
     wrong_size,
 )
-
-
-@pytest.fixture
-def rles(shapes, tmp_path):
-    return set_of_rles(shapes, tmp_path)
-
-
-@pytest.fixture
-def polygons(shapes, tmp_path):
-    return set_of_polygons(shapes, tmp_path)
 
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])

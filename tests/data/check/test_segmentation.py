@@ -5,17 +5,7 @@ import pytest
 from maskrcnn_ext.data.check import find_faults, view_dataset
 from maskrcnn_ext.data.check.repair import repair
 from maskrcnn_ext.data.check.segmentation import parse_segmentation
-from tests.helpers.planted import SIZE, serious, set_of_polygons, set_of_rles
-
-
-@pytest.fixture
-def rles(shapes, tmp_path):
-    return set_of_rles(shapes, tmp_path)
-
-
-@pytest.fixture
-def polygons(shapes, tmp_path):
-    return set_of_polygons(shapes, tmp_path)
+from tests.helpers.planted import SIZE, serious
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,7 @@ from maskrcnn_ext.cli import main
 from maskrcnn_ext.data.check.source import find, of_records
 from maskrcnn_ext.data.formats.coco import read_coco
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, annotation_of_mask
-from tests.helpers.planted import check, serious, set_of_rles, unknown_category
-
-
-@pytest.fixture
-def rles(shapes, tmp_path):
-    return set_of_rles(shapes, tmp_path)
+from tests.helpers.planted import check, serious, unknown_category
 
 
 def test_other_formats_are_checked_through_their_records(tmp_path):

@@ -2,17 +2,7 @@
 
 import pytest
 
-from tests.helpers.planted import SIZE, check, serious, set_of_polygons, set_of_rles
-
-
-@pytest.fixture
-def rles(shapes, tmp_path):
-    return set_of_rles(shapes, tmp_path)
-
-
-@pytest.fixture
-def polygons(shapes, tmp_path):
-    return set_of_polygons(shapes, tmp_path)
+from tests.helpers.planted import SIZE, check, serious
 
 
 @pytest.mark.parametrize("name", ["a" * 300 + ".jpg", "x\0y.jpg", "..\\\\up.jpg", "C:\\\\a.jpg", "a/../../b.jpg", "."])
