@@ -5,6 +5,7 @@ import json
 import pytest
 
 from maskrcnn_ext.cli import main
+from tests.helpers.result_files import result_files  # noqa: F401
 
 
 def test_evaluate_prints_tables_and_writes_files(result_files, shapes, capsys, tmp_path):
