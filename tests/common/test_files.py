@@ -1,4 +1,4 @@
-"""Files and folders are replaced completely or not at all, whatever fails."""
+"""Files and folders are replaced completely or not at all, even on errors."""
 
 import errno
 import json

@@ -115,7 +115,7 @@ INVALID = {
     "optimizer.lr=fast": "expected a number",
     "train.output_dir=123": "write train.output_dir=\"'123'\"",
     "model.backbone.bottom_up.freeze_at=x": "expected a whole number",
-    f"{HEAD}.vis_period=x": "expected a whole number, as the 0",  # the default of an argument that the config leaves alone
+    f"{HEAD}.vis_period=x": "expected a whole number, as the 0",  # the default of an argument that the config does not set
     f"{HEAD}._target_=maskrcnn_ext.BoundryMaskHead": "cannot be imported: did you mean maskrcnn_ext.BoundaryMaskHead",
     f"{HEAD}._target_=BoundaryMaskHead": "cannot be imported: write its module too",
     f"{HEAD}._target_=no_such_package.Head": "cannot be imported .*no_such_package",

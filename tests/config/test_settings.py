@@ -106,7 +106,7 @@ def test_our_sections_are_mappings_without_other_keys():
         check_settings(completed(ema={"decai": 0.9}))
     with pytest.raises(InputError, match=r"train\.ema=0\.9: expected the keys decay, as in train\.ema\.decay"):
         check_settings(completed(ema=0.9))
-    check_settings(completed(amp={"enabled": True, "of_another_tool": 1}))  # amp is not ours alone
+    check_settings(completed(amp={"enabled": True, "of_another_tool": 1}))  # Detectron2 has keys in amp, too
 
 
 def test_every_setting_is_below_train():

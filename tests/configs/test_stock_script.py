@@ -90,7 +90,7 @@ def check_run(folder):
 
 
 def run_zoo(stock, people, folder, config, overrides):
-    """Runs one of Detectron2's own configs, of the model zoo that is installed with it, with overrides alone."""
+    """Runs a config of Detectron2's installed model zoo, changed only by overrides."""
     target = [f"dataloader.{split}.dataset._target_=maskrcnn_ext.get_dataset_dicts" for split in ("train", "test")]
     file = model_zoo.get_config_file(f"COCO-InstanceSegmentation/{config}.py")
     overrides = [*target, *small("mask_rcnn_r50_fpn_1x", people, str(folder)), *overrides]

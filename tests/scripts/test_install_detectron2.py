@@ -135,7 +135,7 @@ def test_the_wheel_is_deterministic_and_pip_installs_it(script, tmp_path):
 
 
 def test_damage_is_found(script, tmp_path):
-    """An installed file that has changed, and one that is gone, in an environment of their own."""
+    """A changed and a missing file of an installation, in a separate environment."""
     python = tmp_path / "bare/bin/python"
     venv.create(tmp_path / "bare", with_pip=False)
     wheel = script._write_wheel(archive(small_source(script)), tmp_path)
