@@ -146,8 +146,8 @@ def remove_partials(folder: Path) -> None:
 
 
 def _replace(partial: Path, path: Path) -> None:
-    """Renames `partial` to `path`. An old folder is moved aside first, because a rename can replace only files."""
-    if path.is_dir() and not path.is_symlink():
+    """Renames `partial` to `path`. A rename replaces files by files only, so anything else is moved aside first."""
+    if (path.is_dir() and not path.is_symlink()) or (partial.is_dir() and (path.exists() or path.is_symlink())):
         old = path.with_name(f"{_PARTIAL}{secrets.token_hex(4)}")
         path.rename(old)
         try:

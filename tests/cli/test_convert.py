@@ -19,7 +19,7 @@ def test_mistakes_are_one_line_and_leave_nothing(shapes, tmp_path, capsys):
         (source, str(tmp_path / "a.json"), "--to", "coco", "--link"): "--link needs images",
         ("nuclei_trian", str(tmp_path / "a"), "--to", "yolo"): "did you mean nuclei_train",
         (f"coco:{broken}@{shapes.parent / 'images'}", str(tmp_path / "a"), "--to", "yolo"): "no file",
-        (source, str(shapes.parent), "--to", "coco", "--overwrite"): "cannot be overwritten: it holds",
+        (source, str(shapes.parent), "--to", "coco", "--overwrite"): "cannot be overwritten: it contains",
     }
     for command, message in commands.items():
         assert main(["convert", *command]) == 2
@@ -46,6 +46,6 @@ def test_a_target_that_cannot_be_written_is_named(shapes, tmp_path, capsys):
     for target in (tmp_path / "file" / "out", tmp_path / "file" / "deep" / "out.json"):
         assert main(["convert", f"coco:{shapes}@{shapes.parent / 'images'}", str(target), "--to", "coco"]) == 2
         error = capsys.readouterr().err
-        assert "cannot be written" in error
+        assert "cannot write" in error
         assert error.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

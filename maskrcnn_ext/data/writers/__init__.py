@@ -1,7 +1,7 @@
-"""Output formats, one a file. Each takes the plain records that every reader gives.
+"""Output formats, one per file. Each writes the records that all readers return.
 
-The module ``<format>`` has ``write_<format>(data: DataSet, folder: Path, *, link: bool) -> Counter[str]``: it fills an empty folder,
-with copies of the images or links to them, and counts what the format cannot hold, by a text that says what.
+The module ``<format>`` has ``write_<format>(data: DataSet, folder: Path, *, link: bool) -> Counter[str]``. It fills an empty folder,
+with copies of the images or links to them, and returns what the format cannot express: a description and how often it occurred.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the writers share: a result that appears whole or not at all, the images, and progress."""
+"""Helpers of the writers: an output that appears whole or not at all, the images, and progress."""
 
 from __future__ import annotations
 
@@ -6,68 +6,46 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
+from maskrcnn_ext.common.files import atomic_path
+from maskrcnn_ext.common.progress import track
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
 from maskrcnn_ext.errors import InputError
 
 
 @contextmanager
 def staged(target: Path, *, overwrite: bool, sources: Sequence[Path] = ()) -> Iterator[Path]:
-    """Gives the path to write instead of ``target``, which takes its name when the block ends without an error.
+    """Yields a temporary path to write; it takes the name of `target` when the block ends without an error.
 
     Args:
-        target: a file or folder that is to be made.
+        target: the file or folder to make.
         overwrite: whether an existing one is replaced.
-        sources: files that are still needed: they may not be, or lie in, what is replaced.
+        sources: files that are read: none of them may be, or be in, the target that is replaced.
 
     Raises:
-        InputError: the target is there, is not to be replaced, or holds a source; it cannot be written.
+        InputError: the target exists and is not to be overwritten, contains a source, or cannot be written.
     """
     target = target.absolute()
-    exists = target.exists() or target.is_symlink()
-    if exists and not overwrite:
-        raise InputError(f"{target} is there already: choose another place, or --overwrite it")
-    if exists:
+    if target.exists() or target.is_symlink():
+        if not overwrite:
+            raise InputError(f"{target} exists already: choose another path, or add --overwrite")
         real = target.resolve()
         source = next((s for s in map(Path.resolve, sources) if s == real or real in s.parents), None)
         if source is not None:
-            raise InputError(f"{target} cannot be overwritten: it holds {source}, which is to be read")
-    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+            raise InputError(f"{target} cannot be overwritten: it contains {source}, which is read")
+    with atomic_path(target) as partial:
         yield partial
-        if exists:
-            old = target.with_name(f".{target.name}.old-{os.getpid()}")
-            target.rename(old)
-            partial.rename(target)
-            _remove(old)
-        else:
-            partial.rename(target)
-    except OSError as error:  # a full disk, a folder that is closed to this user
-        raise InputError(f"{target} cannot be written ({error})") from error
-    finally:
-        _remove(partial)
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        with suppress(FileNotFoundError, NotADirectoryError):
-            path.unlink()
-
-
-def each_image(data: DataSet, verb: str) -> Iterator[ImageRecord]:
-    """Goes through the records, with a progress bar on a terminal when it takes longer than a second."""
-    from tqdm import tqdm
-
-    yield from tqdm(data.images, desc=verb, unit="image", delay=1, disable=None)
+def each_image(data: DataSet, description: str) -> Iterator[ImageRecord]:
+    """Yields the records and shows the progress through them."""
+    yield from track(data.images, description=description)
 
 
 def check_plain_images(data: DataSet) -> None:
-    """Refuses records that are a part of a file, such as a slice of a volume: the copy of the file would be another image.
+    """Raises if a record is part of a file, such as a slice of a volume: a copy of the file would be a different image.
 
     Raises:
         InputError: there is such a record.
@@ -76,14 +54,15 @@ def check_plain_images(data: DataSet) -> None:
         if record.extra:
             part = ", ".join(f"{key} {value}" for key, value in record.extra.items())
             raise InputError(
-                f"image {record.image_id!r} is a part of {record.file_name} ({part:.80}): save such parts as images first"
+                f"image {record.image_id!r} is part of {record.file_name} ({part:.80}): save such parts as images first"
             )
 
 
 def image_names(data: DataSet) -> list[str]:
-    """Returns a file name for each image, so that they can lie in one folder: their own, where its stem is the only one of its kind.
+    """Returns a different file name for each image, so that all fit into one folder.
 
-    Others get their folders in front, as in ``2024__north__001.jpg``, and a number where even that is there twice.
+    An image keeps its name if no other has the same stem. Otherwise its folders are put in front, as in ``2024__north__001.jpg``, and
+    a number behind if the name is still not unique.
     """
     folder = common_folder(data)
     stems = Counter(Path(record.file_name).stem.casefold() for record in data.images)
@@ -104,7 +83,7 @@ def image_names(data: DataSet) -> list[str]:
 
 
 def common_folder(data: DataSet) -> Path:
-    """Returns the deepest folder that all images lie in."""
+    """Returns the deepest folder that contains all images."""
     folders = {str(Path(record.file_name).absolute().parent) for record in data.images}
     return Path(os.path.commonpath(folders)) if folders else Path.cwd()
 
@@ -113,7 +92,7 @@ def place_image(record: ImageRecord, target: Path, *, link: bool) -> None:
     """Copies an image, or links to it.
 
     Raises:
-        InputError: there is no such image.
+        InputError: the image is missing.
     """
     source = Path(record.file_name).absolute()
     if not source.is_file():

@@ -1,7 +1,7 @@
 """Label images: ``images/``, ``labels/<image>.png`` of 16 bits (0 outside, then an object's number from 1) and ``classes.json``.
 
 ``classes.json`` is ``{"classes": [name, ...], "objects": {"<label image>": [class of object 1, of object 2, ...]}}``, classes as
-indices. A pixel is of one object alone: where two overlap, the later one wins.
+indices. A pixel belongs to one object: where two overlap, the later one wins.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MAX_OBJECTS = 2**16 - 1
 
 
 def write_label_image(data: DataSet, folder: Path, *, link: bool) -> Counter[str]:
-    """Writes a data set; see :mod:`maskrcnn_ext.data.writers`."""
+    """Writes a dataset; see :mod:`maskrcnn_ext.data.writers`."""
     check_plain_images(data)
     for part in ("images", "labels"):
         (folder / part).mkdir(parents=True)
@@ -33,7 +33,7 @@ def write_label_image(data: DataSet, folder: Path, *, link: bool) -> Counter[str
         labels, categories = _paint(record, lost)
         file = (folder / "labels" / name).with_suffix(".png")
         if not cv2.imwrite(str(file), labels):
-            raise InputError(f"{file}: cannot be written")
+            raise InputError(f"{file} cannot be written")
         objects[file.name] = categories
     text = json.dumps({"classes": data.classes, "objects": objects}, ensure_ascii=False)
     (folder / "classes.json").write_text(text + "\n", encoding="utf-8")
@@ -41,14 +41,14 @@ def write_label_image(data: DataSet, folder: Path, *, link: bool) -> Counter[str
 
 
 def _paint(record: ImageRecord, lost: Counter[str]) -> tuple[np.ndarray, list[int]]:
-    """Returns the label image (H, W), uint16, and the class of each number from 1 on that is in it."""
+    """Returns the label image (H, W) uint16, and the class of each number in it, from 1."""
     height, width = record.height, record.width
-    # Painted in 32 bits: objects that later ones hide all of count, too, until they are left out.
+    # In 32 bits: objects that later ones hide completely also have a number until they are left out.
     painted = np.zeros((height, width), np.int32)
     categories = []
     for annotation in record.annotations:
         if annotation.crowd:
-            lost["crowds left out: label images have no mark for them"] += 1
+            lost["crowds left out: label images cannot mark them"] += 1
             continue
         if annotation.keypoints:
             lost["keypoints of objects left out"] += 1
@@ -65,7 +65,7 @@ def _paint(record: ImageRecord, lost: Counter[str]) -> tuple[np.ndarray, list[in
     numbers = numbers.reshape(painted.shape) + (seen[0] != 0)
     kept = [categories[number - 1] for number in seen if number]
     if len(kept) < len(categories):
-        lost["objects left out of which later ones leave no pixel"] += len(categories) - len(kept)
+        lost["objects left out because later ones cover all of their pixels"] += len(categories) - len(kept)
     if len(kept) > _MAX_OBJECTS:
         raise InputError(f"image {record.image_id!r} has {len(kept)} objects, a label image holds {_MAX_OBJECTS}")
     return numbers.astype(np.uint16), kept

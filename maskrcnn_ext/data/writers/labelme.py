@@ -15,7 +15,7 @@ _VERSION = "5.4.1"
 
 
 def write_labelme(data: DataSet, folder: Path, *, link: bool) -> Counter[str]:
-    """Writes a data set; see :mod:`maskrcnn_ext.data.writers`."""
+    """Writes a dataset; see :mod:`maskrcnn_ext.data.writers`."""
     check_plain_images(data)
     folder.mkdir(parents=True)
     lost: Counter[str] = Counter()
@@ -41,9 +41,9 @@ def write_labelme(data: DataSet, folder: Path, *, link: bool) -> Counter[str]:
 def _shapes(
     annotation: Annotation, record: ImageRecord, label: str, group: int, lost: Counter[str]
 ) -> list[dict[str, Any]]:
-    """Returns an object's shapes, none where it cannot be told."""
+    """Returns the shapes of an object; empty if the format cannot express it."""
     if annotation.crowd:
-        lost["crowds left out: labelme has no mark for them"] += 1
+        lost["crowds left out: labelme cannot mark them"] += 1
         return []
     if annotation.keypoints:
         lost["keypoints of objects left out"] += 1
@@ -53,7 +53,7 @@ def _shapes(
     else:
         kind, outlines = "polygon", polygons_of(annotation, record.height, record.width)
         if not outlines:
-            lost["objects left out that have no area in their image"] += 1
+            lost["objects left out because they have no area in their image"] += 1
     return [
         {
             "label": label,

@@ -1,4 +1,4 @@
-"""From masks to polygons that enclose exactly the mask's pixels, for formats that have nothing but polygons."""
+"""Converts masks to polygons that enclose exactly their pixels, for formats that have only polygons."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def decode(segmentation: list[list[float]] | dict[str, Any], height: int, width:
 
 
 def polygons_of(annotation: Annotation, height: int, width: int) -> list[list[float]]:
-    """Returns an annotation's polygons [x, y, x, y, ...], all points inside the image, none overlapping another.
+    """Returns an annotation's polygons [x, y, x, y, ...]. All points are inside the image, and no polygons overlap.
 
-    A single polygon that lies in the image stays as it is; anything else becomes the outlines of its mask, which has the same pixels.
-    Empty where there is no segmentation, or none of it lies in the image.
+    A single polygon inside the image is returned unchanged. Any other segmentation becomes the outlines of its mask, with the same
+    pixels. The result is empty if there is no segmentation, or all of it is outside the image.
     """
     segmentation = annotation.segmentation
     if segmentation is None:
@@ -35,14 +35,14 @@ def polygons_of(annotation: Annotation, height: int, width: int) -> list[list[fl
 def outlines_of_mask(mask: np.ndarray) -> list[list[float]]:
     """Returns the outline of each connected part (8 neighbours) of a boolean mask (H, W), along the edges of its pixels.
 
-    A part with holes is one polygon, too: a bridge without area leads from its outline to each hole and back.
+    A part with holes is also one polygon: bridges without area connect its outline with each hole.
     """
     ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(xs):
         return []
     crop = mask[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1].astype(np.uint8)
-    # OpenCV's contours go through the centres of pixels. In the doubled mask, the centres 2x and 2x + 1 tell the left edge of the pixel
-    # x from its right edge.
+    # OpenCV's contours pass through pixel centres. In a mask of twice the size, the centres 2x and 2x + 1 stand for the left and the
+    # right edge of pixel x.
     contours, hierarchy = cv2.findContours(
         np.kron(crop, np.ones((2, 2), np.uint8)), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
     )
@@ -56,16 +56,16 @@ def outlines_of_mask(mask: np.ndarray) -> list[list[float]]:
 
 
 def _corners(ring: np.ndarray) -> np.ndarray:
-    """Drops the points of a ring (N, 2) at which it does not turn."""
+    """Returns the points of a ring (N, 2) at which it turns."""
     ring = ring[(ring != np.roll(ring, 1, axis=0)).any(axis=1)]
     before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
     return ring[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
 
 
 def join_rings(rings: list[np.ndarray]) -> np.ndarray:
-    """Joins closed rings (N, 2) into one, by bridges there and back between points that are close: its area is the rings' own.
+    """Joins closed rings (N, 2) into one, by bridges between points that are close, without changing the area.
 
-    That is the area inside of an odd number of rings, as rasterisers count it.
+    The area is that inside an odd number of rings, as rasterisers count it.
     """
     joined = rings[0]
     for ring in rings[1:]:
