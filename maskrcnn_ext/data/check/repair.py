@@ -13,7 +13,7 @@ from maskrcnn_ext.data.check.outlines import fix_polygons
 from maskrcnn_ext.data.check.repair_images import correct_sizes, drop_images, fill_sizes, merge_records
 from maskrcnn_ext.data.check.segmentation import Segmentation, parse_segmentation
 from maskrcnn_ext.data.check.view import Box, DatasetView, ObjectView, view_dataset
-from maskrcnn_ext.data.formats.records import box_of_polygons
+from maskrcnn_ext.data.formats.polygons import box_of_polygons
 
 
 def repair(

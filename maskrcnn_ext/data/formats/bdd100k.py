@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 
 from maskrcnn_ext.data.formats import Format, Option
-from maskrcnn_ext.data.formats.curves import bezier
+from maskrcnn_ext.data.formats.polygons import bezier, box_of_polygons, check_outline
 from maskrcnn_ext.data.formats.reading import (
-    check_outline,
     checked_rle,
     clip_box,
     finite,
@@ -29,7 +28,7 @@ from maskrcnn_ext.data.formats.reading import (
     read_json,
     read_pixels,
 )
-from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, box_of_polygons
+from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import encode_labels
 

@@ -24,7 +24,8 @@ from typing import Any
 
 from maskrcnn_ext.common.gc_pause import gc_paused
 from maskrcnn_ext.data.formats import Format, Option, cache
-from maskrcnn_ext.data.formats.reading import check_outline, image_size
+from maskrcnn_ext.data.formats.polygons import check_outline
+from maskrcnn_ext.data.formats.reading import image_size
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, keypoints_to_subpixel
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import check_rle, find_broken_rle, with_text_counts

@@ -17,9 +17,9 @@ import shapely
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.geo_transform import Grid, polygons_of, read_grid, reproject, without_holes
 from maskrcnn_ext.data.formats.geo_vector import Outlines, read_outlines
-from maskrcnn_ext.data.formats.pairs import files_by_stem, pair_files
-from maskrcnn_ext.data.formats.reading import stem_of
-from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, box_of_polygons
+from maskrcnn_ext.data.formats.polygons import box_of_polygons
+from maskrcnn_ext.data.formats.reading import files_by_stem, pair_files, stem_of
+from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import rle_area, segmentation_to_rle
 

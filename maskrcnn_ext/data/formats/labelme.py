@@ -17,11 +17,10 @@ import numpy as np
 from PIL import Image
 
 from maskrcnn_ext.data.formats import Format, Option
-from maskrcnn_ext.data.formats.curves import ellipse
+from maskrcnn_ext.data.formats.polygons import box_of_polygons, check_outline, ellipse
 from maskrcnn_ext.data.formats.reading import (
     IMAGE_ERRORS,
     category_of,
-    check_outline,
     checked_rle,
     finite,
     image_size,
@@ -29,7 +28,7 @@ from maskrcnn_ext.data.formats.reading import (
     parse_name,
     read_json,
 )
-from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, box_of_polygons
+from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import decode_rle, encode_mask, segmentation_to_rle
 

@@ -17,8 +17,7 @@ import numpy as np
 
 from maskrcnn_ext.common.extras import require
 from maskrcnn_ext.data.formats import Format, Option
-from maskrcnn_ext.data.formats.pairs import pair_files
-from maskrcnn_ext.data.formats.reading import stem_of
+from maskrcnn_ext.data.formats.reading import pair_files, stem_of
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
 from maskrcnn_ext.data.formats.volume import LabelTable, label_table, level_extra, same_grid, whole_numbers
 from maskrcnn_ext.errors import InputError

@@ -1,4 +1,4 @@
-"""What the readers share: files, names and numbers, each with an error that says what is wrong where."""
+"""Helpers of the readers for files, names and numbers. Their errors say what is wrong, and where."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-# Pillow lets go of the interpreter lock while it decodes, and opening files waits for the disk: a few threads help.
+# Pillow releases the interpreter lock while it decodes, and opening files waits for the disk, so a few threads help.
 _THREADS = 8
-# What Pillow raises where a file is missing, no image or damaged.
+# Raised by Pillow for a file that is missing, damaged or not an image.
 IMAGE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 _EXIF_ORIENTATION = 0x0112
-_LONGEST_NAME = 255  # bytes that file systems take
+_LONGEST_NAME = 255  # bytes, the limit of file systems
 
 
 def read_text(file: Path) -> str:
@@ -36,7 +36,7 @@ def read_text(file: Path) -> str:
 
 
 def read_json(file: Path) -> Any:
-    """Returns what a JSON file holds, in whichever of Unicode's encodings."""
+    """Returns the content of a JSON file in any Unicode encoding."""
     try:
         return loads(file.read_bytes())
     except OSError as error:
@@ -46,11 +46,11 @@ def read_json(file: Path) -> Any:
 
 
 def image_size(file: Path, where: str) -> tuple[int, int]:
-    """Returns (height, width) of an image as it is shown, that is after its EXIF orientation; reads the header only.
+    """Returns (height, width) of an image after its EXIF orientation; reads only the header.
 
     Args:
         file: the image.
-        where: the file, and the record in it, that names the image; it begins the error message.
+        where: the file and record that name the image; it begins the error message.
 
     Raises:
         InputError: the image is missing or unreadable.
@@ -58,7 +58,7 @@ def image_size(file: Path, where: str) -> tuple[int, int]:
     try:
         with Image.open(file) as image:
             width, height = image.size
-            # A PNG without EXIF data before its pixels would be decoded to look for such behind them.
+            # Without EXIF data before its pixels, Pillow would decode a PNG to look for EXIF data behind them.
             exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
             turned = exif.get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
     except IMAGE_ERRORS as error:
@@ -67,7 +67,7 @@ def image_size(file: Path, where: str) -> tuple[int, int]:
 
 
 def read_pixels(file: Path) -> np.ndarray:
-    """Returns the numbers that a PNG (or another image file) stores, (H, W) or (H, W, channels): of a palette image its indices.
+    """Returns the values stored in a PNG or another image file, (H, W) or (H, W, channels); for palette images the indices.
 
     Raises:
         InputError: the file is missing or unreadable.
@@ -76,9 +76,9 @@ def read_pixels(file: Path) -> np.ndarray:
         with Image.open(file) as image:
             if image.format in ("JPEG", "MPO"):
                 raise InputError(
-                    f"{file}: JPEG does not keep the numbers of a mask or label image; save it as PNG or TIFF"
+                    f"{file}: JPEG does not keep the values of a mask or label image; save it as PNG or TIFF"
                 )
-            image.verify()  # of a PNG all checksums, which decoding it does not look at
+            image.verify()  # checks all checksums of a PNG, which decoding does not
         with Image.open(file) as image:
             pixels = np.array(image)
             if image.format == "PNG" and image.mode == "L":
@@ -91,7 +91,7 @@ def read_pixels(file: Path) -> np.ndarray:
 
 
 def read_labels(file: Path, height: int, width: int) -> np.ndarray:
-    """Returns the label image (H, W) in a PNG, whose size must be its image's."""
+    """Returns the label image (H, W) in a PNG, which must have the size of its image."""
     labels = read_pixels(file)
     if labels.ndim != 2:
         raise InputError(f"{file}: a label image has one channel (numbers or palette indices), not {labels.shape[2]}")
@@ -101,14 +101,14 @@ def read_labels(file: Path, height: int, width: int) -> np.ndarray:
 
 
 def _stretch(file: Path) -> int:
-    """Returns the factor that Pillow stretches the numbers of a grey PNG of 2 or 4 bits by."""
+    """Returns the factor by which Pillow scales the values of a grey PNG of 2 or 4 bits."""
     with file.open("rb") as stream:
         bits = stream.read(25)[24]  # the header chunk's bit depth
     return {2: 85, 4: 17}.get(bits, 1)
 
 
 def list_files(folder: Path, pattern: str) -> list[Path]:
-    """Returns the files and folders that a pattern finds, sorted, without what is hidden.
+    """Returns the files and folders that match a pattern, sorted, without hidden ones.
 
     Archives made on a Mac hold a ``._a.xml`` beside every ``a.xml``, and notebooks leave copies in ``.ipynb_checkpoints``.
     """
@@ -117,7 +117,7 @@ def list_files(folder: Path, pattern: str) -> list[Path]:
 
 
 def stem_of(file: Path, suffixes: Sequence[str]) -> str | None:
-    """The name without whichever of ``suffixes``, such as ``.nii.gz``, it has; None where it has none of them."""
+    """Returns the name without its suffix, such as ``.nii.gz``, or None if it ends with none of `suffixes`."""
     return next((file.name[: -len(suffix)] for suffix in suffixes if file.name.lower().endswith(suffix)), None)
 
 
@@ -125,7 +125,7 @@ def list_images(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> dict[
     """Returns the images of a folder by their stems, sorted.
 
     Raises:
-        InputError: no folder, or two images of one stem.
+        InputError: the folder is missing, or two images have the same stem.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
@@ -140,8 +140,50 @@ def list_images(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> dict[
     return images
 
 
+def files_by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+    """Returns the files of a folder that have one of the suffixes, by stem, sorted.
+
+    Raises:
+        InputError: there is no such file, or two have the same stem.
+    """
+    found = list_images(folder, suffixes)
+    if not found:
+        raise InputError(f"{folder}: no file ends with {' or '.join(suffixes)}")
+    return found
+
+
+def pair_files(
+    images: Path, labels: Path, image_suffixes: Sequence[str], label_suffixes: Sequence[str]
+) -> list[tuple[Path, Path]]:
+    """Pairs each image with its labels: the file with the same stem. Labels without an image are ignored.
+
+    Args:
+        images: a file or a folder.
+        labels: a file or a folder.
+        image_suffixes: suffixes of images in a folder, in lower case with the dot.
+        label_suffixes: suffixes of labels in a folder.
+
+    Returns:
+        (image, labels) pairs, in the order of the images' names.
+
+    Raises:
+        InputError: one is a file and the other a folder, there are no images, or an image has no labels.
+    """
+    if images.is_file() and labels.is_file():
+        return [(images, labels)]
+    if not (images.is_dir() and labels.is_dir()):
+        raise InputError(f"{images} and {labels}: expected two files or two folders")
+    found = files_by_stem(labels, label_suffixes)
+    pairs = []
+    for stem, image in files_by_stem(images, image_suffixes).items():
+        if stem not in found:
+            raise InputError(f"{image}: has no labels, expected {labels / stem}{' or '.join(label_suffixes)}")
+        pairs.append((image, found[stem]))
+    return pairs
+
+
 def parse_name(name: Any, where: str) -> PureWindowsPath:
-    """Returns a file name that an annotation file gives, with slashes of either kind."""
+    """Returns a file name from an annotation file, which may have slashes of either kind."""
     path = PureWindowsPath(name) if isinstance(name, str) and "\0" not in name else PureWindowsPath()
     if not path.name or max(len(part.encode("utf-8", "replace")) for part in path.parts) > _LONGEST_NAME:
         raise InputError(f"{where}: {name!r:.100} is not a file name")
@@ -149,7 +191,7 @@ def parse_name(name: Any, where: str) -> PureWindowsPath:
 
 
 def path_below(folder: Path, name: Any, where: str) -> Path:
-    """Returns ``folder / name``, where the name, which comes from an annotation file, does not lead out of the folder."""
+    """Returns ``folder / name`` for a name from an annotation file; raises InputError if it leads out of the folder."""
     path = parse_name(name, where)
     if path.anchor or ".." in path.parts:
         raise InputError(f"{where}: file name {name!r} leads out of {folder}; make it relative to that folder")
@@ -157,7 +199,7 @@ def path_below(folder: Path, name: Any, where: str) -> Path:
 
 
 def finite(values: Iterable[Any], where: str) -> list[float]:
-    """Returns numbers as floats; anything else, infinities and NaN are refused."""
+    """Returns numbers as floats; raises InputError for anything else, infinities and NaN."""
     values = list(values)
     try:
         numbers = [float(value) for value in values]
@@ -169,34 +211,23 @@ def finite(values: Iterable[Any], where: str) -> list[float]:
 
 
 def category_of(name: Any, classes: Sequence[str], where: str) -> int:
-    """Returns the index of a class name."""
+    """Returns the index of a class name; raises InputError if it is unknown."""
     if name not in classes:
         raise InputError(f"{where}: class {name!r}, expected one of {', '.join(classes)}")
     return list(classes).index(name)
 
 
 def clip_box(box: Sequence[float], height: int, width: int, where: str) -> tuple[float, float, float, float]:
-    """Returns what lies of a box (x0, y0, x1, y1) inside an image.
+    """Returns the part of a box (x0, y0, x1, y1) inside an image.
 
     Raises:
-        InputError: nothing does.
+        InputError: it has no area.
     """
     x0, x1 = (min(max(x, 0.0), float(width)) for x in box[0::2])
     y0, y1 = (min(max(y, 0.0), float(height)) for y in box[1::2])
     if x0 >= x1 or y0 >= y1:
         raise InputError(f"{where}: box (x0, y0, x1, y1) {tuple(box)} has no area in an image of {width} x {height}")
     return x0, y0, x1, y1
-
-
-def check_outline(polygon: Sequence[float], height: int, width: int, where: str) -> None:
-    """Refuses a polygon [x, y, x, y, ...] that leads more than an image's size out of its image.
-
-    It is a mistake, and drawing it would take memory for the whole way.
-    """
-    for values, size in ((polygon[0::2], width), (polygon[1::2], height)):
-        far = next((value for value in values if not -size <= value <= 2 * size), None)
-        if far is not None:
-            raise InputError(f"{where}: {far:g} lies far outside of the image of {width} x {height} (width, height)")
 
 
 def checked_rle(rle: Any, height: int, width: int, where: str) -> tuple[Box, RLE]:
@@ -222,6 +253,6 @@ def checked_rle(rle: Any, height: int, width: int, where: str) -> tuple[Box, RLE
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Returns ``function`` of every item, in their order; for functions that read files."""
+    """Applies a function that reads files to each item in a thread pool; returns the results in order."""
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(function, items))

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from maskrcnn_ext.data.formats import Format, Option
-from maskrcnn_ext.data.formats.curves import ellipse
-from maskrcnn_ext.data.formats.reading import category_of, check_outline, finite, image_size, path_below, read_json
-from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, box_of_polygons
+from maskrcnn_ext.data.formats.polygons import box_of_polygons, check_outline, ellipse
+from maskrcnn_ext.data.formats.reading import category_of, finite, image_size, path_below, read_json
+from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)

@@ -15,10 +15,10 @@ from xml.etree import ElementTree
 import numpy as np
 
 from maskrcnn_ext.data.formats import Format, Option
+from maskrcnn_ext.data.formats.polygons import check_outline
 from maskrcnn_ext.data.formats.reading import (
     IMAGE_SUFFIXES,
     category_of,
-    check_outline,
     clip_box,
     finite,
     image_size,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from maskrcnn_ext.data.formats import Format, Option
+from maskrcnn_ext.data.formats.polygons import box_of_polygons
 from maskrcnn_ext.data.formats.reading import (
     IMAGE_SUFFIXES,
     clip_box,
@@ -22,7 +23,7 @@ from maskrcnn_ext.data.formats.reading import (
     list_files,
     read_text,
 )
-from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, box_of_polygons
+from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)

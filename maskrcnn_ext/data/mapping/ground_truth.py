@@ -11,7 +11,7 @@ from detectron2.data.detection_utils import transform_keypoint_annotations
 from detectron2.data.transforms import TransformList
 from detectron2.structures import BitMasks, Boxes, BoxMode, Keypoints, PolygonMasks, polygons_to_bitmask
 
-from maskrcnn_ext.data.formats.records import box_of_polygons
+from maskrcnn_ext.data.formats.polygons import box_of_polygons
 from maskrcnn_ext.data.mapping.shared_masks import SharedBitMasks
 from maskrcnn_ext.ops.rle import check_rle, decode_rle, find_broken_rle
 

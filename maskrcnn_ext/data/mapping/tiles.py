@@ -12,7 +12,7 @@ import shapely
 from detectron2.structures import BoxMode
 
 from maskrcnn_ext.data.formats.geo import in_window
-from maskrcnn_ext.data.formats.records import box_of_polygons
+from maskrcnn_ext.data.formats.polygons import box_of_polygons
 from maskrcnn_ext.data.mapping.ground_truth import read_outline
 from maskrcnn_ext.data.registry.catalog import get_dataset_dicts
 from maskrcnn_ext.errors import InputError

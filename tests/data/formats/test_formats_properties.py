@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from maskrcnn_ext.data.formats.dsb2018 import read_dsb2018
-from maskrcnn_ext.data.formats.records import box_of_polygons
+from maskrcnn_ext.data.formats.polygons import box_of_polygons
 from maskrcnn_ext.data.formats.via import read_via
 
 few = settings(max_examples=40, deadline=None)

@@ -4,7 +4,8 @@ import pytest
 
 from maskrcnn_ext import InputError
 from maskrcnn_ext.cli import main
-from maskrcnn_ext.data.formats.records import DataSet, box_of_polygons
+from maskrcnn_ext.data.formats.polygons import box_of_polygons
+from maskrcnn_ext.data.formats.records import DataSet
 from maskrcnn_ext.data.registry.catalog import load_dataset
 from maskrcnn_ext.data.writers import find_writer
 from tests.helpers.written_sets import READ, assert_same, make_set

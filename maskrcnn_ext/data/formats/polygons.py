@@ -1,0 +1,64 @@
+"""Polygons [x, y, x, y, ...] in sub-pixel coordinates: their check, their box, and curves as polygons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.ops.rle import Box, rle_box, segmentation_to_rle
+
+# Corners of the polygon that replaces an ellipse: its area is within 0.2 % of the ellipse's.
+_ELLIPSE_CORNERS = 64
+# Lines that replace a Bezier curve: over a quarter circle with a radius of 100 pixels they are within an eighth of a pixel.
+_CURVE_LINES = 16
+
+
+def check_outline(polygon: Sequence[float], height: int, width: int, where: str) -> None:
+    """Raises if a polygon extends beyond its image by more than the image's size: an error, and rasterising it would take much memory.
+
+    Raises:
+        InputError: a point is too far outside.
+    """
+    for values, size in ((polygon[0::2], width), (polygon[1::2], height)):
+        far = next((value for value in values if not -size <= value <= 2 * size), None)
+        if far is not None:
+            raise InputError(f"{where}: {far:g} lies far outside of the image of {width} x {height} (width, height)")
+
+
+def box_of_polygons(polygons: list[list[float]], height: int, width: int) -> Box:
+    """Returns the box (x0, y0, x1, y1) of the part of polygons inside an image, in sub-pixel coordinates.
+
+    Hand-drawn outlines have spikes without area, so each edge is moved to within a pixel of the rasterised mask's edge.
+
+    Example:
+        >>> box_of_polygons([[1.5, 1, 9, 1, 9, 20, 1.5, 20]], height=10, width=16)
+        (1.5, 1.0, 9.0, 10.0)
+    """
+    xs = [min(max(x, 0.0), width) for polygon in polygons for x in polygon[0::2]]
+    ys = [min(max(y, 0.0), height) for polygon in polygons for y in polygon[1::2]]
+    corners = np.array([min(xs), min(ys), max(xs), max(ys)])
+    raster = np.array(rle_box(segmentation_to_rle(polygons, height, width)))
+    if raster.any():
+        corners = np.clip(corners, raster - 1, raster + 1)
+    x0, y0, x1, y1 = (float(value) for value in corners)
+    return x0, y0, x1, y1
+
+
+def ellipse(cx: float, cy: float, rx: float, ry: float, theta: float = 0.0) -> list[tuple[float, float]]:
+    """Returns the corners of an ellipse; `theta` rotates its first axis, in radians clockwise on the screen."""
+    points = []
+    for corner in range(_ELLIPSE_CORNERS):
+        angle = 2 * math.pi * corner / _ELLIPSE_CORNERS
+        x, y = rx * math.cos(angle), ry * math.sin(angle)
+        points.append((cx + x * math.cos(theta) - y * math.sin(theta), cy + x * math.sin(theta) + y * math.cos(theta)))
+    return points
+
+
+def bezier(ends: np.ndarray) -> np.ndarray:
+    """Returns points on a cubic Bezier curve with the control points `ends` (4, 2), without its start."""
+    t = np.arange(1, _CURVE_LINES + 1)[:, None] / _CURVE_LINES
+    curve: np.ndarray = sum(math.comb(3, k) * t**k * (1 - t) ** (3 - k) * ends[k] for k in range(4))
+    return curve
