@@ -1,4 +1,4 @@
-"""COCO results, checked against the ground truth that they are measured by."""
+"""Reads COCO results and checks them against their ground truth."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from maskrcnn_ext.evaluation.truth import Truth
 from maskrcnn_ext.ops.rle import check_rle, find_broken_rle, rle_box, segmentation_to_rle
 
 Results: TypeAlias = list[dict[str, Any]]
-# What load_results takes.
+# What load_results accepts.
 ResultsLike: TypeAlias = Sequence[dict[str, Any]] | Path | str
 
 
@@ -21,15 +21,15 @@ def load_results(results: ResultsLike, truth: Truth) -> Results:
     """Reads COCO results, such as ``inference/coco_instances_results.json`` of a run.
 
     Args:
-        results: a file or its content; nothing of it is changed.
-        truth: of the same images.
+        results: a file or its content; it is not changed.
+        truth: the ground truth of the same images.
 
     Returns:
-        One dict an object, in the same order, with ``image_id``, ``category_id``, ``score`` and ``bbox``; ``segmentation`` as compressed
-        RLE and ``keypoints`` where they are given.
+        One dict per detection, in the same order, with ``image_id``, ``category_id``, ``score`` and ``bbox``, and with ``segmentation``
+        (as compressed RLE) and ``keypoints`` if the results have them.
 
     Raises:
-        InputError: another format, images or categories that the ground truth does not have, numbers that are none.
+        InputError: the format is another one, a detection is of an image or category that the ground truth lacks, or a value is broken.
     """
     name = str(results) if isinstance(results, str | Path) else "the results"
     content = read_json(Path(results)) if isinstance(results, str | Path) else results
@@ -44,13 +44,13 @@ def load_results(results: ResultsLike, truth: Truth) -> Results:
     own = {category["id"] for category in truth.categories}
     known = "its ids are " + ", ".join(map(str, sorted(own)[:10])) + (", ..." if len(own) > 10 else "")
     _check_ids(content, "category_id", own, name, f"category of {truth.name}", known)
-    checked = [_checked(found, sizes[found["image_id"]], f"{name}: entry {i}") for i, found in enumerate(content)]
+    checked = [_check_result(found, sizes[found["image_id"]], f"{name}: entry {i}") for i, found in enumerate(content)]
     _check_masks(checked, name)
     return [_with_box(found) for found in checked]
 
 
 def by_mask_score(result: dict[str, Any]) -> dict[str, Any]:
-    """Returns a COCO result whose ``score`` is its mask's, where it has one."""
+    """Returns a COCO result whose ``score`` is its ``mask_score``, if it has one."""
     return {**result, "score": result.get("mask_score", result["score"])}
 
 
@@ -67,7 +67,7 @@ def _check_ids(content: Sequence[dict[str, Any]], key: str, known: set[Any], nam
         )
 
 
-def _checked(found: dict[str, Any], size: tuple[int, int], where: str) -> dict[str, Any]:
+def _check_result(found: dict[str, Any], size: tuple[int, int], where: str) -> dict[str, Any]:
     if not _are_numbers([found.get("score")]):
         raise InputError(f"{where} has the `score` {found.get('score')!r:.100}, expected a number")
     if "mask_score" in found and not _are_numbers([found["mask_score"]]):
@@ -89,7 +89,7 @@ def _checked(found: dict[str, Any], size: tuple[int, int], where: str) -> dict[s
         )
     try:
         return {**found, "segmentation": segmentation_to_rle(mask, *size)}
-    except Exception as error:  # pycocotools raises whatever it stumbles over, Exception itself among it
+    except Exception as error:  # pycocotools raises many types, Exception itself among them
         raise InputError(f"{where} has a `segmentation` that is neither an RLE nor polygons") from error
 
 
@@ -104,7 +104,7 @@ def _check_masks(results: Results, name: str) -> None:
 
 
 def _with_box(found: dict[str, Any]) -> dict[str, Any]:
-    """Adds the box of the mask, or of the keypoints, where there is none."""
+    """Returns the result with a ``bbox``; a missing one is that of the mask or of the keypoints."""
     if found.get("bbox") is not None:
         return found
     if found.get("segmentation"):

@@ -18,7 +18,7 @@ _COLUMN = 2**31
 class Segments:
     """A mask as S segments, each within one column, with coordinates from 0 to 2**31 - 1. The image's size is not stored.
 
-    Time and memory depend on the outline of the mask alone: a column has one segment for each time that it enters the mask.
+    Time and memory depend only on the outline of the mask: a column has one segment for each time that it enters the mask.
 
     Attributes:
         starts: (S) int64, ascending: x * 2**31 + y of the uppermost pixel of a segment.

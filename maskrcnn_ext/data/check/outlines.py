@@ -1,35 +1,35 @@
-"""Makes polygons valid: inside of the image, without crossings, without holes, which COCO's polygons cannot have."""
+"""Makes polygons valid: inside the image, without crossings and without holes, which COCO's polygons cannot have."""
 
 from __future__ import annotations
 
 import numpy as np
 import shapely
 
-_MIN_AREA = 0.5  # square pixels; slivers that clipping leaves are no parts of an object
+_MIN_AREA = 0.5  # square pixels; smaller parts are slivers that clipping leaves
 
 
 def fix_polygons(polygons: list[np.ndarray], height: int, width: int) -> list[list[float]]:
-    """Returns what lies of polygons in an image as polygons [x, y, x, y, ...] that shapely calls valid.
+    """Returns the part of polygons inside an image, as polygons [x, y, x, y, ...] that are valid in shapely's terms.
 
-    A sound polygon comes back point by point. What a crossing polygon covers is what the rasteriser fills: points that an odd number of
-    its turns encloses.
+    A valid polygon is returned unchanged. A self-crossing polygon covers the points that the rasteriser fills: those inside an odd number
+    of its loops.
     """
-    mended = []
+    fixed = []
     frame = shapely.box(0, 0, width, height)
     for points in polygons:
         shape = shapely.Polygon(points)
         if shape.is_valid and frame.covers(shape):
-            mended.append(points.ravel().tolist())
+            fixed.append(points.ravel().tolist())
             continue
         inside = shapely.make_valid(shape).intersection(frame)
         for part in _parts(inside):
             if part.area >= _MIN_AREA:
-                mended.append(np.array(part.exterior.coords)[:-1].ravel().tolist())
-    return mended
+                fixed.append(np.array(part.exterior.coords)[:-1].ravel().tolist())
+    return fixed
 
 
 def _parts(shape: shapely.Geometry) -> list[shapely.Polygon]:
-    """Cuts a shape into polygons without holes: through each hole, along a column of pixels."""
+    """Returns a shape as polygons without holes; it is cut through each hole, along a column of pixels."""
     if not isinstance(shape, shapely.Polygon):
         return [part for piece in getattr(shape, "geoms", ()) for part in _parts(piece)]
     if not shape.interiors:

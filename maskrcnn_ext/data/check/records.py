@@ -10,7 +10,7 @@ from maskrcnn_ext.data.check.view import DatasetView, ObjectView
 
 
 def check_records(view: DatasetView) -> Iterator[Fault]:
-    """Finds broken records, double ids, and annotations of an image or a category that is not there."""
+    """Yields faults of broken records, duplicate ids, and annotations whose image or category is missing."""
     yield from _check_categories(view)
     yield from _check_images(view)
     first: dict[int | str, ObjectView] = {}
@@ -59,7 +59,7 @@ def _check_images(view: DatasetView) -> Iterator[Fault]:
             problem = (
                 "has no `file_name`"
                 if image.file_name is None
-                else "has a `file_name` that leads out of the folder, or is none"
+                else "has a `file_name` that is no path below the folder"
             )
             yield Fault("image-broken", f"{where} {problem}", image)
         elif first_file.setdefault(image.key, image) is not image:

@@ -1,4 +1,4 @@
-"""Reads the segmentation of an annotation as far as it can be read, and says what is wrong with the rest."""
+"""Reads as much as possible of an annotation's segmentation, and reports what is wrong with the rest."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Box = tuple[float, float, float, float]
 
 @dataclass(slots=True, eq=False)
 class Segmentation:
-    """A mask.
+    """The readable part of a ``segmentation``, and its faults.
 
     Attributes:
-        form: "none", "polygons", "rle", or "unknown" for what is neither.
-        polygons: the sound ones, (P, 2) float64 each, x and y in sub-pixel coordinates.
-        problems: (kind of fault, message) of what is not sound.
-        rle: what lies of the mask in the image, as a compressed COCO RLE; None where there is no sound mask or the image has no size.
-        area: pixels of `rle`.
-        box: (x0, y0, x1, y1) of `rle`'s pixels; None where it has none.
+        form: "none", "polygons", "rle", or "unknown" for any other value.
+        polygons: the valid polygons, (P, 2) float64 each, x and y in sub-pixel coordinates.
+        problems: (kind of fault, message) for each invalid part.
+        rle: the part of the mask inside the image, as a compressed RLE; None if no part is valid, or the image's size is unknown.
+        area: number of pixels of `rle`.
+        box: tight box (x0, y0, x1, y1) of `rle`; None if it has no pixel.
     """
 
     form: str
@@ -34,7 +34,7 @@ class Segmentation:
 
 
 def parse_segmentation(value: Any, height: int | None, width: int | None) -> Segmentation:
-    """Reads a COCO ``segmentation``; `height` and `width` are its image's, in pixels."""
+    """Reads a COCO ``segmentation`` of an image of `height` x `width` pixels; None if its size is unknown."""
     if value is None or value == []:
         return Segmentation("none")
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""A data set as the checks look at it. Making it never fails: what cannot be understood is None, for the checks to find."""
+"""A dataset as the checks see it: COCO records read leniently. It never fails; a field that cannot be read is None, and reported later."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Box = tuple[float, float, float, float]
 # From a segmentation, and the height and width of its image.
 Parser = Callable[[Any, int | None, int | None], Segmentation]
 
-# Where a record of another format than COCO keeps what its pixels are read with; no COCO file has such a key.
+# The key of a record's `extra` in the mapping of a dataset that is not COCO; no COCO file has it.
 EXTRA = "maskrcnn_ext.extra"
 
 
@@ -26,13 +26,13 @@ class ImageView:
     """One image.
 
     Attributes:
-        index: its place in the file.
-        id: a number or a text; None where there is no such.
-        file_name: as the record says; None where it is no text or empty.
-        path: of the file; None where the name is none or leads out of the folder of the images.
-        height: in pixels, as the record says; None where it does not say a whole number above 0.
+        index: its position in the list of the file.
+        id: a number or a text; None for any other value.
+        file_name: as in the record; None if it is empty or not a text.
+        path: path of the file; None if the name is missing or leads out of the image folder.
+        height: in pixels, as in the record; None if it is not a whole number above 0.
         width: as height.
-        extra: what tells records of one file apart, such as the slice of a volume; empty for an ordinary image.
+        extra: distinguishes records of the same file, such as the slices of a volume; empty for an ordinary image.
     """
 
     index: int
@@ -45,7 +45,7 @@ class ImageView:
 
     @property
     def key(self) -> tuple[Path | None, str]:
-        """Equal for records of the same pixels."""
+        """Returns a key that is equal for records of the same pixels."""
         return self.path, repr(self.extra) if self.extra else ""
 
 
@@ -54,18 +54,18 @@ class ObjectView:
     """One annotation.
 
     Attributes:
-        index: its place in the file.
-        id: None where there is no number or text.
-        image_id: as the record says, of whatever type.
-        image: None where there is no image of that id.
-        category: index into the view's classes; None where the category is not there.
-        category_id: as the record says, of whatever type.
-        box: (x0, y0, x1, y1) in pixels, x1 and y1 exclusive; None where these are not four finite numbers.
-        segmentation: what the mask is.
+        index: its position in the list of the file.
+        id: None if it is neither a number nor a text.
+        image_id: as in the record, of any type.
+        image: None if no image has that id.
+        category: index into the view's classes; None if the category is missing.
+        category_id: as in the record, of any type.
+        box: (x0, y0, x1, y1) in pixels, x1 and y1 exclusive; None if `bbox` is not four finite numbers.
+        segmentation: the mask, as far as it can be read.
         crowd: whether it is a group of objects.
-        ignored: whether the record says ``ignore``, which Detectron2 does not know.
-        area: as the record says, in pixels; None where it is not a number.
-        num_keypoint_values: how many numbers `keypoints` has; None without keypoints, -1 where they are not numbers.
+        ignored: whether ``ignore`` is set, which Detectron2 does not know.
+        area: as in the record, in pixels; None if it is not a number.
+        num_keypoint_values: how many numbers `keypoints` has; None without keypoints, -1 if they are not numbers.
     """
 
     index: int
@@ -99,13 +99,13 @@ class DatasetView:
 
 
 def view_dataset(data: dict[str, Any], folder: Path, name: str, parse: Parser = parse_segmentation) -> DatasetView:
-    """Looks at a COCO mapping.
+    """Reads the records of a COCO mapping leniently.
 
     Args:
-        data: with the lists ``images``, ``annotations`` and ``categories``, their records of any content.
-        folder: what file names are relative to.
-        name: of the data set, for messages.
-        parse: what reads segmentations.
+        data: a mapping with the lists ``images``, ``annotations`` and ``categories``; their records may have any content.
+        folder: the folder that file names are relative to.
+        name: name of the dataset, for messages.
+        parse: reads a segmentation.
     """
     categories = [(_id(entry, "id"), _text(entry, "name")) for entry in data["categories"]]
     ordered = sorted({own: name for own, name in reversed(categories) if own is not None}.items(), key=_by_id)
@@ -132,7 +132,7 @@ def view_dataset(data: dict[str, Any], folder: Path, name: str, parse: Parser = 
 
 
 def _by_id(category: tuple[Any, Any]) -> tuple[bool, Any]:
-    """Numbers before texts."""
+    """Sort key: numbers before texts."""
     return isinstance(category[0], str), category[0]
 
 
@@ -144,7 +144,7 @@ def _image(index: int, entry: Any, folder: Path) -> ImageView:
 
 
 def path_in(folder: Path, name: Any) -> Path | None:
-    """Returns where a file name of an annotation file leads; None where it is none, or leads out of the folder."""
+    """Returns the path of a file name in an annotation file; None if it is no name, or leads out of the folder."""
     try:
         return path_below(folder, name, "")
     except InputError:
@@ -174,7 +174,7 @@ def _object(index: int, entry: Any, images: dict[Any, ImageView], classes: dict[
 
 
 def is_number(value: Any) -> bool:
-    """Whether a JSON value is a finite number."""
+    """Returns whether a JSON value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 # In the order of the bitmasks' categories, from 1.
 _CLASSES = ("pedestrian", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
-# Names of earlier releases, and (crowds) classes that its evaluation takes for a known one to ignore.
+# Names in earlier releases, and classes that its evaluation ignores like crowds of another class.
 _ALIASES = {"person": "pedestrian", "bike": "bicycle", "motor": "motorcycle", "caravan": "car", "van": "car"}
 _IGNORED = {"other person": "pedestrian", "other vehicle": "car", "trailer": "truck"}
 
@@ -50,7 +50,7 @@ def read_bdd100k(annotations: Path, images: Path, *, classes: Sequence[str] | No
         classes: which of the eight classes, in the order of the model; all when not given.
 
     Returns:
-        A record a frame or bitmask; ids are names without suffix. Objects marked crowd or ignore(d) are crowds. From JSON, an object
+        One record per frame or bitmask; ids are names without suffix. Objects marked crowd or ignore(d) are crowds. From JSON, an object
         with an RLE or outlines has the box of these, any other its ``box2d`` and no segmentation; labels of other classes, such as
         lanes, are left out, with one warning for all.
 
@@ -76,7 +76,7 @@ def _read_bitmask(file: Path, folder: Path, images: Path, names: list[str]) -> I
     bitmask = read_pixels(file)
     if bitmask.shape != (height, width, 4):
         raise InputError(f"{file}: bitmask is {bitmask.shape}, expected ({height}, {width}, 4) for {image}")
-    # One number a pixel, R first. Where R is 0 there is no object, whatever the other channels say.
+    # One number per pixel, R first. If R is 0 there is no object, regardless of the other channels.
     numbers = bitmask.astype(np.int64) @ (1 << np.array([24, 16, 8, 0]))
     record = ImageRecord(str(image), name.as_posix(), height, width)
     seen: set[int] = set()
@@ -129,8 +129,8 @@ def _read_frames(file: Path, images: Path, names: list[str]) -> list[ImageRecord
             elif name not in _CLASSES:
                 others[name] += 1
     if others:
-        told = ", ".join(f"{count} {name}" for name, count in others.most_common())
-        logger.warning("%s: left out labels of classes that have no instances: %s", file, told)
+        counts = ", ".join(f"{count} {name}" for name, count in others.most_common())
+        logger.warning("%s: left out labels of classes without instances: %s", file, counts)
     return list(records.values())
 
 
@@ -154,7 +154,7 @@ def _annotation(label: dict[str, Any], category: int, height: int, width: int, w
 
 
 def _field(record: dict[str, Any], name: str, kind: type, where: str) -> Any:
-    """Returns a field of the right kind; an empty one where it is absent or null."""
+    """Returns a field of the given type; an empty value if it is missing or null."""
     value = record.get(name)
     if value is not None and not isinstance(value, kind):
         raise InputError(f"{where}: `{name}` is {value!r:.100}, expected a {kind.__name__}")

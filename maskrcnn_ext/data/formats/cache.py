@@ -1,8 +1,8 @@
-"""Keeps what was parsed of a large annotation file, by the hash of its content: a third of the time when it is read again.
+"""Caches the parsed content of large annotation files by the hash of the file: reading one again takes a third of the time.
 
-Entries lie in ``$MASKRCNN_EXT_CACHE`` (``off`` turns it off) or ``~/.cache/maskrcnn_ext``. They hold plain values (:mod:`marshal`), never
-code, and are read only when they belong to this user, nobody else may write them, and their own checksum is right. Whatever is wrong
-with an entry, the file is parsed as if there were none.
+Entries are in ``$MASKRCNN_EXT_CACHE`` (``off`` disables the cache) or ``~/.cache/maskrcnn_ext``. They contain plain values
+(:mod:`marshal`), never code. An entry is read only if this user owns it, no other user may write it, and its checksum is right.
+Otherwise the file is parsed.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 
 logger = logging.getLogger(__name__)
 
-# Below this many bytes a file is parsed in a moment.
+# Bytes; smaller files are parsed in less than a second.
 MIN_BYTES = 20_000_000
-# Of marshal's format: the newer ones look for shared objects, which takes a fifth longer and finds none.
+# Newer versions of marshal's format search for shared objects, which takes a fifth longer and finds none.
 _MARSHAL_VERSION = 2
-# Entries that nobody has read for as many seconds are deleted when another one is written: 30 days.
+# Seconds (30 days): entries that have not been read for so long are deleted when another one is written.
 _UNUSED = 30 * 24 * 3600
 _DIGEST = hashlib.sha256().digest_size
 _row_of = attrgetter("category", "box", "segmentation", "keypoints", "crowd", "id")
 
 
 def cache_folder() -> Path | None:
-    """Returns where entries lie; None when the cache is turned off, or there is no home folder."""
+    """Returns the folder of the entries; None if the cache is disabled, or there is no home folder."""
     chosen = os.environ.get("MASKRCNN_EXT_CACHE")
     if chosen == "off":
         return None
@@ -46,13 +46,13 @@ def cache_folder() -> Path | None:
 
 
 def key_of(content: bytes, *arguments: str) -> str:
-    """Names the entry of a file's content under a reader's arguments; other versions of this package or of Python have their own."""
-    told = repr((__version__, sys.version_info[:2], arguments))
-    return hashlib.sha256(hashlib.sha256(content).digest() + told.encode()).hexdigest()
+    """Returns the key of a file's content and a reader's arguments. It differs between versions of this package and of Python."""
+    context = repr((__version__, sys.version_info[:2], arguments))
+    return hashlib.sha256(hashlib.sha256(content).digest() + context.encode()).hexdigest()
 
 
 def load(key: str) -> tuple[DataSet, Any] | None:
-    """Returns what :func:`store` was given; None where there is no entry that can be trusted."""
+    """Returns what :func:`store` has stored; None if there is no entry, or it cannot be trusted."""
     folder = cache_folder()
     if folder is None:
         return None
@@ -75,7 +75,7 @@ def load(key: str) -> tuple[DataSet, Any] | None:
 
 
 def store(key: str, data: DataSet, note: Any) -> None:
-    """Keeps records without ``extra``, and a note of plain values. A folder that cannot be written is left alone."""
+    """Stores records, which must not have ``extra``, and a note of plain values. Does nothing if the folder cannot be written."""
     folder = cache_folder()
     if folder is None:
         return
@@ -105,7 +105,7 @@ def _is_private(status: os.stat_result) -> bool:
 
 
 def _delete_unused(folder: Path) -> None:
-    """Deletes entries, and what a killed process has left, that are out of use. Other files in the folder are not ours."""
+    """Deletes unused entries and partial files of killed processes; leaves all other files."""
     for path in folder.iterdir():
         is_ours = path.name.startswith("partial-") or (len(path.name) == 2 * _DIGEST and not path.suffix)
         if is_ours and time.time() - path.stat().st_mtime > _UNUSED:

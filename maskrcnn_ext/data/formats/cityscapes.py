@@ -1,6 +1,6 @@
 """Cityscapes (cityscapes-dataset.com; arXiv:1604.01685): gtFine or gtCoarse, ``<split>/<city>/*_instanceIds.png`` of 16 bits.
 
-A pixel is ``1000 * label id + number`` on an object, and the label id alone where objects are not told apart. The PNG is read rather than
+A pixel is ``1000 * label id + number`` on an object, and the label id for a group of objects. The PNG is read rather than
 ``*_polygons.json``: in it the polygons, which overlap, have been drawn from back to front already, so that it shows what is visible.
 """
 
@@ -17,7 +17,7 @@ from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import encode_labels
 
-# The labels that the benchmark has instances of and evaluates (caravan and trailer it does not).
+# The labels with instances that the benchmark evaluates, that is, without caravan and trailer.
 _LABEL_IDS = {
     "person": 24,
     "rider": 25,
@@ -35,11 +35,11 @@ def read_cityscapes(annotations: Path, images: Path, *, classes: Sequence[str] |
 
     Args:
         annotations: the split's folder of city folders, such as ``gtFine/train``.
-        images: the same of the photographs, such as ``leftImg8bit/train``.
+        images: the same folder of the photographs, such as ``leftImg8bit/train``.
         classes: which of the eight classes, in the order of the model; all when not given.
 
     Returns:
-        A record an annotated photograph, sorted by name; its id is "<city>_<sequence>_<frame>". Groups are crowds.
+        One record per annotated photograph, sorted by name; its id is "<city>_<sequence>_<frame>". Groups are crowds.
 
     Raises:
         InputError: no such PNGs, one that is damaged or of another size than its photograph, a missing photograph, or an unknown class.
@@ -76,7 +76,7 @@ FORMAT = Format(
     read=read_cityscapes,
     options=(
         Option("annotations", "the split's folder of city folders, such as gtFine/train", "folder", required=True),
-        Option("images", "the same of the photographs, such as leftImg8bit/train", "folder", required=True),
+        Option("images", "the same folder of the photographs, such as leftImg8bit/train", "folder", required=True),
     ),
     shorthand=("annotations", "images"),
 )

@@ -1,4 +1,4 @@
-"""Data Science Bowl 2018 (BBBC038): ``<root>/<image id>/images/<image id>.png`` and one mask PNG an object in ``<image id>/masks/``.
+"""Data Science Bowl 2018 (BBBC038): ``<root>/<image id>/images/<image id>.png`` and one mask PNG per object in ``<image id>/masks/``.
 
 A mask is 0 outside the object and anything else inside it.
 """
@@ -28,7 +28,7 @@ def read_dsb2018(
         split: picks image ids out of all ids, sorted; all when not given.
 
     Returns:
-        A record an image, in the order of the ids; segmentations are RLEs of the whole image. Masks without a pixel are left out, with
+        One record per image, in the order of the ids; segmentations are RLEs of the whole image. Masks without a pixel are left out, with
         one warning for all.
 
     Raises:

@@ -1,7 +1,7 @@
 """KITTI MOTS (vision.rwth-aachen.de/page/mots; arXiv:1902.03604): tracks of cars and pedestrians with masks, as PNGs or as texts.
 
-A PNG ``<sequence>/<frame>.png`` of 16 bits holds ``1000 * class + number``, and 10000 where nothing counts. A text ``<sequence>.txt`` says
-the same in rows ``frame id class height width rle``. Object ids hold for a whole sequence.
+A PNG ``<sequence>/<frame>.png`` of 16 bits holds ``1000 * class + number``, and 10000 in ignored regions. A text ``<sequence>.txt`` has
+the same content in rows ``frame id class height width rle``. Object ids hold for a whole sequence.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def read_kitti_mots(
         sequences: which sequences, such as "0002"; all when not given.
 
     Returns:
-        A record an annotated frame, with the id "<sequence>/<frame>", sorted: of PNGs each has one, of texts all frames, where those that
-        they do not name have no objects. An annotation's id is its track's. A region where nothing counts is a crowd of every class.
+        One record per annotated frame, sorted, with the id "<sequence>/<frame>". With texts, all frames are annotated, those without rows
+        have no objects. An annotation's id is that of its track. An ignored region is a crowd of every class.
 
     Raises:
         InputError: no such files, one that is damaged, of another size than its frame or of an unknown class; a missing frame.
@@ -91,7 +91,7 @@ def _read_rows(file: Path, frames: Path, names: list[str]) -> list[ImageRecord]:
         fields = line.split()
         if not fields:
             continue
-        # Longer numbers are none that mean something, and Python would refuse the longest.
+        # Longer numbers have no meaning here, and Python refuses the longest.
         if len(fields) != 6 or not all(field.isdecimal() and len(field) < _DIGITS for field in fields[:5]):
             raise InputError(f"{where}: expected `frame id class height width rle`")
         frame, track, class_id, height, width = map(int, fields[:5])

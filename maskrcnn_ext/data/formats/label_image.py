@@ -1,4 +1,4 @@
-"""Label images: a PNG or TIFF of the image's size whose numbers say which object a pixel is of, 0 for none.
+"""Label images: a PNG or TIFF of the image's size whose values are the number of a pixel's object, or 0.
 
 PNGs of 1 to 16 bits; of palette images the indices count, not the colours. TIFFs hold a plane (H, W) or a stack (Z, H, W), as StarDist,
 Cellpose and ImageJ write them, the numbers also as floats. Penn-Fudan pedestrians (``PedMasks/*_mask.png``) are such images with
@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from maskrcnn_ext.common.extras import require
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.reading import image_size, in_threads, list_images, read_json, read_pixels
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
@@ -43,11 +44,11 @@ def read_label_image(
         classes: the name of the one class, "object" when not given and no ``classes.json`` says more; with ``categories``, its names in
             the order of the model.
         suffix: what the name of a label image has after its image's, such as "_mask".
-        ignore: numbers that are no objects, such as a border.
-        categories: class name of every number, where the numbers are classes: then each connected part is an object.
+        ignore: numbers that are not objects, such as a border.
+        categories: the class name of each number, if numbers are classes; then each connected part is an object.
 
     Returns:
-        A record a label image, sorted by name. Of a stack it is a record a slice, with ``extra={"slice": z}`` and the id "<name>/<z>".
+        One record per label image, sorted by name, or per slice of a stack, with ``extra={"slice": z}`` and the id "<name>/<z>".
 
     Raises:
         InputError: no label images, one that is unreadable, of another size than its image, no whole numbers or of several channels; a
@@ -87,7 +88,7 @@ def _pairs(labels: Path, images: Path, suffix: str) -> Iterator[tuple[Path, Path
 
 
 def _read_classes(file: Path) -> tuple[list[str], dict[str, list[int]]]:
-    """Returns the names, and of every label image its objects' classes."""
+    """Returns the names, and the classes of the objects of each label image."""
     data = read_json(file)
     try:
         names, objects = [str(name) for name in data["classes"]], data["objects"]
@@ -154,10 +155,10 @@ def _read_tiff(file: Path) -> np.ndarray:
             pixels: np.ndarray = tiff.asarray()
             whole = _is_last(tiff, tiff.pages[-1])
             lossy = tiff.pages[0].compression in _LOSSY
-    except Exception as error:  # damaged files come out as anything from KeyError to zlib.error
+    except Exception as error:  # damaged files raise anything from KeyError to zlib.error
         raise InputError(f"{file}: not a readable TIFF ({type(error).__name__}: {error})") from error
     if not whole:
-        raise InputError(f"{file}: truncated: it names pages that are not there")
+        raise InputError(f"{file}: truncated: pages are missing at its end")
     if lossy:
         raise InputError(
             f"{file}: JPEG does not keep the numbers of a label image; save it with deflate or uncompressed"
@@ -170,7 +171,7 @@ def _read_tiff(file: Path) -> np.ndarray:
 
 
 def _is_last(tiff: Any, page: Any) -> bool:
-    """Whether no page is to follow: behind its tags a page has the place of the next, or 0; tifffile stops at a broken one."""
+    """Returns whether a page is the last: after its tags is the offset of the next page, or 0. tifffile stops at a broken page."""
     layout, file = tiff.tiff, tiff.filehandle
     file.seek(page.offset)
     (tags,) = unpack(layout.tagnoformat, file.read(layout.tagnosize))
@@ -189,11 +190,7 @@ def _tiff_shape(file: Path, where: str) -> tuple[int, ...]:
 
 
 def _import_tifffile(file: Path) -> Any:
-    try:
-        import tifffile
-    except ImportError as error:
-        raise InputError(f'{file}: reading TIFF needs tifffile: pip install "maskrcnn_ext[tiff]"') from error
-    return tifffile
+    return require("tifffile", extra="tiff", purpose=f"{file}: reading TIFF")
 
 
 FORMAT = Format(

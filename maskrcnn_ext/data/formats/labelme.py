@@ -1,4 +1,4 @@
-"""labelme JSON, versions 3 to 5 (github.com/wkentaro/labelme): one file an image, ``{"shapes": [...], "imagePath": ...}``.
+"""labelme JSON, versions 3 to 5 (github.com/wkentaro/labelme): one file per image, ``{"shapes": [...], "imagePath": ...}``.
 
 Shapes of one ``label`` and ``group_id`` are parts of one object, as in labelme's own converters. Flags are not read.
 """
@@ -33,7 +33,7 @@ from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import decode_rle, encode_mask, segmentation_to_rle
 
 _IGNORE = "__ignore__"
-# How many points each shape has; X-AnyLabeling, which writes the same files, calls a turned rectangle a rotation.
+# How many points each shape has. X-AnyLabeling, which writes the same files, calls a rotated rectangle "rotation".
 _POINTS = {
     "polygon": range(3, 2**31),
     "rectangle": (2, 4),
@@ -49,12 +49,12 @@ def read_labelme(folder: Path, images: Path | None = None, *, classes: Sequence[
 
     Args:
         folder: of the ``*.json``.
-        images: the folder of the images. When not given, each is where its ``imagePath`` says, seen from the JSON, or beside it.
-        classes: class names; the labels, sorted, when not given. A region labelled ``__ignore__``, which labelme's converters leave out
-            of every class, is a crowd of each.
+        images: the folder of the images. If None, ``imagePath`` is relative to the JSON file, or the image is beside it.
+        classes: class names; the labels, sorted, if None. A region labelled ``__ignore__``, which labelme's converters leave out of every
+            class, is a crowd of each class.
 
     Returns:
-        A record a file, sorted by name. Objects with a ``mask`` shape are RLEs of the whole image, all others polygons.
+        One record per file, sorted by name. Objects with a ``mask`` shape are RLEs of the whole image, all others polygons.
 
     Raises:
         InputError: no or broken JSON, a missing or unreadable image, one of another size than the JSON says, a label that is none of
@@ -88,9 +88,9 @@ def _record(file: Path, entry: dict[str, Any], images: Path | None, classes: Seq
     if entry.get("imageData") and (image == file or not image.is_file()):
         raise InputError(f"{file}: no image {image}; it is embedded in the JSON as `imageData`: write it to that file")
     height, width = image_size(image, str(file))
-    told = (entry.get("imageHeight") or height, entry.get("imageWidth") or width)
-    if told != (height, width):
-        raise InputError(f"{file}: says {told[1]} x {told[0]} (width, height), but {image} is {width} x {height}")
+    stated = (entry.get("imageHeight") or height, entry.get("imageWidth") or width)
+    if stated != (height, width):
+        raise InputError(f"{file}: says {stated[1]} x {stated[0]} (width, height), but {image} is {width} x {height}")
     record = ImageRecord(str(image), file.stem, height, width)
     objects: dict[Any, list[tuple[dict[str, Any], str]]] = {}
     for number, shape in enumerate(entry["shapes"]):
@@ -113,7 +113,7 @@ def _image_file(file: Path, path: PureWindowsPath, images: Path | None) -> Path:
         there = file.parent / path.as_posix()
         beside = file.parent / path.name  # where the two were moved together
         return there if there.is_file() or not beside.is_file() else beside
-    # The path was written for another place: only its end can hold here.
+    # The path is that of another machine: only its last parts can be valid here.
     below = images / Path(*[part for part in path.relative_to(path.anchor).parts if part != ".."])
     return below if below.is_file() else images / path.name
 

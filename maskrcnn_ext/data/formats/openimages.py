@@ -1,6 +1,6 @@
 """Open Images V4 to V7 (storage.googleapis.com/openimages/web/download_v7.html): CSVs of boxes and of masks, coordinates as fractions.
 
-A mask's row repeats the box that it was drawn from, which is how the two belong together. A mask PNG may have another resolution than its
+The row of a mask repeats the box that it was drawn in, which connects the two. A mask PNG may have another resolution than its
 image.
 """
 
@@ -57,8 +57,8 @@ def read_openimages(
         mask_images: the folder of the mask PNGs; needed with ``masks``.
 
     Returns:
-        A record an image of the folder, sorted by id. Groups (``IsGroupOf``) are crowds. An object without a mask has no segmentation;
-        a mask whose box is not among the boxes is an object of its own.
+        One record per image of the folder, sorted by id. Groups (``IsGroupOf``) are crowds. An object without a mask has no segmentation;
+        a mask whose box is not among the boxes is a separate object.
 
     Raises:
         InputError: a broken CSV, no image that it names, an unreadable image or mask, an unknown class, or a box without area.
@@ -98,7 +98,7 @@ def read_openimages(
 
 
 def _rows(file: Path, corners: Sequence[str], wanted: Container[str]) -> dict[str, list[_Row]]:
-    """Returns the rows of wanted images by image. The files have millions, so that only wanted ones are looked at closely."""
+    """Returns the rows of wanted images by image. Files have millions of rows, so only wanted rows are parsed."""
     rows: dict[str, list[_Row]] = {}
     lines = _read_csv(file)
     header = next(lines, [])
@@ -137,7 +137,7 @@ def _descriptions(file: Path) -> dict[str, str]:
 
 
 def _join(rows: dict[str, list[_Row]], masks: dict[str, list[_Row]]) -> None:
-    """Puts the masks into the rows of their boxes."""
+    """Adds the masks to the rows of their boxes, in place."""
     for image_id, of_image in masks.items():
         boxes = rows.setdefault(image_id, [])
         for mask in of_image:

@@ -29,12 +29,12 @@ def read_via(
     Args:
         json: the annotations as VIA saves or exports them.
         images: the folder of the images.
-        classes: class names. With one class every region is of it. When not given: the attribute's values, sorted, or "object" without
+        classes: class names. With one class, every region is of it. If None: the values of the attribute, sorted, or "object" without
             an attribute.
         attribute: the region attribute that holds the class name, as text, choice or check box; needed with more than one class.
 
     Returns:
-        A record an annotated file, in the order of the JSON; files with no region are kept.
+        One record per annotated file, in the order of the JSON; files without regions are kept.
 
     Raises:
         InputError: broken JSON, a missing or unreadable image, two records of one, an unknown class, or a region that
@@ -53,7 +53,7 @@ def read_via(
 
     regions = {key: _regions(entry, f"{json}: record {key!r}") for key, entry in entries.items()}
     if attribute is None and not classes:
-        _tell_attributes(json, [region for of_entry in regions.values() for region in of_entry])
+        _warn_of_attributes(json, [region for of_entry in regions.values() for region in of_entry])
     if not classes:
         every = (region for of_entry in regions.values() for region in of_entry)
         classes = (
@@ -97,14 +97,14 @@ def _regions(entry: dict[str, Any], where: str) -> list[dict[str, dict[str, Any]
 
 
 def _values(region: dict[str, dict[str, Any]], attribute: str) -> list[str]:
-    """Returns what an attribute says: of a text field its text, of check boxes {name: true, ...} the names that are ticked."""
+    """Returns the values of an attribute: the text of a text field, or the ticked names of check boxes {name: true, ...}."""
     value = region["region_attributes"].get(attribute, "")
     found = [name for name, ticked in value.items() if ticked] if isinstance(value, dict) else [value]
     return [text for text in (str(one).strip() for one in found) if text]
 
 
-def _tell_attributes(json: Path, regions: list[dict[str, dict[str, Any]]]) -> None:
-    """Warns where regions say different things that nobody asked for: they may be classes."""
+def _warn_of_attributes(json: Path, regions: list[dict[str, dict[str, Any]]]) -> None:
+    """Warns if an attribute that is not used has several values, since these may be classes."""
     for name in dict.fromkeys(name for region in regions for name in region["region_attributes"]):
         values = sorted({value for region in regions for value in _values(region, name)})
         if len(values) > 1:

@@ -1,6 +1,6 @@
 """Pascal VOC (host.robots.ox.ac.uk/pascal/VOC): ``Annotations/*.xml`` with boxes, and the instance PNGs of its segmentation task.
 
-An object's outline is read where its XML has one, as Roboflow's exports do.
+An object's outline is read if its XML has one, as in Roboflow's exports.
 
 Boxes are 1-based and include their last pixel: ``<xmin>1</xmin> <xmax>w</xmax>`` is the whole width, here 0 and w.
 """
@@ -35,7 +35,7 @@ from maskrcnn_ext.ops.rle import encode_labels, pairwise_iou
 
 logger = logging.getLogger(__name__)
 
-_VOID = 255  # the border around every object in the PNGs, and what nobody could tell
+_VOID = 255  # the border around each object in the PNGs, and unclear pixels
 
 
 def read_voc(
@@ -56,7 +56,7 @@ def read_voc(
             like the XML is taken, with one warning for all.
         classes: class names; the objects' names, sorted, when not given.
         objects: the folder (``SegmentationObject``) of the instance PNGs. A PNG's instances are given to the XML's objects by the
-            overlap of their boxes; an object that has no pixels in the PNG keeps its box alone.
+            overlap of their boxes; an object without pixels in the PNG keeps only its box.
         split: a list of image ids, such as ``ImageSets/Segmentation/train.txt``: the first word of each line. All when not given.
         keep_difficult: train on and count objects marked ``difficult``; otherwise they are crowds, which VOC's rule of ignoring
             them comes to.
@@ -64,7 +64,7 @@ def read_voc(
             the box's edges, from 0.
 
     Returns:
-        A record an XML, sorted by name or in the order of ``split``. Boxes are the XML's, cut at the image's edges.
+        One record per XML, sorted by name or in the order of ``split``. Boxes are the XML's, cut at the image's edges.
 
     Raises:
         InputError: no or broken XML, a missing or unreadable image or PNG, one of another size than the XML says, a class that is none
@@ -97,13 +97,13 @@ def read_voc(
         record for record, tree in zip(records, trees, strict=True) if Path(record.file_name).stem not in _names(tree)
     ]
     if renamed:
-        told = f"{len(renamed)} files name an image that is not there, the one called like the file was taken"
-        logger.warning("%s: %s, such as %s", annotations, told, renamed[0].file_name)
+        summary = f"{len(renamed)} files name a missing image; the image with the name of the file is used"
+        logger.warning("%s: %s, such as %s", annotations, summary, renamed[0].file_name)
     return DataSet(names, records)
 
 
 def _names(tree: ElementTree.Element) -> tuple[str, str]:
-    """What an image may be called that an XML names: with or without its suffix."""
+    """Returns the names that the image of an XML may have: without and with its suffix."""
     path = PureWindowsPath((tree.findtext("filename") or "").strip())
     return path.stem, path.name
 
@@ -131,9 +131,9 @@ def _record(
     image = _image_file(images, _text(tree, "filename", file), file)
     height, width = image_size(image, str(file))
     for side, pixels in (("width", width), ("height", height)):
-        told = tree.findtext(f"size/{side}") or "0"
-        if finite([told], f"{file}: <size>")[0] not in (0, pixels):  # some tools write 0 where they did not look
-            raise InputError(f"{file}: <{side}> is {told}, but {image} is {width} x {height} (width, height)")
+        stated = tree.findtext(f"size/{side}") or "0"
+        if finite([stated], f"{file}: <size>")[0] not in (0, pixels):  # some tools always write 0
+            raise InputError(f"{file}: <{side}> is {stated}, but {image} is {width} x {height} (width, height)")
     record = ImageRecord(str(image), file.stem, height, width)
     for number, element in enumerate(tree.iter("object")):
         where = f"{file}: object {number}"
@@ -170,7 +170,7 @@ def _outline(polygon: ElementTree.Element, where: str) -> list[float]:
 
 
 def _add_masks(record: ImageRecord, png: Path, file: Path) -> None:
-    """Gives the instances of a PNG to the record's objects, the best overlaps of boxes first."""
+    """Assigns the instances of a PNG to the objects of the record, the best overlaps of boxes first."""
     if not png.is_file():
         raise InputError(f"{file}: no instance PNG {png}; name the images that have one with `split`")
     labels = read_labels(png, record.height, record.width)

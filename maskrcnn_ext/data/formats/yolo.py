@@ -28,7 +28,7 @@ from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# How far beyond the image, in fractions of it, rounding may put a coordinate.
+# How far rounding may put a coordinate outside the image, as a fraction of its size.
 _TOLERANCE = 1e-3
 
 
@@ -45,7 +45,7 @@ def read_yolo(
             YAML's own folder.
 
     Returns:
-        A record an image; images without a text, which a warning counts, or with an empty one have no objects. Rows that are boxes
+        One record per image. Images without a text, which a warning counts, or with an empty one have no objects. Rows that are boxes
         have no segmentation.
 
     Raises:
@@ -72,8 +72,8 @@ def read_yolo(
     if len(without) == len(files):
         raise InputError(f"{yaml}: no image of split `{split}` has labels, such as {_labels_file(files[0])}")
     if without:
-        told = f"{len(without)} of {len(files)} images have no labels and so no objects, such as {without[0]}"
-        logger.warning("%s: split %s: %s", yaml, split, told)
+        summary = f"{len(without)} of {len(files)} images have no labels and so no objects, such as {without[0]}"
+        logger.warning("%s: split %s: %s", yaml, split, summary)
     return DataSet(names, in_threads(lambda file: _record(file, root, names), files))
 
 
@@ -104,7 +104,7 @@ def _names(data: dict[str, Any], file: Path) -> list[str]:
 
 
 def _resolve(root: Path, entry: str, yaml: Path) -> Path:
-    # Exported files say ../train/images for a folder beside themselves; Ultralytics reads them so, too.
+    # Exported files write ../train/images for a folder beside the YAML, and Ultralytics reads them so.
     entry = entry.replace("\\", "/")
     candidates = [root / entry, *([root / entry[3:]] if entry.startswith("../") else [])]
     for path in candidates:
@@ -114,7 +114,7 @@ def _resolve(root: Path, entry: str, yaml: Path) -> Path:
 
 
 def _images(place: Path, root: Path) -> list[Path]:
-    """Returns the images of a folder, with those below it, or of a text that lists some."""
+    """Returns the images in and below a folder, or those that a text lists."""
     if place.is_dir():
         return [path for path in list_files(place, "**/*") if path.suffix.lower() in IMAGE_SUFFIXES]
     files = []

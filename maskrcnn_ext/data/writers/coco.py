@@ -47,7 +47,7 @@ def to_coco_dict(
         data: the records.
         names: the ``file_name`` of each image; the path of its file if None.
         renumber: whether all ids count from 1. Otherwise images and categories keep their ids, and so do annotations if each has one.
-        first_category_id: of categories without ids of their own.
+        first_category_id: the first id of categories without ids.
 
     Example:
         >>> to_coco_dict(DataSet(["cat"], [ImageRecord("a.jpg", 7, 48, 64)]))["images"]

@@ -194,7 +194,7 @@ def test_names_of_other_releases_and_classes_to_ignore(write_json, caplog):
     expected = [("pedestrian", 0), ("bicycle", 0), ("car", 0), ("car", 1), ("truck", 1), ("rider", 1), ("rider", 1)]
     assert found == expected
     assert [record.getMessage() for record in caplog.records] == [
-        f"{write_json(*labels)[0]}: left out labels of classes that have no instances: 2 drivable area, 1 traffic sign"
+        f"{write_json(*labels)[0]}: left out labels of classes without instances: 2 drivable area, 1 traffic sign"
     ]
 
 

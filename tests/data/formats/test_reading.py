@@ -153,7 +153,7 @@ def test_a_changed_bit_of_a_png_is_found(tmp_path):
 
 def test_a_jpeg_is_no_label_image(tmp_path):
     Image.new("L", (8, 8), 3).save(tmp_path / "a.jpg")
-    with pytest.raises(InputError, match=r"a\.jpg: JPEG does not keep the numbers"):
+    with pytest.raises(InputError, match=r"a\.jpg: JPEG does not keep the values"):
         read_pixels(tmp_path / "a.jpg")
 
 

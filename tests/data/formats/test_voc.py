@@ -198,7 +198,7 @@ def test_a_name_that_is_no_longer_true_is_told(voc, caplog):
     file = annotations / "2007_000032.xml"
     file.write_text(file.read_text().replace("2007_000032.jpg", "IMG_1.jpg"))
     assert read_voc(annotations, images).images[0].file_name == str(images / "2007_000032.jpg")
-    assert "1 files name an image that is not there" in caplog.text
+    assert "1 files name a missing image" in caplog.text
 
 
 def test_outlines_of_roboflow(voc):
