@@ -362,7 +362,7 @@ def select_detections_padded(
     boxes, finite = clip_padded(boxes, sizes)
     valid = valid & finite.all(dim=2) & is_finite(probs).all(dim=2)
     chosen = _is_detection(probs, valid, score_threshold).transpose(1, 2)  # (N, K, P)
-    # Each class is a list of its own for the suppression.
+    # Classes do not suppress each other: each is a separate list.
     scores, index = probs[:, :, :-1].transpose(1, 2).sort(dim=2, descending=True, stable=True)
     boxes = boxes.transpose(1, 2).expand(-1, scores.shape[1], -1, -1)
     boxes = boxes.gather(2, index[..., None].expand(-1, -1, -1, 4))

@@ -81,7 +81,7 @@ def test_outputs_of_keypoint_models():
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "message"),
     [
         (
             "model.roi_heads.box_pooler._target_=maskrcnn_ext.ROIWarpPooler",
@@ -93,7 +93,7 @@ def test_outputs_of_keypoint_models():
         ),
     ],
 )
-def test_parts_that_take_one_image_are_named(overrides, told):
+def test_parts_that_take_one_image_are_named(overrides, message):
     model, _ = build(overrides=overrides.split())
-    with pytest.raises(InputError, match=f"--batch: {told}.* one image at a time"):
+    with pytest.raises(InputError, match=f"--batch: {message}.* one image at a time"):
         Exportable(model, batched=True)

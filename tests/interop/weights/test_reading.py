@@ -101,7 +101,7 @@ def test_nothing_of_a_malicious_file_runs(save, tmp_path):
 
 
 def test_stubs_cannot_be_used_to_reach_anything(tmp_path):
-    """`getattr` is let through as a name, and gives nothing."""
+    """The name `getattr` is accepted, but its stub returns nothing."""
     code = (
         b"\x80\x02}(X\x0a\x00\x00\x00state_dict}X\x01\x00\x00\x00x"
         b"c__builtin__\ngetattr\nc__builtin__\ngetattr\nX\x08\x00\x00\x00__self__\x86Ru."

@@ -104,7 +104,7 @@ def test_nothing_found(runners, engine):
 
 
 def test_no_proposals(exported, monkeypatch):
-    """Of a network that gives nothing but numbers that are none."""
+    """The network of a model that has diverged returns only NaN."""
     model = runner.load(exported.folder)
     monkeypatch.setattr(runner, "_decode", lambda deltas, *_: np.full(deltas.shape, np.nan, np.float32))
     assert len(model(images()[0])["boxes"]) == 0

@@ -209,7 +209,7 @@ def replace(path, value):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda file: file.create_dataset("extra/extra/kernel:0", data=[1.0]), "extra/kernel is not used"),
         (lambda file: file.pop("res3b_branch2b"), "res3b_branch2b/kernel is missing"),
@@ -223,8 +223,8 @@ def replace(path, value):
         (replace("conv1/conv1/kernel:0", np.array("text", dtype="S4")), "cannot read it as an .h5 file of Keras"),
     ],
 )
-def test_what_does_not_fit_is_named_in_one_line(folder, tmp_path, change, told):
-    with pytest.raises(InputError, match=told) as error:
+def test_what_does_not_fit_is_named_in_one_line(folder, tmp_path, change, message):
+    with pytest.raises(InputError, match=message) as error:
         convert(changed(folder, tmp_path, change), config=folder / "settings.json")
     assert "\n" not in str(error.value)
 

@@ -100,7 +100,7 @@ def test_what_display_prints_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "message"),
     [
         ("a.py", "class A(Config):\n  NUM_CLASSES = count()\n", "a.py, line 2: NUM_CLASSES is not a literal"),
         (
@@ -136,12 +136,12 @@ def test_what_display_prints_is_read(tmp_path):
         ("a.json", '{"IMAGE_RESIZE_MODE": "crop", "IMAGE_MIN_DIM": 0}', "expected the side of the crops"),
     ],
 )
-def test_what_cannot_be_read_or_converted_is_told_in_one_line(tmp_path, name, text, told):
-    with pytest.raises(InputError, match=told) as error:
+def test_what_cannot_be_read_or_converted_is_reported_in_one_line(tmp_path, name, text, message):
+    with pytest.raises(InputError, match=message) as error:
         build_config(settings_of(tmp_path, text, name))
     assert "\n" not in str(error.value)
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path):
+def test_a_file_that_is_not_there_is_message(tmp_path):
     with pytest.raises(InputError, match="cannot read it as text"):
         read_settings(tmp_path / "absent.py")

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torchvision.models import detection
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from maskrcnn_ext.data.mapping.augmentation.resizing import PlainResize
@@ -17,49 +16,19 @@ from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.predictor import Predictor
 from maskrcnn_ext.interop.weights.conversion import write_model
 from maskrcnn_ext.interop.weights.torchvision import convert as source
-from tests.helpers.calibration import calibrate, images, matched
-
-SIZES = {"min_size": 128, "max_size": 192}
-
-
-def small(num_classes=6, **options):
-    torch.manual_seed(0)
-    backbone = resnet_fpn_backbone(
-        backbone_name="resnet18", weights=None, trainable_layers=5, norm_layer=nn.BatchNorm2d
-    )
-    return detection.MaskRCNN(backbone, num_classes, **SIZES, **options)
+from tests.helpers.calibration import images, matched
+from tests.helpers.torchvision_models import (
+    SIZES,
+    as_tensor,
+    calibrated,
+    saved,
+    small_model,  # noqa: F401 (fixtures)
+)
 
 
 def full(name):
     torch.manual_seed(0)
     return getattr(detection, name)(weights=None, weights_backbone=None, **SIZES)
-
-
-def as_tensor(image):
-    return torch.from_numpy(image).permute(2, 0, 1).float() / 255
-
-
-def calibrated(model):
-    heads, rpn = model.roi_heads, model.rpn.head
-    return calibrate(
-        model,
-        lambda shown: model([as_tensor(image) for image in shown]),
-        objectness=rpn.cls_logits,
-        deltas=rpn.bbox_pred,
-        scores=heads.box_predictor.cls_score,
-        box_deltas=heads.box_predictor.bbox_pred,
-        mask_logits=heads.mask_predictor.mask_fcn_logits if heads.has_mask() else None,
-    )
-
-
-@pytest.fixture(scope="module")
-def small_model():
-    return calibrated(small())
-
-
-def saved(model, folder):
-    torch.save(model.state_dict(), folder / "source.pth")
-    return folder / "source.pth"
 
 
 def predictor_of(folder):
