@@ -58,7 +58,7 @@ NO_WARM_UP = L(MultiStepParamScheduler)(values=[1.0, 0.1], milestones=[9, 10])
 @pytest.mark.parametrize(
     ("name", "changes", "said"),
     [
-        (FPN, {"dataloader.train.total_batch_size": 4}, "optimizer.lr=0.02 is 4.0 times .* 4 images a step.* set optimizer.lr=0.005"),
+        (FPN, {"dataloader.train.total_batch_size": 4}, "optimizer.lr=0.02 is 4.0 times .* 4 images per step.* set optimizer.lr=0.005"),
         (FPN, {"optimizer.lr": 0.1}, "is 5.0 times .*set optimizer.lr=0.02"),
         (FPN, {"dataloader.train.total_batch_size": 2, "train.accumulate": 2}, "is 4.0 times"),
         (SMALL, {"optimizer.lr": 0.02}, "optimizer.lr=0.02 is a rate for SGD; with AdamW"),
@@ -70,7 +70,7 @@ NO_WARM_UP = L(MultiStepParamScheduler)(values=[1.0, 0.1], milestones=[9, 10])
         (KEYPOINT, {"model.roi_heads.keypoint_head.num_keypoints": 3}, "set model.roi_heads.keypoint_head.num_keypoints=17"),
         (FPN, {"train.device": "cpu", "train.amp.enabled": True, "train.amp.dtype": "fp16"}, "set train.amp.dtype=bf16"),
         (FPN, {"train.eval_period": 0, "train.best.metric": "segm/AP"}, "train.best cannot have an effect: set train.eval_period=9000"),
-        (FPN, {"train.eval_period": 90000, "train.early_stopping.metric": "segm/AP"}, "train.early_stopping can choose"),
+        (FPN, {"train.eval_period": 90000, "train.early_stopping.metric": "segm/AP"}, "train.early_stopping cannot have an effect"),
         (FPN, {"train.deterministic": True, "train.cudnn_benchmark": True}, "train.cudnn_benchmark=true has no effect"),
     ],
 )  # fmt: skip
