@@ -179,10 +179,10 @@ def test_builds_from_a_plain_yacs_config(head, agnostic):
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_mistakes_are_told_in_one_line(head):
+def test_mistakes_are_one_line_with_the_fix(head):
     with pytest.raises(InputError, match=r"set model\.roi_heads\.mask_pooler=null"):
         build(head)(torch.zeros(5, CHANNELS, 14, 14), batch())
-    with pytest.raises(InputError, match=r"num_levels to 1 ... 4"):
+    with pytest.raises(InputError, match=r"num_levels to a number from 1 to 4"):
         build(head, num_levels=5)
     with pytest.raises(InputError, match="even side"):
         head(ShapeSpec(channels=CHANNELS, height=7, width=7), num_classes=3, conv_dims=[CHANNELS])
