@@ -172,7 +172,7 @@ def test_what_it_cannot_do_is_said_at_once():
     class OwnMatcher(Matcher):
         pass
 
-    with pytest.raises(InputError, match="not as OwnMatcher: use Detectron2's RPN"):
+    with pytest.raises(InputError, match="not OwnMatcher: use Detectron2's RPN"):
         build(FastRPN, anchor_matcher=OwnMatcher([0.5], [0, 1]))
     rotated = RotatedAnchorGenerator(sizes=[[32]], aspect_ratios=[1.0], strides=[16], angles=[[0, 45]])
     with pytest.raises(InputError, match="does not support rotated boxes"):
