@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from detectron2.structures import Instances
 
-from maskrcnn_ext.common.files import JsonListWriter, write_atomic
+from maskrcnn_ext.common.files import JsonListWriter, remove_partials, write_atomic
 from maskrcnn_ext.common.progress import Progress
 from maskrcnn_ext.data.tools.browse import to_bgr
 from maskrcnn_ext.inference.jobs.batch_runner import BatchRunner, failure_reason
@@ -110,6 +110,8 @@ class Job:
             tiled=tiled,
         )
         self._progress = progress
+        for place in (folder, *(folder / kind for kind in settings.outputs)):
+            remove_partials(place)  # of a run that was killed; the journal's lock keeps other runs out
         self._results = JsonListWriter(folder / "predictions.json")
         self._images: list[dict[str, Any]] = []
 
