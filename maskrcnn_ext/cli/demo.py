@@ -95,13 +95,17 @@ def _train(arguments: list[str], run_dir: Path, iterations: int) -> None:
 
 
 def _show_metrics(file: Path, num_seen: int, progress: Progress) -> int:
-    """Shows the iterations and evaluations in the metrics file after the first `num_seen`; returns the number of entries."""
+    """Shows the iterations, losses and evaluations in the metrics file after the first `num_seen` entries.
+
+    Returns:
+        The number of entries in the file.
+    """
     if not file.is_file():
         return num_seen
     lines = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
     for scalars in map(json.loads, lines[num_seen:]):
         if "total_loss" in scalars:
-            progress.step(scalars["iteration"] + 1 - progress.done)
-        elif "segm/AP" in scalars:
+            progress.step(scalars["iteration"] + 1 - progress.done, figures=f"loss {scalars['total_loss']:.3g}")
+        if "segm/AP" in scalars:
             print(f"      evaluated: mask AP {scalars['segm/AP']:.1f}, box AP {scalars['bbox/AP']:.1f}", flush=True)
     return len(lines)

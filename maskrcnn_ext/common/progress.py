@@ -33,20 +33,22 @@ class Progress:
         self._total, self._description, self._unit = total, description, unit
         self.done = 0  # finished items
         self._failed = 0
+        self._figures = ""
         self._start = self._last_line = time.monotonic()
         self._last_draw = 0.0
         self._bar: Any = None
         self._task: Any = None
 
-    def step(self, count: int = 1, *, failed: int = 0) -> None:
+    def step(self, count: int = 1, *, failed: int = 0, figures: str = "") -> None:
         """Adds finished items.
 
         Args:
             count: items finished since the last step, failed ones included.
             failed: number of all items that have failed so far.
+            figures: short text to show until the next step, such as ``"loss 1.93"``.
         """
         self.done += count
-        self._failed = failed
+        self._failed, self._figures = failed, figures
         now = time.monotonic()
         if sys.stderr.isatty():
             if now - self._start > 1 and now - self._last_draw > _REDRAW_SECONDS:
@@ -58,9 +60,13 @@ class Progress:
 
     def _log_line(self, now: float) -> str:
         of = f" of {self._total}" if self._total is not None else ""
-        failed = f", {self._failed} failed" if self._failed else ""
         before = f"{self._description}: " if self._description else ""
-        return f"{before}{self.done}{of} {self._unit}s{failed}, {(now - self._start) / max(self.done, 1):.2g} s each"
+        pace = f"{(now - self._start) / max(self.done, 1):.2g} s each"
+        return f"{before}{self.done}{of} {self._unit}s{self._failed_and_figures()}, {pace}"
+
+    def _failed_and_figures(self) -> str:
+        failed = f", {self._failed} failed" if self._failed else ""
+        return failed + (f", {self._figures}" if self._figures else "")
 
     def _draw(self) -> None:
         if self._bar is None:
@@ -68,7 +74,7 @@ class Progress:
             self._task = self._bar.add_task(self._description, total=self._total, figures="")
             self._bar.start()
         rate = self.done / (time.monotonic() - self._start)
-        figures = f"{rate:.3g} {self._unit}s/s" + (f", {self._failed} failed" if self._failed else "")
+        figures = f"{rate:.3g} {self._unit}s/s{self._failed_and_figures()}"
         self._bar.update(self._task, completed=self.done, figures=figures, refresh=True)
 
     def __enter__(self) -> Progress:

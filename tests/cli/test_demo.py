@@ -1,4 +1,4 @@
-"""The quick demo runs from any folder."""
+"""The demo runs from any folder, and shows loss and AP while it trains."""
 
 import json
 import os
@@ -8,7 +8,43 @@ from pathlib import Path
 
 import pytest
 
+from maskrcnn_ext.cli.demo import _show_metrics
+from maskrcnn_ext.common.progress import Progress
 from tests.conftest import ROOT
+
+
+class RecordedProgress(Progress):
+    """Keeps the arguments of every step."""
+
+    def __init__(self, total):
+        super().__init__(total)
+        self.steps = []
+
+    def step(self, count=1, **figures):
+        super().step(count, **figures)
+        self.steps.append((count, figures["figures"]))
+
+
+def test_loss_and_ap_are_shown_as_the_metrics_arrive(tmp_path, capsys):
+    file = tmp_path / "metrics.json"
+    progress = RecordedProgress(20)
+    assert _show_metrics(file, 0, progress) == 0, "before the training has written anything"
+
+    first = [
+        {"iteration": 4, "total_loss": 2.4567},
+        {"iteration": 9, "total_loss": 1.5, "segm/AP": 3.21, "bbox/AP": 4.0},
+    ]
+    text = "".join(json.dumps(entry) + "\n" for entry in first)
+    file.write_text(text + '{"iteration": 14, "total_l')  # the training is writing the third entry
+    assert _show_metrics(file, 0, progress) == 2
+    assert progress.steps == [(5, "loss 2.46"), (5, "loss 1.5")]
+    assert capsys.readouterr().out == "      evaluated: mask AP 3.2, box AP 4.0\n"
+
+    file.write_text(text + '{"iteration": 14, "total_loss": 0.25}\n')
+    assert _show_metrics(file, 2, progress) == 3
+    assert progress.steps[2:] == [(5, "loss 0.25")]
+    assert progress.done == 15
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.slow

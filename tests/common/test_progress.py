@@ -37,6 +37,18 @@ def test_a_log_gets_a_line_every_half_minute(clock, capsys):
     ]
 
 
+def test_a_log_line_shows_the_figures_of_the_last_step_only(clock, capsys):
+    with Progress(100, description="training", unit="iteration") as shown:
+        for seconds, figures in [(31, "loss 1.93"), (61, "loss 0.87"), (91, "")]:
+            clock.seconds = seconds
+            shown.step(31, figures=figures)
+    assert [line.rpartition(",")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "training: 31 of 100 iterations, loss 1.93",
+        "training: 62 of 100 iterations, loss 0.87",
+        "training: 93 of 100 iterations",
+    ]
+
+
 def test_an_unknown_total_is_left_out(clock, capsys):
     with Progress(None) as shown:
         clock.seconds = 31
@@ -75,13 +87,15 @@ from maskrcnn_ext.common import progress
 seconds = itertools.count()
 progress.time = type("Clock", (), {"monotonic": staticmethod(lambda: next(seconds))})
 with progress.Progress(4, description="reading [a]") as shown:
-    for _ in range(4):
-        shown.step(failed=1)
+    for number in range(4):
+        shown.step(failed=1, figures=f"loss {number}.93 [b]")
 """
 
 
 def test_a_terminal_gets_a_bar_that_ends_complete():
     shown = run_on_terminal(SCRIPT)
     assert "reading [a]" in shown
-    assert "images/s, 1 failed" in shown
-    assert "4/4" in shown.rpartition("3/4")[2]
+    _, _, last = shown.rpartition("3/4")
+    assert "images/s, 1 failed, loss 2.93 [b]" in shown
+    assert "4/4" in last
+    assert "images/s, 1 failed, loss 3.93 [b]" in last

@@ -110,9 +110,10 @@ def test_a_hanging_loader_names_the_sample(tmp_path):
 def test_a_limit_without_workers_logs_that_it_has_no_effect(caplog):
     first(GuardedLoader(make_loader(workers=0), timeout=5), 2)
     assert "train.loader_timeout=5 has no effect without loader workers" in caplog.text
-    caplog.clear()
-    first(GuardedLoader(make_loader(workers=0)), 2)
-    assert "has no effect" not in caplog.text
+    loader = make_loader(workers=0)
+    caplog.clear()  # Detectron2 logs as it builds a loader
+    assert len(first(GuardedLoader(loader), 2)) == 2
+    assert not caplog.records
 
 
 def kill():
