@@ -77,7 +77,7 @@ def test_without_postprocessing_nothing_differs(models):
         assert torch.equal(one.pred_masks, own.pred_masks)
 
 
-def test_what_a_model_without_masks_finds_is_left_alone():
+def test_results_without_masks_are_unchanged():
     ours = build(CompactRCNN, "faster_rcnn_r18_fpn_scratch.py")
     stock = build(GeneralizedRCNN, "faster_rcnn_r18_fpn_scratch.py")
     with torch.no_grad():
@@ -86,7 +86,7 @@ def test_what_a_model_without_masks_finds_is_left_alone():
     assert torch.equal(found.pred_boxes.tensor, expected.pred_boxes.tensor)
 
 
-def test_objects_that_vanish_take_their_masks_along(models):
+def test_masks_of_empty_boxes_are_removed(models):
     stock, ours = models
     image = {**inputs()[0], "height": 64, "width": 96}
     with torch.no_grad():
@@ -99,7 +99,7 @@ def test_objects_that_vanish_take_their_masks_along(models):
     assert torch.equal(found.pred_masks.to_dense(), expected.pred_masks)
 
 
-def test_nothing_found_is_no_masks():
+def test_no_detections_have_no_masks():
     ours = build(CompactRCNN)
     ours.roi_heads.box_predictor.test_score_thresh = 2.0
     with torch.no_grad():
@@ -109,7 +109,7 @@ def test_nothing_found_is_no_masks():
 
 
 @pytest.mark.parametrize("evaluator", [StockEvaluator, COCOEvaluator])
-def test_evaluators_take_the_masks(models, shapes, tmp_path, evaluator):
+def test_evaluators_accept_the_masks(models, shapes, tmp_path, evaluator):
     name = f"coco:{shapes}@{shapes.parent / 'images'}"
     ensure_registered(name)
     mapper = SafeMapper(False, augmentations=[], image_format="BGR")

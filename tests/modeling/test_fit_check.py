@@ -37,7 +37,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("config", "overrides", "message"), WRONG)
-def test_a_wrong_pairing_is_named_before_the_first_iteration(config, overrides, message):
+def test_incompatible_parts_are_reported_before_the_first_iteration(config, overrides, message):
     cfg = get_config(config)
     overrides = [f"model.roi_heads.{override}" for override in overrides]
     with pytest.raises(InputError, match=message) as caught:
@@ -52,7 +52,7 @@ def test_models_without_our_parts_pass(config):
     check_fit(instantiate(get_config(config).model))
 
 
-def test_the_training_script_says_it_in_one_line(shapes, run_python):
+def test_the_training_script_reports_it_in_one_line(shapes, run_python):
     overrides = ["model.roi_heads.mask_head._target_=maskrcnn_ext.PointRendMaskHead", "train.output_dir=run"]
     overrides += [f"dataloader.{split}.dataset.names=coco:{shapes}@{shapes.parent}" for split in ("train", "test")]
     done = run_python(

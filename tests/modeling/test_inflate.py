@@ -28,7 +28,7 @@ def three():
 @pytest.mark.parametrize(
     ("channels", "order"), [(5, (0, 1, 2)), (5, (4, 0, 2)), (3, (0, 1, 2)), (1, (0, 0, 0)), (2, (0, 1, 1))]
 )
-def test_a_checkpoint_of_three_channels_gives_their_features(tmp_path, three, channels, order, form):
+def test_a_three_channel_checkpoint_keeps_its_features(tmp_path, three, channels, order, form):
     if form == "pth":
         DetectionCheckpointer(three, str(tmp_path)).save("three")
     else:  # as Detectron2's model zoo, whose names are matched by their ends
@@ -68,7 +68,7 @@ def test_a_frozen_stem_still_learns_its_extra_channels(norm):
         assert not torch.allclose(stem(image), before)
 
 
-def test_its_own_checkpoint_comes_back(tmp_path):
+def test_a_saved_inflated_checkpoint_loads(tmp_path):
     network = resnet(InflatedStem(4)).eval()
     torch.nn.init.normal_(network.stem.extra_weight)
     DetectionCheckpointer(network, str(tmp_path)).save("four")
@@ -78,7 +78,7 @@ def test_its_own_checkpoint_comes_back(tmp_path):
     torch.testing.assert_close(again(image)["res5"], network(image)["res5"])
 
 
-def test_channels_that_are_not_there_are_refused():
+def test_missing_channels_raise_an_error():
     for channels, order in ((1, (0, 1, 2)), (3, (0, 1, 3)), (3, (-1, 0, 1)), (3, ())):
         with pytest.raises(InputError, match=r"pretrained_channels=\[.*write \[0,0,0\] for a grey image"):
             InflatedStem(channels, pretrained_channels=order)

@@ -17,7 +17,7 @@ def test_every_exported_part_is_in_the_catalogue():
 
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
-def test_the_override_line_makes_the_part(part):
+def test_the_override_builds_the_part(part):
     cfg = LazyConfig.apply_overrides(get_config("mask_rcnn_r50_fpn_1x"), part.override().split())
     node = cfg.model.roi_heads[part.node]
     if part.node == "mask_head":

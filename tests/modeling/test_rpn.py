@@ -78,7 +78,7 @@ def assert_same_proposals(found, expected):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_inference_gives_the_same_proposals(inputs, layout):
+def test_inference_returns_the_same_proposals(inputs, layout):
     images, features = inputs
     features = {name: level.contiguous(memory_format=layout) for name, level in features.items()}
     with torch.no_grad():
@@ -112,7 +112,7 @@ def test_a_training_step_is_the_same(inputs, instances, options):
     assert torch.equal(found[4], expected[4]), "as many random numbers"
 
 
-def test_equal_scores_give_as_many_proposals_with_the_same_scores(inputs):
+def test_ties_return_as_many_proposals_with_the_same_scores(inputs):
     images, features = inputs
     rounded = []
     for kind in (RPN, FastRPN):
@@ -125,7 +125,7 @@ def test_equal_scores_give_as_many_proposals_with_the_same_scores(inputs):
         assert torch.equal(ours.objectness_logits, theirs.objectness_logits)
 
 
-def test_scores_that_are_no_numbers_end_training_and_are_left_out_in_inference(inputs):
+def test_nan_scores_raise_in_training_and_are_dropped_in_inference(inputs):
     images, features = inputs
     broken = {name: level.clone() for name, level in features.items()}
     broken["p4"][1, :, 3, 4] = float("nan")
@@ -168,7 +168,7 @@ def test_yacs_configs_name_it():
     assert rpn.anchor_matcher.thresholds[1:-1] == cfg.MODEL.RPN.IOU_THRESHOLDS
 
 
-def test_what_it_cannot_do_is_said_at_once():
+def test_unsupported_options_raise_at_construction():
     class OwnMatcher(Matcher):
         pass
 

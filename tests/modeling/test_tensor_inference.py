@@ -97,7 +97,7 @@ def test_detections_equal_those_of_detectron2(classified, class_agnostic, limit)
             assert torch.equal(padded_values[number, valid], field)
 
 
-def test_places_without_a_proposal_have_no_detections(classified):
+def test_padding_has_no_detections(classified):
     boxes, probs = classified
     *_, scores, _ = select_detections_padded(
         boxes.view(2, 20, -1, 4),
@@ -112,7 +112,7 @@ def test_places_without_a_proposal_have_no_detections(classified):
     assert (scores[1] == -torch.inf).all()
 
 
-def test_no_proposals_are_no_detections():
+def test_no_proposals_return_no_detections():
     rois, scores, classes = select_detections(
         torch.zeros(0, 5),
         torch.zeros(0, 4 * NUM_CLASSES),

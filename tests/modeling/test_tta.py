@@ -219,7 +219,7 @@ def test_keypoints_are_those_of_the_averaged_heatmaps():
     assert found.pred_keypoints.shape == (len(found), 5, 3)
 
 
-def test_results_are_of_the_image_as_stored_and_each_image_counts_alone():
+def test_results_have_the_size_of_the_input_and_do_not_depend_on_the_batch():
     model = build("fcn")
     first, second = image(0), image(1, size=(48, 80))
     with torch.no_grad():
@@ -234,7 +234,7 @@ def test_results_are_of_the_image_as_stored_and_each_image_counts_alone():
 
 
 @pytest.mark.parametrize("kind", ["fcn", "scoring", "refine", "point_rend", "both"])
-def test_nothing_found_is_no_fault(kind):
+def test_no_detections(kind):
     model = build(kind, "model.roi_heads.box_predictor.test_score_thresh=1.0")
     with torch.no_grad():
         found = model([image()])[0]["instances"]
@@ -254,7 +254,7 @@ def test_given_boxes_are_kept():
     assert found.pred_masks.shape[0] == 2
 
 
-def test_the_model_itself_is_left_as_it_was():
+def test_the_model_is_not_modified():
     model = build("both")
     heads = model.roi_heads
     raw(model, image())
@@ -263,7 +263,7 @@ def test_the_model_itself_is_left_as_it_was():
     assert heads.keypoint_on
 
 
-def test_training_is_the_plain_models():
+def test_training_equals_the_plain_model():
     plain = build("fcn", target="CompactRCNN")
     assert TTARCNN.forward is type(plain).forward
     assert list(build("fcn").state_dict()) == list(plain.state_dict())
@@ -284,7 +284,7 @@ def test_training_is_the_plain_models():
         ("pose", ["model.tta_keypoint_flip_indices=[1,2,0,3,4]"], "mirrored counterpart of each of the 5 keypoints"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(kind, overrides, message):
+def test_invalid_arguments_raise_one_line(kind, overrides, message):
     with pytest.raises(InputError, match=message) as caught:
         build(kind, *overrides)
     assert "\n" not in str(caught.value)
@@ -299,7 +299,7 @@ class FixedSize(TTARCNN):
         return ImageList(F.pad(pixels, (0, 96 - width, 0, 96 - height))[None], [(height, width)])
 
 
-def test_a_view_that_the_backbone_would_cut_is_refused():
+def test_a_view_that_the_backbone_would_crop_is_an_error():
     model = build("fcn", "model.tta_scales=[1,1.25]")
     model.__class__ = FixedSize
     with pytest.raises(InputError, match="a view of 120 x 80 does not fit into the 96 x 96") as caught:

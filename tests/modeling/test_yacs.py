@@ -84,7 +84,7 @@ def test_a_head_by_name(part, own):
 
 
 @pytest.mark.parametrize("part", MASK_HEADS, ids=lambda part: part.name)
-def test_every_own_keyword_is_a_documented_key(part):
+def test_every_keyword_of_a_head_is_a_documented_key(part):
     cfg = small_cfg(registered_name(part))
     keys = {key.lower() for key in cfg.MODEL.MASKRCNN_EXT[part.name]}
     assert keys == set(part.load().own_defaults()) - {"strides", "base_options"}
@@ -114,7 +114,7 @@ def test_a_misspelt_key_is_an_error():
         small_cfg("BoundaryMaskHead").merge_from_list(["MODEL.MASKRCNN_EXT.BoundaryMaskHead.BOUNDARY_WEIGHT", 1.0])
 
 
-def test_pooled_features_where_there_are_none():
+def test_a_pooled_head_without_a_pooler_is_an_error():
     with pytest.raises(InputError, match=r"DCTMaskHead takes pooled features: set MODEL.ROI_MASK_HEAD.POOLER_TYPE"):
         build_mask_head(small_cfg("DCTMaskHead"), LEVELS)
 

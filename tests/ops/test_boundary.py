@@ -26,7 +26,7 @@ def test_the_laplacian_boundary_is_the_mask_minus_its_erosion(mask):
 
 @given(MASKS)
 @settings(max_examples=60, deadline=None)
-def test_the_band_is_the_morphological_gradient(mask):
+def test_boundary_band_is_the_morphological_gradient(mask):
     # OpenCV's default border leaves the grid's edge out, as the band does.
     expected = cv2.dilate(mask, KERNEL) - cv2.erode(mask, KERNEL)
     np.testing.assert_array_equal(boundary_band(torch.as_tensor(mask)[None].float())[0].numpy(), expected)

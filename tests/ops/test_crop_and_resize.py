@@ -37,7 +37,7 @@ def reference(features, boxes, images, size_y, size_x):
 
 
 @pytest.mark.parametrize("size", [(7, 7), (3, 5), (1, 1), (1, 4)])
-def test_it_does_what_tensorflow_documents(size):
+def test_it_equals_the_documented_formula_of_tensorflow(size):
     rng = np.random.default_rng(0)
     features = rng.normal(size=(2, 3, 6, 9))
     boxes = np.concatenate([rng.uniform(-0.3, 1.3, (30, 4)), [[0, 0, 1, 1], [0.5, 0.5, 0.5, 0.5]]])

@@ -30,7 +30,7 @@ from maskrcnn_ext.ops.dct import (
 )
 
 
-def test_zigzag_begins_as_in_jpeg():
+def test_zigzag_order_equals_jpeg():
     # ITU-T T.81, figure 5: the sequence of an 8 x 8 block, written as (row, column).
     expected = [(0, 0), (0, 1), (1, 0), (2, 0), (1, 1), (0, 2), (0, 3), (1, 2), (2, 1), (3, 0), (4, 0)]
     assert zigzag(11) == expected
@@ -77,7 +77,7 @@ def test_too_many_coefficients():
         DCTCodec(8, 37)
 
 
-def test_a_codec_leaves_nothing_in_checkpoints():
+def test_a_codec_adds_no_state_to_checkpoints():
     assert DCTCodec(16, 30).state_dict() == {}
 
 
@@ -89,7 +89,7 @@ def test_patches_and_back():
     torch.testing.assert_close(from_patches(patches), masks)
 
 
-def test_kinds_and_filling():
+def test_patch_kinds_and_filling_of_uniform_patches():
     mask = torch.zeros(1, 4, 6)
     mask[:, :2, 2:4] = 1
     mask[:, :2, 5] = 1

@@ -77,13 +77,13 @@ def test_masks_of_other_types_equal_stock(dtype):
     assert paste_to_rle(masks, boxes, (160, 200)) == stock(masks, boxes, (160, 200))
 
 
-def test_views_and_tensors_with_gradients_are_read_as_they_are():
+def test_views_and_tensors_with_gradients_are_accepted():
     masks = blobs(3, 28).transpose(1, 2).requires_grad_()
     boxes = torch.tensor([[3.0, 4.0, 30.0, 25.0]]).expand(3, 4)
     assert paste_to_rle(masks, boxes, (40, 50)) == stock(masks.detach(), boxes, (40, 50))
 
 
-def test_a_run_goes_on_from_one_full_column_to_the_next():
+def test_a_run_continues_over_full_columns():
     box = torch.tensor([[3.0, -50.0, 7.0, 60.0]])
     (rle,) = paste_to_rle(torch.ones(1, 2, 2), box, (10, 20))
     assert counts_of(rle) == [30, 40]
@@ -103,7 +103,7 @@ def test_a_run_goes_on_from_one_full_column_to_the_next():
         [float("inf"), 5.0, float("inf"), 20.0],
     ],
 )
-def test_a_box_outside_of_the_image_or_without_an_inside_has_an_empty_mask(box):
+def test_boxes_outside_the_image_or_without_area_have_empty_masks(box):
     """Detectron2 raises or runs out of memory for them."""
     boxes = torch.tensor([box, [5.0, 5.0, 20.0, 20.0]])
     masks = torch.ones(2, 28, 28)
@@ -129,7 +129,7 @@ def test_dense_masks_are_the_stock_ones():
     assert torch.equal(dense, paste_masks_in_image(masks, boxes, (40, 50)))
 
 
-def test_what_does_not_fit_together_is_an_error():
+def test_mismatched_arguments_raise():
     with pytest.raises(ValueError, match=r"boxes \(R, 4\): \(2, 28, 28\), \(3, 4\)"):
         paste_to_rle(torch.ones(2, 28, 28), torch.ones(3, 4), (40, 50))
     with pytest.raises(ValueError, match=r"\(2, 1, 28, 28\)"):

@@ -38,7 +38,7 @@ def test_small_boxes_with_ties(truth, boxes, levels, low_quality, piece):
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 30), st.booleans(), st.sampled_from([64, 1000, None]))
-def test_boxes_as_of_images(seed, count, low_quality, piece):
+def test_random_boxes_and_ground_truth(seed, count, low_quality, piece):
     generator = torch.Generator().manual_seed(seed)
 
     def some(number):
@@ -52,7 +52,7 @@ def test_boxes_as_of_images(seed, count, low_quality, piece):
     same_as_detectron2(truth, boxes, [0.3, 0.7], [0, -1, 1], low_quality, piece)
 
 
-def test_a_threshold_that_is_met_exactly_belongs_to_the_level_above():
+def test_an_overlap_equal_to_a_threshold_belongs_to_the_upper_level():
     truth = torch.tensor([[0.0, 0, 10, 10]])
     boxes = torch.tensor([[0.0, 0, 10, 5], [0, 0, 10, 4.999], [0, 0, 10, 10]])
     _, labels = same_as_detectron2(truth, boxes, [0.5, 1.0], [0, -1, 1], False)
@@ -75,7 +75,7 @@ def test_nothing_to_match(sizes):
     same_as_detectron2(truth, boxes, [0.3, 0.7], [-1, 0, 1], True)
 
 
-def test_overlaps_that_are_no_numbers_are_none():
+def test_nan_overlaps_count_as_zero():
     """Sides that float32 cannot square: Detectron2's Matcher stops at the assertion that overlaps are not negative."""
     huge = torch.tensor([[0.0, 0, 1e30, 1e30]])
     assert match_boxes(huge, huge, [0.5], [0, 1])[1].tolist() == [0]

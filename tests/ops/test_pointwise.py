@@ -33,7 +33,7 @@ SHAPES = [
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize(("number", "inputs", "outputs", "height", "width"), SHAPES)
-def test_it_is_the_convolution(number, inputs, outputs, height, width, stride, relu):
+def test_it_equals_the_convolution(number, inputs, outputs, height, width, stride, relu):
     torch.manual_seed(0)
     x, weight, bias = image(number, inputs, height, width), torch.randn(inputs, outputs), torch.randn(outputs)
     expected = F.conv2d(x.double(), weight.double().T[:, :, None, None], bias.double(), stride=stride)
@@ -72,7 +72,7 @@ def test_upsampling_is_the_transposed_convolution(number, inputs, outputs, heigh
 
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("number", [0, 1, 7])
-def test_what_follows_the_upsampling(number, relu):
+def test_fused_operations_after_the_upsampling(number, relu):
     torch.manual_seed(0)
     x, weight, bias = image(number, 24, 90, 96), torch.randn(24, 40, 2, 2), torch.randn(40)
     then = torch.randn(number, 40), torch.randn(number)
@@ -83,7 +83,7 @@ def test_what_follows_the_upsampling(number, relu):
     torch.testing.assert_close(found[:, 0].double(), expected, atol=1e-3, rtol=0)
 
 
-def test_nan_stays():
+def test_nan_propagates():
     x = image(1, 4, 2, 2)
     x[0, 0, 0, 0] = float("nan")
     found = pointwise_conv2d(x, torch.ones(4, 3), torch.zeros(3), Workspace(), relu=True)
@@ -101,7 +101,7 @@ def test_nan_stays():
         ({"x": image(1, 4, 5, 4), "residual": image(1, 3, 2, 2)}, "does not fit"),
     ],
 )
-def test_what_does_not_fit_is_refused(change, message):
+def test_mismatched_arguments_raise(change, message):
     arguments = {"x": image(1, 4, 4, 4), "weight": torch.ones(4, 3), "bias": torch.zeros(3), "workspace": Workspace()}
     with pytest.raises(ValueError, match=message):
         pointwise_conv2d(**{**arguments, **change})

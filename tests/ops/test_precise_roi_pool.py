@@ -57,7 +57,7 @@ def test_it_is_the_integral_of_the_interpolated_map(features, aligned, dtype):
     assert not pooled[3].any()
 
 
-def test_single_precision_holds_far_from_the_origin():
+def test_single_precision_is_exact_far_from_the_origin():
     torch.manual_seed(0)
     features = torch.randn(1, 2, 4, 1000)
     rois = torch.tensor([[0, 3900.1, 3.0, 3960.3, 9.0], [0, 3990.7, 1.0, 3991.3, 2.0]])

@@ -35,7 +35,7 @@ shapes = array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=20)
 
 @few
 @given(labels=arrays(np.int32, shapes, elements=st.sampled_from([0, 1, 2, 7, 70000])))
-def test_an_entry_is_the_box_and_rle_of_its_mask(labels):
+def test_an_entry_has_the_box_and_rle_of_its_mask(labels):
     found = encode_labels(labels)
     assert [one.value for one in found] == [value for value in np.unique(labels) if value]
     for one in found:
@@ -56,7 +56,7 @@ def test_every_type_of_label_image_is_read_whatever_its_order_in_memory(dtype):
 
 @few
 @given(mask=arrays(bool, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40)))
-def test_a_mask_comes_back_from_every_form(mask):
+def test_every_form_of_a_mask_decodes_to_it(mask):
     rle, size = encode_mask(mask), list(mask.shape)
     uncompressed = {"size": size, "counts": decode_counts(rle["counts"]).tolist()}
     for form in (rle, with_byte_counts(rle), uncompressed, mask):
@@ -119,7 +119,7 @@ def test_a_broken_size_is_refused(size):
         check_rle({"size": size, "counts": [35]})
 
 
-def test_another_value_is_no_rle():
+def test_other_values_are_not_rles():
     with pytest.raises(ValueError, match="an RLE of type list"):
         check_rle([[1, 2]])
 
@@ -174,7 +174,7 @@ def test_counts_are_read_as_pycocotools_writes_them(seed, share):
     ),
     data=st.data(),
 )
-def test_every_whole_rle_passes_and_a_cut_one_is_found(masks, data):
+def test_valid_rles_pass_and_truncated_ones_are_reported(masks, data):
     rles = [encode_mask(mask) for mask in masks]
     assert find_broken_rle(rles) is None
     victim = data.draw(st.integers(0, len(rles) - 1))
@@ -198,7 +198,7 @@ def disc(radius, center=(60, 60), size=(120, 160)):
 
 
 @pytest.mark.parametrize("mask", [disc(30), disc(40, (5, 5)), np.ones((120, 160), np.uint8), disc(0), disc(1)])
-def test_the_band_is_what_lies_within_the_distance_of_the_outside(mask):
+def test_the_band_has_the_pixels_within_the_distance_of_the_outside(mask):
     distance = 4  # 2 % of the diagonal of 120 x 160
     outside = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_C, 3)[1:-1, 1:-1]
     np.testing.assert_array_equal(decode_rle(rle_boundary(encode_mask(mask))), mask & (outside <= distance))

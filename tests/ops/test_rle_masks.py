@@ -36,14 +36,14 @@ def test_indexing_selects_as_on_an_array(masks, item):
     assert torch.equal(masks[item].to_dense(), DENSE[item])
 
 
-def test_one_is_a_list_of_one(masks):
+def test_an_integer_index_returns_a_list_of_one(masks):
     assert torch.equal(masks[2].to_dense(), DENSE[2:3])
     assert torch.equal(masks[-1].to_dense(), DENSE[-1:])
     with pytest.raises(IndexError):
         masks[5]
 
 
-def test_iterating_gives_one_mask_at_a_time(masks):
+def test_iteration_yields_dense_masks(masks):
     assert all(torch.equal(one, mask) for one, mask in zip(masks, DENSE, strict=True))
 
 
@@ -57,7 +57,7 @@ def test_an_rle_of_another_size_is_an_error(masks):
         RLEMasks(masks.rles, (9, 8)).to_dense()
 
 
-def test_none_at_all():
+def test_no_masks():
     none = RLEMasks([], (4, 6))
     assert none.to_dense().shape == (0, 4, 6)
     assert none.to_dense().dtype == torch.bool

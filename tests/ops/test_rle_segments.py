@@ -25,7 +25,7 @@ def dense(segments, size):
 
 @settings(max_examples=60, deadline=None)
 @given(MASKS)
-def test_an_rle_comes_back_with_its_area_and_box(mask):
+def test_rle_round_trip_with_area_and_box(mask):
     rle = mask_util.encode(np.asfortranarray(mask))
     segments = Segments.from_rle(rle)
     assert segments.to_rle(mask.shape) == rle
@@ -51,7 +51,7 @@ def test_union_and_overlap_are_those_of_the_pixels(pair):
 
 @settings(max_examples=60, deadline=None)
 @given(MASKS, WINDOWS)
-def test_a_window_and_what_is_outside_of_it(mask, window):
+def test_crop_to_a_window_and_its_complement(mask, window):
     x, y, width, height = window
     inside = np.zeros_like(mask)
     inside[y : y + height, x : x + width] = mask[y : y + height, x : x + width]
@@ -76,13 +76,13 @@ def test_a_box_is_a_mask():
     assert Segments.of_box(1, 2, 1, 4).area() == Segments.of_box(1, 2, 3, 2).area() == 0
 
 
-def test_nothing_is_a_mask_too():
+def test_empty_masks():
     nothing = segments_of(np.zeros((4, 5), np.uint8))
     assert (nothing.area(), nothing.box(), nothing.overlap(nothing)) == (0, (0, 0, 0, 0), 0)
     assert Segments.union([nothing, nothing]).without((0, 0, 2, 2)).shift(3, 3).area() == 0
 
 
-def test_far_places_need_no_memory_and_are_exact():
+def test_distant_coordinates_are_exact_and_need_no_memory():
     """A tile's mask at the end of an image of nearly 2**32 pixels, the most that pycocotools counts."""
     size = (65_000, 66_000)
     rle = segments_of(np.ones((3, 2), np.uint8)).shift(65_990, 64_990).to_rle(size)

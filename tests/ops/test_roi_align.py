@@ -115,7 +115,7 @@ def test_a_bin_of_a_ramp_is_its_centre(implementation):
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("sampling_ratio", [0, 2])
-def test_what_is_no_box_pools_to_zeros_and_has_no_gradient(implementation, sampling_ratio, layout):
+def test_invalid_boxes_pool_to_zeros_and_have_no_gradient(implementation, sampling_ratio, layout):
     wrong = [[0, NAN, 0, 5, 5], [0, 0, 0, INF, 5], [0, -INF, 0, INF, 5], [0, 0, 0, 2**24, 5], [0, -1e30, 0, 1e30, 9]]
     wrong += [[2, 0, 0, 9, 9], [-1, 0, 0, 9, 9], [NAN, 0, 0, 9, 9], [INF, 0, 0, 9, 9], [1e30, 0, 0, 9, 9]]
     wrong += [[0, 0, 0, 9, 9]] * 4
@@ -207,7 +207,7 @@ def test_double_precision_stays_double():
 
 @pytest.mark.parametrize("cut", [(slice(None), slice(2, None)), (slice(1, None),), (..., slice(3, 20), slice(4, 30))])
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-def test_a_cut_out_is_read_where_it_lies(implementation, layout, cut):
+def test_views_are_read_without_a_copy(implementation, layout, cut):
     views = [level.detach()[cut] for level in pyramid(7, layout=layout)[:1]]
     rois = ROIS.clone()
     rois[:, 0] = 0
@@ -218,7 +218,7 @@ def test_a_cut_out_is_read_where_it_lies(implementation, layout, cut):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-def test_layout_goes_through_and_back(implementation, layout):
+def test_memory_format_is_kept_in_both_passes(implementation, layout):
     features = pyramid(layout=layout)
     features[1] = features[1].detach().contiguous().requires_grad_()  # the first decides
     pooled = roi_align(features, ROIS, LEVELS, SCALES, (3, 3), sampling_ratio=0, aligned=True)
@@ -230,7 +230,7 @@ def test_layout_goes_through_and_back(implementation, layout):
 
 @pytest.mark.skipif(not built(), reason="the library is not built")
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-def test_threads_change_no_bit(layout):
+def test_results_do_not_depend_on_the_number_of_threads(layout):
     results = []
     before = torch.get_num_threads()
     try:
@@ -297,14 +297,14 @@ def test_a_second_derivative_is_refused():
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_what_does_not_fit_together_is_refused(change):
+def test_mismatched_arguments_raise(change):
     arguments = {"features": pyramid(), "rois": ROIS, "levels": LEVELS, "scales": SCALES, "output_size": (3, 3)}
     with pytest.raises(ValueError, match=r"must have the same|expected one scale"):
         roi_align(**{**arguments, **change}, sampling_ratio=0, aligned=True)
 
 
 @pytest.mark.parametrize("content", [None, b"\x7fELF no library"])
-def test_a_library_that_does_not_load_says_why(monkeypatch, tmp_path, content):
+def test_a_library_that_does_not_load_raises_the_reason(monkeypatch, tmp_path, content):
     file = tmp_path / "_roi_align.so"
     if content:
         file.write_bytes(content)
@@ -318,7 +318,7 @@ def test_a_library_that_does_not_load_says_why(monkeypatch, tmp_path, content):
         roi_align_cpu.library.cache_clear()
 
 
-def test_a_torch_that_is_too_old_is_named(run_python):
+def test_an_unsupported_torch_is_reported(run_python):
     done = run_python("-c", "import torch; del torch.library.custom_op; import maskrcnn_ext.ops.roi_align")
     assert "InputError: this RoIAlign needs torch 2.4 or newer" in done.stderr
 

@@ -89,7 +89,7 @@ def test_rois_are_rounded_as_by_roi_pool(corners):
     assert last == (0 if empty else places[0, 0, bottom, right].item())
 
 
-def test_halves_are_rounded_up_wherever_they_lie():
+def test_halves_are_rounded_up_everywhere():
     roi = torch.tensor([[0, -1.5, -0.5, 0.5, 2.5]])
     assert quantise_rois(roi, 1.0)[0, 1:].tolist() == [-1, 0, 1 + 1, 3 + 1]
 

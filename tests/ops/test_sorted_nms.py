@@ -28,7 +28,7 @@ def expected(boxes, valid, threshold):
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 1000), st.integers(0, 4), st.integers(0, 60), st.sampled_from([1, 40]), st.floats(0, 1))
-def test_torchvision_keeps_the_same(seed, number, length, side, threshold):
+def test_it_keeps_the_same_boxes_as_torchvision(seed, number, length, side, threshold):
     boxes, valid = lists(seed, number, length, side)
     assert torch.equal(sorted_nms(boxes, valid, threshold), expected(boxes, valid, threshold))
 

@@ -57,7 +57,7 @@ def test_points_on_the_map_agree_with_grid_sample():
     ("margin", "y", "expected"),
     [(0, -0.01, 0), (0, 0, 2), (0, 1, 3), (0, 1.01, 0), (1, -1, 2), (1, -1.01, 0), (1, 2, 3), (1, 2.01, 0)],
 )
-def test_beyond_the_margin_is_nothing(margin, y, expected):
+def test_points_beyond_the_margin_are_zero(margin, y, expected):
     features = torch.tensor([2.0, 3.0]).reshape(1, 1, 2, 1)
     points = torch.tensor([y], dtype=torch.float32)
     assert sample(features, torch.tensor([0]), points, torch.zeros(1), margin).item() == expected

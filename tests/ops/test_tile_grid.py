@@ -46,7 +46,7 @@ def test_golden_tiles():
     assert grid.meeting((400, 5, 600, 9)) == [1]
 
 
-def test_clearance_counts_where_the_tile_cuts_the_image_alone():
+def test_clearance_ignores_sides_on_the_image_border():
     grid = TileGrid(1000, 100, 400, 0.1)
     assert grid.clearance(0, (0, 0, 390, 100)) == 10
     assert grid.clearance(1, (305, 0, 350, 100)) == 5

@@ -29,7 +29,7 @@ def compiled():
         (0, 16, 16, 4, 4),
     ],
 )
-def test_it_is_the_convolution(number, inputs, outputs, height, width, relu):
+def test_it_equals_the_convolution(number, inputs, outputs, height, width, relu):
     torch.manual_seed(0)
     x = torch.randn(number, inputs, height, width).contiguous(memory_format=torch.channels_last)
     weight, bias = torch.randn(outputs, inputs, 3, 3) / inputs**0.5, torch.randn(outputs)
@@ -47,7 +47,7 @@ SHAPES = [(1, 16, 32, 8, 12), (2, 32, 16, 7, 9), (1, 16, 16, 1, 1), (3, 16, 16, 
 
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize(("number", "inputs", "outputs", "height", "width"), SHAPES)
-def test_the_gradients_are_the_convolutions(number, inputs, outputs, height, width, with_bias):
+def test_gradients_equal_those_of_the_convolution(number, inputs, outputs, height, width, with_bias):
     torch.manual_seed(0)
     x = torch.randn(number, inputs, height, width, requires_grad=True)
     weight = (torch.randn(outputs, inputs, 3, 3) / inputs**0.5).requires_grad_()
@@ -66,7 +66,7 @@ def test_the_gradients_are_the_convolutions(number, inputs, outputs, height, wid
         )
 
 
-def test_only_what_is_needed_has_a_gradient():
+def test_only_required_gradients_are_computed():
     weight = torch.randn(16, 16, 3, 3, requires_grad=True)
     winograd_convolution(torch.randn(1, 16, 8, 8), weight, None, Workspace()).sum().backward()
     assert weight.grad is not None
@@ -75,7 +75,7 @@ def test_only_what_is_needed_has_a_gradient():
     assert x.grad is not None
 
 
-def test_a_workspace_that_others_have_used_changes_nothing():
+def test_a_used_workspace_does_not_change_results():
     torch.manual_seed(0)
     workspace = Workspace()
     weight = transform_weight(torch.randn(16, 16, 3, 3))
@@ -86,7 +86,7 @@ def test_a_workspace_that_others_have_used_changes_nothing():
         assert torch.equal(one, other)
 
 
-def test_where_it_pays():
+def test_convolutions_that_benefit():
     assert fits(torch.empty(256, 128, 3, 3))
     for shape in ((256, 128, 1, 1), (256, 48, 3, 3), (250, 256, 3, 3), (256, 256, 5, 5), (512, 512, 3, 3)):
         assert not fits(torch.empty(shape))

@@ -11,7 +11,7 @@ from maskrcnn_ext.ops.workspace import Workspace
 LARGE = (600, 700)
 
 
-def test_memory_is_used_again_as_soon_as_nothing_stands_on_it():
+def test_memory_is_reused_once_no_tensor_uses_it():
     workspace = Workspace()
     first = workspace.empty(*LARGE)
     place = first.data_ptr()
@@ -22,7 +22,7 @@ def test_memory_is_used_again_as_soon_as_nothing_stands_on_it():
 
 @pytest.mark.parametrize("inference", [False, True])
 @pytest.mark.parametrize("keep", [lambda x: x[3:9].T, lambda x: x.detach(), lambda x: x.untyped_storage()])
-def test_whatever_is_kept_keeps_the_memory(keep, inference):
+def test_live_references_keep_the_memory(keep, inference):
     workspace = Workspace()
     with torch.inference_mode(inference):
         tensor = workspace.empty(*LARGE).fill_(1)
@@ -42,7 +42,7 @@ def test_memory_outlives_its_workspace():
     assert tensor.unique().tolist() == [3]
 
 
-def test_what_is_used_stays_close_together():
+def test_the_lowest_free_memory_is_used_first():
     workspace = Workspace()
     first, second, third = (workspace.empty(*LARGE) for _ in range(3))
     start = first.data_ptr()
@@ -55,7 +55,7 @@ def test_what_is_used_stays_close_together():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_no_two_tensors_share_a_place(seed):
+def test_live_tensors_do_not_overlap(seed):
     choose = random.Random(seed)
     workspace, held = Workspace(), []
     for number in range(300):
@@ -67,7 +67,7 @@ def test_no_two_tensors_share_a_place(seed):
     assert all(tensor.unique().tolist() == [value] for tensor, value in held)
 
 
-def test_more_than_an_arena(monkeypatch):
+def test_a_tensor_larger_than_an_arena(monkeypatch):
     monkeypatch.setattr("maskrcnn_ext.ops.workspace._ARENA_BYTES", 3_000_000)
     workspace = Workspace()
     held = [workspace.empty(*LARGE).fill_(number) for number in range(4)]
@@ -75,7 +75,7 @@ def test_more_than_an_arena(monkeypatch):
     assert [tensor.unique().tolist() for tensor in held] == [[0], [1], [2], [3], [4]]
 
 
-def test_threads_have_their_own():
+def test_each_thread_has_its_own_pool():
     workspace = Workspace()
     place = workspace.empty(*LARGE).data_ptr()
     found = []

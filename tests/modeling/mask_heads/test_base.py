@@ -11,7 +11,7 @@ from tests.helpers.mask_heads import build, detections, features, truth
 
 
 @pytest.mark.parametrize("part", MASK_HEADS, ids=lambda part: part.name)
-def test_class_agnostic_masks_are_the_option_that_the_stock_head_has(part):
+def test_cls_agnostic_mask_has_one_channel_as_in_the_stock_head(part):
     head = build(part.name, num_classes=1)
     with EventStorage():
         losses = head(features(part.name), truth())
@@ -103,7 +103,7 @@ def test_loss_weight_multiplies_every_loss(part):
         ),
     ],
 )
-def test_input_that_does_not_fit_is_reported_in_one_line_with_the_override(name, x, message):
+def test_unsuitable_inputs_raise_one_line_with_the_override(name, x, message):
     with pytest.raises(InputError, match=message) as caught:
         build(name)(x, detections())
     assert "\n" not in str(caught.value)

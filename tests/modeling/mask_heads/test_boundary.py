@@ -15,7 +15,7 @@ def test_boundary_head_takes_pyramid_and_pooled_features_with_the_same_weights()
     assert of_pyramid[0].pred_masks.shape == of_tensor[0].pred_masks.shape == (3, 1, 28, 28)
 
 
-def test_boundary_branch_sees_the_finest_level():
+def test_boundary_branch_uses_the_finest_level():
     """A change in p2 alone reaches the mask of a large box, whose mask features come from a coarser level."""
     head = build("BoundaryMaskHead").eval()
     image = Instances((512, 512), pred_boxes=Boxes(torch.tensor([[0.0, 0.0, 500.0, 500.0]])))

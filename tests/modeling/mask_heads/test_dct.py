@@ -8,7 +8,7 @@ from maskrcnn_ext.ops.dct import DCTCodec
 from tests.helpers.mask_heads import build
 
 
-def test_dct_head_draws_what_its_vector_says():
+def test_dct_head_decodes_its_vector():
     head = build("DCTMaskHead").eval()
     disc = cv2.circle(np.zeros((128, 128), np.float32), (64, 60), 40, 1, -1)
     vector = DCTCodec(128, 300).encode(torch.as_tensor(disc))[None]

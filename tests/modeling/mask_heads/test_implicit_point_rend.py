@@ -7,6 +7,6 @@ from maskrcnn_ext.modeling.mask_heads.implicit_point_rend import ImplicitPointRe
 from tests.helpers.point_heads import build
 
 
-def test_the_first_implicit_mask_is_a_square():
+def test_subdivision_num_points_must_be_a_square_number():
     with pytest.raises(InputError, match="subdivision_num_points=784"):
         build(ImplicitPointRendMaskHead, subdivision_num_points=800)

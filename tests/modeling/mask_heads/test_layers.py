@@ -19,7 +19,7 @@ STRIDES = (4, 8, 16, 32)
 
 
 @pytest.mark.parametrize("norm", ["", "BN"])
-def test_layers_have_the_sizes_that_they_promise(norm):
+def test_layers_have_the_documented_sizes(norm):
     x = torch.rand(2, 3, 8, 8)
     assert conv(3, 4, norm=norm)(x).shape == (2, 4, 8, 8)
     assert conv(3, 4, kernel_size=1, stride=2, norm=norm)(x).shape == (2, 4, 4, 4)

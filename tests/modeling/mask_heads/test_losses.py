@@ -28,7 +28,7 @@ def test_gradients(name):
 
 
 @pytest.mark.parametrize("name", MASK_LOSSES)
-def test_a_right_mask_costs_less_than_a_wrong_one_and_nothing_in_the_limit(name):
+def test_loss_is_lower_for_a_correct_mask_and_tends_to_zero(name):
     _, targets = random_pair()
     signs = 2 * targets - 1
     right, unsure, wrong = (MASK_LOSSES[name](signs * scale, targets) for scale in (30.0, 0.0, -30.0))
@@ -38,7 +38,7 @@ def test_a_right_mask_costs_less_than_a_wrong_one_and_nothing_in_the_limit(name)
 
 @pytest.mark.parametrize("name", MASK_LOSSES)
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_targets_all_of_one_kind(name, value):
+def test_targets_that_are_all_foreground_or_all_background(name, value):
     logits = torch.randn(2, 5, 5, dtype=torch.float64, requires_grad=True)
     loss = MASK_LOSSES[name](logits, torch.full((2, 5, 5), value, dtype=torch.float64))
     loss.backward()
@@ -68,7 +68,7 @@ def test_focal_equals_its_formula():
 
 @given(st.integers(0, 10**6))
 @settings(max_examples=30, deadline=None)
-def test_lovasz_equals_the_jaccard_loss_where_every_margin_is_met_or_missed_by_one(seed):
+def test_lovasz_equals_the_jaccard_loss_at_unit_margins(seed):
     """On the corners of its domain (errors of 0 or 1) the Lovász extension is the set function: one minus IoU of the mistakes."""
     generator = torch.Generator().manual_seed(seed)
     targets = (torch.rand(1, 4, 4, generator=generator) > 0.4).double()
@@ -121,6 +121,6 @@ def test_the_mask_loss_is_one_option(name, mask_loss):
 
 
 @pytest.mark.parametrize("name", GRID_HEADS)
-def test_a_wrong_mask_loss(name):
+def test_unknown_mask_loss_is_an_error(name):
     with pytest.raises(InputError, match="'diec' is unknown: set one of bce, boundary, dice, focal, lovasz"):
         build(name, mask_loss="diec")

@@ -14,7 +14,7 @@ from tests.helpers.mask_heads import build, detections, features, truth
 
 
 @pytest.mark.parametrize("polygons", [False, True])
-def test_mask_iou_counts_what_the_box_cuts_off(polygons):
+def test_mask_iou_counts_ground_truth_outside_the_box(polygons):
     """A box over the left half of a square; the mask fills the box: IoU a half with the whole object."""
     outline = [[10.0, 10.0, 50.0, 10.0, 50.0, 50.0, 10.0, 50.0]]
     image = Instances((64, 64), proposal_boxes=Boxes(torch.tensor([[10.0, 10.0, 30.0, 50.0]])))
@@ -35,7 +35,7 @@ def test_mask_scores_are_class_scores_times_predicted_iou():
 
 
 @pytest.mark.parametrize("base", [part.name for part in MASK_HEADS if part.name != "MaskScoringHead"])
-def test_mask_scoring_goes_around_every_head(base):
+def test_mask_scoring_wraps_every_head(base):
     small = {"fc_dim": 16, "point_fc_dim": 8} if "PointRend" in base else {}
     head = build("MaskScoringHead", base=f"maskrcnn_ext.{base}", base_options=small)
     alone = build(base)
@@ -60,12 +60,12 @@ def test_mask_scoring_goes_around_every_head(base):
     assert [len(image.pred_mask_scores) for image in empty] == [0, 0]
 
 
-def test_mask_scoring_takes_a_head_that_is_built_already():
+def test_mask_scoring_accepts_an_instantiated_head():
     base = build("DCTMaskHead", num_coefficients=100)
     assert build("MaskScoringHead", base=base).base is base
 
 
-def test_mask_scoring_goes_around_mask_heads_only():
+def test_mask_scoring_wraps_mask_heads_only():
     assert find_base("DCTMaskHead") is maskrcnn_ext.DCTMaskHead
     for base in ("DCTMask", "no.such.Head", "maskrcnn_ext.MaskScoringHead", MaskRCNNConvUpsampleHead, 3):
         with pytest.raises(InputError, match=r"MaskScoringHead needs .*set model.roi_heads.mask_head.base="):

@@ -9,7 +9,7 @@ from maskrcnn_ext.ops.dct import DCTCodec, patch_kinds, to_patches
 from tests.helpers.mask_heads import build
 
 
-def test_patch_loss_is_zero_for_the_truth_and_counts_mixed_patches_only():
+def test_patch_loss_is_zero_for_the_ground_truth_and_counts_mixed_patches_only():
     masks = torch.zeros(2, 16, 16)
     masks[0, 3:12, 5:14] = 1
     patches = to_patches(masks, 8)

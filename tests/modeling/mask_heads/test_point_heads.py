@@ -179,7 +179,7 @@ def test_builds_from_a_plain_yacs_config(head, agnostic):
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_mistakes_are_one_line_with_the_fix(head):
+def test_invalid_arguments_raise_one_line_with_the_fix(head):
     with pytest.raises(InputError, match=r"set model\.roi_heads\.mask_pooler=null"):
         build(head)(torch.zeros(5, CHANNELS, 14, 14), batch())
     with pytest.raises(InputError, match=r"num_levels to a number from 1 to 4"):

@@ -24,7 +24,7 @@ def test_other_coarse_losses_can_be_chosen():
     assert more["loss_mask_point"] == plain["loss_mask_point"]
 
 
-def test_subdivision_starts_where_it_makes_a_difference():
+def test_subdivision_starts_at_the_first_useful_step():
     head = with_contrast(build(PointRendMaskHead, subdivision_steps=1, coarse_size=6)).eval()
     found = head(pyramid(), batch(training=False))
     assert found[0].pred_masks.shape[-1] == 12

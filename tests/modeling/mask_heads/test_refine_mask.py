@@ -56,7 +56,7 @@ def test_select_class_logits_are_a_channel_of_the_convolution(num_classes):
 
 
 @pytest.mark.parametrize("norm", ["", "BN"])
-def test_a_step_reaches_every_parameter_and_tells_how_it_went(norm):
+def test_a_step_gives_every_parameter_a_gradient_and_logs_metrics(norm):
     head = make_head(conv_norm=norm)
     losses, scalars = train_step(head, pyramid(), proposals([3, 2]))
     assert set(losses) == {"loss_mask", "loss_semantic"}
@@ -112,7 +112,7 @@ def test_class_agnostic_masks_of_any_class():
     assert image.pred_masks.shape == (3, 1, 112, 112)
 
 
-def test_stages_learn_where_they_are_drawn():
+def test_stages_are_trained_in_their_regions_only():
     """Outside of the boundary regions the two finer stages have no loss, and inside they have."""
     head = make_head()
     targets = torch.zeros(1, 112, 112, dtype=torch.bool)
@@ -175,7 +175,7 @@ def test_tracing():
     torch.testing.assert_close(outputs[0].pred_masks, expected)
 
 
-def test_it_learns():
+def test_loss_decreases():
     head = make_head(num_classes=2)
     features, instances = {name: level.normal_() for name, level in pyramid().items()}, proposals([3, 3], classes=2)
     for image in instances:  # an object to a RoI

@@ -57,7 +57,7 @@ def test_boxes_are_pooled_from_matterports_level():
 
 
 @pytest.mark.parametrize(("extent", "level"), [(112 * math.sqrt(2), 2), (112 * math.sqrt(2) - 0.01, 1), (1, 0)])
-def test_a_half_goes_to_the_even_level(extent, level):
+def test_levels_are_rounded_half_to_even(extent, level):
     # log2(sqrt(area) / 224) of a square of 112 * sqrt(2) is -0.5; scales H / (H - 1) are undone by the box's size.
     size = 1024
     side = extent * (size - 1) / size + 1

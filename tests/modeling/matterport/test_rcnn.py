@@ -21,7 +21,7 @@ def frames(**more):
     return Frame(window=(0, 16, 128, 112), output_size=(481, 640), **more)
 
 
-def test_boxes_leave_the_canvas_as_matterport_scales_them():
+def test_boxes_are_mapped_from_the_canvas_as_by_matterport():
     boxes = torch.tensor([[0.0, 16, 128, 112], [10, 20, 40, 60]])
     outward = Boxes(frames().outward(boxes))
     outward.scale(640 / 128, 481 / 96)  # as Detectron2's postprocessing
@@ -34,7 +34,7 @@ def test_boxes_leave_the_canvas_as_matterport_scales_them():
     assert torch.allclose(frames().inward(frames().outward(boxes)), boxes, atol=1e-3)
 
 
-def test_a_pixel_has_a_frame():
+def test_a_frame_of_one_pixel():
     frame = Frame(window=(31, 31, 32, 32), output_size=(1, 1))
     assert frame.outward(torch.tensor([[31.0, 31, 32, 32]])).tolist() == [[0, 0, 1, 1]]
 

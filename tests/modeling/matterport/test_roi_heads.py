@@ -45,7 +45,7 @@ def test_a_proposal_has_one_class_at_most():
     assert detections(probabilities, APART, test_topk_per_image=1)[1] == [0]
 
 
-def test_boxes_of_a_class_drive_each_other_out():
+def test_nms_is_applied_per_class():
     boxes = [[0.0, 0, 20, 20], [1, 1, 21, 21], [2, 2, 22, 22]]
     _, kept = detections([[0.8, 0.1, 0.1], [0.9, 0.05, 0.05], [0.1, 0.7, 0.2]], boxes)
     assert kept == [1, 2]

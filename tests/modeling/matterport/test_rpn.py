@@ -54,7 +54,7 @@ def level_logits(*levels):
     ]
 
 
-def test_levels_compete_for_places_and_with_each_other():
+def test_topk_and_nms_are_joint_over_levels():
     fine, coarse = np.linspace(-1, 1, 32), np.linspace(2, 3, 8)
     logits = level_logits(fine, coarse)
     best = propose(rpn(logits, pre=10), logits)
@@ -82,7 +82,7 @@ def test_equal_probabilities_keep_the_order_of_anchors():
     assert found.objectness_logits.tolist() == [30, 40, 60]
 
 
-def test_nan_is_no_proposal_and_ends_training():
+def test_nan_gives_no_proposals_and_raises_in_training():
     logits = level_logits(np.linspace(0, 1, 32), np.full(8, np.nan))
     module = rpn(logits)
     assert propose(module, logits).objectness_logits.isfinite().all()

@@ -20,7 +20,7 @@ from tests.helpers.poolers import CHANNELS, POOLERS, SCALES, STOCK, boxes_of, bu
 
 @pytest.mark.parametrize(("pooler", "options"), POOLERS)
 @pytest.mark.parametrize("counts", [(7, 7), (7, 0), (0, 0)], ids=str)
-def test_any_number_of_any_boxes_passes_forward_and_backward(pooler, options, counts):
+def test_forward_and_backward_with_any_boxes(pooler, options, counts):
     module, features = build(pooler, options), pyramid()
     pooled = module(features, boxes_of(*counts))
     assert pooled.shape == (sum(counts), CHANNELS, 3, 3)
@@ -33,7 +33,7 @@ def test_any_number_of_any_boxes_passes_forward_and_backward(pooler, options, co
 
 
 @pytest.mark.parametrize(("pooler", "options"), POOLERS)
-def test_no_image_is_no_box(pooler, options):
+def test_an_empty_batch_has_no_rois(pooler, options):
     assert build(pooler, options)(pyramid(images=0), []).shape == (0, CHANNELS, 3, 3)
 
 
@@ -47,7 +47,7 @@ def test_double_precision_stays_double_and_agrees_with_single(pooler, options):
 
 
 @pytest.mark.parametrize(("pooler", "options"), POOLERS)
-def test_images_and_boxes_do_not_mix(pooler, options):
+def test_boxes_are_pooled_from_their_own_image(pooler, options):
     module, features = build(pooler, options), pyramid()
     pooled = module(features, boxes_of(2, 4))
     for image, rows in ((0, pooled[:2]), (1, pooled[2:])):
@@ -98,7 +98,7 @@ def test_a_pair_of_sizes(pooler, options):
         ],
     ],
 )
-def test_unknown_values_are_answered_with_the_valid_ones(pooler, options, valid):
+def test_invalid_values_raise_an_error_that_lists_the_valid_ones(pooler, options, valid):
     ((name, value),) = options.items()
     with pytest.raises(InputError) as error:
         pooler(3, SCALES, **{**STOCK, **options})
@@ -108,7 +108,7 @@ def test_unknown_values_are_answered_with_the_valid_ones(pooler, options, valid)
 @pytest.mark.parametrize(
     ("pooler", "options"), [(DeformableROIPooler, {"fc_dim": 8}), (GenericROIPooler, {"pre": "conv"})]
 )
-def test_other_channels_are_answered_with_the_override(pooler, options):
+def test_wrong_channels_raise_an_error_with_the_override(pooler, options):
     with pytest.raises(
         InputError, match=rf"^{pooler.__name__} was built for 256 channels and got 4: set channels=4 on .*"
     ):

@@ -32,7 +32,7 @@ def keras(features, boxes, image_size, bins):
     return pooled
 
 
-def test_crop_resize_is_what_keras_does():
+def test_crop_resize_equals_keras():
     features = pyramid(torch.float64, images=1)
     rng = np.random.default_rng(0)
     corners, sizes = rng.uniform(-20, 90, (60, 2)), 2 ** rng.uniform(2, 7.5, (60, 2))
@@ -60,7 +60,7 @@ def test_crop_resize_takes_an_image_of_one_pixel():
     assert torch.equal(pooled, torch.full((1, 2, 3, 3), 3.0))
 
 
-def test_crop_resize_gives_boxes_no_gradient():
+def test_crop_resize_has_no_gradient_for_boxes():
     corners = BOXES[:2].clone().requires_grad_()
     build(CropResizePooler, {})(pyramid(images=1), [Boxes(corners)]).sum().backward()
     assert corners.grad is None

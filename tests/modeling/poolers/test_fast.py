@@ -126,7 +126,7 @@ def test_result_and_gradients_keep_the_layout(layout):
     assert all(grad.is_contiguous(memory_format=layout) for grad in grads)
 
 
-def test_nothing_asks_for_a_value_or_an_index():
+def test_pooling_needs_no_synchronisation_or_indexing():
     """What would make a GPU's queue run dry: nonzero, item, and what hides them."""
     called = []
 
@@ -158,7 +158,7 @@ def test_trace_and_compile_take_other_numbers_of_boxes():
         assert torch.equal(compiled(*features, *boxes), expected)
 
 
-def test_other_pooler_types_are_answered_with_the_valid_ones():
+def test_unknown_pooler_types_raise_an_error_that_lists_the_valid_ones():
     with pytest.raises(
         InputError, match="FastROIPooler has no pooler_type='ROIPool': set it to one of 'ROIAlignV2', 'ROIAlign'"
     ):

@@ -8,7 +8,7 @@ from maskrcnn_ext.modeling.poolers.precise import PreciseROIPooler
 from tests.helpers.poolers import BOXES, build, pyramid
 
 
-def test_precise_gives_boxes_a_gradient_that_points_downhill():
+def test_precise_has_a_descent_gradient_for_boxes():
     module, features = build(PreciseROIPooler, {}), pyramid()
     corners = BOXES[:4].clone().requires_grad_()
 
@@ -21,7 +21,7 @@ def test_precise_gives_boxes_a_gradient_that_points_downhill():
     assert loss(corners.detach() - 1e-3 * corners.grad) < before
 
 
-def test_precise_is_where_roi_align_with_many_samples_ends_up():
+def test_precise_is_the_limit_of_roi_align_with_many_samples():
     inside = [Boxes(BOXES[:3] + 8)] * 2  # at the map's border the two differ
     for pooler_type in ("ROIAlignV2", "ROIAlign"):
         sampled = build(ROIPooler, {}, sampling_ratio=64, pooler_type=pooler_type)(pyramid(), inside)

@@ -10,7 +10,7 @@ from maskrcnn_ext.modeling.poolers.roi_warp import ROIWarpPooler
 from tests.helpers.poolers import CHANNELS, SCALES, build, pyramid
 
 
-def test_roi_warp_does_not_see_half_a_pixel_and_roi_align_does():
+def test_roi_warp_rounds_away_half_a_pixel_unlike_roi_align():
     """Mask R-CNN's misalignment (section 3): half a pixel of the feature map is lost in rounding."""
     features = [pyramid()[0]]
     # Corners at 0.3 and 0.3 + 0.5 - 0.6 of a pixel around the whole pixels 2, 3, 17 and 19.
@@ -32,7 +32,7 @@ def test_roi_warp_does_not_see_half_a_pixel_and_roi_align_does():
     assert change(ROIWarpPooler, {}, "ROIAlignV2", [ramp]) == 0
 
 
-def test_roi_warp_lies_within_the_pixels_that_roi_pool_takes():
+def test_roi_warp_samples_within_the_pixels_of_roi_pool():
     """On a box of whole bins, the mean of samples at a pixel's middle is the mean of RoIPool's pixels; the maximum its maximum."""
     features, boxes = [pyramid()[0]], [Boxes(torch.tensor([[8.0, 8, 28, 28]]))] * 2  # pixels 2 to 7: 3 bins of 2
     stock = build(ROIPooler, {}, SCALES[:1], pooler_type="ROIPool")(features, boxes)
