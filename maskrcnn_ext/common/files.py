@@ -136,12 +136,12 @@ def remove(path: Path) -> None:
 
 
 def remove_partials(folder: Path) -> None:
-    """Removes the temporary files of :func:`atomic_path` that killed programs left in a folder. No program may be writing there.
+    """Removes the temporary files of :func:`atomic_path` that killed programs left below a folder. No program may be writing there.
 
     Raises:
         OSError: the folder cannot be changed.
     """
-    for path in folder.glob(f"{_PARTIAL}*"):
+    for path in list(folder.rglob(f"{_PARTIAL}*")):
         remove(path)
 
 

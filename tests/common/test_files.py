@@ -182,9 +182,12 @@ def test_what_killed_programs_left_is_removed(tmp_path, run_python):
     run_python(
         "-c",
         "import os, pathlib; from maskrcnn_ext.common.files import atomic_path\n"
-        "with atomic_path(pathlib.Path('a.txt')) as partial:\n    partial.write_text('half'); os._exit(1)",
+        "with atomic_path(pathlib.Path('a.txt')) as a, atomic_path(pathlib.Path('crops/image/b.png')) as b:\n"
+        "    a.write_text('half'); b.write_text('half'); os._exit(1)",
     )
     (tmp_path / "b.txt").write_text("")
-    assert len(names(tmp_path)) == 2
+    assert len(names(tmp_path)) == 3
+    assert len(names(tmp_path / "crops/image")) == 1
     remove_partials(tmp_path)
-    assert names(tmp_path) == ["b.txt"]
+    assert names(tmp_path) == ["b.txt", "crops"]
+    assert names(tmp_path / "crops/image") == []

@@ -110,8 +110,7 @@ class Job:
             tiled=tiled,
         )
         self._progress = progress
-        for place in (folder, *(folder / kind for kind in settings.outputs)):
-            remove_partials(place)  # of a run that was killed; the journal's lock keeps other runs out
+        remove_partials(folder)  # of a run that was killed; the journal's lock keeps other runs out
         self._results = JsonListWriter(folder / "predictions.json")
         self._images: list[dict[str, Any]] = []
 
