@@ -1,73 +1,31 @@
-"""SafeMapper beside Detectron2's: the same on ordinary data, right where the stock one fails, and a limit to what is bad."""
+"""SafeMapper beside Detectron2's: the same on ordinary data, and right where the stock one fails."""
 
 import pickle
-from itertools import islice
 
 import numpy as np
-import pycocotools.mask as mask_util
 import pytest
 import torch
-from detectron2.data import DatasetMapper, build_detection_train_loader
+from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
-from detectron2.data.samplers import TrainingSampler
-from detectron2.structures import BitMasks, BoxMode, Instances, PolygonMasks
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
+from detectron2.structures import PolygonMasks
 
 from maskrcnn_ext import InputError, get_dataset_dicts
-from maskrcnn_ext.data.mapping.bad_images import TOLERATED, logger
 from maskrcnn_ext.data.mapping.mapper import SafeMapper
 from maskrcnn_ext.data.mapping.shared_masks import SharedBitMasks
-from tests.conftest import ROOT
-
-HEIGHT, WIDTH = 60, 80
-FLIP = [0, 2, 1]
-AUGMENTATIONS = [
-    T.ResizeShortestEdge([50, 90], sample_style="range"),
-    T.RandomCrop("relative", (0.7, 0.7)),
-    T.RandomFlip(),
-]
-
-
-@pytest.fixture(scope="module")
-def image_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("images") / "a.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)).save(path)
-    return path
-
-
-def polygon_of(x, y, w=20, h=16):
-    return [[x, y, x + w, y, x + w, y + h / 2, x + w / 2, y + h, x, y + h]]
-
-
-def rle_of(x, y, w=20, h=16, *, compressed=True):
-    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-    mask[y : y + h, x : x + w] = 1
-    if compressed:
-        rle = mask_util.encode(np.asfortranarray(mask))
-        return {**rle, "counts": rle["counts"].decode()}
-    flat = mask.ravel(order="F")
-    edges = np.flatnonzero(np.diff(flat)) + 1
-    return {"size": [HEIGHT, WIDTH], "counts": np.diff([0, *edges, flat.size]).tolist()}
-
-
-def mask_of(x, y, w=20, h=16):
-    return mask_util.decode(rle_of(x, y, w, h)).astype(bool)
-
-
-def annotation(x=10, y=10, w=20, h=16, segmentation=None, **rest):
-    found = {"bbox": [x, y, w, h], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 1, "iscrowd": 0, **rest}
-    return found if segmentation is None else {**found, "segmentation": segmentation}
-
-
-def record_of(path, *annotations, **rest):
-    record = {"file_name": str(path), "image_id": 7, "height": HEIGHT, "width": WIDTH}
-    return {**record, "annotations": list(annotations), **rest}
-
-
-def arguments(**changes):
-    return {"augmentations": [], "image_format": "BGR", "use_instance_mask": True, **changes}
+from tests.helpers.annotated_images import (
+    AUGMENTATIONS,
+    FLIP,
+    HEIGHT,
+    WIDTH,
+    annotation,
+    arguments,
+    assert_masks_fit,
+    bits,
+    mask_of,
+    polygon_of,
+    record_of,
+    rle_of,
+)
 
 
 def both(record, augmentations=AUGMENTATIONS, seed=0, **changes):
@@ -151,126 +109,6 @@ def test_where_the_stock_mapper_drops_all_masks_silently(image_file):
     masks = bits(ours["instances"])
     np.testing.assert_array_equal(masks[0], mask_of(10, 10))
     assert 200 <= masks[1].sum() <= 300, "the triangle-cut outline, not the box of 320"
-
-
-def bits(instances):
-    if isinstance(instances.gt_masks, BitMasks):
-        return instances.gt_masks.tensor.numpy()
-    return BitMasks.from_polygon_masks(instances.gt_masks, *instances.image_size).tensor.numpy()
-
-
-def assert_masks_fit(instances: Instances, *, recomputed):
-    """Each mask is there, and with recomputed boxes no further than a pixel from its box."""
-    for mask, box in zip(bits(instances), instances.gt_boxes.tensor.numpy(), strict=True):
-        ys, xs = np.nonzero(mask)
-        assert len(ys)
-        if recomputed:
-            np.testing.assert_allclose(box, [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], atol=1.001)
-
-
-KINDS = [
-    lambda x, y: polygon_of(x, y),
-    lambda x, y: rle_of(x, y),
-    lambda x, y: rle_of(x, y, compressed=False),
-    lambda x, y: {**rle_of(x, y), "counts": rle_of(x, y)["counts"].encode()},
-    lambda x, y: mask_of(x, y),
-    lambda *_: None,
-    lambda *_: [],
-]
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    kinds=st.lists(st.sampled_from(range(len(KINDS))), max_size=6),
-    mask_format=st.sampled_from(["polygon", "bitmask"]),
-    seed=st.integers(0, 1000),
-)
-def test_every_mixture_of_outlines_gives_masks_with_tight_boxes(image_file, kinds, mask_format, seed):
-    annotations = [
-        annotation(5 + 8 * index, 4 + 6 * index, segmentation=KINDS[kind](5 + 8 * index, 4 + 6 * index))
-        for index, kind in enumerate(kinds)
-    ]
-    np.random.seed(seed)
-    mapper = SafeMapper(
-        True, **arguments(augmentations=AUGMENTATIONS, instance_mask_format=mask_format, recompute_boxes=True)
-    )
-    instances = mapper(record_of(image_file, *annotations))["instances"]
-    # What a crop leaves of an outline may be less than a pixel: it has no raster.
-    visible = [index for index, mask in enumerate(bits(instances)) if mask.any()]
-    assert_masks_fit(instances[visible], recomputed=True)
-    polygons = mask_format == "polygon" and all(kind in (0, 5, 6) for kind in kinds)
-    assert isinstance(instances.gt_masks, PolygonMasks if polygons else BitMasks)
-
-
-def test_all_kinds_of_an_outline_are_the_same_mask(image_file):
-    annotations = [annotation(12, 8, segmentation=kind(12, 8)) for kind in KINDS[1:]]
-    mapper = SafeMapper(True, **arguments(augmentations=[T.HFlipTransform(WIDTH)]))
-    masks = bits(mapper(record_of(image_file, *annotations))["instances"])
-    for mask in masks:
-        np.testing.assert_array_equal(mask, mask_of(12, 8)[:, ::-1])
-
-
-def test_a_polygon_beyond_the_edge_has_the_box_of_what_is_inside(image_file):
-    outline = [[-30, 20, 40, 10, 100, 70, 40, 55]]
-    mapper = SafeMapper(True, **arguments(recompute_boxes=True))
-    instances = mapper(record_of(image_file, annotation(0, 10, 80, 50, segmentation=outline)))["instances"]
-    assert isinstance(instances.gt_masks, PolygonMasks)
-    assert_masks_fit(instances, recomputed=True)
-
-
-def test_padding_is_no_object(image_file):
-    """Detectron2's main branch pads segmentations with 255 where it crops beyond the image."""
-    pad = T.PadTransform(0, 0, 20, 10, WIDTH, HEIGHT, 128, 255)
-    mapper = SafeMapper(True, **arguments(augmentations=[pad], recompute_boxes=True))
-    instances = mapper(record_of(image_file, annotation(segmentation=rle_of(10, 10))))["instances"]
-    assert bits(instances).sum() == mask_of(10, 10).sum()
-    assert instances.gt_boxes.tensor.tolist() == [[10, 10, 30, 26]]
-
-
-BROKEN = {
-    "short RLE": {"size": [HEIGHT, WIDTH], "counts": rle_of(10, 10)["counts"][:2]},
-    "RLE of another size": {"size": [HEIGHT, WIDTH + 1], "counts": rle_of(10, 10)["counts"]},
-    "counts of another size": {"size": [HEIGHT, WIDTH], "counts": [5, 10]},
-    "negative counts": {"size": [HEIGHT, WIDTH], "counts": [-5, HEIGHT * WIDTH + 5]},
-    "no counts": {"size": [HEIGHT, WIDTH]},
-    "strange letters": {"size": [HEIGHT, WIDTH], "counts": "\u00e4\u00f6"},
-    "two points": [[1, 2, 3, 4]],
-    "NaN": [[1, 2, 3, float("nan"), 5, 6]],
-    "text": [["a", "b", "c", "d", "e", "f"]],
-    "number": 5,
-    "wrong mask": np.ones((3, 4), np.uint8),
-}
-
-
-@pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_outline_is_treated_as_missing(image_file, name):
-    record = record_of(
-        image_file, annotation(40, 30, segmentation=polygon_of(40, 30)), annotation(segmentation=BROKEN[name])
-    )
-    filled = SafeMapper(True, **arguments())(record)["instances"]
-    np.testing.assert_array_equal(bits(filled)[1], mask_of(10, 10))
-    assert len(SafeMapper(True, **arguments(missing_masks="drop"))(record)["instances"]) == 1
-    with pytest.raises(InputError, match=r"a\.png: image 7, annotation 1: has .*; fix it") as caught:
-        SafeMapper(True, **arguments(strict=True))(record)
-    assert "\n" not in str(caught.value)
-
-
-def test_objects_without_keypoints_are_unlabelled(image_file):
-    points = [20.0, 20, 2, 30, 22, 2, 40, 30, 1]
-    changes = {"use_keypoint": True, "keypoint_hflip_indices": FLIP, "use_instance_mask": False}
-    mapper = SafeMapper(True, **arguments(**changes))
-    instances = mapper(record_of(image_file, annotation(), annotation(keypoints=points)))["instances"]
-    assert instances.gt_keypoints.tensor.tolist() == [[[0.0] * 3] * 3, np.reshape(points, (3, 3)).tolist()]
-    assert mapper(record_of(image_file))["instances"].gt_keypoints.tensor.shape == (0, 3, 3)
-    assert torch.equal(
-        mapper(record_of(image_file, annotation(keypoints=[])))["instances"].gt_keypoints.tensor, torch.zeros(1, 3, 3)
-    )
-    with pytest.raises(InputError, match=r"a\.png: image 7: keypoints contain NaN"):
-        SafeMapper(True, **arguments(strict=True, **changes))(
-            record_of(image_file, annotation(keypoints=[float("nan")] * 9))
-        )
-    with pytest.raises(InputError, match=r"keypoints of different numbers: 2, 3"):
-        SafeMapper(True, **arguments(strict=True, **changes))(record_of(image_file, annotation(keypoints=points[:6])))
 
 
 def test_images_that_are_not_8_bit_colours_are_augmented_as_numbers(tmp_path, image_file):
@@ -368,137 +206,6 @@ def test_a_record_that_cannot_be_used_is_skipped_or_named(image_file, record, me
 def test_arguments_are_checked(changes, message):
     with pytest.raises(InputError, match=message):
         SafeMapper(True, **arguments(**changes))
-
-
-def make_set(folder, count, bad):
-    records = []
-    for index in range(count):
-        path = folder / f"{index}.png"
-        Image.fromarray(np.full((16, 16, 3), index, np.uint8)).save(path)
-        if index in bad:
-            path.write_bytes(path.read_bytes()[:50])
-        records.append({**record_of(path), "image_id": index, "height": 16, "width": 16})
-    return records
-
-
-@pytest.fixture
-def told(caplog, monkeypatch):
-    """What is logged of bad images, also where another test has set Detectron2's logging up."""
-    monkeypatch.setattr(logger, "propagate", False)
-    logger.addHandler(caplog.handler)
-    yield caplog
-    logger.removeHandler(caplog.handler)
-
-
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_bad_images_are_skipped_counted_and_named_once(tmp_path, told, num_workers):
-    mapper = SafeMapper(True, **arguments(max_bad_share=0.2))
-    records = make_set(tmp_path, 20, bad={3, 11})
-    loader = iter(build_detection_train_loader(records, mapper=mapper, total_batch_size=2, num_workers=num_workers))
-    seen = {int(mapped["image_id"]) for _ in range(40) for mapped in next(loader)}
-    assert seen == set(range(20)) - {3, 11}
-    assert set(mapper.bad_images.listed()) == {f"{tmp_path}/{index}.png, image {index}" for index in (3, 11)}
-    if not num_workers:  # the workers' log is not this process's
-        assert sum("skipped a bad image" in message for message in told.messages) == 2
-    told.clear()
-    del loader, mapper
-    (summary,) = told.messages
-    assert summary.startswith("bad images that training skipped: 2: ")
-    assert f"{tmp_path}/3.png: " in summary
-    assert f"{tmp_path}/11.png: " in summary
-
-
-def loader_with_too_many(folder, mapper, num_workers):
-    """A quarter of the images is bad, in an order that gives every worker good ones first."""
-    records = make_set(folder, 40, bad=[index for index in range(40) if index % 8 in (2, 3)])
-    options = {"total_batch_size": 2, "num_workers": num_workers, "sampler": TrainingSampler(40, shuffle=False)}
-    return iter(build_detection_train_loader(records, mapper=mapper, **options))
-
-
-def test_too_many_bad_images_stop_the_run_with_the_list(tmp_path):
-    mapper = SafeMapper(True, **arguments())
-    loader = loader_with_too_many(tmp_path, mapper, 0)
-    with pytest.raises(
-        InputError, match=r"images that this process read are bad, more than max_bad_share=0\.01: fix"
-    ) as caught:
-        list(islice(loader, 40))
-    listed = mapper.bad_images.listed()
-    assert len(listed) > TOLERATED
-    assert all(reason in str(caught.value) for reason in listed.values())
-
-
-IN_WORKERS = """
-import itertools, multiprocessing, os, pathlib, signal, sys
-sys.path.insert(0, sys.argv[1])
-from tests.data.mapping.test_mapper import InputError, SafeMapper, arguments, loader_with_too_many
-
-mapper = SafeMapper(True, **arguments())
-try:
-    list(itertools.islice(loader_with_too_many(pathlib.Path(), mapper, 2), 40))
-except InputError as error:
-    print(len(mapper.bad_images.listed()), flush=True)
-# torch would wait for five seconds for each worker that has raised.
-signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-for worker in multiprocessing.active_children():
-    worker.kill()
-os._exit(0)
-"""
-
-
-def test_too_many_bad_images_in_workers_stop_the_run_too(tmp_path, run_python):
-    done = run_python("-c", IN_WORKERS, ROOT, env={"TMPDIR": str(tmp_path)})
-    count = int(done.stdout)
-    assert count > TOLERATED
-    named = [line for line in done.stderr.splitlines() if "skipped a bad image" in line]
-    assert len(named) == len(set(named)) >= count, "each once, whichever process found it"
-
-
-AT_EXIT = """
-import pathlib, sys
-sys.path.insert(0, sys.argv[1])
-from detectron2.utils.logger import setup_logger
-setup_logger("log")  # as Detectron2's own script does
-from tests.data.mapping.test_mapper import SafeMapper, arguments, make_set
-
-mapper = SafeMapper(True, **arguments())
-for record in make_set(pathlib.Path(), 3, bad=[1]):
-    mapper(record)
-"""
-
-
-def test_the_summary_is_in_the_log_file_of_a_run_that_ends_with_its_process(tmp_path, run_python):
-    done = run_python("-c", AT_EXIT, ROOT)
-    assert done.returncode == 0
-    assert "Logging error" not in done.stderr
-    log = (tmp_path / "log/log.txt").read_text()
-    assert log.count("skipped a bad image: 1.png: ") == 1
-    assert log.count("bad images that training skipped: 1: 1.png: ") == 1
-
-
-def test_nothing_but_bad_images_stops_at_once(tmp_path):
-    mapper = SafeMapper(True, **arguments(max_bad_share=1))
-    records = make_set(tmp_path, 4, bad=range(4))
-    assert mapper(records[0]) is None
-    assert mapper(records[1]) is None
-    with pytest.raises(InputError, match=r"3 of the 3 images"):
-        mapper(records[2])
-
-
-def test_a_share_below_the_limit_never_stops(tmp_path):
-    mapper = SafeMapper(True, **arguments(max_bad_share=0.3))
-    good, *rest = make_set(tmp_path, 10, bad=range(1, 10))
-    for attempt in range(2000):
-        mapper(rest[attempt % 9] if attempt % 5 == 1 else good)  # a fifth
-    assert len(mapper.bad_images.listed()) == 9
-
-
-def test_a_copy_in_a_spawned_process_shares_the_list(tmp_path):
-    mapper = SafeMapper(True, **arguments())
-    copy = pickle.loads(pickle.dumps(mapper))
-    assert copy(make_set(tmp_path, 1, bad=[0])[0]) is None
-    assert list(mapper.bad_images.listed()) == [f"{tmp_path}/0.png, image 0"]
-    del copy
-    assert mapper.bad_images.listed(), "the list ends with the process that made it"
 
 
 def test_polygons_and_bit_masks_of_different_images_make_one_batch(image_file):
