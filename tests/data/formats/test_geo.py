@@ -1,4 +1,4 @@
-"""Outlines on georeferenced rasters: reprojection, rotated rasters, holes, tiles, and what is wrong with broken files."""
+"""Outlines on georeferenced rasters: rotated rasters, holes, tiles, classes, and errors for broken files."""
 
 import json
 import sys
@@ -6,7 +6,6 @@ from itertools import pairwise
 
 import numpy as np
 import pycocotools.mask as mask_util
-import pyogrio
 import pytest
 import rasterio
 import shapely
@@ -17,47 +16,20 @@ from rasterio.transform import Affine
 
 from maskrcnn_ext import InputError, get_dataset_dicts
 from maskrcnn_ext.data.formats.geo import read_geo, tile_windows
-from maskrcnn_ext.data.formats.geo_transform import Grid, read_grid, to_map, without_holes
 from maskrcnn_ext.data.images.pixels import read_pixels
 from maskrcnn_ext.data.registry.dicts import to_dicts
-
-UTM = Affine(0.5, 0, 733601.0, 0, -0.5, 3725139.0)
-TURNED = Affine.translation(733601.0, 3725139.0) @ Affine.rotation(30) @ Affine(0.5, 0.1, 0, 0, -0.4, 0)
-SQUARE = [[20.0, 30.0, 40.25, 30.0, 40.25, 50.5, 20.0, 50.5]]
-
-
-def write_raster(file, *, transform=UTM, crs="EPSG:32616", width=100, height=80):
-    profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "width": width, "height": height}
-    with rasterio.open(file, "w", **profile, transform=transform, crs=crs) as target:
-        target.write(np.zeros((1, height, width), np.uint8))
-    return file
-
-
-def on_map(polygon, transform=UTM):
-    return [list(transform @ point) for point in zip(polygon[0::2], polygon[1::2], strict=True)]
-
-
-def feature(rings, shape="Polygon", **properties):
-    return {"type": "Feature", "properties": properties, "geometry": {"type": shape, "coordinates": rings}}
-
-
-def closed(ring):
-    return [*ring, ring[0]]
-
-
-def write_vector(file, features, code=32616):
-    crs = {"crs": {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{code}"}}} if code else {}
-    file.write_text(json.dumps({"type": "FeatureCollection", **crs, "features": features}))
-    return file
-
-
-def box_feature(x0, y0, x1, y1, transform=UTM, **properties):
-    return feature([closed(on_map([x0, y0, x1, y0, x1, y1, x0, y1], transform))], **properties)
-
-
-def points_of(polygon):
-    """The corners, whichever comes first and whichever way round."""
-    return sorted(zip(np.round(polygon[0::2], 4), np.round(polygon[1::2], 4), strict=True))
+from tests.helpers.geo_files import (
+    SQUARE,
+    TURNED,
+    UTM,
+    box_feature,
+    closed,
+    feature,
+    on_map,
+    points_of,
+    write_raster,
+    write_vector,
+)
 
 
 @pytest.mark.parametrize("transform", [UTM, TURNED], ids=["north up", "rotated and sheared"])
@@ -70,54 +42,6 @@ def test_outlines_keep_their_sub_pixel_corners(tmp_path, transform):
     (annotation,) = record.annotations
     assert points_of(annotation.segmentation[0]) == points_of(SQUARE[0])
     np.testing.assert_allclose(annotation.box, [20, 30, 40.25, 50.5], atol=1e-4)
-
-
-# What pyproj makes of a longitude and a latitude.
-@pytest.mark.parametrize(
-    ("code", "longitude", "latitude", "x", "y"),
-    [
-        (32616, -84.4717, 33.6393, 734494.8787, 3725030.6606),
-        (3857, -84.4717, 33.6393, -9403346.6304, 3980471.0514),
-        (2056, 7.43864, 46.95108, 2600000.5775, 1199999.6930),
-    ],
-)
-def test_longitude_and_latitude_land_on_known_points(tmp_path, code, longitude, latitude, x, y):
-    raster = write_raster(tmp_path / "a.tif", transform=Affine(1, 0, x - 50, 0, -1, y + 40), crs=f"EPSG:{code}")
-    step = 1e-5
-    ring = [[longitude, latitude], [longitude + step, latitude], [longitude, latitude + step]]
-    (record,) = read_geo(write_vector(tmp_path / "a.geojson", [feature([closed(ring)])], code=None), raster).images
-    corners = np.reshape(record.annotations[0].segmentation[0], (-1, 2))
-    assert np.abs(corners - [50, 40]).max(axis=1).min() < 2e-3
-
-
-@pytest.mark.parametrize("name", ["a.gpkg", "a.geojson"])
-def test_a_geopackage_says_what_geojson_says(tmp_path, name):
-    raster = write_raster(tmp_path / "a.tif")
-    geometry = shapely.to_wkb(shapely.Polygon(on_map(SQUARE[0])))
-    pyogrio.raw.write(
-        tmp_path / name, np.array([geometry]), [np.array(["roof"])], ["kind"], geometry_type="Polygon", crs="EPSG:32616"
-    )
-    data = read_geo(tmp_path / name, raster, attribute="kind")
-    assert data.classes == ["roof"]
-    # The GeoJSON writer follows RFC 7946: in longitude and latitude, with seven digits behind the point (1 cm).
-    found = np.sort(np.reshape(data.images[0].annotations[0].segmentation[0], (-1, 2)), axis=0)
-    np.testing.assert_allclose(found, np.sort(np.reshape(SQUARE[0], (-1, 2)), axis=0), atol=0.05)
-
-
-def test_a_layer_is_chosen(tmp_path):
-    raster = write_raster(tmp_path / "a.tif")
-    for layer, shift in (("old", 0), ("new", 10)):
-        geometry = shapely.to_wkb(shapely.Polygon(on_map(np.array(SQUARE[0]) + shift)))
-        pyogrio.raw.write(
-            tmp_path / "a.gpkg", np.array([geometry]), [], [], geometry_type="Polygon", crs="EPSG:32616", layer=layer,
-            append=shift > 0,
-        )  # fmt: skip
-    (record,) = read_geo(tmp_path / "a.gpkg", raster, layer="new").images
-    np.testing.assert_allclose(record.annotations[0].box, [30, 40, 50.25, 60.5], atol=1e-4)
-    with pytest.raises(InputError, match="has the layers old, new: choose one by `layer`"):
-        read_geo(tmp_path / "a.gpkg", raster)
-    with pytest.raises(InputError, match=r"has no layer 'newer' \(it has old, new\)"):
-        read_geo(tmp_path / "a.gpkg", raster, layer="newer")
 
 
 def test_a_multipolygon_is_one_object(tmp_path):
@@ -140,53 +64,6 @@ def test_holes_stay_holes(tmp_path):
     expected[10:60, 10:70] = True
     expected[20:30, 20:30] = expected[25:50, 45:60] = False
     np.testing.assert_array_equal(mask, expected)
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    centres=st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100), st.floats(1, 20)), min_size=1, max_size=5),
-)
-def test_pieces_without_holes_are_the_polygon(centres):
-    discs = shapely.union_all([shapely.Point(x, y).buffer(radius, 4) for x, y, radius in centres])
-    polygon = shapely.box(-30, -30, 130, 130).difference(discs)
-    for part in shapely.get_parts(polygon):
-        pieces = without_holes(part)
-        assert not any(piece.interiors for piece in pieces)
-        assert sum(piece.area for piece in pieces) == pytest.approx(part.area)
-        assert shapely.union_all(pieces).symmetric_difference(part).area < 1e-6
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    angle=st.floats(-180, 180),
-    scale=st.floats(0.05, 30),
-    shear=st.floats(-30, 30),
-    window=st.tuples(*[st.integers(0, 10000)] * 2),
-    points=st.lists(st.floats(0, 1000), min_size=6, max_size=12).filter(lambda values: len(values) % 2 == 0),
-)
-def test_there_and_back_to_the_map(angle, scale, shear, window, points):
-    transform = (
-        Affine.translation(733601, 3725139) @ Affine.rotation(angle) @ Affine.shear(shear) @ Affine.scale(scale, -scale)
-    )
-    grid = Grid(tuple(transform)[:6], None, 20000, 20000)
-    (mapped,) = to_map([points], grid, [*window, 1000, 1000])
-    back = grid.to_pixels(np.reshape(mapped, (-1, 2))) - window
-    assert np.abs(back - np.reshape(points, (-1, 2))).max() < 1e-6
-    x, y = transform @ (points[0] + window[0], points[1] + window[1])
-    assert mapped[:2] == pytest.approx([x, y], abs=1e-6)
-
-
-def test_predictions_go_back_to_where_the_outlines_came_from(tmp_path):
-    raster = write_raster(tmp_path / "a.tif", transform=TURNED)
-    original = on_map(SQUARE[0], TURNED)
-    vector = write_vector(tmp_path / "a.geojson", [feature([closed(original)])])
-    for record in read_geo(vector, raster, tile=70).images:
-        for annotation in record.annotations:
-            if len(annotation.segmentation[0]) == 8:
-                (mapped,) = to_map(annotation.segmentation, read_grid(raster), record.extra["window"])
-                assert points_of(mapped) == points_of(np.array(original).flatten())
-                return
-    raise AssertionError("no window shows the whole square")
 
 
 def test_tiles_cut_outlines_and_cover_them(tmp_path):
@@ -293,7 +170,7 @@ def test_classes_come_from_a_property(tmp_path):
     assert read_geo(vector, raster, attribute="kind").classes == ["11", "3"]
 
 
-def test_outlines_that_do_not_lie_on_the_raster_are_told_with_both_extents(tmp_path):
+def test_outlines_beside_the_raster_are_an_error_with_both_extents(tmp_path):
     raster = write_raster(tmp_path / "a.tif")
     vector = write_vector(tmp_path / "a.geojson", [box_feature(1, 1, 9, 9)], code=None)  # metres, read as degrees
     with pytest.raises(InputError, match=r"none of its 1 outlines lies on .*a\.tif") as caught:
@@ -304,39 +181,6 @@ def test_outlines_that_do_not_lie_on_the_raster_are_told_with_both_extents(tmp_p
     with pytest.raises(InputError, match="none of its 1 outlines lies on"):
         read_geo(vector, raster)
     assert read_geo(write_vector(tmp_path / "c.geojson", []), raster).images[0].annotations == []
-
-
-def test_outlines_that_cross_themselves_are_mended(tmp_path):
-    raster = write_raster(tmp_path / "a.tif")
-    vector = write_vector(tmp_path / "a.geojson", [feature([closed(on_map([10, 10, 30, 30, 30, 10, 10, 30]))])])
-    (annotation,) = read_geo(vector, raster).images[0].annotations
-    assert sum(shapely.Polygon(np.reshape(p, (-1, 2))).area for p in annotation.segmentation) == pytest.approx(200)
-
-
-def test_features_without_geometry_are_left_out_with_one_warning(tmp_path, caplog):
-    raster = write_raster(tmp_path / "a.tif")
-    nothing = {"type": "Feature", "properties": {}, "geometry": None}
-    flat = feature([closed(on_map([1, 1, 9, 9, 1, 1]))])
-    vector = write_vector(tmp_path / "a.geojson", [nothing, box_feature(1, 2, 3, 4), flat])
-    (annotation,) = read_geo(vector, raster).images[0].annotations
-    assert annotation.id == 1
-    assert [record.message.partition(": ")[2] for record in caplog.records] == [
-        "left out 2 features without geometry or area, such as feature 0"
-    ]
-
-
-@pytest.mark.parametrize(
-    ("broken", "message"),
-    [
-        (feature([1.0, 2.0], "Point"), "feature 1: a Point encloses no area"),
-        (feature([[1.0, 2.0], [3.0, 4.0]], "LineString"), "feature 1: a LineString encloses no area"),
-        (feature([[[1.0, 2.0], [3.0, 4.0]]]), "feature 1: broken geometry"),
-    ],
-)
-def test_a_broken_feature_is_named(tmp_path, broken, message):
-    raster = write_raster(tmp_path / "a.tif")
-    with pytest.raises(InputError, match=message):
-        read_geo(write_vector(tmp_path / "a.geojson", [box_feature(1, 2, 3, 4), broken]), raster)
 
 
 def test_broken_files_are_named(tmp_path):
@@ -358,18 +202,6 @@ def test_broken_files_are_named(tmp_path):
     raster.write_bytes(raster.read_bytes()[:60])
     with pytest.raises(InputError, match=r"a\.tif: not a readable raster"):
         read_geo(vector, raster)
-
-
-def test_a_truncated_geopackage_is_found(tmp_path):
-    raster = write_raster(tmp_path / "a.tif")
-    geometries = np.array([shapely.to_wkb(shapely.Polygon(on_map(SQUARE[0])))] * 2000)
-    file = tmp_path / "a.gpkg"
-    pyogrio.raw.write(file, geometries, [], [], geometry_type="Polygon", crs="EPSG:32616")
-    content = file.read_bytes()
-    for share in (0.01, 0.3, 0.6, 0.9):
-        file.write_bytes(content[: int(len(content) * share)])
-        with pytest.raises(InputError, match=r"a\.gpkg: "):
-            read_geo(file, raster)
 
 
 def test_the_mapper_reads_the_pixels_under_the_outlines(tmp_path):
@@ -432,33 +264,8 @@ def polygon_of(polygons):
     return shapely.MultiPolygon([shapely.Polygon(np.reshape(polygon, (-1, 2))) for polygon in polygons])
 
 
-def test_a_truncated_shapefile_is_found(tmp_path):
-    raster = write_raster(tmp_path / "a.tif")
-    write_vector(tmp_path / "a.geojson", [box_feature(10, 5, 30, 20), box_feature(40, 5, 50, 20)])
-    meta, _, geometries, fields = pyogrio.raw.read(tmp_path / "a.geojson")
-    file = tmp_path / "a.shp"
-    pyogrio.raw.write(
-        file, geometries, fields, meta["fields"], geometry_type="Polygon", crs=meta["crs"], driver="ESRI Shapefile"
-    )
-    assert len(read_geo(file, raster).images[0].annotations) == 2
-    content = file.read_bytes()
-    for length in (len(content) - 1, len(content) // 2, 120, 20, 0):
-        file.write_bytes(content[:length])
-        with pytest.raises(InputError, match=rf"a\.shp: truncated, it has {length} of"):
-            read_geo(file, raster)
-
-
-def test_outlines_on_no_raster_are_told(tmp_path, caplog):
+def test_outlines_on_no_raster_are_logged(tmp_path, caplog):
     raster = write_raster(tmp_path / "a.tif")
     vector = write_vector(tmp_path / "a.geojson", [box_feature(10, 5, 30, 20), box_feature(400, 5, 450, 20)])
     assert len(read_geo(vector, raster).images[0].annotations) == 1
     assert "a.geojson: 1 features lie on no raster, such as feature 1" in caplog.text
-
-
-def test_a_damaged_text_is_named(tmp_path):
-    raster = write_raster(tmp_path / "a.tif")
-    file = write_vector(tmp_path / "a.geojson", [box_feature(10, 5, 30, 20, kind="a")])
-    content = file.read_bytes()
-    file.write_bytes(content.replace(b'"kind"', b'"k\xba\xff\xfed"', 1))
-    with pytest.raises(InputError, match=r"a\.geojson: "):
-        read_geo(file, raster, attribute="kind")
