@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from maskrcnn_ext.data.formats.records import keypoints_to_subpixel
 from maskrcnn_ext.data.images.pixels import read_pixels
 from maskrcnn_ext.data.tools.browse import readable_format, to_bgr
 from maskrcnn_ext.errors import InputError
@@ -217,9 +218,8 @@ class _ImagePart:
         canvas = draw_objects(self._pixels, objects, scale=self._scale)
         for own in records:
             if own.record.get("keypoints"):
-                points = np.array(own.record["keypoints"], dtype=float).reshape(-1, 3)
-                # From COCO's pixel indices to positions in the crop.
-                points[:, :2] += 0.5 - np.array(self._crop[:2])
+                points = np.array(keypoints_to_subpixel(own.record["keypoints"]), dtype=float).reshape(-1, 3)
+                points[:, :2] -= self._crop[:2]
                 draw_skeleton(canvas, points, links, own.color, scale=self._scale)
         return canvas
 
