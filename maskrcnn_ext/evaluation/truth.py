@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 from pycocotools.coco import COCO
 
 from maskrcnn_ext.data.formats.coco import (
+    add_annotations,
     check_lists,
     load_coco,
-    parse_annotations,
     parse_categories,
     parse_images,
     warn_without_area,
@@ -113,17 +113,17 @@ def complete(dataset: Mapping[str, Any], name: str) -> Truth:
         raise InputError(f"{name}: `categories` is empty, so there is nothing to find")
     records = parse_images(lists["images"], name)
     found = lists["annotations"]
-    # All are parsed before any is used: the parser checks RLEs at the end.
-    parsed = list(parse_annotations(found, records, categories, name, for_evaluation=True))
+    parsed = add_annotations(found, records, categories, name, for_evaluation=True)
     num_values = max((len(entry.get("keypoints") or ()) for entry in found), default=0)
     annotations: list[dict[str, Any]] = []
     without_area = []
-    for index, (entry, read) in enumerate(zip(found, parsed, strict=True)):
-        if read is None:
+    for index, (entry, annotation) in enumerate(zip(found, parsed, strict=True)):
+        if annotation is None:
             without_area.append(entry.get("id", f"number {index + 1}"))
             continue
         where = f"{name}: annotation {entry.get('id', f'number {index + 1}')!r}"
-        annotations.append({**_complete_annotation(entry, *read, num_values, where), "id": len(annotations) + 1})
+        completed = _complete_annotation(entry, records[entry["image_id"]], annotation, num_values, where)
+        annotations.append({**completed, "id": len(annotations) + 1})
     warn_without_area(without_area, name)
     by_id = {image["id"]: image for image in lists["images"]}
     images = [{**by_id[key], "height": record.height, "width": record.width} for key, record in records.items()]

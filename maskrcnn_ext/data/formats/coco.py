@@ -16,7 +16,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from json import loads
 from pathlib import Path
@@ -131,24 +131,25 @@ def parse_images(records: list[Any], source: Path | str, images: Path | None = N
     return {image["id"]: _image(image, images, source) for image in _sort_by_id(records, source, "image", "images")}
 
 
-def parse_annotations(
+def add_annotations(
     annotations: list[Any],
     images: dict[Any, ImageRecord],
     categories: list[dict[str, Any]],
     source: Path | str,
     *,
     for_evaluation: bool = False,
-) -> Iterator[tuple[ImageRecord, Annotation] | None]:
-    """Yields the image and the annotation of each record, or None if its outline has no area.
-
-    RLEs are checked together, at the end: use none of them before the iteration ends.
+) -> list[Annotation | None]:
+    """Parses annotation records and adds them to their images, except those whose outline has no area.
 
     Args:
         annotations: the records.
-        images: see :func:`parse_images`.
+        images: see :func:`parse_images`; extended in place.
         categories: see :func:`parse_categories`.
         source: the file, or a name; it begins the error message.
         for_evaluation: whether ids may be missing or used twice, and ``ignore`` may be set: COCOeval sets it itself.
+
+    Returns:
+        The annotation of each record, None if its outline has no area.
 
     Raises:
         InputError: the first record that is broken, with the reason.
@@ -157,6 +158,7 @@ def parse_annotations(
     num_keypoint_values = 3 * len(keypoint_names(categories))
     seen: set[int | str] = set()
     rles: list[tuple[int | str, dict[str, Any]]] = []
+    parsed: list[Annotation | None] = []
     annotation: Any = None
     try:
         for annotation in annotations:
@@ -184,7 +186,7 @@ def parse_annotations(
                             raise ValueError
                         if not polygons and any(segmentation):
                             seen.add(annotation_id)
-                            yield None
+                            parsed.append(None)
                             continue
                     segmentation = polygons
                 else:
@@ -194,17 +196,10 @@ def parse_annotations(
             if keypoints:
                 keypoints = _subpixel_keypoints(keypoints, num_keypoint_values)
             seen.add(annotation_id)
-            yield (
-                image,
-                Annotation(
-                    category,
-                    (x, y, x + width, y + height),
-                    segmentation or None,
-                    keypoints or None,
-                    bool(crowd),
-                    annotation_id,
-                ),
-            )
+            box = (x, y, x + width, y + height)
+            added = Annotation(category, box, segmentation or None, keypoints or None, bool(crowd), annotation_id)
+            image.annotations.append(added)
+            parsed.append(added)
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         index = next(index for index, other in enumerate(annotations) if other is annotation)
         fault = (
@@ -220,6 +215,7 @@ def parse_annotations(
             check_rle(rle)
         except ValueError as error:
             raise InputError(f"{source}: annotation {annotation_id!r} has {error}") from error
+    return parsed
 
 
 def warn_without_area(ids: Sequence[Any], source: Path | str) -> None:
@@ -249,12 +245,8 @@ def _parse(content: bytes, json: Path, images: Path) -> tuple[DataSet, list[int 
     skeleton = _skeleton(categories, json)
     records = parse_images(data["images"], json, images)
     annotations = data["annotations"]
-    without_area = []
-    for annotation, parsed in zip(annotations, parse_annotations(annotations, records, categories, json), strict=True):
-        if parsed is None:
-            without_area.append(annotation["id"])
-        else:
-            parsed[0].annotations.append(parsed[1])
+    parsed = add_annotations(annotations, records, categories, json)
+    without_area = [annotations[index]["id"] for index, added in enumerate(parsed) if added is None]
     names = [category["name"] for category in categories]
     ids = [category["id"] for category in categories]
     return DataSet(names, list(records.values()), ids, keypoint_names(categories), skeleton), without_area
@@ -340,7 +332,7 @@ def _fault(
     *,
     for_evaluation: bool,
 ) -> str:
-    """Returns why the fast path of :func:`parse_annotations` has failed."""
+    """Returns why the fast path of :func:`add_annotations` has failed."""
     if not isinstance(annotation, dict):
         return f"is a {type(annotation).__name__}, expected a mapping"
     needed = ("image_id", "category_id") if for_evaluation else ("id", "image_id", "category_id")
