@@ -10,6 +10,7 @@ from detectron2.structures import Boxes
 
 from maskrcnn_ext import get_config
 from maskrcnn_ext.config.zoo import config_path
+from maskrcnn_ext.data.formats import FORMATS, get_format
 from maskrcnn_ext.data.registry.catalog import register
 from tests.conftest import ROOT
 
@@ -63,6 +64,14 @@ def test_the_example_data_set_registers(contributed):
         assert MetadataCatalog.get(name).thing_classes == ["leaf"]
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_page_on_data_lists_every_format(name):
+    found = get_format(name)
+    cells = [f"`{name}`", f"`{found.usage}`", found.description]
+    cells += [f"`{cell}`" if cell else "" for cell in (found.split_option, found.extra)]
+    assert f"| {' | '.join(cells)} |\n" in (ROOT / "docs/data.md").read_text()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

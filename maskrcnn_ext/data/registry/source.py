@@ -116,7 +116,7 @@ class Source:
                 raise InputError(f"{where}: format {self.format} takes no `{name}` (it takes {takes})")
         for option in format.options:
             if option.required and self.options.get(option.name) is None:
-                raise InputError(f"{where}: format {self.format} needs `{option.name}`")
+                raise InputError(f"{where}: format {self.format} needs `{option.name}`: {option.meaning}")
 
     def describe(self) -> str:
         """Returns a text that identifies the data and is the same in every process: functions by name, without their address."""

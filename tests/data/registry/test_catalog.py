@@ -35,7 +35,7 @@ def test_registering_reads_nothing_and_can_be_repeated(name):
         ({"format": "vco", "images": "a"}, "unknown format 'vco', expected one of .*coco.*dsb2018.*via"),
         ({"format": "via", "images": "a", "classes": ["x"]}, "format via needs `json`"),
         ({"format": "dsb2018", "images": "a", "json": "b", "classes": ["x"]}, "format dsb2018 takes no `json`"),
-        ({"format": "coco", "images": "a"}, "format coco needs `json`"),
+        ({"format": "coco", "images": "a"}, "format coco needs `json`: the annotation file"),
         ({"format": "coco", "images": "a", "json": "b", "attribute": "c"}, "format coco takes no `attribute`"),
         ({"format": "via", "images": "a", "json": "b", "classes": ["x"], "split": list}, "format via takes no `split`"),
     ],
