@@ -8,7 +8,6 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from maskrcnn_ext import InputError, get_dataset_dicts
 from maskrcnn_ext.data.registry.catalog import load_dataset, register
 from maskrcnn_ext.data.registry.keypoints import flip_map, hflip_indices
-from maskrcnn_ext.data.registry.resolve import register_named_datasets
 from tests.conftest import COCO_KEYPOINTS
 
 
@@ -62,58 +61,12 @@ def test_a_missing_coco_is_named_with_the_layout():
         get_dataset_dicts("coco_2017_train")
 
 
-def test_a_wrong_name_says_what_is_near():
-    with pytest.raises(InputError, match="no data set 'nuclei_trian' is registered: did you mean nuclei_train"):
-        get_dataset_dicts("nuclei_trian")
-    with pytest.raises(InputError, match=r"write coco:/path/annotations\.json@/path/images"):
-        get_dataset_dicts("cocos:/only/a.json")
-    with pytest.raises(InputError, match="write coco:JSON@IMAGES"):
-        get_dataset_dicts("coco:/only/a.json")
-
-
-def test_a_teams_own_registration_of_our_name_stands():
-    register_named_datasets()
-    DatasetCatalog.remove("balloon_val")
-    MetadataCatalog.remove("balloon_val")
-    try:
-        DatasetCatalog.register("balloon_val", lambda: [{"mine": True}])
-        register_named_datasets()
-        assert DatasetCatalog.get("balloon_val") == [{"mine": True}]
-    finally:
-        DatasetCatalog.remove("balloon_val")
-        register_named_datasets()
-
-
 def test_classes_that_are_not_the_files_are_named(name, shapes):
     register(name, format="coco", json=shapes, images=shapes.parent / "images", classes=["disc", "ring"])
     with pytest.raises(
         InputError, match=r"`classes` are disc, ring, but .*annotations\.json has disc, rectangle, triangle"
     ):
         get_dataset_dicts(name)
-
-
-def test_a_string_needs_no_registration(shapes):
-    spec = f"coco:{shapes}@{shapes.parent / 'images'}"
-    dicts = get_dataset_dicts(spec, filter_empty=False)
-    data = json.loads(shapes.read_text())
-    assert len(dicts) == len(data["images"])
-    assert sum(len(record["annotations"]) for record in dicts) == len(data["annotations"])
-    assert len(get_dataset_dicts(spec)) == len({annotation["image_id"] for annotation in data["annotations"]})
-    metadata = MetadataCatalog.get(spec)
-    assert metadata.json_file == str(shapes)
-    assert metadata.thing_classes == ["disc", "rectangle", "triangle", "star", "ring"]
-
-
-def test_a_relative_string_is_relative_to_the_working_directory(shapes, monkeypatch):
-    monkeypatch.chdir(shapes.parent)
-    monkeypatch.setenv("DETECTRON2_DATASETS", "/nowhere")
-    assert len(get_dataset_dicts("coco:annotations.json@images", filter_empty=False)) == 8
-
-
-def test_an_at_sign_in_a_path(shapes, tmp_path):
-    folder = tmp_path / "me@home"
-    folder.symlink_to(shapes.parent)
-    assert len(get_dataset_dicts(f"coco:{folder}/annotations.json@{folder}/images", filter_empty=False)) == 8
 
 
 def test_two_data_sets_are_joined(shapes, people):

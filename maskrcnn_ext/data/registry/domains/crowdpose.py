@@ -7,7 +7,7 @@ from typing import Any
 from maskrcnn_ext.data.registry.keypoints import Skeleton
 
 CLASSES = ("person",)
-# In the order of the files, which bring names of their own; left and right are exchanged where an image is mirrored.
+# In the order of the JSON files. A horizontal flip exchanges left and right.
 KEYPOINTS = (
     "left_shoulder",
     "right_shoulder",
@@ -24,9 +24,9 @@ KEYPOINTS = (
     "head",
     "neck",
 )
-# How far apart annotators are at each keypoint: COCO's for the twelve joints, and 0.079 for head and neck.
+# The spread of annotators at each keypoint (OKS): COCO's for the twelve joints, and 0.079 for head and neck.
 SIGMAS = (0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089, 0.079, 0.079)
-# The files' own lines are a copy of COCO's, of other keypoints.
+# The `skeleton` in the JSON files is copied from COCO, whose keypoints differ, so it is replaced.
 LINKS = (
     ("head", "neck"),
     *(("neck", f"{side}_shoulder") for side in ("left", "right")),

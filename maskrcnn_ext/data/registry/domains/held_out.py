@@ -1,6 +1,6 @@
-"""A split for data that comes without one: a fifth is held out, so that nothing of it is in the images to train on.
+"""Splits data without an official split: holds out a fifth for validation, without overlap with the images to train on.
 
-What is cut into several images stays together: the slices of a volume belong to one patient, and neighbouring windows of a map show
+Images cut from one file are not spread over both parts: the slices of a volume show one patient, and neighbouring windows of a map show
 the same trees.
 """
 
@@ -18,19 +18,19 @@ def train_by_file(records: list[ImageRecord]) -> list[ImageRecord]:
 
 
 def val_by_file(records: list[ImageRecord]) -> list[ImageRecord]:
-    """Returns the images of the last fifth of the files; of a single file none."""
+    """Returns the images of the last fifth of the files; an empty list for a single file."""
     held_out = _last_files(records)
     return [record for record in records if record.file_name in held_out]
 
 
 def train_by_place(records: list[ImageRecord]) -> list[ImageRecord]:
-    """Returns the windows of the upper four fifths of every raster, without those that reach into the rest."""
+    """Returns the windows of the upper four fifths of every raster, without those that overlap the rest."""
     starts = _lower_parts(records)
     return [record for record in records if _top(record) + record.height <= starts[record.file_name]]
 
 
 def val_by_place(records: list[ImageRecord]) -> list[ImageRecord]:
-    """Returns the windows of the lower fifth of every raster; of a single row of windows none."""
+    """Returns the windows of the lower fifth of every raster; an empty list for a single row of windows."""
     starts = _lower_parts(records)
     return [record for record in records if _top(record) >= starts[record.file_name]]
 
@@ -41,7 +41,7 @@ def _last_files(records: list[ImageRecord]) -> set[str]:
 
 
 def _lower_parts(records: list[ImageRecord]) -> dict[str, float]:
-    """Returns where, in pixels from above, the held-out part of every raster begins."""
+    """Returns the first row of the held-out part of every raster, in pixels; infinity if it has a single row of windows."""
     rows: dict[str, set[float]] = {}
     for record in records:
         rows.setdefault(record.file_name, {math.inf}).add(_top(record))
@@ -53,7 +53,7 @@ def _top(record: ImageRecord) -> float:
 
 
 def _boundary(count: int) -> int:
-    """How many of a count come before the last fifth: of two or more, not all."""
+    """Returns how many of `count` items are before the last fifth: at least one, and not all of two or more."""
     return max(1, min(round(0.8 * count), count - 1))
 
 

@@ -1,0 +1,74 @@
+"""Names of ``dataset.names``: registered ones, near misses, and strings of a format and files."""
+
+import json
+
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from maskrcnn_ext import InputError, get_dataset_dicts
+from maskrcnn_ext.data.registry.resolve import parse_source, register_named_datasets
+
+
+def test_a_wrong_name_is_an_error_that_suggests_near_ones():
+    with pytest.raises(InputError, match="no data set 'nuclei_trian' is registered: did you mean nuclei_train"):
+        get_dataset_dicts("nuclei_trian")
+    with pytest.raises(InputError, match=r"write coco:/path/annotations\.json@/path/images"):
+        get_dataset_dicts("cocos:/only/a.json")
+    with pytest.raises(InputError, match="write coco:JSON@IMAGES"):
+        get_dataset_dicts("coco:/only/a.json")
+
+
+def test_a_name_that_is_registered_keeps_its_meaning():
+    register_named_datasets()
+    DatasetCatalog.remove("balloon_val")
+    MetadataCatalog.remove("balloon_val")
+    try:
+        DatasetCatalog.register("balloon_val", lambda: [{"mine": True}])
+        register_named_datasets()
+        assert DatasetCatalog.get("balloon_val") == [{"mine": True}]
+    finally:
+        DatasetCatalog.remove("balloon_val")
+        register_named_datasets()
+
+
+def test_a_string_needs_no_registration(shapes):
+    spec = f"coco:{shapes}@{shapes.parent / 'images'}"
+    dicts = get_dataset_dicts(spec, filter_empty=False)
+    data = json.loads(shapes.read_text())
+    assert len(dicts) == len(data["images"])
+    assert sum(len(record["annotations"]) for record in dicts) == len(data["annotations"])
+    assert len(get_dataset_dicts(spec)) == len({annotation["image_id"] for annotation in data["annotations"]})
+    metadata = MetadataCatalog.get(spec)
+    assert metadata.json_file == str(shapes)
+    assert metadata.thing_classes == ["disc", "rectangle", "triangle", "star", "ring"]
+
+
+def test_a_relative_string_is_relative_to_the_working_directory(shapes, monkeypatch):
+    monkeypatch.chdir(shapes.parent)
+    monkeypatch.setenv("DETECTRON2_DATASETS", "/nowhere")
+    assert len(get_dataset_dicts("coco:annotations.json@images", filter_empty=False)) == 8
+
+
+def test_an_at_sign_in_a_path(shapes, tmp_path):
+    folder = tmp_path / "me@home"
+    folder.symlink_to(shapes.parent)
+    assert len(get_dataset_dicts(f"coco:{folder}/annotations.json@{folder}/images", filter_empty=False)) == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("coco_2017_train", None),
+        ("nothing:/a.json@/b", None),
+        ("coco:", None),
+        ("coco:/a.json@/b", {"json": "/a.json", "images": "/b"}),
+        ("coco:/me@/home/a.json@/b", {"json": "/me", "images": "/home/a.json@/b"}),
+        ("labelme:/a", {"folder": "/a"}),
+    ],
+)
+def test_a_string_is_split_into_a_format_and_paths(name, expected):
+    source = parse_source(name)
+    if expected is None:
+        assert source is None
+    else:
+        assert {option: str(source.path_of(option)) for option in expected} == expected
