@@ -1,9 +1,9 @@
-"""Label images: a PNG or TIFF of the image's size whose values are the number of a pixel's object, or 0.
+"""Reads label images: a PNG or TIFF of the image's size, in which the value of a pixel is the number of its object, or 0.
 
-PNGs of 1 to 16 bits; of palette images the indices count, not the colours. TIFFs hold a plane (H, W) or a stack (Z, H, W), as StarDist,
-Cellpose and ImageJ write them, the numbers also as floats. Penn-Fudan pedestrians (``PedMasks/*_mask.png``) are such images with
-``suffix="_mask"``. Beside the folder of the label images ``classes.json``, as ``maskrcnn-ext convert`` writes it, may say the class of
-every object.
+PNGs have 1 to 16 bits; the values of a palette image are its indices. TIFFs hold a plane (H, W) or a stack (Z, H, W), as StarDist,
+Cellpose and ImageJ write them, and may store the numbers as floats. The masks of Penn-Fudan (``PedMasks/*_mask.png``) are label images
+with ``suffix="_mask"``. A file ``classes.json`` beside the folder of the label images, as ``maskrcnn-ext convert`` writes it, holds the
+class of every object.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ def read_label_image(
     Args:
         labels: the folder of the label images, or one label image.
         images: the folder of the images, or the one image.
-        classes: the name of the one class, "object" when not given and no ``classes.json`` says more; with ``categories``, its names in
-            the order of the model.
-        suffix: what the name of a label image has after its image's, such as "_mask".
+        classes: the name of the only class; with ``categories``, the class names in the order of the model. Default: the classes of
+            ``classes.json``, or "object".
+        suffix: the text after the image's name in the name of its label image, such as "_mask".
         ignore: numbers that are not objects, such as a border.
-        categories: the class name of each number, if numbers are classes; then each connected part is an object.
+        categories: the class name of each number, if numbers are classes. Each connected component is then an object.
 
     Returns:
         One record per label image, sorted by name, or per slice of a stack, with ``extra={"slice": z}`` and the id "<name>/<z>".
 
     Raises:
-        InputError: no label images, one that is unreadable, of another size than its image, no whole numbers or of several channels; a
-            missing image; a number that ``categories`` does not have; not one class.
+        InputError: there are no label images; one is unreadable, has another size than its image, several channels or values that are
+            not whole numbers; an image is missing; a number is not in ``categories``; ``classes`` has several names without ``categories``.
     """
     written = labels.parent / "classes.json"
     kinds_of: dict[str, list[int]] = {}
@@ -60,7 +60,9 @@ def read_label_image(
         classes, kinds_of = _read_classes(written)
     names = list(classes or (dict.fromkeys(categories.values()) if categories else ("object",)))
     if categories is None and not kinds_of and len(names) != 1:
-        raise InputError(f"{labels}: `classes` must be one name, not {names}, or `categories` say what the numbers are")
+        raise InputError(
+            f"{labels}: `classes` must be one name, not {names}; if the numbers are classes, name them by `categories`"
+        )
     if categories is not None and set(categories.values()) != set(names):
         raise InputError(f"{labels}: `classes` are {', '.join(names)}, `categories` {', '.join(categories.values())}")
     kinds = None if categories is None else {value: names.index(name) for value, name in categories.items()}
@@ -88,7 +90,7 @@ def _pairs(labels: Path, images: Path, suffix: str) -> Iterator[tuple[Path, Path
 
 
 def _read_classes(file: Path) -> tuple[list[str], dict[str, list[int]]]:
-    """Returns the names, and the classes of the objects of each label image."""
+    """Returns the class names, and by label image the class index of each of its objects."""
     data = read_json(file)
     try:
         names, objects = [str(name) for name in data["classes"]], data["objects"]
@@ -128,12 +130,12 @@ def _read_pair(
 def _instances(labels: np.ndarray, kinds: Sequence[int] | None, file: Path) -> list[Annotation]:
     regions = encode_labels(labels)
     if kinds is not None and regions and max(value for value, _, _ in regions) > len(kinds):
-        raise InputError(f"{file}: has an object beyond the {len(kinds)} that classes.json knows")
+        raise InputError(f"{file}: has a number above {len(kinds)}, the number of its objects in classes.json")
     return [Annotation(kinds[value - 1] if kinds else 0, box, rle, id=value) for value, box, rle in regions]
 
 
 def _parts(labels: np.ndarray, kinds: Mapping[int, int], file: Path) -> list[Annotation]:
-    """Returns the connected parts (8 neighbours) of every class."""
+    """Returns every connected component (of 8 neighbours) as an object of the class of its value."""
     annotations = []
     for value in np.unique(labels[labels != 0]).tolist():
         if value not in kinds:
@@ -158,7 +160,7 @@ def _read_tiff(file: Path) -> np.ndarray:
     except Exception as error:  # damaged files raise anything from KeyError to zlib.error
         raise InputError(f"{file}: not a readable TIFF ({type(error).__name__}: {error})") from error
     if not whole:
-        raise InputError(f"{file}: truncated: pages are missing at its end")
+        raise InputError(f"{file}: truncated, pages are missing at its end")
     if lossy:
         raise InputError(
             f"{file}: JPEG does not keep the numbers of a label image; save it with deflate or uncompressed"
@@ -171,7 +173,7 @@ def _read_tiff(file: Path) -> np.ndarray:
 
 
 def _is_last(tiff: Any, page: Any) -> bool:
-    """Returns whether a page is the last: after its tags is the offset of the next page, or 0. tifffile stops at a broken page."""
+    """Returns whether no page follows: the offset of the next page, after the tags, is 0. tifffile stops at a broken page."""
     layout, file = tiff.tiff, tiff.filehandle
     file.seek(page.offset)
     (tags,) = unpack(layout.tagnoformat, file.read(layout.tagnosize))

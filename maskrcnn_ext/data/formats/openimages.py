@@ -1,7 +1,7 @@
-"""Open Images V4 to V7 (storage.googleapis.com/openimages/web/download_v7.html): CSVs of boxes and of masks, coordinates as fractions.
+"""Reads Open Images V4 to V7 (storage.googleapis.com/openimages/web/download_v7.html): CSVs of boxes and masks.
 
-The row of a mask repeats the box that it was drawn in, which connects the two. A mask PNG may have another resolution than its
-image.
+Coordinates are fractions of the image's size. A row of the mask CSV repeats the box in which the mask was drawn, which links the two.
+The resolution of a mask PNG may differ from that of its image.
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ def read_openimages(
     Args:
         boxes: the CSV of boxes. Only the rows of images that are in ``images`` are read.
         images: the folder of the images, ``<ImageID>.jpg``.
-        classes: which classes, in the order of the model; objects of others are left out. All that occur, sorted, when not given.
-        descriptions: the CSV of class names, rows ``/m/0abc,Name``; without it the classes are called /m/0abc.
+        classes: the classes to read, in the order of the model; objects of other classes are left out. Default: all classes of the
+            CSVs, sorted.
+        descriptions: the CSV of class names, with rows ``/m/0abc,Name``. Default: the identifiers ``/m/0abc`` are the names.
         masks: the CSV of masks.
         mask_images: the folder of the mask PNGs; needed with ``masks``.
 
@@ -61,27 +62,30 @@ def read_openimages(
         a mask whose box is not among the boxes is a separate object.
 
     Raises:
-        InputError: a broken CSV, no image that it names, an unreadable image or mask, an unknown class, or a box without area.
+        InputError: a CSV is broken or names no image of the folder, an image or mask is unreadable, a class is unknown, or a box has no
+            area.
     """
     if (masks is None) != (mask_images is None):
-        raise InputError(f"{boxes}: `masks` (a CSV) and `mask_images` (a folder) go together")
+        raise InputError(f"{boxes}: give both `masks` (a CSV) and `mask_images` (a folder), or neither")
     files = list_images(images)
-    rows = _rows(boxes, ("XMin", "YMin", "XMax", "YMax"), files)
+    rows = _read_rows(boxes, ("XMin", "YMin", "XMax", "YMax"), files)
     if not rows:
         raise InputError(
             f"{boxes}: names none of the {len(files)} images in {images} (ImageID is the file name's stem)"
         )
     if masks is not None:
-        of_masks = _rows(masks, ("BoxXMin", "BoxYMin", "BoxXMax", "BoxYMax"), files)
-        if not of_masks:
+        mask_rows = _read_rows(masks, ("BoxXMin", "BoxYMin", "BoxXMax", "BoxYMax"), files)
+        if not mask_rows:
             raise InputError(f"{masks}: names none of the {len(files)} images in {images}")
-        _join(rows, of_masks)
-    called = _descriptions(descriptions) if descriptions else {}
-    nameless = next((row.label for of_image in rows.values() for row in of_image if row.label not in called), None)
+        _add_masks(rows, mask_rows)
+    names_by_label = _read_descriptions(descriptions) if descriptions else {}
+    nameless = next(
+        (row.label for of_image in rows.values() for row in of_image if row.label not in names_by_label), None
+    )
     if descriptions and nameless:
         raise InputError(f"{boxes}: class {nameless} is not in {descriptions}")
-    found = {called.get(row.label, row.label) for of_image in rows.values() for row in of_image}
-    unknown = sorted(set(classes or ()) - found - set(called.values()))
+    found = {names_by_label.get(row.label, row.label) for of_image in rows.values() for row in of_image}
+    unknown = sorted(set(classes or ()) - found - set(names_by_label.values()))
     if unknown:
         raise InputError(f"{descriptions or boxes}: no class {unknown[0]!r}")
     names = list(classes or sorted(found))
@@ -89,7 +93,7 @@ def read_openimages(
     def read(image_id: str) -> ImageRecord:
         record = ImageRecord(str(files[image_id]), image_id, *image_size(files[image_id], str(boxes)))
         for row in rows.get(image_id, []):
-            name = called.get(row.label, row.label)
+            name = names_by_label.get(row.label, row.label)
             if name in names:
                 record.annotations.append(_annotation(row, names.index(name), record, boxes, mask_images))
         return record
@@ -97,25 +101,25 @@ def read_openimages(
     return DataSet(names, in_threads(read, files))
 
 
-def _rows(file: Path, corners: Sequence[str], wanted: Container[str]) -> dict[str, list[_Row]]:
-    """Returns the rows of wanted images by image. Files have millions of rows, so only wanted rows are parsed."""
+def _read_rows(file: Path, corners: Sequence[str], wanted: Container[str]) -> dict[str, list[_Row]]:
+    """Returns the rows of the wanted images, by image. Files have millions of rows, so other rows are not parsed."""
     rows: dict[str, list[_Row]] = {}
     lines = _read_csv(file)
     header = next(lines, [])
     missing = [column for column in ("ImageID", "LabelName", *corners) if column not in header]
     if missing:
         raise InputError(f"{file}: no column {missing[0]}, found {', '.join(header) or 'nothing'}")
-    at = {column: index for index, column in enumerate(header)}
-    of_image = at["ImageID"]
+    column_of = {column: index for index, column in enumerate(header)}
+    image_column = column_of["ImageID"]
     for number, fields in enumerate(lines, start=2):
         if len(fields) != len(header):
             raise InputError(f"{file}, line {number}: {len(fields)} fields, but {len(header)} columns")
-        if fields[of_image] in wanted:
-            box = finite((fields[at[corner]] for corner in corners), f"{file}, line {number}")
-            group = "IsGroupOf" in at and fields[at["IsGroupOf"]] == "1"
-            mask = fields[at["MaskPath"]] if "MaskPath" in at else None
-            row = _Row(number, fields[at["LabelName"]], tuple(box), group, mask)
-            rows.setdefault(fields[of_image], []).append(row)
+        if fields[image_column] in wanted:
+            box = finite((fields[column_of[corner]] for corner in corners), f"{file}, line {number}")
+            group = "IsGroupOf" in column_of and fields[column_of["IsGroupOf"]] == "1"
+            mask = fields[column_of["MaskPath"]] if "MaskPath" in column_of else None
+            row = _Row(number, fields[column_of["LabelName"]], tuple(box), group, mask)
+            rows.setdefault(fields[image_column], []).append(row)
     return rows
 
 
@@ -127,21 +131,21 @@ def _read_csv(file: Path) -> Iterator[list[str]]:
         raise InputError(f"{file}: not a readable CSV ({error})") from error
 
 
-def _descriptions(file: Path) -> dict[str, str]:
+def _read_descriptions(file: Path) -> dict[str, str]:
     names = {}
     for fields in _read_csv(file):
         if len(fields) != 2:
-            raise InputError(f"{file}: expected rows of a class and its name, found {','.join(fields)!r:.100}")
+            raise InputError(f"{file}: expected rows `label,name`, found {','.join(fields)!r:.100}")
         names[fields[0]] = fields[1]
     return names
 
 
-def _join(rows: dict[str, list[_Row]], masks: dict[str, list[_Row]]) -> None:
-    """Adds the masks to the rows of their boxes, in place."""
+def _add_masks(rows: dict[str, list[_Row]], masks: dict[str, list[_Row]]) -> None:
+    """Adds the masks to the rows of their boxes, in place; a mask without a box becomes a row of its image."""
     for image_id, of_image in masks.items():
         boxes = rows.setdefault(image_id, [])
         for mask in of_image:
-            same = (k for k, row in enumerate(boxes) if row.mask is None and _key(row) == _key(mask))
+            same = (k for k, row in enumerate(boxes) if row.mask is None and _object_key(row) == _object_key(mask))
             index = next(same, None)
             if index is None:
                 boxes.append(mask)
@@ -149,7 +153,7 @@ def _join(rows: dict[str, list[_Row]], masks: dict[str, list[_Row]]) -> None:
                 boxes[index] = boxes[index]._replace(mask=mask.mask)
 
 
-def _key(row: _Row) -> tuple[str, tuple[float, ...]]:
+def _object_key(row: _Row) -> tuple[str, tuple[float, ...]]:
     return row.label, tuple(round(value, 4) for value in row.box)
 
 
@@ -168,7 +172,7 @@ def _annotation(row: _Row, category: int, record: ImageRecord, file: Path, mask_
             raise InputError(f"{mask_images / row.mask}: a mask has one channel, not {mask.shape[2]}")
         if abs(mask.shape[0] * width - mask.shape[1] * height) > 2 * max(height, width, *mask.shape):
             raise InputError(
-                f"{mask_images / row.mask}: {mask.shape[1]} x {mask.shape[0]} is not the shape of {record.file_name}"
+                f"{mask_images / row.mask}: its shape is {mask.shape[1]} x {mask.shape[0]}, which differs from that of {record.file_name}"
             )
         scaled = Image.fromarray((mask > 0).astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)
         annotation.segmentation = encode_mask(np.array(scaled))

@@ -1,8 +1,8 @@
-"""Pascal VOC (host.robots.ox.ac.uk/pascal/VOC): ``Annotations/*.xml`` with boxes, and the instance PNGs of its segmentation task.
+"""Reads Pascal VOC (host.robots.ox.ac.uk/pascal/VOC): boxes from ``Annotations/*.xml``, masks from the PNGs of its segmentation task.
 
-An object's outline is read if its XML has one, as in Roboflow's exports.
+Outlines in the XML, as in Roboflow's exports, are read as well.
 
-Boxes are 1-based and include their last pixel: ``<xmin>1</xmin> <xmax>w</xmax>`` is the whole width, here 0 and w.
+VOC's boxes count from 1 and include their last pixel: ``<xmin>1</xmin> <xmax>w</xmax>`` is the whole width and is read as 0 and w.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from maskrcnn_ext.ops.rle import encode_labels, pairwise_iou
 
 logger = logging.getLogger(__name__)
 
-_VOID = 255  # the border around each object in the PNGs, and unclear pixels
+_VOID = 255  # value of borders between objects and of unclear pixels in the PNGs
 
 
 def read_voc(
@@ -52,23 +52,23 @@ def read_voc(
 
     Args:
         annotations: the folder of the XML files.
-        images: the folder (``JPEGImages``) that each XML's ``filename`` is in. Where there is no such file, the image that is called
-            like the XML is taken, with one warning for all.
-        classes: class names; the objects' names, sorted, when not given.
-        objects: the folder (``SegmentationObject``) of the instance PNGs. A PNG's instances are given to the XML's objects by the
-            overlap of their boxes; an object without pixels in the PNG keeps only its box.
-        split: a list of image ids, such as ``ImageSets/Segmentation/train.txt``: the first word of each line. All when not given.
-        keep_difficult: train on and count objects marked ``difficult``; otherwise they are crowds, which VOC's rule of ignoring
-            them comes to.
-        one_based: boxes are counted as VOC does. False for the XML of other tools, such as labelme, whose (xmin, ymin, xmax, ymax) are
-            the box's edges, from 0.
+        images: the folder of the images (``JPEGImages``). An XML whose ``filename`` is missing there has the image with the name of the
+            XML; one warning counts them.
+        classes: the class names. Default: the names of all objects, sorted.
+        objects: the folder of the instance PNGs (``SegmentationObject``). The instances of a PNG are assigned to the objects of the XML
+            by the overlap of their boxes. An object without pixels in the PNG has only its box.
+        split: a file whose lines start with an image id, such as ``ImageSets/Segmentation/train.txt``. Default: all XML files.
+        keep_difficult: whether objects marked ``difficult`` are trained on and counted. By default they are crowds, which training and
+            evaluation ignore as VOC's rules require.
+        one_based: whether boxes count from 1. Set it to False for the XML of other tools, such as labelme, whose coordinates are the
+            box's edges from 0.
 
     Returns:
-        One record per XML, sorted by name or in the order of ``split``. Boxes are the XML's, cut at the image's edges.
+        One record per XML, sorted by name or in the order of ``split``. Boxes are those of the XML, clipped to the image.
 
     Raises:
-        InputError: no or broken XML, a missing or unreadable image or PNG, one of another size than the XML says, a class that is none
-            of ``classes``, a box outside of the image, or an instance that overlaps no object.
+        InputError: there is no XML or it is broken; an image or PNG is missing, unreadable or of another size than the XML says; a class
+            is not in ``classes``; a box is outside of the image; an instance overlaps no object.
     """
     if split is not None:
         names = [line.split()[0] for line in read_text(split).splitlines() if line.strip()]
@@ -94,7 +94,9 @@ def read_voc(
 
     records = in_threads(read, zip(files, trees, strict=True))
     renamed = [
-        record for record, tree in zip(records, trees, strict=True) if Path(record.file_name).stem not in _names(tree)
+        record
+        for record, tree in zip(records, trees, strict=True)
+        if Path(record.file_name).stem not in _image_names(tree)
     ]
     if renamed:
         summary = f"{len(renamed)} files name a missing image; the image with the name of the file is used"
@@ -102,8 +104,8 @@ def read_voc(
     return DataSet(names, records)
 
 
-def _names(tree: ElementTree.Element) -> tuple[str, str]:
-    """Returns the names that the image of an XML may have: without and with its suffix."""
+def _image_names(tree: ElementTree.Element) -> tuple[str, str]:
+    """Returns the image name in an XML, without and with its suffix; some tools leave the suffix out."""
     path = PureWindowsPath((tree.findtext("filename") or "").strip())
     return path.stem, path.name
 
@@ -152,7 +154,7 @@ def _record(
 
 
 def _image_file(images: Path, name: str, file: Path) -> Path:
-    """Returns the image of an XML. The name in it may have a path on the annotator's machine, lack its suffix, or be an old one."""
+    """Returns the image of an XML, whose ``filename`` may have a path of the annotator's machine, lack its suffix, or be outdated."""
     path = parse_name(name, str(file))
     inside = Path(*[part for part in path.parts if part not in (path.anchor, "..")])
     stems = (path.name, file.stem)
@@ -162,7 +164,7 @@ def _image_file(images: Path, name: str, file: Path) -> Path:
 
 
 def _outline(polygon: ElementTree.Element, where: str) -> list[float]:
-    """Returns [x, y, x, y, ...] of <x1>, <y1>, <x2>, ..., as Roboflow writes them."""
+    """Returns the polygon [x, y, x, y, ...] that Roboflow writes as <x1>, <y1>, <x2>, ..."""
     values = {child.tag: child.text for child in polygon}
     if len(values) < 6:
         raise InputError(f"{where}: expected at least 3 points, as <x1>, <y1>, <x2>, ...")
@@ -192,7 +194,9 @@ def _add_masks(record: ImageRecord, png: Path, file: Path) -> None:
         return
     given = {annotation.id for annotation in record.annotations}
     left = next(region.value for region in regions if region.value not in given)
-    raise InputError(f"{png}: instance {left} overlaps no object of {file} that is not another instance's")
+    raise InputError(
+        f"{png}: instance {left} overlaps no object of {file}, or only objects that overlap other instances more"
+    )
 
 
 def _xywh(boxes: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """YOLO text labels with the data YAML of Ultralytics (docs.ultralytics.com/datasets/segment): an image's objects are the rows of a text.
 
 A row is ``class x y x y ...`` (the outline) or ``class cx cy w h`` (a box), in fractions of the image's width and height. The text of
-``.../images/a.jpg`` is ``.../labels/a.txt``, and beside the image where no folder is called ``images``.
+``.../images/a.jpg`` is ``.../labels/a.txt``, or beside the image if no folder is called ``images``.
 """
 
 from __future__ import annotations

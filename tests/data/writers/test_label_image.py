@@ -34,7 +34,10 @@ def test_label_images_keep_the_classes(tmp_path):
     file = tmp_path / "out/classes.json"
     for text, message in (
         ('{"classes": ["cat"], "objects": {"a.png": [0, 1]}}', "expected"),
-        ('{"classes": ["cat"], "objects": {"a.png": [0]}}', "beyond the 1 that classes.json knows"),
+        (
+            '{"classes": ["cat"], "objects": {"a.png": [0]}}',
+            "has a number above 1, the number of its objects in classes.json",
+        ),
         ("[]", "expected"),
     ):
         file.write_text(text)
