@@ -13,7 +13,8 @@ import numpy as np
 import shapely
 
 from maskrcnn_ext.data.check.faults import Fault, object_fault
-from maskrcnn_ext.data.check.view import Box, DatasetView, ObjectView
+from maskrcnn_ext.data.check.view import DatasetView, ObjectView
+from maskrcnn_ext.data.formats.coco_fields import Box
 from maskrcnn_ext.ops.rle import pairwise_iou
 
 # Pixels by which an edge of a box may differ from the mask's: tools round coordinates and count pixels from 0 or from 1.

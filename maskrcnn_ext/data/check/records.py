@@ -7,6 +7,7 @@ from typing import Any
 
 from maskrcnn_ext.data.check.faults import Fault, object_fault
 from maskrcnn_ext.data.check.view import DatasetView, ObjectView
+from maskrcnn_ext.data.formats.coco_fields import has_keypoint_count
 
 
 def check_records(view: DatasetView) -> Iterator[Fault]:
@@ -82,6 +83,6 @@ def _check_keypoints(found: ObjectView, expected: int) -> Iterator[Fault]:
     count = found.num_keypoint_values
     if count == -1:
         yield object_fault("keypoints-broken", found, "`keypoints` is not a list of finite numbers")
-    elif count is not None and (count % 3 or (expected and count != expected)):
+    elif count is not None and not has_keypoint_count(count, expected):
         wanted = str(expected) if expected else "a multiple of three"
         yield object_fault("keypoints-broken", found, f"`keypoints` has {count} numbers, expected {wanted}")

@@ -12,7 +12,8 @@ from maskrcnn_ext.data.check.images import PixelsByImage
 from maskrcnn_ext.data.check.outlines import fix_polygons
 from maskrcnn_ext.data.check.repair_images import correct_sizes, drop_images, fill_sizes, merge_records
 from maskrcnn_ext.data.check.segmentation import Segmentation, parse_segmentation
-from maskrcnn_ext.data.check.view import Box, DatasetView, ObjectView, view_dataset
+from maskrcnn_ext.data.check.view import DatasetView, ObjectView, view_dataset
+from maskrcnn_ext.data.formats.coco_fields import Box, has_keypoint_count
 from maskrcnn_ext.data.formats.polygons import box_of_polygons
 
 
@@ -119,7 +120,7 @@ def _repair_flags(entry: dict[str, Any], found: ObjectView, num_keypoint_values:
         entry.update(iscrowd=1, ignore=0)
         changes.append("`ignore` became `iscrowd`")
     count = found.num_keypoint_values
-    if count is not None and (count < 0 or count % 3 or (num_keypoint_values and count != num_keypoint_values)):
+    if count is not None and not has_keypoint_count(count, num_keypoint_values):
         del entry["keypoints"]
         changes.append("its keypoints are left out")
     return changes

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from maskrcnn_ext.data.formats.coco_fields import Box
 from maskrcnn_ext.ops.rle import check_rle, rle_area, rle_box, segmentation_to_rle
-
-Box = tuple[float, float, float, float]
 
 
 @dataclass(slots=True, eq=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from maskrcnn_ext.data.check.segmentation import Segmentation, parse_segmentation
+from maskrcnn_ext.data.formats.coco_fields import Box, is_number, read_box, read_id, read_side, read_text
 from maskrcnn_ext.data.formats.reading import path_below
 from maskrcnn_ext.errors import InputError
 
-Box = tuple[float, float, float, float]
 # From a segmentation, and the height and width of its image.
 Parser = Callable[[Any, int | None, int | None], Segmentation]
 
@@ -107,7 +106,7 @@ def view_dataset(data: dict[str, Any], folder: Path, name: str, parse: Parser = 
         name: name of the dataset, for messages.
         parse: reads a segmentation.
     """
-    categories = [(_id(entry, "id"), _text(entry, "name")) for entry in data["categories"]]
+    categories = [(read_id(entry, "id"), read_text(entry, "name")) for entry in data["categories"]]
     ordered = sorted({own: name for own, name in reversed(categories) if own is not None}.items(), key=_by_id)
     to_index = {own: index for index, (own, _) in enumerate(ordered)}
     images = [_image(index, entry, folder) for index, entry in enumerate(data["images"])]
@@ -137,10 +136,17 @@ def _by_id(category: tuple[Any, Any]) -> tuple[bool, Any]:
 
 
 def _image(index: int, entry: Any, folder: Path) -> ImageView:
-    file_name = _text(entry, "file_name")
-    path = path_in(folder, file_name)
-    extra = entry.get(EXTRA, {}) if isinstance(entry, dict) else {}
-    return ImageView(index, _id(entry, "id"), file_name, path, _side(entry, "height"), _side(entry, "width"), extra)
+    file_name = read_text(entry, "file_name")
+    record = entry if isinstance(entry, dict) else {}
+    return ImageView(
+        index=index,
+        id=read_id(entry, "id"),
+        file_name=file_name,
+        path=path_in(folder, file_name),
+        height=read_side(record.get("height")),
+        width=read_side(record.get("width")),
+        extra=record.get(EXTRA, {}),
+    )
 
 
 def path_in(folder: Path, name: Any) -> Path | None:
@@ -153,54 +159,22 @@ def path_in(folder: Path, name: Any) -> Path | None:
 
 def _object(index: int, entry: Any, images: dict[Any, ImageView], classes: dict[Any, int], parse: Parser) -> ObjectView:
     record = entry if isinstance(entry, dict) else {}
-    image_id = _id(record, "image_id")
+    image_id = read_id(record, "image_id")
     image = images.get(image_id)
     size = (image.height, image.width) if image is not None else (None, None)
-    area = record.get("area")
+    area, keypoints = record.get("area"), record.get("keypoints")
+    are_readable = isinstance(keypoints, list) and all(map(is_number, keypoints))
     return ObjectView(
         index=index,
-        id=_id(record, "id"),
+        id=read_id(record, "id"),
         image_id=record.get("image_id"),
         image=image,
-        category=classes.get(_id(record, "category_id")),
+        category=classes.get(read_id(record, "category_id")),
         category_id=record.get("category_id"),
-        box=_box(record.get("bbox")),
+        box=read_box(record.get("bbox")),
         segmentation=parse(record.get("segmentation"), *size),
         crowd=bool(record.get("iscrowd")),
         ignored=bool(record.get("ignore")),
         area=float(area) if area is not None and is_number(area) else None,
-        num_keypoint_values=_num_values(record.get("keypoints")),
+        num_keypoint_values=(len(keypoints) if are_readable else -1) if keypoints else None,
     )
-
-
-def is_number(value: Any) -> bool:
-    """Returns whether a JSON value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _id(entry: Any, key: str) -> int | str | None:
-    value = entry.get(key) if isinstance(entry, dict) else None
-    return value if isinstance(value, int | str) and not isinstance(value, bool) else None
-
-
-def _text(entry: Any, key: str) -> str | None:
-    value = entry.get(key) if isinstance(entry, dict) else None
-    return value if isinstance(value, str) and value else None
-
-
-def _side(entry: Any, key: str) -> int | None:
-    value = entry.get(key) if isinstance(entry, dict) else None
-    return int(value) if value is not None and is_number(value) and value > 0 and value == int(value) else None
-
-
-def _box(value: Any) -> Box | None:
-    if not isinstance(value, list | tuple) or len(value) != 4 or not all(map(is_number, value)):
-        return None
-    x, y, width, height = map(float, value)
-    return x, y, x + width, y + height
-
-
-def _num_values(keypoints: Any) -> int | None:
-    if not keypoints:
-        return None
-    return len(keypoints) if isinstance(keypoints, list) and all(map(is_number, keypoints)) else -1

@@ -2,7 +2,8 @@
 
 This is the only parser of COCO JSON. Its policy is strict: the first fault is an InputError that names file, record and field. Training
 uses all of it (:func:`read_coco`), the evaluation its parts for ground truth, which needs neither image files nor annotation ids.
-``check-data`` uses :func:`load_coco` and then collects all faults of the records, see :mod:`maskrcnn_ext.data.check.view`.
+``check-data`` uses :func:`load_coco` and the same readers of fields (:mod:`maskrcnn_ext.data.formats.coco_fields`), and collects all
+faults of the records, see :mod:`maskrcnn_ext.data.check.view`.
 
 :func:`read_coco` returns what ``detectron2.data.datasets.load_coco_json`` returns, in the same order. Annotations take a fast path
 without separate checks; if it fails for one of them, :func:`_fault` finds out why.
@@ -15,7 +16,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from json import loads
@@ -24,6 +24,7 @@ from typing import Any
 
 from maskrcnn_ext.common.gc_pause import gc_paused
 from maskrcnn_ext.data.formats import Format, Option, cache
+from maskrcnn_ext.data.formats.coco_fields import are_numbers, has_keypoint_count, read_box, read_side
 from maskrcnn_ext.data.formats.polygons import check_outline
 from maskrcnn_ext.data.formats.reading import image_size
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, keypoints_to_subpixel
@@ -309,12 +310,16 @@ def _image(image: dict[str, Any], images: Path | None, source: Path | str) -> Im
         file = os.path.join(images, name)  # noqa: PTH118, faster than pathlib
         if height is None and width is None:  # some tools write neither
             height, width = image_size(Path(file), f"{source}: image {image['id']!r} has no `height` and `width`")
-    for side, value in (("height", height), ("width", width)):
-        if not (isinstance(value, int) or (isinstance(value, float) and value.is_integer())) or value <= 0:
-            raise InputError(
-                f"{source}: image {image['id']!r}: `{side}` is {value!r}, expected a whole number of pixels above 0"
-            )
-    return ImageRecord(file, image["id"], int(height), int(width))
+    return ImageRecord(file, image["id"], _side("height", height, image, source), _side("width", width, image, source))
+
+
+def _side(name: str, value: Any, image: dict[str, Any], source: Path | str) -> int:
+    side = read_side(value)
+    if side is None:
+        raise InputError(
+            f"{source}: image {image['id']!r}: `{name}` is {value!r}, expected a whole number of pixels above 0"
+        )
+    return side
 
 
 def _where(annotation: Any, index: int, source: Path | str) -> str:
@@ -347,7 +352,7 @@ def _fault(
     if annotation["category_id"] not in category_index:
         return f"refers to category {annotation['category_id']!r}, which is missing"
     box = annotation["bbox"]
-    if not _is_numbers(box) or len(box) != 4 or box[2] < 0 or box[3] < 0:
+    if read_box(box) is None or box[2] < 0 or box[3] < 0:
         return f"has the `bbox` {box!r:.100}, expected [x, y, width, height] with a width and height of at least 0"
     if annotation.get("iscrowd", 0) not in (0, 1, None):
         return f"has the `iscrowd` {annotation['iscrowd']!r:.100}, expected 0 or 1"
@@ -358,14 +363,9 @@ def _fault(
     return "has a `segmentation` that is neither a list of polygons [[x, y, x, y, x, y, ...], ...] nor an RLE"
 
 
-def _is_numbers(values: Any) -> bool:
-    # Integers that are too large for a float are no usable numbers either.
-    return isinstance(values, list) and all(isinstance(v, int | float) and abs(v) <= sys.float_info.max for v in values)
-
-
 def _subpixel_keypoints(keypoints: Any, num_values: int) -> list[float]:
     """Returns checked keypoints in sub-pixel coordinates."""
-    if not _is_numbers(keypoints) or len(keypoints) % 3 or (num_values and len(keypoints) != num_values):
+    if not are_numbers(keypoints) or not has_keypoint_count(len(keypoints), num_values):
         expected = (
             f"{num_values} numbers, three for each of its category's" if num_values else "three numbers a keypoint"
         )
@@ -377,8 +377,8 @@ def _compressed(rle: Any, image: ImageRecord) -> dict[str, Any]:
     """Returns an RLE with its counts as text. Compressed counts are not checked."""
     if not isinstance(rle, dict):
         raise TypeError
-    if isinstance(rle.get("counts"), str | bytes) and rle.get("size") == [image.height, image.width]:
-        return with_text_counts({"size": [image.height, image.width], "counts": rle["counts"]})
+    if isinstance(rle.get("counts"), str) and rle.get("size") == [image.height, image.width]:
+        return {"size": [image.height, image.width], "counts": rle["counts"]}
     try:
         return with_text_counts(check_rle(rle, image.height, image.width))
     except ValueError as error:

@@ -1,0 +1,68 @@
+"""Reads single fields of COCO records. A reader returns None for a value that the field cannot have.
+
+What follows from None is the caller's policy: :mod:`maskrcnn_ext.data.formats.coco` raises an InputError that names the record,
+:mod:`maskrcnn_ext.data.check` collects a fault and continues.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+Box = tuple[float, float, float, float]
+
+
+def is_number(value: Any) -> bool:
+    """Returns whether a JSON value is a finite number; ``true`` and integers that are too large for a float are not.
+
+    Example:
+        >>> [is_number(value) for value in (3, 0.5, float("nan"), True, "3")]
+        [True, True, False, False, False]
+    """
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def are_numbers(values: Any) -> bool:
+    """Returns whether a JSON value is a list of finite numbers; ``true`` and ``false`` are 1 and 0, as some tools write visibilities."""
+    return isinstance(values, list) and all(isinstance(v, int | float) and abs(v) <= sys.float_info.max for v in values)
+
+
+def read_id(record: Any, key: str) -> int | str | None:
+    """Returns an id that is a whole number or a text."""
+    value = record.get(key) if isinstance(record, dict) else None
+    return value if isinstance(value, int | str) and not isinstance(value, bool) else None
+
+
+def read_text(record: Any, key: str) -> str | None:
+    """Returns a text that is not empty."""
+    value = record.get(key) if isinstance(record, dict) else None
+    return value if isinstance(value, str) and value else None
+
+
+def read_side(value: Any) -> int | None:
+    """Returns the height or width of an image, a whole number of pixels above 0.
+
+    Example:
+        >>> read_side(480.0), read_side(0), read_side(True)
+        (480, None, None)
+    """
+    is_side = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
+    return int(value) if is_side and value == int(value) else None
+
+
+def read_box(value: Any) -> Box | None:
+    """Returns ``bbox`` [x, y, width, height] as (x0, y0, x1, y1) in pixels. The width and height may be negative.
+
+    Example:
+        >>> read_box([1, 2, 3, 4])
+        (1.0, 2.0, 4.0, 6.0)
+    """
+    if not isinstance(value, list | tuple) or len(value) != 4 or not all(map(is_number, value)):
+        return None
+    x, y, width, height = map(float, value)
+    return x, y, x + width, y + height
+
+
+def has_keypoint_count(count: int, expected: int) -> bool:
+    """Returns whether ``keypoints`` may have a count of numbers: `expected`, or any multiple of three if `expected` is 0."""
+    return count >= 0 and count % 3 == 0 and expected in (0, count)
