@@ -21,7 +21,7 @@ def test_examples(path, tmp_path, monkeypatch):
     examples = doctest.DocTestFinder(exclude_empty=True).find(
         module, name, globs={**vars(module), "tmp_path": tmp_path}
     )
-    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     output: list[str] = []
     for example in examples:
         runner.run(example, out=output.append)
