@@ -1,4 +1,4 @@
-"""The readers on real files, against COCO files that were made of them independently."""
+"""Readers on real files, compared with COCO files that were converted from them independently."""
 
 import json
 

@@ -78,7 +78,7 @@ def write_cityscapes(root):
             stem = f"{city}_{index:06d}_000019"
             write_photo(root / f"cityscapes/leftImg8bit/{split}/{city}/{stem}_leftImg8bit.png")
             folder = root / f"cityscapes/gtFine/{split}/{city}"
-            # Road, two cars, a person, and riders who are not told apart.
+            # Road, two cars, a person, and a group of riders.
             save_image(folder / f"{stem}_gtFine_instanceIds.png", label_image(7, 26000, 26001, 24000, 25))
             save_image(folder / f"{stem}_gtFine_labelIds.png", label_image(7, 26, 26, 24, 25, dtype=np.uint8))
             (folder / f"{stem}_gtFine_polygons.json").write_text("{}")

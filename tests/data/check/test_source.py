@@ -96,7 +96,7 @@ def stack(tmp_path):
     return DataSet(["thing"], images)
 
 
-def test_windows_of_one_file_are_images_of_their_own(stack):
+def test_windows_of_one_file_are_separate_images(stack):
     found = of_records(stack, "stack")
     assert [entry["id"] for entry in found.data["annotations"]] == [1, 2, 3], "names that are taken become numbers"
     faults = check(found.data, found.folder)

@@ -6,7 +6,7 @@ from tests.helpers.planted import SIZE, check, serious
 
 
 @pytest.mark.parametrize("name", ["a" * 300 + ".jpg", "x\0y.jpg", "..\\\\up.jpg", "C:\\\\a.jpg", "a/../../b.jpg", "."])
-def test_names_that_no_file_has_are_told_and_never_opened(polygons, name):
+def test_names_outside_the_folder_are_reported_and_never_opened(polygons, name):
     data, folder = polygons
     data["images"][2]["file_name"] = name
     assert serious(check(data, folder)) == {("image-broken", 3, None)}

@@ -1,4 +1,4 @@
-"""BDD100K: bitmasks, outlines with curves, RLEs and boxes of Scalabel's JSON, and what is wrong with broken files."""
+"""BDD100K: bitmasks, outlines with curves, RLEs and boxes of Scalabel's JSON, and errors for broken files."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Cityscapes: instances, groups, chosen classes, and what is wrong with broken folders."""
+"""Cityscapes: instances, groups, chosen classes, and errors for broken folders."""
 
 import numpy as np
 import pycocotools.mask as mask_util

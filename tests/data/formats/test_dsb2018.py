@@ -1,4 +1,4 @@
-"""Folders of masks: what is read, and what is wrong with broken ones."""
+"""Folders of masks: objects, skipped files, and errors for broken folders."""
 
 import cv2
 import numpy as np
@@ -73,7 +73,7 @@ def test_grey_masks_may_have_opacity(folder):
         np.testing.assert_array_equal(mask_util.decode(record.annotations[0].segmentation), mask)
 
 
-def test_what_is_left_out_is_told(folder, caplog):
+def test_skipped_files_are_logged(folder, caplog):
     write_mask(folder / "a/masks/1.png", slice(0, 5), slice(0, 5))
     write_mask(folder / "a/masks/2.png", slice(0, 0), slice(0, 0))
     assert len(read_dsb2018(folder).images[0].annotations) == 1

@@ -1,4 +1,4 @@
-"""Whatever single value of an annotation file is spoilt: it is read, or refused in one line, never with a bare traceback."""
+"""Annotation files with any single value damaged are read, or refused with an error of one line."""
 
 import contextlib
 import copy

@@ -1,4 +1,4 @@
-"""KITTI MOTS: PNGs and texts say the same; tracks, ignored regions, and what is wrong with broken files."""
+"""KITTI MOTS: PNGs and texts have the same contents; tracks, ignored regions, and errors for broken files."""
 
 import numpy as np
 import pytest

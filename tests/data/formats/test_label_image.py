@@ -150,7 +150,7 @@ def test_without_tifffile_the_extra_is_named(folders, monkeypatch):
         read_label_image(*folders)
 
 
-def test_what_is_no_label_image_is_named(folders):
+def test_files_that_are_not_label_images_are_named(folders):
     tifffile = pytest.importorskip("tifffile")
     labels, images = folders
     with pytest.raises(InputError, match="no label images"):

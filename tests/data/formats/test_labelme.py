@@ -1,4 +1,4 @@
-"""labelme files of versions 3 to 5: every shape, parts of one object, and what is wrong with broken ones."""
+"""labelme files of versions 3 to 5: every shape, parts of one object, and errors for broken files."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""NIfTI volumes and label maps: slices along each axis, what values mean, and what is wrong with broken files."""
+"""NIfTI volumes and label maps: slices along each axis, classes of values, and errors for broken files."""
 
 import gzip
 import json
@@ -132,7 +132,7 @@ def test_a_label_map_on_another_grid_is_refused(volume, labels, tmp_path):
             read_nifti(volume, write(tmp_path / "l.nii", labels, other))
 
 
-def test_what_is_no_label_map_is_refused(volume, tmp_path):
+def test_values_of_an_image_are_not_labels(volume, tmp_path):
     with pytest.raises(InputError, match=r"label value 0\.5 is not a whole number"):
         read_nifti(volume, write(tmp_path / "l.nii", np.full(SHAPE, 0.5, np.float32)))
     with pytest.raises(InputError, match="label value nan is not a whole number"):

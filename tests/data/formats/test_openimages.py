@@ -1,4 +1,4 @@
-"""Open Images: boxes, groups, class names, masks, and what is wrong with broken files."""
+"""Open Images: boxes, groups, class names, masks, and errors for broken files."""
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -89,7 +89,7 @@ def test_masks_belong_to_the_boxes_they_were_drawn_from(write, tmp_path, bits):
     np.testing.assert_allclose(cat.box, [5, 10, 25, 30])
 
 
-def test_a_mask_without_a_box_is_an_object_of_its_own(write, tmp_path):
+def test_a_mask_without_a_box_is_a_separate_object(write, tmp_path):
     Image.new("L", (50, 40), 255).save(tmp_path / "masks" / "a_1.png")
     files = write(box(label=DOG), masks=[mask("a_1.png")])
     (record, _) = read_openimages(*files, masks=tmp_path / "masks.csv", mask_images=tmp_path / "masks").images

@@ -127,12 +127,12 @@ def test_broken_json_is_named(tmp_path, content):
 
 
 @pytest.mark.parametrize("name", ["", ".", "/", "a\0b", "x" * 300, None, 3, ["a.jpg"]])
-def test_what_is_no_file_name_is_named(tmp_path, name):
+def test_values_that_are_not_file_names_are_errors(tmp_path, name):
     with pytest.raises(InputError, match=r"^here: .* is not a file name"):
         path_below(tmp_path, name, "here")
 
 
-def test_whatever_is_no_json_is_named(tmp_path):
+def test_unreadable_json_is_named(tmp_path):
     (tmp_path / "deep.json").write_text("[" * 100_000)
     for name, message in (("deep.json", "not a JSON file"), ("none.json", "cannot be read"), ("", "cannot be read")):
         with pytest.raises(InputError, match=message):
@@ -151,7 +151,7 @@ def test_a_changed_bit_of_a_png_is_found(tmp_path):
             read_pixels(file)
 
 
-def test_a_jpeg_is_no_label_image(tmp_path):
+def test_a_jpeg_is_not_a_label_image(tmp_path):
     Image.new("L", (8, 8), 3).save(tmp_path / "a.jpg")
     with pytest.raises(InputError, match=r"a\.jpg: JPEG does not keep the values"):
         read_pixels(tmp_path / "a.jpg")

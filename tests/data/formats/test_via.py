@@ -1,4 +1,4 @@
-"""VIA 1.x and 2.x files, every shape, and what is wrong with broken ones."""
+"""VIA 1.x and 2.x files, every shape, and errors for broken files."""
 
 import json
 
@@ -128,7 +128,7 @@ def test_names_are_ticked_or_typed(write, tmp_path):
         read_via(write([region(TRIANGLE, kind="dog"), region(TRIANGLE, kind="")]), tmp_path, attribute="kind")
 
 
-def test_attributes_that_nobody_asked_for_are_told(write, tmp_path, caplog):
+def test_unused_attributes_are_logged(write, tmp_path, caplog):
     read_via(write([region(TRIANGLE, kind="dog"), region(TRIANGLE, kind="dog")]), tmp_path)
     assert not caplog.text
     file = write([region(TRIANGLE, kind="dog"), region(TRIANGLE, kind="cat")])

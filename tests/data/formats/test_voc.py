@@ -1,4 +1,4 @@
-"""Pascal VOC: boxes, instance PNGs, lists of ids, and what is wrong with broken files."""
+"""Pascal VOC: boxes, instance PNGs, lists of ids, and errors for broken files."""
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -193,7 +193,7 @@ def test_an_image_is_found_by_the_name_that_tools_write(voc, name, caplog):
     assert not caplog.text
 
 
-def test_a_name_that_is_no_longer_true_is_told(voc, caplog):
+def test_an_outdated_file_name_is_logged(voc, caplog):
     annotations, images = voc(thing("dog", 1, 1, 9, 9))
     file = annotations / "2007_000032.xml"
     file.write_text(file.read_text().replace("2007_000032.jpg", "IMG_1.jpg"))

@@ -1,4 +1,4 @@
-"""YOLO data sets: how the YAML names images, rows of both kinds, and what is wrong with broken ones."""
+"""YOLO data sets: how the YAML names images, rows of both kinds, and errors for broken files."""
 
 import numpy as np
 import pytest

@@ -152,7 +152,7 @@ def test_truncated_files_are_named_never_half_read(tmp_path, name, share):
     np.testing.assert_array_equal(read_file(path), whole)
 
 
-def test_files_that_are_not_there_or_no_images(tmp_path):
+def test_missing_files_and_files_that_are_not_images_are_named(tmp_path):
     with pytest.raises(InputError, match=r"gone\.png: no such file"):
         read_file(tmp_path / "gone.png")
     for name in ("a.png", "a.tif", "a.npy", "a.jpg", "a.dcm", "a.nii", "a.nii.gz", "a.xyz", "plain"):

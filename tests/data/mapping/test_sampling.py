@@ -84,7 +84,7 @@ def test_a_config_takes_it_with_its_own_data_set(people):
     assert names == [dataset[index]["file_name"] for index in expected]
 
 
-def test_mistakes_are_told_in_one_line():
+def test_wrong_arguments_are_errors_of_one_line():
     with pytest.raises(InputError, match="no images"):
         repeat_factor_sampler(dataset=[])
     with pytest.raises(InputError, match="threshold is 2, expected a share"):

@@ -1,4 +1,4 @@
-"""SharedBitMasks is Detectron2's BitMasks."""
+"""SharedBitMasks behaves as Detectron2's BitMasks does."""
 
 import copy
 import pickle
@@ -50,7 +50,7 @@ def assert_same(ours, stock):
     ],
     ids=repr,
 )
-def test_whatever_is_picked_from_whatever_was_picked(masks, items):
+def test_indexing_of_indexed_masks_is_that_of_bit_masks(masks, items):
     ours, stock = SharedBitMasks(masks), BitMasks(masks)
     for item in items:
         ours, stock = ours[item], stock[item]

@@ -1,4 +1,4 @@
-"""Training on tiles: what they show, what is left out, and that it is one override."""
+"""Training on tiles: pixels and objects of a tile, objects that are left out, and the override."""
 
 import copy
 import logging
@@ -176,7 +176,7 @@ def test_the_mapper_reads_the_tiles_with_their_ground_truth(data_set):
     assert len(right["instances"].gt_masks) == 1
 
 
-def test_what_is_mostly_elsewhere_is_left_out_and_its_tile_is_no_example_of_emptiness(data_set):
+def test_an_object_mostly_outside_is_left_out_and_its_tile_is_not_an_empty_example(data_set):
     name = data_set([annotation(20, 20, 90, 40), annotation(10, 50, 82, 60)])
     assert [len(record["annotations"]) for record in tiled(name, min_visible=0.1)] == [2, 1]
     assert [len(record["annotations"]) for record in tiled(name, min_visible=0)] == [2, 2]
@@ -228,7 +228,7 @@ def test_tiles_with_too_few_keypoints_are_left_out(data_set):
     assert [record["image_id"] for record in tiled(name, min_keypoints=1)] == ["17@0,0"]
 
 
-def test_what_cannot_be_is_told(data_set):
+def test_wrong_arguments_are_errors(data_set):
     name = data_set([annotation(70, 20, 130, 40)])
     for wrong in ({"tile": 10}, {"overlap": 0}, {"min_visible": 2}, {"empty_share": -1}):
         with pytest.raises(InputError, match=f"{next(iter(wrong))}="):

@@ -1,4 +1,4 @@
-"""Registration with Detectron2: lazy, idempotent, and one line where something is wrong."""
+"""Registration with Detectron2: lazy, idempotent, and with errors of one line."""
 
 import json
 

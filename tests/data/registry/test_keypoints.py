@@ -1,4 +1,4 @@
-"""A team's own skeleton is one registration: training, prediction, OKS and pictures know it."""
+"""Training, prediction, OKS and pictures use the skeleton with which a data set is registered."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What every reader's result goes through: mistakes that only the file system tells, and objects that cannot be seen."""
+"""Checks after every reader: files where folders are expected, and objects outside of their image."""
 
 import json
 

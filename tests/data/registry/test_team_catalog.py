@@ -1,4 +1,4 @@
-"""A team's YAML catalogue: found by every tool, and one line where an entry is wrong."""
+"""A team's YAML catalogue: every tool finds it, and a wrong entry is an error of one line."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""``maskrcnn-ext browse-data``: the pictures show what the mapper gives."""
+"""``maskrcnn-ext browse-data``: the pictures show the mapper's samples."""
 
 import cv2
 import numpy as np

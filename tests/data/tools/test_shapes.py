@@ -1,4 +1,4 @@
-"""The generated data set: deterministic, and its masks are what is seen."""
+"""The generated data set: deterministic, and its masks are the visible pixels."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Writers: what goes out through one comes back through its reader; nothing appears by halves."""
+"""All writers: a written data set is read back unchanged, and errors leave no partial output."""
 
 import pytest
 

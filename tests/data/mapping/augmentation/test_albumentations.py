@@ -305,7 +305,7 @@ def test_a_config_with_a_pipeline_survives_its_yaml(record, tmp_path, form):
     assert torch.equal(images[0], images[2])
 
 
-def test_what_is_no_pipeline_is_told_in_one_line():
+def test_unsupported_transforms_are_errors_of_one_line():
     with pytest.raises(InputError, match="RandomFlip is not an Albumentations transform"):
         AlbumentationsAugmentation([T.RandomFlip()])
     with pytest.raises(InputError, match="BBoxSafeRandomCrop needs more than the image"):

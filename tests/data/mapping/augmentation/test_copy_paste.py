@@ -67,7 +67,7 @@ def test_covered_keypoints_are_labelled_but_not_visible():
 
 @settings(max_examples=40, deadline=None)
 @given(RECTANGLES, RECTANGLES.filter(len), st.integers(0, 1000), st.sampled_from(["scene", "instance"]))
-def test_whatever_is_pasted_pixels_and_masks_agree(own, theirs, seed, level):
+def test_pixels_and_masks_agree_after_any_paste(own, theirs, seed, level):
     samples = {
         "a": make_sample(own, 50, size=(25, 20)),
         "b": make_sample(theirs, 100, size=(31, 18)),

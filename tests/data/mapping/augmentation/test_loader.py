@@ -47,7 +47,7 @@ def test_any_number_of_workers_gives_the_same_samples(people):
         assert all(torch.equal(a, b) for (_, a), (_, b) in zip(alone, others, strict=True))
     visits = [image for name, image in alone if name == alone[0][0]]
     assert len(visits) == 2, "a second epoch has begun"
-    assert not torch.equal(*visits), "and it has augmentations of its own"
+    assert not torch.equal(*visits), "its augmentations differ from visit to visit"
 
 
 def _one_of_two(rank, folder, people):

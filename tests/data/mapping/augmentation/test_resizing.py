@@ -85,6 +85,6 @@ def test_padded_sizes_are_multiples_of_64_and_boxes_come_back(height, width, mod
 
 
 @pytest.mark.parametrize("arguments", [{"pad": "64"}, {"pad": "square"}, {"pad": True}])
-def test_unknown_padding_is_told(arguments):
+def test_unknown_padding_is_an_error(arguments):
     with pytest.raises(InputError, match="expected null, pad64, or square with a max_dim"):
         Letterbox(64, **arguments)

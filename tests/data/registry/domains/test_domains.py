@@ -26,7 +26,7 @@ DATASETS = {
 CONFIGS = [name for name in list_configs() if name.startswith("domains/") and name != "domains/shapes.py"]
 
 
-# Of every name: images, objects without crowds, and crowds.
+# The number of images, of objects without crowds, and of crowds of every named data set.
 EXPECTED = {
     "balloon_train": (2, 2, 0),
     "balloon_val": (1, 1, 0),
@@ -148,7 +148,7 @@ def test_a_config_suits_its_data_set(name):
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if "cityscapes" not in name])
 def test_a_config_maps_its_own_data(name, root):
-    """What its own loader gives of its own files; of Cityscapes at 2048 pixels a test need not."""
+    """The config's loader maps the data set's files. Cityscapes is left out, because mapping at 2048 pixels is slow."""
     cfg = get_config(name)
     domain = DATASETS[cfg.dataloader.train.dataset.names][0]
     write_domain(domain, root)
