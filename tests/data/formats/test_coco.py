@@ -1,4 +1,4 @@
-"""COCO files: what Detectron2's own reader gives, what is wrong with broken ones, the cache, and flat memory in workers."""
+"""The COCO reader returns what Detectron2's returns, names the fault of a broken file, and keeps the memory of workers flat."""
 
 import json
 import logging
@@ -15,10 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskrcnn_ext import InputError, get_dataset_dicts
-from maskrcnn_ext.data.formats import cache
 from maskrcnn_ext.data.formats.coco import read_coco
-
-HEIGHT, WIDTH = 40, 60
+from tests.helpers.coco_files import HEIGHT, WIDTH, as_text, rle_of, write_coco_file
 
 
 def assert_same_as_detectron2(file, images):
@@ -46,11 +44,6 @@ def assert_same_as_detectron2(file, images):
     return count
 
 
-def as_text(rle):
-    counts = rle["counts"]
-    return {**rle, "counts": counts.decode() if isinstance(counts, bytes) else counts}
-
-
 @pytest.mark.realdata
 @pytest.mark.parametrize(
     ("file", "images", "count"),
@@ -65,60 +58,12 @@ def test_real_files_read_as_detectron2_reads_them(real_data, file, images, count
     assert assert_same_as_detectron2(real_data / file, real_data / images) == count
 
 
-def rle_of(rng, *, compressed):
-    mask = np.asfortranarray(rng.random((HEIGHT, WIDTH)) < 0.5, dtype=np.uint8)
-    if compressed:
-        return as_text(mask_util.encode(mask))
-    flat = mask.ravel(order="F")
-    edges = np.flatnonzero(np.diff(flat)) + 1
-    runs = np.diff([0, *edges, flat.size]).tolist()
-    return {"size": [HEIGHT, WIDTH], "counts": runs if flat[0] == 0 else [0, *runs]}
-
-
-def make_file(folder, seed=0, **changes):
-    """Ids with gaps and out of order, every kind of segmentation, crowds, float boxes, keys that nobody knows."""
-    rng = np.random.default_rng(seed)
-    ids = [7, 0, 12, 3]
-    images = [{"id": i, "file_name": f"sub/{i}.jpg", "height": HEIGHT, "width": WIDTH, "license": 3} for i in ids]
-    segmentations = [
-        [[1, 2, 30.5, 4, 20, 30.25]],
-        [[1, 2, 30, 4, 20, 30], [40, 5, 50, 5, 45, 20, 40, 18]],
-        rle_of(rng, compressed=True),
-        rle_of(rng, compressed=False),
-        [[1, 2, 3, 4], [5, 5, 15, 5, 15, 15]],
-        [],
-        None,
-    ]
-    annotations = []
-    for number, segmentation in enumerate(segmentations):
-        annotation = {
-            "id": 5 * number,
-            "image_id": ids[number % 3],  # the image 3 has none
-            "category_id": [90, 4][number % 2],
-            "bbox": [1.5, 2.25, 10 + number, 7.125],
-            "area": 12.5,
-            "segmentation": segmentation,
-            "attributes": {"occluded": True},
-        }
-        if number % 3 == 0:
-            annotation.update(iscrowd=int(number == 3), keypoints=[3, 4, 2, 0, 0, 0], num_keypoints=1)
-        annotations.append({key: value for key, value in annotation.items() if value is not None})
-    categories = [
-        {"id": 90, "name": "dog", "keypoints": ["left_ear", "right_ear"], "skeleton": [[1, 2]]},
-        {"id": 4, "name": "cat", "supercategory": "animal"},
-    ]
-    file = folder / "coco.json"
-    data = {"images": images, "annotations": annotations, "categories": categories, **changes}
-    file.write_text(json.dumps(data))
-    return file
-
-
 def test_generated_files_read_as_detectron2_reads_them(tmp_path):
-    assert assert_same_as_detectron2(make_file(tmp_path), tmp_path) == 7
+    assert assert_same_as_detectron2(write_coco_file(tmp_path), tmp_path) == 7
 
 
 def test_records_are_in_the_order_of_ids_and_keep_names_and_skeleton(tmp_path):
-    data = read_coco(make_file(tmp_path), tmp_path)
+    data = read_coco(write_coco_file(tmp_path), tmp_path)
     assert [record.image_id for record in data.images] == [0, 3, 7, 12]
     assert (data.classes, data.category_ids) == (["cat", "dog"], [4, 90])
     assert (data.keypoints, data.skeleton) == (["left_ear", "right_ear"], [(0, 1)])
@@ -129,7 +74,7 @@ def test_records_are_in_the_order_of_ids_and_keep_names_and_skeleton(tmp_path):
 def test_an_outline_without_area_is_left_out_with_a_warning(tmp_path, caplog):
     annotation = {"id": 9, "image_id": 0, "category_id": 4, "bbox": [0, 0, 2, 2], "segmentation": [[1, 2, 3, 4]]}
     with caplog.at_level(logging.WARNING):
-        data = read_coco(make_file(tmp_path, annotations=[annotation]), tmp_path)
+        data = read_coco(write_coco_file(tmp_path, annotations=[annotation]), tmp_path)
     assert all(not record.annotations for record in data.images)
     assert "left out 1 annotations whose outline has no area, such as id 9" in caplog.text
 
@@ -154,7 +99,7 @@ def test_what_other_tools_write_is_read(tmp_path):
             "iscrowd": True,
         },
     ]
-    file = make_file(tmp_path, images=images, annotations=annotations)
+    file = write_coco_file(tmp_path, images=images, annotations=annotations)
     first, second = read_coco(file, tmp_path).images
     assert (first.file_name, first.height, first.width) == (str(tmp_path / "sub/a.jpg"), HEIGHT, WIDTH)
     assert (first.annotations[0].segmentation, first.annotations[0].box) == (None, (0, 0, 2, 2))
@@ -166,12 +111,12 @@ def test_an_outline_of_many_points_is_not_taken_for_a_far_one(tmp_path):
     outline = np.stack([np.linspace(0, 9000, 2000), np.linspace(0, 8000, 2000)], axis=1).ravel().tolist()
     image = {**IMAGE, "height": 9000, "width": 9000}
     annotation = {**GOOD, "segmentation": [outline]}
-    (record,) = read_coco(make_file(tmp_path, images=[image], annotations=[annotation]), tmp_path).images
+    (record,) = read_coco(write_coco_file(tmp_path, images=[image], annotations=[annotation]), tmp_path).images
     assert record.annotations[0].segmentation == [outline]
 
 
 def test_empty_files_are_data_sets_without_images(tmp_path):
-    data = read_coco(make_file(tmp_path, images=[], annotations=[], categories=[]), tmp_path)
+    data = read_coco(write_coco_file(tmp_path, images=[], annotations=[], categories=[]), tmp_path)
     assert (data.images, data.classes) == ([], [])
 
 
@@ -222,7 +167,7 @@ NAN, INFINITY = float("nan"), float("inf")
     ],
 )
 def test_a_broken_annotation_is_named(tmp_path, change, message):
-    file = make_file(tmp_path, annotations=[{**GOOD, "id": 77}, {**GOOD, **change}])
+    file = write_coco_file(tmp_path, annotations=[{**GOOD, "id": 77}, {**GOOD, **change}])
     with pytest.raises(InputError, match=message) as caught:
         read_coco(file, tmp_path)
     assert str(caught.value).startswith(f"{file}: annotation ")
@@ -234,7 +179,7 @@ def test_a_missing_field_of_an_annotation_is_named(tmp_path, field):
     broken = {key: value for key, value in GOOD.items() if key != field}
     where = "entry 1 of `annotations`" if field == "id" else "annotation 1"
     with pytest.raises(InputError, match=f"{where} has no `{field}`"):
-        read_coco(make_file(tmp_path, annotations=[{**GOOD, "id": 77}, broken]), tmp_path)
+        read_coco(write_coco_file(tmp_path, annotations=[{**GOOD, "id": 77}, broken]), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -269,11 +214,11 @@ def test_a_missing_field_of_an_annotation_is_named(tmp_path, field):
 )
 def test_a_broken_file_is_named(tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
-        read_coco(make_file(tmp_path, **changes), tmp_path)
+        read_coco(write_coco_file(tmp_path, **changes), tmp_path)
 
 
 def test_a_truncated_file_is_named(tmp_path):
-    file = make_file(tmp_path)
+    file = write_coco_file(tmp_path)
     file.write_bytes(file.read_bytes()[:-10])
     with pytest.raises(InputError, match=r"coco\.json: not a JSON file"):
         read_coco(file, tmp_path)
@@ -292,7 +237,7 @@ json_values = st.recursive(
 @given(field=st.sampled_from([*GOOD, "segmentation", "keypoints", "iscrowd", "ignore"]), value=json_values)
 def test_whatever_a_field_holds_it_is_read_or_named(tmp_path_factory, field, value):
     folder = tmp_path_factory.mktemp("coco")
-    file = make_file(folder, annotations=[{**GOOD, field: value}])
+    file = write_coco_file(folder, annotations=[{**GOOD, field: value}])
     try:
         data = read_coco(file, folder)
     except InputError as error:
@@ -308,98 +253,13 @@ def test_whatever_a_field_holds_it_is_read_or_named(tmp_path_factory, field, val
                     mask_util.decode(as_rles)
 
 
-@pytest.fixture
-def cached(tmp_path, monkeypatch):
-    """Every file counts as large; the folder of the cache."""
-    monkeypatch.setattr(cache, "MIN_BYTES", 1)
-    monkeypatch.setenv("MASKRCNN_EXT_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-def refuse_parsing(monkeypatch):
-    def refuse(content):
-        raise AssertionError("parsed again")
-
-    monkeypatch.setattr("maskrcnn_ext.data.formats.coco.loads", refuse)
-
-
-def test_a_cached_file_is_the_same_and_not_parsed_again(tmp_path, cached, monkeypatch, caplog):
-    file = make_file(tmp_path)
-    annotations = json.loads(file.read_text())["annotations"]
-    annotations[0]["segmentation"] = [[1, 2]]
-    make_file(tmp_path, annotations=annotations)
-    first = read_coco(file, tmp_path)
-    (entry,) = cached.iterdir()
-    assert entry.stat().st_mode & 0o077 == 0
-    refuse_parsing(monkeypatch)
-    caplog.clear()
-    assert read_coco(file, tmp_path) == first
-    assert "left out 1 annotations" in caplog.text, "the warning comes with every reading"
-    with pytest.raises(InputError, match="`classes` are x"):
-        read_coco(file, tmp_path, classes=["x"])
-
-
-def test_other_content_or_images_are_other_entries(tmp_path, cached):
-    file = make_file(tmp_path)
-    read_coco(file, tmp_path)
-    assert read_coco(file, tmp_path / "elsewhere").images[0].file_name == str(tmp_path / "elsewhere/sub/0.jpg")
-    make_file(tmp_path, annotations=[])
-    assert all(not record.annotations for record in read_coco(file, tmp_path).images)
-    assert len(list(cached.iterdir())) == 3
-
-
-@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda _: b"", lambda b: b[:40] + b"X" + b[41:], lambda b: b * 2])
-def test_a_damaged_entry_is_ignored_and_written_anew(tmp_path, cached, damage, monkeypatch):
-    file = make_file(tmp_path)
-    first = read_coco(file, tmp_path)
-    (entry,) = cached.iterdir()
-    whole = entry.read_bytes()
-    entry.write_bytes(damage(whole))
-    assert read_coco(file, tmp_path) == first
-    assert entry.read_bytes() == whole
-
-
-def test_an_entry_that_others_may_write_is_not_read(tmp_path, cached, caplog):
-    file = make_file(tmp_path)
-    first = read_coco(file, tmp_path)
-    (entry,) = cached.iterdir()
-    entry.chmod(0o666)
-    assert read_coco(file, tmp_path) == first
-    assert "others may write it" in caplog.text
-    assert entry.stat().st_mode & 0o077 == 0
-
-
-def test_the_cache_can_be_off_unwritable_and_forgets(tmp_path, cached, monkeypatch):
-    file = make_file(tmp_path)
-    first = read_coco(file, tmp_path)
-    (entry,) = cached.iterdir()
-    os.utime(entry, (0, 0))
-    (cached / "notes.txt").write_text("not ours")
-    os.utime(cached / "notes.txt", (0, 0))
-    make_file(tmp_path, annotations=[])
-    read_coco(file, tmp_path)
-    assert not entry.exists()
-    assert (cached / "notes.txt").exists()
-    for place in ("off", str(file)):
-        monkeypatch.setenv("MASKRCNN_EXT_CACHE", place)
-        make_file(tmp_path)
-        assert read_coco(file, tmp_path) == first
-    assert len(list(cached.iterdir())) == 2
-
-
-def test_small_files_are_not_cached(tmp_path, monkeypatch):
-    monkeypatch.setenv("MASKRCNN_EXT_CACHE", str(tmp_path / "cache"))
-    read_coco(make_file(tmp_path), tmp_path)
-    assert not (tmp_path / "cache").exists()
-
-
 def test_garbage_collection_goes_on_after_reading(tmp_path):
     import gc
 
-    read_coco(make_file(tmp_path), tmp_path)
+    read_coco(write_coco_file(tmp_path), tmp_path)
     assert gc.isenabled()
     with pytest.raises(InputError):
-        read_coco(make_file(tmp_path, images=[IMAGE, IMAGE]), tmp_path)
+        read_coco(write_coco_file(tmp_path, images=[IMAGE, IMAGE]), tmp_path)
     assert gc.isenabled()
 
 
@@ -459,12 +319,3 @@ def test_the_memory_of_workers_stays_flat(tmp_path, monkeypatch):
         assert growth < 16e6 < size / 3, f"a worker grew by {growth / 1e6:.0f} MB, the file has {size / 1e6:.0f} MB"
     DatasetCatalog.remove(spec)
     MetadataCatalog.remove(spec)
-
-
-def test_without_a_home_folder_there_is_no_cache(tmp_path, monkeypatch):
-    monkeypatch.delenv("MASKRCNN_EXT_CACHE", raising=False)
-    monkeypatch.delenv("HOME", raising=False)
-    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # nobody in the list of users
-    monkeypatch.setattr(cache, "MIN_BYTES", 1)
-    assert cache.cache_folder() is None
-    assert len(read_coco(make_file(tmp_path), tmp_path).images) == 4
