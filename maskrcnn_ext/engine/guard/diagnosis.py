@@ -165,7 +165,7 @@ def diagnose_iteration(
         return rerun_batch(model, batch, random_state=random_state, autocast=autocast, gradients=gradients)
 
     whole = rerun(inputs)
-    alone = [rerun([sample]) for sample in inputs]
+    alone = [rerun([sample]) for sample in inputs] if len(inputs) > 1 else []
     num_classes = getattr(getattr(model, "roi_heads", None), "num_classes", None)
     return DivergedIteration(
         iteration=iteration,
@@ -175,7 +175,7 @@ def diagnose_iteration(
         inputs=inputs,
         input_faults=[find_input_faults(sample, num_classes) for sample in inputs],
         whole=whole,
-        alone=alone if len(inputs) > 1 else [],
+        alone=alone,
         history=history,
     )
 

@@ -10,6 +10,7 @@ from torch import nn
 from maskrcnn_ext.engine.guard.diagnosis import (
     DivergedIteration,
     RerunResult,
+    diagnose_iteration,
     find_input_faults,
     find_tensors,
     rerun_batch,
@@ -61,6 +62,33 @@ def test_gradients_that_are_not_finite():
 
     assert not rerun(Root(), []).is_faulty
     assert rerun(Root(), [], gradients=True).bad_gradients
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(1, [1]), (3, [3, 1, 1, 1])])
+def test_the_batch_and_every_image_are_run_once(count, sizes):
+    ran = []
+
+    class Counts(nn.Linear):
+        def forward(self, batch):
+            ran.append(len(batch))
+            return {"loss": super().forward(torch.stack([sample["x"] for sample in batch])).mean()}
+
+    model = Counts(3, 1)
+    diverged = diagnose_iteration(
+        model,
+        torch.optim.SGD(model.parameters(), lr=0.5),
+        toy_samples(count),
+        iteration=7,
+        losses={"loss": torch.tensor(torch.nan)},
+        error="",
+        random_state=None,
+        autocast=nullcontext,
+        history=[],
+    )
+    assert ran == sizes
+    assert len(diverged.alone) == len(sizes) - 1
+    assert diverged.rates == [0.5]
+    assert diverged.suspects == []
 
 
 @pytest.mark.parametrize(
