@@ -1,29 +1,16 @@
 """RoIAlign over a pyramid against torchvision's: results, gradients, layouts, and RoIs that are not valid."""
 
 import functools
-import json
+from math import inf, nan
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchvision.ops import roi_align as torchvision_roi_align
 
-from maskrcnn_ext.ops import roi_align_cpu, roi_align_reference
+from maskrcnn_ext.ops import roi_align_cpu
 from maskrcnn_ext.ops.roi_align import _backward, _forward, roi_align
-from maskrcnn_ext.ops.roi_align_reference import SampleGrid
-
-SCALES = [0.5, 0.25]
-SIZES = [(2, 24, 33), (2, 12, 17)]
-NAN, INF = float("nan"), float("inf")
-LAYOUTS = [torch.contiguous_format, torch.channels_last]
-
-
-def built():
-    try:
-        return roi_align_cpu.library() is not None
-    except OSError:
-        return False
+from tests.helpers.roi_pyramid import LAYOUTS, LEVELS, ROIS, SCALES, SIZES, is_built, pool_by_torchvision, pyramid
 
 
 @pytest.fixture(params=["compiled", "reference"])
@@ -32,48 +19,17 @@ def implementation(request, monkeypatch, tmp_path):
     if request.param == "reference":
         monkeypatch.setattr(roi_align_cpu, "_FILE", tmp_path / "none.so")
         roi_align_cpu.library.cache_clear()
-    elif not built():
+    elif not is_built():
         pytest.skip("the library is not built")
     yield request.param
     monkeypatch.undo()
     roi_align_cpu.library.cache_clear()
 
 
-def pyramid(channels=5, dtype=torch.float32, layout=torch.contiguous_format, sizes=SIZES):
-    torch.manual_seed(0)
-    levels = [torch.randn(n, channels, h, w).to(dtype) for n, h, w in sizes]
-    return [level.contiguous(memory_format=layout).requires_grad_() for level in levels]
-
-
-# Of all kinds: inside, less than a pixel, beyond three edges, on the border, outside, empty, upside down, long.
-ROIS = torch.tensor(
-    [
-        [0, 3.0, 5.0, 40.0, 41.0],
-        [1, 9.3, 7.1, 10.2, 8.9],
-        [1, -13.0, -9.0, 6.0, 90.0],
-        [0, 60.0, 40.0, 66.0, 48.0],
-        [0, 400.0, 0.0, 440.0, 20.0],
-        [1, 10.0, 10.0, 10.0, 10.0],
-        [0, 30.0, 40.0, 20.0, 10.0],
-        [0, -300.0, 11.0, 350.0, 13.0],
-    ]
-)
-LEVELS = torch.tensor([0, 1, 0, 0, 1, 0, 1, 0])
-
-
-def stock(features, rois, levels, output_size, sampling_ratio, aligned):
-    """torchvision, a level at a time."""
-    pooled = features[0].new_empty(len(rois), features[0].shape[1], *output_size)
-    for level, scale in enumerate(SCALES[: len(features)]):
-        here = levels == level
-        pooled[here] = torchvision_roi_align(features[level], rois[here], output_size, scale, sampling_ratio, aligned)
-    return pooled
-
-
 def check(features, rois, levels, output_size, sampling_ratio, aligned):
     """Results and gradients are those of torchvision."""
     pooled = roi_align(features, rois, levels, SCALES, output_size, sampling_ratio=sampling_ratio, aligned=aligned)
-    expected = stock(features, rois, levels, output_size, sampling_ratio, aligned)
+    expected = pool_by_torchvision(features, rois, levels, output_size, sampling_ratio, aligned)
     torch.testing.assert_close(pooled, expected, atol=1e-5, rtol=0)
     gradient = torch.randn(pooled.shape)
     grads = [torch.autograd.grad(out, features, gradient, allow_unused=True) for out in (pooled, expected)]
@@ -116,8 +72,8 @@ def test_a_bin_of_a_ramp_is_its_centre(implementation):
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("sampling_ratio", [0, 2])
 def test_invalid_boxes_pool_to_zeros_and_have_no_gradient(implementation, sampling_ratio, layout):
-    wrong = [[0, NAN, 0, 5, 5], [0, 0, 0, INF, 5], [0, -INF, 0, INF, 5], [0, 0, 0, 2**24, 5], [0, -1e30, 0, 1e30, 9]]
-    wrong += [[2, 0, 0, 9, 9], [-1, 0, 0, 9, 9], [NAN, 0, 0, 9, 9], [INF, 0, 0, 9, 9], [1e30, 0, 0, 9, 9]]
+    wrong = [[0, nan, 0, 5, 5], [0, 0, 0, inf, 5], [0, -inf, 0, inf, 5], [0, 0, 0, 2**24, 5], [0, -1e30, 0, 1e30, 9]]
+    wrong += [[2, 0, 0, 9, 9], [-1, 0, 0, 9, 9], [nan, 0, 0, 9, 9], [inf, 0, 0, 9, 9], [1e30, 0, 0, 9, 9]]
     wrong += [[0, 0, 0, 9, 9]] * 4
     levels = torch.tensor([0] * 10 + [-1, 2, torch.iinfo(torch.int64).min, torch.iinfo(torch.int64).max])
     features = pyramid(layout=layout)
@@ -194,17 +150,6 @@ def test_results_are_rounded_as_torch_rounds(implementation, dtype):
     assert torch.equal(pooled, (numbers.float() / 2).sum(3, keepdim=True).to(dtype))
 
 
-def test_double_precision_stays_double():
-    features = pyramid(1, torch.float64, sizes=[(2, 6, 8), (2, 3, 4)])
-    rois = ROIS.double() / 4
-
-    def pool(*features):
-        return roi_align(features, rois, LEVELS, SCALES, (2, 1), sampling_ratio=0, aligned=True)
-
-    torch.testing.assert_close(pool(*features), stock(features, rois, LEVELS, (2, 1), 0, True))
-    assert torch.autograd.gradcheck(pool, features)
-
-
 @pytest.mark.parametrize("cut", [(slice(None), slice(2, None)), (slice(1, None),), (..., slice(3, 20), slice(4, 30))])
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_views_are_read_without_a_copy(implementation, layout, cut):
@@ -225,23 +170,7 @@ def test_memory_format_is_kept_in_both_passes(implementation, layout):
     assert pooled.is_contiguous(memory_format=layout)
     grads = torch.autograd.grad(pooled.square().sum(), features)
     assert all(grad.is_contiguous(memory_format=layout) for grad in grads)
-    torch.testing.assert_close(pooled, stock(features, ROIS, LEVELS, (3, 3), 0, True), atol=1e-5, rtol=0)
-
-
-@pytest.mark.skipif(not built(), reason="the library is not built")
-@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-def test_results_do_not_depend_on_the_number_of_threads(layout):
-    results = []
-    before = torch.get_num_threads()
-    try:
-        for threads in (1, 3):
-            torch.set_num_threads(threads)
-            features = pyramid(37, layout=layout)
-            pooled = roi_align(features, ROIS, LEVELS, SCALES, (7, 7), sampling_ratio=0, aligned=True)
-            results.append([pooled, *torch.autograd.grad(pooled.square().sum(), features)])
-    finally:
-        torch.set_num_threads(before)
-    assert all(map(torch.equal, *results))
+    torch.testing.assert_close(pooled, pool_by_torchvision(features, ROIS, LEVELS, (3, 3), 0, True), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -303,88 +232,6 @@ def test_mismatched_arguments_raise(change):
         roi_align(**{**arguments, **change}, sampling_ratio=0, aligned=True)
 
 
-@pytest.mark.parametrize("content", [None, b"\x7fELF no library"])
-def test_a_library_that_does_not_load_raises_the_reason(monkeypatch, tmp_path, content):
-    file = tmp_path / "_roi_align.so"
-    if content:
-        file.write_bytes(content)
-    monkeypatch.setattr(roi_align_cpu, "_FILE", file)
-    roi_align_cpu.library.cache_clear()
-    try:
-        with pytest.raises(OSError, match="not built" if content is None else str(file)):
-            roi_align_cpu.library()
-    finally:
-        monkeypatch.undo()
-        roi_align_cpu.library.cache_clear()
-
-
 def test_an_unsupported_torch_is_reported(run_python):
     done = run_python("-c", "import torch; del torch.library.custom_op; import maskrcnn_ext.ops.roi_align")
     assert "InputError: this RoIAlign needs torch 2.4 or newer" in done.stderr
-
-
-TRITON = """
-import json, sys, torch
-from maskrcnn_ext.ops import roi_align_reference, roi_align_triton
-from maskrcnn_ext.ops.roi_align_reference import SampleGrid
-torch.manual_seed(0)
-boxes, levels, bins, ratio, aligned, channels_last = json.loads(sys.argv[1])
-memory_format = torch.channels_last if channels_last else torch.contiguous_format
-sizes = [(2, 12, 16), (2, 2, 2)]
-features = [torch.randn(n, 3, h, w).contiguous(memory_format=memory_format) for n, h, w in sizes]
-grid = SampleGrid(torch.tensor(boxes), torch.tensor(levels), [0.25, 0.125], bins, ratio, aligned, channels_last)
-gradient = torch.randn(len(boxes), 3, *bins)
-ours = [roi_align_triton.forward(features, grid), *roi_align_triton.backward(gradient, sizes, grid)]
-exact = [roi_align_reference.forward(features, grid), *roi_align_reference.backward(gradient, sizes, grid)]
-assert ours[0].is_contiguous(memory_format=memory_format) and ours[0].any()
-print(json.dumps(max((a - b).abs().max().item() for a, b in zip(ours, exact))))
-"""
-SOME = [[0, 3, 5, 40, 41], [1, -13, -9, 6, 50], [0, 30, 40, 20, 10], [1, 9, 9, 9, 9], [0, NAN, 0, 9, 9]]
-SOME += [[0, 0, 0, INF, 9], [2, 0, 0, 9, 9], [0, 0, 0, 9, 9]]
-
-
-@pytest.mark.parametrize(
-    "case",
-    [
-        (SOME, [0, 1, 1, 0, 0, 1, 0, 5], (2, 3), 0, True, False),
-        (SOME, [1, 0, 1, 0, 0, 1, 0, -1], (1, 2), 2, False, True),
-        # A thousand samples a side, of which no more than 36 are looked at.
-        pytest.param(([[0, -5e3, -5e3, 5e3, 5e3]], [1], (1, 1), 0, False, False), marks=pytest.mark.slow),
-    ],
-    ids=["adaptive", "fixed", "huge"],
-)
-def test_tritons_kernel_agrees_in_its_interpreter(run_python, case):
-    pytest.importorskip("triton")
-    done = run_python("-c", TRITON, json.dumps(case), env={"TRITON_INTERPRET": "1"})
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) < 1e-5
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("sampling_ratio", [0, 2])
-def test_cuda_agrees_with_the_cpu(dtype, layout, sampling_ratio):
-    results = []
-    for device in ("cpu", "cuda"):
-        features = [level.detach().to(device).requires_grad_() for level in pyramid(37, dtype, layout)]
-        pooled = roi_align(
-            features, ROIS.to(device), LEVELS.to(device), SCALES, (7, 7), sampling_ratio=sampling_ratio, aligned=True
-        )
-        grads = torch.autograd.grad(pooled.square().sum(), features)
-        results.append([tensor.cpu() for tensor in (pooled, *grads)])
-    tolerance = {} if dtype == torch.float64 else {"atol": 0.1 if dtype == torch.bfloat16 else 1e-4, "rtol": 0.02}
-    torch.testing.assert_close(*results, **tolerance)
-
-
-def test_compiled_and_reference_agree_beyond_torchvisions_reach():
-    """Elongated boxes that torchvision takes minutes for."""
-    if not built():
-        pytest.skip("the library is not built")
-    rois = torch.tensor([[0, -1e5, 3.0, 1e5, 9.0], [1, 5.0, -3e6, 7.0, 1e6], [0, 10.0, 10.0, 1e6, 1e6]])
-    features = [level.detach() for level in pyramid()]
-    for channels_last in (False, True):
-        grid = SampleGrid(rois, torch.tensor([0, 1, 0]), SCALES, (7, 7), 0, True, channels_last)
-        levels = [level.contiguous(memory_format=LAYOUTS[channels_last]) for level in features]
-        compiled, reference = roi_align_cpu.forward(levels, grid), roi_align_reference.forward(levels, grid)
-        torch.testing.assert_close(compiled, reference, atol=1e-7, rtol=1e-4)

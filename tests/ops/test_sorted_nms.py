@@ -1,8 +1,5 @@
 """Suppression of sorted boxes against torchvision's nms."""
 
-import json
-
-import pytest
 import torch
 import torchvision
 from hypothesis import given, settings
@@ -40,29 +37,3 @@ def test_lists_of_equal_and_empty_boxes():
     ]
     empty = torch.tensor([[3.0, 3, 3, 3]]).expand(1, 3, 4)  # the union of two is nothing, and their share no number
     assert sorted_nms(empty, torch.ones(1, 3, dtype=torch.bool), 0.5).all()
-
-
-TRITON = """
-import json, sys, torch
-sys.path.insert(0, sys.argv[1])
-from tests.ops.test_sorted_nms import expected, lists
-from maskrcnn_ext.ops.sorted_nms_triton import sorted_nms
-for number, length in ((3, 1), (2, 70), (2, 300)):
-    boxes, valid = lists(0, number, length, 40)
-    valid[0] = False
-    print(json.dumps(torch.equal(sorted_nms(boxes, valid, 0.5), expected(boxes, valid, 0.5))))
-"""
-
-
-def test_tritons_kernel_agrees_in_its_interpreter(run_python, request):
-    pytest.importorskip("triton")
-    done = run_python("-c", TRITON, str(request.path.parent), env={"TRITON_INTERPRET": "1"})
-    assert done.returncode == 0, done.stderr
-    assert [json.loads(line) for line in done.stdout.splitlines()] == [True] * 3
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("length", [1, 70, 1000, 6000])
-def test_cuda_agrees_with_the_cpu(length):
-    boxes, valid = lists(0, 4, length, 40)
-    assert torch.equal(sorted_nms(boxes.cuda(), valid.cuda(), 0.5).cpu(), sorted_nms(boxes, valid, 0.5))
