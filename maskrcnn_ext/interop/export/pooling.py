@@ -45,10 +45,10 @@ def pool_rois(pooler: Any, maps: list[Tensor], rois: Tensor) -> Tensor:
     levels = _assign_levels(pooler, maps, rois)
     for level, (level_pooler, level_map) in enumerate(zip(pooler.level_poolers, maps, strict=True)):
         index = (levels == level).nonzero()[:, 0]
-        crop = type(pooler) in _CROP
-        parts.append(
-            _crop_and_resize(level_pooler, level_map, rois[index]) if crop else level_pooler(level_map, rois[index])
-        )
+        if type(pooler) in _CROP:
+            parts.append(_crop_and_resize(level_map, rois[index], pooler.output_size, level_pooler.scale))
+        else:
+            parts.append(level_pooler(level_map, rois[index]))
         places.append(index)
     pooled = torch.cat(parts)[torch.cat(places).argsort()] if len(maps) > 1 else parts[0]
     return pooled.reshape(-1, maps[0].shape[1], *pooler.output_size)  # tells tracers the size
@@ -71,12 +71,12 @@ def _assign_levels(pooler: Any, maps: list[Tensor], rois: Tensor) -> Tensor:
     return levels.clamp(pooler.min_level, pooler.max_level) - pooler.min_level
 
 
-def _crop_and_resize(pooler: Any, features: Tensor, rois: Tensor) -> Tensor:
+def _crop_and_resize(features: Tensor, rois: Tensor, output_size: tuple[int, int], scale: float) -> Tensor:
     """Computes a level of CropResizePooler: RoIAlign with one sample per bin, its centre, and zeros outside the map."""
     positions, edges = [], []
-    for axis, samples in enumerate(pooler.output_size):
+    for axis, samples in enumerate(output_size):
         last = features.shape[2 + axis] - 1
-        image_last = features.shape[2 + axis] / pooler.scale - 1
+        image_last = features.shape[2 + axis] / scale - 1
         start, end = rois[:, 2 - axis] / image_last * last, (rois[:, 4 - axis] - 1) / image_last * last
         share = torch.linspace(0, 1, samples, device=rois.device) if samples > 1 else rois.new_tensor([0.5])
         position = start[:, None] * (1 - share) + end[:, None] * share  # exact at either end
@@ -85,6 +85,6 @@ def _crop_and_resize(pooler: Any, features: Tensor, rois: Tensor) -> Tensor:
         edges.append((start - half + 0.5, end + half + 0.5))
     (y0, y1), (x0, x1) = edges
     bins = torch.stack([rois[:, 0], x0, y0, x1, y1], dim=1)
-    pooled = torchvision.ops.roi_align(features, bins, pooler.output_size, 1.0, 1, True)
+    pooled = torchvision.ops.roi_align(features, bins, output_size, 1.0, 1, True)
     inside = positions[0][:, None, :, None] & positions[1][:, None, None, :]
     return pooled * inside.to(pooled.dtype)
