@@ -1,6 +1,7 @@
 """The shape of the package: imports run downwards, importing does nothing, public names resolve."""
 
 import ast
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 import maskrcnn_ext
 
 PACKAGE = Path(maskrcnn_ext.__file__).parent
-# A part may import from itself and from what stands after it on a line below.
+TESTS = Path(__file__).parent
+# A part may import from itself and from the parts on the lines below it.
 LAYERS = [
     {"cli"},
     {"benchmark"},
@@ -89,13 +91,36 @@ def test_no_circle_between_files():
     assert not {name: sorted(others & set(imports)) for name, others in imports.items()}
 
 
+def test_class_names_have_one_meaning():
+    found = Counter(
+        node.name
+        for path in MODULES
+        if "standalone" not in path.parts  # files that users copy: they import nothing of this package
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef)
+    )
+    assert not [name for name, count in found.items() if count > 1]
+
+
+def mirror_of(path: Path) -> Path:
+    """Returns where the tests of a module are: ``tests/a/b/test_c.py`` for ``a/b/c.py``, ``tests/a/b/test_b.py`` for a package."""
+    folder = TESTS / path.relative_to(PACKAGE).parent
+    return folder / f"test_{path.parent.name if path.name == '__init__.py' else path.stem}.py"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_tests_mirror_the_package(path):
+    if len(path.read_text().splitlines()) > 40:
+        assert mirror_of(path).is_file()
+
+
 @pytest.mark.parametrize("path", sorted((PACKAGE / "ops").glob("*.py")), ids=lambda path: path.name)
-def test_operators_stand_without_detectron2(path):
+def test_operators_do_not_import_detectron2(path):
     assert not any(name.split(".")[0] == "detectron2" for name in imports_of(path))
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "data/formats").glob("*.py")), ids=lambda path: path.name)
-def test_formats_stand_without_detectron2(path):
+def test_formats_import_neither_torch_nor_detectron2(path):
     assert not any(name.split(".")[0] in ("detectron2", "torch") for name in imports_of(path))
 
 
