@@ -7,7 +7,7 @@ from setuptools import Extension, find_namespace_packages, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 
 # The configs live at the top of the repository and travel inside the package, where get_config() finds them.
 CONFIGS = [f"maskrcnn_ext.{name}" for name in find_namespace_packages(str(ROOT), include=["configs", "configs.*"])]

@@ -7,7 +7,7 @@ Importing this package imports nothing else and registers nothing: a public name
 from functools import cache
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 @cache
