@@ -151,7 +151,7 @@ def roi_head(in_shape: ShapeSpec, conv_dim: int, *, fc_dims: list[int], output_s
     """
     if in_shape.height != in_shape.width or in_shape.height % 2:
         raise InputError(
-            f"PointRend pools the feature maps to a square with an even side, not to {in_shape.height} x {in_shape.width}: "
+            f"PointRend takes the feature maps and pools them to a square with an even side, not to {in_shape.height} x {in_shape.width}: "
             "set model.roi_heads.mask_head.input_shape.height=14 model.roi_heads.mask_head.input_shape.width=14 "
             "(C4's Res5ROIHeads passes on no feature maps: choose another head there)"
         )
