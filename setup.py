@@ -9,10 +9,10 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).parent
 VERSION = "0.2.0"
 
-# The configs live at the top of the repository and travel inside the package, where get_config() finds them.
+# The configs are at the top of the repository and are installed inside the package, where get_config() finds them.
 CONFIGS = [f"maskrcnn_ext.{name}" for name in find_namespace_packages(str(ROOT), include=["configs", "configs.*"])]
 
-# What single features need, named in the error of whoever lacks it.
+# Packages of single features. The error of a missing package names its extra.
 EXTRAS = {
     "albumentations": ["albumentations>=2.0.8,<3"],
     "eval": ["faster-coco-eval"],
@@ -25,14 +25,14 @@ EXTRAS = {
     "tiff": ["tifffile", "imagecodecs"],
 }
 
-# Large, and with much behind them: not part of what is tested by default.
+# Large packages with many dependencies; not tested by default.
 LARGE = {
     "wandb": ["wandb"],
     "mlflow": ["mlflow-skinny", "sqlalchemy", "alembic"],
     "ray": ["ray[data]"],
 }
 
-# Called through ctypes: they need neither Python nor torch, to build and to run. Without a compiler they are left out.
+# Called through ctypes: they need neither Python nor torch to build and to run. They are left out without a compiler.
 OPENMP = ["-fopenmp"] if sys.platform == "linux" else []
 LIBRARIES = [
     Extension(
@@ -68,9 +68,9 @@ setup(
     cmdclass={"build_ext": BuildLibrary},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},
     package_data={"maskrcnn_ext": ["__init__.pyi", "py.typed", "report/*.html"]},
-    # torch without a bound: the release that a team's Detectron2 was built for must stand.
+    # torch without a bound: the release that a team's Detectron2 was built for must stay.
     # Not named here: detectron2 (not on the package index; the name is unclaimed there) and OpenCV (opencv-python and
-    # opencv-python-headless overwrite each other, so the team's own choice stands). `maskrcnn-ext doctor` checks both.
+    # opencv-python-headless overwrite each other, so the team chooses). `maskrcnn-ext doctor` checks both.
     install_requires=[
         "torch",
         "torchvision",
@@ -103,7 +103,7 @@ setup(
             "pre-commit",
             "setuptools",
             "wheel",
-            # Detectron2's own needs, for the lock file.
+            # Dependencies of Detectron2, for the lock file.
             "opencv-python-headless",
             "iopath>=0.1.7",
             "yacs>=0.1.8",

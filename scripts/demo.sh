@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From a fresh machine to a trained, evaluated, shown Mask R-CNN: sets up .venv, then runs `maskrcnn-ext demo`.
+# Trains, evaluates and shows a Mask R-CNN on a new machine: completes .venv, then runs `maskrcnn-ext demo`.
 #   scripts/demo.sh              minutes on 4 CPU cores; writes output/demo/report.html and output/demo/metrics.json
 #   scripts/demo.sh --quick      a smoke run of a minute
 set -euo pipefail

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes or completes .venv: pinned requirements, Detectron2, this package. With nothing to do it takes seconds.
+# Makes or completes .venv: pinned requirements, Detectron2, this package. Takes seconds if .venv is complete.
 #   scripts/setup.sh             PYTHON=/path/to/python3.11 scripts/setup.sh   chooses the interpreter
 set -euo pipefail
 
@@ -29,7 +29,7 @@ find_python() {
   fail "no Python 3.10, 3.11 or 3.12 with the venv module was found: install one, or set PYTHON=/path/to/python3"
 }
 
-# What an installation depends on: when none of it has changed since the last success, nothing is done.
+# Prints a checksum of everything that an installation depends on. If it has not changed since the last success, nothing is done.
 fingerprint() {
   cat "$root/scripts/requirements.txt" "$root/setup.py" "$root/pyproject.toml" "$root/scripts/install_detectron2.py" \
     "$root"/maskrcnn_ext/ops/csrc/* | cksum
@@ -50,7 +50,7 @@ fi
 python="$venv/bin/python"
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 if [ -f "$stamp" ] && [ "$(fingerprint)" = "$(cat "$stamp")" ]; then
-  # Detectron2 is looked at every time: it is the part that other tools overwrite.
+  # Detectron2 is checked every time, because other tools may overwrite it.
   "$python" "$root/scripts/install_detectron2.py"
   printf 'setup: %s is complete\n' "$venv"
   exit 0
@@ -66,7 +66,7 @@ step 4 "installing maskrcnn_ext"
   --config-settings editable_mode=compat --editable "$root"
 step 5 "checking"
 "$python" -m pip check
-# A data folder that is not there is no fault of the set-up.
+# A missing data folder is not a fault of the installation.
 env -u DETECTRON2_DATASETS "$python" -m maskrcnn_ext doctor
 fingerprint >"$stamp"
 printf 'setup: %s is complete\n' "$venv"

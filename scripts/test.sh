@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up .venv, then runs the test-suite on all cores, without what is marked slow. Arguments go to pytest:
+# Completes .venv, then runs the tests on all cores, except those marked slow. Arguments are passed to pytest:
 #   scripts/test.sh -k balloon         scripts/test.sh -m slow         scripts/test.sh -n 0 -s    (one process, with prints)
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
