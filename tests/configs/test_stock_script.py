@@ -138,7 +138,7 @@ def test_a_mask_loss_on_detectron2s_own_c4(stock, people, tmp_path):
         (
             "mask_rcnn_R_50_C4_1x",
             "DCTMaskHead",
-            "DCTMaskHead was built for RoI features of 14 x 14 and the pooler gives 7 x 7: .*input_shape.height=7",
+            "DCTMaskHead was built for RoI features of 14 x 14 and the pooler returns 7 x 7: .*input_shape.height=7",
         ),
     ],
 )

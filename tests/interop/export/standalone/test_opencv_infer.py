@@ -274,7 +274,7 @@ def test_images_that_cannot_be_read(exported, tmp_path, capsys):
 
 
 def test_outputs_that_cannot_be_written(exported, picture, tmp_path, capsys):
-    assert "end the name in .png" in fails(capsys, exported.folder, picture, "-o", tmp_path / "a.xyz")
+    assert "use a name that ends in .png" in fails(capsys, exported.folder, picture, "-o", tmp_path / "a.xyz")
     for option, name in (("-o", "a.png"), ("--json", "a.json")):
         assert "cannot be written" in fails(capsys, exported.folder, picture, option, tmp_path / "none" / name)
 
@@ -288,7 +288,7 @@ def test_folders_that_are_no_model(exported, picture, tmp_path, capsys):
     for text, reason in (
         ("{}", "not written by"),
         ("[", "not written by"),
-        (json.dumps({**parameters, "format": 99}), "of format 99"),
+        (json.dumps({**parameters, "format": 99}), "has format 99"),
         (json.dumps(parameters), "trunk.onnx: no such file"),
     ):
         (folder / "model.json").write_text(text)
