@@ -124,7 +124,7 @@ def caffe2_name(name):
     return f"{known.get(last, '_[mask]_' + last[5:])}_{end}"
 
 
-def test_caffe2_s_names_order_of_classes_and_absorbed_statistics(tmp_path):
+def test_caffe2_s_names_order_of_classes_and_folded_statistics(tmp_path):
     rng = np.random.default_rng(0)
     blobs = {}
     for name, shape in model_shapes(get_config("mask_rcnn_r50_fpn_3x.py")).items():
@@ -143,7 +143,7 @@ def test_caffe2_s_names_order_of_classes_and_absorbed_statistics(tmp_path):
     assert found.state[f"{norm}.running_mean"].abs().max() == 0
     np.testing.assert_allclose(found.state[f"{norm}.running_var"], 1 - 1e-5)
     assert found.state.keys() == model_shapes(found.config).keys()
-    assert set(found.report.missing.values()) == {"absorbed by the layer's weight and bias"}
+    assert set(found.report.missing.values()) == {"folded into the layer's weight and bias"}
     assert found.config.model.roi_heads.box_pooler.pooler_type == "ROIAlign"
 
 
