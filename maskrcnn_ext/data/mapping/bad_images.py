@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -30,8 +31,8 @@ class BadImages:
     """The list of bad images that the loader processes of a run share.
 
     The list is a folder with one file per image. Only one process can create a file, so the list works with forked, spawned and no
-    worker processes. The share of bad images is that of this process's own attempts; all processes make equally many. When the list
-    is garbage-collected in the process that created it, it logs its images and removes the folder.
+    worker processes. The share of bad images is that of this process's own attempts; all processes make equally many. The process
+    that created the list logs its images when it exits, and removes the folder.
     """
 
     def __init__(self, max_share: float) -> None:
@@ -49,11 +50,11 @@ class BadImages:
         self._attempts = 0
         self._failures = 0
         self._folder = tempfile.mkdtemp(prefix="maskrcnn_ext_bad_images_")
-        finish = weakref.finalize(self, _finish, self._folder, os.getpid())
-        # At exit, log before Detectron2 closes the log file, which it opened earlier: exit handlers run in reverse order, and finalizers
-        # would run after all of them.
-        finish.atexit = False
-        atexit.register(finish)
+        # Logged at exit, not when the list is garbage-collected: that may happen in the middle of any other call, where a failing log
+        # handler would do harm. Detectron2 closes its log file later, as exit handlers run in reverse order.
+        report = functools.partial(_report, self._folder, os.getpid())
+        atexit.register(report)
+        weakref.finalize(self, _discard_empty, self._folder, report).atexit = False
 
     def listed(self) -> dict[str, str]:
         """Returns the bad images of all processes with their reasons."""
@@ -101,10 +102,19 @@ def _list_reasons(listed: dict[str, str]) -> str:
     return "; ".join(list(listed.values())[:_LISTED]) + rest
 
 
-def _finish(folder: str, process: int) -> None:
+def _report(folder: str, process: int) -> None:
+    """Logs the images of a list and removes its folder, in the process that created it."""
     if os.getpid() != process:
         return
     listed = _read(folder)
     if listed:
         logger.warning("bad images that training skipped: %d: %s", len(listed), _list_reasons(listed))
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _discard_empty(folder: str, report: functools.partial[None]) -> None:
+    """Removes the folder of a list without images, so that a process that creates many lists keeps none of them."""
+    if os.getpid() == report.args[1]:
+        with contextlib.suppress(OSError):  # it has images, for the report
+            Path(folder).rmdir()
+            atexit.unregister(report)

@@ -33,12 +33,20 @@ def test_bad_images_are_skipped_counted_and_named_once(tmp_path, logged, num_wor
     assert set(mapper.bad_images.listed()) == {f"{tmp_path}/{index}.png, image {index}" for index in (3, 11)}
     if not num_workers:  # the workers' log is not this process's
         assert sum("skipped a bad image" in message for message in logged.messages) == 2
+
+
+def test_garbage_collection_logs_nothing_and_removes_empty_lists(tmp_path, logged, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    mapper = SafeMapper(True, **arguments())
+    (folder,) = tmp_path.iterdir()
+    del mapper
+    assert not folder.exists()
+    mapper = SafeMapper(True, **arguments())
+    mapper(make_set(tmp_path, 1, bad=[0])[0])
     logged.clear()
-    del loader, mapper
-    (summary,) = logged.messages
-    assert summary.startswith("bad images that training skipped: 2: ")
-    assert f"{tmp_path}/3.png: " in summary
-    assert f"{tmp_path}/11.png: " in summary
+    del mapper
+    assert not logged.messages, "the summary is for the end of the process"
+    assert len(list(tmp_path.glob("maskrcnn_ext_bad_images_*"))) == 1
 
 
 def loader_with_too_many(folder, mapper, num_workers):
