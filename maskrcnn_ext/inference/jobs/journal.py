@@ -7,8 +7,9 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from maskrcnn_ext.common.lock import try_lock
 from maskrcnn_ext.errors import InputError
 
 _HEADER, _KEY = b'{"identity": ', b'{"key": '
@@ -46,7 +47,8 @@ class Journal(Mapping[str, Any]):
         except OSError as error:
             raise InputError(f"{path} cannot be written ({error.strerror})") from error
         try:
-            _lock(self._file, path)
+            if not try_lock(self._file):
+                raise InputError(f"{path}: another process is writing it: wait for it, or choose another folder")
             self._index_lines(json.loads(json.dumps(identity)))
         except BaseException:
             self._file.close()
@@ -164,17 +166,3 @@ class Journals(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
-
-
-def _lock(file: BinaryIO, path: Path) -> None:
-    """Locks a file against other processes until it is closed, if the system supports that."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(f"{path}: another process is writing it: wait for it, or choose another folder") from None
-    except OSError:  # a file system without locks
-        return
