@@ -150,6 +150,8 @@ def test_clipping_equals_detectron2s():
 def test_a_clipped_box_keeps_its_least_length():
     outside = torch.tensor([[-30.0, 100, -10, 120]])
     assert clip_boxes(outside, image_window(SIZE), min_length=1).tolist() == [[0, 59, 1, 60]]
+    windows = torch.tensor([[1.0, 3, 7, 8]])
+    assert clip_boxes(torch.tensor([[-5.0, 2, 8, 9]]), windows.unbind(-1), min_length=1).tolist() == [[1, 3, 7, 8]]
 
 
 @pytest.mark.parametrize("limit", [4, 30])

@@ -29,18 +29,6 @@ class InclusiveBoxTransform(Box2BoxTransform):
         return (found + found.new_tensor([0, 0, 1, 1])).flatten(1)
 
 
-def clip_inclusive(boxes: Tensor, window: Tensor) -> Tensor:
-    """Clips boxes (R, 4) to a window, (4,) or (R, 4); a box outside becomes one pixel at the border.
-
-    Example:
-        >>> clip_inclusive(torch.tensor([[-5.0, 2.0, -1.0, 99.0]]), torch.tensor([0.0, 0.0, 64.0, 48.0]))
-        tensor([[ 0.,  2.,  1., 48.]])
-    """
-    starts = boxes[:, :2].clamp(window[..., :2], window[..., 2:] - 1)
-    ends = boxes[:, 2:].clamp(window[..., :2] + 1, window[..., 2:])
-    return torch.cat([starts, ends], dim=1)
-
-
 def nms_inclusive(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
     """Non-maximum suppression within each group.
 

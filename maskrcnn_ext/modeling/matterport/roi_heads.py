@@ -7,8 +7,9 @@ from detectron2.modeling.roi_heads import FastRCNNOutputLayers, StandardROIHeads
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
 
-from maskrcnn_ext.modeling.matterport.boxes import clip_inclusive, nms_inclusive
+from maskrcnn_ext.modeling.matterport.boxes import nms_inclusive
 from maskrcnn_ext.modeling.matterport.rcnn import centred
+from maskrcnn_ext.modeling.tensor_inference import clip_boxes
 
 
 class MatterportROIHeads(StandardROIHeads):
@@ -59,7 +60,7 @@ class MatterportOutputLayers(FastRCNNOutputLayers):
         boxes = boxes[torch.arange(len(chosen), device=boxes.device), classes.clamp(max=boxes.shape[1] - 1)]
         height, width = proposals.image_size
         window = proposals.window[chosen] if proposals.has("window") else boxes.new_tensor([0, 0, width, height])
-        boxes = clip_inclusive(boxes, window)
+        boxes = clip_boxes(boxes, window.unbind(-1), min_length=1)
         keep = nms_inclusive(boxes, scores, classes, self.test_nms_thresh)[: self.test_topk_per_image]
         found = Instances(proposals.image_size)
         found.pred_boxes, found.scores, found.pred_classes = Boxes(boxes[keep]), scores[keep], classes[keep]

@@ -7,7 +7,8 @@ from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
 
-from maskrcnn_ext.modeling.matterport.boxes import clip_inclusive, nms_inclusive
+from maskrcnn_ext.modeling.matterport.boxes import nms_inclusive
+from maskrcnn_ext.modeling.tensor_inference import clip_boxes
 
 
 class MatterportRPN(RPN):
@@ -57,7 +58,7 @@ class MatterportRPN(RPN):
                 raise FloatingPointError("Predicted boxes or scores contain Inf/NaN. Training has diverged.")
             boxes, best = boxes[finite], best[finite]
         height, width = image_size
-        boxes = clip_inclusive(boxes, boxes.new_tensor([0, 0, width, height]))
+        boxes = clip_boxes(boxes, (0, 0, width, height), min_length=1)
         keep = nms_inclusive(boxes, scores[best], torch.zeros_like(best), self.nms_thresh)
         keep = keep[: self.post_nms_topk[self.training]]
         return Instances(image_size, proposal_boxes=Boxes(boxes[keep]), objectness_logits=logits[best[keep]])

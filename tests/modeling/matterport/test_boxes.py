@@ -10,7 +10,7 @@ from detectron2.modeling.box_regression import Box2BoxTransform
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskrcnn_ext.modeling.matterport.boxes import InclusiveBoxTransform, clip_inclusive, nms_inclusive
+from maskrcnn_ext.modeling.matterport.boxes import InclusiveBoxTransform, nms_inclusive
 
 
 def transform(weights=(10.0, 10.0, 5.0, 5.0)):
@@ -47,14 +47,6 @@ def test_objects_of_a_pixel_have_finite_deltas(width):
     large = torch.tensor([[0.0, 0, 20, 20]])
     assert transform().get_deltas(large, small).isfinite().all()
     assert transform().get_deltas(small, large).isfinite().all()
-
-
-def test_a_box_outside_of_a_window_becomes_a_pixel_at_its_border():
-    boxes = torch.tensor([[-5.0, 2, 8, 9], [30, 1, 40, 3], [-9, -9, -2, -2]])
-    expected = [[0.0, 2, 8, 9], [19, 1, 20, 3], [0, 0, 1, 1]]
-    assert clip_inclusive(boxes, torch.tensor([0.0, 0, 20, 10])).tolist() == expected
-    windows = torch.tensor([[1.0, 3, 7, 8]]).expand(3, 4)
-    assert clip_inclusive(boxes, windows)[0].tolist() == [1, 3, 7, 8]
 
 
 def test_overlaps_are_those_of_extents_without_the_last_pixel():
