@@ -1,4 +1,4 @@
-"""Short texts for messages: the first line of an error, similar names, shortened lists."""
+"""Short texts for messages: an error on one line, similar names, shortened lists."""
 
 from __future__ import annotations
 
@@ -18,6 +18,16 @@ def first_line(error: BaseException) -> str:
     # str() of a KeyError is the repr of its key.
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+
+
+def one_line(error: BaseException) -> str:
+    r"""Returns an error's whole message on one line, or the name of its type if the message is empty.
+
+    Example:
+        >>> one_line(ValueError("bad value\n  in line 2"))
+        'bad value in line 2'
+    """
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def nearest(name: str, choices: Iterable[str], *, count: int = 3, cutoff: float = 0.6) -> list[str]:

@@ -15,7 +15,7 @@ from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from maskrcnn_ext.common.text import short_list
+from maskrcnn_ext.common.text import one_line, short_list
 from maskrcnn_ext.config.overrides import apply_overrides
 from maskrcnn_ext.config.settings import add_missing_settings
 from maskrcnn_ext.config.zoo import find_config
@@ -131,8 +131,7 @@ def image_reader(mapper: Any) -> Callable[[dict[str, Any]], Any]:
         except FileNotFoundError:
             raise InputError(f"{record['file_name']}: no such file") from None
         except Exception as error:  # decoders raise errors of many unrelated types for broken files
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise InputError(f"{record['file_name']}: cannot be read as an image ({reason:.200})") from error
+            raise InputError(f"{record['file_name']}: cannot be read as an image ({one_line(error):.200})") from error
         check_image_size(dict(record), image)
         return image
 

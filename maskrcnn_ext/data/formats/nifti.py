@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from maskrcnn_ext.common.extras import require
+from maskrcnn_ext.common.text import one_line
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.reading import pair_files, stem_of
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
@@ -98,9 +99,9 @@ def _open(file: Path) -> Any:
     try:
         image = nibabel.load(file)
     except (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError, OSError, EOFError) as error:
-        raise InputError(f"{file}: not a readable NIfTI file ({_one_line(error)})") from error
+        raise InputError(f"{file}: not a readable NIfTI file ({one_line(error)})") from error
     except (zlib.error, ValueError) as error:
-        raise InputError(f"{file}: damaged ({_one_line(error)})") from error
+        raise InputError(f"{file}: damaged ({one_line(error)})") from error
     if not isinstance(image, nibabel.Nifti1Image):
         raise InputError(f"{file}: a {type(image).__name__}, expected one NIfTI file (.nii, .nii.gz)")
     return image
@@ -134,14 +135,10 @@ def _read_labels(file: Path, image: Any) -> np.ndarray:
     try:
         labels = np.asanyarray(image.dataobj)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise InputError(f"{file}: truncated or damaged ({_one_line(error)})") from error
+        raise InputError(f"{file}: truncated or damaged ({one_line(error)})") from error
     if labels.ndim == 4 and labels.shape[3] == 1:
         labels = labels[..., 0]
     return whole_numbers(labels, file)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _size(shape: Sequence[int]) -> str:

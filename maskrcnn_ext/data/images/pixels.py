@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from maskrcnn_ext.common.text import one_line
 from maskrcnn_ext.data.images import check_size, slice_of, window_of
 from maskrcnn_ext.data.images.medical import is_dicom, read_dicom, read_nifti
 from maskrcnn_ext.data.images.photos import is_photo, read_deep, read_photo
@@ -60,8 +61,7 @@ def read_pixels(record: dict[str, Any], image_format: str) -> np.ndarray:
     except FileNotFoundError as error:
         raise InputError(f"{name}: no such file") from error
     except Exception as error:  # decoders raise errors of many types for broken files
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{name}: cannot be read as an image ({reason:.200})") from error
+        raise InputError(f"{name}: cannot be read as an image ({one_line(error):.200})") from error
     if is_final:
         return image
     image = _plain_type(image, name)

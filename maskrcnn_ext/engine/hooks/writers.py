@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from maskrcnn_ext.common.extras import require
 from maskrcnn_ext.common.files import write_atomic
-from maskrcnn_ext.common.text import did_you_mean, or_list
+from maskrcnn_ext.common.text import did_you_mean, one_line, or_list
 from maskrcnn_ext.compat import stored_images
 from maskrcnn_ext.errors import InputError
 
@@ -112,7 +112,7 @@ class TrackingWriter(EventWriter, ABC):
         try:
             send(*arguments)
         except Exception as error:  # trackers' errors have no base class
-            logger.warning("%s: could not send %s: %s", type(self).__name__, what, _join_lines(error))
+            logger.warning("%s: could not send %s: %s", type(self).__name__, what, one_line(error)[:200])
             return False
         return True
 
@@ -133,7 +133,7 @@ class WandbWriter(TrackingWriter):
             )
         except Exception as error:
             raise InputError(
-                f"train.writers: wandb cannot start a run ({_join_lines(error)}): `wandb login`, or set WANDB_MODE=offline"
+                f"train.writers: wandb cannot start a run ({one_line(error)[:200]}): `wandb login`, or set WANDB_MODE=offline"
             ) from error
         # Not wandb's own step, which must increase: a resumed run may start before the last one that was sent.
         self._run.define_metric("*", step_metric="iteration")
@@ -180,7 +180,7 @@ class MlflowWriter(TrackingWriter):
             raise
         except Exception as error:
             raise InputError(
-                f"train.writers: mlflow cannot start a run ({_join_lines(error)}): check MLFLOW_TRACKING_URI={server or ''}"
+                f"train.writers: mlflow cannot start a run ({one_line(error)[:200]}): check MLFLOW_TRACKING_URI={server or ''}"
             ) from error
         return self._run_id
 
@@ -202,11 +202,6 @@ WRITERS: dict[str, type[TrackingWriter]] = {"wandb": WandbWriter, "mlflow": Mlfl
 
 def _require_mlflow(module: str) -> Any:
     return require(module, extra="mlflow", purpose="train.writers=[mlflow]")
-
-
-def _join_lines(error: Exception) -> str:
-    """Returns an error's message in one line; trackers put the cause on later lines."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
 def _mlflow_name(name: str) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from detectron2.structures import Instances
 
+from maskrcnn_ext.common.text import one_line
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.jobs.journal import Journal, Journals
 from maskrcnn_ext.inference.predictor import Predictor
@@ -142,5 +143,5 @@ def failure_reason(error: Exception) -> str:
         >>> failure_reason(ValueError("bad"))
         'ValueError: bad'
     """
-    text = " ".join(str(error).split())
-    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+    text = one_line(error)
+    return text if isinstance(error, InputError) or not str(error).strip() else f"{type(error).__name__}: {text}"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from maskrcnn_ext.common.extras import require
+from maskrcnn_ext.common.text import one_line
 from maskrcnn_ext.compat import quiet_onnx_exporter
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.export import Options
@@ -141,9 +142,8 @@ def write_graph(
                 dynamo=False,
             )
         except (RuntimeError, ValueError) as error:  # the exporter's errors derive from these
-            reason = " ".join(str(error).split())
             raise InputError(
-                f"{output.name}: ONNX of opset {opset} cannot hold a part of this model ({reason:.200})"
+                f"{output.name}: ONNX of opset {opset} cannot hold a part of this model ({one_line(error):.200})"
             ) from error
 
 

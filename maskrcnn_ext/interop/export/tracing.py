@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from maskrcnn_ext.common.text import one_line
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.export import Options
 from maskrcnn_ext.interop.export.graph import Exportable
@@ -72,8 +73,7 @@ def export_program(model: nn.Module, recipe: Recipe, output: Path, options: Opti
             TypeError,
             AssertionError,
         ) as error:  # the exporter's errors derive from these
-            reason = " ".join(str(error).split())
-            raise InputError(f"torch.export cannot follow a part of this model ({reason:.200})") from error
+            raise InputError(f"torch.export cannot follow a part of this model ({one_line(error):.200})") from error
         torch.export.save(program, output)
     recipe_file(output).write_text(recipe.to_json(), encoding="utf-8")
     return output

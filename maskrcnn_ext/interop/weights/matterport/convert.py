@@ -12,6 +12,7 @@ from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from torch import Tensor
 
 from maskrcnn_ext.common.extras import require
+from maskrcnn_ext.common.text import one_line
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.weights.conversion import Conversion, Converted
 from maskrcnn_ext.interop.weights.matterport.layers import BLOCKS, layer_names, map_layers
@@ -54,8 +55,7 @@ def convert(path: Path, *, config: Path | None = None) -> Converted:
     try:
         map_layers(conversion, facts["BACKBONE"])
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: the shape of a layer differs from Matterport's ({reason})") from error
+        raise InputError(f"{path}: the shape of a layer differs from Matterport's ({one_line(error)})") from error
     names = [str(entry["name"]) for entry in COCO_CATEGORIES if entry["isthing"]]
     classes = names if facts["NUM_CLASSES"] == len(names) + 1 else None
     converted = conversion.finish(build_config(settings), classes)
