@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from maskrcnn_ext.data.check.images import PixelsByImage
     from maskrcnn_ext.data.check.source import Found
 
+_MAX_LINES = 10  # of each kind of fault
 _EPILOG = "exit status: 0 no such faults, 1 faults (also with --fix), 2 a mistake in the arguments"
 
 
@@ -29,6 +30,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-images", action="store_true", help="check only the annotations, without opening images")
     parser.add_argument("--fix", type=Path, metavar="DST", help="write a repaired copy as COCO JSON; never overwrites")
+    parser.add_argument(
+        "--rotated-objects",
+        choices=("stored", "shown"),
+        help="with --fix: whether objects of images with an EXIF rotation were drawn on the image as stored or as shown; by default, "
+        "objects that fit only one of the two decide",
+    )
+    parser.add_argument(
+        "--all", action="store_true", help=f"list all faults and repairs, not {_MAX_LINES} of each kind"
+    )
     parser.add_argument(
         "--report", type=Path, metavar="FILE.html", help="write an HTML page with pictures of the faults"
     )
@@ -67,12 +77,12 @@ def run(args: argparse.Namespace) -> int:
 
     counts = Counter(fault.severity for fault in faults)
     print(f"{view.name}: {len(view.images)} images, {len(view.objects)} objects, {len(view.classes)} classes")
-    _print_faults(faults)
+    _print_faults(faults, args.all)
     print(f"{counts['error']} errors, {counts['warning']} warnings, {counts['info']} infos")
     if advice is not None:
         _print_advice(advice)
     if args.fix is not None:
-        _fix(found, faults, pixels or {}, against, other_pixels, args.fix)
+        _fix(args, found, faults, pixels or {}, against, other_pixels)
     if args.report is not None:
         from maskrcnn_ext.report.data_page import write_data_page
 
@@ -81,15 +91,24 @@ def run(args: argparse.Namespace) -> int:
     return int(any(counts[severity] for severity in failing))
 
 
-def _print_faults(faults: list[Fault]) -> None:
+def _print_faults(faults: list[Fault], all_lines: bool) -> None:
     from maskrcnn_ext.data.check import KINDS, group_by_kind
 
     for kind, of_kind in group_by_kind(faults).items():
         print(f"\n{KINDS[kind].severity} {kind} ({len(of_kind)}): {KINDS[kind].title}")
         print(f"  fix: {KINDS[kind].fix}")
-        for fault in of_kind:
-            print(f"  {fault.where}: {fault.message}" if fault.where else f"  {fault.message}")
+        _print_lines(
+            [f"{fault.where}: {fault.message}" if fault.where else fault.message for fault in of_kind], all_lines
+        )
     print()
+
+
+def _print_lines(lines: list[str], all_lines: bool) -> None:
+    shown = lines if all_lines else lines[:_MAX_LINES]
+    for line in shown:
+        print(f"  {line}")
+    if len(shown) < len(lines):
+        print(f"  and {len(lines) - len(shown)} more (--all lists them)")
 
 
 def _print_advice(advice: AnchorAdvice) -> None:
@@ -113,17 +132,19 @@ def _check_fixable(found: Found) -> None:
 
 
 def _fix(
+    args: argparse.Namespace,
     found: Found,
     faults: list[Fault],
     pixels: PixelsByImage,
     against: DatasetView | None,
     other_pixels: PixelsByImage | None,
-    file: Path,
 ) -> None:
     from maskrcnn_ext.data.check import find_faults, view_dataset
+    from maskrcnn_ext.data.check.changes import describe_losses
     from maskrcnn_ext.data.check.repair import repair
 
-    data, log = repair(found.data, found.folder, faults, pixels)
+    file: Path = args.fix
+    data, log = repair(found.data, found.folder, faults, pixels, args.rotated_objects)
     if not data["images"]:
         raise InputError(
             f"--fix {file}: no image would be left: set --images to their folder if it is not {found.folder}"
@@ -136,9 +157,12 @@ def _fix(
     except OSError as error:
         raise InputError(f"cannot write {file} ({error.strerror})") from error
     print(f"\n{len(log)} repairs:")
-    for line in log:
+    _print_lines([str(change) for change in log], args.all)
+    losses = describe_losses(log)
+    print(f"left out:{'' if losses else ' nothing'}")
+    for line in losses:
         print(f"  {line}")
     remaining = find_faults(view_dataset(data, found.folder, str(file)), pixels or None, against, other_pixels)
     errors = [fault for fault in remaining if fault.severity == "error"]
     print(f"wrote {file} with {len(errors)} errors left; use it as coco:{file.resolve()}@{found.folder.resolve()}")
-    _print_faults(errors)
+    _print_faults(errors, args.all)

@@ -123,7 +123,8 @@ def complete(dataset: Mapping[str, Any], name: str) -> Truth:
             continue
         where = f"{name}: annotation {entry.get('id', f'number {index + 1}')!r}"
         completed = _complete_annotation(entry, records[entry["image_id"]], annotation, num_values, where)
-        annotations.append({**completed, "id": len(annotations) + 1})
+        category_id = categories[annotation.category]["id"]
+        annotations.append({**completed, "category_id": category_id, "id": len(annotations) + 1})
     warn_without_area(without_area, name)
     by_id = {image["id"]: image for image in lists["images"]}
     images = [{**by_id[key], "height": record.height, "width": record.width} for key, record in records.items()]
@@ -157,7 +158,7 @@ def _complete_annotation(
         num_values: how many numbers ``keypoints`` must have; 0 for a dataset without keypoints.
         where: begins the error message.
     """
-    completed = {**entry, "iscrowd": int(annotation.crowd)}
+    completed = {**entry, "image_id": image.image_id, "iscrowd": int(annotation.crowd)}
     if annotation.segmentation is not None:
         completed["segmentation"] = annotation.segmentation
     area = entry.get("area")

@@ -142,7 +142,7 @@ def test_what_cannot_be_written_is_one_line(shapes, tmp_path, capsys):
 def test_the_annotations_themselves_are_never_written_to(polygons, tmp_path, capsys):
     """Not by --fix through a link or beside the file, and not by mistaking --report for it."""
     data, folder = polygons
-    del data["annotations"][4]["segmentation"]
+    data["annotations"][4]["ignore"] = 1
     file, link = tmp_path / "a.json", tmp_path / "link.json"
     file.write_text(json.dumps(data))
     link.symlink_to("a.json")
@@ -170,3 +170,18 @@ def test_a_copy_without_images_is_not_written(polygons, tmp_path, capsys):
     assert main([*arguments, "--fix", str(tmp_path / "b.json")]) == 2
     assert "no image would be left" in capsys.readouterr().err
     assert not (tmp_path / "b.json").exists()
+
+
+def test_long_lists_are_cut_and_losses_are_counted(polygons, tmp_path, capsys):
+    data, folder = polygons
+    for annotation in data["annotations"][:12]:
+        annotation["category_id"] = 99
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    arguments = ["check-data", str(tmp_path / "a.json"), "--images", str(folder), "--no-images"]
+    assert main([*arguments, "--fix", str(tmp_path / "b.json")]) == 1
+    output = capsys.readouterr().out
+    assert output.count("there is no category 99") == 10
+    assert output.count("  and 2 more (--all lists them)") == 2
+    assert "left out:\n  12 objects: left out, its category does not exist, such as image 1, annotation 1\n" in output
+    assert main([*arguments, "--all"]) == 1
+    assert capsys.readouterr().out.count("there is no category 99") == 12

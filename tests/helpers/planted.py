@@ -81,7 +81,7 @@ def exif_rotation(data, folder):
     data["images"][2]["height"] = SIZE // 2
     data["annotations"] = [a for a in data["annotations"] if a["image_id"] != 3]
     data["annotations"].append({"id": 900, "image_id": 3, "category_id": 1})
-    set_rectangle(data["annotations"][-1], 10, 20, 30, 8)
+    set_rectangle(data["annotations"][-1], 60, 20, 30, 8)
     return {("exif-rotation", 3, None)}
 
 
@@ -118,8 +118,21 @@ def unknown_category(data, folder):
 
 
 def unknown_image(data, folder):
-    data["annotations"][4]["image_id"] = "3"
-    return {("image-unknown", "3", 5)}
+    data["annotations"][4]["image_id"] = "333"
+    return {("image-unknown", "333", 5)}
+
+
+def id_as_text(data, folder):
+    annotation = data["annotations"][4]
+    annotation["category_id"] = str(annotation["category_id"])
+    return {("id-type", annotation["image_id"], 5)}
+
+
+def list_of_rles(data, folder):
+    annotation = data["annotations"][4]
+    rle = mask_util.merge(mask_util.frPyObjects(annotation["segmentation"], SIZE, SIZE))
+    annotation["segmentation"] = [{**rle, "counts": rle["counts"].decode()}]
+    return {("segmentation-parts", annotation["image_id"], 5), ("mask-mixed", annotation["image_id"], 5)}
 
 
 def double_category(data, folder):
@@ -292,7 +305,7 @@ def broken_keypoints(data, folder):
 
 PLANTED = [
     missing_file, truncated_jpeg, truncated_png, no_image_at_all, wrong_size, exif_rotation, exif_upside_down,
-    double_image_id, double_file_name, double_annotation_id, unknown_category, unknown_image, double_category,
+    double_image_id, double_file_name, double_annotation_id, unknown_category, unknown_image, id_as_text, list_of_rles, double_category,
     class_without_objects, rare_class, box_outside, box_leaves_image, degenerate_box, box_of_nan, box_as_corners,
     box_elsewhere, mask_larger_than_box, polygon_of_two_points, bow_tie, polygon_leaves_image, polygon_of_odd_count,
     flat_polygon, no_mask, mask_outside, crowd_as_polygon, one_rle, object_twice, wrong_area, image_twice, long_box,
@@ -307,4 +320,5 @@ NOT_REPAIRED = {
     "mask-mixed",
     "image-duplicate",
     "exif-unclear",
+    "segmentation-missing",
 }

@@ -38,6 +38,10 @@ KINDS = {
     "annotation-id-duplicate": FaultKind(
         "error", "two annotations have the same id", f"{_FIX} with a new id for the later one"
     ),
+    "id-type": FaultKind(
+        "error", "an id that is a number in one place and a text in another: other tools do not find the object",
+        f"{_FIX} with the id of the image or category",
+    ),
     "image-unknown": FaultKind("error", "an annotation of an image that does not exist", f"{_FIX} without it"),
     "category-unknown": FaultKind("error", "an annotation of a category that does not exist", "add the category to the file"),
     "annotation-ignored": FaultKind(
@@ -53,7 +57,7 @@ KINDS = {
     "image-size": FaultKind("error", "the size of the image differs from its record", f"{_FIX} with the size of the file"),
     "exif-rotation": FaultKind(
         "error", "the record has the size before the EXIF rotation, but Detectron2 reads the image after it",
-        f"{_FIX} with size and objects rotated",
+        f"{_FIX} with the size corrected and the objects rotated if they were drawn on the image as stored",
     ),
     "exif-unclear": FaultKind(
         "warning", "an EXIF orientation that does not change the size", "check whether the objects were drawn on the rotated image"
@@ -67,17 +71,18 @@ KINDS = {
     "mask-beyond-box": FaultKind("warning", "a mask that is larger than its box", f"{_FIX} with the mask's box"),
     # masks
     "segmentation-missing": FaultKind(
-        "error", "an object without a mask among others with one: Detectron2 may drop all masks of the image",
-        f"draw the mask; {_FIX} without the object",
+        "warning", "an object without a mask among others with one: Detectron2's own mapper may drop all masks of the image",
+        "draw the mask; maskrcnn_ext.SafeMapper uses the box as the mask, or leaves the object out (missing_masks=drop)",
     ),
     "segmentation-none": FaultKind("info", "boxes only, no masks", "train a box detector, or add masks"),
     "segmentation-broken": FaultKind(
         "error", "a segmentation that is neither a list of polygons nor an RLE of the image's size", f"{_FIX} with what can be read"
     ),
+    "segmentation-parts": FaultKind("error", "a list of RLEs, which other tools cannot read", f"{_FIX} with one RLE"),
     "polygon-short": FaultKind("error", "a polygon with fewer than 3 points", f"{_FIX} without it"),
     "polygon-crossing": FaultKind("warning", "a polygon that crosses itself", f"{_FIX} with a valid outline"),
     "polygon-beyond-image": FaultKind("warning", "a polygon that extends beyond its image", f"{_FIX} with the polygon clipped"),
-    "mask-empty": FaultKind("error", "a mask without pixels in its image", f"{_FIX} without the object"),
+    "mask-empty": FaultKind("error", "a mask without pixels in its image", f"{_FIX} with the box only, or without the object"),
     "mask-mixed": FaultKind(
         "warning", "polygons and RLEs in one dataset, which Detectron2's default mapper rejects",
         "dataloader.train.mapper.instance_mask_format=bitmask reads both",

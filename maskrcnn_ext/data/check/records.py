@@ -14,7 +14,7 @@ def check_records(view: DatasetView) -> Iterator[Fault]:
     """Yields faults of broken records, duplicate ids, and annotations whose image or category is missing."""
     yield from _check_categories(view)
     yield from _check_images(view)
-    first: dict[int | str, ObjectView] = {}
+    first: dict[int | float | str, ObjectView] = {}
     for found in view.objects:
         if found.id is None:
             yield object_fault("annotation-broken", found, f"entry {found.index} of `annotations` has no `id`")
@@ -23,10 +23,16 @@ def check_records(view: DatasetView) -> Iterator[Fault]:
                 "annotation-id-duplicate", found, f"so has entry {first[found.id].index} of `annotations`"
             )
         if found.image is None:
-            yield object_fault("image-unknown", found, _unknown("image", found.image_id, [i.id for i in view.images]))
+            yield object_fault("image-unknown", found, _unknown("image", found.image_id))
+        elif found.image_id != found.image.id:
+            yield object_fault(
+                "id-type", found, f"`image_id` is {found.image_id!r}, the image's `id` {found.image.id!r}"
+            )
         if found.category is None:
-            own = [category for category, _ in view.categories]
-            yield object_fault("category-unknown", found, _unknown("category", found.category_id, own))
+            yield object_fault("category-unknown", found, _unknown("category", found.category_id))
+        elif found.category_id != view.class_ids[found.category]:
+            message = f"`category_id` is {found.category_id!r}, the category's `id` {view.class_ids[found.category]!r}"
+            yield object_fault("id-type", found, message)
         if found.ignored:
             yield object_fault("annotation-ignored", found, "`ignore` is set")
         if found.num_keypoint_values is not None:
@@ -41,7 +47,7 @@ def _check_categories(view: DatasetView) -> Iterator[Fault]:
         if own is not None and own in names:
             yield Fault("category-duplicate", f"{names[own]!r} and {name!r} have the id {own!r}")
         names.setdefault(own, name)
-    numbers = sorted(own for own in names if isinstance(own, int))
+    numbers = sorted(own for own in names if isinstance(own, int | float))
     if numbers and numbers[-1] - numbers[0] + 1 != len(numbers):
         yield Fault("class-gap", f"{len(numbers)} ids from {numbers[0]} to {numbers[-1]}")
 
@@ -71,12 +77,8 @@ def _check_images(view: DatasetView) -> Iterator[Fault]:
             yield Fault("image-sizeless", f"{where} has no `height` and `width` that are whole numbers above 0", image)
 
 
-def _unknown(kind: str, value: Any, known: list[Any]) -> str:
-    if value is None:
-        return f"it has no `{kind}_id`"
-    other = int(value) if isinstance(value, str) and value.isdecimal() else str(value)
-    advice = f"; write {other!r}, which is there" if other in known else ""
-    return f"there is no {kind} {value!r}{advice}"
+def _unknown(kind: str, value: Any) -> str:
+    return f"it has no `{kind}_id`" if value is None else f"there is no {kind} {value!r}"
 
 
 def _check_keypoints(found: ObjectView, expected: int) -> Iterator[Fault]:

@@ -1,4 +1,4 @@
-"""Repairs a copy of a COCO mapping as far as possible, and lists what was changed."""
+"""Repairs a copy of a COCO mapping as far as possible, and lists what was changed. Deletes nothing that training can read."""
 
 from __future__ import annotations
 
@@ -6,53 +6,64 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
+from maskrcnn_ext.data.check.changes import Change
 from maskrcnn_ext.data.check.checks import check_boxes, check_duplicate_objects, check_masks, describe_box
 from maskrcnn_ext.data.check.faults import Fault
 from maskrcnn_ext.data.check.images import PixelsByImage
 from maskrcnn_ext.data.check.outlines import fix_polygons
-from maskrcnn_ext.data.check.repair_images import correct_sizes, drop_images, fill_sizes, merge_records
+from maskrcnn_ext.data.check.repair_images import Frame, correct_sizes, drop_images, fill_sizes, merge_records
 from maskrcnn_ext.data.check.segmentation import Segmentation, parse_segmentation
 from maskrcnn_ext.data.check.view import DatasetView, ObjectView, view_dataset
 from maskrcnn_ext.data.formats.coco_fields import Box, has_keypoint_count
 from maskrcnn_ext.data.formats.polygons import box_of_polygons
+from maskrcnn_ext.ops.rle import with_text_counts
 
 
 def repair(
-    data: dict[str, Any], folder: Path, faults: list[Fault], pixels: PixelsByImage
-) -> tuple[dict[str, Any], list[str]]:
+    data: dict[str, Any],
+    folder: Path,
+    faults: list[Fault],
+    pixels: PixelsByImage,
+    rotated_objects: Frame | None = None,
+) -> tuple[dict[str, Any], list[Change]]:
     """Repairs a dataset. Records without faults stay equal, number by number.
+
+    An object is left out only if its image or category is missing, no part of it lies in its image, or another annotation is the same.
 
     Args:
         data: a COCO mapping; it is not changed.
         folder: the folder that file names are relative to.
         faults: what :func:`~maskrcnn_ext.data.check.find_faults` found.
         pixels: its images, as :func:`~maskrcnn_ext.data.check.read_images` returns them; empty if they were not read.
+        rotated_objects: whether the objects of images with an EXIF rotation were drawn on the image as "stored" or as "shown". If None,
+            objects that fit only one of the two decide, and images stay as they are if none does.
 
     Returns:
-        A COCO mapping without errors, and one line for each change.
+        A COCO mapping, and the changes.
 
     Example:
         >>> box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [5, 5, 9, 2]}
         >>> image = {"id": 1, "file_name": "a.jpg", "height": 10, "width": 10}
         >>> data = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "cat"}]}
         >>> repaired, log = repair(data, Path(), [], {})
-        >>> repaired["annotations"][0]["bbox"], log
+        >>> repaired["annotations"][0]["bbox"], [str(change) for change in log]
         ([5.0, 5.0, 5.0, 2.0], ['image 1, annotation 1: its box is x 5 to 10, y 5 to 7 now (box-beyond-image)'])
     """
     # Records are copied one level deep: the steps below replace values and never change them in place.
     lists = {key: [copy(entry) for entry in data[key]] for key in ("images", "annotations", "categories")}
     data = {**data, **lists}
-    log: list[str] = []
+    log: list[Change] = []
     parse = _CachedParser()
 
     def view() -> DatasetView:
         return view_dataset(data, folder, "", parse)
 
+    _match_ids(data, view(), log)
     fill_sizes(data, view(), pixels, log)
     drop_images(data, view(), faults, log)
     _keep_first_categories(data, view(), log)
     merge_records(data, view(), log)
-    correct_sizes(data, view(), pixels, log)
+    correct_sizes(data, view(), pixels, rotated_objects, log)
     _repair_masks(data, view(), log)
     _repair_boxes(data, view(), log)
     _drop_duplicates(data, view(), log)
@@ -74,44 +85,41 @@ class _CachedParser:
         return self._parsed[key][1]
 
 
-def _keep_first_categories(data: dict[str, Any], view: DatasetView, log: list[str]) -> None:
+def _match_ids(data: dict[str, Any], view: DatasetView, log: list[Change]) -> None:
+    """Writes the ids of images and categories as these write them: 7 or ``"7"``."""
+    for found in view.objects:
+        if found.image is None or found.category is None:
+            continue
+        for key, value in (("image_id", found.image.id), ("category_id", view.class_ids[found.category])):
+            entry = data["annotations"][found.index]
+            if entry[key] != value:
+                log.append(Change(_describe(found), f"`{key}` {entry[key]!r} became {value!r}"))
+                entry[key] = value
+
+
+def _keep_first_categories(data: dict[str, Any], view: DatasetView, log: list[Change]) -> None:
     kept: dict[Any, Any] = {}
     for entry, (category_id, name) in zip(data["categories"], view.categories, strict=True):
         if category_id is None or name is None or category_id in kept:
-            log.append(f"category {category_id!r} ({name}): left out, its id or name is missing or taken")
+            log.append(Change(f"category {category_id!r} ({name})", "left out, its id or name is missing or taken"))
         else:
             kept[category_id] = entry
     data["categories"] = list(kept.values())
 
 
-def _repair_masks(data: dict[str, Any], view: DatasetView, log: list[str]) -> None:
-    """Repairs everything about annotations but boxes and areas; removes annotations that cannot be repaired."""
-    need_mask = any(found.segmentation.form in ("polygons", "rle") and not found.crowd for found in view.objects)
+def _repair_masks(data: dict[str, Any], view: DatasetView, log: list[Change]) -> None:
+    """Repairs everything about annotations but boxes and areas; removes annotations whose image or category is missing."""
     kept = []
     for found in view.objects:
         entry = data["annotations"][found.index]
-        reason = _unusable_reason(found, need_mask)
-        if not reason:
-            changes = [*_repair_flags(entry, found, view.num_keypoint_values), *_repair_outline(entry, found)]
-            if entry.get("segmentation") == []:
-                reason = "no part of its outline lies in the image"
-        if reason:
-            log.append(f"{_describe(found)}: left out, {reason}")
+        if found.image is None or found.category is None:
+            missing = "image" if found.image is None else "category"
+            log.append(Change(_describe(found), f"left out, its {missing} does not exist", num_objects=1))
             continue
-        log += [f"{_describe(found)}: {change}" for change in changes]
+        changes = [*_repair_flags(entry, found, view.num_keypoint_values), *_repair_outline(entry, found)]
+        log += [Change(_describe(found), change) for change in changes]
         kept.append(entry)
     data["annotations"] = kept
-
-
-def _unusable_reason(found: ObjectView, need_mask: bool) -> str:
-    """Returns why an annotation cannot be kept, or ""."""
-    if found.image is None:
-        return f"image {found.image_id!r} does not exist"
-    if found.category is None:
-        return f"category {found.category_id!r} does not exist"
-    if found.segmentation.form == "none":
-        return "it has no mask" if need_mask else ""
-    return "" if found.segmentation.area else "its mask cannot be read or is empty"
 
 
 def _repair_flags(entry: dict[str, Any], found: ObjectView, num_keypoint_values: int) -> list[str]:
@@ -130,22 +138,30 @@ def _repair_outline(entry: dict[str, Any], found: ObjectView) -> list[str]:
     image, mask = found.image, found.segmentation
     if mask.form == "none":
         entry.pop("segmentation", None)  # an empty list
+        return []
+    if not mask.area:
+        del entry["segmentation"]
+        return ["its mask, which cannot be read or has no pixel in the image, is left out; its box stays"]
+    if mask.form == "rle" and mask.problems and mask.rle is not None:
+        entry["segmentation"] = with_text_counts(mask.rle)
+        return ["its list of RLEs became one RLE"]
     if mask.form != "polygons" or image is None or image.height is None or image.width is None:
         return []
     if (found.crowd or found.ignored) and mask.rle is not None:
-        entry["segmentation"] = {**mask.rle, "counts": mask.rle["counts"].decode("ascii")}
+        entry["segmentation"] = with_text_counts(mask.rle)
         return ["its polygons became an RLE, as for every crowd"]
     polygons = fix_polygons(mask.polygons, image.height, image.width)
     if polygons == entry["segmentation"]:
         return []
-    entry["segmentation"] = polygons
     area = parse_segmentation(polygons, image.height, image.width).area
-    if not area:
-        entry["segmentation"] = []
+    if not area:  # slivers
+        del entry["segmentation"]
+        return ["its outline, of which no part in the image has an area, is left out; its box stays"]
+    entry["segmentation"] = polygons
     return [f"its outline was made valid: {len(polygons)} polygon(s), {area} pixels (before: {mask.area})"]
 
 
-def _repair_boxes(data: dict[str, Any], view: DatasetView, log: list[str]) -> None:
+def _repair_boxes(data: dict[str, Any], view: DatasetView, log: list[Change]) -> None:
     """Computes boxes and areas that are wrong from the masks."""
     faults = [fault for check in (check_boxes, check_masks) for fault in check(view)]
     by_object = [(fault.object.index, fault.kind) for fault in faults if fault.object is not None]
@@ -156,14 +172,16 @@ def _repair_boxes(data: dict[str, Any], view: DatasetView, log: list[str]) -> No
         entry = data["annotations"][found.index]
         if found.index in wrong_area:
             entry["area"] = found.segmentation.area
-            log.append(f"{_describe(found)}: `area` is {found.segmentation.area} now")
+            log.append(Change(_describe(found), f"`area` is {found.segmentation.area} now"))
         if found.index in wrong_box:
             box = _correct_box(found)
             if box is None:
-                log.append(f"{_describe(found)}: left out, no part of its box lies in the image")
+                what = "left out, no part of its box lies in the image, and it has no mask there"
+                log.append(Change(_describe(found), what, num_objects=1))
                 continue
             entry["bbox"] = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
-            log.append(f"{_describe(found)}: its box is {describe_box(box)} now ({wrong_box[found.index]})")
+            what = f"its box is {describe_box(box)} now ({wrong_box[found.index]})"
+            log.append(Change(_describe(found), what))
         kept.append(entry)
     data["annotations"] = kept
 
@@ -182,20 +200,23 @@ def _correct_box(found: ObjectView) -> Box | None:
     return clipped if clipped[0] < clipped[2] and clipped[1] < clipped[3] else None
 
 
-def _drop_duplicates(data: dict[str, Any], view: DatasetView, log: list[str]) -> None:
+def _drop_duplicates(data: dict[str, Any], view: DatasetView, log: list[Change]) -> None:
     duplicates = {fault.object.index: fault for fault in check_duplicate_objects(view) if fault.object is not None}
-    log += [f"{_describe(fault.object)}: left out, {fault.message}" for fault in duplicates.values() if fault.object]
+    for fault in duplicates.values():
+        if fault.object is not None:
+            where = f"{_describe(fault.object)}, {fault.message}"
+            log.append(Change(where, "left out, an object that is annotated twice", num_objects=1))
     data["annotations"] = [entry for index, entry in enumerate(data["annotations"]) if index not in duplicates]
 
 
-def _renumber(data: dict[str, Any], view: DatasetView, log: list[str]) -> None:
+def _renumber(data: dict[str, Any], view: DatasetView, log: list[Change]) -> None:
     """Sets new ids for annotations whose id is missing or taken."""
     next_id = 1 + max((found.id for found in view.objects if isinstance(found.id, int)), default=0)
     taken: set[Any] = set()
     for found in view.objects:
         if found.id is None or found.id in taken:
             data["annotations"][found.index]["id"] = next_id
-            log.append(f"{_describe(found)}: has the id {next_id} now")
+            log.append(Change(_describe(found), f"has the id {next_id} now"))
             next_id += 1
         taken.add(found.id)
 

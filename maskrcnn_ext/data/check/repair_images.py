@@ -4,32 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 
+from maskrcnn_ext.data.check.changes import Change
 from maskrcnn_ext.data.check.faults import Fault
 from maskrcnn_ext.data.check.images import SWAPPING_ORIENTATIONS, Pixels, PixelsByImage
 from maskrcnn_ext.data.check.segmentation import parse_segmentation
 from maskrcnn_ext.data.check.view import DatasetView, ImageView, ObjectView
+from maskrcnn_ext.data.formats.coco_fields import are_numbers
+from maskrcnn_ext.data.formats.reading import image_size
 from maskrcnn_ext.data.formats.records import keypoints_to_pixel_indices, keypoints_to_subpixel
+from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import decode_rle, encode_mask
+
+# What the objects of an image with an EXIF rotation were drawn on: the image as it is stored, or as it is shown.
+Frame = Literal["stored", "shown"]
 
 # Kinds of fault with which an image cannot stay.
 _UNUSABLE = ("image-missing", "image-corrupt", "image-broken", "leak-exact")
 
 
-def fill_sizes(data: dict[str, Any], view: DatasetView, pixels: PixelsByImage, log: list[str]) -> None:
+def fill_sizes(data: dict[str, Any], view: DatasetView, pixels: PixelsByImage, log: list[Change]) -> None:
     """Adds the size of the file to images without a size."""
     for image in view.images:
+        if image.path is None or (image.height is not None and image.width is not None):
+            continue
         read = pixels.get(image.key)
-        if read is not None and not read.problem and (image.height is None or image.width is None):
-            data["images"][image.index].update(height=read.height, width=read.width)
-            log.append(f"{_describe(image)}: is {read.width} x {read.height} (width, height) now, as its file")
+        if read is None:  # the images were not read
+            try:
+                height, width = image_size(image.path, "")
+            except InputError:
+                continue
+        else:
+            height, width = read.height, read.width
+        if read is None or not read.problem:
+            data["images"][image.index].update(height=height, width=width)
+            log.append(Change(_describe(image), f"is {width} x {height} (width, height) now, as its file"))
 
 
-def drop_images(data: dict[str, Any], view: DatasetView, faults: list[Fault], log: list[str]) -> None:
+def drop_images(data: dict[str, Any], view: DatasetView, faults: list[Fault], log: list[Change]) -> None:
     """Removes unusable images and their objects; `faults` refer to the images of `view` by index."""
     unusable = {image.index: "image-sizeless" for image in view.images if image.height is None or image.width is None}
     unusable |= {
@@ -42,46 +58,67 @@ def drop_images(data: dict[str, Any], view: DatasetView, faults: list[Fault], lo
     dropped_ids = set()
     for image in view.images:
         if len(files[image.id]) > 1:
+            # Objects are listed with the first image of an id.
+            objects = 0 if image.id in dropped_ids else len(view.objects_of(image))
             dropped_ids.add(image.id)
-            log.append(f"{_describe(image)}: left out with its objects, another image has its id")
+            log.append(Change(_describe(image), "left out with its objects, another image has its id", 1, objects))
         elif image.index in unusable:
             dropped_ids.add(image.id)
-            log.append(f"{_describe(image)}: left out with its objects ({unusable[image.index]})")
+            what = f"left out with its objects ({unusable[image.index]})"
+            log.append(Change(_describe(image), what, 1, len(view.objects_of(image))))
         elif kept.setdefault(image.id, image) is not image:
-            log.append(f"{_describe(image)}: left out, the file has it twice")
+            log.append(Change(_describe(image), "left out, the file has it twice; its objects stay"))
     data["images"] = [data["images"][image.index] for image in kept.values()]
     orphans = {found.index for found in view.objects if found.image is not None and found.image.id in dropped_ids}
     data["annotations"] = [entry for index, entry in enumerate(data["annotations"]) if index not in orphans]
 
 
-def merge_records(data: dict[str, Any], view: DatasetView, log: list[str]) -> None:
+def merge_records(data: dict[str, Any], view: DatasetView, log: list[Change]) -> None:
     """Merges the records of one file into the first of them, with the objects of all."""
     first: dict[Any, Any] = {}
     moved: dict[Any, Any] = {}
     for image in view.images:
         if first.setdefault(image.key, image.id) != image.id:
             moved[image.id] = first[image.key]
-            log.append(f"{_describe(image)}: merged into image {moved[image.id]!r}")
+            log.append(Change(_describe(image), f"merged into image {moved[image.id]!r}"))
     data["images"] = [data["images"][image.index] for image in view.images if image.id not in moved]
     for found in view.objects:
         if found.image is not None and found.image.id in moved:
             data["annotations"][found.index]["image_id"] = moved[found.image.id]
 
 
-def correct_sizes(data: dict[str, Any], view: DatasetView, pixels: PixelsByImage, log: list[str]) -> None:
-    """Sets the size of images to that of their file, and moves their objects along."""
-    for image in view.images:
-        read = pixels.get(image.key)
-        correction = None if read is None else _find_correction(image, read, view.objects_of(image))
-        if read is None or correction is None:
+def correct_sizes(
+    data: dict[str, Any],
+    view: DatasetView,
+    pixels: PixelsByImage,
+    rotated_objects: Frame | None,
+    log: list[Change],
+) -> None:
+    """Sets the size of images to that of their file, and moves their objects along.
+
+    An image stays as it is if it cannot be known where its objects lie on the file: a guess would move them to wrong places.
+    """
+    wrong = [(image, read) for image in view.images if (read := pixels.get(image.key)) and _differs(image, read)]
+    frames = {image.index: _frame_of(image, data, view) for image, read in wrong if _is_rotated(image, read)}
+    seen = {frame for frame in frames.values() if frame}
+    usual = rotated_objects or (seen.pop() if len(seen) == 1 else None)
+    for image, read in wrong:
+        if _is_rotated(image, read):
+            correction = _rotated_correction(image, read, frames[image.index] or usual)
+            unknown = "fit the image as it is stored and as EXIF turns it: add --rotated-objects stored or shown"
+        else:
+            correction = _scaled_correction(image, read, view.objects_of(image))
+            unknown = "do not fit the file, which is another image or was turned"
+        sizes = f"{image.width} x {image.height}", f"{read.width} x {read.height}"
+        if correction is None:
+            what = f"stays {sizes[0]}, but the file is {sizes[1]} (width, height): its objects {unknown}"
+            log.append(Change(_describe(image), what))
             continue
         data["images"][image.index].update(height=read.height, width=read.width)
         for found in view.objects_of(image):
             _move_object(data["annotations"][found.index], found, correction)
-        log.append(
-            f"{_describe(image)}: {image.width} x {image.height} became {read.width} x {read.height} (width, height), "
-            f"its objects {correction.description}"
-        )
+        what = f"{sizes[0]} became {sizes[1]} (width, height), its objects {correction.description}"
+        log.append(Change(_describe(image), what))
 
 
 def _describe(image: ImageView) -> str:
@@ -106,30 +143,77 @@ class _Correction:
     mask: Callable[[np.ndarray], np.ndarray]
 
 
-def _find_correction(image: ImageView, pixels: Pixels, objects: list[ObjectView]) -> _Correction | None:
-    """Returns how the objects of an image move; None if its record has the right size.
+def _differs(image: ImageView, read: Pixels) -> bool:
+    return not read.problem and (image.width, image.height) != (read.width, read.height)
 
-    If the image is rotated by EXIF, the record has the size before the rotation, and usually so have the objects. But if an object
-    lies outside that size and inside the other, the objects were drawn on the rotated image. If the image was scaled, so are they.
-    """
+
+def _is_rotated(image: ImageView, read: Pixels) -> bool:
+    """Returns whether EXIF swaps the sides of an image, and its record has the shape of the image as it is stored."""
+    record, shown = _size_of(image), (read.width, read.height)
+    return (
+        read.orientation in SWAPPING_ORIENTATIONS
+        and _have_same_shape(record, shown[::-1])
+        and not _have_same_shape(record, shown)
+    )
+
+
+def _have_same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    difference = abs(other[0] * one[1] - other[1] * one[0])
+    return difference <= max(one[0] * one[1] // 50, max(one + other))
+
+
+def _frame_of(image: ImageView, data: dict[str, Any], view: DatasetView) -> Frame | None:
+    """Returns whether the objects of a rotated image lie on the image as it is stored or as it is shown; None if they fit both."""
+    stored = _size_of(image)
+    masks = [data["annotations"][found.index].get("segmentation") for found in view.objects_of(image)]
+    sizes = {tuple(mask["size"][::-1]) for mask in masks if isinstance(mask, dict) and are_numbers(mask.get("size"))}
+    fit_stored = _fit_into(view.objects_of(image), stored) and stored[::-1] not in sizes
+    fit_shown = _fit_into(view.objects_of(image), stored[::-1]) and stored not in sizes
+    if fit_stored == fit_shown:
+        return None
+    return "stored" if fit_stored else "shown"
+
+
+def _rotated_correction(image: ImageView, read: Pixels, frame: Frame | None) -> _Correction | None:
+    """Returns how objects move onto an image that EXIF rotates; None if it is not known what they were drawn on."""
+    shown = (read.width, read.height)
+    stored = shown[::-1]
+    if frame is None:
+        return None
+    if frame == "shown":
+        return _scaling(_size_of(image)[::-1], shown, "in the image as it is shown already")
+    scaling, rotation = _scaling(_size_of(image), stored, ""), _rotation(read.orientation, stored)
+    return _Correction(
+        rotation.description,
+        lambda points: rotation.points(scaling.points(points)),
+        lambda mask: rotation.mask(scaling.mask(mask)),
+    )
+
+
+def _scaled_correction(image: ImageView, read: Pixels, objects: list[ObjectView]) -> _Correction | None:
+    """Returns how objects move if the size of their image was wrong; None if they do not fit it. Objects are scaled with their image."""
+    old, new = _size_of(image), (read.width, read.height)
+    if _have_same_shape(old, new) and _fit_into(objects, old):
+        return _scaling(old, new, f"scaled by {new[0] / old[0]:.4g}")
+    if not _fit_into(objects, new):
+        return None
+    return _Correction("left at their pixels", _keep_points, lambda mask: _crop_or_pad(mask, new))
+
+
+def _scaling(old: tuple[int, int], new: tuple[int, int], description: str) -> _Correction:
+    scale = np.array(new) / old
+    return _Correction(
+        description,
+        lambda points: points * scale,
+        lambda mask: cv2.resize(mask, new, interpolation=cv2.INTER_NEAREST),
+    )
+
+
+def _size_of(image: ImageView) -> tuple[int, int]:
+    """Returns (width, height) of a record, which has a size after :func:`drop_images`."""
     assert image.width is not None
     assert image.height is not None
-    old, new = (image.width, image.height), (pixels.width, pixels.height)
-    if old == new:
-        return None
-    if pixels.orientation in SWAPPING_ORIENTATIONS and old == new[::-1]:
-        if _fit_into(objects, new) and not _fit_into(objects, old):
-            return _Correction("in the turned image already", _keep_points, lambda mask: _crop_or_pad(mask, new))
-        return _rotation(pixels.orientation, old)
-    same_shape = abs(new[0] * old[1] - new[1] * old[0]) <= max(old[0] * old[1] // 50, max(old + new))
-    if same_shape:
-        scale = np.array(new) / old
-        return _Correction(
-            f"scaled by {scale[0]:.4g}",
-            lambda points: points * scale,
-            lambda mask: cv2.resize(mask, new, interpolation=cv2.INTER_NEAREST),
-        )
-    return _Correction("left at their pixels and clipped", _keep_points, lambda mask: _crop_or_pad(mask, new))
+    return image.width, image.height
 
 
 def _keep_points(points: np.ndarray) -> np.ndarray:
@@ -146,8 +230,10 @@ def _crop_or_pad(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _fit_into(objects: list[ObjectView], size: tuple[int, int]) -> bool:
-    boxes = [found.box for found in objects if found.box is not None]
-    return all(box[2] <= size[0] + 1 and box[3] <= size[1] + 1 for box in boxes)
+    corners = [found.box[2:] for found in objects if found.box is not None]
+    corners += [tuple(points.max(axis=0)) for found in objects for points in found.segmentation.polygons]
+    corners += [found.segmentation.box[2:] for found in objects if found.segmentation.box is not None]
+    return all(x <= size[0] + 1 and y <= size[1] + 1 for x, y in corners)
 
 
 def _rotation(orientation: int, size: tuple[int, int]) -> _Correction:
@@ -174,9 +260,8 @@ def _move_object(annotation: dict[str, Any], found: ObjectView, correction: _Cor
         corners = correction.points(np.array(found.box).reshape(2, 2))
         low, high = corners.min(axis=0), corners.max(axis=0)
         annotation["bbox"] = [float(value) for value in (*low, *(high - low))]
-    segmentation = annotation.get("segmentation")
-    if isinstance(segmentation, dict):
-        rle = parse_segmentation(segmentation, None, None).rle
+    if found.segmentation.form == "rle":
+        rle = found.segmentation.rle or parse_segmentation(annotation["segmentation"], None, None).rle
         if rle is not None:
             mask = correction.mask(decode_rle(rle))
             annotation["segmentation"] = encode_mask(mask)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from maskrcnn_ext.data.formats.coco_fields import Box
-from maskrcnn_ext.ops.rle import check_rle, rle_area, rle_box, segmentation_to_rle
+from maskrcnn_ext.ops.rle import check_rle, check_rle_parts, rle_area, rle_box, segmentation_to_rle
 
 
 @dataclass(slots=True, eq=False)
@@ -36,7 +36,9 @@ def parse_segmentation(value: Any, height: int | None, width: int | None) -> Seg
     """Reads a COCO ``segmentation`` of an image of `height` x `width` pixels; None if its size is unknown."""
     if value is None or value == []:
         return Segmentation("none")
-    if isinstance(value, list):
+    if isinstance(value, list) and any(isinstance(part, dict) for part in value):
+        found = _parse_parts(value, height, width)
+    elif isinstance(value, list):
         found = _parse_polygons(value)
         if found.polygons and height is not None and width is not None:
             found.rle = segmentation_to_rle([points.ravel().tolist() for points in found.polygons], height, width)
@@ -53,6 +55,17 @@ def parse_segmentation(value: Any, height: int | None, width: int | None) -> Seg
         found.area = rle_area(found.rle)
         if found.area:
             found.box = rle_box(found.rle)
+    return found
+
+
+def _parse_parts(value: list[Any], height: int | None, width: int | None) -> Segmentation:
+    """Reads a list of RLEs, which may also have polygons: the parts of one object."""
+    found = Segmentation("rle", problems=[("segmentation-parts", f"a list of {len(value)} RLEs")])
+    if height is not None and width is not None:
+        try:
+            found.rle = check_rle_parts(value, height, width)
+        except ValueError as error:
+            found.problems = [("segmentation-broken", str(error))]
     return found
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from maskrcnn_ext.data.check.segmentation import Segmentation, parse_segmentation
-from maskrcnn_ext.data.formats.coco_fields import Box, is_number, read_box, read_id, read_side, read_text
+from maskrcnn_ext.data.formats.coco_fields import Box, ById, is_number, read_box, read_id, read_side, read_text
 from maskrcnn_ext.data.formats.reading import path_below
 from maskrcnn_ext.errors import InputError
 
@@ -35,7 +35,7 @@ class ImageView:
     """
 
     index: int
-    id: int | str | None
+    id: int | float | str | None
     file_name: str | None
     path: Path | None
     height: int | None
@@ -68,7 +68,7 @@ class ObjectView:
     """
 
     index: int
-    id: int | str | None
+    id: int | float | str | None
     image_id: Any
     image: ImageView | None
     category: int | None
@@ -83,11 +83,12 @@ class ObjectView:
 
 @dataclass(slots=True, eq=False)
 class DatasetView:
-    """A whole data set; `categories` has one (id, name) a record, None for what is missing."""
+    """A whole data set; `categories` has one (id, name) a record, None for what is missing; `class_ids` has the id of each class."""
 
     name: str
     categories: list[tuple[Any, Any]]
     classes: list[str]
+    class_ids: list[Any]
     num_keypoint_values: int
     images: list[ImageView]
     objects: list[ObjectView]
@@ -108,9 +109,9 @@ def view_dataset(data: dict[str, Any], folder: Path, name: str, parse: Parser = 
     """
     categories = [(read_id(entry, "id"), read_text(entry, "name")) for entry in data["categories"]]
     ordered = sorted({own: name for own, name in reversed(categories) if own is not None}.items(), key=_by_id)
-    to_index = {own: index for index, (own, _) in enumerate(ordered)}
+    to_index = ById((own, index) for index, (own, _) in enumerate(ordered))
     images = [_image(index, entry, folder) for index, entry in enumerate(data["images"])]
-    by_id = {image.id: image for image in reversed(images) if image.id is not None}
+    by_id = ById((image.id, image) for image in reversed(images) if image.id is not None)
     objects = [_object(index, entry, by_id, to_index, parse) for index, entry in enumerate(data["annotations"])]
     of_image = defaultdict(list)
     for found in objects:
@@ -123,6 +124,7 @@ def view_dataset(data: dict[str, Any], folder: Path, name: str, parse: Parser = 
         name=name,
         categories=categories,
         classes=[str(own if name is None else name) for own, name in ordered],
+        class_ids=[own for own, _ in ordered],
         num_keypoint_values=3 * len(keypoints[0]) if keypoints and isinstance(keypoints[0], list) else 0,
         images=images,
         objects=objects,
@@ -157,9 +159,9 @@ def path_in(folder: Path, name: Any) -> Path | None:
         return None
 
 
-def _object(index: int, entry: Any, images: dict[Any, ImageView], classes: dict[Any, int], parse: Parser) -> ObjectView:
+def _object(index: int, entry: Any, images: ById[ImageView], classes: ById[int], parse: Parser) -> ObjectView:
     record = entry if isinstance(entry, dict) else {}
-    image_id = read_id(record, "image_id")
+    image_id, category_id = read_id(record, "image_id"), read_id(record, "category_id")
     image = images.get(image_id)
     size = (image.height, image.width) if image is not None else (None, None)
     area, keypoints = record.get("area"), record.get("keypoints")
@@ -169,7 +171,7 @@ def _object(index: int, entry: Any, images: dict[Any, ImageView], classes: dict[
         id=read_id(record, "id"),
         image_id=record.get("image_id"),
         image=image,
-        category=classes.get(read_id(record, "category_id")),
+        category=classes.get(category_id),
         category_id=record.get("category_id"),
         box=read_box(record.get("bbox")),
         segmentation=parse(record.get("segmentation"), *size),

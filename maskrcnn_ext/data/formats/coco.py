@@ -24,12 +24,12 @@ from typing import Any
 
 from maskrcnn_ext.common.gc_pause import gc_paused
 from maskrcnn_ext.data.formats import Format, Option, cache
-from maskrcnn_ext.data.formats.coco_fields import are_numbers, has_keypoint_count, read_box, read_side
+from maskrcnn_ext.data.formats.coco_fields import ById, are_numbers, has_keypoint_count, read_box, read_side
 from maskrcnn_ext.data.formats.polygons import check_outline
 from maskrcnn_ext.data.formats.reading import image_size
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, keypoints_to_subpixel
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.ops.rle import check_rle, find_broken_rle, with_text_counts
+from maskrcnn_ext.ops.rle import check_rle, check_rle_parts, find_broken_rle, with_text_counts
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ def keypoint_names(categories: list[dict[str, Any]]) -> list[str]:
     return list(next((category["keypoints"] for category in categories if category.get("keypoints")), []))
 
 
-def parse_images(records: list[Any], source: Path | str, images: Path | None = None) -> dict[Any, ImageRecord]:
+def parse_images(records: list[Any], source: Path | str, images: Path | None = None) -> ById[ImageRecord]:
     """Returns a record without annotations for each image, by id and in the order of the ids.
 
     Args:
@@ -129,12 +129,14 @@ def parse_images(records: list[Any], source: Path | str, images: Path | None = N
     Raises:
         InputError: an image lacks an id, a file name or a size, or two have the same id.
     """
-    return {image["id"]: _image(image, images, source) for image in _sort_by_id(records, source, "image", "images")}
+    return ById(
+        (image["id"], _image(image, images, source)) for image in _sort_by_id(records, source, "image", "images")
+    )
 
 
 def add_annotations(
     annotations: list[Any],
-    images: dict[Any, ImageRecord],
+    images: ById[ImageRecord],
     categories: list[dict[str, Any]],
     source: Path | str,
     *,
@@ -155,7 +157,7 @@ def add_annotations(
     Raises:
         InputError: the first record that is broken, with the reason.
     """
-    category_index = {category["id"]: index for index, category in enumerate(categories)}
+    category_index = ById((category["id"], index) for index, category in enumerate(categories))
     num_keypoint_values = 3 * len(keypoint_names(categories))
     seen: set[int | str] = set()
     rles: list[tuple[int | str, dict[str, Any]]] = []
@@ -177,15 +179,19 @@ def add_annotations(
             segmentation = annotation.get("segmentation")
             if segmentation:
                 if isinstance(segmentation, list):
-                    polygons = [polygon for polygon in segmentation if len(polygon) >= 6 and len(polygon) % 2 == 0]
+                    polygons: Any = [polygon for polygon in segmentation if len(polygon) >= 6 and len(polygon) % 2 == 0]
                     # The sum of values that are not numbers fails. A large sum may be of many points, or of one far outside.
                     if not -_LARGE < sum(map(sum, polygons)) < _LARGE:
                         for polygon in polygons:
                             check_outline(polygon, image.height, image.width, "`segmentation`")
                     if len(polygons) < len(segmentation):
-                        if not all(isinstance(polygon, list) and len(polygon) % 2 == 0 for polygon in segmentation):
+                        if any(
+                            isinstance(part, dict) for part in segmentation
+                        ):  # some tools write an RLE for each part
+                            polygons = _compressed(segmentation, image)
+                        elif not all(isinstance(polygon, list) and len(polygon) % 2 == 0 for polygon in segmentation):
                             raise ValueError
-                        if not polygons and any(segmentation):
+                        elif not polygons and any(segmentation):
                             seen.add(annotation_id)
                             parsed.append(None)
                             continue
@@ -331,8 +337,8 @@ def _where(annotation: Any, index: int, source: Path | str) -> str:
 
 def _fault(
     annotation: Any,
-    images: dict[Any, ImageRecord],
-    category_index: dict[Any, int],
+    images: ById[ImageRecord],
+    category_index: ById[int],
     seen: set[int | str],
     *,
     for_evaluation: bool,
@@ -374,13 +380,14 @@ def _subpixel_keypoints(keypoints: Any, num_values: int) -> list[float]:
 
 
 def _compressed(rle: Any, image: ImageRecord) -> dict[str, Any]:
-    """Returns an RLE with its counts as text. Compressed counts are not checked."""
-    if not isinstance(rle, dict):
+    """Returns an RLE, or the union of a list of RLEs, with its counts as text. Compressed counts of a single RLE are not checked."""
+    if not isinstance(rle, dict | list):
         raise TypeError
-    if isinstance(rle.get("counts"), str) and rle.get("size") == [image.height, image.width]:
+    if isinstance(rle, dict) and isinstance(rle.get("counts"), str) and rle.get("size") == [image.height, image.width]:
         return {"size": [image.height, image.width], "counts": rle["counts"]}
     try:
-        return with_text_counts(check_rle(rle, image.height, image.width))
+        size = image.height, image.width
+        return with_text_counts(check_rle_parts(rle, *size) if isinstance(rle, list) else check_rle(rle, *size))
     except ValueError as error:
         raise InputError(f"has {error}") from error
 

@@ -7,8 +7,9 @@ What follows from None is the caller's policy: :mod:`maskrcnn_ext.data.formats.c
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, TypeVar
 
+Value = TypeVar("Value")
 Box = tuple[float, float, float, float]
 
 
@@ -27,10 +28,53 @@ def are_numbers(values: Any) -> bool:
     return isinstance(values, list) and all(isinstance(v, int | float) and abs(v) <= sys.float_info.max for v in values)
 
 
-def read_id(record: Any, key: str) -> int | str | None:
-    """Returns an id that is a whole number or a text."""
-    value = record.get(key) if isinstance(record, dict) else None
-    return value if isinstance(value, int | str) and not isinstance(value, bool) else None
+def read_id(record: Any, key: str) -> int | float | str | None:
+    """Returns an id that is a number or a text; whole numbers as int.
+
+    Example:
+        >>> read_id({"id": 7.0}, "id"), read_id({"id": True}, "id")
+        (7, None)
+    """
+    value: Any = record.get(key) if isinstance(record, dict) else None
+    if isinstance(value, str):
+        return value
+    if not is_number(value):
+        return None
+    return int(value) if value == int(value) else value
+
+
+class ById(dict[Any, Value]):
+    """Records by id. An id that is missing finds the record of the same id of the other type: ``"7"`` that of 7, and 7 that of ``"7"``.
+
+    Example:
+        >>> records = ById({7: "a.jpg"})
+        >>> records["7"], "7" in records, "07" in records
+        ('a.jpg', True, False)
+    """
+
+    def __contains__(self, key: object) -> bool:
+        return super().__contains__(key) or super().__contains__(other_type(key))
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return self[key] if key in self else default  # noqa: SIM401, dict.get ignores __missing__
+
+    def __missing__(self, key: Any) -> Value:
+        other = other_type(key)
+        if not super().__contains__(other):
+            raise KeyError(key)
+        return super().__getitem__(other)
+
+
+def other_type(key: Any) -> int | str | None:
+    """Returns an id as the other type, a number for a text and a text for a number; None for a text that is no whole number.
+
+    Example:
+        >>> other_type("7"), other_type(7.0), other_type("07")
+        (7, '7', None)
+    """
+    if isinstance(key, str):
+        return int(key) if key.isdecimal() and key == str(int(key)) else None
+    return str(int(key)) if is_number(key) and key == int(key) else None
 
 
 def read_text(record: Any, key: str) -> str | None:

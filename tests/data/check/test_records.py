@@ -38,7 +38,7 @@ def test_a_broken_annotation_has_one_fault(tmp_path, change, expected):
 
 def test_an_id_of_another_type_is_named(tmp_path):
     ((kind, message),) = messages_of(tmp_path, annotations=[{"id": 1, "image_id": 1, "category_id": "1"}])
-    assert (kind, message.startswith("there is no category '1'; write 1")) == ("category-unknown", True)
+    assert (kind, message) == ("id-type", "`category_id` is '1', the category's `id` 1")
 
 
 def test_records_with_the_same_id_name_each_other(tmp_path):

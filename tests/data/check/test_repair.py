@@ -3,12 +3,21 @@
 import copy
 import json
 
-from maskrcnn_ext.data.check import find_faults, view_dataset
+import numpy as np
+import pycocotools.mask as mask_util
+import pytest
+from pycocotools.coco import COCO
+
+from maskrcnn_ext.common.text import plural
+from maskrcnn_ext.data.check import find_faults, read_images, view_dataset
+from maskrcnn_ext.data.check.changes import describe_losses
 from maskrcnn_ext.data.check.repair import repair
+from tests.helpers import planted
 
 
 def repaired(data, folder):
-    return repair(data, folder, find_faults(view_dataset(data, folder, "set")), {})
+    fixed, log = repair(data, folder, find_faults(view_dataset(data, folder, "set")), {})
+    return fixed, list(map(str, log))
 
 
 def test_a_dataset_without_faults_stays_equal(polygons):
@@ -30,7 +39,7 @@ def test_each_change_is_listed_and_other_records_stay(polygons):
     assert fixed["annotations"] == kept
     assert len(log) == 4
     assert "its box is" in "".join(log)
-    assert "category 99 does not exist" in "".join(log)
+    assert "its category does not exist" in "".join(log)
     assert "the same as annotation" in "".join(log)
 
 
@@ -51,3 +60,64 @@ def test_ignored_objects_become_crowds_with_an_rle(polygons):
     entry = fixed["annotations"][0]
     assert (entry["iscrowd"], entry["ignore"]) == (1, 0)
     assert isinstance(entry["segmentation"]["counts"], str)
+
+
+def test_objects_without_outlines_stay_as_training_reads_them(polygons, tmp_path):
+    """SafeMapper trains an object without a mask, so a repair keeps it with its box."""
+    data, folder = polygons
+    for annotation in data["annotations"][3:]:
+        del annotation["segmentation"]
+    fixed, log = repaired(data, folder)
+    assert (fixed["annotations"], log) == (data["annotations"], [])
+
+
+@pytest.mark.parametrize("to", [str, float])
+def test_ids_of_another_type_keep_their_objects(polygons, tmp_path, to):
+    data, folder = polygons
+    for annotation in data["annotations"]:
+        annotation.update(image_id=to(annotation["image_id"]), category_id=to(annotation["category_id"]))
+    fixed, log = repaired(data, folder)
+    assert len(log) == (2 * len(data["annotations"]) if to is str else 0)
+    file = tmp_path / "fixed.json"
+    file.write_text(json.dumps(fixed))
+    assert COCO(file).getAnnIds(imgIds=[1]) == [a["id"] for a in data["annotations"] if int(a["image_id"]) == 1]
+
+
+def test_records_with_ids_of_floats_stay(polygons):
+    data, folder = polygons
+    for key in ("images", "annotations", "categories"):
+        for record in data[key]:
+            record["id"] = float(record["id"])
+    fixed, log = repaired(data, folder)
+    assert (fixed, log) == (data, [])
+
+
+def test_a_list_of_rles_becomes_one(polygons):
+    data, folder = polygons
+    planted.list_of_rles(data, folder)
+    masks = mask_util.decode(data["annotations"][4]["segmentation"])
+    fixed, log = repaired(data, folder)
+    assert len(log) == 1
+    np.testing.assert_array_equal(mask_util.decode(fixed["annotations"][4]["segmentation"]), masks.max(axis=2))
+
+
+def test_a_size_is_that_of_the_file_even_if_no_image_is_decoded(polygons):
+    data, folder = polygons
+    for key in ("height", "width"):
+        del data["images"][0][key]
+    fixed, _ = repaired(data, folder)
+    assert (fixed["images"][0]["height"], fixed["images"][0]["width"]) == (planted.SIZE, planted.SIZE)
+    assert len(fixed["annotations"]) == len(data["annotations"])
+
+
+def test_what_is_left_out_is_counted_by_reason(polygons):
+    data, folder = polygons
+    (folder / "000003.jpg").unlink()
+    data["annotations"][0]["category_id"] = 99
+    faults = planted.check(data, folder)
+    _, log = repair(data, folder, faults, read_images(view_dataset(data, folder, "set")))
+    lost = plural(len(planted.of_image(data, 3)), "object")
+    assert describe_losses(log) == [
+        f"1 image, {lost}: left out with its objects (image-missing), such as image 3 (000003.jpg)",
+        "1 object: left out, its category does not exist, such as image 1, annotation 1",
+    ]

@@ -69,13 +69,83 @@ def test_objects_that_lie_on_the_turned_image_stay(tmp_path):
     assert serious(check(repaired, tmp_path)) == set()
 
 
+def rotated_set(tmp_path, *boxes, form="polygons", record=(60, 40)):
+    """Returns images stored as 60 x 40 that EXIF turns to 40 x 60, each with a record of `record` (width, height) and an object."""
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    data = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}
+    for number, box in enumerate(boxes, start=1):
+        Image.new("L", (60, 40), number).save(tmp_path / f"{number}.jpg", exif=exif)
+        image = {"id": number, "file_name": f"{number}.jpg", "width": record[0], "height": record[1]}
+        data["images"].append(image)
+        data["annotations"].append({"id": number, "image_id": number, "category_id": 1})
+        set_rectangle(data["annotations"][-1], *box)
+        if form == "rle":  # of the image as it is shown
+            mask = np.zeros((60, 40), np.uint8)
+            mask[box[1] : box[1] + box[3], box[0] : box[0] + box[2]] = 1
+            rle = mask_util.encode(np.asfortranarray(mask))
+            data["annotations"][-1]["segmentation"] = {**rle, "counts": rle["counts"].decode()}
+    return data
+
+
+def repaired_images(data, folder, **options):
+    view = view_dataset(data, folder, "set")
+    pixels = read_images(view)
+    return repair(data, folder, find_faults(view, pixels), pixels, **options)
+
+
+def test_objects_that_fit_both_ways_are_not_moved_by_a_guess(tmp_path):
+    data = rotated_set(tmp_path, (5, 20, 10, 8))
+    repaired, log = repaired_images(data, tmp_path)
+    assert repaired == data
+    assert "add --rotated-objects stored or shown" in str(log[0])
+    assert serious(check(repaired, tmp_path)) == {("exif-rotation", 1, None)}
+
+
+@pytest.mark.parametrize(("frame", "box"), [("shown", [5, 20, 10, 8]), ("stored", [12, 5, 8, 10])])
+def test_the_user_decides_where_objects_lie_that_fit_both_ways(tmp_path, frame, box):
+    data = rotated_set(tmp_path, (5, 20, 10, 8))
+    repaired, _ = repaired_images(data, tmp_path, rotated_objects=frame)
+    assert repaired["annotations"][0]["bbox"] == box
+    assert serious(check(repaired, tmp_path)) == set()
+
+
+def test_one_image_that_is_clear_decides_for_the_others(tmp_path):
+    data = rotated_set(tmp_path, (5, 20, 10, 8), (5, 45, 10, 8))
+    repaired, _ = repaired_images(data, tmp_path)
+    assert [a["bbox"] for a in repaired["annotations"]] == [[5, 20, 10, 8], [5, 45, 10, 8]]
+    assert serious(check(repaired, tmp_path)) == set()
+
+
+def test_the_size_of_an_rle_says_on_which_image_it_was_drawn(tmp_path):
+    data = rotated_set(tmp_path, (5, 20, 10, 8), form="rle")
+    repaired, _ = repaired_images(data, tmp_path)
+    assert repaired["annotations"][0]["bbox"] == [5, 20, 10, 8]
+    assert serious(check(repaired, tmp_path)) == set()
+
+
+def test_a_record_of_a_scaled_image_is_scaled_and_turned(tmp_path):
+    data = rotated_set(tmp_path, (22, 5, 5, 4), record=(30, 20))
+    repaired, _ = repaired_images(data, tmp_path)
+    assert repaired["annotations"][0]["bbox"] == [40 - 2 * 9, 2 * 22, 2 * 4, 2 * 5]
+    assert serious(check(repaired, tmp_path)) == set()
+
+
+def test_objects_stay_if_the_file_is_another_image(tmp_path):
+    data = rotated_set(tmp_path, (5, 20, 50, 8))
+    Image.new("L", (40, 60)).save(tmp_path / "1.jpg")
+    repaired, log = repaired_images(data, tmp_path)
+    assert repaired == data
+    assert "do not fit the file" in str(log[0])
+
+
 def test_objects_scale_with_their_image(rles):
     data, folder = rles
     wrong_size(data, folder)
     view = view_dataset(data, folder, "set")
     pixels = read_images(view)
     repaired, log = repair(data, folder, find_faults(view, pixels), pixels)
-    assert "scaled by 2" in log[0]
+    assert "scaled by 2" in str(log[0])
     for old, new in zip(of_image(data, 3), of_image(repaired, 3), strict=True):
         assert new["bbox"] == [2 * value for value in old["bbox"]]
         assert new["area"] == 4 * old["area"]

@@ -1,4 +1,4 @@
-"""Broken segmentations are reported with what is wrong, and a repair removes their objects."""
+"""Broken segmentations are reported with what is wrong, and a repair removes them; their objects keep their boxes."""
 
 import pytest
 
@@ -21,7 +21,7 @@ from tests.helpers.planted import SIZE, serious
         (lambda rle: rle.pop("size"), "expected [height, width]"),
     ],
 )
-def test_a_broken_rle_is_found_and_dropped(rles, change, message):
+def test_a_broken_rle_is_found_and_its_object_keeps_the_box(rles, change, message):
     data, folder = rles
     change(data["annotations"][4]["segmentation"])
     view = view_dataset(data, folder, "set")
@@ -29,8 +29,10 @@ def test_a_broken_rle_is_found_and_dropped(rles, change, message):
     assert serious(faults) == {("segmentation-broken", data["annotations"][4]["image_id"], 5)}
     assert message in next(f.message for f in faults if f.kind == "segmentation-broken")
     repaired, _ = repair(data, folder, faults, {})
-    assert serious(find_faults(view_dataset(repaired, folder, "set"))) == set()
-    assert len(repaired["annotations"]) == len(data["annotations"]) - 1
+    left = serious(find_faults(view_dataset(repaired, folder, "set")))
+    assert left == {("segmentation-missing", data["annotations"][4]["image_id"], 5)}
+    assert "segmentation" not in repaired["annotations"][4]
+    assert len(repaired["annotations"]) == len(data["annotations"])
 
 
 @pytest.mark.parametrize(

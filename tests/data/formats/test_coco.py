@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from maskrcnn_ext import InputError, get_dataset_dicts
 from maskrcnn_ext.data.formats.coco import read_coco
+from maskrcnn_ext.ops.rle import decode_counts, encode_mask, with_text_counts
 from tests.helpers.coco_files import HEIGHT, WIDTH, as_text, rle_of, write_coco_file
 
 
@@ -115,6 +116,27 @@ def test_an_outline_of_many_points_is_not_taken_for_a_far_one(tmp_path):
     assert record.annotations[0].segmentation == [outline]
 
 
+@pytest.mark.parametrize("change", [{"image_id": "0"}, {"image_id": 0.0}, {"category_id": "4"}, {"category_id": 4.0}])
+def test_an_id_of_another_type_finds_its_record(tmp_path, change):
+    records = read_coco(write_coco_file(tmp_path, annotations=[{**GOOD, **change}]), tmp_path).images
+    assert [each.category for each in records[0].annotations] == [0]
+
+
+def test_ids_of_text_are_found_by_numbers(tmp_path):
+    file = write_coco_file(tmp_path, images=[{**IMAGE, "id": "0"}], annotations=[GOOD])
+    assert len(read_coco(file, tmp_path).images[0].annotations) == 1
+
+
+def test_a_list_of_rles_is_their_union(tmp_path):
+    masks = np.zeros((2, HEIGHT, WIDTH), np.uint8)
+    masks[0, 2:5, 3:9] = masks[1, 10:20, 3:9] = 1
+    parts = [with_text_counts(encode_mask(mask)) for mask in masks]
+    parts[0] = {"size": [HEIGHT, WIDTH], "counts": decode_counts(parts[0]["counts"]).tolist()}
+    file = write_coco_file(tmp_path, annotations=[{**GOOD, "segmentation": parts}])
+    (annotation,) = read_coco(file, tmp_path).images[0].annotations
+    np.testing.assert_array_equal(mask_util.decode(annotation.segmentation), masks.max(axis=0))
+
+
 def test_empty_files_are_data_sets_without_images(tmp_path):
     data = read_coco(write_coco_file(tmp_path, images=[], annotations=[], categories=[]), tmp_path)
     assert (data.images, data.classes) == ([], [])
@@ -146,7 +168,7 @@ NAN, INFINITY = float("nan"), float("inf")
         ({"segmentation": [[1, 2, 3, 4, 5, NAN]]}, "`segmentation`: nan lies far outside"),
         ({"segmentation": [[[1, 2], [3, 4], [5, 6], [1, 1], [2, 2], [3, 3]]]}, "neither a list of polygons"),
         ({"segmentation": "polygon"}, "neither a list of polygons"),
-        ({"segmentation": [{"size": [1, 1], "counts": "1"}]}, "neither a list of polygons"),
+        ({"segmentation": [{"size": [1, 1], "counts": "1"}]}, r"RLE of size \[1, 1\], but its image is 40 x 60"),
         ({"segmentation": {"size": [WIDTH, HEIGHT], "counts": "1"}}, "RLE of size .*but its image is 40 x 60"),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [1, 2]}}, "add up to 3, not to its 40 x 60 pixels"),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [3000, -600]}}, "not all whole numbers of at least 0"),

@@ -30,8 +30,8 @@ def test_boxes_become_corners_and_keep_negative_sides():
     assert read_box([1, 2, 3]) is read_box("1234") is None
 
 
-def test_ids_are_whole_numbers_or_texts():
-    assert [read_id({"id": value}, "id") for value in (0, "a", 1.5, True, [1])] == [0, "a", None, None, None]
+def test_ids_are_numbers_or_texts():
+    assert [read_id({"id": value}, "id") for value in (0, "a", 1.5, 2.0, True, [1])] == [0, "a", 1.5, 2, None, None]
     assert read_id({}, "id") is read_id("id", "id") is None
 
 
