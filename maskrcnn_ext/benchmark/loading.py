@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
     from maskrcnn_ext.inference.loading import read_config
 
     with TemporaryDirectory() as folder:
-        cfg = read_config(args.config)
+        cfg = read_config(args.config, run_code=True)
         if args.config == SHAPES:
             from maskrcnn_ext.data.tools.shapes import make_shapes
 

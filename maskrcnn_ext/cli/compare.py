@@ -66,9 +66,8 @@ def _common_test_data(*runs: Path) -> str:
     Raises:
         InputError: a folder is not a run, or the runs were not evaluated on one common data set.
     """
-    from detectron2.config import LazyConfig
-
     from maskrcnn_ext.errors import InputError
+    from maskrcnn_ext.report.run import read_run
 
     names = {}
     for run in runs:
@@ -76,8 +75,7 @@ def _common_test_data(*runs: Path) -> str:
             raise InputError(
                 f"{run} is not the folder of a run with a config.yaml: add TRUTH, the ground truth of its results"
             )
-        test_data = LazyConfig.load(str(run / "config.yaml")).dataloader.test.dataset.names
-        names[run] = (test_data,) if isinstance(test_data, str) else tuple(test_data)
+        names[run] = read_run(run).test_data
     first, other = (names[run] for run in runs)
     if first != other:
         raise InputError(f"{runs[0]} was evaluated on {', '.join(first)}, {runs[1]} on {', '.join(other)}: add TRUTH")

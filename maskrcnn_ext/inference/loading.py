@@ -18,6 +18,8 @@ from torch import nn
 from maskrcnn_ext.common.text import one_line, short_list
 from maskrcnn_ext.config.overrides import apply_overrides
 from maskrcnn_ext.config.settings import add_missing_settings
+from maskrcnn_ext.config.yacs.file import merge_yacs_file
+from maskrcnn_ext.config.yaml_file import build_tags, check_parts, read_lazy_yaml
 from maskrcnn_ext.config.zoo import find_config
 from maskrcnn_ext.data.images.pixels import read_pixels
 from maskrcnn_ext.data.registry.resolve import ensure_registered
@@ -29,6 +31,9 @@ from maskrcnn_ext.inference.sources import find_inputs
 from maskrcnn_ext.modeling.fit_check import check_fit
 
 logger = logging.getLogger(__name__)
+
+_YAML = (".yaml", ".yml")
+_NEEDED = ("model", "dataloader.test.mapper")  # parts of a config that prediction builds
 
 
 @dataclass(frozen=True)
@@ -81,10 +86,12 @@ def load_model(
         weights: a file or a URL that Detectron2 can read. None for the best checkpoint of a run (``model_best.pth``), else its last, or for
             the weights that a config starts from (``train.init_checkpoint``, ``MODEL.WEIGHTS``). "" leaves the weights random.
         device: such as "cuda:1"; None for CUDA if there is a device, else the CPU.
-        overrides: ``key=value`` for the config.
+        overrides: ``key=value`` for the config. ``train.loading.allow_pickle=true`` says that the config may run any code: without it,
+            the model and the mapper of a YAML file are built only from the parts that docs/security.md lists.
 
     Raises:
-        InputError: the config does not exist or is invalid, or the weights do not exist, are damaged or leave a part of the model random.
+        InputError: the config does not exist, is invalid or would run other code, or the weights do not exist, are damaged or leave a
+            part of the model random.
 
     Example:
         ::
@@ -94,12 +101,14 @@ def load_model(
     """
     setup_environment()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    cfg = config if isinstance(config, DictConfig) else read_config(config)
+    untrusted = "" if isinstance(config, DictConfig) or _allows_code(overrides) else _yaml_of(config)
+    cfg = config if isinstance(config, DictConfig) else read_config(config, run_code=not untrusted)
     if weights is None and isinstance(config, str | Path) and Path(config).is_dir():
         weights = _weights_of_run(Path(config))
-    model, mapper, initial_weights, data = (
-        _from_lazy(cfg, device, overrides) if isinstance(cfg, DictConfig) else _from_yacs(cfg, device, overrides)
-    )
+    if isinstance(cfg, DictConfig):
+        model, mapper, initial_weights, data = _from_lazy(cfg, device, overrides, untrusted)
+    else:
+        model, mapper, initial_weights, data = _from_yacs(cfg, device, overrides)
     weights = initial_weights if weights is None else weights
     if weights:
         _load_weights(model, weights)
@@ -138,8 +147,13 @@ def image_reader(mapper: Any) -> Callable[[dict[str, Any]], Any]:
     return read
 
 
-def read_config(config: str | Path) -> Any:
+def read_config(config: str | Path, *, run_code: bool = False) -> Any:
     """Returns the config in a file or a run's folder, or a shipped one by its name: a DictConfig, or a yacs node of Detectron2.
+
+    Args:
+        config: the file, folder or name.
+        run_code: whether tags in a YAML file may run any code. If not, those that need it remain
+            :class:`maskrcnn_ext.config.yaml_file.PythonTag`.
 
     Raises:
         InputError: the config does not exist or cannot be used.
@@ -149,11 +163,11 @@ def read_config(config: str | Path) -> Any:
         80
     """
     if not Path(config).is_dir():
-        return _read_file(find_config(str(config)))
+        return _read_file(find_config(str(config)), run_code)
     file = Path(config) / "config.yaml"
     if not file.is_file():
         raise InputError(f"{config} is not the folder of a run: it has no config.yaml")
-    return _read_file(str(file))
+    return _read_file(str(file), run_code)
 
 
 def _weights_of_run(folder: Path) -> str:
@@ -165,15 +179,26 @@ def _weights_of_run(folder: Path) -> str:
     return str(chosen)
 
 
-def _read_file(file: str) -> Any:
+def _allows_code(overrides: Sequence[str]) -> bool:
+    """Returns whether the user has allowed code to run. A config cannot allow it for itself."""
+    allow = [text.partition("=")[2] for text in overrides if text.lstrip("+").startswith("train.loading.allow_pickle=")]
+    return bool(allow) and allow[-1].strip().lower() == "true"
+
+
+def _yaml_of(config: str | Path) -> str:
+    """Returns the YAML file of a config, or "" if it is a program in Python."""
+    file = Path(config) / "config.yaml" if Path(config).is_dir() else Path(config)
+    return str(file) if file.suffix in _YAML else ""
+
+
+def _read_file(file: str, run_code: bool) -> Any:
     """Returns a DictConfig, or a yacs node if the file is a YAML with the keys of one."""
-    if Path(file).suffix in (".yaml", ".yml"):
-        try:
-            top = OmegaConf.load(file)
-        except Exception:  # the tags of a saved LazyConfig are not plain YAML
-            top = None
-        if isinstance(top, DictConfig) and ("MODEL" in top or "_BASE_" in top):
+    if Path(file).suffix in _YAML:
+        cfg = read_lazy_yaml(Path(file))
+        if "MODEL" in cfg or "_BASE_" in cfg:
             return _read_yacs(file)
+        if not run_code:
+            return build_tags(cfg)
     try:
         return LazyConfig.load(file)
     except FileNotFoundError as error:
@@ -187,18 +212,19 @@ def _read_yacs(file: str) -> Any:
 
     cfg = get_cfg()
     add_maskrcnn_ext_config(cfg)
-    try:
-        cfg.merge_from_file(file)
-    except (KeyError, ValueError, AssertionError, OSError) as error:
-        raise InputError(f"{file}: this yacs config cannot be used ({error})") from error
+    merge_yacs_file(cfg, file)
     return cfg
 
 
-def _from_lazy(cfg: DictConfig, device: str, overrides: Sequence[str]) -> tuple[nn.Module, Any, str, Any]:
+def _from_lazy(
+    cfg: DictConfig, device: str, overrides: Sequence[str], untrusted: str
+) -> tuple[nn.Module, Any, str, Any]:
     cfg = apply_overrides(add_missing_settings(cfg.copy()), list(overrides))
-    for key in ("model", "dataloader.test.mapper"):
+    for key in _NEEDED:
         if OmegaConf.select(cfg, key) is None:
             raise InputError(f"the config has no `{key}`, which prediction needs")
+    if untrusted:
+        check_parts(cfg, _NEEDED, untrusted)
     model = instantiate(cfg.model).to(device)
     check_fit(model)
     return model, instantiate(cfg.dataloader.test.mapper), cfg.train.init_checkpoint, _first_test_data_set(cfg)

@@ -115,13 +115,15 @@ def read_run(folder: Path) -> Run:
         >>> run.iterations, run.results
         (100, {'segm/AP': 41.2})
     """
+    from maskrcnn_ext.config.yaml_file import read_settings
+
     if not any((folder / name).is_file() for name in ("metrics.json", "config.yaml", RESULTS_FILE)):
         raise InputError(f"{folder} is not the folder of a run: it has no metrics.json")
     config_text = _text(folder / "config.yaml")
     return Run(
         folder,
         scalars=_scalars(_text(folder / "metrics.json")),
-        config=_config(folder / "config.yaml") if config_text else {},
+        config=read_settings(folder / "config.yaml") if config_text else {},
         config_text=config_text,
         manifest=_manifest(folder / "manifest.json"),
         log=_text(folder / "log.txt"),
@@ -147,17 +149,6 @@ def _scalars(text: str) -> list[dict[str, Any]]:
         except (KeyError, TypeError, ValueError):
             continue
     return [by_iteration[iteration] for iteration in sorted(by_iteration)]
-
-
-def _config(file: Path) -> dict[str, Any]:
-    from detectron2.config import LazyConfig
-    from omegaconf import OmegaConf
-
-    try:
-        config: Any = OmegaConf.to_container(LazyConfig.load(str(file)), resolve=False)
-    except Exception as error:  # yaml and omegaconf raise errors of many types
-        raise InputError(f"{file}: not a config ({' '.join(str(error).split()):.150})") from error
-    return config if isinstance(config, dict) else {}
 
 
 def _manifest(file: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from detectron2.data import DatasetMapper
 
 from maskrcnn_ext import InputError, Predictor
+from maskrcnn_ext.config.yaml_file import PythonTag
 from maskrcnn_ext.inference.loading import image_reader, load_model, read_config, sample_images
 from tests.helpers.small_model import same
 
@@ -88,6 +89,39 @@ def test_weights_that_leave_a_head_random_are_refused(run, tmp_path):
     ):
         load_model(run, str(tmp_path / "backbone.pth"), device="cpu")
     load_model(run, "", device="cpu")  # explicitly random
+
+
+HOSTILE = {
+    "tag": "model: !!python/object/apply:os.mkdir [PWNED]",
+    "target": "model: {_target_: os.mkdir, path: PWNED}",
+    "mapper": "model: {_target_: torch.nn.Identity}\ndataloader: {test: {mapper: {_target_: os.mkdir, path: PWNED}}}",
+    "allows itself": "model: {_target_: os.mkdir, path: PWNED}\ntrain: {loading: {allow_pickle: true}}",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_config_runs_nothing(tmp_path, text, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rest = "" if "dataloader" in text else "dataloader: {test: {mapper: {_target_: torch.nn.Identity}}}\n"
+    rest += "" if "train" in text else "train: {}\n"
+    (tmp_path / "config.yaml").write_text(f"{text}\n{rest}")
+    with pytest.raises(InputError, match=r"config\.yaml: .* any program: .*train\.loading\.allow_pickle=true"):
+        load_model(tmp_path, "", device="cpu")
+    assert not (tmp_path / "PWNED").exists()
+
+
+def test_code_that_prediction_does_not_need_does_not_run(run, tmp_path):
+    text = (run / "config.yaml").read_text()
+    source = "!!python/object/apply:maskrcnn_ext.config.config_yaml.from_source ['def f(c): return c', {}]"
+    (tmp_path / "config.yaml").write_text(f"{text}\nextra: {source}\n")
+    load_model(tmp_path, "", device="cpu")
+    assert isinstance(read_config(tmp_path).extra, PythonTag)
+    assert read_config(tmp_path, run_code=True).extra(3) == 3
+    (tmp_path / "config.yaml").write_text(text.replace("model:\n", f"model:\n  extra_part: {source}\n"))
+    with pytest.raises(InputError, match=r"model\.extra_part is !!python/.* add the override"):
+        load_model(tmp_path, "", device="cpu")
+    with pytest.raises(TypeError, match="extra_part"):  # the model takes no such argument, but the config is read
+        load_model(tmp_path, "", device="cpu", overrides=["train.loading.allow_pickle=true"])
 
 
 def test_a_yacs_config_of_detectron2_loads(tmp_path, photo, spec):

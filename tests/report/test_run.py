@@ -50,7 +50,7 @@ def test_the_manifest_says_when(tmp_path):
     ("name", "content", "message"),
     [
         ("else.txt", "", r"is not the folder of a run: it has no metrics\.json"),
-        ("config.yaml", "a: [1", r"config\.yaml: not a config \("),
+        ("config.yaml", "a: [1", r"config\.yaml, line 1: not a YAML file \("),
         ("manifest.json", "{", r"manifest\.json: not a JSON file"),
     ],
 )

@@ -12,6 +12,7 @@ from detectron2.config import CfgNode, get_cfg
 from omegaconf import DictConfig, OmegaConf
 
 from maskrcnn_ext.common.text import first_line
+from maskrcnn_ext.config.yacs.file import merge_yacs_file
 from maskrcnn_ext.config.yacs.reader import Rules, YamlReader
 from maskrcnn_ext.config.yacs.rules import Neck, neck_of, read_rules
 from maskrcnn_ext.config.zoo import get_config, list_configs
@@ -66,8 +67,8 @@ def load_yaml(config: str, options: list[str]) -> CfgNode:
     if len(options) % 2:
         raise InputError(f"expected KEY VALUE pairs, found {' '.join(options)}")
     cfg = get_cfg()
+    merge_yacs_file(cfg, file)
     try:
-        cfg.merge_from_file(file)
         cfg.merge_from_list(options)
     except Exception as error:  # AssertionError of yacs, KeyError, errors of yaml
         raise InputError(f"{config}: {first_line(error)}") from error

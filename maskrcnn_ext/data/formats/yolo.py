@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from maskrcnn_ext.common.yaml_text import load_yaml
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.polygons import box_of_polygons
 from maskrcnn_ext.data.formats.reading import (
@@ -78,14 +79,7 @@ def read_yolo(
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        data = yaml.safe_load(read_text(file))
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{file}: not a YAML file ({' '.join(str(error).split())})") from error
+    data = load_yaml(read_text(file), file)
     if not isinstance(data, dict) or not isinstance(data.get("names"), (list, dict)) or not data["names"]:
         raise InputError(f"{file}: not a YOLO data file (expected a mapping with `names`, `train`, `val`)")
     return data

@@ -17,10 +17,12 @@ The variable may name several files, separated as in ``$PATH``. A file maps name
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from maskrcnn_ext.common.yaml_text import load_yaml
 from maskrcnn_ext.data.formats import get_format
 from maskrcnn_ext.data.registry.keypoints import Skeleton
 from maskrcnn_ext.data.registry.source import Source
@@ -43,14 +45,12 @@ def read_team_catalog(file: Path) -> list[Source]:
     import yaml
 
     try:
-        entries = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=_unique_keys(yaml))
+        text = file.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); ${VARIABLE} names it") from error
-    except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}" if mark else ""
-        problem = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise InputError(f"{file}{place}: not a YAML file ({problem})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: not a YAML file ({error})") from error
+    entries = load_yaml(text, file, loader=_unique_keys(yaml))
     if entries is None:
         return []
     if not isinstance(entries, dict):
@@ -108,8 +108,8 @@ def _unique_keys(yaml: Any) -> Any:
 
     class Loader(yaml.SafeLoader):
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-            double = next((key for key in keys if keys.count(key) > 1), None)
+            keys = Counter(str(key.value) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge")
+            double = next((key for key, count in keys.items() if count > 1), None)
             if double is not None:
                 raise yaml.constructor.ConstructorError(None, None, f"duplicate key {double!r}", node.start_mark)
             return super().construct_mapping(node, deep)

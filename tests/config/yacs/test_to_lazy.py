@@ -233,6 +233,6 @@ def test_wrong_files_are_named(name, message, monkeypatch):
 
 def test_a_broken_file_is_one_line(tmp_path):
     (tmp_path / "a.yaml").write_text("MODEL: [\n")
-    with pytest.raises(InputError, match=r"a\.yaml: ") as caught:
+    with pytest.raises(InputError, match=r"a\.yaml, line 2: ") as caught:
         load_yaml(str(tmp_path / "a.yaml"), [])
     assert "\n" not in str(caught.value)
