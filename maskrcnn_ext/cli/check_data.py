@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,10 +63,13 @@ def run(args: argparse.Namespace) -> int:
     from maskrcnn_ext.data.check import SEVERITIES, find_faults, read_images, view_dataset
     from maskrcnn_ext.data.check.anchors import suggest_anchors
     from maskrcnn_ext.data.check.source import find
+    from maskrcnn_ext.data.registry.catalog import split_note
 
     found = find(args.name, args.images)
     if args.fix is not None:
         _check_fixable(found)
+    if not Path(args.name).is_file() and (note := split_note(args.name)):
+        print(note)
     view = view_dataset(*found)
     pixels = None if args.no_images else read_images(view)
     against, other_pixels = None, None
@@ -76,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     advice = suggest_anchors(view)
 
     counts = Counter(fault.severity for fault in faults)
-    print(f"{view.name}: {len(view.images)} images, {len(view.objects)} objects, {len(view.classes)} classes")
+    print(f"{view.name}: {len(view.images)} images, {_count_objects(view)}, {len(view.classes)} classes")
     _print_faults(faults, args.all)
     print(f"{counts['error']} errors, {counts['warning']} warnings, {counts['info']} infos")
     if advice is not None:
@@ -89,6 +93,11 @@ def run(args: argparse.Namespace) -> int:
         print(f"\nreport: {write_data_page(view, faults, advice, args.report)}")
     failing = SEVERITIES[: SEVERITIES.index(args.fail_on) + 1]
     return int(any(counts[severity] for severity in failing))
+
+
+def _count_objects(view: DatasetView) -> str:
+    crowds = sum(found.crowd for found in view.objects)
+    return f"{len(view.objects) - crowds} objects" + (f" and {plural(crowds, 'crowd')}" if crowds else "")
 
 
 def _print_faults(faults: list[Fault], all_lines: bool) -> None:

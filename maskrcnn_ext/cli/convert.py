@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Converts a data set, and prints the size of the result."""
-    from maskrcnn_ext.data.registry.catalog import load_dataset
+    from maskrcnn_ext.data.registry.catalog import load_dataset, split_note
     from maskrcnn_ext.data.writers import find_writer
     from maskrcnn_ext.data.writers.coco import write_coco_json
     from maskrcnn_ext.data.writers.files import check_plain_images, common_folder, staged
@@ -57,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
             lost = dict(find_writer(args.to.replace("-", "_"))(data, partial, link=args.link))
     for problem, count in lost.items():
         print(f"maskrcnn-ext convert: warning: {count} {problem}", file=sys.stderr)
+    if note := split_note(args.source):
+        print(note)
     objects = sum(len(record.annotations) for record in data.images)
     print(f"{args.target}: {len(data.images)} images, {objects} objects read, {len(data.classes)} classes")
     if args.to == "coco":

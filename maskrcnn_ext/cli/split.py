@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{args.target} exists: choose another DST, or add --overwrite")
 
     from maskrcnn_ext.common.text import short_list
-    from maskrcnn_ext.data.registry.catalog import load_dataset
+    from maskrcnn_ext.data.registry.catalog import load_dataset, split_note
     from maskrcnn_ext.data.tools.split import group_names, split_images
     from maskrcnn_ext.data.writers.coco import write_coco_json
     from maskrcnn_ext.data.writers.files import check_plain_images, common_folder, staged
@@ -65,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
         for part, indices in parts.items():
             data.images = [records[index] for index in indices]
             write_coco_json(data, partial / f"{part}.json", [names[index] for index in indices])
+    if note := split_note(args.source):
+        print(note)
     known = {a.category for record in records for a in record.annotations}
     for part, indices in parts.items():
         counts = Counter(a.category for index in indices for a in records[index].annotations)

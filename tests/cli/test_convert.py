@@ -2,6 +2,8 @@
 
 import json
 
+from PIL import Image
+
 from maskrcnn_ext.cli import main
 
 
@@ -49,3 +51,15 @@ def test_a_target_that_cannot_be_written_is_named(shapes, tmp_path, capsys):
         assert "cannot write" in error
         assert error.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_split_that_is_read_and_the_others_are_said(tmp_path, capsys):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "images/a.png")
+    (tmp_path / "labels/a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "data.yaml").write_text("train: images\nval: [images]\nnames: [cat]\n")
+    for name, chosen, other in (("data.yaml", "train", "val"), ("data.yaml@val", "val", "train")):
+        assert main(["convert", f"yolo:{tmp_path / name}", str(tmp_path / chosen), "--to", "coco"]) == 0
+        note = f"split {chosen} of {tmp_path}/data.yaml; it also has {other}, such as yolo:YAML@{other}"
+        assert capsys.readouterr().out.startswith(note)

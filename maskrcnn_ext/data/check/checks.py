@@ -210,18 +210,24 @@ def check_proportions(view: DatasetView) -> Iterator[Fault]:
             yield Fault("objects-many", f"{count} objects", image)
     if not view.images:
         yield Fault("images-none", "`images` is an empty list")
-    empty = sum(not view.objects_of(image) for image in view.images)
+    empty = sum(all(found.crowd for found in view.objects_of(image)) for image in view.images)
     if empty:
         yield Fault("images-empty", f"{empty} of {len(view.images)} images")
+    if view.objects and all(found.crowd for found in view.objects):
+        yield Fault("crowds-only", f"all {len(view.objects)} objects")
     yield from _check_classes(view)
 
 
 def _check_classes(view: DatasetView) -> Iterator[Fault]:
-    counts = Counter(found.category for found in view.objects if found.category is not None)
+    counts = Counter(found.category for found in view.objects if found.category is not None and not found.crowd)
+    crowds = Counter(found.category for found in view.objects if found.crowd)
     most = max(counts, key=lambda index: counts[index], default=None)
     for index, name in enumerate(view.classes):
         if counts[index] == 0:
-            yield Fault("class-empty", f"class {name!r}")
+            yield Fault(
+                "class-empty",
+                f"class {name!r}" + (f": its {crowds[index]} objects are crowds" if crowds[index] else ""),
+            )
         elif most is not None and counts[most] > _MAX_IMBALANCE * counts[index]:
             message = f"{counts[index]} of class {name!r}, {counts[most]} of {view.classes[most]!r}"
             yield Fault("class-imbalance", message)

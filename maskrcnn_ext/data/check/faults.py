@@ -113,9 +113,13 @@ KINDS = {
         "warning", "more objects than the 100 a model returns by default",
         "set model.roi_heads.box_predictor.test_topk_per_image=N, or tile the image",
     ),
+    "crowds-only": FaultKind(
+        "error", "all objects are crowds (`iscrowd`, `difficult`), on which nothing is trained",
+        "if they are single objects, read them as objects: add @crowds:objects to a coco: string, @keep_difficult:true to a voc: string",
+    ),
     "images-none": FaultKind("error", "a dataset without images", "check the file and the program that wrote it"),
     "images-empty": FaultKind(
-        "info", "images without objects", "nothing to do: Detectron2 leaves them out unless filter_empty=False"
+        "info", "images without objects other than crowds", "nothing to do: Detectron2 leaves them out unless filter_empty=False"
     ),
 }  # fmt: skip
 

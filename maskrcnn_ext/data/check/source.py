@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from maskrcnn_ext.data.check.view import EXTRA, path_in
 from maskrcnn_ext.data.formats.coco import load_coco
+from maskrcnn_ext.data.formats.coco_fields import read_id, read_text
 from maskrcnn_ext.data.formats.records import DataSet
 from maskrcnn_ext.data.writers.coco import to_coco_dict
 from maskrcnn_ext.errors import InputError
@@ -55,7 +57,8 @@ def find(name: str, images: Path | None = None) -> Found:
     ensure_registered(name)
     source, metadata = DatasetCatalog[name], MetadataCatalog.get(name)
     if isinstance(source, Source) and source.format == "coco" and source.select is None:
-        return _of_file(source.path_of("json"), images or source.path_of("images"), name)
+        found = _of_file(source.path_of("json"), images or source.path_of("images"), name)
+        return found._replace(data=_with_options(found.data, source.options))
     if metadata.get("json_file") and metadata.get("image_root"):  # registered by Detectron2's own function
         return _of_file(Path(metadata.json_file), images or Path(metadata.image_root), name)
     if images is not None:
@@ -69,6 +72,20 @@ def _of_file(file: Path, images: Path | None, name: str) -> Found:
     if not images.is_dir():
         raise InputError(f"there is no folder of images {images}; give it with --images")
     return Found(data, images, name)
+
+
+def _with_options(data: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the options of the format leave of the records."""
+    annotations, categories = data["annotations"], data["categories"]
+    if options.get("crowds") == "objects":
+        annotations = [{**entry, "iscrowd": 0} if isinstance(entry, dict) else entry for entry in annotations]
+    only = options.get("only")
+    if only is not None:
+        left_out = [entry for entry in categories if read_text(entry, "name") not in only]
+        ids = {read_id(entry, "id") for entry in left_out}
+        annotations = [entry for entry in annotations if read_id(entry, "category_id") not in ids]
+        categories = [entry for entry in categories if entry not in left_out]
+    return {**data, "annotations": annotations, "categories": categories}
 
 
 def _images_of(file: Path, images: list[Any]) -> Path:

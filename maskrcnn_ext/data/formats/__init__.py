@@ -5,10 +5,12 @@ The module ``<format>`` defines ``FORMAT``, a :class:`Format`: the function that
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from maskrcnn_ext.data.formats.records import DataSet
 from maskrcnn_ext.errors import InputError
@@ -39,19 +41,48 @@ class Option:
     Attributes:
         name: the keyword.
         meaning: what it is, in a few words.
-        kind: "file", "folder", or "path" for either; "function" for a callable, which a YAML file cannot hold; "value" for the rest.
+        kind: "file", "folder", or "path" for either; "function" for a callable, which a YAML file cannot hold; "text"; "list"; "value" for
+            numbers, switches and mappings.
         required: whether the format cannot be read without it.
     """
 
     name: str
     meaning: str
-    kind: Literal["file", "folder", "path", "function", "value"] = "value"
+    kind: Literal["file", "folder", "path", "function", "text", "list", "value"] = "value"
     required: bool = False
 
     @property
     def is_path(self) -> bool:
         """Whether the value is a file or folder, looked up below the folder of the data sets."""
         return self.kind in ("file", "folder", "path")
+
+    def parse(self, text: str) -> Any:
+        """Returns the value of a text such as ``species``, ``a,b``, ``512`` or ``true``.
+
+        Raises:
+            InputError: the text is no such value, or the option is a function.
+
+        Example:
+            >>> Option("tile", "side of a tile").parse("512"), Option("ignore", "numbers", "list").parse("3,255")
+            (512, [3, 255])
+        """
+        if self.kind == "function":
+            raise InputError(f"`{self.name}` is a function: register the data set in Python")
+        if self.kind == "list":
+            return [_json_or_text(item) for item in text.split(",")]
+        if self.kind != "value":
+            return text
+        try:
+            return json.loads(text)
+        except ValueError:
+            raise InputError(f"`{self.name}` is {text!r}, expected true, false, a number or JSON") from None
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 @dataclass(frozen=True)
@@ -65,7 +96,10 @@ class Format:
         options: the keywords of `read` other than ``classes``.
         shorthand: the options that a string such as ``coco:a.json@images`` sets, in its order.
         split_option: the option that picks a split; None if a data set of this format is one split.
+        default_split: the split that is read if none is chosen; None if that is all of the data.
+        list_splits: returns the names of the splits, from the path of the first option; None if they are not listed in a file.
         extra: the extra of this package that reading needs; None if it needs none.
+        crowd_option: the option, as a string has it, that reads crowds as objects; None if crowds of this format are groups of objects.
     """
 
     name: str
@@ -74,7 +108,10 @@ class Format:
     options: tuple[Option, ...]
     shorthand: tuple[str, ...]
     split_option: str | None = None
+    default_split: str | None = None
+    list_splits: Callable[[Path], list[str]] | None = None
     extra: str | None = None
+    crowd_option: str | None = None
 
     def option(self, name: str) -> Option | None:
         """Returns the option of a name; None if the format has no such option."""
@@ -82,8 +119,16 @@ class Format:
 
     @property
     def usage(self) -> str:
-        """The string that names a data set of this format, such as ``coco:JSON@IMAGES``."""
-        return f"{self.name}:{'@'.join(self.shorthand).upper()}"
+        """The string that names a data set of this format, such as ``coco:JSON@IMAGES`` or ``yolo:YAML[@SPLIT]``."""
+        split = self.string_split
+        places = "@".join(self.shorthand).upper()
+        return f"{self.name}:{places}" + (f"[@{split.name.upper()}]" if split else "")
+
+    @property
+    def string_split(self) -> Option | None:
+        """The option that picks a split, if a string can hold it."""
+        found = self.option(self.split_option) if self.split_option else None
+        return None if found is None or found.kind == "function" else found
 
 
 def get_format(name: str) -> Format:

@@ -17,12 +17,14 @@ import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from json import loads
 from pathlib import Path
 from typing import Any
 
 from maskrcnn_ext.common.gc_pause import gc_paused
+from maskrcnn_ext.common.text import did_you_mean, or_list
 from maskrcnn_ext.data.formats import Format, Option, cache
 from maskrcnn_ext.data.formats.coco_fields import ById, are_numbers, has_keypoint_count, read_box, read_side
 from maskrcnn_ext.data.formats.polygons import check_outline
@@ -33,17 +35,28 @@ from maskrcnn_ext.ops.rle import check_rle, check_rle_parts, find_broken_rle, wi
 
 logger = logging.getLogger(__name__)
 
+CROWDS = ("ignore", "objects")
+
 # Polygons with a larger sum of coordinates are checked one by one: only these can cost much memory.
 _LARGE = 1e7
 
 
-def read_coco(json: Path, images: Path, *, classes: Sequence[str] | None = None) -> DataSet:
+def read_coco(
+    json: Path,
+    images: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    only: Sequence[str] | None = None,
+    crowds: str = "ignore",
+) -> DataSet:
     """Reads a COCO annotation file. A large one is cached (:mod:`maskrcnn_ext.data.formats.cache`).
 
     Args:
         json: the annotations.
         images: the folder that the images' ``file_name`` is relative to.
         classes: class names that the file must have, in the order of its category ids; not checked if None.
+        only: the classes to read, in this order; objects of other classes are left out. None for all.
+        crowds: "ignore" if objects with ``iscrowd`` are neither trained on nor counted as missed; "objects" to read them as objects.
 
     Returns:
         One record per image, in the order of their ids. Keypoints are shifted by half a pixel, from COCO's pixel indices to sub-pixel
@@ -51,8 +64,10 @@ def read_coco(json: Path, images: Path, *, classes: Sequence[str] | None = None)
 
     Raises:
         InputError: the JSON is broken, a record lacks a field or refers to a missing record, an id is used twice, a file name leads out
-            of `images`, or the classes differ.
+            of `images`, the classes differ, or `only` names a class that the file does not have.
     """
+    if crowds not in CROWDS:
+        raise InputError(f"{json}: `crowds` is {crowds!r}, expected {or_list(CROWDS)}")
     content = _read_bytes(json)
     key = cache.key_of(content, str(images)) if len(content) >= cache.MIN_BYTES else None
     with gc_paused():
@@ -63,7 +78,26 @@ def read_coco(json: Path, images: Path, *, classes: Sequence[str] | None = None)
     if classes and list(classes) != data.classes:
         raise InputError(f"`classes` are {', '.join(classes)}, but {json} has {', '.join(data.classes)}")
     warn_without_area(without_area, json)
-    return data
+    if crowds == "objects":
+        for annotation in (annotation for record in data.images for annotation in record.annotations):
+            annotation.crowd = False
+    return data if only is None else _select_classes(data, list(only), json)
+
+
+def _select_classes(data: DataSet, only: list[str], json: Path) -> DataSet:
+    """Returns the data with these classes, in this order, and without the objects of others."""
+    unknown = next((name for name in only if name not in data.classes), None)
+    if unknown is not None:
+        advice = did_you_mean(unknown, data.classes) or f"it has {', '.join(data.classes)}"
+        raise InputError(f"{json}: `only` names the class {unknown!r}: {advice}")
+    indices = [data.classes.index(name) for name in only]
+    index_of = {old: new for new, old in enumerate(indices)}
+    for record in data.images:
+        record.annotations = [each for each in record.annotations if each.category in index_of]
+        for annotation in record.annotations:
+            annotation.category = index_of[annotation.category]
+    ids = data.category_ids or []
+    return replace(data, classes=only, category_ids=[ids[index] for index in indices])
 
 
 def load_coco(json: Path) -> dict[str, Any]:
@@ -399,6 +433,9 @@ FORMAT = Format(
     options=(
         Option("json", "the annotation file", "file", required=True),
         Option("images", "the folder that every file_name is relative to", "folder", required=True),
+        Option("only", "the classes to read, in this order", "list"),
+        Option("crowds", '"ignore", or "objects" to read objects with `iscrowd` as objects', "text"),
     ),
     shorthand=("json", "images"),
+    crowd_option="crowds:objects",
 )

@@ -193,8 +193,8 @@ FORMAT = Format(
     options=(
         Option("vector", "the outlines: a file for all rasters, or a folder with one for each", "path", required=True),
         Option("raster", "a raster, or a folder of them", "path", required=True),
-        Option("attribute", "the property that holds the class name"),
-        Option("layer", "which layer of a GeoPackage"),
+        Option("attribute", "the property that holds the class name", "text"),
+        Option("layer", "which layer of a GeoPackage", "text"),
         Option("tile", "the side of square windows, in pixels"),
         Option("overlap", "how far neighbouring windows overlap, in pixels"),
         Option("min_visible", "the share of an outline's area that a window must show"),

@@ -202,8 +202,8 @@ FORMAT = Format(
     options=(
         Option("labels", "the label images, or one of them", "path", required=True),
         Option("images", "the images, or the one image", "path", required=True),
-        Option("suffix", "what follows the image's name in the name of its label image, such as _mask"),
-        Option("ignore", "numbers that are no objects, such as a border"),
+        Option("suffix", "what follows the image's name in the name of its label image, such as _mask", "text"),
+        Option("ignore", "numbers that are no objects, such as a border", "list"),
         Option("categories", "the class name of every number, if the numbers are classes"),
     ),
     shorthand=("labels", "images"),

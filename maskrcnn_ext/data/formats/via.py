@@ -146,7 +146,7 @@ FORMAT = Format(
     options=(
         Option("json", "the annotations as VIA saves or exports them", "file", required=True),
         Option("images", "the images", "folder", required=True),
-        Option("attribute", "the region attribute that holds the class name"),
+        Option("attribute", "the region attribute that holds the class name", "text"),
     ),
     shorthand=("json", "images"),
 )

@@ -217,4 +217,5 @@ FORMAT = Format(
     ),
     shorthand=("annotations", "images"),
     split_option="split",
+    crowd_option="keep_difficult:true",
 )

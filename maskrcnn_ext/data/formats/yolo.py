@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 # How far rounding may put a coordinate outside the image, as a fraction of its size.
 _TOLERANCE = 1e-3
+# Keys of data files whose text or list is not a split.
+_NO_SPLITS = ("names", "path", "download", "yaml_file")
 
 
 def read_yolo(
@@ -59,8 +61,11 @@ def read_yolo(
         raise InputError(f"`classes` are {', '.join(classes)}, but {yaml} has {', '.join(names)}")
     if "kpt_shape" in data:
         raise InputError(f"{yaml}: rows with keypoints (`kpt_shape`) are not read, only outlines and boxes")
-    if not data.get(split):
-        raise InputError(f"{yaml}: no split `{split}`")
+    splits = _splits(data)
+    if split not in splits:
+        raise InputError(f"{yaml}: no split `{split}`, it has {', '.join(splits) or 'none'}")
+    if split != "train" and data[split] == data.get("train"):
+        logger.warning("%s: split %s is the same as train: results on it are results on the training data", yaml, split)
     if root is None:
         place = yaml.parent / str(data.get("path") or "")
         root = place if os.path.isdir(place) else yaml.parent  # noqa: PTH112, `path` may be that of another machine
@@ -76,6 +81,17 @@ def read_yolo(
         summary = f"{len(without)} of {len(files)} images have no labels and so no objects, such as {without[0]}"
         logger.warning("%s: split %s: %s", yaml, split, summary)
     return DataSet(names, in_threads(lambda file: _record(file, root, names), files))
+
+
+def list_splits(yaml: Path) -> list[str]:
+    """Returns the names of the splits of a data file."""
+    return _splits(_read_yaml(yaml))
+
+
+def _splits(data: dict[str, Any]) -> list[str]:
+    return [
+        str(key) for key, value in data.items() if key not in _NO_SPLITS and value and isinstance(value, str | list)
+    ]
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
@@ -166,9 +182,11 @@ FORMAT = Format(
     read=read_yolo,
     options=(
         Option("yaml", "the data file", "file", required=True),
-        Option("split", "which split of the data file"),
+        Option("split", "which split of the data file", "text"),
         Option("root", "the folder that the splits are relative to", "folder"),
     ),
     shorthand=("yaml",),
     split_option="split",
+    default_split="train",
+    list_splits=list_splits,
 )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from maskrcnn_ext.data.formats import get_format
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
 from maskrcnn_ext.data.registry.dicts import from_dicts
 from maskrcnn_ext.data.registry.keypoints import Skeleton
@@ -95,6 +96,19 @@ def load_dataset(name: str) -> DataSet:
         raise _missing_file_error([name], error) from error
 
 
+def split_note(name: str) -> str:
+    """Returns which split of its files a data set is, and which others they have; "" if they have no others.
+
+    Raises:
+        InputError: the name is unknown, or the file that lists the splits cannot be read.
+    """
+    from detectron2.data import DatasetCatalog
+
+    ensure_registered(name)
+    source = DatasetCatalog[name]
+    return source.split_note() if isinstance(source, Source) else ""
+
+
 def get_dataset_dicts(
     names: str | Sequence[str],
     filter_empty: bool = True,
@@ -133,8 +147,22 @@ def get_dataset_dicts(
     except FileNotFoundError as error:  # Detectron2's own data sets, such as coco_2017_train
         raise _missing_file_error(names, error) from error
     except AssertionError as error:  # Detectron2 asserts that images are left
-        hint = " (filter_empty=False keeps images without objects)" if filter_empty else ""
+        hint = _empty_hint(names) if filter_empty else ""
         raise InputError(f"data set {', '.join(names)}: {error}{hint}") from error
+
+
+def _empty_hint(names: Sequence[str]) -> str:
+    """Returns why no image has objects."""
+    from detectron2.data import DatasetCatalog
+
+    dicts = [image for name in names for image in DatasetCatalog.get(name)]
+    num_crowds = sum(len(image.get("annotations", [])) for image in dicts)
+    if not num_crowds:
+        return f": none of its {len(dicts)} images has an object"
+    source = DatasetCatalog[names[0]]
+    option = get_format(source.format).crowd_option if isinstance(source, Source) else None
+    advice = f": if they are single objects, add @{option} to the string of the data set" if option else ""
+    return f": all {num_crowds} objects of its {len(dicts)} images are crowds, on which nothing is trained{advice}"
 
 
 def _missing_file_error(names: Sequence[str], error: FileNotFoundError) -> Exception:

@@ -6,10 +6,12 @@ read as a string that names a format and files, such as ``coco:/data/train.json@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 from maskrcnn_ext.common.text import did_you_mean
-from maskrcnn_ext.data.formats import FORMATS, get_format
+from maskrcnn_ext.data.formats import FORMATS, Format, get_format
 from maskrcnn_ext.data.registry.domains import domain_sources
 from maskrcnn_ext.data.registry.source import Source
 from maskrcnn_ext.data.registry.team_catalog import read_team_catalog, team_catalog_files
@@ -63,10 +65,12 @@ def register_named_datasets() -> None:
 def parse_source(name: str) -> Source | None:
     """Returns the data set that a string such as ``coco:/data/train.json@/data/images`` describes; None if it has another form.
 
-    Relative paths are relative to the working directory.
+    Paths are followed by the split, for a format that has splits, and by options: ``yolo:data.yaml@val``,
+    ``via:a.json@images@attribute:species``. ``classes:a,b`` is an option of every format. Relative paths are relative to the working
+    directory.
 
     Raises:
-        InputError: the string names too few files.
+        InputError: the string names too few files, or an option is unknown or broken.
 
     Example:
         >>> parse_source("coco:/data/train.json@/data/images").path_of("images")
@@ -76,16 +80,57 @@ def parse_source(name: str) -> Source | None:
     if prefix not in FORMATS or not places:
         return None
     format = get_format(prefix)
-    paths = [Path(path).expanduser().absolute() for path in _split_at_sign(places, len(format.shorthand))]
-    if len(paths) < sum(option.required for option in format.options):
-        raise InputError(f"data set {name!r}: write {format.usage}")
-    return Source(name, prefix, options=dict(zip(format.shorthand, paths, strict=False)))
+    try:
+        places, options = _cut_options(places, format)
+        paths = _split_paths(places, format)
+        if len(paths) < sum(option.required for option in format.options):
+            raise InputError(f"write {format.usage}")
+        split = format.string_split
+        if split is not None and len(paths) > len(format.shorthand):
+            options = {split.name: paths.pop(), **options}
+        values = {key: _parse_value(format, key, text) for key, text in options.items()}
+    except InputError as error:
+        raise InputError(f"data set {name!r}: {error}") from None
+    classes = values.pop("classes", ())
+    values |= {key: Path(path).expanduser().absolute() for key, path in zip(format.shorthand, paths, strict=False)}
+    return Source(name, prefix, classes, options=values)
 
 
-def _split_at_sign(places: str, count: int) -> list[str]:
+def _cut_options(places: str, format: Format) -> tuple[str, dict[str, str]]:
+    """Returns the paths and the options of ``a.json@images@crowds:objects``."""
+    options: dict[str, str] = {}
+    while "@" in places:
+        rest, _, last = places.rpartition("@")
+        key, colon, text = last.partition(":")
+        if not colon or not key.isidentifier() or os.path.exists(last):  # noqa: PTH110, pathlib's raises if a name is too long
+            break
+        names = ["classes", *(option.name for option in format.options)]
+        if key not in names:
+            advice = did_you_mean(key, names) or f"it takes {', '.join(names)}"
+            raise InputError(f"format {format.name} takes no `{key}`: {advice}")
+        if key in options:
+            raise InputError(f"`{key}` is set twice")
+        places, options[key] = rest, text
+    return places, options
+
+
+def _parse_value(format: Format, key: str, text: str) -> Any:
+    if key == "classes":
+        return tuple(text.split(","))
+    option = format.option(key)
+    assert option is not None
+    return Path(text).expanduser().absolute() if option.is_path else option.parse(text)
+
+
+def _split_paths(places: str, format: Format) -> list[str]:
     """Splits ``a.json@images`` at its @. Paths may contain an @ as well, so a split after an existing path is preferred."""
-    if count < 2 or "@" not in places:
-        return [places]
-    cuts = [index for index, letter in enumerate(places) if letter == "@"]
-    cut = next((index for index in cuts if Path(places[:index]).expanduser().exists()), cuts[0])
-    return [places[:cut], places[cut + 1 :]]
+    most = len(format.shorthand) + (format.string_split is not None)
+    parts: list[str] = []
+    while len(parts) < most - 1 and "@" in places:
+        if len(parts) >= len(format.shorthand) - 1 and Path(places).expanduser().exists():
+            break
+        cuts = [index for index, letter in enumerate(places) if letter == "@"]
+        cut = next((index for index in cuts if Path(places[:index]).expanduser().exists()), cuts[0])
+        parts.append(places[:cut])
+        places = places[cut + 1 :]
+    return [*parts, places]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from maskrcnn_ext.common.gc_pause import gc_paused
-from maskrcnn_ext.data.formats import get_format
+from maskrcnn_ext.data.formats import Format, get_format
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
 from maskrcnn_ext.data.registry.dicts import to_dicts
 from maskrcnn_ext.data.registry.keypoints import Skeleton
@@ -90,10 +90,16 @@ class Source:
             metadata.set(**self.class_metadata(self.classes))
         if self.skeleton:
             metadata.set(**self.skeleton.metadata())
-        if self.format == "coco" and self.select is None:
+        if self.is_whole_coco_file:
             # The evaluator reads the same file, with the same category ids.
             metadata.set(json_file=str(self.path_of("json")))
         DatasetCatalog.register(self.name, self)
+
+    @property
+    def is_whole_coco_file(self) -> bool:
+        """Whether the ground truth of this data set is a COCO file as it is."""
+        changes = (self.options.get("only"), self.options.get("crowds"), self.select)
+        return self.format == "coco" and not any(changes)
 
     def check(self) -> None:
         """Checks the arguments; reads no data.
@@ -130,6 +136,23 @@ class Source:
         """Returns the path that an option names."""
         return (self.root or dataset_root()) / Path(self.options[option]).expanduser()
 
+    def split_note(self) -> str:
+        """Returns which split of its files this data set is, and which others they have; "" if they have no others.
+
+        Raises:
+            InputError: the file that lists the splits cannot be read.
+        """
+        format = get_format(self.format)
+        if format.list_splits is None or format.split_option is None:
+            return ""
+        chosen = self.options.get(format.split_option) or format.default_split
+        others = [split for split in format.list_splits(self.path_of(format.shorthand[0])) if split != chosen]
+        if not others:
+            return ""
+        file = self.path_of(format.shorthand[0])
+        example = f"{format.usage.partition('[')[0]}@{others[0]}"
+        return f"split {chosen} of {file}; it also has {', '.join(others)}, such as {example}"
+
     def paths(self) -> dict[str, Path]:
         """Returns the files and folders of the data set by option."""
         return {
@@ -155,6 +178,8 @@ class Source:
         except OSError as error:  # a folder instead of a file, no permission, a failing disk
             raise InputError(f"data set {self.name}: {error.filename}: {error.strerror}") from error
         self._warn_of_flat_boxes(data)
+        if advice := crowd_advice(data.images, get_format(self.format)):
+            logger.warning("data set %s: %s", self.name, advice)
         if self.skeleton:
             data = self._with_skeleton(data, self.skeleton)
         return replace(data, images=self.select(data.images)) if self.select else data
@@ -227,6 +252,19 @@ class Source:
             return Skeleton(names, links=[(names[int(a)], names[int(b)]) for a, b in links])
         except InputError as error:
             raise InputError(f"data set {self.name}: {error}") from None
+
+
+def crowd_advice(images: Sequence[ImageRecord], format: Format) -> str:
+    """Returns what to do about a data set whose objects are all crowds, so that nothing is trained; "" for any other data set."""
+    are_crowds = [annotation.crowd for record in images for annotation in record.annotations]
+    if not are_crowds or not all(are_crowds):
+        return ""
+    option = (
+        f"add @{format.crowd_option} to its string" if format.crowd_option else "the format cannot read them as objects"
+    )
+    return (
+        f"all {len(are_crowds)} objects are crowds, on which nothing is trained; if they are single objects: {option}"
+    )
 
 
 def not_found_message(name: str, path: Path, layout: str, root: Path | None = None) -> str:

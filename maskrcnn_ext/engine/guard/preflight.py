@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from detectron2.config import instantiate
+from detectron2.data import MetadataCatalog
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import ParamScheduler
@@ -14,7 +15,9 @@ from omegaconf import OmegaConf
 from torch import nn, optim
 
 from maskrcnn_ext.config.check import count_faults
+from maskrcnn_ext.data.registry.resolve import ensure_registered
 from maskrcnn_ext.engine.data_hash import data_set_names
+from maskrcnn_ext.errors import InputError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -53,6 +56,7 @@ def preflight(cfg: DictConfig, model: nn.Module, optimizer: optim.Optimizer) -> 
         _check_counts(cfg, model),
         _check_precision(cfg),
         _check_evaluation_period(cfg),
+        _check_test_set(cfg),
         _check_reproducibility(cfg),
     )
     return [warning for check in checks for warning in check]
@@ -171,6 +175,27 @@ def _check_evaluation_period(cfg: DictConfig) -> Iterator[str]:
             f"train.eval_period={period} evaluates only after the last of {max_iter} iterations, so "
             f"{' and '.join(f'train.{key}' for key in keys)} cannot have an effect: set train.eval_period={max(1, max_iter // 10)}"
         )
+
+
+def _check_test_set(cfg: DictConfig) -> Iterator[str]:
+    names = [_select(cfg, f"dataloader.{part}.dataset.names", []) for part in ("train", "test")]
+    train, test = ([each] if isinstance(each, str) else list(each) for each in names)
+    trained = {_data_of(name) for name in train}
+    for name in test:
+        if _data_of(name) in trained:
+            yield (
+                f"dataloader.test.dataset.names has {name}, which is trained on, so results on it say nothing about other images: "
+                "set dataloader.test.dataset.names to another data set or split, such as yolo:data.yaml@val"
+            )
+
+
+def _data_of(name: str) -> str:
+    """Returns a text that is equal for names of the same data."""
+    try:
+        ensure_registered(name)
+    except InputError:  # reported when the data set is read
+        return name
+    return str(MetadataCatalog.get(name).get("source", name))
 
 
 def _check_reproducibility(cfg: DictConfig) -> Iterator[str]:

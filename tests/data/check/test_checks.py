@@ -38,3 +38,15 @@ def test_box_iou_and_the_words_for_a_box():
     assert box_iou((0, 0, 10, 10), (5, 0, 15, 10)) == pytest.approx(1 / 3)
     assert box_iou((0, 0, 10, 10), (10, 0, 20, 10)) == box_iou((0, 0, 0, 9), (0, 0, 5, 5)) == 0
     assert describe_box((0.04, 1.0, 2.26, 3.0)) == "x 0 to 2.3, y 1 to 3"
+
+
+def test_a_set_of_crowds_is_an_error_with_counts(polygons):
+    data, folder = polygons
+    for annotation in data["annotations"]:
+        annotation["iscrowd"] = 1
+    faults = find_faults(view_dataset(data, folder, "set"))
+    messages = {(fault.kind, fault.message) for fault in faults}
+    assert ("crowds-only", f"all {len(data['annotations'])} objects") in messages
+    assert ("images-empty", "8 of 8 images") in messages
+    count = sum(annotation["category_id"] == 1 for annotation in data["annotations"])
+    assert ("class-empty", f"class 'disc': its {count} objects are crowds") in messages

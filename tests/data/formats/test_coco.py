@@ -137,6 +137,34 @@ def test_a_list_of_rles_is_their_union(tmp_path):
     np.testing.assert_array_equal(mask_util.decode(annotation.segmentation), masks.max(axis=0))
 
 
+def test_crowds_are_objects_if_asked_for(tmp_path, caplog):
+    file = write_coco_file(tmp_path, annotations=[{**GOOD, "iscrowd": 1}, {**GOOD, "id": 2, "iscrowd": 1}])
+    with pytest.raises(InputError, match=r"all 2 objects of its 4 images are crowds.* add @crowds:objects"):
+        get_dataset_dicts(f"coco:{file}@{tmp_path}")
+    assert "all 2 objects are crowds, on which nothing is trained" in caplog.text
+    name = f"coco:{file}@{tmp_path}@crowds:objects"
+    (record,) = get_dataset_dicts(name)
+    assert [each["iscrowd"] for each in record["annotations"]] == [0, 0]
+    assert "json_file" not in MetadataCatalog.get(name).as_dict(), "the evaluator counts them as objects, too"
+    with pytest.raises(InputError, match="`crowds` is 'all', expected ignore or objects"):
+        read_coco(file, tmp_path, crowds="all")
+
+
+def test_some_classes_are_read_in_the_order_that_is_asked_for(tmp_path):
+    file = write_coco_file(tmp_path)
+    whole, part = read_coco(file, tmp_path), read_coco(file, tmp_path, only=["dog", "cat"])
+    assert (whole.classes, whole.category_ids) == (["cat", "dog"], [4, 90])
+    assert (part.classes, part.category_ids) == (["dog", "cat"], [90, 4])
+    pairs = zip(whole.images, part.images, strict=True)
+    assert all([1 - a.category for a in x.annotations] == [a.category for a in y.annotations] for x, y in pairs)
+    cats = read_coco(file, tmp_path, only=["cat"])
+    assert sum(len(record.annotations) for record in cats.images) == sum(
+        annotation.category == 0 for record in whole.images for annotation in record.annotations
+    )
+    with pytest.raises(InputError, match="`only` names the class 'cats': did you mean cat"):
+        read_coco(file, tmp_path, only=["cats"])
+
+
 def test_empty_files_are_data_sets_without_images(tmp_path):
     data = read_coco(write_coco_file(tmp_path, images=[], annotations=[], categories=[]), tmp_path)
     assert (data.images, data.classes) == ([], [])

@@ -20,6 +20,7 @@ def test_a_record_lists_the_keywords_of_its_read_function(name):
         assert option.required == (parameter.default is parameter.empty)
         assert option.is_path == ("Path" in str(parameter.annotation))
         assert (option.kind == "function") == ("Callable" in str(parameter.annotation))
+        assert option.kind != "text" or "str" in str(parameter.annotation)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -29,6 +30,7 @@ def test_the_shorthand_sets_paths_and_covers_every_required_option(name):
     assert all(option.is_path for option in options)
     assert {option.name for option in record.options if option.required} <= set(record.shorthand)
     assert record.split_option is None or record.option(record.split_option)
+    assert record.crowd_option is None or record.option(record.crowd_option.partition(":")[0])
 
 
 def test_an_unknown_format_lists_the_known_ones():

@@ -71,6 +71,13 @@ def test_a_box_is_cut_at_the_edges(voc):
     assert record.annotations[0].box == (0, 0, 50, 40)
 
 
+def test_a_set_of_difficult_objects_says_how_to_read_them(voc, caplog):
+    annotations, images = voc(thing("dog", 1, 1, 9, 9, difficult=1))[:2]
+    with pytest.raises(InputError, match=r"all 1 objects of its 1 images are crowds.*add @keep_difficult:true"):
+        get_dataset_dicts(f"voc:{annotations}@{images}")
+    assert len(get_dataset_dicts(f"voc:{annotations}@{images}@keep_difficult:true")) == 1
+
+
 def test_difficult_objects_are_crowds_unless_kept(voc):
     folders = voc(thing("dog", 1, 1, 9, 9, difficult=1), thing("dog", 1, 1, 9, 9))
     assert [each.crowd for each in read_voc(*folders).images[0].annotations] == [True, False]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from maskrcnn_ext import InputError, get_dataset_dicts
-from maskrcnn_ext.data.formats.yolo import read_yolo
+from maskrcnn_ext.data.formats.yolo import list_splits, read_yolo
 
 ROW = "0 0.5 0.5 0.2 0.5\n"
 
@@ -50,6 +50,18 @@ def test_an_outline_is_scaled_point_by_point(points, tmp_path_factory):
     (folder / "d.yaml").write_text("train: .\nnames: {0: a}")
     (annotation,) = read_yolo(folder / "d.yaml").images[0].annotations
     np.testing.assert_allclose(annotation.segmentation, [[v for x, y in points for v in (x * 64, y * 48)]])
+
+
+def test_a_missing_split_lists_those_of_the_file(yolo):
+    yaml = yolo({"a": ROW}, yaml="train: images/train\ntest: [images/train]\nval:\nnc: 1\npath: .\nnames: [cat]\n")
+    with pytest.raises(InputError, match="no split `val`, it has train, test"):
+        read_yolo(yaml, split="val")
+    assert list_splits(yaml) == ["train", "test"]
+
+
+def test_a_split_that_is_the_training_split_is_said(yolo, caplog):
+    read_yolo(yolo({"a": ROW}, yaml="train: images/train\nval: images/train\nnames: [cat]\n"), split="val")
+    assert "split val is the same as train" in caplog.text
 
 
 def test_images_without_rows_are_kept(yolo):

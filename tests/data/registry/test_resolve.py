@@ -1,6 +1,8 @@
 """Names of ``dataset.names``: registered ones, near misses, and strings of a format and files."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -72,3 +74,55 @@ def test_a_string_is_split_into_a_format_and_paths(name, expected):
         assert source is None
     else:
         assert {option: str(source.path_of(option)) for option in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("yolo:/a/data.yaml@val", {"yaml": "/a/data.yaml", "split": "val"}),
+        ("yolo:/a/data.yaml", {"yaml": "/a/data.yaml"}),
+        ("voc:/a/xml@/b@/c/val.txt", {"annotations": "/a/xml", "images": "/b", "split": "/c/val.txt"}),
+        ("kitti_mots:/a@/b@0002,0006", {"instances": "/a", "images": "/b", "sequences": ["0002", "0006"]}),
+        ("voc:/a@/b@keep_difficult:true", {"annotations": "/a", "images": "/b", "keep_difficult": True}),
+        ("via:/a.json@/b@attribute:1", {"json": "/a.json", "images": "/b", "attribute": "1"}),
+        ("geo:/a@/b@tile:512@attribute:kind", {"vector": "/a", "raster": "/b", "tile": 512, "attribute": "kind"}),
+        (
+            "coco:/a.json@/b@only:cat,dog@crowds:objects",
+            {"json": "/a.json", "images": "/b", "only": ["cat", "dog"], "crowds": "objects"},
+        ),
+    ],
+)
+def test_a_string_holds_the_split_and_options(name, expected):
+    assert {
+        key: str(value) if isinstance(value, Path) else value for key, value in parse_source(name).options.items()
+    } == expected
+
+
+def test_a_string_holds_classes():
+    assert parse_source("via:/a.json@/b@classes:cat,dog@attribute:kind").classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("coco:/a.json@/b@crowd:objects", "format coco takes no `crowd`: did you mean crowds?"),
+        ("geo:/a@/b@tile:large", "`tile` is 'large', expected true, false, a number or JSON"),
+        ("geo:/a@/b@tile:1@tile:2", "`tile` is set twice"),
+        ("dsb2018:/a@split:first", "`split` is a function: register the data set in Python"),
+        ("yolo:", None),
+    ],
+)
+def test_wrong_options_of_a_string_are_named(name, message):
+    if message is None:
+        assert parse_source(name) is None
+    else:
+        with pytest.raises(InputError, match=re.escape(f"data set {name!r}: {message}")):
+            parse_source(name)
+
+
+def test_an_at_sign_in_the_path_of_a_format_with_splits(tmp_path):
+    folder = tmp_path / "me@home"
+    folder.mkdir()
+    (folder / "data.yaml").touch()
+    assert parse_source(f"yolo:{folder}/data.yaml").options == {"yaml": folder / "data.yaml"}
+    assert parse_source(f"yolo:{folder}/data.yaml@val").options == {"yaml": folder / "data.yaml", "split": "val"}

@@ -133,6 +133,18 @@ def test_the_completed_keys_of_the_trainer_are_read(models):
     assert warnings_of(cfg, models(SMALL)) == []
 
 
+@pytest.mark.parametrize(
+    ("test", "said"),
+    [("yolo:a.yaml", True), ("yolo:./a.yaml", True), ("yolo:a.yaml@val", False), ("nothing:/a", False)],
+)
+def test_a_test_set_that_is_trained_on_is_named(test, said, models):
+    names = {"train": {"dataset": {"names": "yolo:a.yaml"}}, "test": {"dataset": {"names": [test]}}}
+    model = models(SMALL)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    found = preflight(OmegaConf.create({"dataloader": names}), model, optimizer)
+    assert any(f"dataloader.test.dataset.names has {test}, which is trained on" in line for line in found) == said
+
+
 class Frozen(nn.Module):
     def __init__(self, norm):
         super().__init__()
