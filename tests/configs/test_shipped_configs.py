@@ -50,3 +50,11 @@ def test_a_config_survives_saving(name, tmp_path):
     assert (tmp_path / "again.yaml").read_text() == file.read_text()
     assert layout(build(again.model)) == layout(build(cfg.model))
     OmegaConf.resolve(again)  # no interpolation points nowhere
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("_3x.py")])
+def test_a_3x_config_is_its_1x_config_with_another_schedule(name):
+    short, long = (OmegaConf.to_container(get_config(file)) for file in (name.replace("_3x", "_1x"), name))
+    assert (short["train"].pop("max_iter"), long["train"].pop("max_iter")) == (90000, 270000)
+    assert short.pop("lr_multiplier") != long.pop("lr_multiplier")
+    assert short == long

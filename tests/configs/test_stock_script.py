@@ -71,7 +71,11 @@ def collected():
     gc.collect()
 
 
-@pytest.mark.parametrize("name", NAMES)
+# A 3x config is its 1x config with another schedule (test_shipped_configs).
+RUNS = [pytest.param(name, marks=pytest.mark.slow) if name.endswith("_3x.py") else name for name in NAMES]
+
+
+@pytest.mark.parametrize("name", RUNS)
 def test_a_config_trains_and_evaluates(name, stock, people, tmp_path):
     arguments = ["--config-file", str(config_path(name)), "--num-gpus", "0", *small(name, people, str(tmp_path))]
     stock.main(default_argument_parser().parse_args(arguments))
