@@ -1,7 +1,7 @@
 """``maskrcnn-ext doctor``: reports what is installed, what is wrong, and how to fix it.
 
-Each package is imported in a separate process, so that the command works in any broken environment. For the same reason it uses the
-standard library only.
+Packages are imported in other processes, so that the command works in any broken environment: all in one, which takes the time of one
+import of torch, then each that failed in one of its own. For the same reason the command uses the standard library only.
 """
 
 from __future__ import annotations
@@ -20,6 +20,14 @@ from maskrcnn_ext import __version__
 
 _TIMEOUT = 120  # seconds; the first import of torch from a cold disk is slow
 
+# Runs programs, and prints a line for each that ends without an error.
+_TOGETHER = """
+import json, sys
+for part, code in json.loads(sys.argv[1]).items():
+    try:
+        exec(code, {"json": json, "print": lambda text, part=part: print(f"\\n{part}\\t{text}", flush=True)})
+    except BaseException:
+        pass"""
 # Each program prints a JSON list: the text to show, and notes that are not faults.
 _PROBES = {
     "torch": """
@@ -118,10 +126,12 @@ def run(_: argparse.Namespace) -> int:
 
 
 def examine() -> list[Finding]:
-    """Probes all parts in parallel. Returns the findings in the order in which faults should be fixed."""
+    """Probes all parts. Returns the findings in the order in which faults should be fixed."""
+    found = _probe_together()
+    failed = [part for part in _PROBES if part not in found]
     with ThreadPoolExecutor(4) as pool:
-        imported = list(pool.map(_probe, _PROBES))
-    return [_python(), *imported, _datasets()]
+        found |= zip(failed, pool.map(_probe, failed), strict=True)
+    return [_python(), *(found[part] for part in _PROBES), _datasets()]
 
 
 def _python() -> Finding:
@@ -143,25 +153,52 @@ def _datasets() -> Finding:
     return Finding("data sets", f"expected below {root}")
 
 
+def _probe_together() -> dict[str, Finding]:
+    """Probes all parts in one process. Returns the findings of those that work, as far as the process came."""
+    try:
+        output = _run(_TOGETHER, json.dumps(_PROBES)).stdout
+    except subprocess.TimeoutExpired as expired:
+        output = (expired.stdout or b"").decode(errors="replace")
+    lines = (line.partition("\t") for line in output.splitlines())
+    return {part: _working(part, text) for part, _, text in lines if part in _PROBES}
+
+
 def _probe(part: str) -> Finding:
+    """Probes one part in its own process."""
+    try:
+        done = _run("import json\n" + _PROBES[part])
+    except subprocess.TimeoutExpired:
+        return Finding(part, f"did not load within {_TIMEOUT} seconds", fix=_fix(part, ""))
+    if done.returncode == 0:
+        return _working(part, done.stdout.strip().splitlines()[-1])
+    reason = (done.stderr.strip().splitlines() or [f"the process ended with status {done.returncode}"])[-1]
+    return Finding(part, reason, fix=_fix(part, reason))
+
+
+def _working(part: str, output: str) -> Finding:
+    text, *notes = json.loads(output)
+    return Finding(part, text, notes=tuple(notes))
+
+
+def _run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a program in a new process.
+
+    Raises:
+        subprocess.TimeoutExpired: it takes too long.
+    """
     # Runs in another folder, because a folder called `torch` in the working directory would be imported (-P needs Python 3.11).
-    code = "import json, warnings; warnings.simplefilter('ignore')\n" + _PROBES[part]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")])),
     }
-    command = [sys.executable, "-c", code]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_TIMEOUT, cwd=tempfile.gettempdir(), env=environment
-        )
-    except subprocess.TimeoutExpired:
-        return Finding(part, f"did not load within {_TIMEOUT} seconds", fix=_fix(part, ""))
-    if done.returncode == 0:
-        text, *notes = json.loads(done.stdout.strip().splitlines()[-1])
-        return Finding(part, text, notes=tuple(notes))
-    reason = (done.stderr.strip().splitlines() or [f"the process ended with status {done.returncode}"])[-1]
-    return Finding(part, reason, fix=_fix(part, reason))
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT,
+        cwd=tempfile.gettempdir(),
+        env=environment,
+    )
 
 
 def _fix(part: str, reason: str) -> str:
