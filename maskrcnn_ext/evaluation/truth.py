@@ -19,6 +19,7 @@ from maskrcnn_ext.data.formats.coco import (
     parse_images,
     warn_without_area,
 )
+from maskrcnn_ext.data.formats.coco_fields import read_rotated_box
 from maskrcnn_ext.data.formats.records import Annotation, ImageRecord
 from maskrcnn_ext.data.writers.coco import to_coco_dict
 from maskrcnn_ext.errors import InputError
@@ -161,6 +162,9 @@ def _complete_annotation(
     completed = {**entry, "image_id": image.image_id, "iscrowd": int(annotation.crowd)}
     if annotation.segmentation is not None:
         completed["segmentation"] = annotation.segmentation
+    if read_rotated_box(entry) is not None:
+        x0, y0, x1, y1 = annotation.box
+        completed["bbox"] = [x0, y0, x1 - x0, y1 - y0]
     area = entry.get("area")
     if area is None:
         completed["area"] = _area(annotation, image)

@@ -15,6 +15,7 @@ import shapely
 from maskrcnn_ext.data.check.faults import Fault, object_fault
 from maskrcnn_ext.data.check.view import DatasetView, ObjectView
 from maskrcnn_ext.data.formats.coco_fields import Box
+from maskrcnn_ext.data.formats.polygons import is_rectangle
 from maskrcnn_ext.ops.rle import pairwise_iou
 
 # Pixels by which an edge of a box may differ from the mask's: tools round coordinates and count pixels from 0 or from 1.
@@ -38,6 +39,8 @@ def check_boxes(view: DatasetView) -> Iterator[Fault]:
     """Finds boxes that are invalid, leave their image or do not fit their mask."""
     for found in view.objects:
         box = found.box
+        if found.rotated is not None and box is not None:
+            yield object_fault("box-rotated", found, f"read as a polygon; the box around it is {describe_box(box)}")
         if box is None:
             yield object_fault("box-broken", found, "`bbox` is not [x, y, width, height]")
         elif box[2] <= box[0] or box[3] <= box[1]:
@@ -166,9 +169,17 @@ def _check_forms(view: DatasetView) -> Iterator[Fault]:
         for found in by_form[rare]:
             message = f"{names[rare]}, but {len(by_form[common])} objects have {names[common]}"
             yield object_fault("mask-mixed", found, message)
+    rectangles = [found for found in by_form["polygons"] if found.rotated is None and _is_rectangle(found)]
+    if rectangles:
+        yield Fault("masks-rectangles", f"{len(rectangles)} of {with_mask} masks")
     for found in view.objects:
         if found.crowd and found.segmentation.form == "polygons":
             yield object_fault("crowd-polygon", found, "`iscrowd` is 1, `segmentation` a list of polygons")
+
+
+def _is_rectangle(found: ObjectView) -> bool:
+    polygons = found.segmentation.polygons
+    return len(polygons) == 1 and is_rectangle(polygons[0].ravel().tolist())
 
 
 def check_duplicate_objects(view: DatasetView) -> Iterator[Fault]:

@@ -69,6 +69,7 @@ KINDS = {
     "box-beyond-image": FaultKind("warning", "a box that extends beyond its image", f"{_FIX} with the box clipped"),
     "box-mask-mismatch": FaultKind("error", "box and mask are in different places", f"{_FIX} with the mask's box"),
     "mask-beyond-box": FaultKind("warning", "a mask that is larger than its box", f"{_FIX} with the mask's box"),
+    "box-rotated": FaultKind("warning", "a rotated box, whose rotation other tools ignore", f"{_FIX} with a polygon"),
     # masks
     "segmentation-missing": FaultKind(
         "warning", "an object without a mask among others with one: Detectron2's own mapper may drop all masks of the image",
@@ -86,6 +87,10 @@ KINDS = {
     "mask-mixed": FaultKind(
         "warning", "polygons and RLEs in one dataset, which Detectron2's default mapper rejects",
         "dataloader.train.mapper.instance_mask_format=bitmask reads both",
+    ),
+    "masks-rectangles": FaultKind(
+        "info", "masks that are rectangles: the mask head learns to predict rectangles",
+        "draw outlines, or read drawn rectangles as boxes (rectangles=boxes of labelme and via)",
     ),
     "crowd-polygon": FaultKind("warning", "a crowd that is a polygon, but COCO's tools expect an RLE", f"{_FIX} with an RLE"),
     "area-mismatch": FaultKind(

@@ -59,6 +59,7 @@ def repair(
         return view_dataset(data, folder, "", parse)
 
     _match_ids(data, view(), log)
+    _write_rotated_boxes(data, view(), log)
     fill_sizes(data, view(), pixels, log)
     drop_images(data, view(), faults, log)
     _keep_first_categories(data, view(), log)
@@ -95,6 +96,16 @@ def _match_ids(data: dict[str, Any], view: DatasetView, log: list[Change]) -> No
             if entry[key] != value:
                 log.append(Change(_describe(found), f"`{key}` {entry[key]!r} became {value!r}"))
                 entry[key] = value
+
+
+def _write_rotated_boxes(data: dict[str, Any], view: DatasetView, log: list[Change]) -> None:
+    """Writes rotated boxes as polygons, unless the object has a segmentation already."""
+    for found in view.objects:
+        if found.rotated is not None and found.box is not None:
+            x0, y0, x1, y1 = found.box
+            entry = data["annotations"][found.index]
+            entry.update(bbox=[x0, y0, x1 - x0, y1 - y0], segmentation=entry.get("segmentation") or [found.rotated])
+            log.append(Change(_describe(found), "its rotated box became a polygon"))
 
 
 def _keep_first_categories(data: dict[str, Any], view: DatasetView, log: list[Change]) -> None:

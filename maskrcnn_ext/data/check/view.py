@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from maskrcnn_ext.data.check.segmentation import Segmentation, parse_segmentation
-from maskrcnn_ext.data.formats.coco_fields import Box, ById, is_number, read_box, read_id, read_side, read_text
+from maskrcnn_ext.data.formats.coco_fields import (
+    Box,
+    ById,
+    is_number,
+    read_box,
+    read_id,
+    read_rotated_box,
+    read_side,
+    read_text,
+)
 from maskrcnn_ext.data.formats.reading import path_below
 from maskrcnn_ext.errors import InputError
 
@@ -60,6 +69,7 @@ class ObjectView:
         category: index into the view's classes; None if the category is missing.
         category_id: as in the record, of any type.
         box: (x0, y0, x1, y1) in pixels, x1 and y1 exclusive; None if `bbox` is not four finite numbers.
+        rotated: the polygon of a rotated box; None for any other object.
         segmentation: the mask, as far as it can be read.
         crowd: whether it is a group of objects.
         ignored: whether ``ignore`` is set, which Detectron2 does not know.
@@ -74,6 +84,7 @@ class ObjectView:
     category: int | None
     category_id: Any
     box: Box | None
+    rotated: list[float] | None
     segmentation: Segmentation
     crowd: bool
     ignored: bool
@@ -165,6 +176,10 @@ def _object(index: int, entry: Any, images: ById[ImageView], classes: ById[int],
     image = images.get(image_id)
     size = (image.height, image.width) if image is not None else (None, None)
     area, keypoints = record.get("area"), record.get("keypoints")
+    rotated = read_rotated_box(record)
+    box = read_box(record.get("bbox"))
+    if rotated is not None:
+        box = (min(rotated[0::2]), min(rotated[1::2]), max(rotated[0::2]), max(rotated[1::2]))
     are_readable = isinstance(keypoints, list) and all(map(is_number, keypoints))
     return ObjectView(
         index=index,
@@ -173,8 +188,9 @@ def _object(index: int, entry: Any, images: ById[ImageView], classes: ById[int],
         image=image,
         category=classes.get(category_id),
         category_id=record.get("category_id"),
-        box=read_box(record.get("bbox")),
-        segmentation=parse(record.get("segmentation"), *size),
+        box=box,
+        rotated=rotated,
+        segmentation=parse(record.get("segmentation") or (None if rotated is None else [rotated]), *size),
         crowd=bool(record.get("iscrowd")),
         ignored=bool(record.get("ignore")),
         area=float(area) if area is not None and is_number(area) else None,

@@ -26,8 +26,15 @@ from typing import Any
 from maskrcnn_ext.common.gc_pause import gc_paused
 from maskrcnn_ext.common.text import did_you_mean, or_list
 from maskrcnn_ext.data.formats import Format, Option, cache
-from maskrcnn_ext.data.formats.coco_fields import ById, are_numbers, has_keypoint_count, read_box, read_side
-from maskrcnn_ext.data.formats.polygons import check_outline
+from maskrcnn_ext.data.formats.coco_fields import (
+    ById,
+    are_numbers,
+    has_keypoint_count,
+    read_box,
+    read_rotated_box,
+    read_side,
+)
+from maskrcnn_ext.data.formats.polygons import box_of_polygons, check_outline
 from maskrcnn_ext.data.formats.reading import image_size
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, keypoints_to_subpixel
 from maskrcnn_ext.errors import InputError
@@ -72,12 +79,14 @@ def read_coco(
     key = cache.key_of(content, str(images)) if len(content) >= cache.MIN_BYTES else None
     with gc_paused():
         found = cache.load(key) if key else None
-        data, without_area = found or _parse(content, json, images)
+        data, (without_area, num_rotated) = found or _parse(content, json, images)
         if key and found is None:
-            cache.store(key, data, without_area)
+            cache.store(key, data, (without_area, num_rotated))
     if classes and list(classes) != data.classes:
         raise InputError(f"`classes` are {', '.join(classes)}, but {json} has {', '.join(data.classes)}")
     warn_without_area(without_area, json)
+    if num_rotated:
+        logger.warning("%s: %d rotated boxes became polygons, which are trained as masks", json, num_rotated)
     if crowds == "objects":
         for annotation in (annotation for record in data.images for annotation in record.annotations):
             annotation.crowd = False
@@ -201,7 +210,15 @@ def add_annotations(
         for annotation in annotations:
             image = images[annotation["image_id"]]
             category = category_index[annotation["category_id"]]
-            x, y, width, height = annotation["bbox"]
+            segmentation = annotation.get("segmentation")
+            box = annotation["bbox"]
+            rotated = read_rotated_box(annotation) if len(box) == 5 or "attributes" in annotation else None
+            if rotated is not None:
+                check_outline(rotated, image.height, image.width, "the rotated box")
+                segmentation = segmentation or [rotated]
+                x0, y0, x1, y1 = box_of_polygons([rotated], image.height, image.width)
+                box = (x0, y0, x1 - x0, y1 - y0)
+            x, y, width, height = box
             if not (width >= 0 <= height and math.isfinite(x + y + width + height)):
                 raise ValueError
             annotation_id = annotation.get("id") if for_evaluation else annotation["id"]
@@ -210,7 +227,6 @@ def add_annotations(
                 raise ValueError
             if not for_evaluation and (annotation_id in seen or annotation.get("ignore")):
                 raise ValueError
-            segmentation = annotation.get("segmentation")
             if segmentation:
                 if isinstance(segmentation, list):
                     polygons: Any = [polygon for polygon in segmentation if len(polygon) >= 6 and len(polygon) % 2 == 0]
@@ -279,8 +295,8 @@ def _parse_json(content: bytes, json: Path) -> Any:
         raise InputError(f"{json}: not a JSON file ({error})") from error
 
 
-def _parse(content: bytes, json: Path, images: Path) -> tuple[DataSet, list[int | str]]:
-    """Returns the dataset and the ids of the annotations that are left out."""
+def _parse(content: bytes, json: Path, images: Path) -> tuple[DataSet, tuple[list[int | str], int]]:
+    """Returns the dataset, and the ids of the annotations that are left out and the number of rotated boxes."""
     data = check_lists(_parse_json(content, json), json)
     categories = parse_categories(data["categories"], json)
     skeleton = _skeleton(categories, json)
@@ -290,7 +306,9 @@ def _parse(content: bytes, json: Path, images: Path) -> tuple[DataSet, list[int 
     without_area = [annotations[index]["id"] for index, added in enumerate(parsed) if added is None]
     names = [category["name"] for category in categories]
     ids = [category["id"] for category in categories]
-    return DataSet(names, list(records.values()), ids, keypoint_names(categories), skeleton), without_area
+    num_rotated = sum(read_rotated_box(entry) is not None for entry in annotations)
+    data_set = DataSet(names, list(records.values()), ids, keypoint_names(categories), skeleton)
+    return data_set, (without_area, num_rotated)
 
 
 def _skeleton(categories: list[dict[str, Any]], json: Path) -> list[tuple[int, int]]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from typing import Any, TypeVar
 
+from maskrcnn_ext.data.formats.polygons import rotated_box
+
 Value = TypeVar("Value")
 Box = tuple[float, float, float, float]
 
@@ -105,6 +107,31 @@ def read_box(value: Any) -> Box | None:
         return None
     x, y, width, height = map(float, value)
     return x, y, x + width, y + height
+
+
+def read_rotated_box(record: dict[str, Any]) -> list[float] | None:
+    """Returns the polygon of an object whose box is rotated; None for any other object.
+
+    CVAT writes ``attributes.rotation``, in degrees clockwise, for an object without segmentation. A ``bbox`` of five numbers is that of
+    Detectron2's ``XYWHA_ABS``: centre, width, height and degrees counterclockwise.
+
+    Example:
+        >>> record = {"bbox": [30, 35, 40, 10], "attributes": {"rotation": 90.0}}
+        >>> [round(value) for value in read_rotated_box(record)]
+        [55, 20, 55, 60, 45, 60, 45, 20]
+    """
+    values = record.get("bbox")
+    if isinstance(values, list) and len(values) == 5:
+        if not all(map(is_number, values)):
+            return None
+        cx, cy, width, height, angle = map(float, values)
+        return rotated_box(cx, cy, width, height, -angle)
+    attributes = record.get("attributes")
+    rotation: Any = attributes.get("rotation") if isinstance(attributes, dict) else None
+    box = read_box(values)
+    if record.get("segmentation") or box is None or not is_number(rotation) or rotation % 180 == 0:
+        return None
+    return rotated_box((box[0] + box[2]) / 2, (box[1] + box[3]) / 2, box[2] - box[0], box[3] - box[1], rotation)
 
 
 def has_keypoint_count(count: int, expected: int) -> bool:

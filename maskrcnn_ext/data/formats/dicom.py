@@ -10,7 +10,7 @@ from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.dicom_labels import SUFFIXES, Labels, open_labels
 from maskrcnn_ext.data.formats.dicom_series import read_series
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
-from maskrcnn_ext.data.formats.volume import LabelTable, label_table, level_extra
+from maskrcnn_ext.data.formats.volume import LabelTable, label_table, level_extra, warn_of_parts
 from maskrcnn_ext.errors import InputError
 
 
@@ -64,6 +64,7 @@ def read_dicom(
                 where = f"{one.file}: slice {images.slices[index].file.name}"
                 of_series[index].annotations += own.annotations(plane, where)
         records += of_series
+    warn_of_parts(table.in_parts, sum(len(record.annotations) for record in records), labels)
     return DataSet(table.names, records)
 
 

@@ -20,6 +20,7 @@ from maskrcnn_ext.data.formats.geo_vector import Outlines, read_outlines
 from maskrcnn_ext.data.formats.polygons import box_of_polygons
 from maskrcnn_ext.data.formats.reading import files_by_stem, pair_files, stem_of
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
+from maskrcnn_ext.data.formats.warnings import warn_of_classes
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import rle_area, segmentation_to_rle
 
@@ -78,6 +79,10 @@ def read_geo(
     names = list(classes or ("object",))
     if not classes and attribute is not None:
         names = sorted({value for found in outlines.values() for value in found.values})
+    if not classes and attribute is None:
+        for file, found in outlines.items():
+            for name, values in found.properties.items():
+                warn_of_classes(values, name, file)
     categories = {file: _categories(found, attribute, names) for file, found in outlines.items()}
 
     records = []

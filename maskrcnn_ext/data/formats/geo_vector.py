@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ class Outlines:
         geometries: (N,) valid Shapely polygons and multipolygons, two-dimensional.
         ids: the features' numbers in the file.
         values: the class attribute of each feature; empty texts without an attribute.
+        properties: without an attribute, the values of each property of text, which may be classes.
     """
 
     file: Path
@@ -36,6 +38,7 @@ class Outlines:
     geometries: np.ndarray
     ids: list[int]
     values: list[str]
+    properties: dict[str, Counter[str]] = field(default_factory=dict)
 
 
 def read_outlines(file: Path, attribute: str | None = None, layer: str | None = None) -> Outlines:
@@ -63,12 +66,14 @@ def read_outlines(file: Path, attribute: str | None = None, layer: str | None = 
             raise InputError(f"{file}: has no layer {layer!r} (it has {', '.join(layers)})")
         if layer is None and len(layers) != 1:
             raise InputError(f"{file}: has the layers {', '.join(layers) or 'none'}: choose one by `layer`")
-        properties = [str(name) for name in pyogrio.read_info(file, layer=layer)["fields"]]
+        info = pyogrio.read_info(file, layer=layer)
+        properties = [str(name) for name in info["fields"]]
+        texts = [name for name, kind in zip(properties, info["dtypes"], strict=True) if kind == "object"]
         with warnings.catch_warnings():
             # Problems that GDAL warns of are reported below.
             warnings.simplefilter("ignore", RuntimeWarning)
             meta, ids, encoded, fields = pyogrio.raw.read(
-                file, layer=layer, columns=[attribute] if attribute else [], return_fids=True, force_2d=True
+                file, layer=layer, columns=[attribute] if attribute else texts, return_fids=True, force_2d=True
             )
     except (pyogrio.errors.DataSourceError, UnicodeError) as error:
         raise InputError(f"{file}: not a readable vector file ({error})") from error
@@ -88,7 +93,11 @@ def read_outlines(file: Path, attribute: str | None = None, layer: str | None = 
         raise InputError(f"{file}: unknown coordinate reference system {meta['crs']} ({error})") from error
     geometries, kept = _valid(file, ids, encoded)
     values = [_text(file, ids[i], attribute, fields[0][i]) if attribute else "" for i in kept]
-    return Outlines(file, crs, geometries, [int(ids[i]) for i in kept], values)
+    counts = {
+        name: Counter(str(column[i]) for i in kept if column[i])
+        for name, column in zip(meta["fields"], fields, strict=True)
+    }
+    return Outlines(file, crs, geometries, [int(ids[i]) for i in kept], values, {} if attribute else counts)
 
 
 def _check_length(file: Path) -> None:

@@ -8,19 +8,18 @@ class of every object.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from struct import unpack
 from typing import Any
 
-import cv2
 import numpy as np
 
 from maskrcnn_ext.common.extras import require
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.reading import image_size, in_threads, list_images, read_json, read_pixels
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
-from maskrcnn_ext.data.formats.volume import whole_numbers
+from maskrcnn_ext.data.formats.volume import connected_parts, count_parts, warn_of_parts, whole_numbers
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import encode_labels
 
@@ -35,6 +34,7 @@ def read_label_image(
     suffix: str = "",
     ignore: Sequence[int] = (),
     categories: Mapping[int, str] | None = None,
+    instances: str = "value",
 ) -> DataSet:
     """Reads label images.
 
@@ -46,6 +46,8 @@ def read_label_image(
         suffix: the text after the image's name in the name of its label image, such as "_mask".
         ignore: numbers that are not objects, such as a border.
         categories: the class name of each number, if numbers are classes. Each connected component is then an object.
+        instances: "value" if all pixels of a number are one object; "component" if each connected component is one. A warning counts the
+            objects of several unconnected parts.
 
     Returns:
         One record per label image, sorted by name, or per slice of a stack, with ``extra={"slice": z}`` and the id "<name>/<z>".
@@ -65,13 +67,27 @@ def read_label_image(
         )
     if categories is not None and set(categories.values()) != set(names):
         raise InputError(f"{labels}: `classes` are {', '.join(names)}, `categories` {', '.join(categories.values())}")
-    kinds = None if categories is None else {value: names.index(name) for value, name in categories.items()}
+    if instances not in ("value", "component"):
+        raise InputError(f"{labels}: `instances` is {instances!r}, expected 'value' or 'component'")
+    try:
+        kinds = None if categories is None else {int(value): names.index(name) for value, name in categories.items()}
+    except ValueError:
+        raise InputError(f"{labels}: `categories` is {categories}, expected a class name for every number") from None
+    in_parts: list[str] = []
 
     def read(pair: tuple[Path, Path]) -> list[ImageRecord]:
-        return _read_pair(*pair, ignore, kinds, kinds_of.get(pair[0].name))
+        file, image = pair
 
-    records = in_threads(read, _pairs(labels, images, suffix))
-    return DataSet(names, [record for of_file in records for record in of_file])
+        def annotations(plane: np.ndarray) -> list[Annotation]:
+            if kinds is not None:
+                return _parts(plane, kinds, file)
+            return _instances(plane, kinds_of.get(file.name), instances == "value", in_parts, file)
+
+        return _read_pair(file, image, ignore, annotations)
+
+    records = [record for of_file in in_threads(read, _pairs(labels, images, suffix)) for record in of_file]
+    warn_of_parts(sorted(in_parts), sum(len(record.annotations) for record in records), labels)
+    return DataSet(names, records)
 
 
 def _pairs(labels: Path, images: Path, suffix: str) -> Iterator[tuple[Path, Path]]:
@@ -102,7 +118,7 @@ def _read_classes(file: Path) -> tuple[list[str], dict[str, list[int]]]:
 
 
 def _read_pair(
-    file: Path, image: Path, ignore: Sequence[int], kinds: Mapping[int, int] | None, kinds_of: Sequence[int] | None
+    file: Path, image: Path, ignore: Sequence[int], annotations: Callable[[np.ndarray], list[Annotation]]
 ) -> list[ImageRecord]:
     numbers = _read_tiff(file) if _is_tiff(file) else read_pixels(file)
     if ignore:
@@ -122,16 +138,28 @@ def _read_pair(
         record = ImageRecord(str(image), f"{image.stem}/{z}" if stack else image.stem, height, width)
         if stack:
             record.extra["slice"] = z
-        record.annotations = _instances(plane, kinds_of, file) if kinds is None else _parts(plane, kinds, file)
+        record.annotations = annotations(plane)
         records.append(record)
     return records
 
 
-def _instances(labels: np.ndarray, kinds: Sequence[int] | None, file: Path) -> list[Annotation]:
+def _instances(
+    labels: np.ndarray, kinds: Sequence[int] | None, per_value: bool, in_parts: list[str], file: Path
+) -> list[Annotation]:
+    """Returns the objects, and adds the places of those in several parts to `in_parts`."""
     regions = encode_labels(labels)
     if kinds is not None and regions and max(value for value, _, _ in regions) > len(kinds):
         raise InputError(f"{file}: has a number above {len(kinds)}, the number of its objects in classes.json")
-    return [Annotation(kinds[value - 1] if kinds else 0, box, rle, id=value) for value, box, rle in regions]
+    annotations = []
+    for region in regions:
+        category = kinds[region.value - 1] if kinds else 0
+        if per_value:
+            annotations.append(Annotation(category, region.box, region.rle, id=region.value))
+            if count_parts(labels, region) > 1:
+                in_parts.append(f"number {region.value} of {file}")
+        else:
+            annotations += [Annotation(category, part.box, part.rle) for part in connected_parts(labels, region.value)]
+    return annotations
 
 
 def _parts(labels: np.ndarray, kinds: Mapping[int, int], file: Path) -> list[Annotation]:
@@ -140,8 +168,7 @@ def _parts(labels: np.ndarray, kinds: Mapping[int, int], file: Path) -> list[Ann
     for value in np.unique(labels[labels != 0]).tolist():
         if value not in kinds:
             raise InputError(f"{file}: number {value} is neither in `categories` nor in `ignore`")
-        _, parts = cv2.connectedComponents((labels == value).astype(np.uint8), connectivity=8)
-        annotations += [Annotation(kinds[value], box, rle) for _, box, rle in encode_labels(parts)]
+        annotations += [Annotation(kinds[value], part.box, part.rle) for part in connected_parts(labels, value)]
     return annotations
 
 
@@ -205,6 +232,7 @@ FORMAT = Format(
         Option("suffix", "what follows the image's name in the name of its label image, such as _mask", "text"),
         Option("ignore", "numbers that are no objects, such as a border", "list"),
         Option("categories", "the class name of every number, if the numbers are classes"),
+        Option("instances", '"value" or "component": what counts as one object', "text"),
     ),
     shorthand=("labels", "images"),
 )

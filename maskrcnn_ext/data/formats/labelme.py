@@ -29,6 +29,7 @@ from maskrcnn_ext.data.formats.reading import (
     read_json,
 )
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
+from maskrcnn_ext.data.formats.warnings import check_rectangles, warn_of_rectangles
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import decode_rle, encode_mask, segmentation_to_rle
 
@@ -44,7 +45,9 @@ _POINTS = {
 }
 
 
-def read_labelme(folder: Path, images: Path | None = None, *, classes: Sequence[str] | None = None) -> DataSet:
+def read_labelme(
+    folder: Path, images: Path | None = None, *, classes: Sequence[str] | None = None, rectangles: str = "masks"
+) -> DataSet:
     """Reads a folder of labelme files.
 
     Args:
@@ -52,6 +55,7 @@ def read_labelme(folder: Path, images: Path | None = None, *, classes: Sequence[
         images: the folder of the images. If None, ``imagePath`` is relative to the JSON file, or the image is beside it.
         classes: class names; the labels, sorted, if None. A region labelled ``__ignore__``, which labelme's converters leave out of every
             class, is a crowd of each class.
+        rectangles: "masks" if a drawn rectangle is the mask of its object, which a warning counts; "boxes" if it is only its box.
 
     Returns:
         One record per file, sorted by name. Objects with a ``mask`` shape are RLEs of the whole image, all others polygons.
@@ -60,6 +64,7 @@ def read_labelme(folder: Path, images: Path | None = None, *, classes: Sequence[
         InputError: no or broken JSON, a missing or unreadable image, one of another size than the JSON says, a label that is none of
             ``classes``, or a shape that encloses no area.
     """
+    check_rectangles(rectangles, folder)
     files = list_files(folder, "*.json")
     if not files:
         raise InputError(f"{folder}: no *.json files here, one an image is expected")
@@ -67,7 +72,11 @@ def read_labelme(folder: Path, images: Path | None = None, *, classes: Sequence[
     if not classes:
         labels = {_label(shape, file, k) for file, entry in entries for k, shape in enumerate(entry["shapes"])}
         classes = sorted(labels - {_IGNORE})
-    return DataSet(list(classes), [_record(file, entry, images, classes) for file, entry in entries])
+    records = [_record(file, entry, images, classes, rectangles) for file, entry in entries]
+    if rectangles == "masks":
+        shapes = [shape for _, entry in entries for shape in entry["shapes"]]
+        warn_of_rectangles(sum(shape.get("shape_type") == "rectangle" for shape in shapes), len(shapes), folder)
+    return DataSet(list(classes), records)
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -83,7 +92,9 @@ def _label(shape: Any, file: Path, number: int) -> str:
     return str(shape["label"])
 
 
-def _record(file: Path, entry: dict[str, Any], images: Path | None, classes: Sequence[str]) -> ImageRecord:
+def _record(
+    file: Path, entry: dict[str, Any], images: Path | None, classes: Sequence[str], rectangles: str
+) -> ImageRecord:
     image = _image_file(file, parse_name(entry["imagePath"], f"{file}: `imagePath`"), images)
     if entry.get("imageData") and (image == file or not image.is_file()):
         raise InputError(f"{file}: no image {image}; it is embedded in the JSON as `imageData`: write it to that file")
@@ -104,6 +115,8 @@ def _record(file: Path, entry: dict[str, Any], images: Path | None, classes: Seq
             record.annotations += crowds
         else:
             annotation.category = category_of(label, classes, shapes[0][1])
+            if rectangles == "boxes" and all(shape.get("shape_type") == "rectangle" for shape, _ in shapes):
+                annotation.segmentation = None
             record.annotations.append(annotation)
     return record
 
@@ -183,6 +196,7 @@ FORMAT = Format(
     options=(
         Option("folder", "the JSON files", "folder", required=True),
         Option("images", "the images, if they are not where the JSON files say", "folder"),
+        Option("rectangles", '"masks", or "boxes" to read drawn rectangles as boxes', "text"),
     ),
     shorthand=("folder", "images"),
 )

@@ -20,7 +20,14 @@ from maskrcnn_ext.common.text import one_line
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.reading import pair_files, stem_of
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
-from maskrcnn_ext.data.formats.volume import LabelTable, label_table, level_extra, same_grid, whole_numbers
+from maskrcnn_ext.data.formats.volume import (
+    LabelTable,
+    label_table,
+    level_extra,
+    same_grid,
+    warn_of_parts,
+    whole_numbers,
+)
 from maskrcnn_ext.errors import InputError
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -63,6 +70,7 @@ def read_nifti(
     records = []
     for image, label_map in pair_files(images, labels, SUFFIXES, SUFFIXES):
         records += _read_pair(image, label_map, table, extra)
+    warn_of_parts(table.in_parts, sum(len(record.annotations) for record in records), labels)
     return DataSet(table.names, records)
 
 

@@ -47,6 +47,33 @@ def box_of_polygons(polygons: list[list[float]], height: int, width: int) -> Box
     return x0, y0, x1, y1
 
 
+def rotated_box(cx: float, cy: float, width: float, height: float, degrees: float) -> list[float]:
+    """Returns the polygon of a box that is rotated around its centre, clockwise on the screen.
+
+    Example:
+        >>> [round(value) for value in rotated_box(50, 40, 40, 10, 90)]
+        [55, 20, 55, 60, 45, 60, 45, 20]
+    """
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    corners = [(x * width / 2, y * height / 2) for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+    return [value for x, y in corners for value in (cx + x * cos - y * sin, cy + x * sin + y * cos)]
+
+
+def is_rectangle(polygon: Sequence[float]) -> bool:
+    """Returns whether a polygon is an upright rectangle, drawn from corner to corner.
+
+    Example:
+        >>> is_rectangle([1, 1, 5, 1, 5, 4, 1, 4]), is_rectangle([1, 1, 5, 2, 5, 4, 1, 4])
+        (True, False)
+    """
+    corners = set(zip(polygon[0::2], polygon[1::2], strict=True))
+    return (
+        len(polygon) in (8, 10)
+        and len(corners) == 4
+        and len({x for x, _ in corners}) == len({y for _, y in corners}) == 2
+    )
+
+
 def ellipse(cx: float, cy: float, rx: float, ry: float, theta: float = 0.0) -> list[tuple[float, float]]:
     """Returns the corners of an ellipse; `theta` rotates its first axis, in radians clockwise on the screen."""
     points = []

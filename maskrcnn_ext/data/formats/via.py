@@ -7,7 +7,7 @@ ellipses become polygons.
 
 from __future__ import annotations
 
-import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,17 @@ from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.polygons import box_of_polygons, check_outline, ellipse
 from maskrcnn_ext.data.formats.reading import category_of, finite, image_size, path_below, read_json
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
+from maskrcnn_ext.data.formats.warnings import check_rectangles, warn_of_classes, warn_of_rectangles
 from maskrcnn_ext.errors import InputError
-
-logger = logging.getLogger(__name__)
 
 
 def read_via(
-    json: Path, images: Path, *, classes: Sequence[str] | None = None, attribute: str | None = None
+    json: Path,
+    images: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    attribute: str | None = None,
+    rectangles: str = "masks",
 ) -> DataSet:
     """Reads a VIA annotation file.
 
@@ -32,6 +36,7 @@ def read_via(
         classes: class names. With one class, every region is of it. If None: the values of the attribute, sorted, or "object" without
             an attribute.
         attribute: the region attribute that holds the class name, as text, choice or check box; needed with more than one class.
+        rectangles: "masks" if a drawn rectangle is the mask of its object, which a warning counts; "boxes" if it is only its box.
 
     Returns:
         One record per annotated file, in the order of the JSON; files without regions are kept.
@@ -44,6 +49,7 @@ def read_via(
         raise InputError(
             f"{json}: with {len(classes)} classes, `attribute` must name the region attribute that holds the class"
         )
+    check_rectangles(rectangles, json)
     data = read_json(json)
     entries = data.get("_via_img_metadata", data) if isinstance(data, dict) else None
     if not isinstance(entries, dict) or not all(isinstance(e, dict) and "filename" in e for e in entries.values()):
@@ -61,6 +67,7 @@ def read_via(
         )
     records = []
     seen: set[int | str] = set()
+    num_rectangles = 0
     for key, entry in entries.items():
         file = path_below(images, entry["filename"], f"{json}: record {key!r}")
         height, width = image_size(file, f"{json}: record {key!r}")
@@ -78,8 +85,13 @@ def read_via(
                     ", ".join(_values(region, attribute)), classes, f"{where}: attribute {attribute!r}"
                 )
             box = box_of_polygons([polygon], height, width)
-            record.annotations.append(Annotation(category, box, [polygon]))
+            is_rectangle = region["shape_attributes"].get("name") == "rect"
+            num_rectangles += is_rectangle
+            only_box = is_rectangle and rectangles == "boxes"
+            record.annotations.append(Annotation(category, box, None if only_box else [polygon]))
         records.append(record)
+    if rectangles == "masks":
+        warn_of_rectangles(num_rectangles, sum(len(record.annotations) for record in records), json)
     return DataSet(list(classes), records)
 
 
@@ -106,11 +118,7 @@ def _values(region: dict[str, dict[str, Any]], attribute: str) -> list[str]:
 def _warn_of_attributes(json: Path, regions: list[dict[str, dict[str, Any]]]) -> None:
     """Warns if an attribute that is not used has several values, since these may be classes."""
     for name in dict.fromkeys(name for region in regions for name in region["region_attributes"]):
-        values = sorted({value for region in regions for value in _values(region, name)})
-        if len(values) > 1:
-            logger.warning(
-                "%s: all regions become one class, but their attribute %r is %.100s", json, name, ", ".join(values)
-            )
+        warn_of_classes(Counter(value for region in regions for value in _values(region, name)), name, json)
 
 
 def _polygon(shape: dict[str, Any], where: str) -> list[float]:
@@ -147,6 +155,7 @@ FORMAT = Format(
         Option("json", "the annotations as VIA saves or exports them", "file", required=True),
         Option("images", "the images", "folder", required=True),
         Option("attribute", "the region attribute that holds the class name", "text"),
+        Option("rectangles", '"masks", or "boxes" to read drawn rectangles as boxes', "text"),
     ),
     shorthand=("json", "images"),
 )

@@ -1,6 +1,6 @@
 """Reads Pascal VOC (host.robots.ox.ac.uk/pascal/VOC): boxes from ``Annotations/*.xml``, masks from the PNGs of its segmentation task.
 
-Outlines in the XML, as in Roboflow's exports, are read as well.
+Outlines in the XML, as in Roboflow's exports, are read as well; rotated boxes of CVAT and roLabelImg become polygons.
 
 VOC's boxes count from 1 and include their last pixel: ``<xmin>1</xmin> <xmax>w</xmax>`` is the whole width and is read as 0 and w.
 """
@@ -8,6 +8,7 @@ VOC's boxes count from 1 and include their last pixel: ``<xmin>1</xmin> <xmax>w<
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 from xml.etree import ElementTree
@@ -15,7 +16,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from maskrcnn_ext.data.formats import Format, Option
-from maskrcnn_ext.data.formats.polygons import check_outline
+from maskrcnn_ext.data.formats.polygons import box_of_polygons, check_outline, rotated_box
 from maskrcnn_ext.data.formats.reading import (
     IMAGE_SUFFIXES,
     category_of,
@@ -93,6 +94,9 @@ def read_voc(
         return record
 
     records = in_threads(read, zip(files, trees, strict=True))
+    num_rotated = sum(_rotated_box(each, "") is not None for tree in trees for each in tree.iter("object"))
+    if num_rotated:
+        logger.warning("%s: %d rotated boxes became polygons, which are trained as masks", annotations, num_rotated)
     renamed = [
         record
         for record, tree in zip(records, trees, strict=True)
@@ -139,18 +143,46 @@ def _record(
     record = ImageRecord(str(image), file.stem, height, width)
     for number, element in enumerate(tree.iter("object")):
         where = f"{file}: object {number}"
-        corners = [_text(element, f"bndbox/{side}", where) for side in ("xmin", "ymin", "xmax", "ymax")]
-        x0, y0, x1, y1 = finite(corners, f"{where}, <bndbox>")
-        box = clip_box((x0 - first, y0 - first, x1, y1), height, width, where)
+        rotated = _rotated_box(element, where)
+        if rotated is None:
+            x0, y0, x1, y1 = _corners(element, where)
+            box = clip_box((x0 - first, y0 - first, x1, y1), height, width, where)
+        else:
+            check_outline(rotated, height, width, where)
+            box = clip_box(box_of_polygons([rotated], height, width), height, width, where)
         crowd = not keep_difficult and (element.findtext("difficult") or "0").strip() == "1"
         category = category_of(_text(element, "name", where), classes, where)
-        annotation = Annotation(category, box, crowd=crowd)
+        annotation = Annotation(category, box, None if rotated is None else [rotated], crowd=crowd)
         polygon = element.find("polygon")
         if polygon is not None:
             annotation.segmentation = [_outline(polygon, f"{where}, <polygon>")]
             check_outline(annotation.segmentation[0], height, width, f"{where}, <polygon>")
         record.annotations.append(annotation)
     return record
+
+
+def _corners(element: ElementTree.Element, where: str) -> list[float]:
+    corners = [_text(element, f"bndbox/{side}", where) for side in ("xmin", "ymin", "xmax", "ymax")]
+    return finite(corners, f"{where}, <bndbox>")
+
+
+def _rotated_box(element: ElementTree.Element, where: str) -> list[float] | None:
+    """Returns the polygon of a rotated box; None for an upright one. The coordinates of both tools that write them count from 0.
+
+    CVAT writes an attribute ``rotation`` in degrees beside the upright box, roLabelImg a <robndbox> with radians; both clockwise.
+    """
+    rotated = element.find("robndbox")
+    if rotated is not None:
+        cx, cy, width, height, angle = finite(
+            (_text(rotated, name, where) for name in ("cx", "cy", "w", "h", "angle")), f"{where}, <robndbox>"
+        )
+        return rotated_box(cx, cy, width, height, math.degrees(angle))
+    attributes = {each.findtext("name"): each.findtext("value") for each in element.iterfind("attributes/attribute")}
+    (rotation,) = finite([attributes.get("rotation") or 0], f"{where}, rotation")
+    if rotation % 180 == 0:
+        return None
+    x0, y0, x1, y1 = _corners(element, where)
+    return rotated_box((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0, rotation)
 
 
 def _image_file(images: Path, name: str, file: Path) -> Path:

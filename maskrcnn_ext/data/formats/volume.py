@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import numpy as np
 
 from maskrcnn_ext.data.formats.records import Annotation
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.ops.rle import encode_labels
+from maskrcnn_ext.ops.rle import LabelMask, encode_labels
+
+logger = logging.getLogger(__name__)
 
 # In voxels; a label map with a larger offset would put outlines beside the objects.
 _TOLERANCE = 0.1
@@ -26,11 +29,13 @@ class LabelTable:
         names: the class names.
         categories: index into `names` by value, None to ignore a value. If empty, every value is of the only class.
         per_value: whether all pixels of a value in a slice are one object; otherwise each connected component is one.
+        in_parts: the places of objects that consist of several unconnected parts.
     """
 
     names: list[str]
     categories: dict[int, int | None]
     per_value: bool
+    in_parts: list[str] = field(default_factory=list)
 
     def category(self, value: int, where: str) -> int | None:
         """Returns the class index of a value, None to ignore it; raises InputError if the value has no class."""
@@ -52,10 +57,36 @@ class LabelTable:
                 continue
             pieces = [region]
             if not self.per_value:
-                inside = (labels == region.value).astype(np.uint8)
-                pieces = encode_labels(cv2.connectedComponents(inside, connectivity=8)[1])
+                pieces = connected_parts(labels, region.value)
+            elif count_parts(labels, region) > 1:
+                self.in_parts.append(f"value {region.value} of {where}")
             found += [Annotation(category, piece.box, piece.rle, id=region.value) for piece in pieces]
         return found
+
+
+def connected_parts(labels: np.ndarray, value: int) -> list[LabelMask]:
+    """Returns the connected components (of 8 neighbours) of a value in a label image (H, W)."""
+    return encode_labels(cv2.connectedComponents((labels == value).astype(np.uint8), connectivity=8)[1])
+
+
+def count_parts(labels: np.ndarray, region: LabelMask) -> int:
+    """Returns the number of connected components (of 8 neighbours) of a region of a label image (H, W)."""
+    x0, y0, x1, y1 = (int(edge) for edge in region.box)
+    inside = (labels[y0:y1, x0:x1] == region.value).astype(np.uint8)
+    return int(cv2.connectedComponents(inside, connectivity=8)[0]) - 1
+
+
+def warn_of_parts(places: Sequence[str], num_objects: int, source: Path) -> None:
+    """Warns that objects consist of several unconnected parts, if any do; these may be objects of their own."""
+    if places:
+        logger.warning(
+            "%s: %d of %d objects consist of several unconnected parts, such as %s; add @instances:component to the string of the data set "
+            '(or instances="component") if each part is an object',
+            source,
+            len(places),
+            num_objects,
+            places[0],
+        )
 
 
 def label_table(

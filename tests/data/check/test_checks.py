@@ -50,3 +50,11 @@ def test_a_set_of_crowds_is_an_error_with_counts(polygons):
     assert ("images-empty", "8 of 8 images") in messages
     count = sum(annotation["category_id"] == 1 for annotation in data["annotations"])
     assert ("class-empty", f"class 'disc': its {count} objects are crowds") in messages
+
+
+def test_masks_that_are_rectangles_are_counted(polygons):
+    data, folder = polygons
+    data["annotations"][0]["segmentation"] = [[1, 1, 9, 1, 9, 9]]
+    (fault,) = (f for f in find_faults(view_dataset(data, folder, "set")) if f.kind == "masks-rectangles")
+    count = len(data["annotations"])
+    assert (fault.severity, fault.message) == ("info", f"{count - 1} of {count} masks")

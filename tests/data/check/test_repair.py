@@ -121,3 +121,16 @@ def test_what_is_left_out_is_counted_by_reason(polygons):
         f"1 image, {lost}: left out with its objects (image-missing), such as image 3 (000003.jpg)",
         "1 object: left out, its category does not exist, such as image 1, annotation 1",
     ]
+
+
+def test_a_rotated_box_is_said_and_becomes_a_polygon(polygons):
+    data, folder = polygons
+    data["annotations"] = data["annotations"][:1]
+    del data["annotations"][0]["segmentation"]
+    data["annotations"][0].update(bbox=[30, 35, 40, 10], area=400, attributes={"rotation": 90.0})
+    (fault,) = (f for f in find_faults(view_dataset(data, folder, "set")) if f.kind == "box-rotated")
+    assert fault.message == "read as a polygon; the box around it is x 45 to 55, y 20 to 60"
+    fixed, log = repaired(data, folder)
+    assert np.round(fixed["annotations"][0]["bbox"]).tolist() == [45, 20, 10, 40]
+    assert log == ["image 1, annotation 1: its rotated box became a polygon"]
+    assert repaired(fixed, folder) == (fixed, [])

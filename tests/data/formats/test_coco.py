@@ -5,6 +5,7 @@ import logging
 import os
 import random
 
+import cv2
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from maskrcnn_ext import InputError, get_dataset_dicts
 from maskrcnn_ext.data.formats.coco import read_coco
+from maskrcnn_ext.evaluation.truth import load_truth
 from maskrcnn_ext.ops.rle import decode_counts, encode_mask, with_text_counts
 from tests.helpers.coco_files import HEIGHT, WIDTH, as_text, rle_of, write_coco_file
 
@@ -137,6 +139,33 @@ def test_a_list_of_rles_is_their_union(tmp_path):
     np.testing.assert_array_equal(mask_util.decode(annotation.segmentation), masks.max(axis=0))
 
 
+GOOD = {"id": 1, "image_id": 0, "category_id": 4, "bbox": [0, 0, 2, 2]}
+IMAGE = {"id": 0, "file_name": "a.jpg", "height": HEIGHT, "width": WIDTH}
+ROTATED = {**GOOD, "bbox": [15, 15, 30, 10], "segmentation": [], "attributes": {"rotation": 30.0}}
+XYWHA = {**GOOD, "bbox": [30, 20, 30, 10, -30]}  # Detectron2 counts counterclockwise
+
+
+@pytest.mark.parametrize("annotation", [ROTATED, XYWHA], ids=["CVAT", "XYWHA"])
+def test_a_rotated_box_becomes_a_polygon(tmp_path, annotation, caplog):
+    file = write_coco_file(tmp_path, annotations=[annotation])
+    (found,) = read_coco(file, tmp_path).images[0].annotations
+    expected = cv2.boxPoints(((30, 20), (30, 10), 30))
+    np.testing.assert_allclose(
+        sorted(np.reshape(found.segmentation, (-1, 2)).tolist()), sorted(expected.tolist()), atol=1e-4
+    )
+    np.testing.assert_allclose(found.box, [*expected.min(axis=0), *expected.max(axis=0)], atol=1e-4)
+    assert "1 rotated boxes became polygons" in caplog.text
+    (true,) = load_truth(str(file)).annotations
+    np.testing.assert_allclose(true["bbox"][:2], expected.min(axis=0), atol=1e-4)
+    assert true["segmentation"] == found.segmentation
+
+
+def test_a_rotation_beside_an_outline_is_not_read_again(tmp_path):
+    annotation = {**ROTATED, "segmentation": [[15, 15, 45, 15, 45, 25]]}
+    (found,) = read_coco(write_coco_file(tmp_path, annotations=[annotation]), tmp_path).images[0].annotations
+    assert (found.box, found.segmentation) == ((15, 15, 45, 25), annotation["segmentation"])
+
+
 def test_crowds_are_objects_if_asked_for(tmp_path, caplog):
     file = write_coco_file(tmp_path, annotations=[{**GOOD, "iscrowd": 1}, {**GOOD, "id": 2, "iscrowd": 1}])
     with pytest.raises(InputError, match=r"all 2 objects of its 4 images are crowds.* add @crowds:objects"):
@@ -170,8 +199,6 @@ def test_empty_files_are_data_sets_without_images(tmp_path):
     assert (data.images, data.classes) == ([], [])
 
 
-GOOD = {"id": 1, "image_id": 0, "category_id": 4, "bbox": [0, 0, 2, 2]}
-IMAGE = {"id": 0, "file_name": "a.jpg", "height": HEIGHT, "width": WIDTH}
 NAN, INFINITY = float("nan"), float("inf")
 
 

@@ -44,6 +44,21 @@ def test_outlines_keep_their_sub_pixel_corners(tmp_path, transform):
     np.testing.assert_allclose(annotation.box, [20, 30, 40.25, 50.5], atol=1e-4)
 
 
+def test_a_property_that_may_hold_the_class_is_said_with_counts(tmp_path, caplog):
+    raster = write_raster(tmp_path / "a.tif")
+    boxes = [box_feature(10 * n, 10, 10 * n + 8, 20, kind=kind) for n, kind in enumerate(["roof", "pool", "roof"])]
+    vector = write_vector(tmp_path / "a.geojson", boxes)
+    assert read_geo(vector, raster).classes == ["object"]
+    assert (
+        "all objects become one class, but their property 'kind' is roof (2), pool (1); add @attribute:kind"
+        in caplog.text
+    )
+    caplog.clear()
+    assert read_geo(vector, raster, attribute="kind").classes == ["pool", "roof"]
+    assert read_geo(vector, raster, classes=["building"]).classes == ["building"]
+    assert not caplog.text
+
+
 def test_a_multipolygon_is_one_object(tmp_path):
     raster = write_raster(tmp_path / "a.tif")
     parts = [[closed(on_map(part))] for part in ([5, 5, 15, 5, 15, 15], [50, 50, 60, 50, 60, 60])]

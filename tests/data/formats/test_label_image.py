@@ -81,6 +81,22 @@ def test_connected_parts_of_a_class_are_objects(folders):
     assert len(read_label_image(*folders, categories={3: "car"}, ignore=[9]).images[0].annotations) == 2
 
 
+def test_objects_of_unconnected_parts_are_counted_and_may_be_several(folders, caplog):
+    labels = np.zeros((3, 5), np.uint8)
+    labels[0, :2] = labels[0, 3] = labels[2, 4] = 255
+    labels[2, 0] = 7
+    Image.fromarray(labels).save(folders[0] / "a.png")
+    assert len(read_label_image(*folders).images[0].annotations) == 2
+    assert "1 of 2 objects consist of several unconnected parts, such as number 255 of" in caplog.text
+    assert "add @instances:component" in caplog.text
+    caplog.clear()
+    found = [a.box for a in read_label_image(*folders, instances="component").images[0].annotations]
+    assert sorted(found) == [(0, 0, 2, 1), (0, 2, 1, 3), (3, 0, 4, 1), (4, 2, 5, 3)]
+    assert not caplog.text
+    with pytest.raises(InputError, match="`instances` is 'parts', expected 'value' or 'component'"):
+        read_label_image(*folders, instances="parts")
+
+
 def test_parts_that_touch_at_a_corner_are_one(folders):
     Image.fromarray(np.eye(3, 5, dtype=np.uint8)).save(folders[0] / "a.png")
     assert len(read_label_image(*folders, categories={1: "line"}).images[0].annotations) == 1

@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskrcnn_ext import InputError
-from maskrcnn_ext.data.formats.polygons import bezier, box_of_polygons, check_outline, ellipse
+from maskrcnn_ext.data.formats.polygons import (
+    bezier,
+    box_of_polygons,
+    check_outline,
+    ellipse,
+    is_rectangle,
+    rotated_box,
+)
 from maskrcnn_ext.ops.rle import decode_rle, segmentation_to_rle
 
 HEIGHT, WIDTH = 30, 40
@@ -63,3 +70,10 @@ def test_a_curve_ends_at_its_last_point_and_a_quarter_circle_is_round():
     assert np.abs(np.linalg.norm(points, axis=1) - 100).max() < 0.03
     straight = bezier(np.array([[0, 0], [1, 2], [2, 4], [3, 6]]))
     np.testing.assert_allclose(straight[:, 1], 2 * straight[:, 0])
+
+
+def test_a_rectangle_is_upright_and_drawn_along_its_edges():
+    assert is_rectangle([1, 1, 5, 1, 5, 4, 1, 4, 1, 1]), "closed"
+    assert not is_rectangle([1, 1, 5, 1, 5, 4])
+    assert not is_rectangle([1, 1, 5, 1, 5, 4, 2, 4])
+    assert not is_rectangle(rotated_box(30, 20, 30, 10, 30))

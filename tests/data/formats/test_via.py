@@ -135,7 +135,24 @@ def test_unused_attributes_are_logged(write, tmp_path, caplog):
     read_via(file, tmp_path, classes=["animal"])
     assert not caplog.text
     read_via(file, tmp_path)
-    assert "all regions become one class, but their attribute 'kind' is cat, dog" in caplog.text
+    assert (
+        "all objects become one class, but their property 'kind' is dog (1), cat (1); add @attribute:kind"
+        in caplog.text
+    )
+
+
+def test_drawn_rectangles_are_counted_and_may_be_boxes(write, tmp_path, caplog):
+    file = write([region(TRIANGLE), region({"name": "rect", "x": 1, "y": 2, "width": 3, "height": 4})])
+    (record,) = read_via(file, tmp_path).images
+    assert all(annotation.segmentation for annotation in record.annotations)
+    assert "1 of 2 objects are drawn rectangles, which are trained as masks; add @rectangles:boxes" in caplog.text
+    caplog.clear()
+    (record,) = read_via(file, tmp_path, rectangles="boxes").images
+    assert [bool(annotation.segmentation) for annotation in record.annotations] == [True, False]
+    assert record.annotations[1].box == (1, 2, 4, 6)
+    assert not caplog.text
+    with pytest.raises(InputError, match="`rectangles` is 'masked', expected 'masks' or 'boxes'"):
+        read_via(file, tmp_path, rectangles="masked")
 
 
 @pytest.mark.parametrize(

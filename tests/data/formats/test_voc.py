@@ -1,5 +1,6 @@
 """Pascal VOC: boxes, instance PNGs, lists of ids, and errors for broken files."""
 
+import cv2
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
@@ -69,6 +70,29 @@ def test_boxes_of_other_tools_are_edges(voc):
 def test_a_box_is_cut_at_the_edges(voc):
     (record,) = read_voc(*voc(thing("dog", 0, -3, 55, 41))).images
     assert record.annotations[0].box == (0, 0, 50, 40)
+
+
+ROTATED = """<object><name>dog</name><bndbox><xmin>10.0</xmin><ymin>15.0</ymin><xmax>40.0</xmax><ymax>25.0</ymax></bndbox>
+<attributes><attribute><name>rotation</name><value>{degrees}</value></attribute></attributes></object>"""
+ROBNDBOX = """<object><name>dog</name><robndbox><cx>25</cx><cy>20</cy><w>30</w><h>10</h><angle>{radians}</angle></robndbox></object>"""
+
+
+@pytest.mark.parametrize("degrees", [90, 30, -30])
+@pytest.mark.parametrize("tool", ["CVAT", "roLabelImg"])
+def test_a_rotated_box_becomes_a_polygon(voc, degrees, tool, caplog):
+    text = ROTATED.format(degrees=degrees) if tool == "CVAT" else ROBNDBOX.format(radians=np.deg2rad(degrees))
+    (annotation,) = read_voc(*voc(text)[:2]).images[0].annotations
+    expected = cv2.boxPoints(((25, 20), (30, 10), degrees))
+    found = np.reshape(annotation.segmentation, (-1, 2))
+    distances = np.linalg.norm(found[:, None] - expected, axis=2)
+    np.testing.assert_allclose(distances.min(axis=1), 0, atol=1e-4)
+    np.testing.assert_allclose(annotation.box, [*expected.min(axis=0), *expected.max(axis=0)], atol=1e-3)
+    assert "1 rotated boxes became polygons" in caplog.text
+
+
+def test_a_box_with_a_rotation_of_zero_is_upright(voc):
+    (annotation,) = read_voc(*voc(ROTATED.format(degrees="0.0"))[:2]).images[0].annotations
+    assert (annotation.box, annotation.segmentation) == ((9, 14, 40, 25), None)
 
 
 def test_a_set_of_difficult_objects_says_how_to_read_them(voc, caplog):

@@ -1,0 +1,52 @@
+"""Warnings of what a reader does with annotations that are ambiguous: how many there are, and the option that reads them otherwise."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from pathlib import Path
+
+from maskrcnn_ext.common.text import short_list
+from maskrcnn_ext.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+_MAX_CLASSES = 100  # a property with more values is no class
+
+
+def check_rectangles(rectangles: str, source: Path) -> None:
+    """Checks the option ``rectangles``.
+
+    Raises:
+        InputError: it is neither "masks" nor "boxes".
+    """
+    if rectangles not in ("masks", "boxes"):
+        raise InputError(f"{source}: `rectangles` is {rectangles!r}, expected 'masks' or 'boxes'")
+
+
+def warn_of_rectangles(count: int, num_objects: int, source: Path) -> None:
+    """Warns that drawn rectangles are trained as masks, if there are any."""
+    if count:
+        logger.warning(
+            "%s: %d of %d objects are drawn rectangles, which are trained as masks; add @rectangles:boxes to the string of the data set "
+            '(or rectangles="boxes") to read them as boxes',
+            source,
+            count,
+            num_objects,
+        )
+
+
+def warn_of_classes(values: Counter[str], attribute: str, source: Path) -> None:
+    """Warns that objects become one class, though a property that is not used has several values, which may be classes."""
+    # A property whose many values all differ is a name or a number of the object.
+    if 1 < len(values) <= _MAX_CLASSES and not 10 < len(values) == values.total():
+        counts = [f"{value} ({count})" for value, count in values.most_common()]
+        logger.warning(
+            "%s: all objects become one class, but their property %r is %s; add @attribute:%s to the string of the data set "
+            "(or attribute=%r) if it holds the class",
+            source,
+            attribute,
+            short_list(counts),
+            attribute,
+            attribute,
+        )
