@@ -12,6 +12,7 @@ import numpy as np
 
 from maskrcnn_ext.common.extras import require
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.interop.export.pt2 import load_program
 from maskrcnn_ext.interop.export.recipe import METADATA_KEY, Recipe, input_name, recipe_file, scale_boxes
 from maskrcnn_ext.interop.export.standalone import opencv_infer
 from maskrcnn_ext.interop.export.standalone.paste import keypoints, paste, paste_whole_pixels
@@ -169,8 +170,10 @@ class TorchRuntime(Runtime):
             )
         self.recipe = Recipe.from_json(described.read_text(encoding="utf-8"), described)
         try:
-            self._model: Any = torch.export.load(file).module() if file.suffix == ".pt2" else torch.jit.load(str(file))
-        except (RuntimeError, OSError, ValueError) as error:
+            self._model: Any = load_program(file) if file.suffix == ".pt2" else torch.jit.load(str(file))
+        except InputError:
+            raise
+        except Exception as error:  # torch raises errors of many types for damaged files
             raise InputError(f"{file}: PyTorch cannot read it ({_one_line(error)})") from error
 
     def _run(self, pixels: Array) -> dict[str, Array]:
