@@ -17,7 +17,7 @@ EXTRAS = {
     "albumentations": ["albumentations>=2.0.8,<3"],
     "eval": ["faster-coco-eval"],
     "geo": ["rasterio", "pyogrio", "shapely>=2"],
-    "keras": ["h5py"],
+    "keras": ["h5py>=3.9"],
     "onnx": ["onnx", "onnxscript", "onnxruntime"],
     "openvino": ["openvino"],
     "progress": ["rich"],

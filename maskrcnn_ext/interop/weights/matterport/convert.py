@@ -20,6 +20,7 @@ from maskrcnn_ext.interop.weights.matterport.lazy_config import build_config
 from maskrcnn_ext.interop.weights.matterport.settings import read_settings
 
 _LAYERS = set().union(*map(layer_names, BLOCKS))
+_LARGEST_WEIGHT = 2**31  # bytes; a small file can declare a weight of any size
 # Setting -> the weight that determines it, and its axis.
 _DETERMINED_BY = {
     "NUM_CLASSES": ("mrcnn_class_logits/kernel", 1),
@@ -72,16 +73,29 @@ def read_h5(path: Path) -> dict[str, Tensor]:
     Versions of Keras nest groups differently; the key is made of the names of the layer and of the weight.
 
     Raises:
-        InputError: the file cannot be read, or contains no layer of this network.
+        InputError: the file cannot be read, contains no layer of this network, or refers to other files or to other places in it.
     """
     h5py = require("h5py", extra="keras", purpose="reading Keras weights")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     tensors: dict[str, Tensor] = {}
 
+    def describe_link(name: str, link: Any) -> str | None:  # a result ends the walk; an error would be lost in h5py
+        if isinstance(link, h5py.ExternalLink):
+            return f"{name} is a link to {link.path} of {link.filename}"
+        return f"{name} is a link to {link.path}" if isinstance(link, h5py.SoftLink) else None
+
     def take(name: str, entry: Any) -> None:
         if not isinstance(entry, h5py.Dataset):
             return
+        if entry.external or entry.is_virtual:
+            raise InputError(
+                f"{path}: {name} is stored in other files, which are not read: save the weights themselves"
+            )
+        if entry.nbytes > _LARGEST_WEIGHT:
+            raise InputError(
+                f"{path}: {name} of shape {entry.shape} has {entry.nbytes / 1e9:,.0f} GB, more than any weight"
+            )
         key = _key(name)
         if key in tensors:
             raise InputError(f"{path}: contains {key} twice")
@@ -89,6 +103,9 @@ def read_h5(path: Path) -> dict[str, Tensor]:
 
     try:
         with h5py.File(path, "r") as file:
+            link = file.visititems_links(describe_link)
+            if link is not None:
+                raise InputError(f"{path}: {link}, which is not followed: save the weights themselves")
             root = file.get("model_weights", file)  # model.save() also writes the optimizer's state
             root.visititems(take)
     except InputError:

@@ -242,6 +242,38 @@ def test_files_that_are_no_weights_are_named_in_one_line(folder, tmp_path):
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("external link", "conv1 is a link to / of other.h5, which is not followed"),
+        ("soft link", "model_weights is a link to /elsewhere, which is not followed"),
+        ("external storage", "conv1/kernel:0 is stored in other files"),
+        ("virtual", "conv1/kernel:0 is stored in other files"),
+        ("huge", r"conv1/kernel:0 of shape \(1099511627776,\) has 4,398 GB"),
+    ],
+)
+def test_nothing_outside_of_the_file_is_read(tmp_path, kind, message):
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["secret"] = np.ones(3, np.float32)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        name = "conv1/kernel:0"
+        if kind == "external link":
+            file["conv1"] = h5py.ExternalLink("other.h5", "/")
+        elif kind == "soft link":
+            file["model_weights"] = h5py.SoftLink("/elsewhere")
+        elif kind == "external storage":
+            file.create_dataset(name, (3,), "f4", external=[(str(tmp_path / "other.h5"), 0, 12)])
+        elif kind == "virtual":
+            layout = h5py.VirtualLayout((3,), "f4")
+            layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "secret", (3,))
+            file.create_virtual_dataset(name, layout)
+        else:
+            file.create_dataset(name, (2**40,), "f4", chunks=(1024,))
+    with pytest.raises(InputError, match=message) as error:
+        convert(tmp_path / "a.h5")
+    assert "\n" not in str(error.value)
+
+
 def test_settings_of_other_weights_are_refused(folder, tmp_path):
     (tmp_path / "settings.json").write_text(json.dumps({**SETTINGS, "NUM_CLASSES": 7}))
     with pytest.raises(InputError, match=r"NUM_CLASSES=7 contradicts .*weights\.h5, which has 4"):
