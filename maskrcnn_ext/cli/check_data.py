@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.errors import InputError
@@ -30,7 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--against", metavar="OTHER", help="another data set that must not share images with it, such as val"
     )
     parser.add_argument("--no-images", action="store_true", help="check only the annotations, without opening images")
-    parser.add_argument("--fix", type=Path, metavar="DST", help="write a repaired copy as COCO JSON; never overwrites")
+    parser.add_argument(
+        "--fix",
+        type=Path,
+        metavar="DST",
+        help="write a repaired copy; never overwrites: COCO JSON, or a folder in the format of a yolo, labelme or label_image set",
+    )
     parser.add_argument(
         "--rotated-objects",
         choices=("stored", "shown"),
@@ -60,12 +66,13 @@ def run(args: argparse.Namespace) -> int:
     if args.no_images and args.against:
         raise InputError("--against compares images: leave out --no-images")
 
-    from maskrcnn_ext.data.check import SEVERITIES, find_faults, read_images, view_dataset
+    from maskrcnn_ext.data.check import SEVERITIES, Fault, find_faults, read_images, view_dataset
     from maskrcnn_ext.data.check.anchors import suggest_anchors
     from maskrcnn_ext.data.check.source import find
     from maskrcnn_ext.data.registry.catalog import split_note
 
-    found = find(args.name, args.images)
+    unreadable: list[str] = []
+    found = find(args.name, args.images, unreadable)
     if args.fix is not None:
         _check_fixable(found)
     if not Path(args.name).is_file() and (note := split_note(args.name)):
@@ -76,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
     if args.against:
         against = view_dataset(*find(args.against))
         other_pixels = read_images(against)
-    faults = find_faults(view, pixels, against, other_pixels)
+    faults = [Fault("record-unreadable", message) for message in unreadable]
+    faults += find_faults(view, pixels, against, other_pixels)
     advice = suggest_anchors(view)
 
     counts = Counter(fault.severity for fault in faults)
@@ -151,6 +159,7 @@ def _fix(
     from maskrcnn_ext.data.check import find_faults, view_dataset
     from maskrcnn_ext.data.check.changes import describe_losses
     from maskrcnn_ext.data.check.repair import repair
+    from maskrcnn_ext.data.writers import WRITERS
 
     file: Path = args.fix
     data, log = repair(found.data, found.folder, faults, pixels, args.rotated_objects)
@@ -158,6 +167,26 @@ def _fix(
         raise InputError(
             f"--fix {file}: no image would be left: set --images to their folder if it is not {found.folder}"
         )
+    format = found.name.partition(":")[0]
+    if format in WRITERS and format != "coco" and file.suffix != ".json":
+        usage = _write_folder(found._replace(data=data), format, file)
+    else:
+        _write_json(data, file)
+        usage = f"coco:{file.resolve()}@{found.folder.resolve()}"
+    print(f"\n{len(log)} repairs:")
+    _print_lines([str(change) for change in log], args.all)
+    unreadable = sum(fault.kind == "record-unreadable" for fault in faults)
+    losses = [*([f"{plural(unreadable, 'record')}: cannot be read"] if unreadable else []), *describe_losses(log)]
+    print(f"left out:{'' if losses else ' nothing'}")
+    for line in losses:
+        print(f"  {line}")
+    remaining = find_faults(view_dataset(data, found.folder, str(file)), pixels or None, against, other_pixels)
+    errors = [fault for fault in remaining if fault.severity == "error"]
+    print(f"wrote {file} with {len(errors)} errors left; use it as {usage}")
+    _print_faults(errors, args.all)
+
+
+def _write_json(data: dict[str, Any], file: Path) -> None:
     text = json.dumps(data)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -165,13 +194,17 @@ def _fix(
             stream.write(text)
     except OSError as error:
         raise InputError(f"cannot write {file} ({error.strerror})") from error
-    print(f"\n{len(log)} repairs:")
-    _print_lines([str(change) for change in log], args.all)
-    losses = describe_losses(log)
-    print(f"left out:{'' if losses else ' nothing'}")
-    for line in losses:
-        print(f"  {line}")
-    remaining = find_faults(view_dataset(data, found.folder, str(file)), pixels or None, against, other_pixels)
-    errors = [fault for fault in remaining if fault.severity == "error"]
-    print(f"wrote {file} with {len(errors)} errors left; use it as coco:{file.resolve()}@{found.folder.resolve()}")
-    _print_faults(errors, args.all)
+
+
+def _write_folder(found: Found, format: str, folder: Path) -> str:
+    """Writes a repaired data set in its own format, with copies of its images; returns the string that names it."""
+    from maskrcnn_ext.data.check.source import to_records
+    from maskrcnn_ext.data.writers import find_writer
+    from maskrcnn_ext.data.writers.files import staged
+
+    with staged(folder, overwrite=False) as partial:
+        lost = find_writer(format)(to_records(found), partial, link=False)
+    for problem, count in lost.items():
+        print(f"maskrcnn-ext check-data: warning: {count} {problem}", file=sys.stderr)
+    places = {"yolo": f"{folder}/data.yaml", "labelme": str(folder), "label_image": f"{folder}/labels@{folder}/images"}
+    return f"{format}:{places[format]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from pathlib import Path
 
 _FORMATS = ("coco", "yolo", "labelme", "label-image")
@@ -59,8 +60,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"maskrcnn-ext convert: warning: {count} {problem}", file=sys.stderr)
     if note := split_note(args.source):
         print(note)
-    objects = sum(len(record.annotations) for record in data.images)
-    print(f"{args.target}: {len(data.images)} images, {objects} objects read, {len(data.classes)} classes")
+    crowds = Counter(annotation.crowd for record in data.images for annotation in record.annotations)
+    objects = f"{crowds[False]} objects" + (f" and {crowds[True]} crowds" if crowds[True] else "")
+    print(f"{args.target}: {len(data.images)} images, {objects} read, {len(data.classes)} classes")
     if args.to == "coco":
         json = args.target if json_only else args.target / "annotations.json"
         print(f"use it as coco:{json}@{folder}")

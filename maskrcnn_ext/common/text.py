@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Iterable, Sequence
 
 
@@ -91,3 +92,15 @@ def or_list(names: Sequence[str]) -> str:
         'bce, dice or focal'
     """
     return " or ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def natural_sort_key(text: str) -> list[tuple[bool, int, str]]:
+    """Returns a sort key that compares the digits in texts as numbers.
+
+    Example:
+        >>> sorted(["f10", "f9"], key=natural_sort_key)
+        ['f9', 'f10']
+    """
+    return [
+        (False, int(part), "") if part.isdecimal() else (True, 0, part.casefold()) for part in re.split(r"(\d+)", text)
+    ]

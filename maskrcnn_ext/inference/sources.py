@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from maskrcnn_ext.common.text import natural_sort_key
 from maskrcnn_ext.data.formats.reading import IMAGE_SUFFIXES
 from maskrcnn_ext.errors import InputError
 
@@ -106,18 +106,6 @@ def find_inputs(given: Sequence[str], *, stdin: Iterable[str] = (), outputs: Pat
         raise InputError("stdin has no paths of images: write one path a line")
     records = [{"file_name": file} for file in files]
     return Inputs(_make_items([(record, number) for number, record in enumerate(records, start=1)]), videos)
-
-
-def natural_sort_key(text: str) -> list[tuple[bool, int, str]]:
-    """Returns a sort key that compares the digits in texts as numbers.
-
-    Example:
-        >>> sorted(["f10", "f9"], key=natural_sort_key)
-        ['f9', 'f10']
-    """
-    return [
-        (False, int(part), "") if part.isdecimal() else (True, 0, part.casefold()) for part in re.split(r"(\d+)", text)
-    ]
 
 
 def file_state(file: str) -> str:

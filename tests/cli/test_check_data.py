@@ -5,7 +5,9 @@ import html.parser
 import json
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from maskrcnn_ext.cli import main
 from maskrcnn_ext.data.check import KINDS
@@ -185,3 +187,31 @@ def test_long_lists_are_cut_and_losses_are_counted(polygons, tmp_path, capsys):
     assert "left out:\n  12 objects: left out, its category does not exist, such as image 1, annotation 1\n" in output
     assert main([*arguments, "--all"]) == 1
     assert capsys.readouterr().out.count("there is no category 99") == 12
+
+
+def write_yolo(folder):
+    """Three images with a sound row each, and two faults."""
+    for part in ("images", "labels"):
+        (folder / part).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name, more in (("a", "0 12 15 30 40\n"), ("b", ""), ("c", "7 0.5 0.5 0.1 0.1\n")):
+        Image.fromarray(rng.integers(0, 255, (40, 50, 3), np.uint8)).save(folder / f"images/{name}.png")
+        (folder / f"labels/{name}.txt").write_text("0 0.1 0.1 0.9 0.1 0.9 0.5 0.1 1.004\n" + more)
+    (folder / "data.yaml").write_text("train: images\nnames: [cat, dog]\n")
+    return f"yolo:{folder}/data.yaml"
+
+
+def test_all_faults_of_other_formats_are_listed_and_left_out_of_a_copy_in_their_format(tmp_path, capsys):
+    name, fixed = write_yolo(tmp_path / "set"), tmp_path / "fixed"
+    assert main(["check-data", name, "--fix", str(fixed)]) == 1
+    output = capsys.readouterr().out
+    assert "error record-unreadable (2): a record that cannot be read" in output
+    assert "a.txt, line 2: 12 lies outside of the image" in output
+    assert "c.txt, line 2: class 7, expected 0 to 1" in output
+    assert "left out:\n  2 records: cannot be read" in output
+    assert f"use it as yolo:{fixed}/data.yaml" in output
+    assert main(["check-data", f"yolo:{fixed}/data.yaml"]) == 0
+    assert "3 images, 3 objects, 2 classes" in capsys.readouterr().out
+    assert main(["check-data", name, "--fix", str(fixed)]) == 2, "never overwrites"
+    assert main(["check-data", name, "--fix", str(tmp_path / "a.json")]) == 1
+    assert len(json.loads((tmp_path / "a.json").read_text())["annotations"]) == 3

@@ -24,6 +24,7 @@ _FIX = "--fix writes a copy"
 
 KINDS = {
     # records and ids
+    "record-unreadable": FaultKind("error", "a record that cannot be read", f"correct it; {_FIX} without it"),
     "category-broken": FaultKind("error", "a category lacks its id or name", "add an `id` and a `name`"),
     "category-duplicate": FaultKind("error", "two categories have the same id", f"set different ids; {_FIX} with the first"),
     "image-broken": FaultKind("error", "an image's record is incomplete", f"complete it; {_FIX} without it"),

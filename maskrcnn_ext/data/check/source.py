@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from maskrcnn_ext.common.text import natural_sort_key
 from maskrcnn_ext.data.check.view import EXTRA, path_in
-from maskrcnn_ext.data.formats.coco import load_coco
+from maskrcnn_ext.data.formats.coco import add_annotations, keypoint_names, load_coco, parse_categories, parse_images
 from maskrcnn_ext.data.formats.coco_fields import read_id, read_text
 from maskrcnn_ext.data.formats.records import DataSet
 from maskrcnn_ext.data.writers.coco import to_coco_dict
@@ -32,12 +33,13 @@ class Found(NamedTuple):
     name: str
 
 
-def find(name: str, images: Path | None = None) -> Found:
+def find(name: str, images: Path | None = None, faults: list[str] | None = None) -> Found:
     """Finds a dataset.
 
     Args:
         name: a registered name, a string such as ``via:/data/a.json@/data/images``, or the path of a COCO file.
         images: the folder that the file names of a COCO file are relative to. If None, the usual folders are searched.
+        faults: gets the faults of records of other formats that cannot be read and are left out; None to raise the first.
 
     Raises:
         InputError: there is no such dataset, it is not COCO JSON, or the reader of another format refuses it.
@@ -63,7 +65,21 @@ def find(name: str, images: Path | None = None) -> Found:
         return _of_file(Path(metadata.json_file), images or Path(metadata.image_root), name)
     if images is not None:
         raise InputError(f"--images is for COCO files: data set {name} has its own image folder")
+    if isinstance(source, Source) and faults is not None:
+        data = source.read(faults)
+        faults.sort(key=natural_sort_key)
+        return of_records(data, name)
     return of_records(load_dataset(name), name)
+
+
+def to_records(found: Found) -> DataSet:
+    """Returns the records of a COCO mapping, which must be sound; the inverse of :func:`of_records`."""
+    categories = parse_categories(found.data["categories"], found.name)
+    records = parse_images(found.data["images"], found.name, found.folder)
+    add_annotations(found.data["annotations"], records, categories, found.name)
+    return DataSet(
+        [category["name"] for category in categories], list(records.values()), keypoints=keypoint_names(categories)
+    )
 
 
 def _of_file(file: Path, images: Path | None, name: str) -> Found:

@@ -92,13 +92,15 @@ class Format:
     Attributes:
         name: what ``format=`` and the prefix of ``coco:a.json@images`` call it.
         description: the format in one line.
-        read: ``read(classes=None, **options)`` returns the records.
+        read: ``read(classes=None, **options)`` returns the records. If `lists_faults`, it also takes ``faults=None``: a list that gets the
+            message of each fault, while the rest is read; None to raise the first.
         options: the keywords of `read` other than ``classes``.
         shorthand: the options that a string such as ``coco:a.json@images`` sets, in its order.
         split_option: the option that picks a split; None if a data set of this format is one split.
         default_split: the split that is read if none is chosen; None if that is all of the data.
         list_splits: returns the names of the splits, from the path of the first option; None if they are not listed in a file.
         extra: the extra of this package that reading needs; None if it needs none.
+        lists_faults: whether `read` can list all faults of the files.
         crowd_option: the option, as a string has it, that reads crowds as objects; None if crowds of this format are groups of objects.
     """
 
@@ -111,6 +113,7 @@ class Format:
     default_split: str | None = None
     list_splits: Callable[[Path], list[str]] | None = None
     extra: str | None = None
+    lists_faults: bool = False
     crowd_option: str | None = None
 
     def option(self, name: str) -> Option | None:

@@ -20,6 +20,7 @@ from maskrcnn_ext.data.formats.polygons import bezier, box_of_polygons, check_ou
 from maskrcnn_ext.data.formats.reading import (
     checked_rle,
     clip_box,
+    collected,
     finite,
     image_size,
     in_threads,
@@ -41,13 +42,16 @@ _ALIASES = {"person": "pedestrian", "bike": "bicycle", "motor": "motorcycle", "c
 _IGNORED = {"other person": "pedestrian", "other vehicle": "car", "trailer": "truck"}
 
 
-def read_bdd100k(annotations: Path, images: Path, *, classes: Sequence[str] | None = None) -> DataSet:
+def read_bdd100k(
+    annotations: Path, images: Path, *, classes: Sequence[str] | None = None, faults: list[str] | None = None
+) -> DataSet:
     """Reads BDD100K.
 
     Args:
         annotations: a JSON file, or a folder of bitmask PNGs (with sub-folders a video, for segmentation tracking).
         images: the folder of the images, with the same sub-folders.
         classes: which of the eight classes, in the order of the model; all when not given.
+        faults: gets the faults of frames and labels, which are left out; None to raise the first.
 
     Returns:
         One record per frame or bitmask; ids are names without suffix. Objects marked crowd or ignore(d) are crowds. From JSON, an object
@@ -62,11 +66,11 @@ def read_bdd100k(annotations: Path, images: Path, *, classes: Sequence[str] | No
     if unknown:
         raise InputError(f"{annotations}: class {unknown[0]!r}, expected some of {', '.join(_CLASSES)}")
     if not annotations.is_dir():
-        return DataSet(names, _read_frames(annotations, images, names))
+        return DataSet(names, _read_frames(annotations, images, names, faults))
     files = list_files(annotations, "**/*.png")
     if not files:
         raise InputError(f"{annotations}: no bitmask PNGs here")
-    return DataSet(names, in_threads(lambda file: _read_bitmask(file, annotations, images, names), files))
+    return DataSet(names, in_threads(lambda file: _read_bitmask(file, annotations, images, names), files, faults))
 
 
 def _read_bitmask(file: Path, folder: Path, images: Path, names: list[str]) -> ImageRecord:
@@ -93,7 +97,7 @@ def _read_bitmask(file: Path, folder: Path, images: Path, names: list[str]) -> I
     return record
 
 
-def _read_frames(file: Path, images: Path, names: list[str]) -> list[ImageRecord]:
+def _read_frames(file: Path, images: Path, names: list[str], faults: list[str] | None) -> list[ImageRecord]:
     frames = read_json(file)
     if isinstance(frames, dict):
         frames = frames.get("frames")  # Scalabel's file with a config
@@ -101,33 +105,36 @@ def _read_frames(file: Path, images: Path, names: list[str]) -> list[ImageRecord
         raise InputError(f"{file}: not a BDD100K file (expected a list of frames with `name` and `labels`)")
     others: Counter[str] = Counter()
     records: dict[str, ImageRecord] = {}
-    paths = []
-    for frame in frames:
+
+    def find(frame: dict[str, Any]) -> tuple[dict[str, Any], Path, int, int]:
         where = f"{file}: frame {frame['name']!r:.100}"
         folder = path_below(images, frame["videoName"], where) if frame.get("videoName") else images
         path = path_below(folder, frame["name"], where)
         # The archives of the tracking sets have a folder a video, and others name it but have none.
-        paths.append(path if path.is_file() else path_below(images, frame["name"], where))
-    sizes = in_threads(lambda path: image_size(path, f"{file}: frame {path.name!r}"), paths)
-    for frame, path, (height, width) in zip(frames, paths, sizes, strict=True):
+        path = path if path.is_file() else path_below(images, frame["name"], where)
+        return frame, path, *image_size(path, f"{file}: frame {path.name!r}")
+
+    for frame, path, height, width in in_threads(find, frames, faults):
         where = f"{file}: frame {frame['name']!r}"
-        size = _field(frame, "size", dict, where)
-        if (size.get("height", height), size.get("width", width)) != (height, width):
-            raise InputError(f"{where}: `size` is {size}, but {path} is {width} x {height} (width, height)")
-        image_id = path.relative_to(images).with_suffix("").as_posix()
-        if image_id in records:
-            raise InputError(f"{where}: there are two of it")
-        record = records[image_id] = ImageRecord(str(path), image_id, height, width)
-        for number, label in enumerate(_field(frame, "labels", list, where)):
-            label_where = f"{where}, label {number}"
-            if not isinstance(label, dict) or not isinstance(label.get("category"), str):
-                raise InputError(f"{label_where} has no `category`")
-            category = str(label["category"])
-            name = {**_ALIASES, **_IGNORED}.get(category, category)
-            if name in names:
-                record.annotations.append(_annotation(label, names.index(name), height, width, label_where))
-            elif name not in _CLASSES:
-                others[name] += 1
+        with collected(faults):
+            size = _field(frame, "size", dict, where)
+            if (size.get("height", height), size.get("width", width)) != (height, width):
+                raise InputError(f"{where}: `size` is {size}, but {path} is {width} x {height} (width, height)")
+            image_id = path.relative_to(images).with_suffix("").as_posix()
+            if image_id in records:
+                raise InputError(f"{where}: there are two of it")
+            record = records[image_id] = ImageRecord(str(path), image_id, height, width)
+            for number, label in enumerate(_field(frame, "labels", list, where)):
+                label_where = f"{where}, label {number}"
+                with collected(faults):
+                    if not isinstance(label, dict) or not isinstance(label.get("category"), str):
+                        raise InputError(f"{label_where} has no `category`")
+                    category = str(label["category"])
+                    name = {**_ALIASES, **_IGNORED}.get(category, category)
+                    if name in names:
+                        record.annotations.append(_annotation(label, names.index(name), height, width, label_where))
+                    elif name not in _CLASSES:
+                        others[name] += 1
     if others:
         counts = ", ".join(f"{count} {name}" for name, count in others.most_common())
         logger.warning("%s: left out labels of classes without instances: %s", file, counts)
@@ -195,4 +202,5 @@ FORMAT = Format(
         Option("images", "the images, in the same sub-folders as the bitmasks", "folder", required=True),
     ),
     shorthand=("annotations", "images"),
+    lists_faults=True,
 )

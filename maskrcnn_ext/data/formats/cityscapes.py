@@ -30,13 +30,16 @@ _LABEL_IDS = {
 }
 
 
-def read_cityscapes(annotations: Path, images: Path, *, classes: Sequence[str] | None = None) -> DataSet:
+def read_cityscapes(
+    annotations: Path, images: Path, *, classes: Sequence[str] | None = None, faults: list[str] | None = None
+) -> DataSet:
     """Reads one split of Cityscapes.
 
     Args:
         annotations: the split's folder of city folders, such as ``gtFine/train``.
         images: the same folder of the photographs, such as ``leftImg8bit/train``.
         classes: which of the eight classes, in the order of the model; all when not given.
+        faults: gets the faults of files, which are left out; None to raise the first.
 
     Returns:
         One record per annotated photograph, sorted by name; its id is "<city>_<sequence>_<frame>". Groups are crowds.
@@ -54,7 +57,7 @@ def read_cityscapes(annotations: Path, images: Path, *, classes: Sequence[str] |
         raise InputError(
             f"{annotations}: no <city>/*_instanceIds.png here; name a split's folder, such as gtFine/train"
         )
-    return DataSet(names, in_threads(lambda file: _record(file, images, categories), files))
+    return DataSet(names, in_threads(lambda file: _record(file, images, categories), files, faults))
 
 
 def _record(file: Path, images: Path, categories: dict[int, int]) -> ImageRecord:
@@ -79,4 +82,5 @@ FORMAT = Format(
         Option("images", "the same folder of the photographs, such as leftImg8bit/train", "folder", required=True),
     ),
     shorthand=("annotations", "images"),
+    lists_faults=True,
 )

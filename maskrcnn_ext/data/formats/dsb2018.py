@@ -18,7 +18,11 @@ logger = logging.getLogger(__name__)
 
 
 def read_dsb2018(
-    images: Path, *, classes: Sequence[str] | None = None, split: Callable[[list[str]], list[str]] | None = None
+    images: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    split: Callable[[list[str]], list[str]] | None = None,
+    faults: list[str] | None = None,
 ) -> DataSet:
     """Reads mask folders.
 
@@ -26,6 +30,7 @@ def read_dsb2018(
         images: the folder of the image folders, such as ``stage1_train``.
         classes: the name of the one class; "object" when not given.
         split: picks image ids out of all ids, sorted; all when not given.
+        faults: gets the faults of images, which are left out; None to raise the first.
 
     Returns:
         One record per image, in the order of the ids; segmentations are RLEs of the whole image. Masks without a pixel are left out, with
@@ -44,11 +49,11 @@ def read_dsb2018(
     folders = [images / name for name in (split(ids) if split else ids)]
     if not any((folder / "masks").is_dir() for folder in folders):
         raise InputError(f"{images}: no <image id>/images/*.png with <image id>/masks/*.png here")
-    records, empty = zip(*in_threads(_read_image, folders), strict=True)
-    left_out = [file for files in empty for file in files]
+    found = in_threads(_read_image, folders, faults)
+    left_out = [file for _, empty in found for file in empty]
     if left_out:
         logger.warning("%s: left out %d masks without a pixel, such as %s", images, len(left_out), left_out[0])
-    return DataSet(names, list(records))
+    return DataSet(names, [record for record, _ in found])
 
 
 def list_ids(images: Path) -> list[str]:
@@ -87,4 +92,5 @@ FORMAT = Format(
     ),
     shorthand=("images",),
     split_option="split",
+    lists_faults=True,
 )

@@ -45,7 +45,7 @@ def read_outlines(file: Path, attribute: str | None = None, layer: str | None = 
     """Reads polygons and multipolygons.
 
     GeoJSON is in EPSG:4326 (RFC 7946) unless its ``crs`` member says otherwise. Self-intersecting outlines are made valid. Features
-    without geometry or area are left out, with one warning for all.
+    without area, such as points and lines, are left out, with one warning for all.
 
     Args:
         file: the file.
@@ -53,8 +53,8 @@ def read_outlines(file: Path, attribute: str | None = None, layer: str | None = 
         layer: the layer to read; required if there are several.
 
     Raises:
-        InputError: the file is unreadable or has no coordinate reference system, the layer is missing or not chosen, or a feature is not
-            a polygon or lacks the property.
+        InputError: the file is unreadable or has no coordinate reference system, the layer is missing or not chosen, or a feature is
+            broken or lacks the property.
     """
     pyogrio = require("pyogrio", extra="geo", purpose="georeferenced data")
     rasterio = require("rasterio", extra="geo", purpose="georeferenced data")
@@ -113,21 +113,17 @@ def _valid(file: Path, ids: np.ndarray, encoded: np.ndarray) -> tuple[np.ndarray
     """Returns the geometries that have an area, and their indices."""
     geometries = shapely.from_wkb(encoded, on_invalid="ignore")
     for index, geometry in enumerate(geometries):
-        if encoded[index] is None:
-            continue
-        if geometry is None:
+        if encoded[index] is not None and geometry is None:
             raise InputError(f"{file}: feature {ids[index]}: broken geometry (is a ring not closed?)")
-        if shapely.get_type_id(geometry) not in _AREAL:
-            raise InputError(
-                f"{file}: feature {ids[index]}: a {geometry.geom_type} encloses no area (expected Polygon, MultiPolygon)"
-            )
+        if geometry is not None and shapely.get_type_id(geometry) not in _AREAL:
+            geometries[index] = None  # a point or a line
     broken = ~shapely.is_valid(geometries) & ~shapely.is_missing(geometries)
     geometries[broken] = shapely.make_valid(geometries[broken])
     kept = np.flatnonzero(shapely.area(geometries) > 0)  # the area of a missing geometry is NaN
     if len(kept) < len(ids):
         left_out = np.setdiff1d(np.arange(len(ids)), kept)
         logger.warning(
-            "%s: left out %d features without geometry or area, such as feature %d",
+            "%s: left out %d features without area, such as feature %d",
             file,
             len(left_out),
             ids[left_out[0]],

@@ -13,6 +13,7 @@ from typing import Any
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.reading import (
     checked_rle,
+    collected,
     image_size,
     in_threads,
     list_files,
@@ -30,7 +31,12 @@ _DIGITS = 19
 
 
 def read_kitti_mots(
-    instances: Path, images: Path, *, classes: Sequence[str] | None = None, sequences: Sequence[str] | None = None
+    instances: Path,
+    images: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    sequences: Sequence[str] | None = None,
+    faults: list[str] | None = None,
 ) -> DataSet:
     """Reads KITTI MOTS.
 
@@ -39,6 +45,7 @@ def read_kitti_mots(
         images: the folder of the sequences' folders of frames, such as ``training/image_02``.
         classes: "car", "pedestrian" or both, in the order of the model; both when not given.
         sequences: which sequences, such as "0002"; all when not given.
+        faults: gets the faults of frames and rows, which are left out; None to raise the first.
 
     Returns:
         One record per annotated frame, sorted, with the id "<sequence>/<frame>". With texts, all frames are annotated, those without rows
@@ -61,11 +68,12 @@ def read_kitti_mots(
         raise InputError(f"{instances}: no <sequence>/*.png or <sequence>.txt here")
     records = []
     for path in found:
-        records += (_read_pngs if path.is_dir() else _read_rows)(path, images / path.stem, names)
+        with collected(faults):
+            records += (_read_pngs if path.is_dir() else _read_rows)(path, images / path.stem, names, faults)
     return DataSet(names, records)
 
 
-def _read_pngs(folder: Path, frames: Path, names: list[str]) -> list[ImageRecord]:
+def _read_pngs(folder: Path, frames: Path, names: list[str], faults: list[str] | None) -> list[ImageRecord]:
     photographs = list_images(frames)
 
     def read(file: Path) -> ImageRecord:
@@ -79,30 +87,37 @@ def _read_pngs(folder: Path, frames: Path, names: list[str]) -> list[ImageRecord
     files = list_files(folder, "*.png")
     if not files:
         raise InputError(f"{folder}: no <frame>.png here")
-    return in_threads(read, files)
+    return in_threads(read, files, faults)
 
 
-def _read_rows(file: Path, frames: Path, names: list[str]) -> list[ImageRecord]:
+def _read_rows(file: Path, frames: Path, names: list[str], faults: list[str] | None) -> list[ImageRecord]:
     photographs = list_images(frames)
-    records = in_threads(lambda image: _record(image, frames, str(file)), photographs.values())
-    numbers = {int(stem): record for stem, record in zip(photographs, records, strict=True) if stem.isdecimal()}
+    records = in_threads(lambda image: _record(image, frames, str(file)), photographs.values(), faults)
+    stems = ((Path(record.file_name).stem, record) for record in records)
+    numbers = {int(stem): record for stem, record in stems if stem.isdecimal()}
     for number, line in enumerate(read_text(file).splitlines(), start=1):
         where = f"{file}, line {number}"
         fields = line.split()
         if not fields:
             continue
-        # Longer numbers have no meaning here, and Python refuses the longest.
-        if len(fields) != 6 or not all(field.isdecimal() and len(field) < _DIGITS for field in fields[:5]):
-            raise InputError(f"{where}: expected `frame id class height width rle`")
-        frame, track, class_id, height, width = map(int, fields[:5])
-        if frame not in numbers:
-            raise InputError(f"{where}: no frame {frame} in {frames}")
-        record = numbers[frame]
-        if (height, width) != (record.height, record.width):
-            raise InputError(f"{where}: {width} x {height}, but {record.file_name} is {record.width} x {record.height}")
-        box, rle = checked_rle({"size": [height, width], "counts": fields[5]}, height, width, where)
-        record.annotations += _annotations(class_id, track, box, rle, names, where)
+        with collected(faults):
+            _add_row(fields, numbers, frames, names, where)
     return records
+
+
+def _add_row(fields: list[str], records: dict[int, ImageRecord], frames: Path, names: list[str], where: str) -> None:
+    """Adds the object of a row to its frame."""
+    # Longer numbers have no meaning here, and Python refuses the longest.
+    if len(fields) != 6 or not all(field.isdecimal() and len(field) < _DIGITS for field in fields[:5]):
+        raise InputError(f"{where}: expected `frame id class height width rle`")
+    frame, track, class_id, height, width = map(int, fields[:5])
+    if frame not in records:
+        raise InputError(f"{where}: no frame {frame} in {frames}")
+    record = records[frame]
+    if (height, width) != (record.height, record.width):
+        raise InputError(f"{where}: {width} x {height}, but {record.file_name} is {record.width} x {record.height}")
+    box, rle = checked_rle({"size": [height, width], "counts": fields[5]}, height, width, where)
+    record.annotations += _annotations(class_id, track, box, rle, names, where)
 
 
 def _record(image: Path, frames: Path, where: str) -> ImageRecord:
@@ -138,4 +153,5 @@ FORMAT = Format(
     ),
     shorthand=("instances", "images"),
     split_option="sequences",
+    lists_faults=True,
 )

@@ -17,7 +17,7 @@ import numpy as np
 
 from maskrcnn_ext.common.extras import require
 from maskrcnn_ext.data.formats import Format, Option
-from maskrcnn_ext.data.formats.reading import image_size, in_threads, list_images, read_json, read_pixels
+from maskrcnn_ext.data.formats.reading import collected, image_size, in_threads, list_images, read_json, read_pixels
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.formats.volume import connected_parts, count_parts, warn_of_parts, whole_numbers
 from maskrcnn_ext.errors import InputError
@@ -35,6 +35,7 @@ def read_label_image(
     ignore: Sequence[int] = (),
     categories: Mapping[int, str] | None = None,
     instances: str = "value",
+    faults: list[str] | None = None,
 ) -> DataSet:
     """Reads label images.
 
@@ -48,6 +49,7 @@ def read_label_image(
         categories: the class name of each number, if numbers are classes. Each connected component is then an object.
         instances: "value" if all pixels of a number are one object; "component" if each connected component is one. A warning counts the
             objects of several unconnected parts.
+        faults: gets the faults of label images, which are left out; None to raise the first.
 
     Returns:
         One record per label image, sorted by name, or per slice of a stack, with ``extra={"slice": z}`` and the id "<name>/<z>".
@@ -85,12 +87,13 @@ def read_label_image(
 
         return _read_pair(file, image, ignore, annotations)
 
-    records = [record for of_file in in_threads(read, _pairs(labels, images, suffix)) for record in of_file]
+    pairs = list(_pairs(labels, images, suffix, faults))
+    records = [record for of_file in in_threads(read, pairs, faults) for record in of_file]
     warn_of_parts(sorted(in_parts), sum(len(record.annotations) for record in records), labels)
     return DataSet(names, records)
 
 
-def _pairs(labels: Path, images: Path, suffix: str) -> Iterator[tuple[Path, Path]]:
+def _pairs(labels: Path, images: Path, suffix: str, faults: list[str] | None) -> Iterator[tuple[Path, Path]]:
     if labels.is_file():
         yield labels, images
         return
@@ -100,9 +103,11 @@ def _pairs(labels: Path, images: Path, suffix: str) -> Iterator[tuple[Path, Path
     photographs = list_images(images)
     for stem, file in maps.items():
         image = photographs.get(stem.removesuffix(suffix))
-        if image is None:
+        if image is not None:
+            yield file, image
+            continue
+        with collected(faults):
             raise InputError(f"{file}: no image {stem.removesuffix(suffix)}.* in {images}")
-        yield file, image
 
 
 def _read_classes(file: Path) -> tuple[list[str], dict[str, list[int]]]:
@@ -235,4 +240,5 @@ FORMAT = Format(
         Option("instances", '"value" or "component": what counts as one object', "text"),
     ),
     shorthand=("labels", "images"),
+    lists_faults=True,
 )

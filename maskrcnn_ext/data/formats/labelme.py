@@ -22,18 +22,21 @@ from maskrcnn_ext.data.formats.reading import (
     IMAGE_ERRORS,
     category_of,
     checked_rle,
+    collected,
     finite,
     image_size,
+    in_threads,
     list_files,
     parse_name,
     read_json,
 )
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
-from maskrcnn_ext.data.formats.warnings import check_rectangles, warn_of_rectangles
+from maskrcnn_ext.data.formats.warnings import Tally, check_rectangles, warn_of_rectangles
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.ops.rle import decode_rle, encode_mask, segmentation_to_rle
+from maskrcnn_ext.ops.rle import decode_rle, encode_mask, segmentation_to_rle, with_text_counts
 
 _IGNORE = "__ignore__"
+_OPEN_SHAPES = ("point", "points", "line", "linestrip")
 # How many points each shape has. X-AnyLabeling, which writes the same files, calls a rotated rectangle "rotation".
 _POINTS = {
     "polygon": range(3, 2**31),
@@ -46,7 +49,12 @@ _POINTS = {
 
 
 def read_labelme(
-    folder: Path, images: Path | None = None, *, classes: Sequence[str] | None = None, rectangles: str = "masks"
+    folder: Path,
+    images: Path | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    rectangles: str = "masks",
+    faults: list[str] | None = None,
 ) -> DataSet:
     """Reads a folder of labelme files.
 
@@ -56,27 +64,52 @@ def read_labelme(
         classes: class names; the labels, sorted, if None. A region labelled ``__ignore__``, which labelme's converters leave out of every
             class, is a crowd of each class.
         rectangles: "masks" if a drawn rectangle is the mask of its object, which a warning counts; "boxes" if it is only its box.
+        faults: gets the faults of files and objects, which are left out; None to raise the first.
 
     Returns:
-        One record per file, sorted by name. Objects with a ``mask`` shape are RLEs of the whole image, all others polygons.
+        One record per file, sorted by name. Objects with a ``mask`` shape are RLEs of the whole image, all others polygons. Points and
+        lines are left out, with a warning that counts them.
 
     Raises:
         InputError: no or broken JSON, a missing or unreadable image, one of another size than the JSON says, a label that is none of
-            ``classes``, or a shape that encloses no area.
+            ``classes``, or a shape of an unknown type.
     """
     check_rectangles(rectangles, folder)
     files = list_files(folder, "*.json")
     if not files:
         raise InputError(f"{folder}: no *.json files here, one an image is expected")
-    entries = [(file, _read(file)) for file in files]
+    tally = Tally()
+    entries = [entry for file in files if (entry := _read_collected(file, tally, faults))]
     if not classes:
-        labels = {_label(shape, file, k) for file, entry in entries for k, shape in enumerate(entry["shapes"])}
+        labels = {str(shape["label"]) for _, entry in entries for _, shape in entry["shapes"]}
         classes = sorted(labels - {_IGNORE})
-    records = [_record(file, entry, images, classes, rectangles) for file, entry in entries]
+    names = list(classes)
+
+    def read(pair: tuple[Path, dict[str, Any]]) -> ImageRecord:
+        return _record(*pair, images, names, rectangles, faults)
+
+    records = in_threads(read, entries, faults)
+    tally.warn(folder)
     if rectangles == "masks":
-        shapes = [shape for _, entry in entries for shape in entry["shapes"]]
+        shapes = [shape for _, entry in entries for _, shape in entry["shapes"]]
         warn_of_rectangles(sum(shape.get("shape_type") == "rectangle" for shape in shapes), len(shapes), folder)
-    return DataSet(list(classes), records)
+    return DataSet(names, records)
+
+
+def _read_collected(file: Path, tally: Tally, faults: list[str] | None) -> tuple[Path, dict[str, Any]] | None:
+    """Returns a file and its content, with (number, shape) for each shape that has a label and encloses an area; None for a broken file."""
+    with collected(faults):
+        entry = _read(file)
+        shapes = []
+        for number, shape in enumerate(entry["shapes"]):
+            with collected(faults):
+                _check_label(shape, file, number)
+                if shape.get("shape_type") in _OPEN_SHAPES:
+                    tally.open_shapes.append(f"a {shape['shape_type']}, {file}: shape {number}")
+                else:
+                    shapes.append((number, shape))
+        return file, {**entry, "shapes": shapes}
+    return None
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -86,14 +119,18 @@ def _read(file: Path) -> dict[str, Any]:
     return entry
 
 
-def _label(shape: Any, file: Path, number: int) -> str:
+def _check_label(shape: Any, file: Path, number: int) -> None:
     if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
         raise InputError(f"{file}: shape {number} has no `label`")
-    return str(shape["label"])
 
 
 def _record(
-    file: Path, entry: dict[str, Any], images: Path | None, classes: Sequence[str], rectangles: str
+    file: Path,
+    entry: dict[str, Any],
+    images: Path | None,
+    classes: Sequence[str],
+    rectangles: str,
+    faults: list[str] | None,
 ) -> ImageRecord:
     image = _image_file(file, parse_name(entry["imagePath"], f"{file}: `imagePath`"), images)
     if entry.get("imageData") and (image == file or not image.is_file()):
@@ -104,16 +141,19 @@ def _record(
         raise InputError(f"{file}: says {stated[1]} x {stated[0]} (width, height), but {image} is {width} x {height}")
     record = ImageRecord(str(image), file.stem, height, width)
     objects: dict[Any, list[tuple[dict[str, Any], str]]] = {}
-    for number, shape in enumerate(entry["shapes"]):
-        label, group = _label(shape, file, number), shape.get("group_id")
+    for number, shape in entry["shapes"]:
+        label, group = str(shape["label"]), shape.get("group_id")
         key = (label, number, None) if group is None else (label, None, str(group))
         objects.setdefault(key, []).append((shape, f"{file}: shape {number}"))
     for (label, _, group), shapes in objects.items():
-        annotation = _annotation(shapes, height, width, group)
-        if label == _IGNORE:
-            crowds = [replace(annotation, category=index, crowd=True) for index in range(len(classes))]
-            record.annotations += crowds
-        else:
+        with collected(faults):
+            annotation = _annotation(shapes, height, width, group)
+            if label == _IGNORE:
+                assert annotation.segmentation is not None
+                rle = with_text_counts(segmentation_to_rle(annotation.segmentation, height, width))
+                crowd = replace(annotation, segmentation=rle, crowd=True)
+                record.annotations += [replace(crowd, category=index) for index in range(len(classes))]
+                continue
             annotation.category = category_of(label, classes, shapes[0][1])
             if rectangles == "boxes" and all(shape.get("shape_type") == "rectangle" for shape, _ in shapes):
                 annotation.segmentation = None
@@ -199,4 +239,5 @@ FORMAT = Format(
         Option("rectangles", '"masks", or "boxes" to read drawn rectangles as boxes', "text"),
     ),
     shorthand=("folder", "images"),
+    lists_faults=True,
 )

@@ -17,6 +17,7 @@ from PIL import Image
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.reading import (
     clip_box,
+    collected,
     finite,
     image_size,
     in_threads,
@@ -25,8 +26,12 @@ from maskrcnn_ext.data.formats.reading import (
     read_pixels,
 )
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
+from maskrcnn_ext.data.formats.warnings import Tally
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import encode_mask
+
+# How far rounding may put a coordinate outside the image, as a fraction of its size.
+_TOLERANCE = 1e-2
 
 
 class _Row(NamedTuple):
@@ -45,6 +50,7 @@ def read_openimages(
     descriptions: Path | None = None,
     masks: Path | None = None,
     mask_images: Path | None = None,
+    faults: list[str] | None = None,
 ) -> DataSet:
     """Reads Open Images.
 
@@ -56,6 +62,7 @@ def read_openimages(
         descriptions: the CSV of class names, with rows ``/m/0abc,Name``. Default: the identifiers ``/m/0abc`` are the names.
         masks: the CSV of masks.
         mask_images: the folder of the mask PNGs; needed with ``masks``.
+        faults: gets the faults of images and rows, which are left out; None to raise the first.
 
     Returns:
         One record per image of the folder, sorted by id. Groups (``IsGroupOf``) are crowds. An object without a mask has no segmentation;
@@ -95,10 +102,15 @@ def read_openimages(
         for row in rows.get(image_id, []):
             name = names_by_label.get(row.label, row.label)
             if name in names:
-                record.annotations.append(_annotation(row, names.index(name), record, boxes, mask_images))
+                with collected(faults):
+                    annotation = _annotation(row, names.index(name), record, boxes, mask_images, tally)
+                    record.annotations.append(annotation)
         return record
 
-    return DataSet(names, in_threads(read, files))
+    tally = Tally()
+    records = in_threads(read, files, faults)
+    tally.warn(boxes)
+    return DataSet(names, records)
 
 
 def _read_rows(file: Path, corners: Sequence[str], wanted: Container[str]) -> dict[str, list[_Row]]:
@@ -157,14 +169,19 @@ def _object_key(row: _Row) -> tuple[str, tuple[float, ...]]:
     return row.label, tuple(round(value, 4) for value in row.box)
 
 
-def _annotation(row: _Row, category: int, record: ImageRecord, file: Path, mask_images: Path | None) -> Annotation:
+def _annotation(
+    row: _Row, category: int, record: ImageRecord, file: Path, mask_images: Path | None, tally: Tally
+) -> Annotation:
     height, width = record.height, record.width
     where = f"{file}, image {record.image_id}, line {row.line}"
-    outside = [value for value in row.box if not -1e-3 <= value <= 1 + 1e-3]
+    outside = [value for value in row.box if not -_TOLERANCE <= value <= 1 + _TOLERANCE]
     if outside:
         raise InputError(f"{where}: {outside[0]:g} lies outside of the image; coordinates are fractions from 0 to 1")
     x0, y0, x1, y1 = row.box
-    box = clip_box((x0 * width, y0 * height, x1 * width, y1 * height), height, width, where)
+    if x0 > x1 or y0 > y1:
+        tally.swapped.append(where)
+        x0, y0, x1, y1 = min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
+    box = clip_box((x0 * width, y0 * height, x1 * width, y1 * height), height, width, where, tally.clipped)
     annotation = Annotation(category, box, crowd=row.group)
     if row.mask is not None and mask_images is not None:
         mask = read_pixels(path_below(mask_images, row.mask, where))
@@ -191,4 +208,5 @@ FORMAT = Format(
         Option("mask_images", "the mask PNGs", "folder"),
     ),
     shorthand=("boxes", "images"),
+    lists_faults=True,
 )

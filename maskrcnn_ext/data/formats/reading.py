@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from json import loads
 from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ _THREADS = 8
 # Raised by Pillow for a file that is missing, damaged or not an image.
 IMAGE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 _EXIF_ORIENTATION = 0x0112
+_ROUNDING = 1e-3  # pixels; a box that extends beyond its image by less is not counted
 _LONGEST_NAME = 255  # bytes, the limit of file systems
 
 
@@ -217,8 +219,17 @@ def category_of(name: Any, classes: Sequence[str], where: str) -> int:
     return list(classes).index(name)
 
 
-def clip_box(box: Sequence[float], height: int, width: int, where: str) -> tuple[float, float, float, float]:
+def clip_box(
+    box: Sequence[float], height: int, width: int, where: str, clipped: list[str] | None = None
+) -> tuple[float, float, float, float]:
     """Returns the part of a box (x0, y0, x1, y1) inside an image.
+
+    Args:
+        box: in pixels.
+        height: of the image.
+        width: of the image.
+        where: the place of the box; it begins the error message.
+        clipped: gets `where` if the box extends beyond the image, for a warning.
 
     Raises:
         InputError: it has no area.
@@ -227,6 +238,8 @@ def clip_box(box: Sequence[float], height: int, width: int, where: str) -> tuple
     y0, y1 = (min(max(y, 0.0), float(height)) for y in box[1::2])
     if x0 >= x1 or y0 >= y1:
         raise InputError(f"{where}: box (x0, y0, x1, y1) {tuple(box)} has no area in an image of {width} x {height}")
+    if clipped is not None and max(abs(a - b) for a, b in zip((x0, y0, x1, y1), box, strict=True)) > _ROUNDING:
+        clipped.append(where)
     return x0, y0, x1, y1
 
 
@@ -252,7 +265,40 @@ def checked_rle(rle: Any, height: int, width: int, where: str) -> tuple[Box, RLE
     return box, checked
 
 
-def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Applies a function that reads files to each item in a thread pool; returns the results in order."""
+def in_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], faults: list[str] | None = None
+) -> list[Result]:
+    """Applies a function that reads files to each item in a thread pool; returns the results in order.
+
+    Args:
+        function: reads an item.
+        items: what to read.
+        faults: see :func:`collected`; items with a fault have no result.
+    """
+
+    def read(item: Item) -> list[Result]:
+        with collected(faults):
+            return [function(item)]
+        return []
+
     with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(function, items))
+        return [result for found in pool.map(read, items) for result in found]
+
+
+@contextmanager
+def collected(faults: list[str] | None) -> Iterator[None]:
+    """Adds the message of an InputError that ends the block to `faults`. If that is None, the error passes.
+
+    Example:
+        >>> faults = []
+        >>> with collected(faults):
+        ...     raise InputError("a.txt, line 1: no number")
+        >>> faults
+        ['a.txt, line 1: no number']
+    """
+    try:
+        yield
+    except InputError as error:
+        if faults is None:
+            raise
+        faults.append(str(error))

@@ -14,9 +14,9 @@ from typing import Any
 
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.polygons import box_of_polygons, check_outline, ellipse
-from maskrcnn_ext.data.formats.reading import category_of, finite, image_size, path_below, read_json
+from maskrcnn_ext.data.formats.reading import category_of, collected, finite, image_size, path_below, read_json
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
-from maskrcnn_ext.data.formats.warnings import check_rectangles, warn_of_classes, warn_of_rectangles
+from maskrcnn_ext.data.formats.warnings import Tally, check_rectangles, warn_of_classes, warn_of_rectangles
 from maskrcnn_ext.errors import InputError
 
 
@@ -27,6 +27,7 @@ def read_via(
     classes: Sequence[str] | None = None,
     attribute: str | None = None,
     rectangles: str = "masks",
+    faults: list[str] | None = None,
 ) -> DataSet:
     """Reads a VIA annotation file.
 
@@ -37,9 +38,11 @@ def read_via(
             an attribute.
         attribute: the region attribute that holds the class name, as text, choice or check box; needed with more than one class.
         rectangles: "masks" if a drawn rectangle is the mask of its object, which a warning counts; "boxes" if it is only its box.
+        faults: gets the faults of records and regions, which are left out; None to raise the first.
 
     Returns:
-        One record per annotated file, in the order of the JSON; files without regions are kept.
+        One record per annotated file, in the order of the JSON; files without regions are kept. Points are left out, with a warning that
+        counts them.
 
     Raises:
         InputError: broken JSON, a missing or unreadable image, two records of one, an unknown class, or a region that
@@ -57,42 +60,61 @@ def read_via(
             f"{json}: not a VIA annotation file (expected a mapping to entries with `filename` and `regions`)"
         )
 
-    regions = {key: _regions(entry, f"{json}: record {key!r}") for key, entry in entries.items()}
+    regions: dict[str, list[dict[str, dict[str, Any]]]] = {}
+    for key, entry in entries.items():
+        with collected(faults):
+            regions[key] = _regions(entry, f"{json}: record {key!r}")
+    every = [region for of_entry in regions.values() for region in of_entry]
     if attribute is None and not classes:
-        _warn_of_attributes(json, [region for of_entry in regions.values() for region in of_entry])
+        _warn_of_attributes(json, every)
     if not classes:
-        every = (region for of_entry in regions.values() for region in of_entry)
         classes = (
             ["object"] if attribute is None else sorted({one for each in every for one in _values(each, attribute)})
         )
-    records = []
-    seen: set[int | str] = set()
+    records: dict[str, ImageRecord] = {}
+    tally = Tally()
     num_rectangles = 0
-    for key, entry in entries.items():
-        file = path_below(images, entry["filename"], f"{json}: record {key!r}")
-        height, width = image_size(file, f"{json}: record {key!r}")
-        record = ImageRecord(str(file), entry["filename"], height, width)
-        if record.image_id in seen:
-            raise InputError(f"{json}: record {key!r}: {record.image_id} has another record already; keep one of them")
-        seen.add(record.image_id)
-        for number, region in enumerate(regions[key]):
-            where = f"{json}: record {key!r}, region {number}"
-            polygon = _polygon(region["shape_attributes"], where)
-            check_outline(polygon, height, width, where)
-            category = 0
-            if attribute is not None:
-                category = category_of(
-                    ", ".join(_values(region, attribute)), classes, f"{where}: attribute {attribute!r}"
-                )
-            box = box_of_polygons([polygon], height, width)
-            is_rectangle = region["shape_attributes"].get("name") == "rect"
-            num_rectangles += is_rectangle
-            only_box = is_rectangle and rectangles == "boxes"
-            record.annotations.append(Annotation(category, box, None if only_box else [polygon]))
-        records.append(record)
+    for key, of_entry in regions.items():
+        with collected(faults):
+            record = _record(entries[key]["filename"], images, records, f"{json}: record {key!r}")
+            for number, region in enumerate(of_entry):
+                where = f"{json}: record {key!r}, region {number}"
+                name = region["shape_attributes"].get("name")
+                if name == "point":
+                    tally.open_shapes.append(f"a point, {where}")
+                    continue
+                with collected(faults):
+                    annotation = _annotation(region, record, classes, attribute, where)
+                    num_rectangles += name == "rect"
+                    if name == "rect" and rectangles == "boxes":
+                        annotation.segmentation = None
+                    record.annotations.append(annotation)
+    tally.warn(json)
     if rectangles == "masks":
-        warn_of_rectangles(num_rectangles, sum(len(record.annotations) for record in records), json)
-    return DataSet(list(classes), records)
+        warn_of_rectangles(num_rectangles, sum(len(record.annotations) for record in records.values()), json)
+    return DataSet(list(classes), list(records.values()))
+
+
+def _record(name: Any, images: Path, records: dict[str, ImageRecord], where: str) -> ImageRecord:
+    """Returns the record of an image without annotations, and adds it to `records`."""
+    file = path_below(images, name, where)
+    height, width = image_size(file, where)
+    if name in records:
+        raise InputError(f"{where}: {name} has another record already; keep one of them")
+    record = records[name] = ImageRecord(str(file), name, height, width)
+    return record
+
+
+def _annotation(
+    region: dict[str, dict[str, Any]], record: ImageRecord, classes: Sequence[str], attribute: str | None, where: str
+) -> Annotation:
+    height, width = record.height, record.width
+    polygon = _polygon(region["shape_attributes"], where)
+    check_outline(polygon, height, width, where)
+    category = 0
+    if attribute is not None:
+        category = category_of(", ".join(_values(region, attribute)), classes, f"{where}: attribute {attribute!r}")
+    return Annotation(category, box_of_polygons([polygon], height, width), [polygon])
 
 
 def _regions(entry: dict[str, Any], where: str) -> list[dict[str, dict[str, Any]]]:
@@ -158,4 +180,5 @@ FORMAT = Format(
         Option("rectangles", '"masks", or "boxes" to read drawn rectangles as boxes', "text"),
     ),
     shorthand=("json", "images"),
+    lists_faults=True,
 )

@@ -21,6 +21,7 @@ from maskrcnn_ext.data.formats.reading import (
     IMAGE_SUFFIXES,
     category_of,
     clip_box,
+    collected,
     finite,
     image_size,
     in_threads,
@@ -31,6 +32,7 @@ from maskrcnn_ext.data.formats.reading import (
     read_text,
 )
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
+from maskrcnn_ext.data.formats.warnings import Tally
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import encode_labels, pairwise_iou
 
@@ -48,6 +50,7 @@ def read_voc(
     split: Path | None = None,
     keep_difficult: bool = False,
     one_based: bool = True,
+    faults: list[str] | None = None,
 ) -> DataSet:
     """Reads VOC annotations.
 
@@ -63,9 +66,11 @@ def read_voc(
             evaluation ignore as VOC's rules require.
         one_based: whether boxes count from 1. Set it to False for the XML of other tools, such as labelme, whose coordinates are the
             box's edges from 0.
+        faults: gets the faults of files and objects, which are left out; None to raise the first.
 
     Returns:
-        One record per XML, sorted by name or in the order of ``split``. Boxes are those of the XML, clipped to the image.
+        One record per XML, sorted by name or in the order of ``split``. Boxes are those of the XML, clipped to the image; warnings count
+        boxes that are clipped, and those whose corners are swapped.
 
     Raises:
         InputError: there is no XML or it is broken; an image or PNG is missing, unreadable or of another size than the XML says; a class
@@ -78,34 +83,33 @@ def read_voc(
         files = list_files(annotations, "*.xml")
     if not files:
         raise InputError(f"{split or annotations}: no annotations here, expected {'ids' if split else '*.xml files'}")
-    trees = [_parse(file) for file in files]
+    parsed = in_threads(lambda file: (file, _parse(file)), files, faults)
     if not classes:
-        found = (
-            _text(each, "name", file) for file, tree in zip(files, trees, strict=True) for each in tree.iter("object")
-        )
-        classes = sorted(set(found))
+        found = {(each.findtext("name") or "").strip() for _, tree in parsed for each in tree.iter("object")}
+        classes = sorted(found - {""})
     names = list(classes)
+    tally = Tally()
 
-    def read(entry: tuple[Path, ElementTree.Element]) -> ImageRecord:
+    def read(entry: tuple[Path, ElementTree.Element]) -> tuple[ImageRecord, ElementTree.Element]:
         file, tree = entry
-        record = _record(file, tree, images, names, keep_difficult, int(one_based))
+        record = _record(file, tree, images)
+        for number, element in enumerate(tree.iter("object")):
+            where = f"{file}: object {number}"
+            with collected(faults):
+                annotation = _annotation(element, record, names, int(one_based), where, tally)
+                annotation.crowd = not keep_difficult and (element.findtext("difficult") or "0").strip() == "1"
+                record.annotations.append(annotation)
         if objects is not None:
             _add_masks(record, objects / f"{file.stem}.png", file)
-        return record
+        return record, tree
 
-    records = in_threads(read, zip(files, trees, strict=True))
-    num_rotated = sum(_rotated_box(each, "") is not None for tree in trees for each in tree.iter("object"))
-    if num_rotated:
-        logger.warning("%s: %d rotated boxes became polygons, which are trained as masks", annotations, num_rotated)
-    renamed = [
-        record
-        for record, tree in zip(records, trees, strict=True)
-        if Path(record.file_name).stem not in _image_names(tree)
-    ]
+    read_files = in_threads(read, parsed, faults)
+    tally.warn(annotations)
+    renamed = [record for record, tree in read_files if Path(record.file_name).stem not in _image_names(tree)]
     if renamed:
         summary = f"{len(renamed)} files name a missing image; the image with the name of the file is used"
         logger.warning("%s: %s, such as %s", annotations, summary, renamed[0].file_name)
-    return DataSet(names, records)
+    return DataSet(names, [record for record, _ in read_files])
 
 
 def _image_names(tree: ElementTree.Element) -> tuple[str, str]:
@@ -131,39 +135,45 @@ def _text(element: ElementTree.Element, path: str, where: object) -> str:
     return text
 
 
-def _record(
-    file: Path, tree: ElementTree.Element, images: Path, classes: Sequence[str], keep_difficult: bool, first: int
-) -> ImageRecord:
+def _record(file: Path, tree: ElementTree.Element, images: Path) -> ImageRecord:
+    """Returns the record without annotations."""
     image = _image_file(images, _text(tree, "filename", file), file)
     height, width = image_size(image, str(file))
     for side, pixels in (("width", width), ("height", height)):
         stated = tree.findtext(f"size/{side}") or "0"
         if finite([stated], f"{file}: <size>")[0] not in (0, pixels):  # some tools always write 0
             raise InputError(f"{file}: <{side}> is {stated}, but {image} is {width} x {height} (width, height)")
-    record = ImageRecord(str(image), file.stem, height, width)
-    for number, element in enumerate(tree.iter("object")):
-        where = f"{file}: object {number}"
-        rotated = _rotated_box(element, where)
-        if rotated is None:
-            x0, y0, x1, y1 = _corners(element, where)
-            box = clip_box((x0 - first, y0 - first, x1, y1), height, width, where)
-        else:
-            check_outline(rotated, height, width, where)
-            box = clip_box(box_of_polygons([rotated], height, width), height, width, where)
-        crowd = not keep_difficult and (element.findtext("difficult") or "0").strip() == "1"
-        category = category_of(_text(element, "name", where), classes, where)
-        annotation = Annotation(category, box, None if rotated is None else [rotated], crowd=crowd)
-        polygon = element.find("polygon")
-        if polygon is not None:
-            annotation.segmentation = [_outline(polygon, f"{where}, <polygon>")]
-            check_outline(annotation.segmentation[0], height, width, f"{where}, <polygon>")
-        record.annotations.append(annotation)
-    return record
+    return ImageRecord(str(image), file.stem, height, width)
 
 
-def _corners(element: ElementTree.Element, where: str) -> list[float]:
+def _annotation(
+    element: ElementTree.Element, record: ImageRecord, classes: Sequence[str], first: int, where: str, tally: Tally
+) -> Annotation:
+    height, width = record.height, record.width
+    rotated = _rotated_box(element, where)
+    if rotated is None:
+        x0, y0, x1, y1 = _corners(element, where, tally)
+        box = clip_box((x0 - first, y0 - first, x1, y1), height, width, where, tally.clipped)
+    else:
+        tally.rotated.append(where)
+        check_outline(rotated, height, width, where)
+        box = clip_box(box_of_polygons([rotated], height, width), height, width, where)
+    category = category_of(_text(element, "name", where), classes, where)
+    annotation = Annotation(category, box, None if rotated is None else [rotated])
+    polygon = element.find("polygon")
+    if polygon is not None:
+        annotation.segmentation = [_outline(polygon, f"{where}, <polygon>")]
+        check_outline(annotation.segmentation[0], height, width, f"{where}, <polygon>")
+    return annotation
+
+
+def _corners(element: ElementTree.Element, where: str, tally: Tally | None = None) -> tuple[float, float, float, float]:
+    """Returns (x0, y0, x1, y1) as the XML counts them, in order."""
     corners = [_text(element, f"bndbox/{side}", where) for side in ("xmin", "ymin", "xmax", "ymax")]
-    return finite(corners, f"{where}, <bndbox>")
+    x0, y0, x1, y1 = finite(corners, f"{where}, <bndbox>")
+    if tally is not None and (x0 > x1 or y0 > y1):
+        tally.swapped.append(where)
+    return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
 
 
 def _rotated_box(element: ElementTree.Element, where: str) -> list[float] | None:
@@ -249,5 +259,6 @@ FORMAT = Format(
     ),
     shorthand=("annotations", "images"),
     split_option="split",
+    lists_faults=True,
     crowd_option="keep_difficult:true",
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from maskrcnn_ext.common.text import short_list
@@ -12,6 +13,34 @@ from maskrcnn_ext.errors import InputError
 logger = logging.getLogger(__name__)
 
 _MAX_CLASSES = 100  # a property with more values is no class
+
+
+@dataclass
+class Tally:
+    """The places of annotations that a reader changes or leaves out, which it warns of when all are read. Threads may share it.
+
+    Attributes:
+        clipped: objects that extend beyond their image by rounding, and are clipped.
+        swapped: boxes whose corners are swapped, such as xmin above xmax.
+        rotated: rotated boxes that became polygons.
+        open_shapes: shapes that enclose no area, such as "line", and are left out.
+    """
+
+    clipped: list[str] = field(default_factory=list)
+    swapped: list[str] = field(default_factory=list)
+    rotated: list[str] = field(default_factory=list)
+    open_shapes: list[str] = field(default_factory=list)
+
+    def warn(self, source: Path) -> None:
+        """Logs one warning for each kind that occurred."""
+        for places, message in (
+            (self.clipped, "%d objects extend beyond their image and are clipped at its edges"),
+            (self.swapped, "%d boxes have swapped corners, which are put in order"),
+            (self.rotated, "%d rotated boxes became polygons, which are trained as masks"),
+            (self.open_shapes, "%d shapes that enclose no area are left out"),
+        ):
+            if places:
+                logger.warning(f"%s: {message}, such as %s", source, len(places), min(places))
 
 
 def check_rectangles(rectangles: str, source: Path) -> None:

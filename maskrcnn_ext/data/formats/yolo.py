@@ -18,6 +18,7 @@ from maskrcnn_ext.data.formats.polygons import box_of_polygons
 from maskrcnn_ext.data.formats.reading import (
     IMAGE_SUFFIXES,
     clip_box,
+    collected,
     finite,
     image_size,
     in_threads,
@@ -25,18 +26,24 @@ from maskrcnn_ext.data.formats.reading import (
     read_text,
 )
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
+from maskrcnn_ext.data.formats.warnings import Tally
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# How far rounding may put a coordinate outside the image, as a fraction of its size.
-_TOLERANCE = 1e-3
+# How far rounding may put a coordinate outside the image, as a fraction of its size: half a pixel of an image of 50 pixels.
+_TOLERANCE = 1e-2
 # Keys of data files whose text or list is not a split.
 _NO_SPLITS = ("names", "path", "download", "yaml_file")
 
 
 def read_yolo(
-    yaml: Path, *, classes: Sequence[str] | None = None, split: str = "train", root: Path | None = None
+    yaml: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    split: str = "train",
+    root: Path | None = None,
+    faults: list[str] | None = None,
 ) -> DataSet:
     """Reads one split of a YOLO data set.
 
@@ -46,14 +53,15 @@ def read_yolo(
         split: which of the splits.
         root: the folder that the splits are relative to. When not given: the file's ``path``, itself relative to the YAML, or the
             YAML's own folder.
+        faults: gets the faults of images and rows, which are left out; None to raise the first.
 
     Returns:
         One record per image. Images without a text, which a warning counts, or with an empty one have no objects. Rows that are boxes
-        have no segmentation.
+        have no segmentation. Objects that extend beyond their image by rounding are clipped, with a warning that counts them.
 
     Raises:
         InputError: a broken YAML, other classes, no images, none with a text, an unreadable one, or a row that is neither a box nor an
-            outline, has no area, another class or coordinates outside of the image.
+            outline, has no area, another class or coordinates far outside of the image.
     """
     data = _read_yaml(yaml)
     names = _names(data, yaml)
@@ -80,7 +88,10 @@ def read_yolo(
     if without:
         summary = f"{len(without)} of {len(files)} images have no labels and so no objects, such as {without[0]}"
         logger.warning("%s: split %s: %s", yaml, split, summary)
-    return DataSet(names, in_threads(lambda file: _record(file, root, names), files))
+    tally = Tally()
+    records = in_threads(lambda file: _record(file, root, names, faults, tally), files, faults)
+    tally.warn(yaml)
+    return DataSet(names, records)
 
 
 def list_splits(yaml: Path) -> list[str]:
@@ -142,7 +153,7 @@ def _labels_file(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _record(image: Path, root: Path, names: list[str]) -> ImageRecord:
+def _record(image: Path, root: Path, names: list[str], faults: list[str] | None, tally: Tally) -> ImageRecord:
     labels = _labels_file(image)
     height, width = image_size(image, str(labels))
     name = image.relative_to(root) if image.is_relative_to(root) else image
@@ -152,11 +163,13 @@ def _record(image: Path, root: Path, names: list[str]) -> ImageRecord:
     for number, line in enumerate(read_text(labels).splitlines(), start=1):
         if line.strip():
             where = f"{labels}, line {number}"
-            record.annotations.append(_annotation(finite(line.split(), where), record, names, where))
+            with collected(faults):
+                row = finite(line.split(), where)
+                record.annotations.append(_annotation(row, record, names, where, tally))
     return record
 
 
-def _annotation(row: list[float], record: ImageRecord, names: list[str], where: str) -> Annotation:
+def _annotation(row: list[float], record: ImageRecord, names: list[str], where: str, tally: Tally) -> Annotation:
     category, values = row[0], row[1:]
     if category not in range(len(names)):
         raise InputError(f"{where}: class {category:g}, expected 0 to {len(names) - 1}")
@@ -171,8 +184,11 @@ def _annotation(row: list[float], record: ImageRecord, names: list[str], where: 
     scaled = [value * (height if index % 2 else width) for index, value in enumerate(values)]
     if len(scaled) == 4:
         cx, cy, w, h = scaled
-        box = clip_box((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), height, width, where)
+        box = clip_box((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), height, width, where, tally.clipped)
         return Annotation(int(category), box)
+    if not 0 <= min(values) <= max(values) <= 1:
+        tally.clipped.append(where)
+        scaled = [min(max(value, 0.0), float(height if index % 2 else width)) for index, value in enumerate(scaled)]
     return Annotation(int(category), box_of_polygons([scaled], height, width), [scaled])
 
 
@@ -189,4 +205,5 @@ FORMAT = Format(
     split_option="split",
     default_split="train",
     list_splits=list_splits,
+    lists_faults=True,
 )

@@ -161,8 +161,11 @@ class Source:
             if option.is_path and self.options.get(option.name) is not None
         }
 
-    def read(self) -> DataSet:
+    def read(self, faults: list[str] | None = None) -> DataSet:
         """Reads the records.
+
+        Args:
+            faults: gets the faults of records, which are left out; None to raise the first. Formats without `lists_faults` always raise it.
 
         Raises:
             InputError: a file is missing, or the format cannot be read.
@@ -171,14 +174,16 @@ class Source:
         for path in paths.values():
             if not os.path.exists(path):  # noqa: PTH110, pathlib's raises if a name is too long or a folder is closed
                 raise InputError(not_found_message(self.name, path, self.layout, self.root))
+        format = get_format(self.format)
+        collecting = {"faults": faults} if format.lists_faults and faults is not None else {}
         try:
-            data = get_format(self.format).read(**{**self.options, **paths}, classes=self.classes or None)
+            data = format.read(**{**self.options, **paths}, classes=self.classes or None, **collecting)
         except InputError as error:
             raise InputError(f"data set {self.name}: {error}") from error
         except OSError as error:  # a folder instead of a file, no permission, a failing disk
             raise InputError(f"data set {self.name}: {error.filename}: {error.strerror}") from error
         self._warn_of_flat_boxes(data)
-        if advice := crowd_advice(data.images, get_format(self.format)):
+        if advice := crowd_advice(data.images, format):
             logger.warning("data set %s: %s", self.name, advice)
         if self.skeleton:
             data = self._with_skeleton(data, self.skeleton)

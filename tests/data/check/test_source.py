@@ -5,6 +5,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from maskrcnn_ext import InputError
 from maskrcnn_ext.cli import main
@@ -144,3 +145,36 @@ def test_files_that_are_not_coco_are_one_line(tmp_path, text, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_all_faults_of_a_format_are_listed_and_the_rest_is_read(tmp_path):
+    """VOC: a broken file, a missing image, a box outside and a sound one; labelme and VIA the same way."""
+    Image.new("L", (50, 40)).save(tmp_path / "a.png")
+    box = (
+        "<object><name>cat</name><bndbox><xmin>{0}</xmin><ymin>2</ymin><xmax>{1}</xmax><ymax>9</ymax></bndbox></object>"
+    )
+    image = "<annotation><filename>{0}</filename>{1}</annotation>"
+    (tmp_path / "a.xml").write_text(image.format("a.png", box.format(1, 9) + box.format(60, 70) + box.format("x", 9)))
+    (tmp_path / "b.xml").write_text("<annotation>")
+    (tmp_path / "c.xml").write_text(image.format("c.png", box.format(1, 9)))
+    shapes = [{"label": "cat", "points": points} for points in ([[1, 1], [9, 1], [9, 9]], [[1, 1]], "x")]
+    (tmp_path / "a.json").write_text(json.dumps({"imagePath": "a.png", "shapes": [*shapes, {"label": 3}]}))
+    (tmp_path / "b.json").write_text("{}")
+    regions = [{"shape_attributes": {"name": "rect", "x": 1, "y": 1, "width": w, "height": 3}} for w in (4, "x", None)]
+    entries = {"1": {"filename": "a.png", "regions": regions}, "2": {"filename": "b.png", "regions": []}}
+    (tmp_path / "via.txt").write_text(json.dumps(entries))
+    for name, places in (
+        (
+            f"voc:{tmp_path}@{tmp_path}",
+            ["a.xml: object 1: box", "a.xml: object 2", "b.xml: not", "c.xml: cannot read image"],
+        ),
+        (f"labelme:{tmp_path}", ["a.json: shape 1", "a.json: shape 2", "a.json: shape 3", "b.json: not"]),
+        (f"via:{tmp_path}/via.txt@{tmp_path}", ["'1', region 1", "'1', region 2", "'2': cannot read image"]),
+    ):
+        faults = []
+        found = find(name, faults=faults)
+        assert len(found.data["annotations"]) == 1
+        assert len(faults) == len(places)
+        assert all(place in fault for place, fault in zip(places, faults, strict=True)), faults
+        with pytest.raises(InputError):
+            find(name)

@@ -13,6 +13,7 @@ def test_a_record_lists_the_keywords_of_its_read_function(name):
     record = get_format(name)
     parameters = dict(inspect.signature(record.read).parameters)
     parameters.pop("classes")
+    assert record.lists_faults == (parameters.pop("faults", None) is not None)
     assert record.name == name
     assert [option.name for option in record.options] == list(parameters)
     for option in record.options:

@@ -56,15 +56,20 @@ def test_features_without_geometry_are_left_out_with_one_warning(tmp_path, caplo
     (annotation,) = read_geo(vector, raster).images[0].annotations
     assert annotation.id == 1
     assert [record.message.partition(": ")[2] for record in caplog.records] == [
-        "left out 2 features without geometry or area, such as feature 0"
+        "left out 2 features without area, such as feature 0"
     ]
+
+
+def test_points_and_lines_are_left_out_with_a_count(tmp_path, caplog):
+    others = [feature([1.0, 2.0], "Point"), feature([[1.0, 2.0], [3.0, 4.0]], "LineString")]
+    outlines = read_outlines(write_vector(tmp_path / "a.geojson", [*others, box_feature(5, 5, 9, 9)]))
+    assert outlines.ids == [2]
+    assert "left out 2 features without area, such as feature 0" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        (feature([1.0, 2.0], "Point"), "feature 1: a Point encloses no area"),
-        (feature([[1.0, 2.0], [3.0, 4.0]], "LineString"), "feature 1: a LineString encloses no area"),
         (feature([[[1.0, 2.0], [3.0, 4.0]]]), "feature 1: broken geometry"),
     ],
 )

@@ -161,9 +161,7 @@ def test_a_string_names_it(write, tmp_path):
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        (shape([[1, 1], [5, 5]], "line"), "'line' encloses no area or is not known"),
-        (shape([[1, 1]], "point"), "'point' encloses no area"),
-        (shape(TRIANGLE, "linestrip"), "'linestrip' encloses no area"),
+        (shape([[1, 1], [5, 5]], "cube"), "'cube' encloses no area or is not known"),
         (shape([[1, 1], [5, 5]]), "a polygon does not have 2 points"),
         (shape(TRIANGLE, "rectangle"), "a rectangle does not have 3 points"),
         (shape([[1, 1]], "circle"), "a circle does not have 1 points"),
@@ -193,6 +191,16 @@ def test_an_ignored_region_is_a_crowd_of_every_class(write):
         assert data.classes == ["bug", "leaf"]
         found = [(each.category, each.crowd, each.box) for each in data.images[0].annotations[2:]]
         assert found == [(0, True, (1, 1, 9, 9)), (1, True, (1, 1, 9, 9))]
+        masks = [mask_util.decode(each.segmentation) for each in data.images[0].annotations[2:]]
+        assert [mask.sum() for mask in masks] == [64, 64], "as RLEs, which COCO's tools expect of crowds"
+
+
+def test_points_and_lines_are_left_out_with_a_count(write, caplog):
+    lines = [shape([[1, 1], [5, 5]], "line", "axis"), shape([[1, 1]], "point"), shape(TRIANGLE, "linestrip")]
+    data = read_labelme(write(*lines, shape(TRIANGLE)))
+    assert data.classes == ["leaf"]
+    assert len(data.images[0].annotations) == 1
+    assert "3 shapes that enclose no area are left out, such as a line" in caplog.text
 
 
 def test_a_label_outside_of_the_classes_is_named(write):

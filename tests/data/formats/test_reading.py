@@ -7,6 +7,7 @@ from PIL import Image
 from maskrcnn_ext import InputError
 from maskrcnn_ext.data.formats.reading import (
     image_size,
+    in_threads,
     list_files,
     list_images,
     path_below,
@@ -170,3 +171,16 @@ def test_hidden_files_are_no_data(tmp_path):
 def test_a_name_is_measured_in_bytes(tmp_path):
     with pytest.raises(InputError, match="is not a file name"):
         path_below(tmp_path, "\u6c14" * 100, "here")
+
+
+def test_faults_of_items_are_collected_and_the_others_are_read():
+    def read(number):
+        if number % 2:
+            raise InputError(f"item {number}")
+        return number
+
+    faults = []
+    assert in_threads(read, range(5), faults) == [0, 2, 4]
+    assert sorted(faults) == ["item 1", "item 3"]
+    with pytest.raises(InputError, match="item 1"):
+        in_threads(read, range(2))

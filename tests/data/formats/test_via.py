@@ -93,7 +93,7 @@ def test_an_image_without_regions_is_kept(write, tmp_path):
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ({"name": "point", "cx": 1, "cy": 2}, "shape 'point' encloses no area"),
+        ({"name": "spline", "cx": 1, "cy": 2}, "shape 'spline' encloses no area"),
         ({"name": "rect", "x": 5, "y": 6, "width": 10}, "rect lacks or spoils 'height'"),
         ({**TRIANGLE, "all_points_y": [5, 15]}, "polygon lacks or spoils"),
         ({**TRIANGLE, "all_points_x": [1, 2], "all_points_y": [1, 2]}, "needs 3 points, this one has 2"),
@@ -139,6 +139,12 @@ def test_unused_attributes_are_logged(write, tmp_path, caplog):
         "all objects become one class, but their property 'kind' is dog (1), cat (1); add @attribute:kind"
         in caplog.text
     )
+
+
+def test_points_are_left_out_with_a_count(write, tmp_path, caplog):
+    file = write([region({"name": "point", "cx": 1, "cy": 2}), region(TRIANGLE)])
+    assert len(read_via(file, tmp_path).images[0].annotations) == 1
+    assert "1 shapes that enclose no area are left out, such as a point" in caplog.text
 
 
 def test_drawn_rectangles_are_counted_and_may_be_boxes(write, tmp_path, caplog):

@@ -72,6 +72,12 @@ def test_a_box_is_cut_at_the_edges(voc):
     assert record.annotations[0].box == (0, 0, 50, 40)
 
 
+def test_swapped_corners_are_put_in_order_and_counted(voc, caplog):
+    (record,) = read_voc(*voc(thing("dog", 9, 1, 1, 9), thing("dog", 9, 12, 20, 2))).images
+    assert [annotation.box for annotation in record.annotations] == [(0, 0, 9, 9), (8, 1, 20, 12)]
+    assert "2 boxes have swapped corners" in caplog.text
+
+
 ROTATED = """<object><name>dog</name><bndbox><xmin>10.0</xmin><ymin>15.0</ymin><xmax>40.0</xmax><ymax>25.0</ymax></bndbox>
 <attributes><attribute><name>rotation</name><value>{degrees}</value></attribute></attributes></object>"""
 ROBNDBOX = """<object><name>dog</name><robndbox><cx>25</cx><cy>20</cy><w>30</w><h>10</h><angle>{radians}</angle></robndbox></object>"""
@@ -181,7 +187,10 @@ def test_an_image_without_objects_is_kept_and_a_size_of_0_is_none(voc):
         ([thing("dog", 1, 1, "", 9)], "object 0: <object> has no <bndbox><xmax>"),
         ([thing("dog", 1, 1, "nan", 9)], "object 0, <bndbox>: expected finite numbers"),
         ([thing("dog", 1, 1, 9, 9), thing("", 1, 1, 9, 9)], "<object> has no <name>"),
-        ([thing("dog", 1, 1, 9, 9), thing("dog", 9, 1, 1, 9)], r"object 1: box .* has no area in an image of 50 x 40"),
+        (
+            [thing("dog", 1, 1, 9, 9), thing("dog", 60, 1, 70, 9)],
+            r"object 1: box .* has no area in an image of 50 x 40",
+        ),
         ([thing("dog", 60, 1, 70, 9)], "object 0: box .* has no area"),
     ],
 )

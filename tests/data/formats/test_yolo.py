@@ -52,6 +52,21 @@ def test_an_outline_is_scaled_point_by_point(points, tmp_path_factory):
     np.testing.assert_allclose(annotation.segmentation, [[v for x, y in points for v in (x * 64, y * 48)]])
 
 
+def test_rounding_at_the_edge_is_clipped_and_counted(yolo, caplog):
+    rows = [
+        "0 0 0 0.5 -0.0011 0.5 1 0.003 1",
+        "1 0.7 0.7 1.0021 0.7 1.0021 0.9 0.7 0.9",
+        "0 0.304 0.5003 0.608 1.0004",
+        ROW,
+    ]
+    (record,) = read_yolo(yolo({"a": "\n".join(rows)})).images
+    first, second, box, _ = record.annotations
+    np.testing.assert_allclose(first.segmentation, [[0, 0, 25, 0, 25, 40, 0.15, 40]])
+    np.testing.assert_allclose(second.segmentation, [[35, 28, 50, 28, 50, 36, 35, 36]])
+    np.testing.assert_allclose(box.box, [0, 0.004, 30.4, 40])
+    assert "3 objects extend beyond their image and are clipped at its edges" in caplog.text
+
+
 def test_a_missing_split_lists_those_of_the_file(yolo):
     yaml = yolo({"a": ROW}, yaml="train: images/train\ntest: [images/train]\nval:\nnc: 1\npath: .\nnames: [cat]\n")
     with pytest.raises(InputError, match="no split `val`, it has train, test"):
@@ -127,7 +142,7 @@ def test_a_string_names_it(yolo):
         ("0 0.5 0.5 1", "3 numbers after the class"),
         ("0 0.5 0.5 1 1 0.5", "5 numbers after the class"),
         ("0 0.1 0.1 0.2 0.2 0.3 0.3 0.4", "7 numbers after the class"),
-        ("0 0.1 0.1 0.2 1.002 0.3 0.3", "1.002 lies outside of the image"),
+        ("0 0.1 0.1 0.2 1.02 0.3 0.3", "1.02 lies outside of the image"),
         ("0 -0.1 0.1 0.2 0.2 0.3 0.3", "-0.1 lies outside of the image"),
         ("0 12 15 30 40", "12 lies outside of the image"),
         ("0 nan 0.1 0.2 0.2", "expected finite numbers"),
