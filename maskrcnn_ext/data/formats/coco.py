@@ -23,6 +23,7 @@ from json import loads
 from pathlib import Path
 from typing import Any
 
+from maskrcnn_ext.common.encodings import decode
 from maskrcnn_ext.common.gc_pause import gc_paused
 from maskrcnn_ext.common.text import did_you_mean, or_list
 from maskrcnn_ext.data.formats import Format, Option, cache
@@ -289,8 +290,9 @@ def _read_bytes(json: Path) -> bytes:
 
 
 def _parse_json(content: bytes, json: Path) -> Any:
+    text = decode(content, json)
     try:
-        return loads(content)
+        return loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{json}: not a JSON file ({error})") from error
 

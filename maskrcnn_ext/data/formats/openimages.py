@@ -7,6 +7,7 @@ The resolution of a mask PNG may differ from that of its image.
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from maskrcnn_ext.common.encodings import encoding_error
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.reading import (
     clip_box,
@@ -137,9 +139,13 @@ def _read_rows(file: Path, corners: Sequence[str], wanted: Container[str]) -> di
 
 def _read_csv(file: Path) -> Iterator[list[str]]:
     try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
+        with file.open("rb") as start:
+            encoding = json.detect_encoding(start.read(4))
+        with file.open(encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline="") as stream:
             yield from (fields for fields in csv.reader(stream) if fields)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise encoding_error(error.object, file) from None
+    except (OSError, csv.Error) as error:
         raise InputError(f"{file}: not a readable CSV ({error})") from error
 
 

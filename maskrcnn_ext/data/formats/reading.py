@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
+from maskrcnn_ext.common.encodings import decode
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import RLE, Box, check_rle, rle_box, with_text_counts
 
@@ -30,19 +31,23 @@ _LONGEST_NAME = 255  # bytes, the limit of file systems
 
 
 def read_text(file: Path) -> str:
-    """Returns the text of a UTF-8 file, without a byte order mark."""
+    """Returns the text of a file in any Unicode encoding, without a byte order mark.
+
+    Raises:
+        InputError: the file is missing, or has another encoding.
+    """
     try:
-        return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not a readable text file ({error})") from error
+        content = file.read_bytes()
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+    return decode(content, file)
 
 
 def read_json(file: Path) -> Any:
     """Returns the content of a JSON file in any Unicode encoding."""
+    text = read_text(file)
     try:
-        return loads(file.read_bytes())
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+        return loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not a JSON file ({error})") from error
 

@@ -22,6 +22,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from maskrcnn_ext.common.encodings import decode
 from maskrcnn_ext.common.yaml_text import load_yaml
 from maskrcnn_ext.data.formats import get_format
 from maskrcnn_ext.data.registry.keypoints import Skeleton
@@ -45,11 +46,10 @@ def read_team_catalog(file: Path) -> list[Source]:
     import yaml
 
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        content = file.read_bytes()
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); ${VARIABLE} names it") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not a YAML file ({error})") from error
+    text = decode(content, file)
     entries = load_yaml(text, file, loader=_unique_keys(yaml))
     if entries is None:
         return []

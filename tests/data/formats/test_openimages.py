@@ -146,7 +146,7 @@ def test_broken_files_are_named(write, tmp_path):
         read_openimages(*write(box()), descriptions=tmp_path / "boxes.csv")
     boxes, images = write(box())
     boxes.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match=r"boxes\.csv: not a readable CSV"):
+    with pytest.raises(InputError, match=r"boxes\.csv: not UTF-8, probably"):
         read_openimages(boxes, images)
     boxes.write_text("")
     with pytest.raises(InputError, match=r"boxes\.csv: no column ImageID, found nothing"):

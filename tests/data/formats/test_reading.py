@@ -14,6 +14,7 @@ from maskrcnn_ext.data.formats.reading import (
     read_json,
     read_labels,
     read_pixels,
+    read_text,
 )
 
 
@@ -184,3 +185,15 @@ def test_faults_of_items_are_collected_and_the_others_are_read():
     assert sorted(faults) == ["item 1", "item 3"]
     with pytest.raises(InputError, match="item 1"):
         in_threads(read, range(2))
+
+
+@pytest.mark.parametrize("read", [read_text, read_json])
+def test_a_text_that_is_not_unicode_names_its_encoding(tmp_path, read):
+    file = tmp_path / "a.json"
+    file.write_bytes('["\u732b\u72d7"]'.encode("gb18030"))
+    with pytest.raises(
+        InputError, match=r"a\.json: not UTF-8, probably gb18030.*iconv -f gb18030 -t utf-8 a\.json > a\.utf8\.json"
+    ):
+        read(file)
+    file.write_bytes('["\u732b\u72d7"]'.encode("utf-16"))
+    assert read(file) in (["\u732b\u72d7"], '["\u732b\u72d7"]')

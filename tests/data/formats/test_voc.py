@@ -72,6 +72,24 @@ def test_a_box_is_cut_at_the_edges(voc):
     assert record.annotations[0].box == (0, 0, 50, 40)
 
 
+@pytest.mark.parametrize("encoding", ["gb2312", "shift_jis", "iso-8859-1", "utf-16", "utf-8"])
+def test_a_declared_encoding_is_read(voc, encoding):
+    name = "caf\u00e9" if encoding == "iso-8859-1" else "\u732b"
+    annotations, images = voc(thing(name, 1, 1, 9, 9))[:2]
+    (file,) = annotations.glob("*.xml")
+    text = file.read_text(encoding="utf-8")
+    file.write_bytes(f'<?xml version="1.0" encoding="{encoding}"?>{text}'.encode(encoding))
+    assert read_voc(annotations, images).classes == [name]
+
+
+def test_an_encoding_that_is_not_declared_is_named(voc):
+    annotations, images = voc(thing("\u732b\u72d7", 1, 1, 9, 9))[:2]
+    (file,) = annotations.glob("*.xml")
+    file.write_bytes(file.read_text(encoding="utf-8").encode("gb18030"))
+    with pytest.raises(InputError, match=r"not UTF-8, probably gb18030.*iconv -f gb18030"):
+        read_voc(annotations, images)
+
+
 def test_swapped_corners_are_put_in_order_and_counted(voc, caplog):
     (record,) = read_voc(*voc(thing("dog", 9, 1, 1, 9), thing("dog", 9, 12, 20, 2))).images
     assert [annotation.box for annotation in record.annotations] == [(0, 0, 9, 9), (8, 1, 20, 12)]

@@ -162,7 +162,7 @@ def test_a_catalogue_of_a_windows_editor_is_read(write, tmp_path):
     file = write(f"sets: {{format: coco, json: a.json, images: {tmp_path}}}")
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
     assert [source.name for source in read_team_catalog(file)] == ["sets"]
-    for content in (b"sets: \0", b"sets: h\xe9", b"[" * 5000):
+    for content in (b"sets: \0", b"[" * 5000):
         file.write_bytes(content)
         with pytest.raises(InputError, match="not a YAML file") as caught:
             read_team_catalog(file)
