@@ -55,7 +55,7 @@ class Workspace(threading.local):
     """Allocates tensors from memory that no live tensor uses. One pool per thread.
 
     A tensor and its views keep their memory as usual; memory is reused when the last of them is deleted. The pool keeps as much memory as
-    was ever needed at one time.
+    was ever needed at one time. After a fork, each process has its own copy.
     """
 
     def __init__(self) -> None:
@@ -85,9 +85,16 @@ class Workspace(threading.local):
 
 def _reserve(size: int) -> mmap.mmap:
     try:
-        memory = mmap.mmap(-1, max(size, _ARENA_BYTES))
+        memory = _map(max(size, _ARENA_BYTES))
     except OSError:  # limited address space
-        memory = mmap.mmap(-1, size)
+        memory = _map(size)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     return memory
+
+
+def _map(size: int) -> mmap.mmap:
+    """Returns fresh memory. It is private: by default, a process and its forks would write into the same pages."""
+    if sys.platform == "win32":
+        return mmap.mmap(-1, size)
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

@@ -1,5 +1,6 @@
 """Memory is reused, but never while a tensor uses it."""
 
+import multiprocessing
 import random
 import threading
 
@@ -93,3 +94,22 @@ def test_small_tensors_and_images():
     assert image.shape == (2, 64, 50, 60)
     assert image.is_contiguous(memory_format=torch.channels_last)
     assert workspace.channels_last(0, 64, 50, 60).numel() == 0
+
+
+def test_a_forked_process_writes_into_its_own_copy():
+    workspace = Workspace()
+    free = workspace.empty(*LARGE).fill_(1)
+    kept = workspace.empty(*LARGE).fill_(2)
+    del free
+
+    def overwrite() -> None:
+        torch.set_num_threads(1)  # a fork has none of its parent's threads
+        kept.fill_(3)
+        workspace.empty(*LARGE).fill_(4)
+
+    child = multiprocessing.get_context("fork").Process(target=overwrite)
+    reused = workspace.empty(*LARGE).fill_(5)
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    assert (kept.unique().tolist(), reused.unique().tolist()) == ([2], [5])
