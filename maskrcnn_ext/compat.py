@@ -196,6 +196,11 @@ def replace_child(parent: nn.Module, name: str, replacement: nn.Module) -> None:
 # torch
 
 
+def has_forward_hooks(module: nn.Module) -> bool:
+    """Whether a module has forward hooks, which would be lost with it, or which compute its weights."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
 def is_batch_norm(module: nn.Module) -> bool:
     """Whether a module is a batch normalisation of any dimension, synchronised or not."""
     from torch.nn.modules.batchnorm import _BatchNorm

@@ -148,6 +148,16 @@ def test_a_replaced_child_is_also_replaced_in_the_lists_of_an_fpn():
     assert fpn.lateral_convs[index] is new
 
 
+def test_forward_hooks_are_found():
+    layer = nn.ReLU()
+    assert not compat.has_forward_hooks(layer)
+    handle = layer.register_forward_pre_hook(lambda *_: None)
+    assert compat.has_forward_hooks(layer)
+    handle.remove()
+    layer.register_forward_hook(lambda *_: None)
+    assert compat.has_forward_hooks(layer)
+
+
 def test_batch_norms_and_dropouts_are_recognised():
     class DropPath(nn.Module):
         pass

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskrcnn_ext.compat import fpn_fuse_type
-from maskrcnn_ext.inference.optimization.convolution import FusedConv2d
+from maskrcnn_ext.inference.optimization.convolution import FusedConv2d, is_fusible_conv
 
 # Rows of the stem's output that are computed at a time.
 _BAND_ROWS = 16
@@ -119,21 +119,24 @@ class FusedFPN(Backbone):
         return shapes
 
 
-def fuse_block(module: nn.Module, name: str, make_conv: Callable[..., FusedConv2d]) -> nn.Module | None:
+def fuse_block(
+    module: nn.Module, make_conv: Callable[..., FusedConv2d], *, owns_input: bool = False
+) -> nn.Module | None:
     """Returns the fused form of one of Detectron2's blocks or its stem, or None for any other module, subclasses included.
 
     Args:
         module: any module.
-        name: its name in its parent: Detectron2 numbers the blocks of a stage from 0.
         make_conv: returns the fused form of a convolution.
+        owns_input: see :class:`FusedBlock`.
     """
-    if type(module) in (BasicBlock, BottleneckBlock):
-        # Only the next block reads the output of a block, except at the end of a stage.
-        return FusedBlock(module, make_conv, owns_input=name.isdigit() and name != "0")
+    if type(module) not in (BasicBlock, BottleneckBlock, BasicStem):
+        return None
+    if not all(is_fusible_conv(conv) for conv in module.modules() if isinstance(conv, nn.Conv2d)):
+        return None
+    if type(module) is not BasicStem:
+        return FusedBlock(module, make_conv, owns_input=owns_input)
     # A GPU has memory for the whole map, and bands would only add launches.
-    if type(module) is BasicStem and module.conv1.weight.device.type == "cpu":
-        return FusedStem(module, make_conv)
-    return None
+    return FusedStem(module, make_conv) if module.conv1.weight.device.type == "cpu" else None
 
 
 def is_fusible_fpn(backbone: Backbone) -> bool:

@@ -13,7 +13,9 @@ from detectron2.modeling.roi_heads import FastRCNNConvFCHead, MaskRCNNConvUpsamp
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from maskrcnn_ext.compat import has_forward_hooks
 from maskrcnn_ext.inference.optimization.convolution import FusedConv2d, FusedUpsampling
+from maskrcnn_ext.inference.optimization.known import only_calls_layers
 from maskrcnn_ext.modeling.mask_heads.fcn import FCNMaskHead
 from maskrcnn_ext.modeling.poolers.fast import FastROIPooler
 from maskrcnn_ext.modeling.rpn import FastRPN
@@ -157,12 +159,14 @@ def select_class_head(head: nn.Module) -> SelectedClassMaskHead | None:
 
 def fuse_relus(model: nn.Module) -> None:
     """Fuses each ReLU that follows a fused layer in an ``nn.Sequential`` into that layer."""
-    for sequence in [module for module in model.modules() if isinstance(module, nn.Sequential)]:
+    for sequence in [
+        module for module in model.modules() if isinstance(module, nn.Sequential) and only_calls_layers(module)
+    ]:
         layer: Any = None
         for name, child in list(sequence.named_children()):
             takes_relu = isinstance(layer, FusedUpsampling) and not layer.relu
             takes_relu = takes_relu or (isinstance(layer, FusedConv2d) and layer.activation is None)
-            if type(child) is nn.ReLU and takes_relu:
+            if type(child) is nn.ReLU and takes_relu and not has_forward_hooks(child):
                 layer.relu = True
                 setattr(sequence, name, nn.Identity())
             else:

@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from detectron2.layers import ConvTranspose2d, Linear
 from detectron2.modeling import GeneralizedRCNN
-from detectron2.modeling.roi_heads import FastRCNNConvFCHead, KRCNNConvDeconvUpsampleHead, MaskRCNNConvUpsampleHead
+from detectron2.modeling.backbone import ResNet
+from detectron2.modeling.roi_heads import Res5ROIHeads
 from torch import Tensor, nn
 
 from maskrcnn_ext import compat
-from maskrcnn_ext.common.text import or_list
+from maskrcnn_ext.common.text import or_list, short_list
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.optimization.backbone import FusedFPN, fuse_block, is_fusible_fpn
 from maskrcnn_ext.inference.optimization.convolution import (
@@ -36,8 +36,8 @@ from maskrcnn_ext.inference.optimization.heads import (
     make_optimized_pooler,
     select_class_head,
 )
+from maskrcnn_ext.inference.optimization.known import ROI_HEADS, only_calls_layers, unknown_in_bf16
 from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN
-from maskrcnn_ext.modeling.mask_heads.fcn import FCNMaskHead
 from maskrcnn_ext.ops.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -45,8 +45,6 @@ logger = logging.getLogger(__name__)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Layers whose outputs are decoded; they stay in float32.
 _FLOAT32_LAYERS = ("objectness_logits", "anchor_deltas", "cls_score", "bbox_pred", "predictor", "score_lowres")
-# Heads that are plain chains of layers. Others compute between their layers, which may fail in bf16.
-_CHAIN_HEADS = (FastRCNNConvFCHead, MaskRCNNConvUpsampleHead, FCNMaskHead, KRCNNConvDeconvUpsampleHead)
 
 
 def optimize(
@@ -59,8 +57,10 @@ def optimize(
     """Returns a copy of a model that predicts the same, faster. It can neither be trained nor saved.
 
     Norms with fixed statistics are folded into the convolutions. RPN selects anchors before it decodes their boxes. RoIAlign pools all
-    levels in one call. ``pred_masks`` are :class:`maskrcnn_ext.ops.rle_masks.RLEMasks`, as with :class:`maskrcnn_ext.CompactRCNN`. A
-    part that cannot be optimized stays as it is, and one line of the log names it.
+    levels in one call. ``pred_masks`` are :class:`maskrcnn_ext.ops.rle_masks.RLEMasks`, as with :class:`maskrcnn_ext.CompactRCNN`.
+
+    Only modules whose exact class is known are replaced, in modules that are known to call them. All others (subclasses, your own heads,
+    modules with forward hooks) stay as they are. A part with one of them runs in float32, and one line of the log names it.
 
     On a CPU, convolutions run channels-last with bias, ReLU and residual sum fused: 3 x 3 convolutions by Winograd's algorithm, 1 x 1
     convolutions as GEMMs, both into a workspace that is reused. Nothing is compiled at run time, so images of any size run at full speed
@@ -102,30 +102,38 @@ def optimize_in_place(
     model.eval().requires_grad_(False).to(device or model.device)
     if dtype == "auto":
         dtype = "bf16" if _has_bf16_instructions(model.device) else "fp32"
-    layer_dtype = _DTYPES[dtype]
-    heads = _flatten_lists([module for name, module in model.roi_heads.named_children() if name.endswith("_head")])
-    other_heads = [head for head in heads if not isinstance(head, _CHAIN_HEADS)]
-
-    workspace = Workspace()
-    _fuse_layers(model.backbone, layer_dtype, workspace)
-    if is_fusible_fpn(model.backbone):
-        model.backbone = FusedFPN(model.backbone)
-    rpn = make_fast_rpn(model.proposal_generator)
-    if rpn is not None:
-        _fuse_layers(rpn.rpn_head, layer_dtype, workspace)
-        model.proposal_generator = rpn
-    else:
+    heads = model.roi_heads
+    rpn = None if compat.has_forward_hooks(model.proposal_generator) else make_fast_rpn(model.proposal_generator)
+    if rpn is None:
         name = type(model.proposal_generator).__name__
         logger.info("optimize: %s stays as it is: only Detectron2's RPN and FastRPN are known", name)
-    _replace_modules(model.roi_heads, lambda module, _: make_optimized_pooler(module, workspace))
-    if layer_dtype != torch.float32 and other_heads:
-        names = ", ".join(sorted({type(head).__name__ for head in other_heads}))
-        logger.info("optimize: the heads stay in float32: %s may not work in bf16", names)
+    else:
+        model.proposal_generator = rpn
+    dtypes = {
+        name: _part_dtype(name, part, _DTYPES[dtype])
+        for name, part in (
+            ("backbone", model.backbone),
+            ("RPN", model.proposal_generator),
+            ("part after the RPN", heads),
+        )
+    }
+
+    workspace = Workspace()
+    _fuse_layers(model.backbone, dtypes["backbone"], workspace)
+    if is_fusible_fpn(model.backbone) and not compat.has_forward_hooks(model.backbone):
+        model.backbone = FusedFPN(model.backbone)
+    if dtypes["backbone"] != torch.float32 and torch.float32 in dtypes.values():
         model.backbone.register_forward_hook(_cast_to_float32)
-    for head in heads:
-        flatten_channels_last(head, getattr(getattr(model.roi_heads, "box_pooler", None), "output_size", None))
-    _fuse_layers(model.roi_heads, torch.float32 if other_heads else layer_dtype, workspace)
-    _replace_modules(model.roi_heads, lambda module, _: select_class_head(module))
+    if rpn is not None:
+        _fuse_layers(rpn.rpn_head, dtypes["RPN"], workspace)
+    _replace_modules(heads, lambda module, *_: make_optimized_pooler(module, workspace))
+    if type(heads) in ROI_HEADS:
+        pooled_size = getattr(getattr(heads, "box_pooler", None), "output_size", None)
+        for head in _flatten_lists([getattr(heads, "box_head", nn.ModuleList())]):
+            flatten_channels_last(head, pooled_size)
+    _fuse_layers(heads, dtypes["part after the RPN"], workspace)
+    if type(heads) in ROI_HEADS:
+        _replace_modules(heads, lambda module, name, _: select_class_head(module) if name == "mask_head" else None)
     fuse_relus(model)
     if type(model) in (GeneralizedRCNN, CompactRCNN):
         model = _compact(model)
@@ -174,6 +182,15 @@ def _compact(model: GeneralizedRCNN) -> CompactRCNN:
     return (GraphedRCNN if graphs else CompactRCNN)(**parts_of(model)).to(model.device).eval()
 
 
+def _part_dtype(name: str, part: nn.Module, dtype: torch.dtype) -> torch.dtype:
+    """Returns the dtype of a part's layers: float32 if any of its modules may not work in bf16."""
+    unknown = [] if dtype == torch.float32 else sorted(set(unknown_in_bf16(part)))
+    if unknown:
+        logger.info("optimize: the %s stays in float32: %s may not work in bf16", name, short_list(unknown))
+        return torch.float32
+    return dtype
+
+
 def _cast_to_float32(_: nn.Module, __: Any, features: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.float() for name, value in features.items()}
 
@@ -187,6 +204,9 @@ def _has_bf16_instructions(device: torch.device) -> bool:
 
 def _fuse_layers(module: nn.Module, dtype: torch.dtype, workspace: Workspace) -> None:
     """Replaces the layers and blocks below a module by their fused forms."""
+    stages = {id(stage) for part in module.modules() if type(part) is ResNet for stage in part.stages}
+    if type(module) is Res5ROIHeads:
+        stages.add(id(module.res5))
 
     def make_conv(conv: nn.Module, name: str = "", *, relu: bool = False) -> FusedConv2d:
         return FusedConv2d(conv, dtype=dtype_of(name), workspace=workspace, relu=relu)
@@ -194,22 +214,29 @@ def _fuse_layers(module: nn.Module, dtype: torch.dtype, workspace: Workspace) ->
     def dtype_of(name: str) -> torch.dtype:
         return torch.float32 if name in _FLOAT32_LAYERS else dtype
 
-    def replacement(child: nn.Module, name: str) -> nn.Module | None:
+    def replacement(child: nn.Module, name: str, parent: nn.Module) -> nn.Module | None:
+        # Only the next block of a stage reads the output of a block, except at the end of the stage.
+        block = fuse_block(child, make_conv, owns_input=id(parent) in stages and name != "0")
+        if block is not None or not only_calls_layers(parent):
+            return block
         if is_fusible_conv(child):
             return make_conv(child, name)
         if is_fusible_upsampling(child) and dtype == torch.float32:
             return FusedUpsampling(child, workspace=workspace)
-        if isinstance(child, Linear | ConvTranspose2d):
+        if type(child) in (nn.Linear, nn.ConvTranspose2d) and dtype != torch.float32:
             return CastInput(child, dtype_of(name))
-        return fuse_block(child, name, make_conv)
+        return None
 
     _replace_modules(module, replacement)
 
 
-def _replace_modules(module: nn.Module, replacement: Callable[[nn.Module, str], nn.Module | None]) -> None:
-    """Replaces each module below `module` by what `replacement` returns for it and its name; None keeps it and searches below it."""
+def _replace_modules(module: nn.Module, replacement: Callable[[nn.Module, str, nn.Module], nn.Module | None]) -> None:
+    """Replaces each module below `module` by what `replacement` returns for it, its name and its parent; None keeps it and searches below.
+
+    A module with forward hooks, or with a module in it that has some, is kept.
+    """
     for name, child in list(module.named_children()):
-        new = replacement(child, name)
+        new = None if any(map(compat.has_forward_hooks, child.modules())) else replacement(child, name, module)
         if new is None:
             _replace_modules(child, replacement)
             continue
