@@ -118,7 +118,8 @@ def load_model(
 def image_reader(mapper: Any) -> Callable[[dict[str, Any]], Any]:
     """Returns a function that reads the pixels (H, W, C) of a record as the mapper does.
 
-    Detectron2's mapper reads photographs of 8 bits. Records with a ``window`` or a ``slice`` are read by this package with any mapper.
+    Detectron2's mapper reads photographs, and reduces deeper ones to 8 bits. A ``window`` or ``slice`` is read by this package with any
+    mapper, and a window is reduced as the whole image would be.
 
     Example:
         ::
@@ -133,8 +134,10 @@ def image_reader(mapper: Any) -> Callable[[dict[str, Any]], Any]:
     reads_all_formats = not isinstance(mapper, DatasetMapper) or isinstance(mapper, SafeMapper)
 
     def read(record: dict[str, Any]) -> Any:
-        if reads_all_formats or "window" in record or "slice" in record:
+        if reads_all_formats or "slice" in record:
             return read_pixels(record, mapper.image_format)
+        if "window" in record:
+            return _to_eight_bits(record, mapper.image_format)
         try:
             image = read_image(record["file_name"], mapper.image_format)
         except FileNotFoundError:
@@ -145,6 +148,16 @@ def image_reader(mapper: Any) -> Callable[[dict[str, Any]], Any]:
         return image
 
     return read
+
+
+def _to_eight_bits(record: dict[str, Any], image_format: str) -> np.ndarray:
+    """Reads a window as Detectron2's mapper reads the whole image: it drops the low bits of colours, and cuts grey values at 255."""
+    image = read_pixels(record, image_format)
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype == np.uint16 and (image != image[:, :, :1]).any():
+        return (image >> 8).astype(np.uint8)
+    return image.clip(0, 255).astype(np.uint8)
 
 
 def read_config(config: str | Path, *, run_code: bool = False) -> Any:

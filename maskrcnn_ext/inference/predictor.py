@@ -15,11 +15,12 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from maskrcnn_ext.common.text import or_list
-from maskrcnn_ext.data.images.memory import convert_image
+from maskrcnn_ext.data.images.memory import convert_image, read_bytes
 from maskrcnn_ext.data.mapping.mapper import augment_image
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.loading import image_reader, load_model
 from maskrcnn_ext.inference.optimization.optimize import optimize_in_place
+from maskrcnn_ext.inference.value_scale import ValueScale
 from maskrcnn_ext.modeling.compact_rcnn import compact_postprocess, output_size
 
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -39,6 +40,7 @@ class Predictor:
         image_format: format of the pixels that the model takes: "BGR", "RGB", "L" or "raw".
         device: device of the model.
         weights: file or URL of the weights.
+        read: returns the pixels (H, W, C) of a record of Detectron2, as they were read in training.
 
     Example:
         ::
@@ -82,7 +84,8 @@ class Predictor:
         self.image_format: str = loaded.mapper.image_format
         self.device = self.model.device
         self._augmentations = loaded.mapper.augmentations
-        self._read = image_reader(loaded.mapper)
+        self.read = image_reader(loaded.mapper)
+        self._scale = ValueScale(self.model)
         self._dtype = None if optimize else _DTYPES[dtype]
         # Models imported from other frameworks may paste masks in another way.
         self._postprocess = getattr(self.model, "postprocess", compact_postprocess)
@@ -121,20 +124,26 @@ class Predictor:
                 blue, green, red as OpenCV reads them, or those of the training for "raw".
 
         Raises:
-            InputError: it cannot be read, or is none of these.
+            InputError: it cannot be read, is none of these, or has values that are not finite.
         """
         if isinstance(image, str | Path):
             image = {"file_name": str(image)}
         if isinstance(image, dict):
-            return np.asarray(self._read(image))
-        if isinstance(image, Image.Image | bytes | bytearray | np.ndarray):
+            return np.asarray(self.read(image))
+        if isinstance(image, bytes | bytearray):
+            return np.asarray(read_bytes(image, self.read))
+        if isinstance(image, Image.Image | np.ndarray):
             return convert_image(image, self.image_format)
         raise InputError(
             f"{type(image).__name__} is not an image: expected a path, bytes, an array, a PIL image or a record"
         )
 
     def prepare(self, pixels: np.ndarray) -> dict[str, Any]:
-        """Returns the model's input for pixels (H, W, C): the resized ``image`` (C, h, w), and ``height`` and ``width`` H and W."""
+        """Returns the model's input for pixels (H, W, C): the resized ``image`` (C, h, w), and ``height`` and ``width`` H and W.
+
+        Warns once if the values do not have the scale of the model's ``pixel_mean`` and ``pixel_std``.
+        """
+        self._scale.check(pixels)
         height, width = pixels.shape[:2]
         tensor, _, _ = augment_image(pixels, self._augmentations)
         return {"image": tensor, "height": height, "width": width}

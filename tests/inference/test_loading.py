@@ -3,14 +3,17 @@
 import json
 import logging
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetMapper
 
-from maskrcnn_ext import InputError, Predictor
+from maskrcnn_ext import InputError, Predictor, SafeMapper
 from maskrcnn_ext.config.yaml_file import PythonTag
+from maskrcnn_ext.data.images.memory import read_bytes
 from maskrcnn_ext.inference.loading import image_reader, load_model, read_config, sample_images
+from maskrcnn_ext.inference.tiling.windowed import WindowedImage
 from tests.helpers.small_model import same
 
 
@@ -163,3 +166,21 @@ def test_sample_images_are_evenly_spaced(run, shapes):
     np.testing.assert_array_equal(first, read({"file_name": str(folder / "000001.jpg")}))
     np.testing.assert_array_equal(last, read({"file_name": str(folder / "000008.jpg")}))
     assert len(sample_images(str(folder), 100, mapper)) == 8
+
+
+@pytest.mark.parametrize("shape", [(30, 40), (30, 40, 3)], ids=["grey", "colour"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("mapper", ["DatasetMapper", "SafeMapper"])
+def test_one_file_has_one_scale_whole_in_windows_and_as_bytes(tmp_path, mapper, suffix, dtype, shape):
+    if (mapper, suffix, dtype, len(shape)) == ("DatasetMapper", "tif", "uint16", 3):
+        pytest.skip("Pillow does not open these, and neither does Detectron2's mapper")
+    cls = {"DatasetMapper": DatasetMapper, "SafeMapper": SafeMapper}[mapper]
+    read = image_reader(cls(is_train=False, augmentations=[], image_format="BGR"))
+    file = tmp_path / f"a.{suffix}"
+    cv2.imwrite(str(file), np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape).astype(dtype))
+    whole = read({"file_name": str(file)})
+    image = WindowedImage(file, read=read)
+    parts = np.concatenate([image.read((0, 0, 17, 30)), image.read((17, 0, 23, 30))], axis=1)
+    np.testing.assert_array_equal(parts, whole)
+    np.testing.assert_array_equal(read_bytes(file.read_bytes(), read), whole)

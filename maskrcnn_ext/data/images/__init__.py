@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from maskrcnn_ext.errors import InputError
 
 # The most numbers to decode at once: 2 GiB as float32. For three channels, Pillow has the same limit.
 MAX_VALUES = 2**29
+# Integers up to this one are exact in float32.
+_EXACT_IN_FLOAT32 = 2**24
 
 
 def check_size(name: str, shape: Sequence[int]) -> None:
@@ -66,3 +70,26 @@ def slice_of(record: dict[str, Any], count: int) -> int:
     if not isinstance(index, int) or not 0 <= index < count:
         raise InputError(f"{name}: `slice` is {index!r}, expected a number from 0 to {count - 1}")
     return index
+
+
+def plain_type(image: np.ndarray, name: str) -> np.ndarray:
+    """Returns an image as uint8, uint16, int16 or float32, in the byte order of the machine.
+
+    Raises:
+        InputError: it has values that are no numbers, not finite, or not exact in float32.
+    """
+    kind, size = image.dtype.kind, image.dtype.itemsize
+    if kind not in "biuf":
+        raise InputError(f"{name}: pixels of type {image.dtype} are not numbers")
+    if kind == "b":
+        return image.astype(np.uint8)
+    if image.dtype.newbyteorder("=") in (np.uint8, np.uint16, np.int16):
+        return image.astype(image.dtype.newbyteorder("="), copy=False)
+    if kind in "iu" and size > 2 and image.size and max(-int(image.min()), int(image.max())) > _EXACT_IN_FLOAT32:
+        raise InputError(f"{name}: values up to {image.max()} lose digits in float32; rescale them below 2^24")
+    image = image.astype(np.float32, copy=False)
+    if not np.isfinite(image).all():
+        raise InputError(
+            f"{name}: has pixels that are NaN or infinite; fill them (no-data areas, for example) with a number"
+        )
+    return image

@@ -1,38 +1,66 @@
-"""Converts images in memory to the channels that a model takes: arrays, PIL images and the bytes of files."""
+"""Reads images in memory as their files would be read: arrays, PIL images and the bytes of files."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
+from maskrcnn_ext.data.images import plain_type
+from maskrcnn_ext.data.images.photos import stored_channels
 from maskrcnn_ext.errors import InputError
 
+# The first bytes of the formats whose readers are chosen by the suffix. Others are photographs.
+_SUFFIXES = {b"II*\0": ".tif", b"MM\0*": ".tif", b"II+\0": ".tif", b"MM\0+": ".tif", b"\x93NUM": ".npy"}
 
-def convert_image(image: np.ndarray | Image.Image | bytes | bytearray, image_format: str) -> np.ndarray:
+
+def read_bytes(content: bytes | bytearray, read: Callable[[dict[str, Any]], np.ndarray]) -> np.ndarray:
+    """Returns the pixels of the bytes of a file, exactly those of the file itself.
+
+    Args:
+        content: all bytes of the file.
+        read: reads the pixels of a record with ``file_name``.
+
+    Raises:
+        InputError: they cannot be read as an image.
+    """
+    suffix = _SUFFIXES.get(bytes(content[:4]), ".dcm" if content[128:132] == b"DICM" else "")
+    with tempfile.TemporaryDirectory() as folder:  # readers need a path, and Windows a file that is closed
+        file = Path(folder, f"bytes{suffix}")
+        file.write_bytes(content)
+        try:
+            return read({"file_name": str(file)})
+        except InputError as error:
+            raise InputError(str(error).replace(str(file), f"an image of {len(content)} bytes")) from error
+
+
+def convert_image(image: np.ndarray | Image.Image, image_format: str) -> np.ndarray:
     """Returns an image as (H, W, C) with the channels of `image_format`.
 
     Args:
-        image: the bytes of a file; a PIL image; or an array (H, W) or (H, W, C). Three channels of an array are in the order B, G, R as
-            OpenCV reads them, or for "raw" in the order that the model was trained on.
+        image: a PIL image, which is turned by its EXIF orientation; or an array (H, W) or (H, W, C). Three channels of an array are in the
+            order B, G, R as OpenCV reads them, or for "raw" in the order that the model was trained on.
         image_format: "BGR", "RGB", "L" or "raw".
 
     Raises:
-        InputError: the bytes cannot be decoded, or the image has another shape or number of channels.
+        InputError: the image has another shape or number of channels, or values that are no finite numbers.
 
     Example:
         >>> convert_image(np.zeros((4, 6), np.uint8), "BGR").shape
         (4, 6, 3)
     """
-    if isinstance(image, Image.Image):
-        array = np.asarray(image if image.mode in ("L", "I", "I;16", "F") else image.convert("RGB"))
-        return _arrange_bgr(array[:, :, ::-1] if array.ndim == 3 and image_format != "raw" else array, image_format)
-    if isinstance(image, bytes | bytearray):
-        decoded = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR) if image else None
-        if decoded is None:
-            raise InputError(f"OpenCV cannot decode these {len(image)} bytes as an image")
-        return _arrange_bgr(decoded if image_format != "raw" else decoded[:, :, ::-1], image_format)
-    return _arrange_bgr(image, image_format)
+    if not isinstance(image, Image.Image):
+        return _arrange_bgr(image, image_format)
+    if image_format == "raw" or image.mode in ("I", "F") or image.mode.startswith("I;"):
+        return _arrange_bgr(stored_channels(image), image_format)
+    shown = ImageOps.exif_transpose(image).convert("L" if image_format == "L" else "RGB")
+    array = np.asarray(shown)
+    return _arrange_bgr(array if array.ndim == 2 else array[:, :, ::-1], image_format)
 
 
 def _arrange_bgr(array: np.ndarray, image_format: str) -> np.ndarray:
@@ -42,6 +70,7 @@ def _arrange_bgr(array: np.ndarray, image_format: str) -> np.ndarray:
         raise InputError(
             f"an array of shape {array.shape} is not an image: expected (height, width) or (height, width, channels)"
         )
+    image = plain_type(image, "the image")
     if image_format == "raw":
         return image
     if image.shape[2] not in (1, 3):

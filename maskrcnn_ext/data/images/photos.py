@@ -38,10 +38,15 @@ def read_photo(path: str, image_format: str) -> np.ndarray:
     if image_format != "raw":
         return np.asarray(read_image(path, image_format))
     with Image.open(path) as image:
-        if image.mode in ("P", "PA", "1"):
-            colours = "RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB"
-            image = image.convert("L" if image.mode == "1" else colours)
-        return _with_channels(np.asarray(ImageOps.exif_transpose(image)))
+        return stored_channels(image)
+
+
+def stored_channels(image: Image.Image) -> np.ndarray:
+    """Returns the channels of an image as stored (H, W, C), with palettes resolved, turned by its EXIF orientation."""
+    if image.mode in ("P", "PA", "1"):
+        colours = "RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB"
+        image = image.convert("L" if image.mode == "1" else colours)
+    return _with_channels(np.asarray(ImageOps.exif_transpose(image)))
 
 
 def read_deep(path: str) -> np.ndarray | None:

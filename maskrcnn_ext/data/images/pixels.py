@@ -12,14 +12,11 @@ from typing import Any
 import numpy as np
 
 from maskrcnn_ext.common.text import one_line
-from maskrcnn_ext.data.images import check_size, slice_of, window_of
+from maskrcnn_ext.data.images import check_size, plain_type, slice_of, window_of
 from maskrcnn_ext.data.images.medical import is_dicom, read_dicom, read_nifti
 from maskrcnn_ext.data.images.photos import is_photo, read_deep, read_photo
 from maskrcnn_ext.data.images.tiff import read_tiff, read_window
 from maskrcnn_ext.errors import InputError
-
-# Integers up to this one are exact in float32.
-_EXACT_IN_FLOAT32 = 2**24
 
 
 def read_pixels(record: dict[str, Any], image_format: str) -> np.ndarray:
@@ -64,7 +61,7 @@ def read_pixels(record: dict[str, Any], image_format: str) -> np.ndarray:
         raise InputError(f"{name}: cannot be read as an image ({one_line(error):.200})") from error
     if is_final:
         return image
-    image = _plain_type(image, name)
+    image = plain_type(image, name)
     if "level" in record:
         image = _spread(image, record["level"], name)
     return _arrange(image, image_format, name)
@@ -118,25 +115,6 @@ def _crop(image: np.ndarray, record: dict[str, Any]) -> np.ndarray:
     """Returns the record's ``window`` of an image (H, W, C)."""
     x, y, width, height = window_of(record, image.shape[0], image.shape[1])
     return image[y : y + height, x : x + width]
-
-
-def _plain_type(image: np.ndarray, name: str) -> np.ndarray:
-    """Returns the image as uint8, uint16, int16 or float32, in the byte order of the machine."""
-    kind, size = image.dtype.kind, image.dtype.itemsize
-    if kind not in "biuf":
-        raise InputError(f"{name}: pixels of type {image.dtype} cannot be used for training")
-    if kind == "b":
-        return image.astype(np.uint8)
-    if image.dtype.newbyteorder("=") in (np.uint8, np.uint16, np.int16):
-        return image.astype(image.dtype.newbyteorder("="), copy=False)
-    if kind in "iu" and size > 2 and image.size and max(-int(image.min()), int(image.max())) > _EXACT_IN_FLOAT32:
-        raise InputError(f"{name}: values up to {image.max()} lose digits in float32; rescale them below 2^24")
-    image = image.astype(np.float32, copy=False)
-    if not np.isfinite(image).all():
-        raise InputError(
-            f"{name}: has pixels that are NaN or infinite; fill them (no-data areas, for example) with a number"
-        )
-    return image
 
 
 def _spread(image: np.ndarray, level: Any, name: str) -> np.ndarray:

@@ -70,7 +70,7 @@ class TiledPredictor:
         """
         return predict_tiled(
             self._predict,
-            WindowedImage(image, self.predictor.image_format),
+            WindowedImage(image, read=self.predictor.read),
             tile=self.tile,
             overlap=self.overlap,
             batch_size=self.batch_size,

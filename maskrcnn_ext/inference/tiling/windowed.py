@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
 from maskrcnn_ext.common.extras import require
-from maskrcnn_ext.data.images import window_of
+from maskrcnn_ext.data.images import plain_type, window_of
 from maskrcnn_ext.data.images.pixels import read_pixels
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.tile_grid import Window
@@ -30,27 +32,34 @@ class WindowedImage:
         array([1, 2])
     """
 
-    def __init__(self, image: str | Path | dict[str, Any] | np.ndarray, image_format: str = "BGR") -> None:
+    def __init__(
+        self,
+        image: str | Path | dict[str, Any] | np.ndarray,
+        image_format: str = "BGR",
+        *,
+        read: Callable[[dict[str, Any]], np.ndarray] | None = None,
+    ) -> None:
         """Opens an image.
 
         Args:
             image: a file; a record of Detectron2 (``file_name`` and optionally ``window``, ``slice``, ...); or an array (H, W, C).
             image_format: format of the pixels of a file, see :func:`maskrcnn_ext.data.images.pixels.read_pixels`.
+            read: reads the pixels of a record, instead of that function.
 
         Raises:
             InputError: it cannot be read.
         """
-        self._format = image_format
+        self._read = read or partial(read_pixels, image_format=image_format)
         self._pixels: np.ndarray | None = None
         self._record: dict[str, Any] = {}
         self._origin = (0, 0)
         if isinstance(image, np.ndarray):
-            self._pixels = image
+            self._pixels = plain_type(image, "the image")
         else:
             self._record = dict(image) if isinstance(image, dict) else {"file_name": str(image)}
             size = _stored_size(self._record)
             if size is None:
-                self._pixels = read_pixels(self._record, image_format)
+                self._pixels = self._read(self._record)
             elif "window" in self._record:
                 x, y, self.width, self.height = window_of(self._record, *size)
                 self._origin = (x, y)
@@ -69,7 +78,7 @@ class WindowedImage:
         if self._pixels is not None:
             return self._pixels[y : y + height, x : x + width]
         left, top = self._origin
-        return read_pixels({**self._record, "window": [left + x, top + y, width, height]}, self._format)
+        return self._read({**self._record, "window": [left + x, top + y, width, height]})
 
 
 def _stored_size(record: dict[str, Any]) -> tuple[int, int] | None:
