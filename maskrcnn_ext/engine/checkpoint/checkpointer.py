@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,10 @@ from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+# What torch.compile adds to the names of the module that it wraps.
+_COMPILED = re.compile(r"\b_orig_mod\.")
+# Attributes in which DistributedDataParallel and Lightning keep the model.
+_WRAPPERS = ("module.", "model.")
 # Suffix of a path that asks Detectron2 to match names by their ends.
 _HEURISTICS = "?matching_heuristics="
 
@@ -193,7 +198,7 @@ class Checkpointer(DetectionCheckpointer):
             weights = {key: value for key, value in weights.items() if not key.endswith("_momentum")}
             found = {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
         else:
-            found = found if "model" in found else {"model": found}
+            found = found if "model" in found else {"model": self._lightning_weights(found) or found}
             _check_weights(filename, found["model"])
         if self._uses_heuristics:
             found["matching_heuristics"] = True
@@ -208,6 +213,8 @@ class Checkpointer(DetectionCheckpointer):
         state = checkpoint["model"]
         self._convert_ndarray_to_tensor(state)
         strip_prefix(state, "module.")
+        if not state.keys() <= self.model.state_dict().keys():
+            state = self._unwrap(state) or state
         if checkpoint.pop("matching_heuristics", False):
             state = self._match_names(state, is_caffe2=checkpoint.get("__author__") == "Caffe2")
         if self._class_rows is not None:
@@ -215,6 +222,22 @@ class Checkpointer(DetectionCheckpointer):
         self._file_shapes = {name: tuple(value.shape) for name, value in state.items()}
         checkpoint["model"] = state
         return super()._load_model(checkpoint)
+
+    def _unwrap(self, state: dict[str, Any]) -> dict[str, Any] | None:
+        """Returns the weights without the prefixes of wrappers; None if the names do not fit the model then."""
+        state = {_COMPILED.sub("", name): value for name, value in state.items()}
+        for prefix in 2 * _WRAPPERS:  # one may be inside the other
+            strip_prefix(state, prefix)
+        return state if state.keys() <= self.model.state_dict().keys() else None
+
+    def _lightning_weights(self, found: dict[str, Any]) -> dict[str, Any] | None:
+        """Returns the weights of this model in a checkpoint of Lightning; None for any other file."""
+        weights = found.get("state_dict")
+        return (
+            self._unwrap(weights)
+            if isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
+            else None
+        )
 
     def _match_names(self, state: dict[str, Tensor], *, is_caffe2: bool) -> dict[str, Tensor]:
         """Renames the weights of `state` to the model's names as Detectron2 matches them, also those of another shape."""

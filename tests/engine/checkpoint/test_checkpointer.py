@@ -305,12 +305,44 @@ def test_one_name_that_fits_two_parts_is_one_line(tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_weights_of_a_wrapped_model(tmp_path):
-    torch.save({"model": {f"module.{key}": value for key, value in linear(6).state_dict().items()}}, tmp_path / "a.pth")
+def prefixed(prefix, state):
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model."])
+def test_weights_of_a_wrapped_model(tmp_path, prefix):
+    torch.save({"model": prefixed(prefix, linear(6).state_dict())}, tmp_path / "a.pth")
     model = linear()
     checkpointer = Checkpointer(model)
     checkpointer.load(str(tmp_path / "a.pth"), strict="all")
     assert model.weight[0, 0] == 6
+
+
+@pytest.mark.parametrize("prefix", ["model.", "model._orig_mod.", "model.module.", ""])
+def test_a_checkpoint_of_lightning(tmp_path, prefix):
+    torch.save({"epoch": 3, "state_dict": prefixed(prefix, linear(6).state_dict()), "loops": {}}, tmp_path / "a.ckpt")
+    model = linear()
+    Checkpointer(model).load(str(tmp_path / "a.ckpt"), strict="all")
+    assert model.weight[0, 0] == 6
+
+
+def test_a_part_that_was_compiled(tmp_path):
+    model = nn.ModuleDict({"head": linear(6), "other": linear(3)})
+    state = {name.replace("head.", "head._orig_mod."): value for name, value in model.state_dict().items()}
+    torch.save({"model": state}, tmp_path / "a.pth")
+    copy = nn.ModuleDict({"head": linear(), "other": linear()})
+    Checkpointer(copy).load(str(tmp_path / "a.pth"), strict="all")
+    assert (copy["head"].weight[0, 0], copy["other"].weight[0, 0]) == (6, 3)
+
+
+def test_prefixes_stay_where_the_names_would_not_fit_without_them(tmp_path):
+    model = nn.ModuleDict({"model": linear()})  # its own names begin with a wrapper's
+    torch.save({"model": nn.ModuleDict({"model": linear(6)}).state_dict()}, tmp_path / "a.pth")
+    Checkpointer(model).load(str(tmp_path / "a.pth"), strict="all")
+    assert model["model"].weight[0, 0] == 6
+    torch.save({"state_dict": {"model.another.weight": torch.zeros(1)}, "meta": {}}, tmp_path / "b.pth")
+    with pytest.raises(InputError, match="'state_dict' is a dict and not a tensor"):
+        Checkpointer(model).load(str(tmp_path / "b.pth"))
 
 
 def test_weights_of_pycls(tmp_path):
