@@ -12,6 +12,7 @@ from maskrcnn_ext.errors import InputError
 if TYPE_CHECKING:
     from maskrcnn_ext.inference.loading import LoadedModel
 
+# Of single detections.
 _LIMITS = {
     "box": "largest difference of a box side, in pixels",
     "score": "largest difference of a score",
@@ -43,6 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, text in _LIMITS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=float, metavar="LIMIT", help=text)
     parser.add_argument(
+        "--agreement",
+        type=float,
+        metavar="SHARE",
+        help="instead of these: least share, from 0 to 1, of the detections of both models, weighted by score, that the other one has, "
+        "too; the default for models in 8 bits, with 0.9",
+    )
+    parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="overrides of the config"
     )
 
@@ -56,31 +64,41 @@ def run(args: argparse.Namespace) -> int:
     from maskrcnn_ext.inference.loading import load_model
     from maskrcnn_ext.interop.export.recipe import build_recipe
     from maskrcnn_ext.interop.export.runtimes import open_model
-    from maskrcnn_ext.interop.export.verify import Limits, Reference, time_ratio, verify
+    from maskrcnn_ext.interop.export.verify import Limits, Reference, agreement, default_limits, time_ratio, verify
 
-    limits = {name: getattr(args, name) for name in _LIMITS if getattr(args, name) is not None}
+    given = {name: getattr(args, name) for name in _LIMITS if getattr(args, name) is not None}
+    if args.agreement is not None:
+        if given or not 0 < args.agreement <= 1:
+            raise InputError(
+                f"--agreement {args.agreement}: expected a share above 0 and up to 1, without other limits"
+            )
+        given = {"agreement": args.agreement}
     runtime = open_model(args.model)
     if args.batch > 1 and not runtime.batched:
         raise InputError(f"--batch {args.batch}: {args.model} takes one image per call: export it with --batch")
     loaded = load_model(*args.against, device="cpu", overrides=args.set)
     recipe = build_recipe(loaded.model, loaded.mapper, loaded.classes)
+    limits = Limits(**given) if given else default_limits(runtime)
     comparisons = []
     reference = Reference(loaded.model, loaded.mapper)
-    for one in verify(runtime, reference, recipe, _images(loaded, args), Limits(**limits), args.batch):
+    for one in verify(runtime, reference, recipe, _images(loaded, args), limits, args.batch):
         print(one.line(), flush=True)
         comparisons.append(one)
     bad = sum(bool(one.faults) for one in comparisons)
+    agreed = agreement(comparisons)
+    if limits.agreement:
+        verdict = f"the models agree on {agreed:.1%} of their detections, weighted by score; at least {limits.agreement:.1%} is expected"
+    else:
+        verdict = f"{bad} images outside the limits" if bad else "all within the limits"
     expected = sum(one.expected for one in comparisons)
     print(
-        f"{len(comparisons)} images, {expected} objects: "
-        + (f"{bad} images outside the limits" if bad else "all within the limits")
-        + f"; {time_ratio(comparisons):.2f} x the time of PyTorch"
+        f"{len(comparisons)} images, {expected} objects: {verdict}; {time_ratio(comparisons):.2f} x the time of PyTorch"
     )
     if not expected:
         print(
             "the model detected nothing: use images with objects, or lower model.roi_heads.box_predictor.test_score_thresh"
         )
-    return 1 if bad or not expected else 0
+    return 1 if bad or not expected or agreed < limits.agreement else 0
 
 
 def _images(loaded: LoadedModel, args: argparse.Namespace) -> Iterator[tuple[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def export_onnx(model: nn.Module, recipe: Recipe, output: Path, options: Options
         )
     require_onnx()
     trace(model, output, options.opset, recipe.batched)
-    write_metadata(output, recipe)
+    write_metadata(output, replace(recipe, quantized=bool(options.calibration)))
     if options.calibration:
         quantize(output, recipe, options.calibration)
     return output
@@ -69,7 +70,7 @@ def export_openvino(model: nn.Module, recipe: Recipe, output: Path, options: Opt
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         converted = openvino.convert_model(export_onnx(model, recipe, Path(folder) / "model.onnx", options))
-        converted.set_rt_info(recipe.to_json(), METADATA_KEY)
+        converted.set_rt_info(replace(recipe, quantized=bool(options.calibration)).to_json(), METADATA_KEY)
         openvino.save_model(converted, output, compress_to_fp16=False)
     return output
 

@@ -53,6 +53,7 @@ class Recipe:
         boxes: how boxes are scaled to the image: "detectron2", by the ratio of the sides; "matterport", by the ratio of the distances
             between the first and the last pixel; "matterport, whole pixels", the same, rounded.
         masks: how masks are pasted: "detectron2"; "torchvision", into boxes of whole pixels.
+        quantized: whether the model computes in 8 bits, so that single detections differ from the original's.
 
     Example::
 
@@ -79,6 +80,7 @@ class Recipe:
     least_scale: float = 0.0
     boxes: str = "detectron2"
     masks: str = "detectron2"
+    quantized: bool = False
 
     def to_json(self) -> str:
         """Returns the recipe as JSON."""

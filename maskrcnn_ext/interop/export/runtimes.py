@@ -41,6 +41,11 @@ class Runtime:
         """Whether the model takes several images in one call."""
         return self.recipe.batched
 
+    @property
+    def quantized(self) -> bool:
+        """Whether the model computes in 8 bits."""
+        return self.recipe.quantized
+
     @overload
     def __call__(self, image: Array) -> Found: ...
 
@@ -205,6 +210,11 @@ class OpenCvRuntime(Runtime):
     @property
     def batched(self) -> bool:
         """As :attr:`Runtime.batched`."""
+        return False
+
+    @property
+    def quantized(self) -> bool:
+        """As :attr:`Runtime.quantized`."""
         return False
 
     def _detect(self, images: Sequence[Array]) -> list[Found]:

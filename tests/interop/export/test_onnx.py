@@ -11,6 +11,7 @@ from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.export import Options, export
 from maskrcnn_ext.interop.export.recipe import build_recipe
 from maskrcnn_ext.interop.export.runtimes import open_model
+from maskrcnn_ext.interop.export.verify import QUANTIZED_LIMITS, Limits, default_limits
 from tests.helpers.calibration import images
 from tests.helpers.exported_models import detector, exported  # noqa: F401 (fixtures)
 from tests.helpers.exporting import CLASSES
@@ -66,7 +67,9 @@ def test_8_bits_find_most_of_it(detector, exported, tmp_path, batched):
     options = Options(calibration=images())
     file = export(model, build_recipe(model, mapper, CLASSES, batched), "onnx", tmp_path / "a.onnx", options)
     assert file.stat().st_size < 0.4 * exported("onnx").stat().st_size
-    found, expected = (open_model(path)(images()[0]) for path in (file, exported("onnx")))
+    models = [open_model(path) for path in (file, exported("onnx"))]
+    assert [default_limits(runtime) for runtime in models] == [QUANTIZED_LIMITS, Limits()]
+    found, expected = (runtime(images()[0]) for runtime in models)
     near = np.abs(found["boxes"][:, None] - expected["boxes"][:20]).max(axis=2) < 8
     same = found["classes"][:, None] == expected["classes"][:20]
     assert (near & same).any(axis=0).mean() > 0.6

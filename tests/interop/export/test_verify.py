@@ -11,7 +11,15 @@ import pytest
 from maskrcnn_ext.interop.export import onnx
 from maskrcnn_ext.interop.export.recipe import build_recipe
 from maskrcnn_ext.interop.export.runtimes import open_model
-from maskrcnn_ext.interop.export.verify import Limits, Reference, compare, time_ratio, verify
+from maskrcnn_ext.interop.export.verify import (
+    QUANTIZED_LIMITS,
+    Limits,
+    Reference,
+    agreement,
+    compare,
+    time_ratio,
+    verify,
+)
 from tests.helpers.calibration import images
 from tests.helpers.exported_models import detector, exported, pictures, weights  # noqa: F401 (fixtures)
 from tests.helpers.exporting import CLASSES, RECIPE
@@ -110,6 +118,30 @@ def test_single_pixels_of_small_masks_and_objects_at_the_threshold_are_no_faults
     assert compare("a", SIZE, one_more, OBJECT, RECIPE, Limits()).faults == ["1 detected by one model only"]
     # Where the other may find no more than two, it may as well have been the third.
     assert compare("a", SIZE, one_more, OBJECT, dataclasses.replace(RECIPE, max_detections=2), Limits()).faults == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, 1.0),
+        ({"scores": np.float32([0.7, 0.8])}, 2 * (0.7 + 0.6) / (1.5 + 1.5)),
+        ({"classes": np.int64([0, 1])}, 0.9 / 1.5),
+        ({"boxes": OBJECT["boxes"] + np.float32([[0, 0, 2, 3], [0, 0, 60, 60]])}, 0.9 / 1.5),
+        ({"masks": [OBJECT["masks"][0], ((50, 50), np.ones((14, 40), bool))]}, 0.9 / 1.5),
+        ({key: value[:0] for key, value in OBJECT.items()}, 0.0),
+    ],
+)
+def test_models_in_8_bits_are_judged_by_the_share_of_common_detections(fields, expected):
+    result = compare("a", SIZE, changed(**fields), OBJECT, RECIPE, QUANTIZED_LIMITS)
+    assert result.faults == []
+    assert agreement([result]) == pytest.approx(expected)
+    same = compare("b", SIZE, OBJECT, OBJECT, RECIPE, QUANTIZED_LIMITS)
+    assert agreement([result, same]) == pytest.approx((result.shared_score + 3.0) / (result.total_score + 3.0))
+
+
+def test_nothing_found_by_either_model_is_agreement():
+    nothing = {key: value[:0] for key, value in OBJECT.items()}
+    assert agreement([compare("a", SIZE, nothing, nothing, RECIPE, QUANTIZED_LIMITS)]) == 1.0
 
 
 def test_keypoints_and_mask_scores_are_compared():
