@@ -6,11 +6,13 @@ import argparse
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib import import_module
 from io import TextIOWrapper
 from typing import Any
 
 from maskrcnn_ext import __version__
+from maskrcnn_ext.common.stopping import STOPPED, Stopped, stoppable
 from maskrcnn_ext.errors import InputError
 
 # Command -> its description in `--help`. The module with its name (data-stats: data_stats) has add_arguments(parser) and
@@ -36,6 +38,13 @@ COMMANDS = {
     "train-net": "train or evaluate a config, as scripts/train_net.py does",
     "verify": "compare an exported model with its original, detection by detection",
     "yaml-to-lazy": "convert a yacs config of Mask R-CNN or a related model to a LazyConfig with the same weight layout",
+}
+
+# Commands that can be stopped, and what follows.
+_STOPPABLE = {
+    "convert": "run the same command again",
+    "predict": "what is done is kept: the same command continues",
+    "split": "run the same command again",
 }
 
 
@@ -64,13 +73,17 @@ def _run(command: str, body: Callable[[], int]) -> int:
         if isinstance(stream, TextIOWrapper):  # a file name may have characters that the terminal cannot encode
             stream.reconfigure(errors="backslashreplace")
     try:
-        return body()
+        with stoppable() if command in _STOPPABLE else nullcontext():
+            return body()
     except InputError as error:
         print(f"maskrcnn-ext {command}: error: {error}", file=sys.stderr)
         return 2
     except ImportError as error:
         print(f"maskrcnn-ext {command}: error: {error}; `maskrcnn-ext doctor` says how to fix it", file=sys.stderr)
         return 2
+    except Stopped as signal_name:
+        print(f"maskrcnn-ext {command}: stopped by {signal_name}; {_STOPPABLE[command]}", file=sys.stderr)
+        return STOPPED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
-        "exit status: 0 success, 2 wrong input, 3 some images failed (listed at the end and in failed.txt)\n"
+        "exit status: 0 success, 2 wrong input, 3 some images failed (listed at the end and in failed.txt),\n"
+        "75 stopped by Ctrl-C or SIGTERM\n"
         "The same command resumes a run that was interrupted."
     )
     parser.add_argument("config", help="folder of a training run, or a config: a file, or the name of a shipped one")
@@ -111,6 +112,14 @@ def run(args: argparse.Namespace) -> int:
     inputs = find_inputs(args.inputs, stdin=sys.stdin, outputs=args.output)
     kinds = _output_kinds(args, inputs)
 
+    from maskrcnn_ext.common.lock import lock_folder
+
+    with lock_folder(args.output):
+        return _predict(args, inputs, kinds)
+
+
+def _predict(args: argparse.Namespace, inputs: Inputs, kinds: list[str]) -> int:
+    """Predicts all inputs in the output folder, which is locked."""
     from maskrcnn_ext.common.progress import Progress
     from maskrcnn_ext.inference.jobs.job import Job, JobSettings
     from maskrcnn_ext.inference.jobs.journal import Journal
@@ -146,7 +155,7 @@ def run(args: argparse.Namespace) -> int:
                 job.add_failure(item, InputError(failed[item.key]))
         job.run(item for item in inputs.items if item.key not in failed)
         count = len(inputs.items)
-        for name, video in _video_names(inputs.videos):
+        for name, video in _video_names(inputs):
             video_kinds = [kind for kind in kinds if kind in _VIDEO_KINDS]
             count += predict_video(
                 job, video, args.output, name=name, first_id=count + 1, kinds=video_kinds, track=args.track
@@ -266,17 +275,18 @@ def _config_state(config: str) -> str:
     return f"{Path(config).name} {digest[:16]}"
 
 
-def _video_names(videos: list[str | int]) -> list[tuple[str, str | int]]:
-    """Returns each video with a unique name for its outputs."""
+def _video_names(inputs: Inputs) -> list[tuple[str, str | int]]:
+    """Returns each video with a name for its outputs that no other video and no folder of the images has."""
     names: list[tuple[str, str | int]] = []
-    for video in videos:
+    taken = {item.name.split("/")[0] for item in inputs.items}
+    for video in inputs.videos:
         stem = f"camera_{video}" if isinstance(video, int) else Path(video).stem
-        taken = {name for name, _ in names}
         unique, number = stem, 1
         while unique in taken:
             number += 1
             unique = f"{stem}_{number}"
         names.append((unique, video))
+        taken.add(unique)
     return names
 
 

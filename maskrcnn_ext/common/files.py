@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -118,6 +119,20 @@ class JsonListWriter:
 
     def __exit__(self, *error: Any) -> None:
         self._writing.__exit__(*error)
+
+
+def shorten_name(name: str, limit: int) -> str:
+    """Returns a file name of at most `limit` bytes in UTF-8: a longer one is cut, and ends with a hash of the whole name.
+
+    Example:
+        >>> shorten_name("short", 20), shorten_name("a" * 30, 20)
+        ('short', 'aaaaaaaaaaa~73b0edee')
+    """
+    content = name.encode("utf-8", "surrogateescape")
+    if len(content) <= limit:
+        return name
+    ending = "~" + hashlib.sha1(content, usedforsecurity=False).hexdigest()[:8]
+    return content[: limit - len(ending)].decode("utf-8", "ignore") + ending
 
 
 def remove(path: Path) -> None:

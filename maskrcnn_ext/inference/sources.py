@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from maskrcnn_ext.common.files import shorten_name
 from maskrcnn_ext.common.text import natural_sort_key
 from maskrcnn_ext.data.formats.reading import IMAGE_SUFFIXES
 from maskrcnn_ext.errors import InputError
@@ -17,6 +18,9 @@ from maskrcnn_ext.errors import InputError
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 _SUFFIXES = (*IMAGE_SUFFIXES, ".npy", ".dcm", ".dicom")
 _CAMERA = "camera:"
+# Bytes of a name, so that it fits a file system's 255 with a number and a suffix such as ".geojson".
+_LONGEST_NAME = 235
+_OUTPUT_SUFFIXES = (".png", ".tif", ".geojson")
 # Keys of a Detectron2 record that select a part of its file.
 _PART_KEYS = ("window", "slice", "axis", "level")
 
@@ -166,11 +170,17 @@ def _unique_names(files: Sequence[str]) -> Iterator[str]:
     relative = [path.relative_to(top) for path in paths]
     stems = Counter(str(path.with_suffix("")).casefold() for path in relative)
     taken: set[str] = set()
+    folders = {str(folder).casefold() for path in relative for folder in path.parents}
     for path in relative:
         stem = path.with_suffix("")
         name = path.as_posix() if stems[str(stem).casefold()] > 1 else stem.as_posix()
+        folder, _, last = name.rpartition("/")
+        name = f"{folder}/" * bool(folder) + shorten_name(last, _LONGEST_NAME)
         unique, number = name, 1
-        while unique.casefold() in taken:
+        # An output of "a" must not be the folder of "a.png/b".
+        while unique.casefold() in taken or any(
+            f"{unique.casefold()}{suffix}" in folders for suffix in _OUTPUT_SUFFIXES
+        ):
             number += 1
             unique = f"{name}_{number}"
         taken.add(unique.casefold())

@@ -29,7 +29,7 @@ class DrawnObject:
     """One object to draw.
 
     Attributes:
-        segmentation: polygons, an RLE (compressed or not), or None to draw the box.
+        segmentation: polygons, an RLE (compressed or not), or None to draw the box, which is also drawn for an empty mask.
         box: (x0, y0, x1, y1) in pixels.
         label: short text; "" for none.
         color: blue, green, red, 0 to 255.
@@ -70,12 +70,14 @@ def draw_objects(image: np.ndarray, objects: Iterable[DrawnObject], *, scale: fl
     canvas = cv2.resize(image, size, interpolation=cv2.INTER_NEAREST if scale >= 2 else cv2.INTER_AREA)
     objects = list(objects)
     for item in objects:
-        if item.segmentation is None:
+        mask = None
+        if item.segmentation is not None:
+            mask = decode_rle(segmentation_to_rle(item.segmentation, height, width))
+            mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
+        if mask is None or not mask.any():
             x0, y0, x1, y1 = (round(value * scale) for value in item.box)
             cv2.rectangle(canvas, (x0, y0), (x1, y1), item.color, 1, cv2.LINE_AA)
         else:
-            mask = decode_rle(segmentation_to_rle(item.segmentation, height, width))
-            mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
             tint_mask(canvas, mask, item.color)
             outline_mask(canvas, mask, item.color)
     for item in objects:  # last, so that no mask covers a label

@@ -28,6 +28,13 @@ def test_a_box_is_drawn_where_there_is_no_mask_and_pictures_scale():
     assert picture[40, 60].tolist() == [0, 0, 0]
 
 
+def test_a_box_is_drawn_for_an_empty_mask():
+    image = np.zeros((20, 30, 3), np.uint8)
+    empty = {"size": [20, 30], "counts": [600]}
+    box = draw_objects(image, [DrawnObject(None, (5, 5, 25, 15), "", RED)])
+    np.testing.assert_array_equal(draw_objects(image, [DrawnObject(empty, (5, 5, 25, 15), "", RED)]), box)
+
+
 def test_neighbouring_colours_differ():
     colors = [palette(index) for index in range(12)]
     assert min(np.abs(np.subtract(a, b)).sum() for i, a in enumerate(colors) for b in colors[:i]) > 60

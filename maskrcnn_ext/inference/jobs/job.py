@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +12,12 @@ from typing import Any
 import numpy as np
 from detectron2.structures import Instances
 
-from maskrcnn_ext.common.files import JsonListWriter, remove_partials, write_atomic
+from maskrcnn_ext.common.files import JsonListWriter, WriteError, remove_partials, write_atomic
 from maskrcnn_ext.common.progress import Progress
 from maskrcnn_ext.data.tools.browse import to_bgr
 from maskrcnn_ext.inference.jobs.batch_runner import BatchRunner, failure_reason
 from maskrcnn_ext.inference.jobs.journal import Journal, Journals
-from maskrcnn_ext.inference.outputs import find_output
+from maskrcnn_ext.inference.outputs import OBJECT_OUTPUTS, find_output
 from maskrcnn_ext.inference.outputs.predicted_image import PredictedImage
 from maskrcnn_ext.inference.predictor import Predictor
 from maskrcnn_ext.inference.results import from_coco, to_coco
@@ -215,10 +216,24 @@ class Job:
             except Exception as error:
                 self.add_failure(predicted.item, error, kind)
                 continue
-            for old in (self._folder / kind / name).glob("*.png"):  # objects of an earlier run
-                old.unlink()
-            for file, content in files.items():
-                write_atomic(self._folder / kind / file, content)
+            # Of the other kinds, the folder with the name of an image has the outputs of images below a folder of that name.
+            if kind in OBJECT_OUTPUTS:
+                for old in (self._folder / kind / name).glob("*.png"):  # objects of an earlier run
+                    if old.is_file():
+                        old.unlink()
+            try:
+                for file, content in files.items():
+                    write_atomic(self._folder / kind / file, content)
+            except WriteError as error:
+                if not _is_too_long(error):
+                    raise
+                self.add_failure(predicted.item, error, kind)
+                continue
             made[kind] = list(files)
         if made:
             self._journal.add(f"outputs of {name}", {"state": state, "files": {**saved, **made}})
+
+
+def _is_too_long(error: WriteError) -> bool:
+    """Returns whether a file cannot be written because of its name, which is no obstacle for other files."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENAMETOOLONG

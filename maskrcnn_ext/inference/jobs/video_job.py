@@ -26,7 +26,7 @@ def predict_video(
 
     Args:
         job: predicts the frames and saves their results and outputs.
-        source: a file, or the number of a camera, which is read until Ctrl-C.
+        source: a file, or the number of a camera, which is read until Ctrl-C or SIGTERM.
         folder: folder for ``video/<name>.mp4`` and ``mots/<name>.txt``.
         name: name of these files, and of the folder of each frame's outputs.
         first_id: image id of the first frame.
@@ -87,16 +87,20 @@ def predict_video(
 
 @contextlib.contextmanager
 def _catch_interrupt() -> Iterator[Callable[[], bool]]:
-    """Yields a function that returns whether Ctrl-C was pressed. The first Ctrl-C raises nothing, a second one does."""
-    is_pressed = False
+    """Yields a function that returns whether Ctrl-C was pressed or SIGTERM arrived. The first one raises nothing, a second one does."""
+    is_stopped = False
 
     def note(*_: Any) -> None:
-        nonlocal is_pressed
-        is_pressed = True
-        signal.signal(signal.SIGINT, before)
+        nonlocal is_stopped
+        is_stopped = True
+        restore()
 
-    before = signal.signal(signal.SIGINT, note)
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: is_pressed
+        yield lambda: is_stopped
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()

@@ -25,6 +25,9 @@ OUTPUTS = {
     "labels": "images",  # 16-bit PNG: 0 outside of objects, else the object's number from 1, the highest score first
 }
 
+# Kinds whose files are one for each object, in a folder with the name of the image.
+OBJECT_OUTPUTS = ("crops", "cutouts")
+
 
 class Output(Protocol):
     """Returns the contents of the files of one kind, by file name."""

@@ -5,7 +5,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from maskrcnn_ext.common.files import shorten_name
 from maskrcnn_ext.inference.outputs.predicted_image import PredictedImage, encode_png
+
+# Bytes of a class name in a file name of at most 255.
+_LONGEST_NAME = 200
 
 
 def splash(predicted: PredictedImage) -> dict[str, bytes]:
@@ -52,6 +56,6 @@ def _object_file_names(predicted: PredictedImage) -> list[str]:
     digits = max(3, len(str(len(predicted.instances))))
     names = ["".join(letter if letter.isalnum() else "_" for letter in name) for name in predicted.names]
     return [
-        f"{predicted.item.name}/{number:0{digits}}_{name}_{score:.2f}.png"
+        f"{predicted.item.name}/{number:0{digits}}_{shorten_name(name, _LONGEST_NAME)}_{score:.2f}.png"
         for number, (name, score) in enumerate(zip(names, predicted.instances.scores.tolist(), strict=True), start=1)
     ]

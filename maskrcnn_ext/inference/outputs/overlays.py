@@ -1,4 +1,4 @@
-"""Objects drawn over their image: tinted masks with outlines, labels and keypoints; boxes if there are no masks.
+"""Objects drawn over their image: tinted masks with outlines, labels and keypoints; boxes of objects without a mask or with an empty one.
 
 Each object is drawn within its box only, so thousands of objects on a large image take seconds.
 """
@@ -10,7 +10,7 @@ from itertools import product
 import cv2
 import numpy as np
 
-from maskrcnn_ext.inference.outputs.predicted_image import PredictedImage, encode_png
+from maskrcnn_ext.inference.outputs.predicted_image import MaskWindow, PredictedImage, encode_png
 from maskrcnn_ext.report.draw import FONT, draw_skeleton, draw_text_box, outline_mask, tint_mask
 
 # Lines and letters grow with the image if its longer side has more pixels than this.
@@ -32,15 +32,17 @@ def draw_overlay(predicted: PredictedImage) -> np.ndarray:
     canvas = predicted.image.copy()
     unit = max(1.0, max(canvas.shape[:2]) / _REFERENCE_SIDE)
     objects = list(zip(predicted.boxes, predicted.colors, strict=True))[::-1]
+    windows: list[MaskWindow | None] = [None] * len(objects)
     if predicted.instances.has("pred_masks"):
-        windows = list(predicted.masks())[::-1]
-        for window, (_, color) in zip(windows, objects, strict=True):
+        windows = [window if window.mask.any() else None for window in predicted.masks()][::-1]
+    for window, (_, color) in zip(windows, objects, strict=True):
+        if window is not None:
             tint_mask(window.crop(canvas), window.mask, color)
-        for window, (_, color) in zip(windows, objects, strict=True):  # outlines show through masks that cover them
+    for window, (box, color) in zip(windows, objects, strict=True):  # outlines show through masks that cover them
+        if window is not None:
             thickness = max(1, round(min(unit, min(window.mask.shape) * _MAX_OUTLINE)))
             outline_mask(canvas, window.mask, color, thickness=thickness, offset=(window.x, window.y))
-    else:
-        for box, color in objects:
+        else:
             x0, y0, x1, y1 = (round(value) for value in box)
             cv2.rectangle(canvas, (x0, y0), (x1, y1), color, round(unit), cv2.LINE_AA)
     if predicted.instances.has("pred_keypoints"):

@@ -14,6 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from maskrcnn_ext.cli import main
+from maskrcnn_ext.common.lock import lock_folder
 from maskrcnn_ext.inference.predictor import Predictor as PredictorClass
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")
@@ -183,6 +184,68 @@ def test_a_killed_run_continues(run, data, tmp_path):
     assert not list(out.rglob(".*"))
     first = [{**r, "image_id": 0} for r in results(out) if r["image_id"] == 1]
     assert first == [{**r, "image_id": 0} for r in results(out) if r["image_id"] == 7]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_keeps_what_is_done_and_continues(predict, images, tmp_path, capsys, monkeypatch, number):
+    seen, batch = [], PredictorClass._predict_batch
+
+    def noted(self, inputs):
+        seen.extend(inputs)
+        if len(seen) == 5:
+            signal.raise_signal(number)
+        return batch(self, inputs)
+
+    monkeypatch.setattr(PredictorClass, "_predict_batch", noted)
+    assert predict(images, "--save", "json") == 75
+    line = f"maskrcnn-ext predict: stopped by {number.name}; what is done is kept: the same command continues"
+    assert line in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["journal.jsonl"]
+    assert predict(images, "--save", "json") == 0
+    assert len(results(tmp_path / "out")) > 0
+    assert len(seen) == 5 + 2
+
+
+@pytest.mark.parametrize("arguments", [[], ["--restart"]])
+def test_a_folder_that_another_run_writes_is_left_alone(predict, images, tmp_path, capsys, arguments):
+    assert predict(images, "--save", "json") == 0
+    before = files(tmp_path / "out")
+    with lock_folder(tmp_path / "out"):
+        assert predict(images, "--save", "json", *arguments) == 2
+    assert "is writing into it: wait for it or stop it, or choose another folder" in capsys.readouterr().err
+    assert files(tmp_path / "out") == before
+
+
+def test_outputs_of_images_below_a_folder_with_the_name_of_an_image_stay(predict, images, tmp_path):
+    (images / "a.png").mkdir()
+    (images / "a").mkdir()
+    photo = images / "000001.jpg"
+    for name in ("a/b.jpg", "a.png/c.jpg", "a.jpg"):
+        shutil.copy(photo, images / name)
+    given = [images / name for name in ("a/b.jpg", "a.png/c.jpg", "a.jpg")]
+    assert predict(*given, "--save", "overlays,crops", "--threshold", 0.85) == 0
+    out = tmp_path / "out"
+    overlays = sorted(
+        str(path.relative_to(out / "overlays")) for path in out.glob("overlays/**/*.png") if path.is_file()
+    )
+    assert overlays == ["a.png/c.png", "a/b.png", "a_2.png"]
+    counts = [len(list((out / "crops" / name).glob("*.png"))) for name in ("a/b", "a.png/c", "a_2")]
+    assert counts[0] == counts[1] == counts[2] > 0
+
+
+def test_names_at_the_limit_of_the_file_system_are_shortened(predict, images, tmp_path):
+    shutil.copy(images / "000001.jpg", images / f"{'n' * 250}.jpg")
+    shutil.copy(images / "000001.jpg", images / f"{'n' * 249}m.jpg")
+    assert predict(images, "--save", ALL, "--threshold", 0.85) == 0
+    assert len(list((tmp_path / "out/polygons").glob("nnn*~*.geojson"))) == 2
+
+
+def test_a_path_that_is_too_long_fails_its_image_only(predict, images, tmp_path, monkeypatch):
+    monkeypatch.setattr("maskrcnn_ext.inference.sources._LONGEST_NAME", 300)
+    shutil.copy(images / "000001.jpg", images / f"{'n' * 250}.jpg")
+    assert predict(images, "--save", "polygons") == 3
+    assert "polygons: cannot write" in (tmp_path / "out/failed.txt").read_text()
+    assert len(list((tmp_path / "out/polygons").iterdir())) == 6
 
 
 def test_tiles_predict_a_large_image(predict, images, tmp_path):

@@ -6,7 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
+from maskrcnn_ext.cli.predict import _video_names
 from maskrcnn_ext.inference.predictor import Predictor as PredictorClass
+from maskrcnn_ext.inference.sources import InputImage, Inputs
 from maskrcnn_ext.inference.video.frames import VideoReader, VideoWriter
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")
@@ -76,3 +78,12 @@ def test_images_and_videos_are_numbered_together(predict, images, tmp_path):
     table = json.loads((tmp_path / "out/images.json").read_text())["images"]
     assert [image["id"] for image in table] == [1, 2, 3, 4, 5, 6]
     assert sorted(p.name for p in (tmp_path / "out/video").iterdir()) == ["clip.mp4", "clip_2.mp4"]
+
+
+def test_names_of_videos_differ_from_folders_of_images():
+    items = [InputImage("k", "clip/000001", 1, {}, "clip/000001.png")]
+    assert _video_names(Inputs(items, ["clip.mp4", 0, "b/clip.mp4"])) == [
+        ("clip_2", "clip.mp4"),
+        ("camera_0", 0),
+        ("clip_3", "b/clip.mp4"),
+    ]

@@ -1,12 +1,16 @@
 """Splash, crops, cutouts and label images hold exactly the pixels of the objects."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from detectron2.structures import Instances
 from pycocotools import mask as mask_util
 
+from maskrcnn_ext.inference.loading import Classes
 from maskrcnn_ext.inference.outputs import find_output
+from maskrcnn_ext.inference.outputs.images import crops
 from maskrcnn_ext.ops.rle_masks import RLEMasks
 from tests.helpers.predicted_images import HEIGHT, WIDTH, decode, instances, only, predicted
 
@@ -51,3 +55,12 @@ def test_crops_are_the_boxes_and_cutouts_have_the_mask_as_alpha(image, masks):
         cutout = decode(cutouts[name])
         np.testing.assert_array_equal(cutout[..., :3], image[place])
         np.testing.assert_array_equal(cutout[..., 3], 255 * mask[place])
+
+
+def test_long_class_names_are_shortened_in_file_names(image, masks):
+    found = predicted(instances(masks), image)
+    found = dataclasses.replace(found, classes=Classes(("\u732b" * 200, "b"), (1, 2)))
+    names = [name.split("/")[-1] for name in crops(found)]
+    assert max(len(name.encode()) for name in names) <= 255
+    assert "~" in names[0]
+    assert names[1] == "002_b_0.75.png"

@@ -33,7 +33,7 @@ def test_no_objects(kind, image):
 
 @pytest.mark.parametrize("kind", OUTPUTS)
 def test_objects_without_pixels(kind, image):
-    """Empty masks: crops show the boxes all the same."""
+    """Empty masks: crops and overlays show the boxes all the same."""
     files = find_output(kind)(predicted(instances(np.zeros((2, HEIGHT, WIDTH)), [[5.0, 5.0, 9.0, 9.0]] * 2), image))
     if kind == "crops":
         assert len(files) == 2
@@ -41,6 +41,8 @@ def test_objects_without_pixels(kind, image):
             np.testing.assert_array_equal(decode(content), image[5:9, 5:9])
     elif kind == "cutouts":
         assert [decode(content)[..., 3].any() for content in files.values()] == [False] * 2
+    elif kind == "overlays":
+        assert (decode(files["a/b.png"])[5, 5:10] != image[5, 5:10]).any(axis=1).all()
     else:
         check_nothing_is_shown(kind, files, image)
 

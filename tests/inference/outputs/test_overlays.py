@@ -49,3 +49,12 @@ def test_keypoints_are_drawn_and_boxes_without_masks(image):
     assert (boxes[20, 30] == image[20, 30]).all()
     found.pred_keypoints = torch.tensor([[[30.5, 20.5, 1.0]]])
     assert (draw_overlay(predicted(found, image))[20, 30] != image[20, 30]).any()
+
+
+def test_an_object_with_an_empty_mask_is_drawn_as_its_box(image):
+    masks = np.zeros((2, HEIGHT, WIDTH))
+    masks[1, 2:6, 2:6] = 1
+    drawn = draw_overlay(predicted(instances(masks, [[10.0, 10.0, 50.0, 35.0], [2.0, 2.0, 6.0, 6.0]]), image))
+    assert (drawn[30, 10] != image[30, 10]).any()
+    assert (drawn[20, 30] == image[20, 30]).all()
+    assert (drawn[4, 4] != image[4, 4]).any()
