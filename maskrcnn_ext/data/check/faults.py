@@ -27,6 +27,9 @@ KINDS = {
     "record-unreadable": FaultKind("error", "a record that cannot be read", f"correct it; {_FIX} without it"),
     "category-broken": FaultKind("error", "a category lacks its id or name", "add an `id` and a `name`"),
     "category-duplicate": FaultKind("error", "two categories have the same id", f"set different ids; {_FIX} with the first"),
+    "category-name-duplicate": FaultKind(
+        "warning", "categories with the same name are learned as different classes", "give them one id, or different names"
+    ),
     "image-broken": FaultKind("error", "an image's record is incomplete", f"complete it; {_FIX} without it"),
     "image-sizeless": FaultKind("error", "an image's record has no size", f"{_FIX} with the size of the file"),
     "image-id-duplicate": FaultKind(
@@ -109,7 +112,9 @@ KINDS = {
     "image-near-duplicate": FaultKind("info", "two almost equal images", "keep both in one split"),
     # proportions
     "class-empty": FaultKind(
-        "warning", "a class without objects: it cannot be learned and its AP is nan", "remove it or add data"
+        "warning", "a class without objects: it cannot be learned and its AP is nan",
+        "remove it, read only the others (coco:...@only:a,b), or add data",
+
     ),
     "class-imbalance": FaultKind(
         "warning", "a class with far fewer objects than another", "add data, or use RepeatFactorTrainingSampler"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from maskrcnn_ext.common.text import short_list
 from maskrcnn_ext.data.check.faults import Fault, object_fault
 from maskrcnn_ext.data.check.view import DatasetView, ObjectView
 from maskrcnn_ext.data.formats.coco_fields import has_keypoint_count
@@ -47,9 +48,23 @@ def _check_categories(view: DatasetView) -> Iterator[Fault]:
         if own is not None and own in names:
             yield Fault("category-duplicate", f"{names[own]!r} and {name!r} have the id {own!r}")
         names.setdefault(own, name)
+    for same in _same_names(view):
+        ids = short_list([repr(own) for own, _ in same])
+        yield Fault(
+            "category-name-duplicate", f"{', '.join(sorted({repr(name) for _, name in same}))}: the categories {ids}"
+        )
     numbers = sorted(own for own in names if isinstance(own, int | float))
     if numbers and numbers[-1] - numbers[0] + 1 != len(numbers):
         yield Fault("class-gap", f"{len(numbers)} ids from {numbers[0]} to {numbers[-1]}")
+
+
+def _same_names(view: DatasetView) -> list[list[tuple[Any, str]]]:
+    """Returns the (id, name) of categories whose names are equal, or differ only in case and spaces."""
+    by_name: dict[str, list[tuple[Any, str]]] = {}
+    for own, name in view.categories:
+        if own is not None and name is not None:
+            by_name.setdefault(" ".join(name.casefold().split()), []).append((own, name))
+    return [same for same in by_name.values() if len({own for own, _ in same}) > 1]
 
 
 def _check_images(view: DatasetView) -> Iterator[Fault]:

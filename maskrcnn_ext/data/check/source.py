@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from maskrcnn_ext.common.text import natural_sort_key
-from maskrcnn_ext.data.check.view import EXTRA, path_in
+from maskrcnn_ext.data.check.view import EXTRA
 from maskrcnn_ext.data.formats.coco import add_annotations, keypoint_names, load_coco, parse_categories, parse_images
 from maskrcnn_ext.data.formats.coco_fields import read_id, read_text
 from maskrcnn_ext.data.formats.records import DataSet
+from maskrcnn_ext.data.registry.detect import detect, images_folder
 from maskrcnn_ext.data.writers.coco import to_coco_dict
 from maskrcnn_ext.errors import InputError
-
-# Images whose existence is tested to find their folder; some may be missing.
-_TRIED = 20
 
 
 class Found(NamedTuple):
@@ -46,7 +44,9 @@ def find(name: str, images: Path | None = None, faults: list[str] | None = None)
     """
     file = Path(name).expanduser()
     if file.is_file():
-        return _of_file(file, images, name)
+        detected = None if file.suffix == ".json" and images is not None else detect(file)
+        if detected is None or detected.startswith("coco:"):
+            return _of_file(file, images, name)
     if file.suffix == ".json" and ":" not in name:
         raise InputError(f"there is no file {name}")
 
@@ -84,7 +84,7 @@ def to_records(found: Found) -> DataSet:
 
 def _of_file(file: Path, images: Path | None, name: str) -> Found:
     data = load_coco(file)
-    images = images or _images_of(file, data["images"])
+    images = images or images_folder(file, data["images"])
     if not images.is_dir():
         raise InputError(f"there is no folder of images {images}; give it with --images")
     return Found(data, images, name)
@@ -102,19 +102,6 @@ def _with_options(data: dict[str, Any], options: Mapping[str, Any]) -> dict[str,
         annotations = [entry for entry in annotations if read_id(entry, "category_id") not in ids]
         categories = [entry for entry in categories if entry not in left_out]
     return {**data, "annotations": annotations, "categories": categories}
-
-
-def _images_of(file: Path, images: list[Any]) -> Path:
-    """Returns the folder that has some of the images.
-
-    It is the folder of the file, its parent, or a folder in one of these that is called ``images`` or like the split of the file.
-    """
-    here, split = file.parent, file.stem.rpartition("_")[2]  # of annotations/instances_val2017.json
-    names = [image.get("file_name") for image in images[:_TRIED] if isinstance(image, dict)]
-    for folder in (here, here / "images", here.parent, here.parent / "images", here / split, here.parent / split):
-        if any((path := path_in(folder, name)) is not None and path.is_file() for name in names):
-            return folder
-    return here
 
 
 def of_records(data: DataSet, name: str) -> Found:

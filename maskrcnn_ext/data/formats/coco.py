@@ -80,14 +80,24 @@ def read_coco(
     key = cache.key_of(content, str(images)) if len(content) >= cache.MIN_BYTES else None
     with gc_paused():
         found = cache.load(key) if key else None
-        data, (without_area, num_rotated) = found or _parse(content, json, images)
+        data, notes = found or _parse(content, json, images)
         if key and found is None:
-            cache.store(key, data, (without_area, num_rotated))
+            cache.store(key, data, notes)
+    without_area, num_rotated, placeholder = notes
     if classes and list(classes) != data.classes:
         raise InputError(f"`classes` are {', '.join(classes)}, but {json} has {', '.join(data.classes)}")
     warn_without_area(without_area, json)
     if num_rotated:
         logger.warning("%s: %d rotated boxes became polygons, which are trained as masks", json, num_rotated)
+    if placeholder and only is None:
+        others = ",".join(name for name in data.classes if name != placeholder)
+        logger.warning(
+            "%s: class %r has no object and is the supercategory of all others, as Roboflow writes it; add @only:%s to the string of the "
+            "data set to read the others alone",
+            json,
+            placeholder,
+            others,
+        )
     if crowds == "objects":
         for annotation in (annotation for record in data.images for annotation in record.annotations):
             annotation.crowd = False
@@ -297,8 +307,11 @@ def _parse_json(content: bytes, json: Path) -> Any:
         raise InputError(f"{json}: not a JSON file ({error})") from error
 
 
-def _parse(content: bytes, json: Path, images: Path) -> tuple[DataSet, tuple[list[int | str], int]]:
-    """Returns the dataset, and the ids of the annotations that are left out and the number of rotated boxes."""
+def _parse(content: bytes, json: Path, images: Path) -> tuple[DataSet, tuple[list[int | str], int, str]]:
+    """Returns the data set, the ids of the annotations that are left out, the number of rotated boxes, and the name of a placeholder class.
+
+    A placeholder has no object and is the supercategory of all other classes; "" without one.
+    """
     data = check_lists(_parse_json(content, json), json)
     categories = parse_categories(data["categories"], json)
     skeleton = _skeleton(categories, json)
@@ -310,7 +323,15 @@ def _parse(content: bytes, json: Path, images: Path) -> tuple[DataSet, tuple[lis
     ids = [category["id"] for category in categories]
     num_rotated = sum(read_rotated_box(entry) is not None for entry in annotations)
     data_set = DataSet(names, list(records.values()), ids, keypoint_names(categories), skeleton)
-    return data_set, (without_area, num_rotated)
+    used = {annotation.category for record in data_set.images for annotation in record.annotations}
+    placeholders = (
+        category["name"]
+        for index, category in enumerate(categories)
+        if index not in used
+        and len(categories) > 1
+        and all(other.get("supercategory") == category["name"] for other in categories if other is not category)
+    )
+    return data_set, (without_area, num_rotated, next(placeholders, ""))
 
 
 def _skeleton(categories: list[dict[str, Any]], json: Path) -> list[tuple[int, int]]:

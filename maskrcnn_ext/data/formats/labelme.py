@@ -29,12 +29,14 @@ from maskrcnn_ext.data.formats.reading import (
     list_files,
     parse_name,
     read_json,
+    read_text,
 )
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.formats.warnings import Tally, check_rectangles, warn_of_rectangles
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import decode_rle, encode_mask, segmentation_to_rle, with_text_counts
 
+LABELS_FILE = "labels.txt"
 _IGNORE = "__ignore__"
 _OPEN_SHAPES = ("point", "points", "line", "linestrip")
 # How many points each shape has. X-AnyLabeling, which writes the same files, calls a rotated rectangle "rotation".
@@ -61,8 +63,8 @@ def read_labelme(
     Args:
         folder: of the ``*.json``.
         images: the folder of the images. If None, ``imagePath`` is relative to the JSON file, or the image is beside it.
-        classes: class names; the labels, sorted, if None. A region labelled ``__ignore__``, which labelme's converters leave out of every
-            class, is a crowd of each class.
+        classes: class names. If None, those of ``labels.txt`` in the folder, one a line, and then the other labels, sorted. A region
+            labelled ``__ignore__``, which labelme's converters leave out of every class, is a crowd of each class.
         rectangles: "masks" if a drawn rectangle is the mask of its object, which a warning counts; "boxes" if it is only its box.
         faults: gets the faults of files and objects, which are left out; None to raise the first.
 
@@ -82,7 +84,8 @@ def read_labelme(
     entries = [entry for file in files if (entry := _read_collected(file, tally, faults))]
     if not classes:
         labels = {str(shape["label"]) for _, entry in entries for _, shape in entry["shapes"]}
-        classes = sorted(labels - {_IGNORE})
+        listed = _listed_classes(folder)
+        classes = [*listed, *sorted(labels - {_IGNORE, *listed})]
     names = list(classes)
 
     def read(pair: tuple[Path, dict[str, Any]]) -> ImageRecord:
@@ -94,6 +97,13 @@ def read_labelme(
         shapes = [shape for _, entry in entries for _, shape in entry["shapes"]]
         warn_of_rectangles(sum(shape.get("shape_type") == "rectangle" for shape in shapes), len(shapes), folder)
     return DataSet(names, records)
+
+
+def _listed_classes(folder: Path) -> list[str]:
+    """Returns the class names in ``labels.txt``, which labelme takes with ``--labels``; none if there is no such file."""
+    file = folder / LABELS_FILE
+    names = map(str.strip, read_text(file).splitlines()) if file.is_file() else ()
+    return list(dict.fromkeys(name for name in names if name not in ("", _IGNORE, "_background_")))
 
 
 def _read_collected(file: Path, tally: Tally, faults: list[str] | None) -> tuple[Path, dict[str, Any]] | None:

@@ -6,16 +6,20 @@ read as a string that names a format and files, such as ``coco:/data/train.json@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
 from maskrcnn_ext.common.text import did_you_mean
 from maskrcnn_ext.data.formats import FORMATS, Format, get_format
+from maskrcnn_ext.data.registry.detect import detect
 from maskrcnn_ext.data.registry.domains import domain_sources
 from maskrcnn_ext.data.registry.source import Source
 from maskrcnn_ext.data.registry.team_catalog import read_team_catalog, team_catalog_files
 from maskrcnn_ext.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 
 def ensure_registered(name: str) -> None:
@@ -34,11 +38,25 @@ def ensure_registered(name: str) -> None:
         return
     source = parse_source(name)
     if source is None:
-        # Strings that were resolved before are registered as well, but are no names to suggest.
-        names = [known for known in DatasetCatalog.list() if ":" not in known]
-        advice = did_you_mean(name, names) or "write coco:/path/annotations.json@/path/images, or register it"
-        raise InputError(f"no data set {name!r} is registered: {advice}")
+        raise InputError(_unknown(name))
     source.register()
+
+
+def _unknown(name: str) -> str:
+    """Returns the error message for a name that means no data set."""
+    from detectron2.data import DatasetCatalog
+
+    formats = f"the formats are {', '.join(FORMATS)}"
+    if Path(name).expanduser().exists():
+        return f"{name}: its format cannot be detected; name it, such as coco:{name}@/path/images ({formats})"
+    prefix, colon, _ = name.partition(":")
+    if colon and "/" not in prefix:
+        advice = did_you_mean(prefix, FORMATS)
+        return f"data set {name!r}: unknown format {prefix!r}" + (f": {advice}" if advice else "") + f" ({formats})"
+    # Strings that were resolved before are registered as well, but are no names to suggest.
+    names = [known for known in DatasetCatalog.list() if ":" not in known and "/" not in known]
+    advice = did_you_mean(name, names) or "write coco:/path/annotations.json@/path/images, or register it"
+    return f"no data set {name!r} is registered: {advice}"
 
 
 def register_named_datasets() -> None:
@@ -65,6 +83,8 @@ def register_named_datasets() -> None:
 def parse_source(name: str) -> Source | None:
     """Returns the data set that a string such as ``coco:/data/train.json@/data/images`` describes; None if it has another form.
 
+    The path of a file or folder whose format is recognised is such a string as well.
+
     Paths are followed by the split, for a format that has splits, and by options: ``yolo:data.yaml@val``,
     ``via:a.json@images@attribute:species``. ``classes:a,b`` is an option of every format. Relative paths are relative to the working
     directory.
@@ -77,7 +97,14 @@ def parse_source(name: str) -> Source | None:
         PosixPath('/data/images')
     """
     prefix, _, places = name.partition(":")
-    if prefix not in FORMATS or not places:
+    if prefix not in FORMATS:
+        path = Path(name).expanduser()
+        detected = detect(path.absolute()) if path.exists() else None
+        if detected is None:
+            return None
+        logger.info("%s: read as %s", name, detected)
+        prefix, _, places = detected.partition(":")
+    if not places:
         return None
     format = get_format(prefix)
     try:

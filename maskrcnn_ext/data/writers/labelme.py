@@ -1,4 +1,7 @@
-"""labelme JSON (version 5): an image and a file of the same name beside it; the parts of an object share a ``group_id``."""
+"""labelme JSON (version 5): an image and a file of the same name beside it; the parts of an object share a ``group_id``.
+
+``labels.txt`` lists the classes, one a line, also those without objects.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from maskrcnn_ext.data.formats.labelme import LABELS_FILE
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.writers.files import check_plain_images, each_image, image_names, place_image
 from maskrcnn_ext.data.writers.outlines import polygons_of
@@ -19,6 +23,10 @@ def write_labelme(data: DataSet, folder: Path, *, link: bool) -> Counter[str]:
     check_plain_images(data)
     folder.mkdir(parents=True)
     lost: Counter[str] = Counter()
+    names = list(dict.fromkeys(data.classes))
+    if len(names) < len(data.classes):
+        lost["classes merged with another class of the same name"] = len(data.classes) - len(names)
+    (folder / LABELS_FILE).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     for record, name in zip(each_image(data, "images"), image_names(data), strict=True):
         place_image(record, folder / name, link=link)
         shapes: list[dict[str, Any]] = []

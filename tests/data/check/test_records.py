@@ -48,3 +48,11 @@ def test_records_with_the_same_id_name_each_other(tmp_path):
     ]
     same = [{"id": 4, "image_id": 1, "category_id": 1}] * 2
     assert messages_of(tmp_path, annotations=same) == [("annotation-id-duplicate", "so has entry 0 of `annotations`")]
+
+
+def test_categories_of_one_name_are_said(tmp_path):
+    names = ("id card", "id card", "ID  card ", "cat")
+    categories = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
+    assert messages_of(tmp_path, categories=categories) == [
+        ("category-name-duplicate", "'ID  card ', 'id card': the categories 1, 2, 3")
+    ]

@@ -194,6 +194,20 @@ def test_some_classes_are_read_in_the_order_that_is_asked_for(tmp_path):
         read_coco(file, tmp_path, only=["cats"])
 
 
+def test_the_placeholder_class_of_roboflow_is_said_with_the_option(tmp_path, caplog):
+    categories = [{"id": 0, "name": "pets", "supercategory": "none"}]
+    categories += [{"id": number, "name": name, "supercategory": "pets"} for number, name in ((4, "cat"), (5, "dog"))]
+    file = write_coco_file(tmp_path, annotations=[GOOD], categories=categories)
+    assert read_coco(file, tmp_path).classes == ["pets", "cat", "dog"]
+    assert "class 'pets' has no object and is the supercategory of all others" in caplog.text
+    assert "add @only:cat,dog" in caplog.text
+    caplog.clear()
+    data = read_coco(file, tmp_path, only=["cat", "dog"])
+    assert (data.classes, data.images[0].annotations[0].category) == (["cat", "dog"], 0)
+    read_coco(write_coco_file(tmp_path, annotations=[{**GOOD, "category_id": 0}], categories=categories), tmp_path)
+    assert not caplog.text, "the class has an object"
+
+
 def test_empty_files_are_data_sets_without_images(tmp_path):
     data = read_coco(write_coco_file(tmp_path, images=[], annotations=[], categories=[]), tmp_path)
     assert (data.images, data.classes) == ([], [])

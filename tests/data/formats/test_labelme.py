@@ -203,6 +203,12 @@ def test_points_and_lines_are_left_out_with_a_count(write, caplog):
     assert "3 shapes that enclose no area are left out, such as a line" in caplog.text
 
 
+def test_listed_classes_come_first_and_others_follow(write):
+    folder = write(shape(TRIANGLE, label="bug"), shape(TRIANGLE, label="leaf"))
+    (folder / "labels.txt").write_text("__ignore__\n_background_\nstem\nleaf\n\n")
+    assert read_labelme(folder).classes == ["stem", "leaf", "bug"]
+
+
 def test_a_label_outside_of_the_classes_is_named(write):
     folder = write(shape(TRIANGLE, label="weed"))
     with pytest.raises(InputError, match=r"a\.json: shape 0: class 'weed', expected one of leaf, bug"):

@@ -15,7 +15,13 @@ def test_a_wrong_name_is_an_error_that_suggests_near_ones():
     with pytest.raises(InputError, match="no data set 'nuclei_trian' is registered: did you mean nuclei_train"):
         get_dataset_dicts("nuclei_trian")
     with pytest.raises(InputError, match=r"write coco:/path/annotations\.json@/path/images"):
+        get_dataset_dicts("my_pictures")
+    with pytest.raises(
+        InputError, match=r"unknown format 'cocos': did you mean coco\? \(the formats are bdd100k, .*, yolo\)"
+    ):
         get_dataset_dicts("cocos:/only/a.json")
+    with pytest.raises(InputError, match=r"unknown format 'pickle' \(the formats are"):
+        get_dataset_dicts("pickle:/only/a.json")
     with pytest.raises(InputError, match="write coco:JSON@IMAGES"):
         get_dataset_dicts("coco:/only/a.json")
 

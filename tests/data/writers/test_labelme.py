@@ -44,3 +44,18 @@ def test_labelme_counts_the_objects_that_it_cannot_express(tmp_path):
     assert [text.split()[0] for text in sorted(lost)] == ["crowds", "keypoints", "objects"]
     data.images[0].annotations = kept
     assert_same(data, read_labelme(tmp_path / "out", classes=["thing"]), lowest=1.0)
+
+
+def test_empty_classes_and_their_order_are_kept(tmp_path):
+    data = make_set(tmp_path, [square(1, 1, 5)], classes=("zebra", "nothing", "ant"))
+    assert not find_writer("labelme")(data, tmp_path / "out", link=False)
+    assert (tmp_path / "out/labels.txt").read_text() == "zebra\nnothing\nant\n"
+    after = read_labelme(tmp_path / "out")
+    assert after.classes == ["zebra", "nothing", "ant"]
+    assert after.images[0].annotations[0].category == 0
+
+
+def test_classes_of_one_name_are_counted(tmp_path):
+    data = make_set(tmp_path, [square(1, 1, 5)], classes=("card", "card"))
+    lost = find_writer("labelme")(data, tmp_path / "out", link=False)
+    assert lost == {"classes merged with another class of the same name": 1}

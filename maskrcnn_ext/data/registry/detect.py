@@ -1,0 +1,114 @@
+"""Detects the format of a file or folder, so that its path alone names a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from maskrcnn_ext.common.yaml_text import load_yaml
+from maskrcnn_ext.data.formats.reading import IMAGE_SUFFIXES, list_files, path_below, read_json, read_text
+from maskrcnn_ext.errors import InputError
+
+# Images whose existence is tested to find their folder; some may be missing.
+_TRIED = 20
+_RASTERS = (".tif", ".tiff")
+_VECTORS = (".geojson", ".gpkg", ".shp", ".fgb")
+
+
+def detect(path: Path) -> str | None:
+    """Returns the string that names the data set at a path, such as ``coco:/a/b.json@/a/images``; None if no format is recognised.
+
+    Example:
+        >>> _ = (tmp_path / "data.yaml").write_text("names: [cat]")
+        >>> detect(tmp_path).removeprefix(f"yolo:{tmp_path}")
+        '/data.yaml'
+    """
+    try:
+        return _detect_folder(path) if path.is_dir() else _detect_file(path)
+    except InputError:  # a file that cannot be read
+        return None
+
+
+def images_folder(file: Path, images: list[Any]) -> Path:
+    """Returns the folder that has some of the images of a COCO file.
+
+    It is the folder of the file, its parent, or a folder in one of these that is called ``images`` or like the split of the file.
+
+    Args:
+        file: the COCO file.
+        images: its records of images.
+    """
+    here, split = file.parent, file.stem.rpartition("_")[2]  # of annotations/instances_val2017.json
+    names = [image.get("file_name") for image in images[:_TRIED] if isinstance(image, dict)]
+    return _folder_with(
+        names, [here, here / "images", here.parent, here.parent / "images", here / split, here.parent / split]
+    )
+
+
+def _folder_with(names: list[Any], folders: list[Path]) -> Path:
+    """Returns the first folder with one of the files; the first of all if none has one."""
+    return next((folder for folder in folders if any(_exists(folder, name) for name in names)), folders[0])
+
+
+def _exists(folder: Path, name: Any) -> bool:
+    try:
+        return path_below(folder, name, "").is_file()
+    except InputError:
+        return False
+
+
+def _detect_file(file: Path) -> str | None:
+    suffix = file.suffix.lower()
+    if suffix in (".yaml", ".yml"):
+        content = load_yaml(read_text(file), file)
+        return f"yolo:{file}" if isinstance(content, dict) and "names" in content else None
+    if suffix in _VECTORS:
+        rasters = (file.with_suffix(raster) for raster in _RASTERS)
+        return next((f"geo:{file}@{raster}" for raster in rasters if raster.is_file()), None)
+    return _detect_json(file, read_json(file)) if suffix == ".json" else None
+
+
+def _detect_json(file: Path, content: Any) -> str | None:
+    if not isinstance(content, dict):
+        return None
+    if isinstance(content.get("images"), list) and isinstance(content.get("categories"), list):
+        return f"coco:{file}@{images_folder(file, content['images'])}"
+    if "shapes" in content and "imagePath" in content:
+        return f"labelme:{file.parent}"
+    entries = content.get("_via_img_metadata", content)
+    records = list(entries.values()) if isinstance(entries, dict) else []
+    if records and all(isinstance(entry, dict) and {"filename", "regions"} <= set(entry) for entry in records):
+        names = [entry["filename"] for entry in records[:_TRIED]]
+        return f"via:{file}@{_folder_with(names, [file.parent, file.parent / 'images'])}"
+    return None
+
+
+def _detect_folder(folder: Path) -> str | None:
+    for labels, images in (("Annotations", "JPEGImages"), ("annotations", "images"), (".", ".")):
+        if (folder / images).is_dir() and list_files(folder / labels, "*.xml"):
+            return f"voc:{folder / labels}@{folder / images}"
+    files = [
+        *list_files(folder, "*.y*ml"),
+        *list_files(folder, "*.json"),
+        *list_files(folder / "annotations", "*.json"),
+    ]
+    found = [name for name in (detect(file) for file in files[:_TRIED]) if name is not None]
+    if found:  # several splits in one folder cannot be told apart
+        return found[0] if len(set(found)) == 1 else None
+    if list_files(folder, "*/masks/*.png"):
+        return f"dsb2018:{folder}"
+    for images, labels, format in (
+        ("images", "labels", "label_image"),
+        ("images", "masks", "label_image"),
+        ("imagesTr", "labelsTr", "nifti"),
+    ):
+        suffixes = (".nii", ".gz") if format == "nifti" else IMAGE_SUFFIXES
+        if (folder / images).is_dir() and any(
+            file.suffix.lower() in suffixes for file in list_files(folder / labels, "*")
+        ):
+            return (
+                f"{format}:{folder / images}@{folder / labels}"
+                if format == "nifti"
+                else f"{format}:{folder / labels}@{folder / images}"
+            )
+    return None

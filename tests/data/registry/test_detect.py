@@ -1,0 +1,74 @@
+"""The path of a file or folder names a data set by itself, if its format is clear."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from maskrcnn_ext import InputError, get_dataset_dicts
+from maskrcnn_ext.cli import main
+from maskrcnn_ext.data.registry.detect import detect
+
+COCO = {"images": [{"id": 1, "file_name": "a.png", "height": 8, "width": 8}], "categories": [{"id": 1, "name": "cat"}]}
+VIA = {"a.png": {"filename": "a.png", "regions": []}}
+LABELME = {"imagePath": "a.png", "shapes": []}
+
+
+def write(folder, name, content=""):
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("files", "path", "expected"),
+    [
+        ({"a.json": COCO, "images/a.png": ""}, "a.json", "coco:{0}/a.json@{0}/images"),
+        (
+            {"train/_annotations.coco.json": COCO, "train/a.png": ""},
+            "train",
+            "coco:{0}/train/_annotations.coco.json@{0}/train",
+        ),
+        (
+            {"annotations/instances_val.json": COCO, "val/a.png": ""},
+            ".",
+            "coco:{0}/annotations/instances_val.json@{0}/val",
+        ),
+        ({"via.json": VIA, "a.png": ""}, "via.json", "via:{0}/via.json@{0}"),
+        ({"via.json": {"_via_img_metadata": VIA}, "images/a.png": ""}, ".", "via:{0}/via.json@{0}/images"),
+        ({"a.json": LABELME, "b.json": LABELME}, ".", "labelme:{0}"),
+        ({"a.json": LABELME}, "a.json", "labelme:{0}"),
+        ({"data.yaml": "names: [cat]"}, ".", "yolo:{0}/data.yaml"),
+        ({"data.yaml": "names: [cat]"}, "data.yaml", "yolo:{0}/data.yaml"),
+        ({"Annotations/a.xml": "", "JPEGImages/a.jpg": ""}, ".", "voc:{0}/Annotations@{0}/JPEGImages"),
+        ({"a.xml": "", "a.jpg": ""}, ".", "voc:{0}@{0}"),
+        ({"a/images/a.png": "", "a/masks/1.png": ""}, ".", "dsb2018:{0}"),
+        ({"images/a.png": "", "masks/a.png": ""}, ".", "label_image:{0}/masks@{0}/images"),
+        ({"imagesTr/a.nii.gz": "", "labelsTr/a.nii.gz": ""}, ".", "nifti:{0}/imagesTr@{0}/labelsTr"),
+        ({"a.geojson": "{}", "a.tif": ""}, "a.geojson", "geo:{0}/a.geojson@{0}/a.tif"),
+        ({"a.geojson": "{}"}, "a.geojson", None),
+        ({"train.json": COCO, "val.json": COCO}, ".", None),
+        ({"a.json": "{", "b.json": "[1]", "c.json": "{}"}, ".", None),
+        ({"a.txt": "cat"}, "a.txt", None),
+    ],
+)
+def test_a_format_is_detected_by_content(tmp_path, files, path, expected):
+    for name, content in files.items():
+        write(tmp_path, name, content)
+    assert detect(tmp_path / path) == (expected and expected.format(tmp_path))
+
+
+def test_a_path_is_a_name_and_one_that_is_not_clear_lists_the_formats(tmp_path, capsys):
+    write(
+        tmp_path, "a.json", {**COCO, "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 4]}]}
+    )
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    assert len(get_dataset_dicts(str(tmp_path / "a.json"))) == len(get_dataset_dicts(str(tmp_path))) == 1
+    assert main(["convert", str(tmp_path), str(tmp_path / "out"), "--to", "yolo"]) == 0
+    assert main(["check-data", str(tmp_path / "out")]) == 0
+    assert "1 images, 1 objects, 1 classes" in capsys.readouterr().out
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        InputError, match=r"empty: its format cannot be detected; .* \(the formats are bdd100k, .*yolo\)"
+    ):
+        get_dataset_dicts(str(tmp_path / "empty"))
