@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -21,9 +22,10 @@ def is_dicom(path: str) -> bool:
 
 
 def read_dicom(path: str, record: dict[str, Any]) -> np.ndarray:
-    """Reads a DICOM image as (H, W, C), a grey one in rescaled units (PS3.3, C.11.1.1.2: stored value * slope + intercept).
+    """Reads a DICOM image as (H, W, C), a grey one in the units of its modality (PS3.3, C.11.1): Hounsfield units for CT.
 
-    The units are Hounsfield units for CT. If the file has no slope, values and type are as stored.
+    The transformation is that of the frame, else the shared one of all frames, else that of the file: a lookup table, or slope and
+    intercept. Without any, values and type are as stored. The colours of a palette are resolved.
     """
     pydicom = require("pydicom", extra="medical", purpose=f"{record['file_name']}: reading it")
     pixels = require("pydicom.pixels", extra="medical", purpose=f"{record['file_name']}: reading it")
@@ -34,9 +36,29 @@ def read_dicom(path: str, record: dict[str, Any]) -> np.ndarray:
     index = slice_of(record, frames) if frames > 1 or "slice" in record else 0
     check_size(record["file_name"], (data.Rows, data.Columns, data.SamplesPerPixel))
     image: np.ndarray = pixels.pixel_array(data, index=index)
-    if "RescaleSlope" in data:
-        image = image * np.float32(data.RescaleSlope) + np.float32(data.get("RescaleIntercept", 0))
+    if data.get("PhotometricInterpretation") == "PALETTE COLOR":
+        image = pixels.apply_color_lut(image, data)
+    elif data.SamplesPerPixel == 1:
+        image = _in_units(image, _pixel_transformation(data, index), pixels.apply_modality_lut)
     return image.reshape(*image.shape[:2], -1)
+
+
+def _pixel_transformation(data: Any, index: int) -> Any:
+    """Returns the dataset with the Modality LUT or rescale of a frame (PS3.3, C.7.6.16.2.9)."""
+    per_frame = data.get("PerFrameFunctionalGroupsSequence") or []
+    for groups in [*per_frame[index : index + 1], *(data.get("SharedFunctionalGroupsSequence") or [])]:
+        if groups.get("PixelValueTransformationSequence"):
+            return groups.PixelValueTransformationSequence[0]
+    return data
+
+
+def _in_units(image: np.ndarray, transformation: Any, apply_modality_lut: Callable[..., np.ndarray]) -> np.ndarray:
+    if transformation.get("RescaleIntercept") is None and transformation.get("RescaleSlope") is not None:
+        transformation.RescaleIntercept = 0
+    if not transformation.get("ModalityLUTSequence") and transformation.get("RescaleSlope") is None:
+        return image
+    # Signed, as the first entry of a lookup table may be for a negative value.
+    return apply_modality_lut(image.astype(np.int64), transformation)
 
 
 def read_nifti(path: str, record: dict[str, Any]) -> np.ndarray:

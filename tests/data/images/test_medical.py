@@ -22,6 +22,70 @@ def test_dicom_is_in_hounsfield_units(tmp_path):
         read_file(path)
 
 
+def rescale(slope, intercept):
+    from pydicom.dataset import Dataset
+
+    groups, values = Dataset(), Dataset()
+    values.RescaleSlope, values.RescaleIntercept, values.RescaleType = str(slope), str(intercept), "HU"
+    groups.PixelValueTransformationSequence = [values]
+    return groups
+
+
+@pytest.mark.parametrize("where", ["frames", "shared", "file"])
+def test_frames_have_their_own_units_else_shared_ones(tmp_path, where):
+    pydicom = pytest.importorskip("pydicom")
+    path = tmp_path / "scan.dcm"
+    stored = write_dicom(pydicom, path)
+    data = pydicom.dcmread(path)
+    data.NumberOfFrames, data.PixelData = 2, data.PixelData * 2
+    expected = [(2, -1024)] * 2
+    if where != "file":
+        data.SharedFunctionalGroupsSequence = [rescale(1, -1000)]
+        expected = [(1, -1000)] * 2
+    if where == "frames":
+        data.SharedFunctionalGroupsSequence = [pydicom.Dataset()]
+        data.PerFrameFunctionalGroupsSequence = [rescale(3, -7), rescale(0.5, 9)]
+        expected = [(3, -7), (0.5, 9)]
+    data.save_as(path)
+    for index, (slope, intercept) in enumerate(expected):
+        np.testing.assert_array_equal(read_file(path, slice=index)[:, :, 0], stored * slope + intercept)
+
+
+@pytest.mark.parametrize("first", [-10, 0, 1000])
+def test_a_lookup_table_maps_to_the_units_of_the_modality(tmp_path, first):
+    pydicom = pytest.importorskip("pydicom")
+    path = tmp_path / "scan.dcm"
+    stored = write_dicom(pydicom, path)
+    data = pydicom.dcmread(path)
+    del data.RescaleSlope, data.RescaleIntercept
+    entries = np.linspace(0, 60000, 3000).astype(np.uint16)
+    table = pydicom.Dataset()
+    table.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(entries), first, 16])
+    table.add_new("LUTData", "OW", entries.tobytes())
+    data.ModalityLUTSequence = [table]
+    data.save_as(path)
+    expected = entries[(stored - first).clip(0, len(entries) - 1).astype(int)]
+    np.testing.assert_array_equal(read_file(path)[:, :, 0], expected)
+
+
+def test_the_colours_of_a_palette_are_resolved(tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    path = tmp_path / "scan.dcm"
+    write_dicom(pydicom, path)
+    data = pydicom.dcmread(path)
+    del data.RescaleSlope, data.RescaleIntercept
+    data.PhotometricInterpretation = "PALETTE COLOR"
+    data.BitsAllocated, data.BitsStored, data.HighBit = 8, 8, 7
+    numbers = RNG.integers(0, 256, (16, 20), dtype=np.uint8)
+    data.PixelData = numbers.tobytes()
+    colours = RNG.integers(0, 256, (256, 3), dtype=np.uint8)
+    for index, name in enumerate(("Red", "Green", "Blue")):
+        data.add_new(f"{name}PaletteColorLookupTableDescriptor", "US", [256, 0, 8])
+        data.add_new(f"{name}PaletteColorLookupTableData", "OW", colours[:, index].tobytes())
+    data.save_as(path)
+    np.testing.assert_array_equal(read_file(path), colours[numbers])
+
+
 def write_dicom(pydicom, path):
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
