@@ -15,10 +15,10 @@ import numpy as np
 import shapely
 
 from maskrcnn_ext.data.formats import Format, Option
-from maskrcnn_ext.data.formats.geo_transform import Grid, polygons_of, read_grid, reproject, without_holes
+from maskrcnn_ext.data.formats.geo_transform import Grid, pixel_grid, polygons_of, read_grid, reproject, without_holes
 from maskrcnn_ext.data.formats.geo_vector import Outlines, read_outlines
 from maskrcnn_ext.data.formats.polygons import box_of_polygons
-from maskrcnn_ext.data.formats.reading import files_by_stem, pair_files, stem_of
+from maskrcnn_ext.data.formats.reading import IMAGE_SUFFIXES, files_by_stem, pair_files, stem_of
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.formats.warnings import warn_of_classes
 from maskrcnn_ext.errors import InputError
@@ -40,6 +40,7 @@ def read_geo(
     tile: int | None = None,
     overlap: int = 0,
     min_visible: float = 0.0,
+    pixels: bool = False,
 ) -> DataSet:
     """Reads outlines on rasters.
 
@@ -53,6 +54,8 @@ def read_geo(
         tile: the side of the square windows that a raster is cut into, in pixels; None for one image per raster.
         overlap: of neighbouring windows, in pixels.
         min_visible: an outline is left out of a window that shows less than this share of its area (0 to 1).
+        pixels: whether the outlines are in pixels of the image, as QuPath exports them. The images then need no georeference, and may be
+            PNG or JPEG as well.
 
     Returns:
         One record per window, including windows without outlines, in the order of the rasters' names and then row by row. With ``tile``,
@@ -69,10 +72,11 @@ def read_geo(
         )
     if tile is not None and not 0 <= overlap < tile:
         raise InputError(f"{raster}: `overlap` is {overlap}, expected 0 or more and less than `tile`, {tile}")
+    suffixes = IMAGE_SUFFIXES if pixels else RASTERS
     if raster.is_dir() and vector.is_file():
-        pairs = [(file, vector) for file in files_by_stem(raster, RASTERS).values()]
+        pairs = [(file, vector) for file in files_by_stem(raster, suffixes).values()]
     else:
-        pairs = pair_files(raster, vector, RASTERS, VECTORS)
+        pairs = pair_files(raster, vector, suffixes, VECTORS)
     if not 0 <= min_visible <= 1:
         raise InputError(f"{raster}: `min_visible` is {min_visible}, expected a share from 0 to 1")
     outlines = {file: read_outlines(file, attribute, layer) for file in dict.fromkeys(file for _, file in pairs)}
@@ -89,14 +93,14 @@ def read_geo(
     nowhere = {file: set(found.ids) for file, found in outlines.items()}
     misplaced: dict[Path, str] = {}  # by file of outlines: one that serves several rasters need not be on each
     for file, vectors in pairs:
-        grid = read_grid(file)
         found = outlines[vectors]
+        grid = pixel_grid(file, found.crs) if pixels else read_grid(file)
         objects = shapely.STRtree(_on_raster(found, grid))
         misplaced[vectors] = (
             "" if len(objects) or not found.ids else misplaced.get(vectors, _misplaced(found, file, grid))
         )
         nowhere[vectors] -= {found.ids[index] for index in np.flatnonzero(~shapely.is_missing(objects.geometries))}
-        stem = stem_of(file, RASTERS) or file.stem
+        stem = stem_of(file, suffixes) or file.stem
         for window in tile_windows(grid.width, grid.height, tile or max(grid.width, grid.height), overlap):
             x, y, width, height = window
             record = ImageRecord(str(file), stem if tile is None else f"{stem}_{x}_{y}", height, width)
@@ -203,6 +207,7 @@ FORMAT = Format(
         Option("tile", "the side of square windows, in pixels"),
         Option("overlap", "how far neighbouring windows overlap, in pixels"),
         Option("min_visible", "the share of an outline's area that a window must show"),
+        Option("pixels", "whether the outlines are in pixels of the image, as of QuPath"),
     ),
     shorthand=("vector", "raster"),
     extra="geo",

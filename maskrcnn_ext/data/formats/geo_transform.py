@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import shapely
 
 from maskrcnn_ext.common.extras import require
+from maskrcnn_ext.data.formats.reading import image_size
 from maskrcnn_ext.errors import InputError
 
 
@@ -69,12 +71,28 @@ def read_grid(raster: Path) -> Grid:
     if grid.crs is None:
         raise InputError(
             f"{raster}: has no coordinate reference system, so that outlines cannot be placed on it; "
-            "if you know it, set it: rio edit-info --crs EPSG:<code> <file>"
+            "if you know it, set it: rio edit-info --crs EPSG:<code> <file>; if the outlines are in pixels, as QuPath exports them, add "
+            "@pixels:true to the string of the data set"
         )
     a, b, _, d, e, _ = grid.transform
     if a * e == b * d:
         raise InputError(f"{raster}: its affine transform {grid.transform} has no inverse")
     return grid
+
+
+def pixel_grid(image: Path, crs: Any) -> Grid:
+    """Returns the grid of an image whose outlines are in its pixels, in the coordinate reference system that their file states."""
+    if image.suffix.lower() not in (".tif", ".tiff"):
+        height, width = image_size(image, str(image))
+        return Grid((1.0, 0.0, 0.0, 0.0, 1.0, 0.0), crs, width, height)
+    rasterio = require("rasterio", extra="geo", purpose="georeferenced data")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            with rasterio.open(image) as source:
+                return Grid((1.0, 0.0, 0.0, 0.0, 1.0, 0.0), crs, source.width, source.height)
+    except rasterio.errors.RasterioIOError as error:
+        raise InputError(f"{image}: not a readable raster ({error})") from error
 
 
 def to_map(polygons: list[list[float]], grid: Grid, window: Sequence[float] | None = None) -> list[list[float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from collections import Counter
@@ -94,7 +95,7 @@ def read_outlines(file: Path, attribute: str | None = None, layer: str | None = 
     geometries, kept = _valid(file, ids, encoded)
     values = [_text(file, ids[i], attribute, fields[0][i]) if attribute else "" for i in kept]
     counts = {
-        name: Counter(str(column[i]) for i in kept if column[i])
+        name: Counter(_class_name(str(column[i])) for i in kept if column[i])
         for name, column in zip(meta["fields"], fields, strict=True)
     }
     return Outlines(file, crs, geometries, [int(ids[i]) for i in kept], values, {} if attribute else counts)
@@ -131,8 +132,20 @@ def _valid(file: Path, ids: np.ndarray, encoded: np.ndarray) -> tuple[np.ndarray
     return geometries[kept], kept
 
 
+def _class_name(value: str) -> str:
+    """Returns the ``name`` of a JSON object; the text itself if it is none."""
+    try:
+        return str(json.loads(value)["name"])
+    except (ValueError, KeyError, TypeError):
+        return value
+
+
 def _text(file: Path, feature: int, attribute: str, value: Any) -> str:
     if value is None or value == "" or value != value:  # a missing number is NaN
         raise InputError(f"{file}: feature {feature}: has no `{attribute}`, which holds the class")
+    if isinstance(value, str) and value.startswith(
+        "{"
+    ):  # QuPath's classification: {"name": "Tumor", "color": [200, 0, 0]}
+        value = _class_name(value)
     # A column of integers is read as floats if a feature has no value.
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

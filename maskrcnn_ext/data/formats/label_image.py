@@ -1,6 +1,7 @@
 """Reads label images: a PNG or TIFF of the image's size, in which the value of a pixel is the number of its object, or 0.
 
-PNGs have 1 to 16 bits; the values of a palette image are its indices. TIFFs hold a plane (H, W) or a stack (Z, H, W), as StarDist,
+PNGs have 1 to 16 bits; the values of a palette image are its indices. In a colour image, each colour but black is an object, with the
+number red + 256 green + 65536 blue. TIFFs hold a plane (H, W) or a stack (Z, H, W), as StarDist,
 Cellpose and ImageJ write them, and may store the numbers as floats. The masks of Penn-Fudan (``PedMasks/*_mask.png``) are label images
 with ``suffix="_mask"``. A file ``classes.json`` beside the folder of the label images, as ``maskrcnn-ext convert`` writes it, holds the
 class of every object.
@@ -23,6 +24,7 @@ from maskrcnn_ext.data.formats.volume import connected_parts, count_parts, warn_
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import encode_labels
 
+_MAX_COLOURS = 4096  # of a label image; a photograph has more
 _LOSSY = (6, 7)  # TIFF's numbers for the two kinds of JPEG
 
 
@@ -126,6 +128,8 @@ def _read_pair(
     file: Path, image: Path, ignore: Sequence[int], annotations: Callable[[np.ndarray], list[Annotation]]
 ) -> list[ImageRecord]:
     numbers = _read_tiff(file) if _is_tiff(file) else read_pixels(file)
+    if not _is_tiff(file) and numbers.ndim == 3:
+        numbers = _colour_numbers(numbers, file)
     if ignore:
         numbers = np.where(np.isin(numbers, ignore), 0, numbers)
     numbers = whole_numbers(numbers, file)
@@ -177,6 +181,28 @@ def _parts(labels: np.ndarray, kinds: Mapping[int, int], file: Path) -> list[Ann
     return annotations
 
 
+def _colour_numbers(pixels: np.ndarray, file: Path) -> np.ndarray:
+    """Returns the number of each pixel of a colour label image (..., channels): red + 256 green + 65536 blue; 0 if it is transparent.
+
+    Raises:
+        InputError: the values have more than 8 bits, or there are too many colours.
+    """
+    if pixels.dtype != np.uint8:
+        raise InputError(f"{file}: a colour label image has 8 bits a channel, this one is {pixels.dtype}")
+    channels = pixels.shape[-1]
+    colours = pixels[..., : 3 if channels > 2 else 1].astype(np.int32)
+    is_grey = (colours == colours[..., :1]).all()
+    numbers = colours[..., 0] if is_grey else colours @ np.array([1, 1 << 8, 1 << 16], np.int32)
+    if channels in (2, 4):
+        numbers = np.where(pixels[..., -1] > 0, numbers, 0)
+    count = len(np.unique(numbers))
+    if count > _MAX_COLOURS:
+        raise InputError(
+            f"{file}: has {count} colours, so it is a photograph or its edges were smoothed; save it with one plain colour an object"
+        )
+    return numbers
+
+
 def _is_tiff(file: Path) -> bool:
     return file.suffix.lower() in (".tif", ".tiff")
 
@@ -198,7 +224,7 @@ def _read_tiff(file: Path) -> np.ndarray:
             f"{file}: JPEG does not keep the numbers of a label image; save it with deflate or uncompressed"
         )
     if axes.endswith("S"):
-        raise InputError(f"{file}: a label image has one channel, this one has colours ({pixels.shape[-1]} channels)")
+        pixels = _colour_numbers(pixels, file)
     while pixels.ndim > 2 and pixels.shape[0] == 1:
         pixels = pixels[0]
     return pixels

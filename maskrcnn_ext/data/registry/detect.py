@@ -63,8 +63,9 @@ def _detect_file(file: Path) -> str | None:
         content = load_yaml(read_text(file), file)
         return f"yolo:{file}" if isinstance(content, dict) and "names" in content else None
     if suffix in _VECTORS:
-        rasters = (file.with_suffix(raster) for raster in _RASTERS)
-        return next((f"geo:{file}@{raster}" for raster in rasters if raster.is_file()), None)
+        image = next((image for image in map(file.with_suffix, IMAGE_SUFFIXES) if image.is_file()), None)
+        pixels = "" if image is None or image.suffix in _RASTERS else "@pixels:true"
+        return None if image is None else f"geo:{file}@{image}{pixels}"
     return _detect_json(file, read_json(file)) if suffix == ".json" else None
 
 

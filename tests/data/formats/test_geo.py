@@ -11,6 +11,7 @@ import rasterio
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from rasterio.features import rasterize
 from rasterio.transform import Affine
 
@@ -57,6 +58,28 @@ def test_a_property_that_may_hold_the_class_is_said_with_counts(tmp_path, caplog
     assert read_geo(vector, raster, attribute="kind").classes == ["pool", "roof"]
     assert read_geo(vector, raster, classes=["building"]).classes == ["building"]
     assert not caplog.text
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_outlines_in_pixels_need_no_georeference(tmp_path, suffix, caplog):
+    Image.new("RGB", (100, 80)).save(tmp_path / f"a.{suffix}")
+    kinds = [{"name": "Tumor", "color": [200, 0, 0]}, {"name": "Stroma", "color": [0, 200, 0]}]
+    corners = [[[x, 20], [x + 8, 20], [x + 8, 45], [x, 45]] for x in (0, 10)]
+    features = [feature([closed(ring)], classification=kind) for ring, kind in zip(corners, kinds, strict=True)]
+    vector = tmp_path / "a.geojson"
+    vector.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    data = read_geo(vector, tmp_path / f"a.{suffix}", pixels=True, attribute="classification")
+    (record,) = data.images
+    assert (data.classes, record.width, record.height) == (["Stroma", "Tumor"], 100, 80)
+    assert [annotation.category for annotation in record.annotations] == [1, 0]
+    np.testing.assert_allclose(
+        [annotation.box for annotation in record.annotations], [[0, 20, 8, 45], [10, 20, 18, 45]]
+    )
+    read_geo(vector, tmp_path / f"a.{suffix}", pixels=True)
+    assert "property 'classification' is Tumor (1), Stroma (1); add @attribute:classification" in caplog.text
+    if suffix == "tif":
+        with pytest.raises(InputError, match="add @pixels:true"), pytest.warns(match="no geotransform"):
+            read_geo(vector, tmp_path / "a.tif")
 
 
 def test_a_multipolygon_is_one_object(tmp_path):

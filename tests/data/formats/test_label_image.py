@@ -97,6 +97,35 @@ def test_objects_of_unconnected_parts_are_counted_and_may_be_several(folders, ca
         read_label_image(*folders, instances="parts")
 
 
+COLOURS = {0: (0, 0, 0), 3: (255, 0, 0), 9: (1, 2, 3)}
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_each_colour_is_an_object(folders, suffix, alpha):
+    pixels = np.zeros((*LABELS.shape, 4 if alpha else 3), np.uint8)
+    for value, colour in COLOURS.items():
+        pixels[value == LABELS, :3] = colour
+        if alpha:
+            pixels[value == LABELS, 3] = 255 * (value > 0)
+    Image.fromarray(pixels).save(folders[0] / f"a.{suffix}")
+    annotations = read_label_image(*folders).images[0].annotations
+    assert {a.id: a.box for a in annotations} == {255: (2, 0, 5, 3), 1 + 2 * 256 + 3 * 65536: (0, 2, 2, 3)}
+    assert len(read_label_image(*folders, ignore=[255]).images[0].annotations) == 1
+
+
+def test_a_grey_image_of_three_channels_has_the_numbers_of_its_grey(folders):
+    Image.fromarray(np.stack([LABELS.astype(np.uint8)] * 3, axis=2)).save(folders[0] / "a.png")
+    assert [a.id for a in read_label_image(*folders).images[0].annotations] == [3, 9]
+
+
+def test_a_photograph_is_no_label_image(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (80, 80, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"a\.png: has \d+ colours, so it is a photograph or its edges were smoothed"):
+        read_label_image(tmp_path / "a.png", tmp_path / "a.png")
+
+
 def test_parts_that_touch_at_a_corner_are_one(folders):
     Image.fromarray(np.eye(3, 5, dtype=np.uint8)).save(folders[0] / "a.png")
     assert len(read_label_image(*folders, categories={1: "line"}).images[0].annotations) == 1
@@ -185,11 +214,13 @@ def test_files_that_are_not_label_images_are_named(folders):
     tifffile.imwrite(labels / "a.tif", np.full((3, 5), -1, np.int16))
     assert read_label_image(labels, images, ignore=[-1]).images[0].annotations == []
     tifffile.imwrite(labels / "a.tif", np.zeros((3, 5, 3), np.uint8), photometric="rgb")
-    with pytest.raises(InputError, match=r"a\.tif: a label image has one channel, this one has colours"):
+    assert read_label_image(labels, images).images[0].annotations == []
+    tifffile.imwrite(labels / "a.tif", np.zeros((3, 5, 3), np.uint16), photometric="rgb")
+    with pytest.raises(InputError, match=r"a\.tif: a colour label image has 8 bits a channel, this one is uint16"):
         read_label_image(labels, images)
     (labels / "a.tif").unlink()
-    Image.new("RGB", (5, 3)).save(labels / "a.png")
-    with pytest.raises(InputError, match=r"this one is \(3, 5, 3\)"):
+    Image.new("RGB", (5, 4)).save(labels / "a.png")
+    with pytest.raises(InputError, match=r"label image is \(4, 5\), its image .* \(3, 5\)"):
         read_label_image(labels, images)
     (labels / "a.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"a\.png: not a readable image"):
