@@ -13,6 +13,7 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 from torch import nn
 
 from maskrcnn_ext.common.text import one_line, short_list
@@ -21,6 +22,7 @@ from maskrcnn_ext.config.settings import add_missing_settings
 from maskrcnn_ext.config.yacs.file import merge_yacs_file
 from maskrcnn_ext.config.yaml_file import build_tags, check_parts, read_lazy_yaml
 from maskrcnn_ext.config.zoo import find_config
+from maskrcnn_ext.data.images.photos import too_large
 from maskrcnn_ext.data.images.pixels import read_pixels
 from maskrcnn_ext.data.registry.resolve import ensure_registered
 from maskrcnn_ext.engine.checkpoint import history
@@ -142,6 +144,8 @@ def image_reader(mapper: Any) -> Callable[[dict[str, Any]], Any]:
             image = read_image(record["file_name"], mapper.image_format)
         except FileNotFoundError:
             raise InputError(f"{record['file_name']}: no such file") from None
+        except Image.DecompressionBombError:
+            raise too_large(str(record["file_name"])) from None
         except Exception as error:  # decoders raise errors of many unrelated types for broken files
             raise InputError(f"{record['file_name']}: cannot be read as an image ({one_line(error):.200})") from error
         check_image_size(dict(record), image)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetMapper
+from PIL import Image
 
 from maskrcnn_ext import InputError, Predictor, SafeMapper
 from maskrcnn_ext.config.yaml_file import PythonTag
@@ -184,3 +185,11 @@ def test_one_file_has_one_scale_whole_in_windows_and_as_bytes(tmp_path, mapper, 
     parts = np.concatenate([image.read((0, 0, 17, 30)), image.read((17, 0, 23, 30))], axis=1)
     np.testing.assert_array_equal(parts, whole)
     np.testing.assert_array_equal(read_bytes(file.read_bytes(), read), whole)
+
+
+def test_an_image_that_is_too_large_to_read_at_once_is_one_line(tmp_path, monkeypatch):
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    mapper = DatasetMapper(is_train=False, augmentations=[], image_format="BGR")
+    with pytest.raises(InputError, match=r"a\.png: 40 x 30 pixels are too many to read at once: predict it in tiles"):
+        image_reader(mapper)({"file_name": str(tmp_path / "a.png")})

@@ -58,6 +58,10 @@ KINDS = {
     "image-corrupt": FaultKind(
         "error", "the image file cannot be decoded completely", f"copy it again from its source; {_FIX} without the image"
     ),
+    "image-large": FaultKind(
+        "warning", "an image that is too large to read at once",
+        "train on tiles (dataloader.train.dataset._target_=maskrcnn_ext.get_tiled_dataset_dicts), predict in tiles (--tile 1024)",
+    ),
     "image-size": FaultKind("error", "the size of the image differs from its record", f"{_FIX} with the size of the file"),
     "exif-rotation": FaultKind(
         "error", "the record has the size before the EXIF rotation, but Detectron2 reads the image after it",

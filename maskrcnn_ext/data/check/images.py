@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from maskrcnn_ext.common.progress import track
 from maskrcnn_ext.data.check.faults import Fault
 from maskrcnn_ext.data.check.view import DatasetView, ImageView
+from maskrcnn_ext.data.formats.reading import exif_orientation, image_size, open_image
 
 THUMBNAIL_SIZE = 16  # pixels of each side
 _THREADS = 8  # Pillow releases the interpreter lock while it decodes
@@ -27,7 +28,7 @@ class Pixels:
     """What was found by reading one image file.
 
     Attributes:
-        problem: a kind of fault if the file cannot be read; the other attributes mean nothing then.
+        problem: a kind of fault if the file cannot be read; the other attributes mean nothing then, unless `has_size`.
         message: details of the problem.
         height: in pixels, after the EXIF orientation is applied, as Detectron2 reads the image.
         width: as `height`.
@@ -43,6 +44,11 @@ class Pixels:
     orientation: int = 1
     digest: bytes = b""
     thumbnail: np.ndarray | None = None
+
+    @property
+    def has_size(self) -> bool:
+        """Whether size and orientation are known."""
+        return self.problem in ("", "image-large")
 
 
 # By ImageView.key.
@@ -75,6 +81,11 @@ def read_image(image: ImageView) -> Pixels:
             orientation = photo.getexif().get(_ORIENTATION, 1)
             photo.load()
             return _describe(ImageOps.exif_transpose(photo), orientation)
+    except Image.DecompressionBombError:
+        height, width = image_size(image.path, str(image.path))
+        with open_image(image.path) as photo:
+            orientation = exif_orientation(photo)
+        return Pixels("image-large", f"{width} x {height} pixels, which were not checked", height, width, orientation)
     except Exception as error:  # decoders raise errors of any type for broken bytes
         return Pixels("image-corrupt", str(error) or type(error).__name__)
 
@@ -118,7 +129,7 @@ def check_images(view: DatasetView, pixels: PixelsByImage) -> Iterator[Fault]:
         found = pixels.get(image.key)
         if found is not None and found.problem:
             yield Fault(found.problem, found.message, image)
-        elif found is not None and image.height is not None and image.width is not None:
+        if found is not None and found.has_size and image.height is not None and image.width is not None:
             yield from _check_size(image, found)
 
 

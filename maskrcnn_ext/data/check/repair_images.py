@@ -40,7 +40,7 @@ def fill_sizes(data: dict[str, Any], view: DatasetView, pixels: PixelsByImage, l
                 continue
         else:
             height, width = read.height, read.width
-        if read is None or not read.problem:
+        if read is None or read.has_size:
             data["images"][image.index].update(height=height, width=width)
             log.append(Change(_describe(image), f"is {width} x {height} (width, height) now, as its file"))
 
@@ -144,7 +144,7 @@ class _Correction:
 
 
 def _differs(image: ImageView, read: Pixels) -> bool:
-    return not read.problem and (image.width, image.height) != (read.width, read.height)
+    return read.has_size and (image.width, image.height) != (read.width, read.height)
 
 
 def _is_rotated(image: ImageView, read: Pixels) -> bool:

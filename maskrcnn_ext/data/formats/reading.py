@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from maskrcnn_ext.common.encodings import decode
 from maskrcnn_ext.errors import InputError
@@ -26,6 +27,15 @@ _THREADS = 8
 # Raised by Pillow for a file that is missing, damaged or not an image.
 IMAGE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 _EXIF_ORIENTATION = 0x0112
+# First bytes of a file -> how Pillow opens it.
+_OPENERS: dict[bytes, type[ImageFile.ImageFile]] = {
+    b"\x89PNG": PngImagePlugin.PngImageFile,
+    b"\xff\xd8": JpegImagePlugin.JpegImageFile,
+    b"II": TiffImagePlugin.TiffImageFile,
+    b"MM": TiffImagePlugin.TiffImageFile,
+    b"BM": BmpImagePlugin.BmpImageFile,
+    b"RIFF": WebPImagePlugin.WebPImageFile,
+}
 _ROUNDING = 1e-3  # pixels; a box that extends beyond its image by less is not counted
 _LONGEST_NAME = 255  # bytes, the limit of file systems
 
@@ -52,6 +62,33 @@ def read_json(file: Path) -> Any:
         raise InputError(f"{file}: not a JSON file ({error})") from error
 
 
+def open_image(file: str | Path) -> Image.Image:
+    """Opens an image and reads its header, also of an image that is larger than Pillow decodes.
+
+    Raises:
+        IMAGE_ERRORS: the file is missing or is not an image.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return Image.open(file)
+    except Image.DecompressionBombError:
+        with Path(file).open("rb") as stream:
+            head = stream.read(4)
+        for magic, opener in _OPENERS.items():
+            if head.startswith(magic):
+                return opener(file)
+        raise
+
+
+def exif_orientation(image: Image.Image) -> int:
+    """Returns the EXIF orientation of an image, from 1 (upright) to 8; from 5 on, height and width are swapped."""
+    # Without EXIF data before its pixels, Pillow would decode a PNG to look for EXIF data behind them.
+    exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
+    orientation = exif.get(_EXIF_ORIENTATION, 1)
+    return orientation if orientation in range(1, 9) else 1
+
+
 def image_size(file: Path, where: str) -> tuple[int, int]:
     """Returns (height, width) of an image after its EXIF orientation; reads only the header.
 
@@ -63,11 +100,9 @@ def image_size(file: Path, where: str) -> tuple[int, int]:
         InputError: the image is missing or unreadable.
     """
     try:
-        with Image.open(file) as image:
+        with open_image(file) as image:
             width, height = image.size
-            # Without EXIF data before its pixels, Pillow would decode a PNG to look for EXIF data behind them.
-            exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
-            turned = exif.get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+            turned = exif_orientation(image) >= 5
     except IMAGE_ERRORS as error:
         raise InputError(f"{where}: cannot read image {file} ({error})") from error
     return (width, height) if turned else (height, width)

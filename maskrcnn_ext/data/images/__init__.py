@@ -12,6 +12,7 @@ from maskrcnn_ext.errors import InputError
 
 # The most numbers to decode at once: 2 GiB as float32. For three channels, Pillow has the same limit.
 MAX_VALUES = 2**29
+TILING_ADVICE = "predict it in tiles (--tile 1024), train on tiles (dataloader.train.dataset._target_=maskrcnn_ext.get_tiled_dataset_dicts)"
 # Integers up to this one are exact in float32.
 _EXACT_IN_FLOAT32 = 2**24
 
@@ -28,10 +29,7 @@ def check_size(name: str, shape: Sequence[int]) -> None:
     """
     size = " x ".join(map(str, shape))
     if prod(shape) > MAX_VALUES:
-        raise InputError(
-            f"{name}: {size} values are more than the {MAX_VALUES} that are read at once: cut the image into tiles, or give "
-            "its records a `window` (TIFF, NPY)"
-        )
+        raise InputError(f"{name}: {size} values are more than the {MAX_VALUES} that are read at once: {TILING_ADVICE}")
     if prod(shape) == 0:
         raise InputError(f"{name}: has no pixels ({size})")
 

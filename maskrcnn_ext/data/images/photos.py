@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from maskrcnn_ext.data.images import check_size
+from maskrcnn_ext.data.formats.reading import image_size
+from maskrcnn_ext.data.images import TILING_ADVICE, check_size
 from maskrcnn_ext.errors import InputError
 
 _BITS_PER_SAMPLE = 258  # TIFF 6.0, section 8
@@ -41,12 +42,26 @@ def read_photo(path: str, image_format: str) -> np.ndarray:
         return stored_channels(image)
 
 
+def convert_photo(pixels: np.ndarray, image_format: str) -> np.ndarray:
+    """Returns 8-bit pixels (H, W, C) with 1 to 4 channels in a format of Detectron2's ``read_image``."""
+    from detectron2.data.detection_utils import convert_PIL_to_numpy
+
+    image = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels))
+    return np.asarray(convert_PIL_to_numpy(image, image_format))
+
+
 def stored_channels(image: Image.Image) -> np.ndarray:
     """Returns the channels of an image as stored (H, W, C), with palettes resolved, turned by its EXIF orientation."""
     if image.mode in ("P", "PA", "1"):
         colours = "RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB"
         image = image.convert("L" if image.mode == "1" else colours)
     return _with_channels(np.asarray(ImageOps.exif_transpose(image)))
+
+
+def too_large(path: str) -> InputError:
+    """Returns the error for an image that Pillow refuses to decode."""
+    height, width = image_size(Path(path), path)
+    return InputError(f"{path}: {width} x {height} pixels are too many to read at once: {TILING_ADVICE}")
 
 
 def read_deep(path: str) -> np.ndarray | None:
@@ -61,8 +76,8 @@ def read_deep(path: str) -> np.ndarray | None:
         image = Image.open(path)
     except UnidentifiedImageError:
         raise InputError(f"{path}: not an image, or broken at its beginning") from None
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{path}: {error}; cut the image into tiles") from None
+    except Image.DecompressionBombError:
+        raise too_large(path) from None
     with image:
         check_size(path, (image.height, image.width, len(image.getbands())))
         if head.startswith(_PNG) and head[24] == 16:  # the header chunk's bit depth

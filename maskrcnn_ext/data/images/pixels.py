@@ -13,8 +13,9 @@ import numpy as np
 
 from maskrcnn_ext.common.text import one_line
 from maskrcnn_ext.data.images import check_size, plain_type, slice_of, window_of
+from maskrcnn_ext.data.images.large import is_large, read_large_window
 from maskrcnn_ext.data.images.medical import is_dicom, read_dicom, read_nifti
-from maskrcnn_ext.data.images.photos import is_photo, read_deep, read_photo
+from maskrcnn_ext.data.images.photos import convert_photo, is_photo, read_deep, read_photo
 from maskrcnn_ext.data.images.tiff import read_tiff, read_window
 from maskrcnn_ext.errors import InputError
 
@@ -26,7 +27,7 @@ def read_pixels(record: dict[str, Any], image_format: str) -> np.ndarray:
         record: ``file_name``, and depending on the file
 
             * ``window``: [x, y, width, height] in pixels of the file, the part that is the image; only this part of a
-              GeoTIFF or an array is read;
+              GeoTIFF, an array or a photograph of more than 67 million pixels is read;
             * ``slice``: index in a TIFF stack, a volume or a DICOM file of several frames;
             * ``axis``: the axis of a NIfTI volume that ``slice`` counts along (default 2); the other two are rows and columns, in the
               order of the file;
@@ -82,6 +83,11 @@ def _read(path: str, record: dict[str, Any], image_format: str) -> tuple[np.ndar
         return read_window(path, record, alpha=image_format == "raw"), False
     elif is_tiff and ("slice" in record or not is_photo(path)):
         image = read_tiff(path, record)
+    elif windowed and is_large(path):
+        part = read_large_window(path, record)
+        if part.dtype == np.uint8 and image_format != "raw" and "level" not in record:
+            return convert_photo(part, image_format), True
+        return part, False
     else:
         deep = read_deep(path)
         if deep is None:

@@ -38,9 +38,9 @@ def get_tiled_dataset_dicts(
 ) -> list[Record]:
     """Returns the records of :func:`get_dataset_dicts` with every image cut into overlapping tiles.
 
-    Each record has a ``window``, the part of the file that :class:`maskrcnn_ext.SafeMapper` reads. Of a TIFF or a NumPy array only that
-    part is decoded; other files are decoded whole for every tile. The ``image_id`` is ``<id>@<x>,<y>``. Images up to the size of a tile
-    are not cut.
+    Each record has a ``window``, the part of the file that :class:`maskrcnn_ext.SafeMapper` reads. Of a TIFF, a NumPy array or a
+    photograph of more than 67 million pixels only that part is decoded; other files are decoded whole for every tile. The ``image_id`` is
+    ``<id>@<x>,<y>``. Images up to the size of a tile are not cut.
 
     Args:
         names: as for :func:`get_dataset_dicts`.

@@ -11,16 +11,21 @@ from typing import Any
 import numpy as np
 
 from maskrcnn_ext.common.extras import require
+from maskrcnn_ext.data.formats.reading import image_size
 from maskrcnn_ext.data.images import plain_type, window_of
+from maskrcnn_ext.data.images.large import is_large
 from maskrcnn_ext.data.images.pixels import read_pixels
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.tile_grid import Window
+
+_PHOTO_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
 
 class WindowedImage:
     """An image whose size is known without reading it and whose pixels are read window by window.
 
-    Of a TIFF or a NumPy file only the window is read. Other files are decoded once and kept in memory.
+    Of a TIFF, a NumPy file or a photograph of more than 67 million pixels only the window is read. Other files are decoded once and kept
+    in memory.
 
     Attributes:
         height: height in pixels.
@@ -87,9 +92,13 @@ def _stored_size(record: dict[str, Any]) -> tuple[int, int] | None:
 
     name = str(record["file_name"])
     suffix = PurePath(name).suffix.lower()
-    if suffix not in (".tif", ".tiff", ".npy") or "slice" in record:
+    if "slice" in record:
         return None
     path = PathManager.get_local_path(name)
+    if suffix in _PHOTO_SUFFIXES and is_large(path):
+        return image_size(Path(path), name)
+    if suffix not in (".tif", ".tiff", ".npy"):
+        return None
     if suffix == ".npy":
         try:
             shape = np.load(path, mmap_mode="r", allow_pickle=False).shape

@@ -44,6 +44,18 @@ def test_a_file_that_cannot_be_read_is_a_fault(tmp_path, name, kind):
 
 
 @pytest.mark.parametrize(
+    ("recorded", "kinds"), [((30, 40), ["image-large"]), ((40, 30), ["image-large", "exif-rotation"])]
+)
+def test_an_image_that_is_too_large_to_read_at_once_is_no_damaged_file(tmp_path, monkeypatch, recorded, kinds):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (30, 40)).save(tmp_path / "a.png", exif=exif)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    view = view_of_file(tmp_path / "a.png", *recorded)
+    assert [fault.kind for fault in check_images(view, read_images(view))] == kinds
+
+
+@pytest.mark.parametrize(
     ("orientation", "recorded", "kinds"),
     [
         (1, (30, 40), []),

@@ -163,3 +163,17 @@ def test_two_records_of_a_file_become_one_with_the_objects_of_both(polygons):
     assert [image["id"] for image in repaired["images"]] == list(range(1, 9))
     assert moved in [annotation["id"] for annotation in of_image(repaired, 3)]
     assert len(repaired["annotations"]) == len(data["annotations"])
+
+
+@pytest.mark.parametrize("size", [{"height": 30, "width": 40}, {}])
+def test_an_image_that_is_too_large_to_read_at_once_stays(tmp_path, monkeypatch, size):
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    data = {
+        "images": [{"id": 1, "file_name": "a.png", **size}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 10, 12], "area": 120, "iscrowd": 0}],
+        "categories": [{"id": 1, "name": "a"}],
+    }
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    repaired, _ = repaired_images(data, tmp_path)
+    assert repaired["images"][0] | {"height": 30, "width": 40} == repaired["images"][0]
+    assert len(repaired["annotations"]) == 1

@@ -107,7 +107,7 @@ def broken_png(width, height):
 
 def test_gigantic_images_are_refused_by_their_header(tmp_path):
     (tmp_path / "bomb.png").write_bytes(broken_png(50000, 50000))
-    with pytest.raises(InputError, match=r"bomb\.png: .*2500000000 pixels.*tiles"):
+    with pytest.raises(InputError, match=r"bomb\.png: 50000 x 50000 pixels are too many .*tiles"):
         read_file(tmp_path / "bomb.png", "BGR")
     side = int(MAX_VALUES**0.5) + 1
     array = np.lib.format.open_memmap(
