@@ -159,6 +159,7 @@ def _fix(
     from maskrcnn_ext.data.check import find_faults, view_dataset
     from maskrcnn_ext.data.check.changes import describe_losses
     from maskrcnn_ext.data.check.repair import repair
+    from maskrcnn_ext.data.registry.catalog import format_of
     from maskrcnn_ext.data.writers import WRITERS
 
     file: Path = args.fix
@@ -167,8 +168,8 @@ def _fix(
         raise InputError(
             f"--fix {file}: no image would be left: set --images to their folder if it is not {found.folder}"
         )
-    format = found.name.partition(":")[0]
-    if format in WRITERS and format != "coco" and file.suffix != ".json":
+    format = None if file.suffix == ".json" else format_of(found.name)
+    if format in WRITERS and format != "coco":
         usage = _write_folder(found._replace(data=data), format, file)
     else:
         _write_json(data, file)

@@ -213,5 +213,7 @@ def test_all_faults_of_other_formats_are_listed_and_left_out_of_a_copy_in_their_
     assert main(["check-data", f"yolo:{fixed}/data.yaml"]) == 0
     assert "3 images, 3 objects, 2 classes" in capsys.readouterr().out
     assert main(["check-data", name, "--fix", str(fixed)]) == 2, "never overwrites"
+    assert main(["check-data", str(tmp_path / "set"), "--fix", str(tmp_path / "by_path")]) == 1
+    assert (tmp_path / "by_path/data.yaml").is_file()
     assert main(["check-data", name, "--fix", str(tmp_path / "a.json")]) == 1
     assert len(json.loads((tmp_path / "a.json").read_text())["annotations"]) == 3

@@ -321,7 +321,11 @@ def _parse(content: bytes, json: Path, images: Path) -> tuple[DataSet, tuple[lis
     without_area = [annotations[index]["id"] for index, added in enumerate(parsed) if added is None]
     names = [category["name"] for category in categories]
     ids = [category["id"] for category in categories]
-    num_rotated = sum(read_rotated_box(entry) is not None for entry in annotations)
+    num_rotated = sum(
+        read_rotated_box(entry) is not None
+        for entry in annotations
+        if "attributes" in entry or len(entry["bbox"]) == 5  # all others are upright
+    )
     data_set = DataSet(names, list(records.values()), ids, keypoint_names(categories), skeleton)
     used = {annotation.category for record in data_set.images for annotation in record.annotations}
     placeholders = (

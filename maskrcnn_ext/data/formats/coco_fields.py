@@ -128,8 +128,10 @@ def read_rotated_box(record: dict[str, Any]) -> list[float] | None:
         return rotated_box(cx, cy, width, height, -angle)
     attributes = record.get("attributes")
     rotation: Any = attributes.get("rotation") if isinstance(attributes, dict) else None
+    if not is_number(rotation) or rotation % 180 == 0 or record.get("segmentation"):
+        return None
     box = read_box(values)
-    if record.get("segmentation") or box is None or not is_number(rotation) or rotation % 180 == 0:
+    if box is None:
         return None
     return rotated_box((box[0] + box[2]) / 2, (box[1] + box[3]) / 2, box[2] - box[0], box[3] - box[1], rotation)
 

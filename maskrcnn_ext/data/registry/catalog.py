@@ -96,6 +96,18 @@ def load_dataset(name: str) -> DataSet:
         raise _missing_file_error([name], error) from error
 
 
+def format_of(name: str) -> str | None:
+    """Returns the format of a data set; None if it is unknown or another program registered it."""
+    from detectron2.data import DatasetCatalog
+
+    try:
+        ensure_registered(name)
+    except InputError:
+        return None
+    source = DatasetCatalog[name]
+    return source.format if isinstance(source, Source) else None
+
+
 def split_note(name: str) -> str:
     """Returns which split of its files a data set is, and which others they have; "" if they have no others.
 

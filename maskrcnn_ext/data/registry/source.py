@@ -179,7 +179,8 @@ class Source:
         try:
             data = format.read(**{**self.options, **paths}, classes=self.classes or None, **collecting)
         except InputError as error:
-            raise InputError(f"data set {self.name}: {error}") from error
+            advice = "; maskrcnn-ext check-data lists all faults" if format.lists_faults and faults is None else ""
+            raise InputError(f"data set {self.name}: {error}{advice}") from error
         except OSError as error:  # a folder instead of a file, no permission, a failing disk
             raise InputError(f"data set {self.name}: {error.filename}: {error.strerror}") from error
         self._warn_of_flat_boxes(data)
