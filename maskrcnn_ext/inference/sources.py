@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from maskrcnn_ext.common.files import shorten_name
-from maskrcnn_ext.common.text import natural_sort_key
+from maskrcnn_ext.common.text import natural_sort_key, short_list
 from maskrcnn_ext.data.formats.reading import IMAGE_SUFFIXES
 from maskrcnn_ext.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 _SUFFIXES = (*IMAGE_SUFFIXES, ".npy", ".dcm", ".dicom")
@@ -122,18 +125,25 @@ def file_state(file: str) -> str:
 
 
 def _list_images(folder: Path, outputs: Path | None) -> list[str]:
-    """Returns the images below a folder, in natural order."""
+    """Returns the images below a folder, in natural order; the log has the number of other files."""
     left_out = outputs.resolve() if outputs else None
-    found = []
+    found, others = [], Counter[str]()
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".") and Path(place, name).resolve() != left_out]
-        found += [
-            str(Path(place, name))
-            for name in names
-            if name.lower().endswith(_SUFFIXES) and not name.startswith(".")  # macOS writes metadata into "._name.jpg"
-        ]
+        for name in names:
+            if name.startswith("."):  # macOS writes metadata into "._name.jpg"
+                continue
+            if name.lower().endswith(_SUFFIXES):
+                found.append(str(Path(place, name)))
+            else:
+                others[Path(name).suffix.lower() or "without a suffix"] += 1
     if not found:
         raise InputError(f"{folder}: no image below it (expected {', '.join(_SUFFIXES)})")
+    if others:
+        kinds = short_list(
+            [f"{count} {suffix}" for suffix, count in sorted(others.items(), key=lambda item: (-item[1], item[0]))]
+        )
+        logger.warning("%s: %s: not read as images", folder, kinds)
     return sorted(found, key=natural_sort_key)
 
 

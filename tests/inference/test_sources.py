@@ -6,8 +6,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from maskrcnn_ext import InputError
+from maskrcnn_ext.data.images.pixels import read_pixels
 from maskrcnn_ext.inference.sources import find_inputs, natural_sort_key
 
 NAMES = ["b/deep/a", "b/img1", "img1", "img2", "img10"]
@@ -117,3 +119,16 @@ def test_what_is_nothing_is_said(tmp_path, monkeypatch, given, message):
 def test_natural_order():
     files = ["f10", "f9", "F1", "f1b", "10", "9", "a", ""]
     assert sorted(files, key=natural_sort_key) == ["", "9", "10", "a", "F1", "f1b", "f9", "f10"]
+
+
+def test_every_image_that_pillow_reads_is_found_and_others_are_counted(tmp_path, caplog):
+    for suffix in ("jfif", "avif", "jp2", "gif", "pgm", "ppm", "tga", "bmp", "webp", "JPE"):
+        Image.new("RGB", (8, 6)).save(tmp_path / f"{suffix}.{suffix}")
+    for name in ("a.heic", "b.heic", "c.txt", "README"):
+        (tmp_path / name).touch()
+    with caplog.at_level("WARNING"):
+        found = find_inputs([str(tmp_path)]).items
+    assert len(found) == 10
+    for item in found:
+        assert read_pixels(item.image, "BGR").shape == (6, 8, 3)
+    assert "2 .heic, 1 .txt, 1 without a suffix: not read as images" in caplog.text

@@ -14,12 +14,12 @@ from PIL import Image, ImageOps
 from maskrcnn_ext.common.progress import track
 from maskrcnn_ext.data.check.faults import Fault
 from maskrcnn_ext.data.check.view import DatasetView, ImageView
-from maskrcnn_ext.data.formats.reading import exif_orientation, image_size, open_image
+from maskrcnn_ext.data.formats.reading import IMAGE_SUFFIXES, exif_orientation, image_size, open_image
 
 THUMBNAIL_SIZE = 16  # pixels of each side
 _THREADS = 8  # Pillow releases the interpreter lock while it decodes
 _ORIENTATION = 0x0112
-_PHOTO_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+_PHOTO_SUFFIXES = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in (".tif", ".tiff"))
 SWAPPING_ORIENTATIONS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 
 

@@ -21,7 +21,11 @@ from maskrcnn_ext.ops.rle import RLE, Box, check_rle, rle_box, with_text_counts
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+# What Pillow reads as an image of a scene.
+IMAGE_SUFFIXES = (
+    *(".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".mpo"),
+    *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"),
+)
 # Pillow releases the interpreter lock while it decodes, and opening files waits for the disk, so a few threads help.
 _THREADS = 8
 # Raised by Pillow for a file that is missing, damaged or not an image.

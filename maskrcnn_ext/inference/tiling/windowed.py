@@ -12,13 +12,13 @@ import numpy as np
 
 from maskrcnn_ext.common.extras import require
 from maskrcnn_ext.data.formats.reading import image_size
-from maskrcnn_ext.data.images import plain_type, window_of
+from maskrcnn_ext.data.images import MAX_VALUES, plain_type, window_of
 from maskrcnn_ext.data.images.large import is_large
 from maskrcnn_ext.data.images.pixels import read_pixels
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.tile_grid import Window
 
-_PHOTO_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+_PHOTO_SUFFIXES = (".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp")
 
 
 class WindowedImage:
@@ -58,6 +58,7 @@ class WindowedImage:
         self._pixels: np.ndarray | None = None
         self._record: dict[str, Any] = {}
         self._origin = (0, 0)
+        self._rows: tuple[int, int, np.ndarray] | None = None  # first row, number of rows, pixels
         if isinstance(image, np.ndarray):
             self._pixels = plain_type(image, "the image")
         else:
@@ -83,6 +84,14 @@ class WindowedImage:
         if self._pixels is not None:
             return self._pixels[y : y + height, x : x + width]
         left, top = self._origin
+        is_photo = PurePath(str(self._record["file_name"])).suffix.lower() in _PHOTO_SUFFIXES
+        if is_photo and 3 * self.width * height <= MAX_VALUES:
+            # Decoding begins at the first row of the file, so that the windows beside this one take theirs from the same rows.
+            if self._rows is None or self._rows[:2] != (y, height):
+                self._rows = None  # frees them first
+                rows = self._read({**self._record, "window": [left, top + y, self.width, height]})
+                self._rows = y, height, rows
+            return self._rows[2][:, x : x + width]
         return self._read({**self._record, "window": [left + x, top + y, width, height]})
 
 

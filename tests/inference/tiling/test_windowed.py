@@ -12,6 +12,7 @@ import pytest
 import rasterio
 
 from maskrcnn_ext import InputError
+from maskrcnn_ext.data.images.pixels import read_pixels
 from maskrcnn_ext.inference.tiling.windowed import WindowedImage
 from tests.helpers import tile_oracle
 
@@ -107,3 +108,21 @@ class TestWindowedImage:
             (tmp_path / name).write_text("nothing")
         with pytest.raises(InputError, match=name):
             WindowedImage(tmp_path / name)
+
+
+def test_windows_beside_each_other_in_a_large_photograph_are_decoded_together(tmp_path, monkeypatch):
+    pytest.importorskip("rasterio")
+    pixels = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), pixels)
+    monkeypatch.setattr("maskrcnn_ext.data.images.large.LARGE", 0)
+    seen = []
+
+    def read(record):
+        seen.append(record["window"])
+        return read_pixels(record, "BGR")
+
+    image = WindowedImage({"file_name": str(tmp_path / "a.png"), "window": [2, 1, 36, 28]}, read=read)
+    for x, y, width, height in ((0, 0, 20, 10), (16, 0, 20, 10), (0, 8, 20, 10), (16, 8, 20, 10)):
+        part = image.read((x, y, width, height))
+        np.testing.assert_array_equal(part, pixels[1 + y : 1 + y + height, 2 + x : 2 + x + width])
+    assert seen == [[2, 1, 36, 10], [2, 9, 36, 10]]
