@@ -13,6 +13,7 @@ from typing import Any
 
 from maskrcnn_ext import __version__
 from maskrcnn_ext.common.stopping import STOPPED, Stopped, stoppable
+from maskrcnn_ext.common.text import one_line, printable
 from maskrcnn_ext.errors import InputError
 
 # Command -> its description in `--help`. The module with its name (data-stats: data_stats) has add_arguments(parser) and
@@ -76,17 +77,24 @@ def _run(command: str, body: Callable[[], int]) -> int:
         with stoppable() if command in _STOPPABLE else nullcontext():
             return body()
     except InputError as error:
-        print(f"maskrcnn-ext {command}: error: {error}", file=sys.stderr)
-        return 2
+        return _report(command, str(error))
     except ImportError as error:
-        print(f"maskrcnn-ext {command}: error: {error}; `maskrcnn-ext doctor` says how to fix it", file=sys.stderr)
-        return 2
+        return _report(command, f"{error}; `maskrcnn-ext doctor` says how to fix it")
     except Stopped as signal_name:
         print(f"maskrcnn-ext {command}: stopped by {signal_name}; {_STOPPABLE[command]}", file=sys.stderr)
         return STOPPED
+    except OSError as error:
+        return _report(command, f"{error.filename or 'a file'}: {error.strerror or one_line(error)}")
+    except MemoryError as error:
+        return _report(command, f"out of memory ({one_line(error)})")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _report(command: str, message: str) -> int:
+    print(f"maskrcnn-ext {command}: error: {printable(message)}", file=sys.stderr)
+    return 2
 
 
 def _module(command: str) -> Any:

@@ -68,7 +68,7 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, content: bytes | str, *, durable: bool = False) -> None:
-    """Writes a file completely or not at all. Text is encoded as UTF-8.
+    """Writes a file completely or not at all. Text is encoded as UTF-8, and half of a surrogate pair, which UTF-8 lacks, as an escape.
 
     Raises:
         WriteError: the file cannot be written.
@@ -79,7 +79,7 @@ def write_atomic(path: Path, content: bytes | str, *, durable: bool = False) -> 
         b'text'
     """
     with atomic_path(path, durable=durable) as partial:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        partial.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
 class JsonListWriter:
@@ -197,10 +197,10 @@ def _os_error(error: BaseException | None) -> OSError | None:
 
 def _concerns(error: OSError, partial: Path, path: Path) -> bool:
     """Returns whether an error is about the file that is written: it names that file, one inside it, a parent folder or no file."""
-    if not isinstance(error.filename, str | os.PathLike):
-        return True
-    name = Path(error.filename)
-    return name in (partial, path) or partial in name.parents or name in path.parents
+    names = [Path(name) for name in (error.filename, error.filename2) if isinstance(name, str | os.PathLike)]
+    return not names or any(
+        name in (partial, path) or partial in name.parents or name in path.parents for name in names
+    )
 
 
 def _free_space(folder: Path) -> str:

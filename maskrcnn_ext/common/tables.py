@@ -1,8 +1,15 @@
-"""Tables for the terminal and for Markdown, laid out by tabulate."""
+"""Tables for the terminal and for Markdown, laid out by tabulate, and as CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable, Sequence
+
+from maskrcnn_ext.common.text import printable
+
+# First characters of a formula, and blanks that spreadsheets skip before them.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def text_table(
@@ -39,10 +46,26 @@ def markdown_table(
     return _tabulate(escaped, headers, "pipe", align)
 
 
+def csv_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    r"""Returns a CSV table. An apostrophe is put in front of text that a spreadsheet would run as a formula.
+
+    Example:
+        >>> csv_table(["class", "AP"], [["=1+1", -0.5], ["cat", None]])
+        "class,AP\r\n'=1+1,-0.5\r\ncat,\r\n"
+    """
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([list(map(_without_formula, row)) for row in [headers, *rows]])
+    return text.getvalue()
+
+
+def _without_formula(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+
+
 def _tabulate(rows: Iterable[Sequence[object]], headers: Sequence[str], style: str, align: Sequence[str] | None) -> str:
     from tabulate import tabulate
 
-    cells = [list(row) for row in rows]
+    cells = [[printable(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
     columns = max(map(len, [headers, *cells]))
     # Without disable_numparse, tabulate would turn "1e5" or "007" into numbers.
     return str(

@@ -6,6 +6,9 @@ import difflib
 import re
 from collections.abc import Collection, Iterable, Sequence
 
+# Control characters, ends of lines and paragraphs, changes of direction, and halves of surrogate pairs.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
 
 def first_line(error: BaseException) -> str:
     r"""Returns the first non-empty line of an error's message, or the name of its type if the message is empty.
@@ -29,6 +32,16 @@ def one_line(error: BaseException) -> str:
         'bad value in line 2'
     """
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def printable(text: str) -> str:
+    r"""Returns a text with escapes instead of control characters, which a terminal would obey, and of halves of surrogate pairs.
+
+    Example:
+        >>> printable("a\x1b[31m\nb\ud800")
+        'a\\x1b[31m\\nb\\ud800'
+    """
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def nearest(name: str, choices: Iterable[str], *, count: int = 3, cutoff: float = 0.6) -> list[str]:
@@ -69,7 +82,7 @@ def short_list(names: Collection[object], limit: int = 5) -> str:
         >>> short_list(["a", "b", "c", "d"], limit=2)
         'a, b and 2 more'
     """
-    shown = [str(name) for name, _ in zip(names, range(limit), strict=False)]
+    shown = [printable(str(name)) for name, _ in zip(names, range(limit), strict=False)]
     more = len(names) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")
 

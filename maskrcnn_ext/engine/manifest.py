@@ -112,7 +112,7 @@ def _read(path: Path) -> dict[str, Any]:
     """Returns the manifest at `path`; {} if it does not exist or is truncated."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

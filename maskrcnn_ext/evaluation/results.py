@@ -89,6 +89,8 @@ def _check_result(found: dict[str, Any], size: tuple[int, int], where: str) -> d
         )
     try:
         return {**found, "segmentation": segmentation_to_rle(mask, *size)}
+    except InputError as error:
+        raise InputError(f"{where} has {error}") from None
     except Exception as error:  # pycocotools raises many types, Exception itself among them
         raise InputError(f"{where} has a `segmentation` that is neither an RLE nor polygons") from error
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -13,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from maskrcnn_ext.common.files import write_atomic
-from maskrcnn_ext.common.tables import markdown_table
+from maskrcnn_ext.common.tables import csv_table, markdown_table
 
 _PER_CLASS = ("class", "objects", "AP", "AP50", "AP75", "AR", "precision", "recall", "F1")
 _PER_IMAGE = ("image_id", "file_name", "objects", "true_positives", "false_positives", "missed", "F1", "quality")
@@ -36,15 +34,15 @@ def write_tables(summary: dict[str, Any], folder: Path) -> list[Path]:
     for task, metrics in summary["tasks"].items():
         labels = metrics["confusion"]["labels"]
         confusion = zip(labels, metrics["confusion"]["counts"], strict=True)
-        contents[f"{task}_classes.csv"] = _csv(
+        contents[f"{task}_classes.csv"] = csv_table(
             (*_PER_CLASS, "best_score", "best_F1", "ECE"),
             [
                 (*_select(row, _PER_CLASS), *_select(row["best"], ("score", "F1")), row["ECE"])
                 for row in metrics["per_class"]
             ],
         )
-        contents[f"{task}_images.csv"] = _csv(_PER_IMAGE, [_select(row, _PER_IMAGE) for row in metrics["images"]])
-        contents[f"{task}_confusion.csv"] = _csv(("object", *labels), [(label, *row) for label, row in confusion])
+        contents[f"{task}_images.csv"] = csv_table(_PER_IMAGE, [_select(row, _PER_IMAGE) for row in metrics["images"]])
+        contents[f"{task}_confusion.csv"] = csv_table(("object", *labels), [(label, *row) for label, row in confusion])
     for name, content in contents.items():
         write_atomic(folder / name, content)
     return [folder / name for name in contents]
@@ -123,12 +121,6 @@ def to_json_values(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([header, *rows])
-    return text.getvalue()
 
 
 def _select(row: dict[str, Any], names: Sequence[str]) -> tuple[Any, ...]:

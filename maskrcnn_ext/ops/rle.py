@@ -18,6 +18,8 @@ import numpy as np
 import pycocotools.mask as mask_util
 from numpy.typing import NDArray
 
+from maskrcnn_ext.errors import InputError
+
 RLE: TypeAlias = dict[str, Any]
 Box: TypeAlias = tuple[float, float, float, float]
 
@@ -25,6 +27,10 @@ Box: TypeAlias = tuple[float, float, float, float]
 _BATCH = 10_000
 # A run of more characters, 35 bits, is longer than any image has pixels.
 _LONGEST_NUMBER = 7
+# Of an image whose masks are RLEs: the run lengths of pycocotools have 32 bits.
+MAX_PIXELS = 2**32
+# pycocotools keeps 5 points per pixel of an outline in memory: 1 GB for this length, and it crashes without memory.
+_LONGEST_OUTLINE = 10_000_000
 # Distance from the outline, as a share of the image's diagonal, within which a pixel belongs to the boundary (Boundary IoU, section 4).
 _BOUNDARY_RATIO = 0.02
 
@@ -122,6 +128,9 @@ def segmentation_to_rle(segmentation: Any, height: int, width: int) -> RLE:
         height: height of the image in pixels.
         width: width of the image in pixels.
 
+    Raises:
+        InputError: the image has too many pixels for an RLE, or an outline is too long to draw.
+
     Example:
         >>> square = [[1, 1, 3, 1, 3, 3, 1, 3]]
         >>> rle_area(segmentation_to_rle(square, height=4, width=5))
@@ -132,6 +141,10 @@ def segmentation_to_rle(segmentation: Any, height: int, width: int) -> RLE:
         return _compress(counts, height, width) if isinstance(counts, list) else segmentation
     if isinstance(segmentation, np.ndarray):
         return encode_mask(segmentation)
+    if height * width >= MAX_PIXELS:
+        raise InputError(
+            f"an image of {width} x {height} has more pixels than a mask holds ({MAX_PIXELS:,}): cut it into tiles"
+        )
     # The rasteriser walks along each edge pixel by pixel: a vertex at 1e9 would take hours and all memory.
     low, high = -height - width, 2 * (height + width)
     # Fewer than 6 numbers are no polygon, and pycocotools would take 4 numbers for a box.
@@ -142,8 +155,29 @@ def segmentation_to_rle(segmentation: Any, height: int, width: int) -> RLE:
     ]
     if not polygons:
         return encode_edges(np.empty(0, np.int64), (height, width))
+    for polygon in polygons:
+        check_outline_length(polygon, height, width)
     rle: RLE = mask_util.merge(mask_util.frPyObjects(polygons, height, width))
     return rle
+
+
+def check_outline_length(polygon: Sequence[float], height: int, width: int) -> None:
+    """Raises if a polygon [x, y, x, y, ...] inside or near an image is too long to draw.
+
+    Raises:
+        InputError: it is.
+
+    Example:
+        >>> check_outline_length([1, 1, 3, 1, 3, 3, 1, 3], height=4, width=5)
+    """
+    if len(polygon) * 3 * (height + width) <= _LONGEST_OUTLINE:  # quick, and true for almost all polygons
+        return
+    points = np.asarray(polygon, np.float64).reshape(-1, 2)
+    length = np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum()  # pixels that the rasteriser walks
+    if length > _LONGEST_OUTLINE:
+        raise InputError(
+            f"an outline of {len(points):,} points is {length:,.0f} pixels long, more than {_LONGEST_OUTLINE:,}: draw it with fewer points"
+        )
 
 
 def decode_rle(rle: RLE) -> NDArray[np.uint8]:

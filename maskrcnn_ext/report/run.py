@@ -146,7 +146,7 @@ def _scalars(text: str) -> list[dict[str, Any]]:
         try:
             found = json.loads(line)
             by_iteration.setdefault(found["iteration"], {}).update(found)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, RecursionError):
             continue
     return [by_iteration[iteration] for iteration in sorted(by_iteration)]
 
@@ -154,7 +154,7 @@ def _scalars(text: str) -> list[dict[str, Any]]:
 def _manifest(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(_text(file) or "{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not a JSON file ({error})") from error
     return found if isinstance(found, dict) else {}
 

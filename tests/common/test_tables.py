@@ -2,7 +2,7 @@
 
 import pytest
 
-from maskrcnn_ext.common.tables import markdown_table, text_table
+from maskrcnn_ext.common.tables import csv_table, markdown_table, text_table
 
 
 def test_cells_are_not_taken_for_numbers():
@@ -28,3 +28,12 @@ def test_none_leaves_a_cell_empty():
 
 def test_a_bar_in_a_markdown_cell_is_escaped():
     assert markdown_table([["a|b"]], ["c"]).splitlines()[-1] == "| a\\|b |"
+
+
+def test_a_cell_of_csv_is_no_formula():
+    rows = [["=cmd", "+1", "-1", "@a", "\t=1", "a=b", -1, None, 'a"b,c']]
+    assert csv_table(["=h"], rows) == "'=h\r\n'=cmd,'+1,'-1,'@a,'\t=1,a=b,-1,,\"a\"\"b,c\"\r\n"
+
+
+def test_control_characters_are_shown():
+    assert text_table([["a\x1b[2J\nb"]]) == "a\\x1b[2J\\nb"

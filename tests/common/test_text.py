@@ -2,7 +2,7 @@
 
 import pytest
 
-from maskrcnn_ext.common.text import did_you_mean, first_line, nearest, or_list, plural, short_list
+from maskrcnn_ext.common.text import did_you_mean, first_line, nearest, or_list, plural, printable, short_list
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,17 @@ def test_short_list(names, expected):
 def test_plural_and_or_list():
     assert [plural(count, "box", "boxes") for count in (0, 1, 1234)] == ["0 boxes", "1 box", "1,234 boxes"]
     assert [or_list(names) for names in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a or b", "a, b or c"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("\x1b[31mred\x07", "\\x1b[31mred\\x07"),
+        ("a\nb\r\u2028c\x85", "a\\nb\\r\\u2028c\\x85"),
+        ("\ud800 \u202e", "\\ud800 \\u202e"),
+        ("Käse 猫 \U0001f469\u200d\U0001f52c", "Käse 猫 \U0001f469\u200d\U0001f52c"),
+    ],
+)
+def test_printable(text, expected):
+    assert printable(text) == expected
+    assert short_list([text]) == expected

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import (
     check_rle,
     decode_counts,
@@ -135,6 +136,20 @@ def test_polygons_are_rasterised_as_pycocotools_does():
 def test_a_far_vertex_takes_no_memory():
     rle = segmentation_to_rle([[0, 0, 1e9, 0, 1e9, 1e9, 0, 1e9]], 8, 9)
     assert rle_area(rle) == 72
+
+
+def test_masks_that_cannot_be_drawn_are_errors_not_crashes():
+    zigzag = [v for i in range(100_000) for v in ((0, 0) if i % 2 else (500, 400))]
+    with pytest.raises(
+        InputError, match="an outline of 100,000 points is 50,000,000 pixels long, more than 10,000,000"
+    ):
+        segmentation_to_rle([zigzag], 400, 500)
+    with pytest.raises(InputError, match="pixels long"):
+        segmentation_to_rle([[0, 0, 3e7, 0, 3e7, 100]], 100, 40_000_000)
+    with pytest.raises(InputError, match="an image of 100000 x 100000 has more pixels than a mask holds"):
+        segmentation_to_rle([[0, 0, 5, 0, 5, 5]], 100_000, 100_000)
+    dense = [v for i in range(100_000) for v in (i / 1000, 50 * (i % 2) / 100_000)]
+    assert rle_area(segmentation_to_rle([dense], 100, 100)) == 0
 
 
 @pytest.mark.parametrize("segmentation", [[], [[1, 2, 3, 4]], np.zeros((4, 5))])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from maskrcnn_ext.data.formats.coco_fields import Box
+from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import check_rle, check_rle_parts, rle_area, rle_box, segmentation_to_rle
 
 
@@ -41,7 +42,10 @@ def parse_segmentation(value: Any, height: int | None, width: int | None) -> Seg
     elif isinstance(value, list):
         found = _parse_polygons(value)
         if found.polygons and height is not None and width is not None:
-            found.rle = segmentation_to_rle([points.ravel().tolist() for points in found.polygons], height, width)
+            try:
+                found.rle = segmentation_to_rle([points.ravel().tolist() for points in found.polygons], height, width)
+            except InputError as error:
+                found.polygons, found.problems = [], [*found.problems, ("segmentation-broken", str(error))]
     elif isinstance(value, dict):
         found = Segmentation("rle")
         try:

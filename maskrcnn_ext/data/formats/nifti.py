@@ -31,6 +31,8 @@ from maskrcnn_ext.data.formats.volume import (
 from maskrcnn_ext.errors import InputError
 
 SUFFIXES = (".nii.gz", ".nii")
+# Voxels of a label map, which is read whole. A file of a few MB can unpack to any number.
+_MOST_VOXELS = 2**30
 
 
 def read_nifti(
@@ -81,6 +83,10 @@ def _read_pair(image: Path, label_map: Path, table: LabelTable, extra: dict[str,
     if header.ndim not in (3, 4):
         raise InputError(f"{image}: has {header.ndim} dimensions, expected a volume (3), or one with channels (4)")
     shape = header.shape[:3]
+    if math.prod(theirs.shape) > _MOST_VOXELS:
+        raise InputError(
+            f"{label_map}: a label map of {_size(theirs.shape)} has more than {_MOST_VOXELS:,} voxels: cut the volume into parts"
+        )
     labels = _read_labels(label_map, theirs)
     if labels.shape != shape:
         raise InputError(
@@ -132,7 +138,7 @@ def _length_of_gzip(file: Path, expected: int) -> int:
                 return expected
         length = 0
         with gzip.open(file) as stream:
-            while block := stream.read(1 << 20):
+            while length < expected and (block := stream.read(1 << 20)):
                 length += len(block)
         return length
     except (OSError, EOFError, zlib.error) as error:

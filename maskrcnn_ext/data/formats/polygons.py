@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.ops.rle import Box, rle_box, segmentation_to_rle
+from maskrcnn_ext.ops.rle import MAX_PIXELS, Box, check_outline_length, rle_box, segmentation_to_rle
 
 # Corners of the polygon that replaces an ellipse: its area is within 0.2 % of the ellipse's.
 _ELLIPSE_CORNERS = 64
@@ -17,15 +17,21 @@ _CURVE_LINES = 16
 
 
 def check_outline(polygon: Sequence[float], height: int, width: int, where: str) -> None:
-    """Raises if a polygon extends beyond its image by more than the image's size: an error, and rasterising it would take much memory.
+    """Raises if a polygon extends beyond its image by more than the image's size, or if its outline is too long to draw.
+
+    Both are errors, and drawing such a polygon would take much time and memory.
 
     Raises:
-        InputError: a point is too far outside.
+        InputError: a point is too far outside, or the outline is too long.
     """
     for values, size in ((polygon[0::2], width), (polygon[1::2], height)):
         far = next((value for value in values if not -size <= value <= 2 * size), None)
         if far is not None:
             raise InputError(f"{where}: {far:g} lies far outside of the image of {width} x {height} (width, height)")
+    try:
+        check_outline_length(polygon, height, width)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 def box_of_polygons(polygons: list[list[float]], height: int, width: int) -> Box:
@@ -40,7 +46,7 @@ def box_of_polygons(polygons: list[list[float]], height: int, width: int) -> Box
     xs = [min(max(x, 0.0), width) for polygon in polygons for x in polygon[0::2]]
     ys = [min(max(y, 0.0), height) for polygon in polygons for y in polygon[1::2]]
     corners = np.array([min(xs), min(ys), max(xs), max(ys)])
-    raster = np.array(rle_box(segmentation_to_rle(polygons, height, width)))
+    raster = np.array(rle_box(segmentation_to_rle(polygons, height, width)) if height * width < MAX_PIXELS else ())
     if raster.any():
         corners = np.clip(corners, raster - 1, raster + 1)
     x0, y0, x1, y1 = (float(value) for value in corners)

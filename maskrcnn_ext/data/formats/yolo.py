@@ -14,7 +14,7 @@ from typing import Any
 
 from maskrcnn_ext.common.yaml_text import load_yaml
 from maskrcnn_ext.data.formats import Format, Option
-from maskrcnn_ext.data.formats.polygons import box_of_polygons
+from maskrcnn_ext.data.formats.polygons import box_of_polygons, check_outline
 from maskrcnn_ext.data.formats.reading import (
     IMAGE_SUFFIXES,
     clip_box,
@@ -189,6 +189,7 @@ def _annotation(row: list[float], record: ImageRecord, names: list[str], where: 
     if not 0 <= min(values) <= max(values) <= 1:
         tally.clipped.append(where)
         scaled = [min(max(value, 0.0), float(height if index % 2 else width)) for index, value in enumerate(scaled)]
+    check_outline(scaled, height, width, where)
     return Annotation(int(category), box_of_polygons([scaled], height, width), [scaled])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from PIL import Image
 
 from maskrcnn_ext.common.text import first_line
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.interop.export.standalone.opencv_infer import LONGEST_EDGE
 from maskrcnn_ext.ops.zero_border_resize import zero_border_resize
 
+_LARGEST_SCALE = 64
 # The entry of a model's metadata that holds the recipe as JSON.
 METADATA_KEY = "maskrcnn_ext"
 # The values of the fields that name a rule.
@@ -98,10 +101,16 @@ class Recipe:
                 name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(text).items()
             }
             recipe = cls(**values)
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(
                 f"{source}: its metadata was not written by `maskrcnn-ext export` ({first_line(error)})"
             ) from error
+        for field in dataclasses.fields(cls):
+            value = getattr(recipe, field.name)
+            if not _fits(field, value):
+                raise InputError(f"{source}: its metadata contain {field.name}={value!r:.100}: expected {field.type}")
+        if len(recipe.pixel_mean) != len(recipe.pixel_std) or 0 in recipe.pixel_std:
+            raise InputError(f"{source}: its metadata contain a pixel_std that is 0 or does not fit pixel_mean")
         for name, known in {"resize": RESIZES, "boxes": BOXES, "masks": MASKS}.items():
             if getattr(recipe, name) not in known:
                 raise InputError(
@@ -166,6 +175,31 @@ class Recipe:
         scale = min(scale, self.long_edge / max(height, width))
         half = 0.5 if self.resize == "opencv" else 0.0
         return math.floor(height * scale + half), math.floor(width * scale + half)
+
+
+def _fits(field: dataclasses.Field[Any], value: Any) -> bool:
+    """Returns whether a value has the type of a field, and a size that an image can have."""
+    kind = str(field.type)
+    if kind.startswith("tuple"):
+        names = "str" in kind
+        return isinstance(value, tuple) and all(
+            isinstance(entry, str) if names else _is_finite(entry) for entry in value
+        )
+    if kind in ("str", "bool"):
+        return isinstance(value, str if kind == "str" else bool)
+    largest = {
+        "short_edge": LONGEST_EDGE,
+        "long_edge": LONGEST_EDGE,
+        "size_divisibility": LONGEST_EDGE,
+        "least_scale": _LARGEST_SCALE,
+    }
+    return (
+        _is_finite(value) and 0 <= value <= largest.get(field.name, 2**31) and (kind == "float" or value == int(value))
+    )
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _interpolate(image: np.ndarray, axis: int, size: int) -> np.ndarray:

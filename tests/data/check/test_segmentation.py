@@ -54,3 +54,12 @@ def test_no_segmentation_and_other_values():
     assert parse_segmentation(None, 10, 10).form == parse_segmentation([], 10, 10).form == "none"
     assert parse_segmentation("x", 10, 10).form == "unknown"
     assert parse_segmentation([[2, 2, 6, 2, 6, 6]], None, None).rle is None
+
+
+def test_an_outline_that_cannot_be_drawn_is_a_fault():
+    zigzag = [v for i in range(50_000) for v in ((0, i / 1000) if i % 2 else (500, 400))]
+    found = parse_segmentation([zigzag], 400, 500)
+    assert found.rle is None
+    assert [(kind, "25,000,000 pixels long" in text) for kind, text in found.problems] == [
+        ("segmentation-broken", True)
+    ]

@@ -225,3 +225,16 @@ def test_a_header_of_another_size_takes_no_memory(volume, labels, tmp_path, name
     (tmp_path / name).write_bytes(gzip.compress(bytes(content)) if name.endswith("gz") else bytes(content))
     with pytest.raises(InputError, match=rf"{name}: truncated, it has \d+ of 27000000000352 bytes"):
         read_nifti(volume, tmp_path / name)
+
+
+def test_a_small_file_that_unpacks_to_many_voxels_is_refused(tmp_path):
+    header = nibabel.Nifti1Header()
+    header.set_data_shape((2048, 1024, 1024))
+    header.set_data_dtype(np.uint8)
+    header["vox_offset"] = 352
+    for name in ("image.nii", "label.nii"):  # the rest of the file is a hole that takes no space
+        with (tmp_path / name).open("wb") as file:
+            file.write(header.binaryblock + bytes(4))
+            file.truncate(352 + 2**31)
+    with pytest.raises(InputError, match="a label map of 2048 x 1024 x 1024 has more than 1,073,741,824 voxels"):
+        read_nifti(tmp_path / "image.nii", tmp_path / "label.nii")

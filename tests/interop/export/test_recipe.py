@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -121,3 +122,32 @@ def test_a_mapper_that_does_more_than_resizing_is_refused(detector):
                 build_recipe(model, mapper, CLASSES)
     finally:
         mapper.augmentations.augs = augmentations
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"short_edge": 10**9}, "short_edge=1000000000: expected int"),
+        ({"long_edge": -1}, "long_edge=-1"),
+        ({"short_edge": "800"}, "short_edge='800'"),
+        ({"least_scale": 1e9}, "least_scale=1000000000.0"),
+        ({"size_divisibility": 2**40}, "size_divisibility"),
+        ({"pixel_mean": [float("nan")] * 3}, "pixel_mean"),
+        ({"pixel_std": [0.0, 1.0, 1.0]}, "pixel_std that is 0"),
+        ({"pixel_std": [1.0]}, "pixel_std that is 0 or does not fit pixel_mean"),
+        ({"class_names": "abc"}, "class_names='abc'"),
+        ({"class_names": [1]}, "class_names"),
+        ({"batched": 1}, "batched=1"),
+        ({"max_detections": 1e300}, "max_detections"),
+    ],
+)
+def test_absurd_values_are_refused(changes, message):
+    content = {**dataclasses.asdict(RECIPE), **changes}
+    with pytest.raises(InputError, match=f"a.json: its metadata contain .*{message}") as caught:
+        Recipe.from_json(json.dumps(content), "a.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_deep_json_is_refused():
+    with pytest.raises(InputError, match="was not written by"):
+        Recipe.from_json("[" * 100_000, "a.json")

@@ -26,6 +26,7 @@ import cv2
 import numpy as np
 
 FORMAT = 1  # version of model.json
+LONGEST_EDGE = 2**14  # of resized images, in pixels; a file may ask for any
 IMAGE_FORMATS = ("BGR", "RGB", "L")
 ENGINES = ("auto", "new", "classic")
 # Largest number of values in the RoI features that are pooled at a time: 128 MB.
@@ -313,12 +314,16 @@ def _read_parameters(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         version = content["format"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{file}: not written by `maskrcnn-ext export --to opencv`") from None
     if version != FORMAT:
         raise InputError(
             f"{file}: has format {version}, and this opencv_infer.py reads format {FORMAT}: use the script in that folder"
         )
+    for name in ("short_edge", "long_edge", "size_divisibility"):
+        value = content.get(name, 0)
+        if not (isinstance(value, int | float) and 0 <= value <= LONGEST_EDGE):
+            raise InputError(f"{file}: {name} is {value!r:.100}, expected a number of pixels up to {LONGEST_EDGE}")
     return dict(content)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from maskrcnn_ext.common.nested import count_values
 from maskrcnn_ext.errors import InputError
 
 Values = dict[str, Any]
@@ -33,6 +34,7 @@ _UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {
 _CALLS: dict[str, Callable[..., Any]] = {"int": int, "float": float, "len": len, "max": max, "min": min, "array": list}
 # Larger powers are refused: nested ones could take forever.
 _LARGEST_POWER = 64
+_MOST_VALUES = 100_000
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def read_settings_file(file: Path) -> Values:
 def _read_json(path: Path, text: str) -> Values:
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error})") from error
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected a JSON object, found {type(values).__name__}")
@@ -97,7 +99,7 @@ def _parse_printed(text: str) -> Any:
     commas = re.sub(r"(?<=[\d.])\s+(?=[-\d.])", ", ", text) if text.startswith("[") else text
     try:
         value = ast.literal_eval(commas)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
     return list(value) if isinstance(value, tuple) else value
 
@@ -105,7 +107,7 @@ def _parse_printed(text: str) -> Any:
 def _read_class(path: Path, text: str, chosen: str) -> Values:
     try:
         module = ast.parse(text)
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         raise InputError(f"{path}: not Python ({error})") from error
     classes = {node.name: node for node in ast.walk(module) if isinstance(node, ast.ClassDef) and _is_config(node)}
     used_as_base = {_last_name(base) for node in classes.values() for base in node.bases}
@@ -163,7 +165,10 @@ def _assigned(body: list[ast.stmt], scope: Values) -> Values:
 
 def _evaluate_or_mark(node: ast.expr, scope: Values) -> Any:
     try:
-        return _evaluate(node, scope)
+        value = _evaluate(node, scope)
+        if count_values(value) > _MOST_VALUES:
+            raise ValueError(f"more than {_MOST_VALUES:,} values")
+        return value
     except (ArithmeticError, KeyError, TypeError, ValueError, RecursionError):
         return NotLiteral(node.lineno)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from maskrcnn_ext.common.nested import count_values
 from maskrcnn_ext.errors import InputError
 
 _CAFFE = {"mean": [103.53, 116.28, 123.675], "std": [1.0, 1.0, 1.0], "to_rgb": False}
@@ -41,6 +42,7 @@ _FIXED: dict[str, Any] = {
     "model.test_cfg.rcnn.mask_thr_binary": 0.5,
 }
 _DETECTORS = ("MaskRCNN", "FasterRCNN")
+_MOST_VALUES = 100_000
 
 
 @dataclass(frozen=True)
@@ -91,17 +93,22 @@ def parse_config(text: str) -> dict[str, Any]:
     """Returns the values that a config's text assigns, without running it. Values that are not literals become None.
 
     Raises:
-        ValueError: the text is not Python.
+        ValueError: the text is not Python, or a value repeats others until it is too large.
 
     Example:
         >>> parse_config("model = dict(type='MaskRCNN', neck=None)")
         {'model': {'type': 'MaskRCNN', 'neck': None}}
     """
     names: dict[str, Any] = {}
+    known: dict[int, int] = {}
+    kept = []  # of names that are assigned again, for the ids in `known`
     try:
         for node in ast.parse(text).body:
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                names[node.targets[0].id] = _evaluate(node.value, names)
+                value = names[node.targets[0].id] = _evaluate(node.value, names)
+                kept.append(value)
+                if count_values(value, known) > _MOST_VALUES:
+                    raise ValueError(f"{node.targets[0].id} has more than {_MOST_VALUES:,} values")
     except (SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError(str(error)) from error
     return names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from maskrcnn_ext.common.nested import count_values
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.weights.matterport.lazy_config import build_config
 from maskrcnn_ext.interop.weights.matterport.settings import read_settings
@@ -145,3 +146,14 @@ def test_what_cannot_be_read_or_converted_is_reported_in_one_line(tmp_path, name
 def test_a_file_that_is_not_there_is_message(tmp_path):
     with pytest.raises(InputError, match="cannot read it as text"):
         read_settings(tmp_path / "absent.py")
+
+
+def test_values_that_repeat_others_stay_small(tmp_path):
+    lines = ["A0 = [1, 1]", *(f"A{n} = [A{n - 1}, A{n - 1}]" for n in range(1, 60)), "MEAN_PIXEL = A59"]
+    (tmp_path / "a.py").write_text(
+        "from mrcnn.config import Config\nclass MyConfig(Config):\n    " + "\n    ".join(lines)
+    )
+    assert count_values(read_settings_file(tmp_path / "a.py")["MEAN_PIXEL"]) <= 100_000
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="not JSON"):
+        read_settings_file(tmp_path / "deep.json")

@@ -63,3 +63,9 @@ def test_models_that_detectron2_has_not_are_refused(old, new, message):
     assert old in CAFFE_CONFIG
     with pytest.raises(InputError, match=message):
         read_settings(parse_config(CAFFE_CONFIG.replace(old, new)), "x.pth")
+
+
+def test_values_that_repeat_others_are_refused():
+    lines = ["a0 = dict(x=1)", *(f"a{n} = [a{n - 1}, a{n - 1}]" for n in range(1, 60)), "test_pipeline = a59"]
+    with pytest.raises(ValueError, match="a16 has more than 100,000 values"):
+        parse_config("\n".join(lines))
