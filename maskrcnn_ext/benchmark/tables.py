@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from maskrcnn_ext.common.files import atomic_path
 from maskrcnn_ext.common.tables import markdown_table
 
 
@@ -101,7 +102,8 @@ def draw(tables: list[Table], file: Path) -> None:
         axes.tick_params(labelsize=7)
         axes.margins(x=0.1)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(file, dpi=90)
+    with atomic_path(file) as partial:
+        figure.savefig(partial, dpi=90)
 
 
 def _format_seconds(value: float) -> str:

@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
     from detectron2.data import MetadataCatalog
 
+    from maskrcnn_ext.common.files import write_atomic
     from maskrcnn_ext.report.template import write_page
 
     classes = list(MetadataCatalog.get(args.name).get("thing_classes", []))
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     figures = _figures(pictures, samples)
     page = write_page(args.output / "index.html", "browse_page.html", title=args.name, text=text, figures=figures)
     grid = args.output / "grid.png"
-    cv2.imwrite(str(grid), _grid(pictures, samples))
+    write_atomic(grid, cv2.imencode(".png", _grid(pictures, samples))[1].tobytes())
     print(f"{grid}\n{page}")
     return 0
 

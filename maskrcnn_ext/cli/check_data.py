@@ -7,7 +7,7 @@ import json
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.errors import InputError
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the faults and the advice, and writes the repaired copy and the page."""
-    if args.fix is not None and args.fix.exists():
+    if args.fix is not None and (args.fix.exists() or args.fix.is_symlink()):
         raise InputError(f"{args.fix} exists: --fix never overwrites, give another file")
     if args.report is not None and args.report.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--report {args.report}: expected a file name that ends in .html")
@@ -156,6 +156,7 @@ def _fix(
     against: DatasetView | None,
     other_pixels: PixelsByImage | None,
 ) -> None:
+    from maskrcnn_ext.common.files import write_atomic
     from maskrcnn_ext.data.check import find_faults, view_dataset
     from maskrcnn_ext.data.check.changes import describe_losses
     from maskrcnn_ext.data.check.repair import repair
@@ -172,7 +173,7 @@ def _fix(
     if format in WRITERS and format != "coco":
         usage = _write_folder(found._replace(data=data), format, file)
     else:
-        _write_json(data, file)
+        write_atomic(file, json.dumps(data))
         usage = f"coco:{file.resolve()}@{found.folder.resolve()}"
     print(f"\n{len(log)} repairs:")
     _print_lines([str(change) for change in log], args.all)
@@ -185,16 +186,6 @@ def _fix(
     errors = [fault for fault in remaining if fault.severity == "error"]
     print(f"wrote {file} with {len(errors)} errors left; use it as {usage}")
     _print_faults(errors, args.all)
-
-
-def _write_json(data: dict[str, Any], file: Path) -> None:
-    text = json.dumps(data)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("x", encoding="utf-8") as stream:
-            stream.write(text)
-    except OSError as error:
-        raise InputError(f"cannot write {file} ({error.strerror})") from error
 
 
 def _write_folder(found: Found, format: str, folder: Path) -> str:

@@ -60,13 +60,14 @@ def run(args: argparse.Namespace) -> int:
 
     print("[3/3] writing the report", flush=True)
     from maskrcnn_ext.cli.report import write_run_page
+    from maskrcnn_ext.common.files import write_atomic
     from maskrcnn_ext.report.run import read_run
 
     page = write_run_page(run_dir, output / "report.html", title="Mask R-CNN on generated shapes")
     # A model without any detections has no results: its AP is 0.
     results = {"segm/AP": 0.0, "bbox/AP": 0.0, **read_run(run_dir).results}
     metrics = {name: None if math.isnan(value) else round(value, 3) for name, value in results.items()}
-    (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    write_atomic(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
 
     print(f"\ntraining and evaluation took {seconds / 60:.1f} minutes on {os.cpu_count()} processors")
     print(f"mask AP {results['segm/AP']:.1f}, box AP {results['bbox/AP']:.1f} on {num_val} held-out images")

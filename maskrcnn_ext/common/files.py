@@ -44,10 +44,7 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
         >>> (tmp_path / "result.json").read_text()
         '[]'
     """
-    # A short name, because that of `path` may be as long as the file system allows.
-    partial = path.with_name(f"{_PARTIAL}{secrets.token_hex(4)}{path.suffix[:16]}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _temporary(path, path.suffix[:16]) as partial:
         yield partial
         if durable:
             for written in [partial, *partial.rglob("*")]:
@@ -55,6 +52,46 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
         _replace(partial, path)
         if durable:
             _sync(path.parent)
+
+
+@contextmanager
+def atomic_files(path: Path) -> Iterator[Path]:
+    """Yields a path of the same name in a temporary folder, and moves all files there to the folder of `path` when the block ends.
+
+    For a writer of several files, such as a model and a description beside it, or of a folder whose other files remain. Each file
+    appears completely or not at all.
+
+    Args:
+        path: the file or folder that gives the others their names; missing parent folders are created.
+
+    Raises:
+        WriteError: a file cannot be written; see :func:`atomic_path`.
+
+    Example:
+        >>> with atomic_files(tmp_path / "model.xml") as partial:
+        ...     _ = partial.write_text("graph"), partial.with_suffix(".bin").write_text("weights")
+        >>> sorted(file.name for file in tmp_path.iterdir())
+        ['model.bin', 'model.xml']
+    """
+    with _temporary(path) as folder:
+        folder.mkdir()
+        yield folder / path.name
+        for written in sorted(folder.rglob("*")):
+            target = path.parent / written.relative_to(folder)
+            if written.is_dir():
+                target.mkdir(exist_ok=True)
+            else:
+                _replace(written, target)
+
+
+@contextmanager
+def _temporary(path: Path, suffix: str = "") -> Iterator[Path]:
+    """Yields a path beside `path` that is removed at the end, and raises a WriteError for an error of writing it."""
+    # A short name, because that of `path` may be as long as the file system allows.
+    partial = path.with_name(f"{_PARTIAL}{secrets.token_hex(4)}{suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
     except (OSError, RuntimeError) as error:
         cause = _os_error(error)
         if cause is None or not _concerns(cause, partial, path):

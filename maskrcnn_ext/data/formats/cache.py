@@ -48,7 +48,7 @@ def cache_folder() -> Path | None:
 def key_of(content: bytes, *arguments: str) -> str:
     """Returns the key of a file's content and a reader's arguments. It differs between versions of this package and of Python."""
     context = repr((__version__, sys.version_info[:2], arguments))
-    return hashlib.sha256(hashlib.sha256(content).digest() + context.encode()).hexdigest()
+    return hashlib.sha256(hashlib.sha256(content).digest() + context.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def load(key: str) -> tuple[DataSet, Any] | None:

@@ -90,7 +90,7 @@ def get_tiled_dataset_dicts(
 
 def _pseudo_random_key(record: Record) -> bytes:
     """Returns a sort key that depends on the image id only, so that every process chooses the same tiles."""
-    return hashlib.blake2b(str(record["image_id"]).encode()).digest()
+    return hashlib.blake2b(str(record["image_id"]).encode("utf-8", "surrogatepass")).digest()
 
 
 def _cut_record(record: Record, tile: int, overlap: float, min_visible: float) -> list[tuple[Record, bool]]:

@@ -71,7 +71,9 @@ def split_images(
         counts: Counter[Hashable] = Counter({_IMAGES: len(indices)})
         if stratify:
             counts.update(kind for index in indices for kind in {a.category for a in records[index].annotations})
-        units.append(_Unit(indices, counts, hashlib.blake2b(f"{seed}/{group}".encode()).digest()))
+        units.append(
+            _Unit(indices, counts, hashlib.blake2b(f"{seed}/{group}".encode("utf-8", "surrogatepass")).digest())
+        )
 
     totals: Counter[Hashable] = Counter()
     for unit in units:

@@ -36,7 +36,7 @@ def write_label_image(data: DataSet, folder: Path, *, link: bool) -> Counter[str
             raise InputError(f"{file} cannot be written")
         objects[file.name] = categories
     text = json.dumps({"classes": data.classes, "objects": objects}, ensure_ascii=False)
-    (folder / "classes.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "classes.json").write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     return lost
 
 

@@ -42,7 +42,7 @@ def write_labelme(data: DataSet, folder: Path, *, link: bool) -> Counter[str]:
             "imageWidth": record.width,
         }
         text = json.dumps(content, indent=2, ensure_ascii=False)
-        (folder / name).with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+        (folder / name).with_suffix(".json").write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     return lost
 
 

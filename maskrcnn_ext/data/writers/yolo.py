@@ -30,12 +30,12 @@ def write_yolo(data: DataSet, folder: Path, *, link: bool) -> Counter[str]:
         place_image(record, folder / "images" / name, link=link)
         rows = [_row(annotation, record, boxes_only, lost) for annotation in record.annotations]
         text = "".join(f"{row}\n" for row in rows if row)
-        (folder / "labels" / name).with_suffix(".txt").write_text(text, encoding="utf-8")
+        (folder / "labels" / name).with_suffix(".txt").write_text(text, encoding="utf-8", errors="backslashreplace")
     # Ultralytics requires both splits.
     content = {"train": "images", "val": "images", "names": dict(enumerate(data.classes))}
     comment = "# One dataset was converted: set `val` to the images of another one.\n"
     text = comment + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    (folder / "data.yaml").write_text(text, encoding="utf-8")
+    (folder / "data.yaml").write_text(text, encoding="utf-8", errors="backslashreplace")
     return lost
 
 

@@ -107,7 +107,7 @@ def _mean(values: list[float]) -> float:
 
 
 def _image_seed(image: dict[str, Any]) -> int:
-    return zlib.crc32(f"{image.get('image_id')} {image.get('file_name')}".encode())
+    return zlib.crc32(f"{image.get('image_id')} {image.get('file_name')}".encode("utf-8", "surrogatepass"))
 
 
 def build_validation_loader(cfg: DictConfig) -> Iterable[list[dict[str, Any]]]:

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from maskrcnn_ext.common.files import atomic_files
 from maskrcnn_ext.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def export(model: nn.Module, recipe: Recipe, target: str, output: str | Path, op
     if target not in TARGETS:
         raise InputError(f"no target {target!r}: expected {', '.join(TARGETS)}")
     module, function = _WRITERS[target]
-    written: Path = getattr(import_module(f"{__name__}.{module}"), function)(
-        model, recipe, Path(output), options or Options()
-    )
-    return written
+    write = getattr(import_module(f"{__name__}.{module}"), function)
+    with atomic_files(Path(output)) as partial:
+        write(model, recipe, partial, options or Options())
+    return Path(output)

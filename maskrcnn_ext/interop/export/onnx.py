@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -66,12 +67,16 @@ def export_openvino(model: nn.Module, recipe: Recipe, output: Path, options: Opt
     """
     openvino = require("openvino", extra="openvino", purpose="export to OpenVINO")
     if output.suffix != ".xml":
-        raise InputError(f"{output}: OpenVINO's files end in .xml")
+        raise InputError(f"{output.name}: OpenVINO's files end in .xml")
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         converted = openvino.convert_model(export_onnx(model, recipe, Path(folder) / "model.onnx", options))
         converted.set_rt_info(replace(recipe, quantized=bool(options.calibration)).to_json(), METADATA_KEY)
         openvino.save_model(converted, output, compress_to_fp16=False)
+    try:
+        openvino.Core().read_model(output)
+    except RuntimeError:  # OpenVINO does not notice a full disk
+        raise OSError(errno.EIO, "OpenVINO could write only a part", str(output)) from None
     return output
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,7 +40,9 @@ def export_torchscript(model: nn.Module, recipe: Recipe, output: Path, options: 
     output.parent.mkdir(parents=True, exist_ok=True)
     with no_tracer_warnings(), torch.no_grad(), traceable_len(model):
         inputs = (example_input(model, recipe.batched),)
-        torch.jit.trace(make_exportable(model, recipe.batched), inputs, check_trace=False).save(str(output))
+        traced = torch.jit.trace(make_exportable(model, recipe.batched), inputs, check_trace=False)
+        with output.open("wb") as file:  # errors of PyTorch's own writer do not name their cause
+            torch.jit.save(traced, file)
     recipe_file(output).write_text(recipe.to_json(), encoding="utf-8")
     return output
 
@@ -74,7 +77,9 @@ def export_program(model: nn.Module, recipe: Recipe, output: Path, options: Opti
             AssertionError,
         ) as error:  # the exporter's errors derive from these
             raise InputError(f"torch.export cannot follow a part of this model ({one_line(error):.200})") from error
-        torch.export.save(program, output)
+        archive = io.BytesIO()  # errors of PyTorch's own writer do not name their cause
+        torch.export.save(program, archive)
+        output.write_bytes(archive.getbuffer())
     recipe_file(output).write_text(recipe.to_json(), encoding="utf-8")
     return output
 
