@@ -25,7 +25,9 @@ _EPILOG = "exit status: 0 no such faults, 1 faults (also with --fix), 2 a mistak
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.epilog = _EPILOG
-    parser.add_argument("name", help="a COCO file, a registered data set, or a string such as via:FILE.json@IMAGES")
+    parser.add_argument(
+        "name", help="a file or folder, a registered data set, or a string such as via:FILE.json@IMAGES"
+    )
     parser.add_argument("--images", type=Path, help="the image folder of a COCO file")
     parser.add_argument(
         "--against", metavar="OTHER", help="another data set that must not share images with it, such as val"
@@ -75,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     found = find(args.name, args.images, unreadable)
     if args.fix is not None:
         _check_fixable(found)
-    if not Path(args.name).is_file() and (note := split_note(args.name)):
+    if not args.name.endswith(".json") and (note := split_note(args.name)):
         print(note)
     view = view_dataset(*found)
     pixels = None if args.no_images else read_images(view)

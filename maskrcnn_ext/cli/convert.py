@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _WRITTEN
-    parser.add_argument("source", metavar="SRC", help="a registered name, or FORMAT:A@B such as coco:a.json@images")
+    parser.add_argument(
+        "source", metavar="SRC", help="a registered name, a path, or FORMAT:A@B such as coco:a.json@images"
+    )
     parser.add_argument("target", metavar="DST", type=Path, help="the folder or file to write")
     parser.add_argument("--to", required=True, choices=_FORMATS, help="the format to write")
     parser.add_argument("--link", action="store_true", help="link to the images instead of copying them")

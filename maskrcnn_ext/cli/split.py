@@ -12,7 +12,9 @@ from maskrcnn_ext.errors import InputError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("source", metavar="SRC", help="a registered name, or FORMAT:A@B such as coco:a.json@images")
+    parser.add_argument(
+        "source", metavar="SRC", help="a registered name, a path, or FORMAT:A@B such as coco:a.json@images"
+    )
     parser.add_argument("target", metavar="DST", type=Path, help="the folder for train.json, val.json and test.json")
     parser.add_argument("--val", type=float, required=True, metavar="SHARE", help="share of the images, such as 0.2")
     parser.add_argument(

@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -127,7 +128,7 @@ def _check_datasets(cfg: DictConfig) -> tuple[list[str], list[str]]:
             if name not in known:
                 known.append(name)
                 faults += count_faults(name, num_classes=num_classes, num_keypoints=num_keypoints)
-            if ":" in name and "get_detection_dataset_dicts" in str(node["_target_"]):
+            if (":" in name or Path(name).exists()) and "get_detection_dataset_dicts" in str(node["_target_"]):
                 faults.append(
                     f"{key}.names={name}: only maskrcnn_ext reads this: set {key}._target_=maskrcnn_ext.get_dataset_dicts"
                 )

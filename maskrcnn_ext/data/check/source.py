@@ -47,7 +47,7 @@ def find(name: str, images: Path | None = None, faults: list[str] | None = None)
         detected = None if file.suffix == ".json" and images is not None else detect(file)
         if detected is None or detected.startswith("coco:"):
             return _of_file(file, images, name)
-    if file.suffix == ".json" and ":" not in name:
+    elif file.suffix == ".json" and ":" not in name:
         raise InputError(f"there is no file {name}")
 
     from detectron2.data import DatasetCatalog, MetadataCatalog

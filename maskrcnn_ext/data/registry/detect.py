@@ -63,9 +63,10 @@ def _detect_file(file: Path) -> str | None:
         content = load_yaml(read_text(file), file)
         return f"yolo:{file}" if isinstance(content, dict) and "names" in content else None
     if suffix in _VECTORS:
-        image = next((image for image in map(file.with_suffix, IMAGE_SUFFIXES) if image.is_file()), None)
-        pixels = "" if image is None or image.suffix in _RASTERS else "@pixels:true"
-        return None if image is None else f"geo:{file}@{image}{pixels}"
+        for image in map(file.with_suffix, [*_RASTERS, *IMAGE_SUFFIXES]):
+            if image.is_file():
+                return f"geo:{file}@{image}" + ("" if image.suffix in _RASTERS else "@pixels:true")
+        return None
     return _detect_json(file, read_json(file)) if suffix == ".json" else None
 
 
@@ -98,18 +99,10 @@ def _detect_folder(folder: Path) -> str | None:
         return found[0] if len(set(found)) == 1 else None
     if list_files(folder, "*/masks/*.png"):
         return f"dsb2018:{folder}"
-    for images, labels, format in (
-        ("images", "labels", "label_image"),
-        ("images", "masks", "label_image"),
-        ("imagesTr", "labelsTr", "nifti"),
-    ):
-        suffixes = (".nii", ".gz") if format == "nifti" else IMAGE_SUFFIXES
-        if (folder / images).is_dir() and any(
-            file.suffix.lower() in suffixes for file in list_files(folder / labels, "*")
-        ):
-            return (
-                f"{format}:{folder / images}@{folder / labels}"
-                if format == "nifti"
-                else f"{format}:{folder / labels}@{folder / images}"
-            )
+    if (folder / "imagesTr").is_dir() and list_files(folder / "labelsTr", "*.nii*"):
+        return f"nifti:{folder / 'imagesTr'}@{folder / 'labelsTr'}"
+    for name in ("labels", "masks"):
+        are_images = (file.suffix.lower() in IMAGE_SUFFIXES for file in list_files(folder / name, "*"))
+        if (folder / "images").is_dir() and any(are_images):
+            return f"label_image:{folder / name}@{folder / 'images'}"
     return None

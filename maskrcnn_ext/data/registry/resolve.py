@@ -47,7 +47,7 @@ def _unknown(name: str) -> str:
     from detectron2.data import DatasetCatalog
 
     formats = f"the formats are {', '.join(FORMATS)}"
-    if Path(name).expanduser().exists():
+    if _exists(name):
         return f"{name}: its format cannot be detected; name it, such as coco:{name}@/path/images ({formats})"
     prefix, colon, _ = name.partition(":")
     if colon and "/" not in prefix:
@@ -98,8 +98,7 @@ def parse_source(name: str) -> Source | None:
     """
     prefix, _, places = name.partition(":")
     if prefix not in FORMATS:
-        path = Path(name).expanduser()
-        detected = detect(path.absolute()) if path.exists() else None
+        detected = detect(Path(name).expanduser().absolute()) if _exists(name) else None
         if detected is None:
             return None
         logger.info("%s: read as %s", name, detected)
@@ -129,7 +128,7 @@ def _cut_options(places: str, format: Format) -> tuple[str, dict[str, str]]:
     while "@" in places:
         rest, _, last = places.rpartition("@")
         key, colon, text = last.partition(":")
-        if not colon or not key.isidentifier() or os.path.exists(last):  # noqa: PTH110, pathlib's raises if a name is too long
+        if not colon or not key.isidentifier() or _exists(last):
             break
         names = ["classes", *(option.name for option in format.options)]
         if key not in names:
@@ -154,10 +153,14 @@ def _split_paths(places: str, format: Format) -> list[str]:
     most = len(format.shorthand) + (format.string_split is not None)
     parts: list[str] = []
     while len(parts) < most - 1 and "@" in places:
-        if len(parts) >= len(format.shorthand) - 1 and Path(places).expanduser().exists():
+        if len(parts) >= len(format.shorthand) - 1 and _exists(places):
             break
         cuts = [index for index, letter in enumerate(places) if letter == "@"]
-        cut = next((index for index in cuts if Path(places[:index]).expanduser().exists()), cuts[0])
+        cut = next((index for index in cuts if _exists(places[:index])), cuts[0])
         parts.append(places[:cut])
         places = places[cut + 1 :]
     return [*parts, places]
+
+
+def _exists(path: str) -> bool:
+    return os.path.exists(os.path.expanduser(path))  # noqa: PTH110, PTH111, pathlib's raises if a name is too long

@@ -178,3 +178,12 @@ def test_all_faults_of_a_format_are_listed_and_the_rest_is_read(tmp_path):
         assert all(place in fault for place, fault in zip(places, faults, strict=True)), faults
         with pytest.raises(InputError):
             find(name)
+
+
+def test_a_file_of_another_format_is_read_by_its_content(tmp_path):
+    Image.new("L", (50, 40)).save(tmp_path / "a.png")
+    shape = {"label": "cat", "points": [[1, 1], [9, 1], [9, 9]]}
+    (tmp_path / "a.json").write_text(json.dumps({"imagePath": "a.png", "shapes": [shape]}))
+    assert [entry["name"] for entry in find(str(tmp_path / "a.json")).data["categories"]] == ["cat"]
+    with pytest.raises(InputError, match="there is no file"):
+        find(str(tmp_path / "b.json"))

@@ -47,6 +47,7 @@ def write(folder, name, content=""):
         ({"imagesTr/a.nii.gz": "", "labelsTr/a.nii.gz": ""}, ".", "nifti:{0}/imagesTr@{0}/labelsTr"),
         ({"a.geojson": "{}", "a.tif": ""}, "a.geojson", "geo:{0}/a.geojson@{0}/a.tif"),
         ({"a.geojson": "{}", "a.png": ""}, "a.geojson", "geo:{0}/a.geojson@{0}/a.png@pixels:true"),
+        ({"a.geojson": "{}", "a.png": "", "a.tif": ""}, "a.geojson", "geo:{0}/a.geojson@{0}/a.tif"),
         ({"a.geojson": "{}"}, "a.geojson", None),
         ({"train.json": COCO, "val.json": COCO}, ".", None),
         ({"a.json": "{", "b.json": "[1]", "c.json": "{}"}, ".", None),

@@ -132,3 +132,8 @@ def test_an_at_sign_in_the_path_of_a_format_with_splits(tmp_path):
     (folder / "data.yaml").touch()
     assert parse_source(f"yolo:{folder}/data.yaml").options == {"yaml": folder / "data.yaml"}
     assert parse_source(f"yolo:{folder}/data.yaml@val").options == {"yaml": folder / "data.yaml", "split": "val"}
+
+
+def test_a_name_that_is_too_long_for_a_path_is_unknown():
+    with pytest.raises(InputError, match="no data set 'aaa"):
+        get_dataset_dicts("a" * 5000)
