@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
+from detectron2.utils.file_io import PathManager
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import nn
@@ -22,6 +23,7 @@ from maskrcnn_ext.config.settings import add_missing_settings
 from maskrcnn_ext.config.yacs.file import merge_yacs_file
 from maskrcnn_ext.config.yaml_file import build_tags, check_parts, read_lazy_yaml
 from maskrcnn_ext.config.zoo import find_config
+from maskrcnn_ext.data.formats.reading import open_image
 from maskrcnn_ext.data.images.photos import too_large
 from maskrcnn_ext.data.images.pixels import read_pixels
 from maskrcnn_ext.data.registry.resolve import ensure_registered
@@ -134,6 +136,7 @@ def image_reader(mapper: Any) -> Callable[[dict[str, Any]], Any]:
     from maskrcnn_ext.data.mapping.mapper import SafeMapper
 
     reads_all_formats = not isinstance(mapper, DatasetMapper) or isinstance(mapper, SafeMapper)
+    has_warned = False
 
     def read(record: dict[str, Any]) -> Any:
         if reads_all_formats or "slice" in record:
@@ -149,9 +152,25 @@ def image_reader(mapper: Any) -> Callable[[dict[str, Any]], Any]:
         except Exception as error:  # decoders raise errors of many unrelated types for broken files
             raise InputError(f"{record['file_name']}: cannot be read as an image ({one_line(error):.200})") from error
         check_image_size(dict(record), image)
+        nonlocal has_warned
+        if not has_warned and np.count_nonzero(image == 255) > image.size / 2:
+            has_warned = _warn_if_cut(str(record["file_name"]))
         return image
 
     return read
+
+
+def _warn_if_cut(file: str) -> bool:
+    """Warns if the grey values of a file are deeper than 8 bits, which Detectron2's mapper cuts at 255. Returns whether they are."""
+    with open_image(PathManager.get_local_path(file)) as image:
+        is_deep = image.mode.startswith(("I", "F"))
+        if is_deep:
+            logger.warning(
+                "The results may be wrong: Detectron2's mapper cuts the grey values of %s at 255; train and predict with "
+                "dataloader.train.mapper._target_=maskrcnn_ext.SafeMapper dataloader.test.mapper._target_=maskrcnn_ext.SafeMapper",
+                file,
+            )
+        return is_deep
 
 
 def _to_eight_bits(record: dict[str, Any], image_format: str) -> np.ndarray:

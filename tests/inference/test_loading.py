@@ -193,3 +193,12 @@ def test_an_image_that_is_too_large_to_read_at_once_is_one_line(tmp_path, monkey
     mapper = DatasetMapper(is_train=False, augmentations=[], image_format="BGR")
     with pytest.raises(InputError, match=r"a\.png: 40 x 30 pixels are too many to read at once: predict it in tiles"):
         image_reader(mapper)({"file_name": str(tmp_path / "a.png")})
+
+
+@pytest.mark.parametrize(("dtype", "is_cut"), [("uint8", False), ("uint16", True)])
+def test_grey_values_that_detectron2s_mapper_cuts_are_reported(tmp_path, caplog, dtype, is_cut):
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((6, 9), np.iinfo(dtype).max, dtype))
+    read = image_reader(DatasetMapper(is_train=False, augmentations=[], image_format="BGR"))
+    with caplog.at_level(logging.WARNING, "maskrcnn_ext"):
+        read({"file_name": str(tmp_path / "a.png")})
+    assert ("cuts the grey values of" in caplog.text) == is_cut

@@ -86,7 +86,7 @@ class FusedFPN(Backbone):
         """Maps images (N, C, H, W) to the pyramid's levels by name, as the FPN does."""
         fpn = self.fpn
         names = list(fpn.output_shape())
-        features = fpn.bottom_up(image)
+        features = dict(fpn.bottom_up(image))  # entries are removed below
         top_down = fpn.lateral_convs[0](features[fpn.in_features[-1]])
         levels = [fpn.output_convs[0](top_down)]
         rest = zip(fpn.in_features[-2::-1], fpn.lateral_convs[1:], fpn.output_convs[1:], strict=True)
