@@ -217,3 +217,26 @@ def test_all_faults_of_other_formats_are_listed_and_left_out_of_a_copy_in_their_
     assert (tmp_path / "by_path/data.yaml").is_file()
     assert main(["check-data", name, "--fix", str(tmp_path / "a.json")]) == 1
     assert len(json.loads((tmp_path / "a.json").read_text())["annotations"]) == 3
+
+
+@pytest.mark.parametrize("format", ["labelme", "label_image"])
+def test_a_copy_has_the_format_of_its_source(tmp_path, format, capsys):
+    rng = np.random.default_rng(0)
+    for part in ("images", "labels"):
+        (tmp_path / f"set/{part}").mkdir(parents=True)
+    for name in ("a", "b"):
+        Image.fromarray(rng.integers(0, 255, (40, 50, 3), np.uint8)).save(tmp_path / f"set/images/{name}.png")
+    labels = np.zeros((40, 50), np.uint8)
+    labels[5:20, 5:30] = 1
+    Image.fromarray(labels).save(tmp_path / "set/labels/a.png")
+    (tmp_path / "set/labels/b.png").write_bytes(b"")
+    shape = {"label": "object", "points": [[5, 5], [30, 5], [30, 20], [5, 20]]}
+    for name, shapes in (("a", [shape]), ("b", "x")):
+        content = {"imagePath": f"../images/{name}.png", "shapes": shapes}
+        (tmp_path / f"set/labels/{name}.json").write_text(json.dumps(content))
+    places = {"labelme": f"{tmp_path}/set/labels", "label_image": f"{tmp_path}/set/labels@{tmp_path}/set/images"}
+    assert main(["check-data", f"{format}:{places[format]}", "--fix", str(tmp_path / "fixed")]) == 1
+    usage = capsys.readouterr().out.partition("use it as ")[2].split()[0]
+    assert usage.startswith(f"{format}:{tmp_path}/fixed")
+    assert main(["check-data", usage]) == 0
+    assert "1 images, 1 objects, 1 classes" in capsys.readouterr().out

@@ -9,6 +9,7 @@ from pathlib import Path
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.dicom_labels import SUFFIXES, Labels, open_labels
 from maskrcnn_ext.data.formats.dicom_series import read_series
+from maskrcnn_ext.data.formats.reading import collected
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
 from maskrcnn_ext.data.formats.volume import LabelTable, label_table, level_extra, warn_of_parts
 from maskrcnn_ext.errors import InputError
@@ -23,6 +24,7 @@ def read_dicom(
     instances: str = "value",
     level: tuple[float, float] | None = None,
     series_uid: str | None = None,
+    faults: list[str] | None = None,
 ) -> DataSet:
     """Reads series and their segmentations.
 
@@ -37,6 +39,7 @@ def read_dicom(
         instances: "value" if all pixels of a segment in a slice are one object; "component" if each connected component is one.
         level: (center, width) of the grey values to show, in the units of the files (Hounsfield in CT); None for the file's own.
         series_uid: the SeriesInstanceUID; required if a folder has several series.
+        faults: gets the faults of series, which are left out; None to raise the first.
 
     Returns:
         One record per slice, including slices without objects, in the order of their positions. Its id is the SOPInstanceUID. ``extra``
@@ -46,10 +49,10 @@ def read_dicom(
         InputError: a file is unreadable or truncated, a folder has several series, labels do not match the pixels of the series, or a
             segment or value has no class.
     """
-    pairs = [
-        (read_series(folder, series_uid), [open_labels(file) for file in files])
-        for folder, files in _pair_folders(series, labels)
-    ]
+    pairs = []
+    for folder, files in _pair_folders(series, labels):
+        with collected(faults):
+            pairs.append((read_series(folder, series_uid), [open_labels(file) for file in files]))
     everyone = [one for _, opened in pairs for one in opened]
     table = label_table(classes, values, instances, _default_names(everyone, labels))
     records = []
@@ -58,12 +61,13 @@ def read_dicom(
             ImageRecord(str(one.file), one.uid, images.height, images.width, extra=level_extra(level or one.level))
             for one in images.slices
         ]
-        for one in opened:
-            own = table if values is not None or not one.names else _by_name(table, one)
-            for index, plane in one.planes(images):
-                where = f"{one.file}: slice {images.slices[index].file.name}"
-                of_series[index].annotations += own.annotations(plane, where)
-        records += of_series
+        with collected(faults):
+            for one in opened:
+                own = table if values is not None or not one.names else _by_name(table, one)
+                for index, plane in one.planes(images):
+                    where = f"{one.file}: slice {images.slices[index].file.name}"
+                    of_series[index].annotations += own.annotations(plane, where)
+            records += of_series
     warn_of_parts(table.in_parts, sum(len(record.annotations) for record in records), labels)
     return DataSet(table.names, records)
 
@@ -127,4 +131,5 @@ FORMAT = Format(
     ),
     shorthand=("series", "labels"),
     extra="medical",
+    lists_faults=True,
 )

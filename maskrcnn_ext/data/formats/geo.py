@@ -18,7 +18,7 @@ from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.geo_transform import Grid, pixel_grid, polygons_of, read_grid, reproject, without_holes
 from maskrcnn_ext.data.formats.geo_vector import Outlines, read_outlines
 from maskrcnn_ext.data.formats.polygons import box_of_polygons
-from maskrcnn_ext.data.formats.reading import IMAGE_SUFFIXES, files_by_stem, pair_files, stem_of
+from maskrcnn_ext.data.formats.reading import IMAGE_SUFFIXES, collected, files_by_stem, pair_files, stem_of
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.formats.warnings import warn_of_classes
 from maskrcnn_ext.errors import InputError
@@ -41,6 +41,7 @@ def read_geo(
     overlap: int = 0,
     min_visible: float = 0.0,
     pixels: bool = False,
+    faults: list[str] | None = None,
 ) -> DataSet:
     """Reads outlines on rasters.
 
@@ -56,6 +57,7 @@ def read_geo(
         min_visible: an outline is left out of a window that shows less than this share of its area (0 to 1).
         pixels: whether the outlines are in pixels of the image, as QuPath exports them. The images then need no georeference, and may be
             PNG or JPEG as well.
+        faults: gets the faults of files, which are left out; None to raise the first.
 
     Returns:
         One record per window, including windows without outlines, in the order of the rasters' names and then row by row. With ``tile``,
@@ -79,7 +81,10 @@ def read_geo(
         pairs = pair_files(raster, vector, suffixes, VECTORS)
     if not 0 <= min_visible <= 1:
         raise InputError(f"{raster}: `min_visible` is {min_visible}, expected a share from 0 to 1")
-    outlines = {file: read_outlines(file, attribute, layer) for file in dict.fromkeys(file for _, file in pairs)}
+    outlines: dict[Path, Outlines] = {}
+    for file in dict.fromkeys(file for _, file in pairs):
+        with collected(faults):
+            outlines[file] = read_outlines(file, attribute, layer)
     names = list(classes or ("object",))
     if not classes and attribute is not None:
         names = sorted({value for found in outlines.values() for value in found.values})
@@ -87,31 +92,40 @@ def read_geo(
         for file, found in outlines.items():
             for name, values in found.properties.items():
                 warn_of_classes(values, name, file)
-    categories = {file: _categories(found, attribute, names) for file, found in outlines.items()}
+    categories: dict[Path, list[int]] = {}
+    for file, found in outlines.items():
+        with collected(faults):
+            categories[file] = _categories(found, attribute, names)
 
     records = []
     nowhere = {file: set(found.ids) for file, found in outlines.items()}
     misplaced: dict[Path, str] = {}  # by file of outlines: one that serves several rasters need not be on each
     for file, vectors in pairs:
-        found = outlines[vectors]
-        grid = pixel_grid(file, found.crs) if pixels else read_grid(file)
-        objects = shapely.STRtree(_on_raster(found, grid))
-        misplaced[vectors] = (
-            "" if len(objects) or not found.ids else misplaced.get(vectors, _misplaced(found, file, grid))
-        )
-        nowhere[vectors] -= {found.ids[index] for index in np.flatnonzero(~shapely.is_missing(objects.geometries))}
-        stem = stem_of(file, suffixes) or file.stem
-        for window in tile_windows(grid.width, grid.height, tile or max(grid.width, grid.height), overlap):
-            x, y, width, height = window
-            record = ImageRecord(str(file), stem if tile is None else f"{stem}_{x}_{y}", height, width)
-            if tile is not None:
-                record.extra["window"] = list(window)
-            for index, polygons in in_window(objects, window, min_visible):
-                box = box_of_polygons(polygons, height, width)
-                record.annotations.append(Annotation(categories[vectors][index], box, polygons, id=found.ids[index]))
-            records.append(record)
+        if vectors not in categories:
+            continue
+        with collected(faults):
+            found = outlines[vectors]
+            grid = pixel_grid(file, found.crs) if pixels else read_grid(file)
+            objects = shapely.STRtree(_on_raster(found, grid))
+            misplaced[vectors] = (
+                "" if len(objects) or not found.ids else misplaced.get(vectors, _misplaced(found, file, grid))
+            )
+            nowhere[vectors] -= {found.ids[index] for index in np.flatnonzero(~shapely.is_missing(objects.geometries))}
+            stem = stem_of(file, suffixes) or file.stem
+            for window in tile_windows(grid.width, grid.height, tile or max(grid.width, grid.height), overlap):
+                x, y, width, height = window
+                record = ImageRecord(str(file), stem if tile is None else f"{stem}_{x}_{y}", height, width)
+                if tile is not None:
+                    record.extra["window"] = list(window)
+                for index, polygons in in_window(objects, window, min_visible):
+                    box = box_of_polygons(polygons, height, width)
+                    record.annotations.append(
+                        Annotation(categories[vectors][index], box, polygons, id=found.ids[index])
+                    )
+                records.append(record)
     for message in filter(None, misplaced.values()):
-        raise InputError(message)
+        with collected(faults):
+            raise InputError(message)
     for file, ids in nowhere.items():
         if ids:
             logger.warning("%s: %d features lie on no raster, such as feature %d", file, len(ids), min(ids))
@@ -211,4 +225,5 @@ FORMAT = Format(
     ),
     shorthand=("vector", "raster"),
     extra="geo",
+    lists_faults=True,
 )

@@ -18,7 +18,7 @@ import numpy as np
 from maskrcnn_ext.common.extras import require
 from maskrcnn_ext.common.text import one_line
 from maskrcnn_ext.data.formats import Format, Option
-from maskrcnn_ext.data.formats.reading import pair_files, stem_of
+from maskrcnn_ext.data.formats.reading import collected, pair_files, stem_of
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
 from maskrcnn_ext.data.formats.volume import (
     LabelTable,
@@ -44,6 +44,7 @@ def read_nifti(
     instances: str = "value",
     axis: int = 2,
     level: tuple[float, float] | None = None,
+    faults: list[str] | None = None,
 ) -> DataSet:
     """Reads volumes and their label maps; 0 is the background.
 
@@ -57,6 +58,7 @@ def read_nifti(
             component is one (semantic maps).
         axis: the axis along which slices are taken (0, 1 or 2).
         level: (center, width) of the grey values to show, such as (50, 400) for soft tissue in CT; None leaves this to the mapper.
+        faults: gets the faults of volumes, which are left out; None to raise the first.
 
     Returns:
         One record per slice, including slices without objects. Its ``extra`` has ``slice``, ``axis`` and, if set, ``level``. Its id is
@@ -71,7 +73,8 @@ def read_nifti(
     extra = {"axis": axis, **level_extra(level)}
     records = []
     for image, label_map in pair_files(images, labels, SUFFIXES, SUFFIXES):
-        records += _read_pair(image, label_map, table, extra)
+        with collected(faults):
+            records += _read_pair(image, label_map, table, extra)
     warn_of_parts(table.in_parts, sum(len(record.annotations) for record in records), labels)
     return DataSet(table.names, records)
 
@@ -173,4 +176,5 @@ FORMAT = Format(
     ),
     shorthand=("images", "labels"),
     extra="medical",
+    lists_faults=True,
 )

@@ -265,3 +265,19 @@ def test_broken_json_files_are_named(write_json, images):
         file.write_text(text)
         with pytest.raises(InputError, match=message):
             read_bdd100k(file, images)
+
+
+def test_all_faults_are_listed_and_the_rest_is_read(write_json, write_bitmask):
+    file, images = write_json(label(), label(box2d={"x1": 1, "y1": 2, "x2": 9, "y2": 9}), {"id": 1})
+    frames = json.loads(file.read_text())
+    file.write_text(json.dumps([*frames, {"name": "missing.jpg", "labels": []}]))
+    faults = []
+    (record,) = read_bdd100k(file, images, faults=faults).images
+    assert len(record.annotations) == 1
+    assert [place in fault for place, fault in zip(("missing.jpg", "label 0", "label 2"), faults, strict=True)] == [
+        True
+    ] * 3
+    write_bitmask(bitmask())
+    faults = []
+    assert len(read_bdd100k(*write_bitmask(bitmask(), "missing"), faults=faults).images) == 1
+    assert len(faults) == 1

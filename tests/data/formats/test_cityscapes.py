@@ -104,3 +104,11 @@ def test_broken_folders_are_named(write, tmp_path):
     file.write_bytes(file.read_bytes()[:-60])
     with pytest.raises(InputError, match=r"_gtFine_instanceIds\.png: not a readable image"):
         read_cityscapes(*folders)
+
+
+def test_all_faults_are_listed_and_the_rest_is_read(write):
+    write(street())
+    folders = write(street(), frame="ulm_000000_000001", photograph=False)
+    faults = []
+    assert len(read_cityscapes(*folders, faults=faults).images) == 1
+    assert ["ulm_000000_000001" in fault for fault in faults] == [True]

@@ -84,3 +84,10 @@ def test_a_folder_of_something_else_is_named(folder):
     for other in (folder / "notes", folder / "a"):
         with pytest.raises(InputError, match="no <image id>/images"):
             read_dsb2018(other)
+
+
+def test_all_faults_are_listed_and_the_rest_is_read(folder):
+    write_mask(folder / "a/masks/1.png", slice(2, 9), slice(3, 4), shape=(20, 31))
+    faults = []
+    assert [record.image_id for record in read_dsb2018(folder, faults=faults).images] == ["b"]
+    assert ["a/masks/1.png: mask is 31 x 20" in fault for fault in faults] == [True]

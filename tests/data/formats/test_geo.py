@@ -307,3 +307,17 @@ def test_outlines_on_no_raster_are_logged(tmp_path, caplog):
     vector = write_vector(tmp_path / "a.geojson", [box_feature(10, 5, 30, 20), box_feature(400, 5, 450, 20)])
     assert len(read_geo(vector, raster).images[0].annotations) == 1
     assert "a.geojson: 1 features lie on no raster, such as feature 1" in caplog.text
+
+
+def test_all_faults_are_listed_and_the_rest_is_read(tmp_path):
+    for folder in ("rasters", "vectors"):
+        (tmp_path / folder).mkdir()
+    for name in "abc":
+        write_raster(tmp_path / f"rasters/{name}.tif")
+        write_vector(tmp_path / f"vectors/{name}.geojson", [box_feature(5, 5, 9, 9)])
+    (tmp_path / "rasters/a.tif").write_bytes(b"")
+    (tmp_path / "vectors/c.geojson").write_text("{")
+    faults = []
+    data = read_geo(tmp_path / "vectors", tmp_path / "rasters", faults=faults)
+    assert [(record.image_id, len(record.annotations)) for record in data.images] == [("b", 1)]
+    assert [part in fault for part, fault in zip(("c.geojson", "a.tif"), faults, strict=True)] == [True, True]

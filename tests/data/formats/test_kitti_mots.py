@@ -132,3 +132,16 @@ def test_broken_folders_are_named(write):
         read_kitti_mots(pngs, images)
     with pytest.raises(InputError, match=r"no <sequence>/\*\.png or <sequence>\.txt here"):
         read_kitti_mots(pngs / "0002", images)
+
+
+def test_all_faults_are_listed_and_the_rest_is_read(write):
+    pngs, texts, frames = write(drive())
+    (texts / "0002.txt").open("a").write("0 1 1 20 50\n9 1 1 20 50 abc\n")
+    faults = []
+    data = read_kitti_mots(texts, frames, faults=faults)
+    assert sum(len(record.annotations) for record in data.images) == 8
+    assert [fault.partition("0002.txt, ")[2].partition(":")[0] for fault in faults] == ["line 7", "line 8"]
+    Image.fromarray(np.full((20, 50), 5001, np.uint16)).save(pngs / "0002/000001.png")
+    faults = []
+    assert len(read_kitti_mots(pngs, frames, faults=faults).images) == 2
+    assert len(faults) == 1

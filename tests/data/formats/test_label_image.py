@@ -311,3 +311,16 @@ def test_a_lossy_label_image_is_refused(folders):
     tifffile.imwrite(folders[0] / "a.tif", np.zeros((3, 5), np.uint8), compression="jpeg")
     with pytest.raises(InputError, match=r"a\.tif: JPEG does not keep the numbers"):
         read_label_image(*folders)
+
+
+def test_all_faults_are_listed_and_the_rest_is_read(folders):
+    Image.fromarray(LABELS.astype(np.uint8)).save(folders[0] / "a.png")
+    Image.fromarray(LABELS.astype(np.uint8)).save(folders[0] / "b.png")
+    (folders[0] / "c.png").write_bytes(b"")
+    Image.new("L", (5, 3)).save(folders[1] / "c.png")
+    faults = []
+    assert [record.image_id for record in read_label_image(*folders, faults=faults).images] == ["a"]
+    assert [part in fault for part, fault in zip(("no image b", "c.png: not a readable"), faults, strict=True)] == [
+        True,
+        True,
+    ]

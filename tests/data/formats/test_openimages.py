@@ -161,3 +161,15 @@ def test_masks_of_other_images_are_named(write, tmp_path):
     files = write(box(), masks=[mask("x.png", image="elsewhere")])
     with pytest.raises(InputError, match=r"masks\.csv: names none of the 2 images in "):
         read_openimages(*files, masks=tmp_path / "masks.csv", mask_images=tmp_path / "masks")
+
+
+def test_all_faults_are_listed_and_swapped_corners_and_rounding_are_corrected(write, caplog):
+    rows = [box(), box(corners=(0.5, 0.1, 0.75, 0.25)), box(corners=(0.1, 1.004, 0, 1)), box(corners=(0.1, 2, 0, 1))]
+    files = write(*rows, box(image="b", corners=(0.1, 0.1, 0, 1)))
+    faults = []
+    first, second = read_openimages(*files, faults=faults).images
+    np.testing.assert_allclose([a.box for a in first.annotations], [[5, 10, 25, 30], [5, 10, 25, 30], [5, 0, 50, 40]])
+    assert second.annotations == []
+    assert len(faults) == 2
+    assert "1 boxes have swapped corners" in caplog.text
+    assert "1 objects extend beyond their image" in caplog.text
