@@ -134,3 +134,16 @@ def test_the_ct_is_what_its_coco_file_says(real_data, tmp_path, split):
             assert [x0, y0, x1 - x0, y1 - y0] == other["bbox"]
             ours, others = (mask_util.decode(one) for one in (annotation.segmentation, other["segmentation"]))
             np.testing.assert_array_equal(ours, others)
+
+
+def test_all_faults_are_listed_and_the_rest_is_read(tmp_path, labels):
+    (tmp_path / "ct").mkdir()
+    (tmp_path / "labels").mkdir()
+    for name in ("a", "b"):
+        write_series(tmp_path / "ct" / name)
+        write_nrrd(tmp_path / f"labels/{name}.nrrd", labels)
+    (tmp_path / "labels/b.nrrd").write_bytes(b"")
+    faults = []
+    data = read_dicom(tmp_path / "ct", tmp_path / "labels", classes=["a", "b"], faults=faults)
+    assert len(data.images) == SLICES
+    assert ["b.nrrd" in fault for fault in faults] == [True]

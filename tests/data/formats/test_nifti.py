@@ -238,3 +238,20 @@ def test_a_small_file_that_unpacks_to_many_voxels_is_refused(tmp_path):
             file.truncate(352 + 2**31)
     with pytest.raises(InputError, match="a label map of 2048 x 1024 x 1024 has more than 1,073,741,824 voxels"):
         read_nifti(tmp_path / "image.nii", tmp_path / "label.nii")
+
+
+def test_objects_in_parts_are_counted_and_faults_listed(volume, labels, tmp_path, caplog):
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for name in ("a", "b"):
+        write(tmp_path / f"images/{name}.nii", np.zeros(SHAPE, np.int16))
+        write(tmp_path / f"labels/{name}.nii", labels)
+    (tmp_path / "images/a.nii").write_bytes(b"")
+    faults = []
+    data = read_nifti(tmp_path / "images", tmp_path / "labels", faults=faults)
+    assert len(data.images) == SHAPE[2]
+    assert ["a.nii" in fault for fault in faults] == [True]
+    assert "1 of 3 objects consist of several unconnected parts, such as value 1 of" in caplog.text
+    caplog.clear()
+    read_nifti(tmp_path / "images", tmp_path / "labels", instances="component", faults=faults)
+    assert "unconnected" not in caplog.text

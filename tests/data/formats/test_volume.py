@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 from maskrcnn_ext import InputError
-from maskrcnn_ext.data.formats.volume import label_table, level_extra, pick_plane, same_grid, whole_numbers
+from maskrcnn_ext.data.formats.volume import (
+    connected_parts,
+    count_parts,
+    label_table,
+    level_extra,
+    pick_plane,
+    same_grid,
+    whole_numbers,
+)
+from maskrcnn_ext.ops.rle import encode_labels
 
 FILE = Path("l.nii")
 
@@ -134,3 +143,11 @@ def test_voxels_of_another_size_are_not_the_pixels():
     plane = np.array([[0.8, 0, 0], [0, 0.5, 0], [0, 0, 0]])
     assert pick_plane(np.ones((1, 1, 1)), np.diag([0.8, 0.5, 2]), np.zeros(3), plane, 1, 1) == 1
     assert pick_plane(np.ones((1, 1, 1)), np.diag([1.0, 0.5, 2]), np.zeros(3), plane, 1, 1) is None
+
+
+def test_parts_of_a_value_are_counted():
+    labels = np.array([[1, 1, 0, 2], [0, 0, 0, 0], [1, 0, 2, 2]])
+    counts = {region.value: count_parts(labels, region) for region in encode_labels(labels)}
+    assert counts == {1: 2, 2: 2}
+    assert [part.box for part in connected_parts(labels, 1)] == [(0, 0, 2, 1), (0, 2, 1, 3)]
+    assert count_parts(np.eye(3, dtype=int), encode_labels(np.eye(3, dtype=int))[0]) == 1, "corners connect"
