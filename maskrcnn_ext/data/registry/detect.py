@@ -45,6 +45,17 @@ def images_folder(file: Path, images: list[Any]) -> Path:
     )
 
 
+def described_by_files(folder: Path) -> list[str]:
+    """Returns the strings of the data sets that files in a folder describe: one file each, or one of labelme for all."""
+    files = [
+        file
+        for place in (folder, folder / "annotations")
+        for kind in ("*.y*ml", "*.json")
+        for file in list_files(place, kind)
+    ]
+    return list(dict.fromkeys(name for name in map(detect, files[:_TRIED]) if name is not None))
+
+
 def _folder_with(names: list[Any], folders: list[Path]) -> Path:
     """Returns the first folder with one of the files; the first of all if none has one."""
     return next((folder for folder in folders if any(_exists(folder, name) for name in names)), folders[0])
@@ -89,14 +100,9 @@ def _detect_folder(folder: Path) -> str | None:
     for labels, images in (("Annotations", "JPEGImages"), ("annotations", "images"), (".", ".")):
         if (folder / images).is_dir() and list_files(folder / labels, "*.xml"):
             return f"voc:{folder / labels}@{folder / images}"
-    files = [
-        *list_files(folder, "*.y*ml"),
-        *list_files(folder, "*.json"),
-        *list_files(folder / "annotations", "*.json"),
-    ]
-    found = [name for name in (detect(file) for file in files[:_TRIED]) if name is not None]
-    if found:  # several splits in one folder cannot be told apart
-        return found[0] if len(set(found)) == 1 else None
+    found = described_by_files(folder)
+    if found:
+        return found[0] if len(found) == 1 else None
     if list_files(folder, "*/masks/*.png"):
         return f"dsb2018:{folder}"
     if (folder / "imagesTr").is_dir() and list_files(folder / "labelsTr", "*.nii*"):

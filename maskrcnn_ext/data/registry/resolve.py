@@ -11,9 +11,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from maskrcnn_ext.common.text import did_you_mean
+from maskrcnn_ext.common.text import did_you_mean, short_list
 from maskrcnn_ext.data.formats import FORMATS, Format, get_format
-from maskrcnn_ext.data.registry.detect import detect
+from maskrcnn_ext.data.registry.detect import described_by_files, detect
 from maskrcnn_ext.data.registry.domains import domain_sources
 from maskrcnn_ext.data.registry.source import Source
 from maskrcnn_ext.data.registry.team_catalog import read_team_catalog, team_catalog_files
@@ -48,6 +48,9 @@ def _unknown(name: str) -> str:
 
     formats = f"the formats are {', '.join(FORMATS)}"
     if _exists(name):
+        several = described_by_files(Path(name).expanduser().absolute())
+        if several:
+            return f"{name}: holds {len(several)} data sets, name one of {short_list(several)}"
         return f"{name}: its format cannot be detected; name it, such as coco:{name}@/path/images ({formats})"
     prefix, colon, _ = name.partition(":")
     if colon and "/" not in prefix:
