@@ -1,6 +1,8 @@
 """The console command starts quickly and reports mistakes in one line."""
 
 import re
+import signal
+from importlib import import_module
 
 import pytest
 
@@ -64,3 +66,12 @@ def test_mistakes_are_one_line(capsys, tmp_path):
     assert len(errors) == 2
     assert errors[0].startswith("maskrcnn-ext configs: error: no config 'mask_rcnn' ships")
     assert errors[1] == f"maskrcnn-ext report: error: {tmp_path} is not the folder of a run: it has no metrics.json"
+
+
+@pytest.mark.parametrize("command", ["convert", "split"])
+def test_a_stopped_command_says_how_to_go_on(command, capsys, monkeypatch):
+    module = import_module(f"maskrcnn_ext.cli.{command}")
+    monkeypatch.setattr(module, "run", lambda _: signal.raise_signal(signal.SIGTERM))
+    arguments = {"convert": ["a.json", "out", "--to", "yolo"], "split": ["a.json", "out", "--val", "0.2"]}
+    assert main([command, *arguments[command]]) == 75
+    assert capsys.readouterr().err.endswith(f"maskrcnn-ext {command}: stopped by SIGTERM; run the same command again\n")
