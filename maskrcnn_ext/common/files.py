@@ -68,9 +68,9 @@ def atomic_files(path: Path) -> Iterator[Path]:
         WriteError: a file cannot be written; see :func:`atomic_path`.
 
     Example:
-        >>> with atomic_files(tmp_path / "model.xml") as partial:
+        >>> with atomic_files(tmp_path / "export/model.xml") as partial:
         ...     _ = partial.write_text("graph"), partial.with_suffix(".bin").write_text("weights")
-        >>> sorted(file.name for file in tmp_path.iterdir())
+        >>> sorted(file.name for file in (tmp_path / "export").iterdir())
         ['model.bin', 'model.xml']
     """
     with _temporary(path) as folder:
@@ -163,7 +163,7 @@ def shorten_name(name: str, limit: int) -> str:
 
     Example:
         >>> shorten_name("short", 20), shorten_name("a" * 30, 20)
-        ('short', 'aaaaaaaaaaa~73b0edee')
+        ('short', 'aaaaaaaaaaa~cd762363')
     """
     content = name.encode("utf-8", "surrogateescape")
     if len(content) <= limit:

@@ -24,10 +24,10 @@ def stoppable() -> Iterator[None]:
     where Python handles no signals.
 
     Example:
-        >>> with stoppable():
-        ...     signal.raise_signal(signal.SIGTERM)
-        Traceback (most recent call last):
-        maskrcnn_ext.common.stopping.Stopped: SIGTERM
+        ::
+
+            with stoppable():
+                run()
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -32,9 +32,9 @@ class WindowedImage:
         width: width in pixels.
 
     Example:
-        >>> image = WindowedImage(np.arange(12).reshape(3, 4, 1))
+        >>> image = WindowedImage(np.arange(12, dtype=np.uint8).reshape(3, 4, 1))
         >>> image.read((1, 0, 2, 1)).ravel()
-        array([1, 2])
+        array([1, 2], dtype=uint8)
     """
 
     def __init__(
