@@ -170,7 +170,7 @@ def check_parts(cfg: DictConfig, keys: tuple[str, ...], file: str) -> None:
         >>> cfg = OmegaConf.create({"model": {"_target_": "os.system", "command": "ls"}})
         >>> check_parts(cfg, ("model",), "config.yaml")
         Traceback (most recent call last):
-        maskrcnn_ext.errors.InputError: config.yaml: model._target_=os.system can be any program: if you trust the file, ...
+        maskrcnn_ext.errors.InputError: config.yaml: ... can be any program: if you trust the file, ...
     """
     for key in keys:
         part = OmegaConf.select(cfg, key)
