@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from maskrcnn_ext import InputError
 from maskrcnn_ext.data.check import find_faults, read_images, view_dataset
 from maskrcnn_ext.data.check.repair import repair
 from maskrcnn_ext.data.check.source import find
@@ -71,3 +72,27 @@ def test_real_sets_have_no_errors_before_or_after_a_repair(real_data, folder):
     assert not left & {"polygon-crossing", "polygon-beyond-image", "box-beyond-image"}
     untouched = sum(a == b for a, b in zip(found.data["annotations"], repaired["annotations"], strict=True))
     assert untouched >= 0.98 * len(repaired["annotations"])
+
+
+@pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
+def test_a_repair_keeps_every_object_that_training_reads(polygons, plant, tmp_path):
+    data, folder = polygons
+    plant(data, folder)
+    before = read_ids(data, folder, tmp_path / "before.json")
+    view = view_dataset(data, folder, "set")
+    pixels = read_images(view)
+    repaired, log = repair(data, folder, find_faults(view, pixels), pixels)
+    unreadable = {image.id for image in view.images if pixels.get(image.key) is None or pixels[image.key].problem}
+    twice = {900} if plant.__name__ == "object_twice" else set()
+    expected = {own for own, image in before.items() if image not in unreadable} - twice
+    assert expected <= set(read_ids(repaired, folder, tmp_path / "after.json")), [str(change) for change in log]
+
+
+def read_ids(data, folder, file):
+    """Returns {annotation id: image id} of the objects that are trained on, inside their image; none of a file that is refused."""
+    file.write_text(json.dumps(data))
+    try:
+        records = read_coco(file, folder).images
+    except InputError:
+        return {}
+    return {a.id: record.image_id for record in records for a in record.annotations if a.box[0] < record.width}
