@@ -126,6 +126,12 @@ def stored_images(storage: Any) -> list[tuple[str, Any, int]]:
     return images
 
 
+def evaluated_annotations(evaluator: Any) -> list[dict[str, Any]]:
+    """Returns the annotations that Detectron2's COCOEvaluator has read; an empty list for a test set without annotations."""
+    annotations: list[dict[str, Any]] = evaluator._coco_api.dataset.get("annotations", [])
+    return annotations
+
+
 def strip_prefix(state: dict[str, Any], prefix: str) -> None:
     """Removes a prefix from all names of a state dict, in place, if every name has it."""
     from fvcore.common.checkpoint import _strip_prefix_if_present

@@ -66,6 +66,11 @@ def parse_override(text: str) -> Override:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     sign = text[:1]
+    if any(text.count(a) != text.count(b) for a, b in ("[]", "{}", "()")):
+        raise InputError(
+            f"cannot read the override {text!r}: its brackets do not match; the shell splits at spaces: write no space, or quote the whole "
+            "override, as in 'KEY=[1, 2]'"
+        )
     if "=" not in text and sign != "~":
         raise InputError(f"cannot read the override {text!r}: expected KEY=VALUE, +KEY=VALUE or ~KEY")
     try:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from detectron2 import model_zoo
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -27,7 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from maskrcnn_ext.config.callables import target_name, to_plain
 from maskrcnn_ext.config.overrides import Override, apply_overrides, parse_override
 from maskrcnn_ext.config.settings import add_missing_settings
-from maskrcnn_ext.config.zoo import config_path
+from maskrcnn_ext.config.zoo import config_path, config_root
 from maskrcnn_ext.errors import InputError
 
 Keys = tuple[str | int, ...]  # the path to a value
@@ -67,6 +68,21 @@ def describe_config(config_file: str, overrides: list[str]) -> str:
             f"{'.'.join(map(str, path))}: {_yaml_value(_resolved(cfg, path, value))}  # {origin}{interpolation}"
         )
     return "\n".join(lines)
+
+
+def is_shipped_value(config_file: str, overrides: list[str], key: str) -> bool:
+    """Returns whether a value comes from a config of this package or of Detectron2, and not from a user's file or an override.
+
+    Example:
+        >>> is_shipped_value(str(config_path("mask_rcnn_r50_fpn_1x.py")), [], "model.roi_heads.num_classes")
+        True
+    """
+    path = tuple(key.split("."))
+    if _override_of(path, [parse_override(text) for text in overrides]):
+        return False
+    origin = _File(Path(config_file), {}).origin(path).resolve()
+    roots = (config_root(), Path(model_zoo.get_config_file("common/train.py")).parents[1])
+    return any(origin.is_relative_to(root.resolve()) for root in roots)
 
 
 class _File:
@@ -143,8 +159,6 @@ def _loaded_file(call: ast.Call, file: Path) -> Path | None:
         return Path(name)
     try:
         if function == "model_zoo.get_config":
-            from detectron2 import model_zoo
-
             return Path(model_zoo.get_config_file(name))
         return config_path(name) if function.endswith("get_config") else None
     except (RuntimeError, InputError):  # no such config

@@ -95,6 +95,7 @@ SETTINGS: dict[str, Setting] = {
     "guard.enabled": Setting(True, _FLAG),
     "guard.on_fault": Setting("stop", _one_of("stop", "skip", "rollback")),
     "deterministic": Setting(False, _FLAG),
+    "match_classes": Setting("strict", _one_of("strict", "name", "index")),
     "loading.strict": Setting("none", _one_of("none", "body", "all")),
     "loading.allow_pickle": Setting(False, _FLAG),
     "loading.class_names": Setting(

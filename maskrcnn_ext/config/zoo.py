@@ -89,18 +89,20 @@ def load_config(config_file: str, overrides: list[str]) -> DictConfig:
         overrides: as for :func:`maskrcnn_ext.config.overrides.apply_overrides`.
 
     Raises:
-        InputError: the config does not exist, an override is wrong, or a setting has a value that it does not accept.
+        InputError: the config does not exist or cannot be loaded, an override is wrong, a key of the file is one that nothing reads, or a
+            setting has a value that it does not accept.
 
     Example:
         >>> load_config("mask_rcnn_r50_fpn_1x.py", ["train.max_iter=10"]).train.max_iter
         10
     """
-    from detectron2.config import LazyConfig
-
+    from maskrcnn_ext.config.file import key_faults, read_config_file
     from maskrcnn_ext.config.overrides import apply_overrides
     from maskrcnn_ext.config.settings import add_missing_settings, check_settings
 
-    cfg = add_missing_settings(LazyConfig.load(find_config(config_file)))
+    cfg = add_missing_settings(read_config_file(find_config(config_file)))
     cfg = apply_overrides(cfg, overrides)
     check_settings(cfg)
+    for fault in key_faults(cfg):
+        raise InputError(fault)
     return cfg

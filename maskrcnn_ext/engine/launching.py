@@ -14,8 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from maskrcnn_ext.engine.hooks.preemption import SIGNALS
+from maskrcnn_ext.common.text import first_line
+from maskrcnn_ext.engine.worker_signals import SIGNALS
 from maskrcnn_ext.errors import InputError
+
+_ADDRESS_IN_USE = re.compile("EADDRINUSE|[Aa]ddress already in use")
 
 
 @dataclass(frozen=True)
@@ -54,22 +57,34 @@ def read_rank_info(environment: Mapping[str, str]) -> RankInfo | None:
         or {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"} <= environment.keys()
     ):
         names = ["RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"]
-        rank, world, local, per_machine, address, port = _read_variables(environment, names, "torchrun")
-        return RankInfo(int(rank), int(world), int(local), int(per_machine), address, int(port))
+        values = dict(zip(names, _read_variables(environment, names, "torchrun"), strict=True))
+        rank, world, local, per_machine, port = (
+            _whole_number(name, values[name]) for name in names if name != "MASTER_ADDR"
+        )
+        return RankInfo(rank, world, local, per_machine, values["MASTER_ADDR"], port)
     # Only a task of srun has SLURM_STEP_ID; a batch script alone has SLURM_NTASKS without it.
-    if int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_STEP_ID" in environment:
-        names = ["SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE", "SLURM_JOB_ID"]
-        rank, world, local, tasks, job = _read_variables(environment, names, "srun")
-        per_machine = tasks.split("(")[0].split(",")[0]
-        if int(world) % int(per_machine):
+    if environment.get("SLURM_NTASKS", "1") != "1" and "SLURM_STEP_ID" in environment:
+        names = ["SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_JOB_ID", "SLURM_STEP_TASKS_PER_NODE"]
+        *numbers, tasks = _read_variables(environment, names, "srun")
+        rank, world, local, job = (_whole_number(name, value) for name, value in zip(names, numbers, strict=False))
+        per_machine = _whole_number(names[-1], tasks.split("(")[0].split(",")[0])
+        if world % per_machine:
             raise InputError(
                 f"srun has started {tasks} tasks on the machines: start equally many on each (--ntasks-per-node)"
             )
         address = environment.get("MASTER_ADDR") or _find_first_host(environment)
         # Jobs that share a machine need different ports.
-        port = environment.get("MASTER_PORT") or str(20000 + int(job) % 20000)
-        return RankInfo(int(rank), int(world), int(local), int(per_machine), address, int(port))
+        port = _whole_number("MASTER_PORT", environment.get("MASTER_PORT") or str(20000 + job % 20000))
+        return RankInfo(rank, world, local, per_machine, address, port)
     return None
+
+
+def _whole_number(name: str, value: str) -> int:
+    if not value.isdecimal():
+        raise InputError(
+            f"the environment variable {name} is {value!r}, expected a whole number: unset it, or start with torchrun"
+        )
+    return int(value)
 
 
 def _read_variables(environment: Mapping[str, str], names: Sequence[str], program: str) -> list[str]:
@@ -114,9 +129,12 @@ def launch(body: Callable[[argparse.Namespace], int], args: argparse.Namespace) 
         raise InputError(
             f"--machine-rank {args.machine_rank}: expected 0 to {args.num_machines - 1}, as --num-machines is {args.num_machines}"
         )
-    if args.num_machines * max(args.num_gpus, 1) == 1:
-        return body(args)
-    return _run_spawned(body, args)
+    return _run_spawned(body, args) if starts_processes(args) else body(args)
+
+
+def starts_processes(args: argparse.Namespace) -> bool:
+    """Returns whether this process starts those of the training, instead of training itself."""
+    return read_rank_info(os.environ) is None and args.num_machines * max(args.num_gpus, 1) > 1
 
 
 def _run_as_rank(body: Callable[[argparse.Namespace], int], args: argparse.Namespace, info: RankInfo) -> int:
@@ -131,7 +149,10 @@ def _run_as_rank(body: Callable[[argparse.Namespace], int], args: argparse.Names
     os.environ.update(
         MASTER_ADDR=info.address, MASTER_PORT=str(info.port), RANK=str(info.rank), WORLD_SIZE=str(info.world_size)
     )
-    store, _, _ = next(rendezvous("env://"))
+    try:
+        store, _, _ = next(rendezvous("env://"))
+    except RuntimeError as error:  # torch has no narrower type in all versions
+        raise InputError(_port_message(f"{info.address}:{info.port}", error)) from error
     # After a restart, torchrun's store still contains the addresses of the previous processes.
     store = dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     backend = "nccl" if torch.cuda.is_available() else "gloo"
@@ -168,11 +189,19 @@ def _run_spawned(body: Callable[[argparse.Namespace], int], args: argparse.Names
             "images per process, or fewer loader workers); --resume continues from the last checkpoint"
         ) from error
     except ProcessRaisedException as error:
-        found = re.search(r"^maskrcnn_ext\.errors\.\w+: (.*)", str(error), re.MULTILINE)
+        found = re.search(r"^maskrcnn_ext\.[\w.]+: (.*)", str(error), re.MULTILINE)
+        if found is None and _ADDRESS_IN_USE.search(str(error)):
+            raise InputError(_port_message(args.dist_url, error)) from error
         if found is None:
             raise
         raise InputError(found[1]) from error
     return 0
+
+
+def _port_message(address: str, error: Exception) -> str:
+    if _ADDRESS_IN_USE.search(str(error)):
+        return f"another program uses the port of {address}: choose another one (--dist-url tcp://HOST:PORT, or MASTER_PORT)"
+    return f"cannot join the other processes at {address} ({first_line(error)})"
 
 
 def _run_and_exit(body: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> None:
@@ -184,11 +213,20 @@ def _run_and_exit(body: Callable[[argparse.Namespace], int], args: argparse.Name
 @contextmanager
 def _signals_forwarded() -> Iterator[None]:
     """Forwards the signals that stop training to the spawned processes: a scheduler may signal only the first process."""
+    interrupted = False
 
     def forward(number: int, _: FrameType | None) -> None:
-        for child in multiprocessing.active_children():
+        nonlocal interrupted
+        children = multiprocessing.active_children()
+        if number == signal.SIGINT and interrupted:
+            for child in children:
+                child.kill()
+            raise KeyboardInterrupt
+        # A terminal sends Ctrl-C to the children as well, and they take a second one as the wish to stop at once.
+        interrupted = interrupted or number == signal.SIGINT
+        for child in children:
             if child.pid is not None:
-                os.kill(child.pid, number)
+                os.kill(child.pid, signal.SIGTERM if number == signal.SIGINT else number)
 
     before = {number: signal.signal(number, forward) for number in SIGNALS}
     try:

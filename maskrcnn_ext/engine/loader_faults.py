@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from maskrcnn_ext.engine.machine import describe_memory
+from maskrcnn_ext.engine.worker_signals import ignore_group_signals
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ _NO_SHARED_MEMORY = re.compile(r"shared memory.*No space left on device")
 
 
 class GuardedLoader:
-    """Yields the batches of a training loader, and raises a one-line error that names the sample if the loader fails.
+    """Yields the batches of a loader; if it fails, raises a one-line error that names the sample. Its workers ignore Ctrl-C and SIGTERM.
 
     Example::
 
@@ -55,6 +56,9 @@ class GuardedLoader:
                 "train.loader_timeout=%g has no effect without loader workers: set dataloader.train.num_workers",
                 timeout,
             )
+
+    def __len__(self) -> int:
+        return len(self._loader)
 
     def __iter__(self) -> Iterator[Any]:
         # Starts the loader now and not with the first batch, because torch draws the workers' seeds then.
@@ -213,13 +217,14 @@ def _find_loader(wrapper: Any, depth: int = 6) -> DataLoader | None:
 
 
 class _RecordingInit:
-    """The `worker_init_fn` of a worker: makes the worker's copy of the data set record each sample that is read from it."""
+    """The `worker_init_fn` of a worker: ignores signals to the process group, and records each sample that the worker reads."""
 
     def __init__(self, records: WorkerRecords, inner: Callable[[int], Any] | None) -> None:
         self._records = records
         self._inner = inner
 
     def __call__(self, worker: int) -> None:
+        ignore_group_signals()
         if self._inner is not None:
             self._inner(worker)
         info = get_worker_info()

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from maskrcnn_ext.config.zoo import find_config, load_config
 from maskrcnn_ext.errors import InputError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 _EPILOG = """examples:
   train:              %(prog)s --config-file domains/nuclei.py train.output_dir=output/nuclei
@@ -17,8 +21,8 @@ _EPILOG = """examples:
   torchrun:           torchrun --nproc-per-node 8 %(prog)s --config-file ...
   SLURM:              srun --ntasks-per-node 8 python %(prog)s --config-file ...
 
-exit status: 0 success; 2 a mistake in the input, reported in one line; 75 stopped by SIGTERM or SIGUSR1 after writing a checkpoint: run
-the same command with --resume.
+exit status: 0 success; 2 a mistake in the input, reported in one line; 75 stopped by Ctrl-C, SIGTERM or SIGUSR1 after writing a
+checkpoint: run the same command with --resume; 130 stopped by a second Ctrl-C, or by one before training.
 """
 
 
@@ -67,8 +71,19 @@ def parse_args(argv: list[str] | None = None, prog: str | None = None) -> argpar
     return build_parser(prog).parse_intermixed_args(argv)
 
 
+def check_batch_size(cfg: DictConfig, processes: int) -> None:
+    """Raises an InputError if the images of an iteration cannot be divided among the processes."""
+    images = cfg.dataloader.train.get("total_batch_size", 0)
+    if images % processes:
+        raise InputError(
+            f"dataloader.train.total_batch_size={images} cannot be divided among {processes} processes: set a multiple of {processes}, or "
+            "another --num-gpus"
+        )
+
+
 def run_process(args: argparse.Namespace) -> int:
     """Loads the config and runs one process of the training. Each process loads it, because a config cannot be pickled."""
+    from detectron2.utils import comm
     from omegaconf.errors import ConfigAttributeError
 
     from maskrcnn_ext.engine.trainer import run
@@ -76,7 +91,10 @@ def run_process(args: argparse.Namespace) -> int:
 
     setup_environment()
     try:
-        return run(args, load_config(args.config_file, args.opts))
+        cfg = load_config(args.config_file, args.opts)
+        if not args.eval_only:
+            check_batch_size(cfg, comm.get_world_size())
+        return run(args, cfg)
     except ConfigAttributeError as error:  # a user's own config lacks the key, or an override deleted it
         raise InputError(f"the config has no {error.full_key}, which training reads") from error
 
@@ -101,12 +119,18 @@ def main(argv: list[str] | None = None, *, prog: str | None = None) -> int:
             print(describe_config(args.config_file, args.opts))
             return 0
         # Imported here, as it imports torch: --help takes a tenth of a second.
-        from maskrcnn_ext.engine.launching import launch
+        from maskrcnn_ext.engine.launching import launch, starts_processes
+
+        if starts_processes(args) and not args.eval_only:  # a mistake is reported before each of them has started
+            check_batch_size(load_config(args.config_file, args.opts), args.num_machines * args.num_gpus)
 
         return launch(run_process, args)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -19,26 +19,30 @@ from maskrcnn_ext.engine.machine import describe_machine, package_versions
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from maskrcnn_ext.data.registry.classes import Classes
+
 # Variables that affect results or the use of the machine and are not part of a config.
 _VARIABLES = re.compile(
     r"(OMP|MKL|OPENBLAS)_NUM_THREADS|CUDA_VISIBLE_DEVICES|CUBLAS_.*|NVIDIA_TF32_OVERRIDE|DETECTRON2_.*|MASKRCNN_EXT_.*"
 )
 
 
-def write_manifest(cfg: DictConfig, path: Path, *, world_size: int = 1) -> None:
+def write_manifest(cfg: DictConfig, path: Path, *, world_size: int = 1, classes: Classes | None = None) -> None:
     """Writes the manifest of a run that starts. The manifest of an earlier run in the same folder is kept under "earlier".
 
     Args:
         cfg: the configuration, before the training puts its model into it.
         path: the file to write.
         world_size: number of training processes.
+        classes: of the model's outputs; None if they are unknown.
 
     Raises:
         WriteError: the file cannot be written.
     """
     earlier = _read(path)
     before = [*earlier.pop("earlier", []), earlier] if earlier else []
-    _write_json({**make_manifest(cfg, world_size=world_size), "earlier": before}, path)
+    manifest = make_manifest(cfg, world_size=world_size)
+    _write_json({**manifest, "classes": classes and classes.state_dict(), "earlier": before}, path)
 
 
 def finish_manifest(path: Path, status: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,13 @@ from detectron2.utils.events import CommonMetricPrinter, EventWriter
 from omegaconf import DictConfig
 from torch import nn
 
-from maskrcnn_ext.common.distributed import unwrap_ddp
+from maskrcnn_ext.common.distributed import decide_on_main, unwrap_ddp
+from maskrcnn_ext.common.lock import lock_folder
+from maskrcnn_ext.common.text import short_list
 from maskrcnn_ext.config.config_yaml import save_config
+from maskrcnn_ext.config.data_sets import COUNTS
+from maskrcnn_ext.config.provenance import is_shipped_value
+from maskrcnn_ext.data.registry.classes import Classes
 from maskrcnn_ext.engine.acceleration import amp_dtype, checkpoint_activations, compile_backbone, enable_winograd
 from maskrcnn_ext.engine.checkpoint.checkpointer import Checkpointer, mismatch_explained
 from maskrcnn_ext.engine.checkpoint.class_rows import ClassRows
@@ -40,9 +45,17 @@ from maskrcnn_ext.engine.hooks.writers import start_writers
 from maskrcnn_ext.engine.loader_faults import GuardedLoader
 from maskrcnn_ext.engine.manifest import finish_manifest, write_manifest
 from maskrcnn_ext.engine.preserved_model import preserved_model
+from maskrcnn_ext.engine.resume.hyperparameters import hyperparameters, restore_hyperparameters
 from maskrcnn_ext.engine.resume.loader import ResumableLoader
 from maskrcnn_ext.engine.resume.state import LoopState, Restore
 from maskrcnn_ext.engine.train_loop import Guard, Trainer
+from maskrcnn_ext.engine.training_data import (
+    TrainingData,
+    check_evaluator,
+    check_resumed_classes,
+    check_test_data,
+    read_training_data,
+)
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.fit_check import check_fit
 
@@ -60,32 +73,46 @@ def run(args: argparse.Namespace, cfg: DictConfig) -> int:
         The exit status.
     """
     choose_device(cfg)
-    default_setup(cfg, args)
-    folder, is_main = Path(cfg.train.output_dir), comm.is_main_process()
-    with logged_like_detectron2():
-        if is_main:
-            try:
-                save_config(cfg, folder / "config.yaml")
-            except InputError as error:  # Detectron2 also trains with a config that cannot be written
-                logger.warning("%s", error)
+    with ExitStack() as stack:
+        decide_on_main(lambda: stack.enter_context(lock_folder(Path(cfg.train.output_dir))))
+        default_setup(cfg, args)
+        stack.enter_context(logged_like_detectron2())
         if args.eval_only:
+            _save_config(cfg)
             evaluate_checkpoint(cfg)
             return 0
-        if is_main:
-            write_manifest(cfg, folder / "manifest.json", world_size=comm.get_world_size())
-        status = "failed"
+        unset = [key for key in COUNTS if is_shipped_value(args.config_file, args.opts, key)]
+        data = read_training_data(cfg, unset)
+        _save_config(cfg)
+        return _train(cfg, data, resume=args.resume)
+
+
+def _save_config(cfg: DictConfig) -> None:
+    if comm.is_main_process():
         try:
-            with deterministic(cfg.train.seed) if cfg.train.deterministic else nullcontext():
-                if cfg.train.lr_finder.enabled:
-                    find_learning_rate(cfg)
-                    code = 0
-                else:
-                    code = Training(cfg, resume=args.resume).run()
-            status = "preempted" if code == PREEMPTED else "finished"
-            return code
-        finally:
-            if is_main:
-                finish_manifest(folder / "manifest.json", status)
+            save_config(cfg, Path(cfg.train.output_dir) / "config.yaml")
+        except InputError as error:  # Detectron2 also trains with a config that cannot be written
+            logger.warning("%s", error)
+
+
+def _train(cfg: DictConfig, data: TrainingData, *, resume: bool) -> int:
+    """Trains, or finds the learning rate, between the start and the end of a manifest; returns the exit status."""
+    manifest = Path(cfg.train.output_dir) / "manifest.json"
+    if comm.is_main_process():
+        write_manifest(cfg, manifest, world_size=comm.get_world_size(), classes=data.classes)
+    status = "failed"
+    try:
+        with deterministic(cfg.train.seed) if cfg.train.deterministic else nullcontext():
+            if cfg.train.lr_finder.enabled:
+                find_learning_rate(cfg, data)
+                code = 0
+            else:
+                code = Training(cfg, resume=resume, data=data).run()
+        status = "preempted" if code == PREEMPTED else "finished"
+        return code
+    finally:
+        if comm.is_main_process():
+            finish_manifest(manifest, status)
 
 
 class Training:
@@ -101,14 +128,16 @@ class Training:
         Training(load_config("domains/shapes.py", ["train.max_iter=100"]), resume=False).run()
     """
 
-    def __init__(self, cfg: DictConfig, *, resume: bool) -> None:
+    def __init__(self, cfg: DictConfig, *, resume: bool, data: TrainingData | None = None) -> None:
         """Builds the model, the loader, the optimizer and the hooks.
 
         Args:
             cfg: a LazyConfig with model, dataloader, optimizer, lr_multiplier and train, and with all keys of this package.
             resume: whether to resume from the last checkpoint of ``train.output_dir``, if there is one.
+            data: of :func:`.training_data.read_training_data`; None to read it.
         """
         settings = cfg.train
+        data = read_training_data(cfg) if data is None else data
         model = build_model(cfg)
         cfg.optimizer.params.model = model
         optimizer = instantiate(cfg.optimizer)
@@ -119,6 +148,7 @@ class Training:
 
         # Weights before the loader: the checkpoint contains the data position, and the random state that seeds the samplers.
         checkpointer = make_checkpointer(cfg, model)
+        checkpointer.classes = data.classes
         resumes = resume and checkpointer.has_checkpoint()
         names = settings.loading.class_names
         saved = checkpointer.resume_or_load(
@@ -127,12 +157,15 @@ class Training:
             strict=settings.loading.strict,
             class_rows=None if names is None or resumes else ClassRows.from_config(names, _train_set(cfg)),
         )
+        stored = Classes.from_state(saved.get("classes"))
+        if resumes:
+            check_resumed_classes(cfg, stored, data.classes)
         state = LoopState(saved.get("loop") if resumes else None)
         state.before_loader()
-        data = ResumableLoader(instantiate(cfg.dataloader.train))
-        state.set_position(data)
-        loader = GuardedLoader(data, settings.loader_timeout)
-        # The class names of data sets are known only after these have been read.
+        stream = ResumableLoader(build_train_loader(cfg, data))
+        state.set_position(stream)
+        loader = GuardedLoader(stream, settings.loader_timeout)
+        check_evaluator(cfg)
         for warning in preflight(cfg, unwrap_ddp(model), optimizer):
             logger.warning("%s", warning)
 
@@ -140,7 +173,9 @@ class Training:
             DivergenceGuard(settings.output_dir, on_fault=settings.guard.on_fault) if settings.guard.enabled else None
         )
         self.trainer = make_trainer(cfg, model, loader, optimizer, guard)
-        self.checkpointing = Checkpointing(checkpointer, **settings.checkpointer, collect=state.collect)
+        self.checkpointing = Checkpointing(
+            checkpointer, **settings.checkpointer, collect=state.collect, eval_period=settings.eval_period
+        )
         self.preemption = Preemption()
         ema = EMA(settings.ema.decay) if settings.ema.decay is not None else None
         is_main = comm.is_main_process()
@@ -161,22 +196,38 @@ class Training:
             ]
         )
         checkpointer.add_checkpointable("trainer", self.trainer)
-        self._data = data
+        self._stream = stream
         self._start = 0
         if resumes:
+            wanted = hyperparameters(optimizer)
             with mismatch_explained(f"the checkpoint in {settings.output_dir}"):
                 self.trainer.load_state_dict(saved["trainer"])
             self._start = self.trainer.iter + 1  # the checkpoint has the last iteration that finished
-        self._max_iter = settings.max_iter
+            changes = restore_hyperparameters(optimizer, wanted)
+            if changes and self._start < settings.max_iter:
+                logger.info(
+                    "The config has changed since the checkpoint, and training continues with it: %s",
+                    short_list(changes),
+                )
+        self._max_iter = max(settings.max_iter, self._start)
+        if resumes and self._start >= settings.max_iter:
+            logger.warning(
+                "The run in %s is over: it has done %d iterations, and train.max_iter=%d. Only its evaluation runs: set a higher "
+                "train.max_iter to train on",
+                *(settings.output_dir, self._start, settings.max_iter),
+            )
 
     def run(self) -> int:
         """Trains; returns the exit status."""
-        try:
-            self.trainer.train(self._start, self._max_iter)
-        finally:
-            self._data.close()
-        if self.trainer.stop_reason:
-            self.checkpointing.save_now()
+        with self.preemption.handled():
+            try:
+                self.trainer.train(self._start, self._max_iter)
+            finally:
+                self._stream.close()
+            if self.trainer.stop_reason:
+                self.checkpointing.save_now()
+        if self.preemption.received:
+            logger.info("The checkpoint is written: run the same command with --resume to continue")
         comm.synchronize()  # no process ends while the main one writes
         return PREEMPTED if self.preemption.received else 0
 
@@ -205,6 +256,12 @@ def build_model(cfg: DictConfig) -> nn.Module:
     if cfg.train.winograd:
         logger.info("%d convolutions use Winograd's algorithm", enable_winograd(model, compiled=cfg.train.compile))
     return model
+
+
+def build_train_loader(cfg: DictConfig, data: TrainingData) -> Any:
+    """Builds ``cfg.dataloader.train`` with the records that were read before."""
+    node = cfg.dataloader.train
+    return instantiate(node if data.records is None else {**{key: node[key] for key in node}, "dataset": data.records})
 
 
 def make_checkpointer(cfg: DictConfig, model: nn.Module) -> Checkpointer:
@@ -269,7 +326,7 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
     if "evaluator" not in cfg.dataloader:
         return {}
     # The loader first: it registers a data set that is given as a string, which the evaluator looks up.
-    loader = instantiate(cfg.dataloader.test)
+    loader = GuardedLoader(instantiate(cfg.dataloader.test))
     results: dict[str, Any] = inference_on_dataset(model, loader, instantiate(cfg.dataloader.evaluator))
     if comm.is_main_process():
         print_csv_format(results)
@@ -279,11 +336,13 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
 def evaluate_checkpoint(cfg: DictConfig) -> dict[str, Any]:
     """Loads ``train.init_checkpoint`` and evaluates it."""
     model = create_ddp_model(build_model(cfg), **cfg.train.ddp)
-    make_checkpointer(cfg, model).load(cfg.train.init_checkpoint, strict=cfg.train.loading.strict)
+    weights = cfg.train.init_checkpoint
+    saved = make_checkpointer(cfg, model).load(weights, strict=cfg.train.loading.strict)
+    check_test_data(cfg, Classes.from_state(saved.get("classes")), weights)
     return evaluate(cfg, model)
 
 
-def find_learning_rate(cfg: DictConfig) -> None:
+def find_learning_rate(cfg: DictConfig, data: TrainingData) -> None:
     """Runs the learning rate finder of ``train.lr_finder``; writes no checkpoint."""
     model = build_model(cfg)
     cfg.optimizer.params.model = model
@@ -294,7 +353,7 @@ def find_learning_rate(cfg: DictConfig) -> None:
     finder = LRFinder(
         lowest=settings.lowest, highest=settings.highest, steps=settings.steps, output_dir=cfg.train.output_dir
     )
-    loader = GuardedLoader(instantiate(cfg.dataloader.train), cfg.train.loader_timeout)
+    loader = GuardedLoader(build_train_loader(cfg, data), cfg.train.loader_timeout)
     trainer = make_trainer(cfg, model, loader, optimizer, finder)
     bar = make_progress_bar(cfg.train.progress, batch_size=_batch_size(cfg))
     printer = CommonMetricPrinter(settings.steps)

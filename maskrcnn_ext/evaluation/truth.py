@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from pycocotools.coco import COCO
 
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.data.formats.coco import (
     add_annotations,
     check_lists,
@@ -49,6 +50,15 @@ class Truth:
         """Returns whether each object has what a task (bbox, boundary, keypoints or segm) needs."""
         key = {"segm": "segmentation", "boundary": "segmentation"}.get(task, task)
         return all(annotation.get(key) for annotation in self.annotations)
+
+    def why_not(self, task: str) -> str:
+        """Returns how many objects lack what a task needs, which of them is the first, and in which image."""
+        key = {"segm": "segmentation", "boundary": "segmentation"}.get(task, task)
+        lacking = [annotation for annotation in self.annotations if not annotation.get(key)]
+        return (
+            f"{len(lacking)} of {plural(len(self.annotations), 'object')} of {self.name} {'has' if len(lacking) == 1 else 'have'} no "
+            f"`{key}`, the first of them in image {lacking[0]['image_id']!r}"
+        )
 
     def as_coco(self) -> COCO:
         """Returns the ground truth as pycocotools' COCO object."""

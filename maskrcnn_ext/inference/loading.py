@@ -26,6 +26,7 @@ from maskrcnn_ext.config.zoo import find_config
 from maskrcnn_ext.data.formats.reading import open_image
 from maskrcnn_ext.data.images.photos import too_large
 from maskrcnn_ext.data.images.pixels import read_pixels
+from maskrcnn_ext.data.registry.classes import Classes
 from maskrcnn_ext.data.registry.resolve import ensure_registered
 from maskrcnn_ext.engine.checkpoint import history
 from maskrcnn_ext.engine.checkpoint.checkpointer import Checkpointer
@@ -38,25 +39,6 @@ logger = logging.getLogger(__name__)
 
 _YAML = (".yaml", ".yml")
 _NEEDED = ("model", "dataloader.test.mapper")  # parts of a config that prediction builds
-
-
-@dataclass(frozen=True)
-class Classes:
-    """The meaning of a model's outputs.
-
-    Attributes:
-        names: class names, in the order of the model's outputs.
-        category_ids: the data set's id of each class, for results files.
-        keypoint_names: keypoint names, in the order of the model's outputs; empty for a model without keypoints.
-        keypoint_flip_map: pairs (left, right) of keypoint names.
-        skeleton: pairs of indices of keypoints that are joined by a line.
-    """
-
-    names: tuple[str, ...]
-    category_ids: tuple[int, ...]
-    keypoint_names: tuple[str, ...] = ()
-    keypoint_flip_map: tuple[tuple[str, str], ...] = ()
-    skeleton: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,9 +96,8 @@ def load_model(
     else:
         model, mapper, initial_weights, data = _from_yacs(cfg, device, overrides)
     weights = initial_weights if weights is None else weights
-    if weights:
-        _load_weights(model, weights)
-    return LoadedModel(model.eval(), mapper, _find_classes(model, data), weights)
+    stored = _load_weights(model, weights) if weights else None
+    return LoadedModel(model.eval(), mapper, stored or _find_classes(model, data), weights)
 
 
 def image_reader(mapper: Any) -> Callable[[dict[str, Any]], Any]:
@@ -254,7 +235,7 @@ def _read_yacs(file: str) -> Any:
 
 def _from_lazy(
     cfg: DictConfig, device: str, overrides: Sequence[str], untrusted: str
-) -> tuple[nn.Module, Any, str, Any]:
+) -> tuple[nn.Module, Any, str, list[str]]:
     cfg = apply_overrides(add_missing_settings(cfg.copy()), list(overrides))
     for key in _NEEDED:
         if OmegaConf.select(cfg, key) is None:
@@ -263,10 +244,10 @@ def _from_lazy(
         check_parts(cfg, _NEEDED, untrusted)
     model = instantiate(cfg.model).to(device)
     check_fit(model)
-    return model, instantiate(cfg.dataloader.test.mapper), cfg.train.init_checkpoint, _first_test_data_set(cfg)
+    return model, instantiate(cfg.dataloader.test.mapper), cfg.train.init_checkpoint, _data_sets(cfg)
 
 
-def _from_yacs(cfg: Any, device: str, overrides: Sequence[str]) -> tuple[nn.Module, Any, str, Any]:
+def _from_yacs(cfg: Any, device: str, overrides: Sequence[str]) -> tuple[nn.Module, Any, str, list[str]]:
     from detectron2.modeling import build_model
 
     try:
@@ -274,18 +255,20 @@ def _from_yacs(cfg: Any, device: str, overrides: Sequence[str]) -> tuple[nn.Modu
     except (AssertionError, KeyError, ValueError) as error:
         raise InputError(f"{' '.join(overrides)}: the config does not accept these overrides ({error})") from error
     cfg.MODEL.DEVICE = device
-    names = list(cfg.DATASETS.TEST)
-    return build_model(cfg), DatasetMapper(cfg, is_train=False), cfg.MODEL.WEIGHTS, names[0] if names else None
+    names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+    return build_model(cfg), DatasetMapper(cfg, is_train=False), cfg.MODEL.WEIGHTS, names
 
 
-def _first_test_data_set(cfg: DictConfig) -> str | None:
-    names = OmegaConf.select(cfg, "dataloader.test.dataset.names")
-    return names if isinstance(names, str) or not names else names[0]
+def _data_sets(cfg: DictConfig) -> list[str]:
+    """Returns the names of the training data sets, then those for the test."""
+    found = [OmegaConf.select(cfg, f"dataloader.{split}.dataset.names") or () for split in ("train", "test")]
+    return [name for names in found for name in ([names] if isinstance(names, str) else names)]
 
 
-def _load_weights(model: nn.Module, weights: str) -> None:
+def _load_weights(model: nn.Module, weights: str) -> Classes | None:
+    """Loads the weights; returns the classes that the checkpoint stores, None if it stores none or others than the model has."""
     checkpointer = Checkpointer(model)
-    checkpointer.load(weights, checkpointables=[])
+    content = checkpointer.load(weights, checkpointables=[])
     assert checkpointer.report is not None
     fresh = checkpointer.report.newly_initialised()
     if fresh:
@@ -293,45 +276,33 @@ def _load_weights(model: nn.Module, weights: str) -> None:
             f"{weights} leaves {len(fresh)} tensors of the model random ({short_list(fresh, limit=3)}): use the config that it was trained "
             "with, such as the run's config.yaml"
         )
+    stored = Classes.from_state(content.get("classes"))
+    return stored if stored is not None and len(stored.names) == _num_classes(model) else None
 
 
-def _metadata(data: str) -> Any:
-    """Returns Detectron2's metadata of a data set; many data sets must be read before it has category ids and keypoints."""
-    try:
-        ensure_registered(data)
-        metadata = MetadataCatalog.get(data)
-        if not metadata.get("thing_dataset_id_to_contiguous_id"):
-            DatasetCatalog.get(data)
-    except (InputError, OSError) as error:
-        logger.warning("Class names and ids may be missing (%s)", error)
-    return MetadataCatalog.get(data)
+def _num_classes(model: nn.Module) -> int:
+    return getattr(getattr(model, "roi_heads", None), "num_classes", None) or 1
 
 
-def _find_classes(model: nn.Module, data: str | None) -> Classes:
-    """Returns the classes of a data set, or numbered classes if it is missing or does not fit the model."""
-    heads = getattr(model, "roi_heads", None)
-    count = getattr(heads, "num_classes", None) or 1
-    metadata = _metadata(data) if data is not None else None
-    names = (metadata.get("thing_classes") or []) if metadata else []
-    if len(names) != count:
-        if names:
-            logger.warning("The model has %d classes and data set %s %d: they are numbered", count, data, len(names))
-        names, metadata = [f"class {index}" for index in range(count)], None
-    index_of_id = metadata.get("thing_dataset_id_to_contiguous_id") if metadata else None
-    if not index_of_id and str(data).startswith("keypoints_coco_"):
-        index_of_id = {1: 0}  # COCO's person; Detectron2 sets it only when it reads the annotations
-    # Detectron2 evaluates a data set without category ids under the indices of its classes.
-    ids = sorted(index_of_id, key=lambda category_id: index_of_id[category_id]) if index_of_id else range(count)
-    points = metadata.get("keypoint_names") if metadata else None
-    links = (metadata.get("keypoint_connection_rules") or []) if metadata else []
-    point_index = {name: index for index, name in enumerate(points or ())}
-    return Classes(
-        names=tuple(names),
-        category_ids=tuple(ids),
-        keypoint_names=tuple(points or ()),
-        keypoint_flip_map=tuple(tuple(pair) for pair in (metadata.get("keypoint_flip_map") or ())) if metadata else (),
-        skeleton=tuple((point_index[a], point_index[b]) for a, b, _ in links),
-    )
+def _find_classes(model: nn.Module, data: list[str]) -> Classes:
+    """Returns the classes of the first data set that can be read and fits the model, or numbered classes."""
+    count, reasons = _num_classes(model), []
+    for name in data:
+        try:
+            ensure_registered(name)
+            # Many data sets must be read before their category ids and keypoints are known.
+            if not MetadataCatalog.get(name).get("thing_dataset_id_to_contiguous_id"):
+                DatasetCatalog.get(name)
+        except (InputError, OSError) as error:
+            reasons.append(str(error))
+        classes = Classes.of_data_set(name)
+        if classes is not None and len(classes.names) == count:
+            return classes
+        if classes is not None:
+            reasons.append(f"the model has {count} classes and data set {name} {len(classes.names)}")
+    if reasons:
+        logger.warning("The class names are unknown, so the classes are numbered (%s)", "; ".join(reasons))
+    return Classes(tuple(f"class {index}" for index in range(count)), tuple(range(count)))
 
 
 def sample_images(given: str, count: int, mapper: Any) -> list[np.ndarray]:

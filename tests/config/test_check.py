@@ -1,36 +1,10 @@
-"""Faults of a config are found without data and without memory for the model."""
+"""Faults of a config are found without memory for the model."""
 
 import copy
 
-import pytest
-from detectron2.data import MetadataCatalog
-
 from maskrcnn_ext import get_config
-from maskrcnn_ext.config.check import check_config, count_faults
+from maskrcnn_ext.config.check import check_config
 from maskrcnn_ext.config.overrides import apply_overrides
-
-
-@pytest.fixture
-def metadata():
-    name = "of_two_classes"
-    MetadataCatalog.get(name).set(thing_classes=["a", "b"], keypoint_names=["x", "y", "z", "w"])
-    yield name
-    MetadataCatalog.pop(name)
-
-
-def test_equal_or_unknown_counts_are_no_faults(metadata):
-    assert list(count_faults(metadata, num_classes=2, num_keypoints=4)) == []
-    assert list(count_faults(metadata, num_classes=None, num_keypoints=None)) == []
-    assert list(count_faults("never_registered", num_classes=3, num_keypoints=3)) == []
-    assert "never_registered" not in MetadataCatalog.list()
-
-
-def test_different_counts_are_lines_that_say_what_to_set(metadata):
-    assert list(count_faults(metadata, num_classes=80, num_keypoints=17)) == [
-        "model.roi_heads.num_classes=80, but of_two_classes has 2 classes (a, b): set model.roi_heads.num_classes=2",
-        "model.roi_heads.keypoint_head.num_keypoints=17, but of_two_classes has 4 keypoints (x, y, z, ...): "
-        "set model.roi_heads.keypoint_head.num_keypoints=4",
-    ]
 
 
 def test_a_config_without_faults_is_counted_and_not_changed():

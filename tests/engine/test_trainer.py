@@ -36,7 +36,12 @@ def weights(folder):
 @pytest.mark.slow
 def test_losses_and_weights_are_the_stock_scripts(spec, stock_script, tmp_path, run_python):
     config = config_path("domains/shapes.py")
-    twenty = {"train.max_iter": 20, "train.eval_period": 10, "train.checkpointer.period": 10}
+    stock_parts = {
+        "dataloader.train.mapper._target_": "detectron2.data.DatasetMapper",
+        "dataloader.test.mapper._target_": "detectron2.data.DatasetMapper",
+        "dataloader.evaluator._target_": "detectron2.evaluation.COCOEvaluator",
+    }
+    twenty = {**stock_parts, "train.max_iter": 20, "train.eval_period": 10, "train.checkpointer.period": 10}
     for name, script in (("stock", stock_script), ("ours", SCRIPT)):
         arguments = [script, "--config-file", config, "--num-gpus", "0", *overrides(spec, tmp_path / name, **twenty)]
         done = run_python(*arguments)

@@ -377,8 +377,9 @@ def test_the_file_of_an_earlier_run_is_not_taken_for_the_data(tmp_path):
     assert not hasattr(MetadataCatalog.get(name), "json_file")
     content = json.loads(Path(output_dir, f"{name}_coco_format.json").read_text())
     assert content["annotations"][0]["bbox"] == [50, 40, 20, 20]
-    with pytest.raises(ValueError, match="output_dir must be provided"):
-        COCOEvaluator(name, **PLAIN)
+    assert evaluate(COCOEvaluator(name, **PLAIN), found)["bbox"]["AP"] == 0, (
+        "without a folder, a temporary file is used"
+    )
 
 
 def test_mistakes_are_one_line(tmp_path):
@@ -443,3 +444,32 @@ def test_two_ranks_have_the_numbers_of_one(tmp_path, kind):
 
     assert written("two") == written("one")
     assert len(written("one")) == sum(map(len, found))
+
+
+def test_categories_are_those_of_the_file_before_the_data_is_read(tmp_path):
+    content = {
+        "images": [{"id": 1, "height": 40, "width": 40, "file_name": "a.png"}],
+        "categories": [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 7, "bbox": [5, 5, 20, 20], "area": 400, "iscrowd": 0}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    evaluator = COCOEvaluator(f"coco:{tmp_path}/a.json@{tmp_path}", **PLAIN)
+    assert {"bbox/AP", "bbox/AP-cat", "bbox/AP-dog"} <= evaluator.metric_names()
+
+    def predicted(index):
+        found = Instances((40, 40), pred_boxes=Boxes(torch.tensor([[5.0, 5, 25, 25]])), scores=torch.ones(1))
+        found.pred_classes = torch.tensor([index])
+        return found
+
+    def measure(evaluator, index):
+        evaluator.reset()
+        evaluator.process([{"image_id": 1, "height": 40, "width": 40}], [{"instances": predicted(index)}])
+        return evaluator.evaluate()["bbox"]
+
+    # Detectron2 sorts by id: dog is 0 and cat is 1.
+    assert measure(evaluator, 1)["AP-cat"] == pytest.approx(100)
+    with pytest.raises(InputError, match=r"class 2, but .* has 2 classes"):
+        measure(evaluator, 2)
+    by_name = COCOEvaluator(f"coco:{tmp_path}/a.json@{tmp_path}", classes=["cow", "dog", "cat"], **PLAIN)
+    assert measure(by_name, 2)["AP-cat"] == pytest.approx(100)
+    assert measure(by_name, 0)["AP-cat"] == 0, "a class that the data set does not have"

@@ -9,7 +9,7 @@ from torch import nn
 
 from maskrcnn_ext.config.overrides import apply_overrides
 from maskrcnn_ext.config.zoo import get_config
-from maskrcnn_ext.inference.loading import Classes
+from maskrcnn_ext.data.registry.classes import Classes
 from maskrcnn_ext.interop.export.recipe import Recipe
 from tests.helpers.calibration import calibrate
 

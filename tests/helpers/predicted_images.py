@@ -6,7 +6,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 from pycocotools import mask as mask_util
 
-from maskrcnn_ext.inference.loading import Classes
+from maskrcnn_ext.data.registry.classes import Classes
 from maskrcnn_ext.inference.outputs.predicted_image import PredictedImage
 from maskrcnn_ext.inference.sources import InputImage
 from maskrcnn_ext.ops.rle_masks import RLEMasks

@@ -26,7 +26,8 @@ def test_classes_come_from_the_data_set(run, caplog):
         unknown = load_model(run, device="cpu", overrides=["dataloader.test.dataset.names=coco:/gone.json@/gone"])
     assert unknown.classes.names[0] == "class 0"
     assert unknown.classes.category_ids == (0, 1, 2, 3, 4)
-    assert "Class names and ids may be missing (data set coco:/gone.json" in caplog.text
+    assert "The class names are unknown, so the classes are numbered (" in caplog.text
+    assert "no such file or folder: /gone.json" in caplog.text
 
 
 def test_category_ids_are_the_data_sets_own(run, tmp_path, shapes):

@@ -6,17 +6,18 @@ One override for each split selects other data, a registered name or a file:
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
-from detectron2.data import DatasetMapper, build_detection_test_loader, build_detection_train_loader
-from detectron2.evaluation import COCOEvaluator
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from omegaconf import OmegaConf
 
+from maskrcnn_ext.data.mapping.mapper import SafeMapper
 from maskrcnn_ext.data.registry.catalog import get_dataset_dicts
+from maskrcnn_ext.evaluation.coco import COCOEvaluator
 
 dataloader = OmegaConf.create(flags={"allow_objects": True})
 
 dataloader.train = L(build_detection_train_loader)(
     dataset=L(get_dataset_dicts)(names="coco_2017_train"),
-    mapper=L(DatasetMapper)(
+    mapper=L(SafeMapper)(
         is_train=True,
         augmentations=[
             L(T.ResizeShortestEdge)(
@@ -33,7 +34,7 @@ dataloader.train = L(build_detection_train_loader)(
 
 dataloader.test = L(build_detection_test_loader)(
     dataset=L(get_dataset_dicts)(names="coco_2017_val", filter_empty=False),
-    mapper=L(DatasetMapper)(
+    mapper=L(SafeMapper)(
         is_train=False,
         augmentations=[L(T.ResizeShortestEdge)(short_edge_length=800, max_size=1333)],
         image_format="${...train.mapper.image_format}",

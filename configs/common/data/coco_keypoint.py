@@ -3,7 +3,6 @@
 from detectron2.config import LazyCall as L
 
 from maskrcnn_ext.data.registry.keypoints import hflip_indices
-from maskrcnn_ext.evaluation.coco import COCOEvaluator
 
 from .coco import dataloader
 
@@ -15,5 +14,3 @@ dataloader.train.mapper.update(
     # from the data set's own flip map, once it is loaded
     keypoint_hflip_indices=L(hflip_indices)(names="${...dataset.names}"),
 )
-# It takes the sigmas of OKS from the data set's registration.
-dataloader.evaluator._target_ = COCOEvaluator

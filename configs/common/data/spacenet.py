@@ -3,8 +3,6 @@
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 
-from maskrcnn_ext.data.mapping.mapper import SafeMapper
-
 from .coco import dataloader
 
 dataloader.train.dataset.names = "spacenet_buildings_train"
@@ -19,7 +17,5 @@ dataloader.train.mapper.update(
     recompute_boxes=True,  # from the masks after cropping
 )
 dataloader.test.mapper.augmentations = []
-# GeoTIFFs of 16 bits, which Detectron2's mapper cannot read.
-dataloader.train.mapper._target_ = dataloader.test.mapper._target_ = SafeMapper
 # A chip has more buildings than COCO's limit of 100 detections.
 dataloader.evaluator.max_dets_per_image = 300

@@ -3,8 +3,6 @@
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 
-from maskrcnn_ext.data.mapping.mapper import SafeMapper
-
 from .coco import dataloader
 
 dataloader.train.dataset.names = "spleen_train"
@@ -21,7 +19,5 @@ dataloader.train.mapper.update(
     recompute_boxes=True,  # a rotated box is larger than its object
 )
 dataloader.test.mapper.augmentations = []
-# Slices of volumes, which Detectron2's mapper cannot read.
-dataloader.train.mapper._target_ = dataloader.test.mapper._target_ = SafeMapper
 dataloader.train.update(total_batch_size=4, num_workers=2)
 dataloader.test.num_workers = 2

@@ -3,8 +3,6 @@
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 
-from maskrcnn_ext.data.mapping.mapper import SafeMapper
-
 from .coco import dataloader
 
 dataloader.train.dataset.names = "tree_crowns_train"
@@ -20,8 +18,6 @@ dataloader.train.mapper.augmentations = [
     L(T.RandomContrast)(intensity_min=0.8, intensity_max=1.2),
 ]
 dataloader.test.mapper.augmentations = []
-# Windows of a raster: Detectron2's mapper would read the whole file.
-dataloader.train.mapper._target_ = dataloader.test.mapper._target_ = SafeMapper
 dataloader.train.update(total_batch_size=4, num_workers=2)
 dataloader.test.num_workers = 2
 # A window may have more crowns than COCO's limit of 100 detections.

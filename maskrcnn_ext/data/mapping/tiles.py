@@ -35,6 +35,7 @@ def get_tiled_dataset_dicts(
     empty_share: float = 0.1,
     filter_empty: bool = True,
     min_keypoints: int = 0,
+    classes: str | Sequence[str] | None = None,
 ) -> list[Record]:
     """Returns the records of :func:`get_dataset_dicts` with every image cut into overlapping tiles.
 
@@ -51,6 +52,7 @@ def get_tiled_dataset_dicts(
         empty_share: the share of all tiles that may be empty; the choice is reproducible. 0 drops empty tiles, 1 keeps all.
         filter_empty: drop images without objects.
         min_keypoints: drop tiles with fewer visible keypoints.
+        classes: as for :func:`get_dataset_dicts`.
 
     Raises:
         InputError: as for :func:`get_dataset_dicts`; an argument is out of range, or a record cannot be cut.
@@ -63,7 +65,7 @@ def get_tiled_dataset_dicts(
     for name, share in (("min_visible", min_visible), ("empty_share", empty_share)):
         if not 0 <= share <= 1:
             raise InputError(f"{name}={share}: expected a share from 0 to 1")
-    records = get_dataset_dicts(names, filter_empty=filter_empty)
+    records = get_dataset_dicts(names, filter_empty=filter_empty, classes=classes)
     tiles: list[Record] = []
     empty: list[int] = []
     for record in records:

@@ -12,6 +12,7 @@ from typing import Any
 
 from maskrcnn_ext.data.formats import get_format
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
+from maskrcnn_ext.data.registry.classes import first_difference, map_by_name
 from maskrcnn_ext.data.registry.dicts import from_dicts
 from maskrcnn_ext.data.registry.keypoints import Skeleton
 from maskrcnn_ext.data.registry.resolve import ensure_registered
@@ -121,11 +122,39 @@ def split_note(name: str) -> str:
     return source.split_note() if isinstance(source, Source) else ""
 
 
+def read_class_names(name: str) -> list[str]:
+    """Returns the class names of a registered data set, or of a string such as ``coco:/data/a.json@/data/images``.
+
+    Raises:
+        InputError: the data set is not registered, or it cannot be read.
+    """
+    from detectron2.data import MetadataCatalog
+
+    ensure_registered(name)
+    # Detectron2's own data sets and those read before have the names in their metadata.
+    classes = MetadataCatalog.get(name).get("thing_classes")
+    return list(classes) if classes else load_dataset(name).classes
+
+
+def class_names(classes: str | Sequence[str]) -> list[str]:
+    """Returns the names of an argument that is a list of them, or a data set that has them.
+
+    Raises:
+        InputError: a name occurs twice, so that the mapping by name is ambiguous; and as :func:`read_class_names`.
+    """
+    names = read_class_names(classes) if isinstance(classes, str) else [str(name) for name in classes]
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise InputError(f"class {repeated!r} occurs twice: classes with equal names cannot be mapped by name")
+    return names
+
+
 def get_dataset_dicts(
     names: str | Sequence[str],
     filter_empty: bool = True,
     min_keypoints: int = 0,
     proposal_files: Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Detectron2's ``get_detection_dataset_dicts`` that also reads data sets that are not registered.
 
@@ -134,12 +163,14 @@ def get_dataset_dicts(
         filter_empty: drop images without annotations other than crowds.
         min_keypoints: drop images with fewer visible keypoints.
         proposal_files: as in Detectron2.
+        classes: class names in the order of the model's outputs, or a data set that has them: the objects of all data sets are mapped
+            to them by name, and those of other classes are left out. None if all data sets have the same classes in the same order.
 
     Returns:
         Records in Detectron2's standard format.
 
     Raises:
-        InputError: a name is unknown, data is missing or broken, or no image is left.
+        InputError: a name is unknown, data is missing or broken, no image is left, or the classes of the data sets differ.
 
     Example:
         As an override of any LazyConfig::
@@ -147,11 +178,25 @@ def get_dataset_dicts(
             dataloader.train.dataset._target_=maskrcnn_ext.get_dataset_dicts
             dataloader.train.dataset.names=coco:/data/train.json@/data/images
     """
-    from detectron2.data import get_detection_dataset_dicts
-
     names = [names] if isinstance(names, str) else list(names)
     for name in names:
         ensure_registered(name)
+    if classes is None:
+        return _read_dicts(names, filter_empty, min_keypoints, proposal_files)
+    order = class_names(classes)
+    found = []
+    for index, name in enumerate(names):
+        files = None if proposal_files is None else [proposal_files[index]]
+        records = _read_dicts([name], filter_empty, min_keypoints, files)
+        found += map_by_name(records, read_class_names(name), order, name)
+    return found
+
+
+def _read_dicts(
+    names: Sequence[str], filter_empty: bool, min_keypoints: int, proposal_files: Sequence[str] | None
+) -> list[dict[str, Any]]:
+    from detectron2.data import get_detection_dataset_dicts
+
     try:
         return get_detection_dataset_dicts(
             names, filter_empty=filter_empty, min_keypoints=min_keypoints, proposal_files=proposal_files
@@ -161,6 +206,25 @@ def get_dataset_dicts(
     except AssertionError as error:  # Detectron2 asserts that images are left
         hint = _empty_hint(names) if filter_empty else ""
         raise InputError(f"data set {', '.join(names)}: {error}{hint}") from error
+    except ValueError as error:
+        if "different metadata 'thing_classes'" not in str(error):
+            raise
+        raise InputError(_difference_between(names)) from error
+
+
+def _difference_between(names: Sequence[str]) -> str:
+    """Returns the message for data sets that do not have the same classes in the same order."""
+    first = read_class_names(names[0])
+    for name in names[1:]:
+        classes = read_class_names(name)
+        index = first_difference(first, classes)
+        if index is not None:
+            own, other = (repr(of[index]) if index < len(of) else "missing" for of in (first, classes))
+            break
+    return (
+        f"data sets {names[0]} and {name} have different classes: class {index} is {own} in the first and {other} in the second: set "
+        f"dataset.classes={names[0]} to map their objects by name"
+    )
 
 
 def _empty_hint(names: Sequence[str]) -> str:

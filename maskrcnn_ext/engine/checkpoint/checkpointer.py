@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from maskrcnn_ext.common.distributed import decide_on_main
 from maskrcnn_ext.common.text import first_line
 from maskrcnn_ext.compat import strip_prefix
+from maskrcnn_ext.data.registry.classes import Classes
 from maskrcnn_ext.engine.checkpoint import files, history
 from maskrcnn_ext.engine.checkpoint.class_rows import ClassRows
 from maskrcnn_ext.engine.checkpoint.load_report import LoadReport, make_report
@@ -38,6 +39,7 @@ class Checkpointer(DetectionCheckpointer):
 
     Attributes:
         report: describes which weights of the last file were loaded; None before the first one.
+        classes: the classes of the model's outputs, which every file stores; None if they are unknown.
 
     Example::
 
@@ -73,6 +75,7 @@ class Checkpointer(DetectionCheckpointer):
             )
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
         self.report: LoadReport | None = None
+        self.classes: Classes | None = None
         self._allow_pickle = allow_pickle
         # About the file that is being loaded.
         self._source = ""
@@ -94,7 +97,8 @@ class Checkpointer(DetectionCheckpointer):
         path = Path(self.save_dir) / f"{name}.pth"
         logger.info("Saving checkpoint to %s", path)
         states = {key: value.state_dict() for key, value in self.checkpointables.items()}
-        files.write({"model": self.model.state_dict(), **states, **extra}, path)
+        classes = {} if self.classes is None else {"classes": self.classes.state_dict()}
+        files.write({"model": self.model.state_dict(), **classes, **states, **extra}, path)
         if history.is_progress(path.name):
             self.tag_last_checkpoint(path.name)
 

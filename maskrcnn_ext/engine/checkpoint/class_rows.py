@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from maskrcnn_ext.common.text import short_list
-from maskrcnn_ext.data.registry.catalog import load_dataset
-from maskrcnn_ext.data.registry.resolve import ensure_registered
+from maskrcnn_ext.data.registry.catalog import read_class_names
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.mask_heads.dct import DCTMaskHead
 
@@ -84,20 +83,6 @@ def differ_by_classes(key: str, model: nn.Module, old: Sequence[int], new: Seque
     """Returns whether two shapes of the model's tensor `key` are equal but for the number of classes."""
     numbers = {axis.number for axis in class_axes(key, model)}
     return len(old) == len(new) and {axis for axis in range(len(old)) if old[axis] != new[axis]} <= numbers
-
-
-def read_class_names(name: str) -> list[str]:
-    """Returns the class names of a registered data set, or of a string such as ``coco:/data/a.json@/data/images``.
-
-    Raises:
-        InputError: the data set is not registered, or it cannot be read.
-    """
-    from detectron2.data import MetadataCatalog
-
-    ensure_registered(name)
-    # Detectron2's own data sets and those read before have the names in their metadata.
-    classes = MetadataCatalog.get(name).get("thing_classes")
-    return list(classes) if classes else load_dataset(name).classes
 
 
 @dataclass(frozen=True)

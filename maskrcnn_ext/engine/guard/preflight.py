@@ -14,9 +14,7 @@ from fvcore.common.param_scheduler import ParamScheduler
 from omegaconf import OmegaConf
 from torch import nn, optim
 
-from maskrcnn_ext.config.check import count_faults
 from maskrcnn_ext.data.registry.resolve import ensure_registered
-from maskrcnn_ext.engine.data_hash import data_set_names
 from maskrcnn_ext.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,7 +51,6 @@ def preflight(cfg: DictConfig, model: nn.Module, optimizer: optim.Optimizer) -> 
         _check_warm_up(cfg, optimizer),
         _check_frozen_weights(cfg, model),
         _check_number_of_detections(cfg, model),
-        _check_counts(cfg, model),
         _check_precision(cfg),
         _check_evaluation_period(cfg),
         _check_test_set(cfg),
@@ -149,14 +146,6 @@ def _check_number_of_detections(cfg: DictConfig, model: nn.Module) -> Iterator[s
                 f"dataloader.evaluator.max_dets_per_image={kept}"
             )
             return
-
-
-def _check_counts(cfg: DictConfig, model: nn.Module) -> Iterator[str]:
-    heads = getattr(model, "roi_heads", None)
-    num_classes = getattr(heads, "num_classes", None)
-    num_keypoints = getattr(getattr(heads, "keypoint_head", None), "num_keypoints", None)
-    for name in data_set_names(cfg):
-        yield from count_faults(name, num_classes=num_classes, num_keypoints=num_keypoints)
 
 
 def _check_precision(cfg: DictConfig) -> Iterator[str]:

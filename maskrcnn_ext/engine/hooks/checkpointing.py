@@ -12,13 +12,16 @@ from detectron2.engine import HookBase
 from maskrcnn_ext.common.distributed import decide_on_main
 from maskrcnn_ext.engine.checkpoint.checkpointer import Checkpointer
 from maskrcnn_ext.engine.checkpoint.history import list_numbered
+from maskrcnn_ext.engine.hooks.evaluation import is_evaluation_due
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 
 class Checkpointing(HookBase):
-    """Saves every `period` iterations and after the last one, like Detectron2's PeriodicCheckpointer. Register it on every rank.
+    """Saves every `period` iterations and after the last one, like Detectron2's PeriodicCheckpointer, and before evaluations.
+
+    Register it on every rank.
 
     If there are more than `max_to_keep` files, the oldest are removed, also those that were written before the run was resumed.
 
@@ -34,6 +37,7 @@ class Checkpointing(HookBase):
         period: int,
         max_to_keep: int | None = None,
         collect: Callable[[], dict[str, Any]] | None = None,
+        eval_period: int = 0,
         file_prefix: str = "model",
     ) -> None:
         """Prepares; register this hook before the hooks that evaluate.
@@ -43,6 +47,7 @@ class Checkpointing(HookBase):
             period: iterations between checkpoints.
             max_to_keep: number of numbered files to keep; None for all. ``model_final`` is always kept.
             collect: called on every rank before a checkpoint; its result on the main process is saved as well.
+            eval_period: iterations between evaluations, before which it saves as well, so that a failed evaluation loses no training.
             file_prefix: prefix of the file names.
 
         Raises:
@@ -56,6 +61,7 @@ class Checkpointing(HookBase):
         self._period = period
         self._max_to_keep = max_to_keep
         self._collect = collect
+        self._eval_period = eval_period
         self._prefix = file_prefix
         self._kept: list[Path] = []
         self._saved: int | None = None
@@ -73,7 +79,7 @@ class Checkpointing(HookBase):
         """
         iteration = self.trainer.iter
         is_last = iteration >= self.trainer.max_iter - 1
-        if (iteration + 1) % self._period == 0:
+        if (iteration + 1) % self._period == 0 or is_evaluation_due(self.trainer, self._eval_period):
             self._save(iteration, is_final=is_last)
         elif is_last:
             self._save(iteration, is_numbered=False, is_final=True)

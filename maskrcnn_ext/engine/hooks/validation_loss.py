@@ -19,6 +19,7 @@ from maskrcnn_ext.common.random_state import seeded
 from maskrcnn_ext.compat import is_batch_norm, is_dropout
 from maskrcnn_ext.data.mapping.augmentation.mixing import Mapper
 from maskrcnn_ext.engine.hooks.evaluation import EvaluationHook
+from maskrcnn_ext.engine.loader_faults import GuardedLoader
 from maskrcnn_ext.engine.preserved_model import device_of, preserved_model
 from maskrcnn_ext.errors import InputError
 
@@ -130,8 +131,7 @@ def build_validation_loader(cfg: DictConfig) -> Iterable[list[dict[str, Any]]]:
     mapper, test = copy.deepcopy(mapper), copy.deepcopy(cfg.dataloader.test)
     mapper.augmentations = instantiate(test.mapper.augmentations)
     test.mapper = StrictMapper(instantiate(mapper))
-    loader: Iterable[list[dict[str, Any]]] = instantiate(test)
-    return loader
+    return GuardedLoader(instantiate(test))
 
 
 class StrictMapper:

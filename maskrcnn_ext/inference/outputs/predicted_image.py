@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from detectron2.structures import Instances
 
+from maskrcnn_ext.data.registry.classes import Classes
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.inference.loading import Classes
 from maskrcnn_ext.inference.sources import InputImage
 from maskrcnn_ext.ops.rle_segments import rle_window
 from maskrcnn_ext.report.draw import palette

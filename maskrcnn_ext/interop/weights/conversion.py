@@ -250,7 +250,7 @@ def write_model(converted: Converted, output: Path, *, overwrite: bool = False) 
 
 def _own_classes(converted: Converted) -> list[str]:
     """Returns the names of the classes, or "class 1" and so on without names; empty if the config's data set has the same."""
-    from maskrcnn_ext.engine.checkpoint.class_rows import read_class_names
+    from maskrcnn_ext.data.registry.catalog import read_class_names
 
     known = read_class_names(converted.config.dataloader.test.dataset.names)
     count = converted.config.model.roi_heads.num_classes

@@ -9,8 +9,9 @@ from detectron2.structures import Boxes, Instances
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from maskrcnn_ext.data.registry.catalog import read_class_names
 from maskrcnn_ext.engine.checkpoint.checkpointer import Checkpointer
-from maskrcnn_ext.engine.checkpoint.class_rows import Axis, ClassRows, class_axes, differ_by_classes, read_class_names
+from maskrcnn_ext.engine.checkpoint.class_rows import Axis, ClassRows, class_axes, differ_by_classes
 from maskrcnn_ext.errors import InputError
 from tests.helpers.detectors import detector
 

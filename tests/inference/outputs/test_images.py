@@ -8,7 +8,7 @@ import torch
 from detectron2.structures import Instances
 from pycocotools import mask as mask_util
 
-from maskrcnn_ext.inference.loading import Classes
+from maskrcnn_ext.data.registry.classes import Classes
 from maskrcnn_ext.inference.outputs import find_output
 from maskrcnn_ext.inference.outputs.images import crops
 from maskrcnn_ext.ops.rle_masks import RLEMasks
