@@ -11,6 +11,7 @@ T = TypeVar("T")
 
 _LOG_SECONDS = 30.0
 _REDRAW_SECONDS = 0.1
+_WIDTH_FOR_BAR = 80  # columns of a terminal that shows a bar
 
 
 class Progress:
@@ -111,18 +112,31 @@ def progress_bar(stream: Any) -> Any:
     """Returns a ``rich.progress.Progress`` with the columns of this package: bar, count, time left and free text.
 
     Only ``update(..., refresh=True)`` redraws it. A thread that redraws could hold the console's lock while a data loader forks a
-    worker, which would then hang. Tasks need the field ``figures``.
+    worker, which would then hang. Tasks need the field ``figures``. It is one line: on a narrow terminal the texts are cut, and the bar is
+    left out.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
+    from rich.table import Column
+    from rich.text import Text
+
+    class CutText(TextColumn):
+        """A text that becomes shorter before other columns do, and never continues on another line."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__(text, markup=False, table_column=Column(no_wrap=False))
+
+        def render(self, task: Task) -> Text:
+            return Text(super().render(task).plain, no_wrap=True, overflow="ellipsis")
 
     console = stream if isinstance(stream, Console) else Console(file=stream)
+    whole = Column(no_wrap=True)
     return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}", markup=False),
-        TimeRemainingColumn(),
+        CutText("{task.description}"),
+        *([BarColumn(bar_width=20)] if console.width >= _WIDTH_FOR_BAR else []),
+        MofNCompleteColumn(table_column=whole),
+        CutText("{task.fields[figures]}"),
+        TimeRemainingColumn(table_column=whole.copy()),
         console=console,
         auto_refresh=False,
         redirect_stdout=False,

@@ -1,9 +1,14 @@
 """``maskrcnn-ext convert`` reports mistakes in one line and leaves nothing half written."""
 
 import json
+import os
+import signal
+import threading
 
+import pytest
 from PIL import Image
 
+from maskrcnn_ext import get_dataset_dicts
 from maskrcnn_ext.cli import main
 
 
@@ -63,3 +68,57 @@ def test_the_split_that_is_read_and_the_others_are_said(tmp_path, capsys):
         assert main(["convert", f"yolo:{tmp_path / name}", str(tmp_path / chosen), "--to", "coco"]) == 0
         note = f"split {chosen} of {tmp_path}/data.yaml; it also has {other}, such as yolo:YAML@{other}"
         assert capsys.readouterr().out.startswith(note)
+
+
+@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM], ids=str)
+@pytest.mark.parametrize(
+    "command", [["convert", "--to", "coco"], ["split", "--val", "0.5"]], ids=lambda words: words[0]
+)
+def test_a_signal_stops_it_in_one_line_and_leaves_nothing(command, name, tmp_path, capsys):
+    """The annotations are a pipe, so the command waits in the middle of its work until the signal comes."""
+    os.mkfifo(tmp_path / "a.json")
+
+    def stop():
+        with (tmp_path / "a.json").open("wb"):  # waits for the reader
+            signal.pthread_kill(threading.main_thread().ident, name)
+            stopped.wait()
+
+    stopped = threading.Event()
+    thread = threading.Thread(target=stop)
+    thread.start()
+    try:
+        status = main([command[0], f"coco:{tmp_path / 'a.json'}@{tmp_path}", str(tmp_path / "out"), *command[1:]])
+    finally:
+        stopped.set()
+        thread.join()
+    assert status == 75
+    assert capsys.readouterr().err == f"maskrcnn-ext {command[0]}: stopped by {name.name}; run the same command again\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_long_names_of_images_and_classes(tmp_path, capsys):
+    """A name of 250 bytes and the suffix of another format still fit; the class is written as it is."""
+    stem, category = "n" * 246, "c" * 10_000
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (20, 10)).save(tmp_path / "images" / f"{stem}.png")
+    content = {
+        "images": [{"id": 1, "file_name": f"{stem}.png", "height": 10, "width": 20}],
+        "categories": [{"id": 1, "name": category}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 4], "segmentation": [[1, 1, 5, 1, 5, 5, 1, 5]]}
+        ],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    source = f"coco:{tmp_path / 'a.json'}@{tmp_path / 'images'}"
+    for format in ("coco", "yolo", "labelme", "label-image"):
+        target = tmp_path / format
+        assert main(["convert", source, str(target), "--to", format]) == 0
+        again = {
+            "coco": f"coco:{target}/annotations.json@{target}/images",
+            "yolo": f"yolo:{target}/data.yaml",
+            "labelme": f"labelme:{target}",
+            "label-image": f"label_image:{target}/labels@{target}/images",
+        }[format]
+        (record,) = get_dataset_dicts(again)
+        assert len(record["annotations"]) == 1
+    assert capsys.readouterr().err == ""

@@ -1,14 +1,17 @@
 """Progress is a bar on a terminal and a line every half minute in a log."""
 
+import io
 import os
 import pty
+import re
 import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
 from maskrcnn_ext.common import progress
-from maskrcnn_ext.common.progress import Progress, track
+from maskrcnn_ext.common.progress import Progress, progress_bar, track
 
 
 @pytest.fixture
@@ -60,6 +63,22 @@ def test_short_work_shows_nothing_and_track_yields_everything(capsys):
     assert list(track(iter("abc"), total=3)) == ["a", "b", "c"]
     assert list(track([])) == []
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 149, 200])
+def test_a_bar_is_one_line_with_the_whole_count_and_time(width):
+    text = io.StringIO()
+    bar = progress_bar(Console(file=text, width=width, force_terminal=True, color_system=None))
+    description = "comparing the images with those of the other set"
+    task = bar.add_task(description, total=123456, figures="1.23e+03 images/s, 12 failed, loss 1.93")
+    with bar:
+        bar.update(task, completed=61234, refresh=True)
+    last = [line for line in re.split("[\r\n]", text.getvalue()) if "61234" in line][-1].replace("\x1b[2K", "")
+    assert len(last) <= width
+    assert " 61234/123456 " in last
+    assert "-:--:--" in last
+    assert "\x1b[1A" not in text.getvalue()  # moves up, over a second line
+    assert (description in last) == (width >= 149)
 
 
 def run_on_terminal(code: str) -> str:
