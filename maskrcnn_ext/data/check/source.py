@@ -9,7 +9,14 @@ from typing import Any, NamedTuple
 
 from maskrcnn_ext.common.text import natural_sort_key
 from maskrcnn_ext.data.check.view import EXTRA
-from maskrcnn_ext.data.formats.coco import add_annotations, keypoint_names, load_coco, parse_categories, parse_images
+from maskrcnn_ext.data.formats.coco import (
+    add_annotations,
+    check_classes,
+    keypoint_names,
+    load_coco,
+    parse_categories,
+    parse_images,
+)
 from maskrcnn_ext.data.formats.coco_fields import read_id, read_text
 from maskrcnn_ext.data.formats.records import DataSet
 from maskrcnn_ext.data.registry.detect import detect, images_folder
@@ -60,7 +67,7 @@ def find(name: str, images: Path | None = None, faults: list[str] | None = None)
     source, metadata = DatasetCatalog[name], MetadataCatalog.get(name)
     if isinstance(source, Source) and source.format == "coco" and source.select is None:
         found = _of_file(source.path_of("json"), images or source.path_of("images"), name)
-        return found._replace(data=_with_options(found.data, source.options))
+        return found._replace(data=_with_options(found.data, source.options, name))
     if metadata.get("json_file") and metadata.get("image_root"):  # registered by Detectron2's own function
         return _of_file(Path(metadata.json_file), images or Path(metadata.image_root), name)
     if images is not None:
@@ -90,13 +97,14 @@ def _of_file(file: Path, images: Path | None, name: str) -> Found:
     return Found(data, images, name)
 
 
-def _with_options(data: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+def _with_options(data: dict[str, Any], options: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Returns what the options of the format leave of the records."""
     annotations, categories = data["annotations"], data["categories"]
     if options.get("crowds") == "objects":
         annotations = [{**entry, "iscrowd": 0} if isinstance(entry, dict) else entry for entry in annotations]
     only = options.get("only")
     if only is not None:
+        check_classes(only, [str(read_text(entry, "name")) for entry in categories], name)
         left_out = [entry for entry in categories if read_text(entry, "name") not in only]
         ids = {read_id(entry, "id") for entry in left_out}
         annotations = [entry for entry in annotations if read_id(entry, "category_id") not in ids]

@@ -104,12 +104,23 @@ def read_coco(
     return data if only is None else _select_classes(data, list(only), json)
 
 
+def check_classes(only: Sequence[str], classes: Sequence[str], source: Path | str) -> None:
+    """Checks the classes of the option ``only``.
+
+    Raises:
+        InputError: one is not among the classes of the file, or is named twice.
+    """
+    for index, name in enumerate(only):
+        if name not in classes:
+            advice = did_you_mean(name, classes) or f"it has {', '.join(classes)}"
+            raise InputError(f"{source}: `only` names the class {name!r}: {advice}")
+        if name in only[:index]:
+            raise InputError(f"{source}: `only` names the class {name!r} twice")
+
+
 def _select_classes(data: DataSet, only: list[str], json: Path) -> DataSet:
     """Returns the data with these classes, in this order, and without the objects of others."""
-    unknown = next((name for name in only if name not in data.classes), None)
-    if unknown is not None:
-        advice = did_you_mean(unknown, data.classes) or f"it has {', '.join(data.classes)}"
-        raise InputError(f"{json}: `only` names the class {unknown!r}: {advice}")
+    check_classes(only, data.classes, json)
     indices = [data.classes.index(name) for name in only]
     index_of = {old: new for new, old in enumerate(indices)}
     for record in data.images:

@@ -180,6 +180,22 @@ def test_all_faults_of_a_format_are_listed_and_the_rest_is_read(tmp_path):
             find(name)
 
 
+def test_options_of_a_coco_string_apply_to_its_records(tmp_path):
+    box = {"image_id": 1, "bbox": [1, 1, 4, 4], "iscrowd": 1}
+    annotations = [{**box, "id": number, "category_id": number} for number in (1, 2)]
+    categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+    images = [{"id": 1, "file_name": "a.png", "height": 8, "width": 8}]
+    (tmp_path / "a.json").write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
+    name = f"coco:{tmp_path}/a.json@{tmp_path}"
+    found = find(f"{name}@only:dog@crowds:objects").data
+    assert [(entry["id"], entry["iscrowd"]) for entry in found["annotations"]] == [(2, 0)]
+    assert found["categories"] == categories[1:]
+    with pytest.raises(InputError, match="`only` names the class 'dig': did you mean dog"):
+        find(f"{name}@only:dig")
+
+
 def test_a_file_of_another_format_is_read_by_its_content(tmp_path):
     Image.new("L", (50, 40)).save(tmp_path / "a.png")
     shape = {"label": "cat", "points": [[1, 1], [9, 1], [9, 9]]}

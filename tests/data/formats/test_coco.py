@@ -190,6 +190,8 @@ def test_some_classes_are_read_in_the_order_that_is_asked_for(tmp_path):
     assert sum(len(record.annotations) for record in cats.images) == sum(
         annotation.category == 0 for record in whole.images for annotation in record.annotations
     )
+    with pytest.raises(InputError, match="`only` names the class 'cat' twice"):
+        read_coco(file, tmp_path, only=["cat", "cat"])
     with pytest.raises(InputError, match="`only` names the class 'cats': did you mean cat"):
         read_coco(file, tmp_path, only=["cats"])
 
