@@ -133,7 +133,7 @@ def _valid(file: Path, ids: np.ndarray, encoded: np.ndarray) -> tuple[np.ndarray
 
 
 def _class_name(value: str) -> str:
-    """Returns the ``name`` of a JSON object; the text itself if it is none."""
+    """Returns the ``name`` of a JSON object; the text itself for any other text."""
     try:
         return str(json.loads(value)["name"])
     except (ValueError, KeyError, TypeError):

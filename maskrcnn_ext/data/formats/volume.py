@@ -77,7 +77,7 @@ def count_parts(labels: np.ndarray, region: LabelMask) -> int:
 
 
 def warn_of_parts(places: Sequence[str], num_objects: int, source: Path) -> None:
-    """Warns that objects consist of several unconnected parts, if any do; these may be objects of their own."""
+    """Warns that objects consist of several unconnected parts, if any do; each part may be an object."""
     if places:
         logger.warning(
             "%s: %d of %d objects consist of several unconnected parts, such as %s; add @instances:component to the string of the data set "
