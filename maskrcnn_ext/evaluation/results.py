@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from maskrcnn_ext.data.formats.polygons import check_outline
 from maskrcnn_ext.data.formats.reading import read_json
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.evaluation.truth import Truth
+from maskrcnn_ext.evaluation.truth import LARGEST, Truth
 from maskrcnn_ext.ops.rle import check_rle, find_broken_rle, rle_box, segmentation_to_rle
 
 Results: TypeAlias = list[dict[str, Any]]
@@ -87,6 +87,14 @@ def _check_result(found: dict[str, Any], size: tuple[int, int], where: str) -> d
         raise InputError(
             f"{where} has an RLE of size {mask.get('size')}, but its image is {size[0]} x {size[1]} (height, width)"
         )
+    if isinstance(mask, list) and not all(_are_numbers(polygon) for polygon in mask):
+        raise InputError(
+            f"{where} has a `segmentation` that is neither an RLE nor polygons [[x, y, x, y, x, y, ...], ...]"
+        )
+    if isinstance(mask, dict) and not isinstance(mask.get("counts"), str | bytes | list):
+        raise InputError(f"{where} has a `segmentation` that is neither an RLE nor polygons")
+    for polygon in mask if isinstance(mask, list) else ():
+        check_outline(polygon, *size, f"{where} has a `segmentation`")
     try:
         return {**found, "segmentation": segmentation_to_rle(mask, *size)}
     except InputError as error:
@@ -118,5 +126,5 @@ def _with_box(found: dict[str, Any]) -> dict[str, Any]:
 
 def _are_numbers(values: Any) -> bool:
     return isinstance(values, list | tuple) and all(
-        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) for value in values
+        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST for value in values
     )

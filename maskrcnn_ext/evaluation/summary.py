@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,6 +32,8 @@ from maskrcnn_ext.evaluation.overlaps import TASKS, Pairs, pair_up
 from maskrcnn_ext.evaluation.results import Results, ResultsLike, load_results
 from maskrcnn_ext.evaluation.tables import to_json_values
 from maskrcnn_ext.evaluation.truth import Truth, TruthLike, load_truth
+
+logger = logging.getLogger(__name__)
 
 # COCO's ranges of area in pixels, both ends included.
 _COCO_AREAS = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, np.inf)}
@@ -141,6 +144,8 @@ def possible_tasks(truth: Truth, results: Results) -> list[str]:
     def is_possible(task: str) -> bool:
         key = {"segm": "segmentation"}.get(task, task)
         results_allow = all(result.get(key) for result in results) and bool(results or truth.annotations)
+        if results_allow and results and not truth.allows(task):
+            logger.warning("%s is not evaluated: %s", task, truth.why_not(task))
         return task == "bbox" or (truth.allows(task) and results_allow)
 
     return [task for task in TASKS if task != "boundary" and is_possible(task)]

@@ -26,6 +26,9 @@ from maskrcnn_ext.data.writers.coco import to_coco_dict
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import rle_area, segmentation_to_rle
 
+# JSON has numbers that are not finite, and whole numbers that no float can hold.
+LARGEST = 1e300
+
 
 @dataclass(frozen=True)
 class Truth:
@@ -178,7 +181,7 @@ def _complete_annotation(
     area = entry.get("area")
     if area is None:
         completed["area"] = _area(annotation, image)
-    elif isinstance(area, bool) or not isinstance(area, int | float):
+    elif isinstance(area, bool) or not isinstance(area, int | float) or not abs(area) <= LARGEST:
         raise InputError(f"{where} has the `area` {area!r:.100}, expected a number")
     if num_values:
         completed["keypoints"] = entry.get("keypoints") or [0] * num_values
