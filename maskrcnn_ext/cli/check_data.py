@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskrcnn_ext.common.text import plural
+from maskrcnn_ext.common.text import plural, printable
 from maskrcnn_ext.errors import InputError
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _print_faults(faults: list[Fault], all_lines: bool) -> None:
 def _print_lines(lines: list[str], all_lines: bool) -> None:
     shown = lines if all_lines else lines[:_MAX_LINES]
     for line in shown:
-        print(f"  {line}")
+        print(f"  {printable(line)}")
     if len(shown) < len(lines):
         print(f"  and {len(lines) - len(shown)} more (--all lists them)")
 

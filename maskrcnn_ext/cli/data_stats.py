@@ -20,6 +20,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints the statistics and the overrides. Unreadable images and progress go to stderr."""
     from maskrcnn_ext.common.progress import track
     from maskrcnn_ext.common.tables import text_table
+    from maskrcnn_ext.common.text import printable
     from maskrcnn_ext.data import get_dataset_dicts
     from maskrcnn_ext.data.tools.stats import overrides, pixel_statistics, sample_records
 
@@ -27,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     chosen = sample_records(records, args.limit, args.seed)
     found = pixel_statistics(track(chosen, description="reading"), args.image_format)
     for reason in found.bad:
-        print(f"bad image: {reason}", file=sys.stderr)
+        print(f"bad image: {printable(reason)}", file=sys.stderr)
     types = ", ".join(f"{dtype} ({count})" for dtype, count in sorted(found.dtypes.items()))
     rows = [
         ["images", f"{found.num_images} read, {len(found.bad)} bad, {len(records)} in {args.name}"],

@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Converts the weights, and prints the report and the next commands."""
+    from maskrcnn_ext.common.text import printable
     from maskrcnn_ext.errors import InputError
     from maskrcnn_ext.interop.weights.conversion import write_model
 
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     if args.classes is not None:
         converted = dataclasses.replace(converted, classes=[name.strip() for name in args.classes.split(",")])
     files = write_model(converted, args.output, overwrite=args.overwrite)
-    print("\n".join(converted.report.lines(args.verbose)))
+    print("\n".join(map(printable, converted.report.lines(args.verbose))))
     for file in files:
         print(file)
     data = "coco:ANNOTATIONS.json@IMAGES"

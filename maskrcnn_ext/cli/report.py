@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from maskrcnn_ext.common.text import printable
 from maskrcnn_ext.errors import InputError
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def evaluate_run(run: Run, threshold: float) -> tuple[Truth | None, EvaluatedRun
             note = str(error)
     if note:
         note = f"No error analysis and no images: {note}"
-        print(f"note: {run.folder}: {note}", file=sys.stderr)
+        print(f"note: {run.folder}: {printable(note)}", file=sys.stderr)
         return None, None, note
     results = load_results(run.results_file, truth)
     evaluated = EvaluatedRun(

@@ -20,6 +20,7 @@ from maskrcnn_ext.common.silence import log_silenced
 from maskrcnn_ext.common.text import did_you_mean, first_line
 from maskrcnn_ext.config.callables import find_target, iter_nodes, to_plain, unknown_arguments
 from maskrcnn_ext.config.settings import TRAIN
+from maskrcnn_ext.config.yaml_file import read_lazy_yaml
 from maskrcnn_ext.errors import InputError
 
 # The sections that Detectron2's training script reads. A file may have other names, such as a config that it starts from.
@@ -56,6 +57,8 @@ def read_config_file(file: str) -> DictConfig:
         raise InputError(
             f"{file} is a yacs config, and training needs a LazyConfig: maskrcnn-ext yaml-to-lazy {file} -o {path.with_suffix('.py').name}"
         )
+    if path.suffix in (".yaml", ".yml"):
+        read_lazy_yaml(path)  # raises for values that PyYAML would read for hours
     try:
         with log_silenced(logging.getLogger("detectron2.config.lazy")):
             cfg = LazyConfig.load(file)

@@ -53,7 +53,7 @@ def check(in_folder, capsys):
         output, errors = capsys.readouterr()
         assert status in (0, 1, 2)
         if status == 2:
-            assert len([line for line in errors.splitlines() if ": error: " in line]) == 1
+            assert len([line for line in errors.splitlines() if "error: " in line]) == 1
         assert "Traceback" not in errors
         assert not {"\x1b", "\x07", "\ud800"} & {*output, *errors}
         assert not (in_folder / PWNED).exists()
@@ -167,6 +167,57 @@ def test_configs_of_runs_that_are_built(value, command, check, in_folder):
         "verify": ["a.ts", "--against", "run", "run/model_final.pth", "--images", "img"],
     }
     assert check(command, *arguments[command])[0] == 2
+
+
+@pytest.mark.parametrize("name", ["aliases", "endless", "deep"])
+@pytest.mark.parametrize("command", [["check-config"], ["train-net", "--config-file"]], ids=lambda words: words[0])
+def test_configs_that_are_programs(name, command, check, in_folder):
+    (in_folder / "config.yaml").write_text(YAML[name])
+    assert check(*command, "config.yaml")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ({"points": [[1, 1], [1e9, 1], [1, 1e9]]}, {}),
+        ({"points": [[1, 1], [1e300, 1e300]], "shape_type": "circle"}, {}),
+        ({"points": [[1, 1], [float("nan"), 1], [3, 3]]}, {}),
+        ({"points": [[1, 1], [9, 1], [9, 9]], "label": "\x1b[2J\n\ud800"}, {}),
+        ({"points": [[1, 1], [9, 1], [9, 9]]}, {"imagePath": "\x1b[2J\n.png"}),
+        ({"points": [[1, 1], [9, 1], [9, 9]]}, {"imagePath": "../../../etc/passwd"}),
+        ({"points": [[1, 1], [9, 1], [9, 9]]}, {"imageHeight": 10**9, "imageWidth": 10**9}),
+        ({"points": np.reshape(ZIGZAG, (-1, 2)).tolist()}, {}),
+    ],
+)
+@pytest.mark.parametrize("command", ["check-data", "convert"])
+def test_labelme(shape, size, command, check, in_folder):
+    shape = {"label": "cat", "shape_type": "polygon", "group_id": None, "flags": {}, **shape}
+    content = {
+        "version": "5",
+        "flags": {},
+        "shapes": [shape],
+        "imagePath": "a.png",
+        "imageHeight": 40,
+        "imageWidth": 50,
+    }
+    (in_folder / "img/a.json").write_text(json.dumps({**content, "imageData": None, **size}))
+    check(command, "labelme:img", *([] if command == "check-data" else ["out", "--to", "yolo"]))
+
+
+ENTITIES = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 10))
+XML = {
+    "entities": f'<!DOCTYPE a [<!ENTITY e0 "ha">{ENTITIES}]><annotation><filename>&e9;</filename></annotation>',
+    "entity of a file": '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hostname">]><annotation><filename>&x;</filename></annotation>',
+    "deep": "<a>" * 100_000,
+}
+
+
+@pytest.mark.parametrize("name", XML)
+@pytest.mark.parametrize("command", ["check-data", "data-stats"])
+def test_voc(name, command, check, in_folder):
+    (in_folder / "xml").mkdir()
+    (in_folder / "xml/a.xml").write_text(XML[name])
+    check(command, "voc:xml@img")
 
 
 @pytest.mark.parametrize("text", YAML.values(), ids=YAML)

@@ -26,8 +26,8 @@ PARTS = 'model, dataloader, optimizer, lr_multiplier, train = (cfg[k] for k in (
             "MODEL:\n  WEIGHTS: ''\n",
             r"a\.yaml is a yacs config.*: maskrcnn-ext yaml-to-lazy .*a\.yaml -o a\.py",
         ),
-        ("a.yaml", "train: [1, 2\n", r"a\.yaml: not a YAML file"),
-        ("a.yaml", "- 1\n", "expected a config with model"),
+        ("a.yaml", "train: [1, 2\n", r"a\.yaml, line 2: not a YAML file"),
+        ("a.yaml", "- 1\n", "expected a mapping, found list"),
         (
             "a.py",
             BASE + PARTS + "train.max_itr = 5\n",
