@@ -108,6 +108,8 @@ def _grid(pictures: list[np.ndarray], samples: list[Seen]) -> np.ndarray:
     import cv2
     import numpy as np
 
+    from maskrcnn_ext.report.draw import drawable
+
     columns = math.ceil(math.sqrt(len(pictures)))
     rows = math.ceil(len(pictures) / columns)
     grid = np.full((rows * (_SIDE + _CAPTION), columns * _SIDE, 3), 255, np.uint8)
@@ -116,7 +118,7 @@ def _grid(pictures: list[np.ndarray], samples: list[Seen]) -> np.ndarray:
         height, width = picture.shape[:2]
         grid[y : y + height, x : x + width] = picture
         name = Path(sample.file_name).name
-        caption = f"{name if len(name) <= 32 else '...' + name[-29:]}: {len(sample.classes)}"
+        caption = drawable(f"{name if len(name) <= 32 else '...' + name[-29:]}: {len(sample.classes)}")
         cv2.putText(grid, caption, (x + 3, y + _SIDE + 15), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
     return grid
 

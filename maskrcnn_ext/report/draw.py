@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from maskrcnn_ext.common.text import printable
 from maskrcnn_ext.ops.rle import decode_rle, segmentation_to_rle
 
 Color = tuple[int, int, int]
@@ -17,6 +18,7 @@ Color = tuple[int, int, int]
 _TINT = 0.45  # share of the colour inside a mask
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 _LABEL_SCALE = 0.5
+_LONGEST_LABEL = 60  # characters
 # OpenCV draws at fractions of a pixel if coordinates are integers with this many fractional bits.
 _FRACTION_BITS = 4
 # The lines of a skeleton are one pixel wide for each 70 pixels of its extent, so near persons have strong lines and far ones thin lines.
@@ -116,12 +118,24 @@ def outline_mask(
 
 def _draw_label(canvas: np.ndarray, text: str, corner: tuple[int, int], color: Color) -> None:
     """Writes a label whose lower left corner is `corner`, moved into the canvas."""
+    text = drawable(text)
     (width, height), base = cv2.getTextSize(text, FONT, _LABEL_SCALE, 1)
     x = max(0, min(corner[0], canvas.shape[1] - width - 2))
     y = max(height + base, min(corner[1], canvas.shape[0] - 1))
     draw_text_box(
         canvas, text, (x, y - height - base, x + width + 2, y), (x + 1, y - base + 1), color, scale=_LABEL_SCALE
     )
+
+
+def drawable(text: str) -> str:
+    r"""Returns a text that OpenCV can draw: short, and without halves of surrogate pairs, which crash OpenCV.
+
+    Example:
+        >>> drawable("cat\ud800"), len(drawable("c" * 1000))
+        ('cat\\ud800', 60)
+    """
+    text = printable(text)
+    return text if len(text) <= _LONGEST_LABEL else f"{text[: _LONGEST_LABEL - 3]}..."
 
 
 def draw_text_box(

@@ -96,6 +96,26 @@ def test_a_signal_stops_it_in_one_line_and_leaves_nothing(command, name, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
+@pytest.mark.parametrize("format", ["coco", "yolo", "labelme", "label-image"])
+def test_an_image_whose_name_is_not_utf8(format, tmp_path, capsys):
+    name = os.fsdecode(b"caf\xe9.png")  # of an archive made on another system
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (20, 10)).save(tmp_path / "images" / name)
+    polygon = {
+        "id": 1,
+        "image_id": 1,
+        "category_id": 1,
+        "bbox": [1, 1, 4, 4],
+        "segmentation": [[1, 1, 5, 1, 5, 5, 1, 5]],
+    }
+    images = [{"id": 1, "file_name": name, "height": 10, "width": 20}]
+    content = {"images": images, "categories": [{"id": 1, "name": "cat"}], "annotations": [polygon]}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    source = f"coco:{tmp_path / 'a.json'}@{tmp_path / 'images'}"
+    assert main(["convert", source, str(tmp_path / "out"), "--to", format]) == 0
+    assert any(path.name == name for path in (tmp_path / "out").rglob("*.png"))
+
+
 def test_long_names_of_images_and_classes(tmp_path, capsys):
     """A name of 250 bytes and the suffix of another format still fit; the class is written as it is."""
     stem, category = "n" * 246, "c" * 10_000

@@ -16,7 +16,7 @@ from PIL import Image
 
 from maskrcnn_ext.cli import main
 from tests.helpers.exporting import RECIPE
-from tests.helpers.run_folders import shapes_run
+from tests.helpers.run_folders import make_run, shapes_run
 
 PWNED = "PWNED"  # a folder that hostile code would make
 LONGEST_SECONDS = 30
@@ -141,6 +141,14 @@ YAML = {
     "deep": "a: " + "[" * 3000,
 }
 MODEL = "model: {{_target_: torch.nn.Identity, a: {}}}\ndataloader: {{test: {{mapper: {{_target_: torch.nn.Identity}}}}}}\ntrain: {{}}\n"
+
+
+@pytest.mark.parametrize("name", ["c" * 100_000, "=\ud800", "\x1b[2J\n"], ids=["long", "half a pair", "control"])
+def test_class_names_in_reports(name, check, in_folder):
+    (in_folder / "a.json").write_text(json.dumps(coco(name=name)))
+    run = make_run(in_folder / "run", "coco:a.json@img", [{**OBJECT, "score": 0.9, "segmentation": SQUARE}])
+    assert check("report", run)[0] == 0
+    assert check("report", run, run, "-o", "both.html")[0] == 0
 
 
 @pytest.mark.parametrize("text", YAML.values(), ids=YAML)

@@ -32,8 +32,7 @@ def write_label_image(data: DataSet, folder: Path, *, link: bool) -> Counter[str
         place_image(record, folder / "images" / name, link=link)
         labels, categories = _paint(record, lost)
         file = (folder / "labels" / name).with_suffix(".png")
-        if not cv2.imwrite(str(file), labels):
-            raise InputError(f"{file} cannot be written")
+        file.write_bytes(cv2.imencode(".png", labels)[1].tobytes())  # cv2.imwrite crashes for names that are not UTF-8
         objects[file.name] = categories
     text = json.dumps({"classes": data.classes, "objects": objects}, ensure_ascii=False)
     (folder / "classes.json").write_text(text + "\n", encoding="utf-8", errors="backslashreplace")

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from maskrcnn_ext.inference.outputs.predicted_image import MaskWindow, PredictedImage, encode_png
-from maskrcnn_ext.report.draw import FONT, draw_skeleton, draw_text_box, outline_mask, tint_mask
+from maskrcnn_ext.report.draw import FONT, draw_skeleton, draw_text_box, drawable, outline_mask, tint_mask
 
 # Lines and letters grow with the image if its longer side has more pixels than this.
 _REFERENCE_SIDE = 800
@@ -77,7 +77,7 @@ def _write_labels(canvas: np.ndarray, predicted: PredictedImage, unit: float) ->
 def _label_texts(predicted: PredictedImage) -> list[tuple[str, str]]:
     """Returns the label of each object and its short form."""
     scores = [f"{score:.2f}" for score in predicted.instances.scores.tolist()]
-    labels = [(f"{name} {score}", score) for name, score in zip(predicted.names, scores, strict=True)]
+    labels = [(f"{drawable(name)} {score}", score) for name, score in zip(predicted.names, scores, strict=True)]
     if not predicted.instances.has("track_ids"):
         return labels
     tracks = [f"#{number}" for number in predicted.instances.track_ids.tolist()]

@@ -621,7 +621,10 @@ def draw(image: Array, found: Found, class_names: list[str]) -> Array:
             part[window] = (part[window] * 0.5 + _floats(colour) * 0.5).astype(np.uint8)
         x0, y0, x1, y1 = box.round().astype(int).tolist()
         cv2.rectangle(picture, (x0, y0), (x1, y1), colour, line)
-        text = f"{_name(class_names, found['classes'][number])} {found['scores'][number]:.0%}"
+        name = (
+            _name(class_names, found["classes"][number]).encode("ascii", "replace").decode()
+        )  # OpenCV draws ASCII only
+        text = f"{name:.60} {found['scores'][number]:.0%}"
         cv2.putText(
             picture,
             text,
