@@ -49,7 +49,7 @@ class VideoReader:
         file = None if isinstance(source, int) or "://" in str(source) else Path(source)
         if file is not None and not file.is_file():
             raise InputError(f"{file}: no such file")
-        self._capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
+        self._capture = cv2.VideoCapture(source if isinstance(source, int) else _utf8(str(source)))
         self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
         self._first: np.ndarray | None = self._capture.read()[1]
         if self._first is None:
@@ -118,7 +118,7 @@ class VideoWriter:
         if codec is None:
             raise InputError(f"{file}: unknown video format: expected {or_list(list(_CODECS))}")
         self._size = size
-        self._writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*codec), fps, (size[1], size[0]))
+        self._writer = cv2.VideoWriter(_utf8(str(file)), cv2.VideoWriter.fourcc(*codec), fps, (size[1], size[0]))
         if not self._writer.isOpened():
             raise InputError(
                 f"{file}: cannot write a video of {size[1]} x {size[0]} pixels at {fps:g} frames per second there"
@@ -143,3 +143,12 @@ class VideoWriter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _utf8(name: str) -> str:
+    """Returns a name; raises an InputError for one that is not UTF-8, with which OpenCV crashes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{name}: OpenCV takes only names in UTF-8 for videos: rename it") from error
+    return name

@@ -84,6 +84,15 @@ def test_files_that_are_not_videos_are_refused(tmp_path, kept):
     assert "\n" not in str(caught.value)
 
 
+def test_names_that_are_not_utf8_are_refused(tmp_path):
+    file = tmp_path / "caf\udce9.mp4"
+    file.write_bytes(b"")
+    with pytest.raises(InputError, match="OpenCV takes only names in UTF-8"):
+        VideoReader(file)
+    with pytest.raises(InputError, match="OpenCV takes only names in UTF-8"):
+        VideoWriter(file, SIZE, 12.5)
+
+
 def test_missing_files_and_cameras_are_named(tmp_path):
     with pytest.raises(InputError, match=r"nowhere\.mp4: no such file"):
         VideoReader(tmp_path / "nowhere.mp4")
