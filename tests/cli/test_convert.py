@@ -66,7 +66,7 @@ def test_the_split_that_is_read_and_the_others_are_said(tmp_path, capsys):
     (tmp_path / "data.yaml").write_text("train: images\nval: [images]\nnames: [cat]\n")
     for name, chosen, other in (("data.yaml", "train", "val"), ("data.yaml@val", "val", "train")):
         assert main(["convert", f"yolo:{tmp_path / name}", str(tmp_path / chosen), "--to", "coco"]) == 0
-        note = f"split {chosen} of {tmp_path}/data.yaml; it also has {other}, such as yolo:YAML@{other}"
+        note = f"split {chosen} of {tmp_path}/data.yaml; it also has {other}, such as yolo:{tmp_path}/data.yaml@{other}"
         assert capsys.readouterr().out.startswith(note)
 
 

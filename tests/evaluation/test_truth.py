@@ -54,7 +54,9 @@ BROKEN_TRUTH = {
     r"annotation 1 has the `bbox` \[1, nan, 2, 3\]": lambda truth: truth["annotations"][0].update(
         bbox=[1, float("nan"), 2, 3]
     ),
-    "neither a list of polygons": lambda truth: truth["annotations"][0].update(segmentation=[1, 2, 3, 4, 5, 6]),
+    "neither a list of polygons": lambda truth: truth["annotations"][0].update(
+        segmentation=[["1", "2", "3", "4", "5", "6"]]
+    ),
     "entry 0 of `annotations` is a str": lambda truth: truth.update(annotations=["x"]),
     "ids of `images` are of different types": lambda truth: truth["images"].append({"id": "2"}),
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from maskrcnn_ext.data.formats.coco_fields import Box
+from maskrcnn_ext.data.formats.coco_fields import Box, nest_polygons
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import check_rle, check_rle_parts, rle_area, rle_box, segmentation_to_rle
 
@@ -75,13 +75,11 @@ def _parse_parts(value: list[Any], height: int | None, width: int | None) -> Seg
 
 def _parse_polygons(value: list[Any]) -> Segmentation:
     found = Segmentation("polygons")
-    if all(isinstance(entry, int | float) for entry in value):
-        found.problems.append(("segmentation-broken", "one flat list: put it into a list, [[x, y, x, y, ...]]"))
-        value = [value]
-    elif len(value) > 2 and all(isinstance(entry, list) and len(entry) == 2 for entry in value):
-        found.problems.append(("segmentation-broken", "a list of points: write one flat list a polygon, [[x, y, ...]]"))
-        value = [[number for point in value for number in point]]
-    for number, polygon in enumerate(value):
+    nested = nest_polygons(value)
+    if nested is not value:
+        form = "a list of points" if isinstance(value[0], list) else "one flat list"
+        found.problems.append(("segmentation-broken", f"{form}: other tools expect [[x, y, x, y, ...]]"))
+    for number, polygon in enumerate(nested):
         try:
             points = np.array(polygon)
         except ValueError:  # lists of different lengths

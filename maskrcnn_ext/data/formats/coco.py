@@ -31,6 +31,7 @@ from maskrcnn_ext.data.formats.coco_fields import (
     ById,
     are_numbers,
     has_keypoint_count,
+    nest_polygons,
     read_box,
     read_rotated_box,
     read_side,
@@ -251,6 +252,7 @@ def add_annotations(
                 raise ValueError
             if segmentation:
                 if isinstance(segmentation, list):
+                    segmentation = nest_polygons(segmentation)
                     polygons: Any = [polygon for polygon in segmentation if len(polygon) >= 6 and len(polygon) % 2 == 0]
                     # The sum of values that are not numbers fails. A large sum may be of many points, or of one far outside.
                     if not -_LARGE < sum(map(sum, polygons)) < _LARGE:

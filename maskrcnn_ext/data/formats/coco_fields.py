@@ -109,6 +109,20 @@ def read_box(value: Any) -> Box | None:
     return x, y, x + width, y + height
 
 
+def nest_polygons(value: list[Any]) -> list[Any]:
+    """Returns polygons [[x, y, x, y, ...], ...] also of one flat list, and of a list of points [[x, y], ...].
+
+    Example:
+        >>> nest_polygons([0, 0, 9, 0, 9, 9]), nest_polygons([[0, 0], [9, 0], [9, 9]])
+        ([[0, 0, 9, 0, 9, 9]], [[0, 0, 9, 0, 9, 9]])
+    """
+    if all(isinstance(entry, int | float) for entry in value):
+        return [value]
+    if len(value) > 2 and all(isinstance(entry, list) and len(entry) == 2 for entry in value):
+        return [[number for point in value for number in point]]
+    return value
+
+
 def read_rotated_box(record: dict[str, Any]) -> list[float] | None:
     """Returns the polygon of an object whose box is rotated; None for any other object.
 

@@ -149,9 +149,9 @@ class Source:
         others = [split for split in format.list_splits(self.path_of(format.shorthand[0])) if split != chosen]
         if not others:
             return ""
-        file = self.path_of(format.shorthand[0])
-        example = f"{format.usage.partition('[')[0]}@{others[0]}"
-        return f"split {chosen} of {file}; it also has {', '.join(others)}, such as {example}"
+        paths = [str(self.path_of(option)) for option in format.shorthand if option in self.options]
+        example = f"{self.format}:{'@'.join([*paths, others[0]])}"
+        return f"split {chosen} of {paths[0]}; it also has {', '.join(others)}, such as {example}"
 
     def paths(self) -> dict[str, Path]:
         """Returns the files and folders of the data set by option."""

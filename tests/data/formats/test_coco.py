@@ -110,6 +110,13 @@ def test_what_other_tools_write_is_read(tmp_path):
     mask_util.decode(second.annotations[0].segmentation)  # refuses a size of floats
 
 
+@pytest.mark.parametrize("segmentation", [[1, 2, 11, 2, 11, 12], [[1, 2], [11, 2], [11, 12]]])
+def test_a_polygon_that_is_nested_otherwise_is_one_polygon(tmp_path, segmentation):
+    file = write_coco_file(tmp_path, annotations=[{**GOOD, "segmentation": segmentation}])
+    (annotation,) = read_coco(file, tmp_path).images[0].annotations
+    assert annotation.segmentation == [[1, 2, 11, 2, 11, 12]]
+
+
 def test_an_outline_of_many_points_is_not_taken_for_a_far_one(tmp_path):
     outline = np.stack([np.linspace(0, 9000, 2000), np.linspace(0, 8000, 2000)], axis=1).ravel().tolist()
     image = {**IMAGE, "height": 9000, "width": 9000}
@@ -234,7 +241,7 @@ NAN, INFINITY = float("nan"), float("inf")
         ({"category_id": 1}, "annotation 1 refers to category 1, which is missing"),
         ({"id": 77}, "annotation 77 has an `id` that another annotation has"),
         ({"ignore": 1}, "`ignore`.*use `iscrowd`"),
-        ({"segmentation": [1, 2, 3, 4, 5, 6]}, "neither a list of polygons"),
+        ({"segmentation": [1, 2, 3, 4, 5]}, "neither a list of polygons"),
         ({"segmentation": [["1", "2", "3", "4", "5", "6"]]}, "neither a list of polygons"),
         ({"segmentation": [[1, 2, 3, 4, 5, NAN]]}, "`segmentation`: nan lies far outside"),
         ({"segmentation": [[[1, 2], [3, 4], [5, 6], [1, 1], [2, 2], [3, 3]]]}, "neither a list of polygons"),
