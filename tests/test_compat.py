@@ -222,8 +222,8 @@ def test_inherited_members_exist(path):
         assert hasattr(cls, member) or f"self.{member} =" in source, f"{path} has no {member}"
 
 
-# Not private in spite of the underscore: methods of named tuples, and OmegaConf's key.
-PUBLIC = {"_asdict", "_replace", "_fields", "_target_"}
+# Not private in spite of the underscore: methods of named tuples, OmegaConf's key, and os._exit.
+PUBLIC = {"_asdict", "_exit", "_replace", "_fields", "_target_"}
 MODULES = {
     path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text())
     for path in sorted(PACKAGE.rglob("*.py"))

@@ -12,5 +12,5 @@ def test_the_command_writes_a_file_that_is_checked_and_printed(tmp_path, capsys)
     assert capsys.readouterr().out == f"{file}\n"
     assert main(["yaml-to-lazy", name]) == 0
     assert capsys.readouterr().out == file.read_text()
-    assert main(["check-config", str(file), "train.max_iter=3"]) == 0
+    assert main(["check-config", "--no-data", str(file), "train.max_iter=3"]) == 0
     assert main(["yaml-to-lazy", name, "MODEL.RESNETS.DEPTH", "18"]) == 2

@@ -156,8 +156,8 @@ def test_no_images_yield_nothing(predictor):
     ("image", "message"),
     [
         ("gone.jpg", "gone.jpg"),
-        (b"no image", "an image of 8 bytes: cannot be read"),
-        (b"", "an image of 0 bytes: cannot be read"),
+        (b"no image", "an image of 8 bytes: not an image"),
+        (b"", "an image of 0 bytes: not an image"),
         (np.zeros((4, 4, 2), np.uint8), "2 channels"),
         (np.zeros((0, 4, 3), np.uint8), "not an image"),
         (np.zeros(4), "not an image"),
@@ -173,7 +173,8 @@ def test_other_inputs_are_refused_in_one_line(predictor, image, message):
 
 
 def test_keypoints_are_predicted_and_named(tmp_path, people):
-    run = make_run(tmp_path, people, "model.roi_heads.num_classes=1", config="keypoint_rcnn_r18_fpn_scratch.py")
+    overrides = ["model.roi_heads.num_classes=1", f"dataloader.train.dataset.names={people}"]
+    run = make_run(tmp_path, people, *overrides, config="keypoint_rcnn_r18_fpn_scratch.py")
     predictor = Predictor(run, device="cpu")
     file = people.rpartition("@")[2] + "/1.png"
     found = predictor(file)

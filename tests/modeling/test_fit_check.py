@@ -54,7 +54,9 @@ def test_models_without_our_parts_pass(config):
 
 def test_the_training_script_reports_it_in_one_line(shapes, run_python):
     overrides = ["model.roi_heads.mask_head._target_=maskrcnn_ext.PointRendMaskHead", "train.output_dir=run"]
-    overrides += [f"dataloader.{split}.dataset.names=coco:{shapes}@{shapes.parent}" for split in ("train", "test")]
+    overrides += [
+        f"dataloader.{split}.dataset.names=coco:{shapes}@{shapes.parent}/images" for split in ("train", "test")
+    ]
     done = run_python(
         "-m", "maskrcnn_ext.engine.main", "--config-file", "domains/shapes.py", "--num-gpus", "0", *overrides
     )
