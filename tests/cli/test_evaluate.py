@@ -59,7 +59,7 @@ def test_mistakes_are_one_line(result_files, shapes, capsys, tmp_path, change, m
 
 def test_a_broken_truth_is_one_line(result_files, shapes, capsys, tmp_path):
     truth = json.loads(shapes.read_text())
-    truth["annotations"][3]["segmentation"] = [1, 2, 3, 4, 5, 6]
+    truth["annotations"][3]["segmentation"] = [["1", "2", "3", "4", "5", "6"]]
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     assert main(["evaluate", str(result_files / "good.json"), str(tmp_path / "truth.json")]) == 2
     error = capsys.readouterr().err
