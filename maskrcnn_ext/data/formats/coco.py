@@ -1,24 +1,19 @@
 """COCO JSON (cocodataset.org/#format-data): instances, keypoints, crowds; polygons and both kinds of RLE; any ids, also from 0.
 
-This is the only parser of COCO JSON. Its policy is strict: the first fault is an InputError that names file, record and field. Training
-uses all of it (:func:`read_coco`), the evaluation its parts for ground truth, which needs neither image files nor annotation ids.
+This is the only reader of COCO JSON. Its policy is strict: the first fault is an InputError that names file, record and field. Training
+uses all of it (:func:`read_coco`), the evaluation the parser of records (:mod:`maskrcnn_ext.data.formats.coco_records`) for ground truth,
+which needs neither image files nor annotation ids.
 ``check-data`` uses :func:`load_coco` and the same readers of fields (:mod:`maskrcnn_ext.data.formats.coco_fields`), and collects all
 faults of the records, see :mod:`maskrcnn_ext.data.check.view`.
 
-:func:`read_coco` returns what ``detectron2.data.datasets.load_coco_json`` returns, in the same order. Annotations take a fast path
-without separate checks; if it fails for one of them, :func:`_fault` finds out why.
-
-A ``file_name`` that leads out of the image folder is refused, since annotation files may come from anywhere.
+:func:`read_coco` returns what ``detectron2.data.datasets.load_coco_json`` returns, in the same order.
 """
 
 from __future__ import annotations
 
 import logging
-import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from json import loads
 from pathlib import Path
 from typing import Any
@@ -27,27 +22,14 @@ from maskrcnn_ext.common.encodings import decode
 from maskrcnn_ext.common.gc_pause import gc_paused
 from maskrcnn_ext.common.text import did_you_mean, or_list
 from maskrcnn_ext.data.formats import Format, Option, cache
-from maskrcnn_ext.data.formats.coco_fields import (
-    ById,
-    are_numbers,
-    has_keypoint_count,
-    nest_polygons,
-    read_box,
-    read_rotated_box,
-    read_side,
-)
-from maskrcnn_ext.data.formats.polygons import box_of_polygons, check_outline
-from maskrcnn_ext.data.formats.reading import image_size
-from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, keypoints_to_subpixel
+from maskrcnn_ext.data.formats.coco_fields import read_rotated_box
+from maskrcnn_ext.data.formats.coco_records import add_annotations, keypoint_names, parse_categories, parse_images
+from maskrcnn_ext.data.formats.records import DataSet
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.ops.rle import check_rle, check_rle_parts, find_broken_rle, with_text_counts
 
 logger = logging.getLogger(__name__)
 
 CROWDS = ("ignore", "objects")
-
-# Polygons with a larger sum of coordinates are checked one by one: only these can cost much memory.
-_LARGE = 1e7
 
 
 def read_coco(
@@ -165,140 +147,6 @@ def check_lists(content: Any, source: Path | str) -> dict[str, Any]:
     return {**content, "annotations": annotations}
 
 
-def parse_categories(records: list[Any], source: Path | str) -> list[dict[str, Any]]:
-    """Returns the categories in the order of their ids.
-
-    Raises:
-        InputError: a category lacks an id or a name, or two have the same id.
-    """
-    categories = _sort_by_id(records, source, "category", "categories")
-    for category in categories:
-        name = _field(category, "name", source, "category")
-        if not isinstance(name, str):
-            raise InputError(f"{source}: category {category['id']!r}: `name` is {name!r:.100}, expected a text")
-    return categories
-
-
-def keypoint_names(categories: list[dict[str, Any]]) -> list[str]:
-    """Returns the names of the keypoints; Detectron2 and the evaluation know one skeleton per dataset, that of the first category."""
-    return list(next((category["keypoints"] for category in categories if category.get("keypoints")), []))
-
-
-def parse_images(records: list[Any], source: Path | str, images: Path | None = None) -> ById[ImageRecord]:
-    """Returns a record without annotations for each image, by id and in the order of the ids.
-
-    Args:
-        records: of the file.
-        source: the file, or a name; it begins the error message.
-        images: the folder of the images. If None, file names are neither needed nor checked.
-
-    Raises:
-        InputError: an image lacks an id, a file name or a size, or two have the same id.
-    """
-    return ById(
-        (image["id"], _image(image, images, source)) for image in _sort_by_id(records, source, "image", "images")
-    )
-
-
-def add_annotations(
-    annotations: list[Any],
-    images: ById[ImageRecord],
-    categories: list[dict[str, Any]],
-    source: Path | str,
-    *,
-    for_evaluation: bool = False,
-) -> list[Annotation | None]:
-    """Parses annotation records and adds them to their images, except those whose outline has no area.
-
-    Args:
-        annotations: the records.
-        images: see :func:`parse_images`; extended in place.
-        categories: see :func:`parse_categories`.
-        source: the file, or a name; it begins the error message.
-        for_evaluation: whether ids may be missing or used twice, and ``ignore`` may be set: COCOeval sets it itself.
-
-    Returns:
-        The annotation of each record, None if its outline has no area.
-
-    Raises:
-        InputError: the first record that is broken, with the reason.
-    """
-    category_index = ById((category["id"], index) for index, category in enumerate(categories))
-    num_keypoint_values = 3 * len(keypoint_names(categories))
-    seen: set[int | str] = set()
-    rles: list[tuple[int | str, dict[str, Any]]] = []
-    parsed: list[Annotation | None] = []
-    annotation: Any = None
-    try:
-        for annotation in annotations:
-            image = images[annotation["image_id"]]
-            category = category_index[annotation["category_id"]]
-            segmentation = annotation.get("segmentation")
-            box = annotation["bbox"]
-            rotated = read_rotated_box(annotation) if len(box) == 5 or "attributes" in annotation else None
-            if rotated is not None:
-                check_outline(rotated, image.height, image.width, "the rotated box")
-                segmentation = segmentation or [rotated]
-                x0, y0, x1, y1 = box_of_polygons([rotated], image.height, image.width)
-                box = (x0, y0, x1 - x0, y1 - y0)
-            x, y, width, height = box
-            if not (width >= 0 <= height and math.isfinite(x + y + width + height)):
-                raise ValueError
-            annotation_id = annotation.get("id") if for_evaluation else annotation["id"]
-            crowd = annotation.get("iscrowd", 0)
-            if crowd not in (0, 1, None):
-                raise ValueError
-            if not for_evaluation and (annotation_id in seen or annotation.get("ignore")):
-                raise ValueError
-            if segmentation:
-                if isinstance(segmentation, list):
-                    segmentation = nest_polygons(segmentation)
-                    polygons: Any = [polygon for polygon in segmentation if len(polygon) >= 6 and len(polygon) % 2 == 0]
-                    # The sum of values that are not numbers fails. A large sum may be of many points, or of one far outside.
-                    if not -_LARGE < sum(map(sum, polygons)) < _LARGE:
-                        for polygon in polygons:
-                            check_outline(polygon, image.height, image.width, "`segmentation`")
-                    if len(polygons) < len(segmentation):
-                        if any(
-                            isinstance(part, dict) for part in segmentation
-                        ):  # some tools write an RLE for each part
-                            polygons = _compressed(segmentation, image)
-                        elif not all(isinstance(polygon, list) and len(polygon) % 2 == 0 for polygon in segmentation):
-                            raise ValueError
-                        elif not polygons and any(segmentation):
-                            seen.add(annotation_id)
-                            parsed.append(None)
-                            continue
-                    segmentation = polygons
-                else:
-                    segmentation = _compressed(segmentation, image)
-                    rles.append((annotation_id, segmentation))
-            keypoints = annotation.get("keypoints")
-            if keypoints:
-                keypoints = _subpixel_keypoints(keypoints, num_keypoint_values)
-            seen.add(annotation_id)
-            box = (x, y, x + width, y + height)
-            added = Annotation(category, box, segmentation or None, keypoints or None, bool(crowd), annotation_id)
-            image.annotations.append(added)
-            parsed.append(added)
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-        index = next(index for index, other in enumerate(annotations) if other is annotation)
-        fault = (
-            str(error)
-            if isinstance(error, InputError)
-            else _fault(annotation, images, category_index, seen, for_evaluation=for_evaluation)
-        )
-        raise InputError(f"{_where(annotation, index, source)} {fault}") from error
-    broken = find_broken_rle([rle for _, rle in rles])
-    if broken is not None:
-        annotation_id, rle = rles[broken]
-        try:
-            check_rle(rle)
-        except ValueError as error:
-            raise InputError(f"{source}: annotation {annotation_id!r} has {error}") from error
-    return parsed
-
-
 def warn_without_area(ids: Sequence[Any], source: Path | str) -> None:
     """Logs that annotations have been left out, if any."""
     if ids:
@@ -358,130 +206,6 @@ def _skeleton(categories: list[dict[str, Any]], json: Path) -> list[tuple[int, i
         return [(a - 1, b - 1) for a, b in category.get("skeleton") or []]
     except (TypeError, ValueError):
         raise InputError(f"{json}: category {category['id']!r}: `skeleton` is not a list of pairs of numbers") from None
-
-
-def _field(record: Any, name: str, source: Path | str, kind: str) -> Any:
-    """Returns a field that a record must have."""
-    try:
-        return record[name]
-    except (KeyError, TypeError):
-        where = f" {record['id']!r}" if isinstance(record, dict) and "id" in record else ""
-        raise InputError(f"{source}: {kind}{where} has no `{name}`") from None
-
-
-def _id(record: Any, source: Path | str, kind: str) -> int | float | str:
-    found = _field(record, "id", source, kind)
-    if not isinstance(found, int | float | str):
-        raise InputError(f"{source}: {kind} has the `id` {found!r:.100}, expected a number or a text")
-    return found
-
-
-def _sort_by_id(records: list[Any], source: Path | str, kind: str, plural: str) -> list[dict[str, Any]]:
-    """Returns records in the order of their ids, which must be of one type and differ."""
-    try:
-        ordered = sorted(records, key=lambda record: _id(record, source, kind))
-    except TypeError:
-        raise InputError(
-            f"{source}: the ids of `{plural}` are of different types; use only numbers or only texts"
-        ) from None
-    for one, other in pairwise(ordered):
-        if one["id"] == other["id"]:
-            raise InputError(f"{source}: two {plural} have the id {one['id']!r}")
-    return ordered
-
-
-def _image(image: dict[str, Any], images: Path | None, source: Path | str) -> ImageRecord:
-    """Returns the record of an image, without annotations."""
-    height: Any = image.get("height")
-    width: Any = image.get("width")
-    file = str(image.get("file_name", ""))
-    if images is not None:
-        name = _field(image, "file_name", source, "image")
-        if not isinstance(name, str) or not name:
-            raise InputError(f"{source}: image {image['id']!r}: `file_name` is {name!r}, expected a path")
-        if "\\" in name:
-            name = name.replace("\\", "/")  # written on Windows
-        if name.startswith("/") or ".." in name.split("/") or name[1:3] == ":/":
-            raise InputError(
-                f"{source}: image {image['id']!r}: `file_name` {name!r} leads out of {images}; make it relative to that folder"
-            )
-        file = os.path.join(images, name)  # noqa: PTH118, faster than pathlib
-        if height is None and width is None:  # some tools write neither
-            height, width = image_size(Path(file), f"{source}: image {image['id']!r} has no `height` and `width`")
-    return ImageRecord(file, image["id"], _side("height", height, image, source), _side("width", width, image, source))
-
-
-def _side(name: str, value: Any, image: dict[str, Any], source: Path | str) -> int:
-    side = read_side(value)
-    if side is None:
-        raise InputError(
-            f"{source}: image {image['id']!r}: `{name}` is {value!r}, expected a whole number of pixels above 0"
-        )
-    return side
-
-
-def _where(annotation: Any, index: int, source: Path | str) -> str:
-    """Returns the start of an error message about an annotation."""
-    if isinstance(annotation, dict) and "id" in annotation:
-        return f"{source}: annotation {annotation['id']!r}"
-    return f"{source}: entry {index} of `annotations`"
-
-
-def _fault(
-    annotation: Any,
-    images: ById[ImageRecord],
-    category_index: ById[int],
-    seen: set[int | str],
-    *,
-    for_evaluation: bool,
-) -> str:
-    """Returns why the fast path of :func:`add_annotations` has failed."""
-    if not isinstance(annotation, dict):
-        return f"is a {type(annotation).__name__}, expected a mapping"
-    needed = ("image_id", "category_id") if for_evaluation else ("id", "image_id", "category_id")
-    for name in (*needed, "bbox"):
-        if annotation.get(name) is None:
-            return f"has no `{name}`"
-    for name in needed:
-        if not isinstance(annotation[name], int | float | str):
-            return f"has the `{name}` {annotation[name]!r:.100}, expected a number"
-    if annotation["image_id"] not in images:
-        return f"refers to image {annotation['image_id']!r}, which is missing"
-    if annotation["category_id"] not in category_index:
-        return f"refers to category {annotation['category_id']!r}, which is missing"
-    box = annotation["bbox"]
-    if read_box(box) is None or box[2] < 0 or box[3] < 0:
-        return f"has the `bbox` {box!r:.100}, expected [x, y, width, height] with a width and height of at least 0"
-    if annotation.get("iscrowd", 0) not in (0, 1, None):
-        return f"has the `iscrowd` {annotation['iscrowd']!r:.100}, expected 0 or 1"
-    if not for_evaluation and annotation.get("ignore"):
-        return "has `ignore` set, which neither Detectron2 nor the evaluation knows; use `iscrowd`"
-    if not for_evaluation and annotation["id"] in seen:
-        return "has an `id` that another annotation has; give each annotation a different one"
-    return "has a `segmentation` that is neither a list of polygons [[x, y, x, y, x, y, ...], ...] nor an RLE"
-
-
-def _subpixel_keypoints(keypoints: Any, num_values: int) -> list[float]:
-    """Returns checked keypoints in sub-pixel coordinates."""
-    if not are_numbers(keypoints) or not has_keypoint_count(len(keypoints), num_values):
-        expected = (
-            f"{num_values} numbers, three for each of its category's" if num_values else "three numbers a keypoint"
-        )
-        raise InputError(f"has `keypoints` that are not {expected}")
-    return keypoints_to_subpixel(keypoints)
-
-
-def _compressed(rle: Any, image: ImageRecord) -> dict[str, Any]:
-    """Returns an RLE, or the union of a list of RLEs, with its counts as text. Compressed counts of a single RLE are not checked."""
-    if not isinstance(rle, dict | list):
-        raise TypeError
-    if isinstance(rle, dict) and isinstance(rle.get("counts"), str) and rle.get("size") == [image.height, image.width]:
-        return {"size": [image.height, image.width], "counts": rle["counts"]}
-    try:
-        size = image.height, image.width
-        return with_text_counts(check_rle_parts(rle, *size) if isinstance(rle, list) else check_rle(rle, *size))
-    except ValueError as error:
-        raise InputError(f"has {error}") from error
 
 
 FORMAT = Format(
