@@ -14,7 +14,7 @@ PASTES = ("Detectron2 + pycocotools", "maskrcnn_ext")
 
 
 def add_arguments(_: argparse.ArgumentParser) -> None:
-    """Adds nothing: this benchmark has no arguments of its own."""
+    """Adds nothing: this benchmark has no arguments."""
 
 
 def run(args: argparse.Namespace) -> Iterator[Table]:

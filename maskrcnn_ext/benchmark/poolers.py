@@ -16,7 +16,7 @@ STOCK_POOLER = "Detectron2, float32, NCHW"
 
 
 def add_arguments(_: argparse.ArgumentParser) -> None:
-    """Adds nothing: this benchmark has no arguments of its own."""
+    """Adds nothing: this benchmark has no arguments."""
 
 
 def run(args: argparse.Namespace) -> Iterator[Table]:

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=Path("output/demo"),
         help="folder for data, run and report (default: %(default)s)",
     )
-    parser.add_argument("--quick", action="store_true", help="a smoke test of a minute; its AP is meaningless")
+    parser.add_argument("--quick", action="store_true", help="a smoke test of two minutes; its AP is meaningless")
 
 
 def run(args: argparse.Namespace) -> int:

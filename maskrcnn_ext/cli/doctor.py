@@ -1,7 +1,7 @@
 """``maskrcnn-ext doctor``: reports what is installed, what is wrong, and how to fix it.
 
 Packages are imported in other processes, so that the command works in any broken environment: all in one, which takes the time of one
-import of torch, then each that failed in one of its own. For the same reason the command uses the standard library only.
+import of torch, then each that failed in a separate one. For the same reason the command uses the standard library only.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any
 
 from maskrcnn_ext.errors import InputError
 
-# The largest number of values after every alias is replaced by what it stands for.
+# The largest number of values after every alias is replaced by its value.
 _MAX_VALUES = 1_000_000
 # Characters of a text that count as one value.
 _CHARACTERS = 1000

@@ -63,7 +63,7 @@ def check_config(cfg: DictConfig, *, read_data: bool = False, unset_counts: Sequ
         cfg: a LazyConfig; not changed.
         read_data: whether to read the data sets, to look for their images and to compare their classes; otherwise only classes that are
             known without reading are compared.
-        unset_counts: counts of the model that nobody has set, see :func:`.provenance.is_shipped_value`; they follow the data.
+        unset_counts: counts of the model that the user has not set, see :func:`.provenance.is_shipped_value`; they follow the data.
 
     Example:
         ::

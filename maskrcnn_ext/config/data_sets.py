@@ -241,7 +241,7 @@ def fill_counts(cfg: DictConfig, classes: Classes, keys: Sequence[str]) -> list[
     Args:
         cfg: a LazyConfig; changed in place.
         classes: of the training set.
-        keys: the counts that nobody has set, see :func:`maskrcnn_ext.config.provenance.is_shipped_value`.
+        keys: the counts that the user has not set, see :func:`maskrcnn_ext.config.provenance.is_shipped_value`.
 
     Returns:
         One line for each count that has changed.

@@ -159,7 +159,7 @@ def build_tags(cfg: DictConfig) -> DictConfig:
 
 
 def check_parts(cfg: DictConfig, keys: tuple[str, ...], file: str) -> None:
-    """Raises an InputError if a part of a config would run other code than that of its own parts when it is built.
+    """Raises an InputError if a part of a config would run code other than that of models and mappers when it is built.
 
     Args:
         cfg: the config.
@@ -200,7 +200,7 @@ def _replaced(tree: Any, replace: Callable[[PythonTag], Any]) -> Any:
 
 
 def _build(tag: PythonTag) -> Any:
-    """Returns what a tag stands for, or the tag itself."""
+    """Returns the value that a tag names or builds, or the tag itself."""
     kind, _, path = tag.name.partition(":")
     positional, named = _arguments(_replaced(tag.value, _build))
     if path == _LOCATE and positional:
@@ -255,7 +255,7 @@ def _only_calls_parts(source: Any, names: Any) -> bool:
 
 
 def _named(node: ast.AST, names: Mapping[str, Any]) -> Any:
-    """Returns what a name, or a name in a module such as ``nn.LayerNorm``, stands for; None for anything else."""
+    """Returns what a name, or a name in a module such as ``nn.LayerNorm``, refers to; None for anything else."""
     if isinstance(node, ast.Attribute):
         owner = _named(node.value, names)
         return getattr(owner, node.attr, None) if inspect.ismodule(owner) else None

@@ -43,7 +43,7 @@ class TrainingData(NamedTuple):
 
 
 def read_training_data(cfg: DictConfig, unset_counts: Sequence[str] = ()) -> TrainingData:
-    """Reads training and test set, sets counts of the model that nobody has set, and checks images and classes. Call this on every rank.
+    """Reads training and test set, sets counts of the model that the user left unset, checks images and classes. Call this on every rank.
 
     Args:
         cfg: a LazyConfig with all keys of this package; its counts and, with ``train.match_classes=name``, its data sets are changed.

@@ -136,7 +136,7 @@ def tile_windows(width: int, height: int, tile: int, overlap: int) -> list[tuple
     """Returns the windows (x, y, width, height) that cover an image, row by row, in pixels.
 
     All are ``tile`` wide and high: the last of a row or column is moved back to end at the image's border, so it overlaps more. An image
-    smaller than a tile has one window of its own size.
+    smaller than a tile has one window, as large as the image.
 
     Example:
         >>> tile_windows(10, 4, tile=6, overlap=0)
