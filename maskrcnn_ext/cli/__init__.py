@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -75,7 +76,14 @@ def _run(command: str, body: Callable[[], int]) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         with stoppable() if command in _STOPPABLE else nullcontext():
-            return body()
+            status = body()
+            sys.stdout.flush()
+            return status
+    except BrokenPipeError:  # the program that reads the output, such as `head`, has ended
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # or Python would flush into the pipe when it exits
+        return 128 + 13  # as a program that SIGPIPE ends
     except InputError as error:
         return _report(command, str(error))
     except ImportError as error:

@@ -1,7 +1,10 @@
 """The console command starts quickly and reports mistakes in one line."""
 
+import os
 import re
 import signal
+import subprocess
+import sys
 from importlib import import_module
 
 import pytest
@@ -75,3 +78,12 @@ def test_a_stopped_command_says_how_to_go_on(command, capsys, monkeypatch):
     arguments = {"convert": ["a.json", "out", "--to", "yolo"], "split": ["a.json", "out", "--val", "0.2"]}
     assert main([command, *arguments[command]]) == 75
     assert capsys.readouterr().err.endswith(f"maskrcnn-ext {command}: stopped by SIGTERM; run the same command again\n")
+
+
+def test_output_that_is_cut_by_another_program_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "maskrcnn_ext", "configs"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
