@@ -24,6 +24,7 @@ from maskrcnn_ext.inference.predictor import Predictor as Predictor
 from maskrcnn_ext.inference.tiling.predictor import TiledPredictor as TiledPredictor
 from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN as CompactRCNN
 from maskrcnn_ext.modeling.inflate import InflatedStem as InflatedStem
+from maskrcnn_ext.modeling.layer_decay import layer_decay_params as layer_decay_params
 from maskrcnn_ext.modeling.mask_heads.boundary import BoundaryMaskHead as BoundaryMaskHead
 from maskrcnn_ext.modeling.mask_heads.dct import DCTMaskHead as DCTMaskHead
 from maskrcnn_ext.modeling.mask_heads.fcn import FCNMaskHead as FCNMaskHead

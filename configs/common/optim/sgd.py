@@ -6,7 +6,7 @@ from detectron2.solver.build import get_default_optimizer_params
 
 optimizer = L(torch.optim.SGD)(
     # `params.model` is set by the training script.
-    params=L(get_default_optimizer_params)(weight_decay_norm=0.0),
+    params=L(get_default_optimizer_params)(base_lr="${..lr}", weight_decay_norm=0.0),
     lr=0.02,
     momentum=0.9,
     weight_decay=1e-4,
