@@ -71,6 +71,13 @@ SETTINGS: dict[str, Setting] = {
     "accumulate": Setting(1, _whole(1)),
     "clip_grad": Setting(None, _or_null(_number("a number above 0", lambda value: value > 0))),
     "activation_checkpointing": Setting([], _names("backbone", "box_head", "mask_head", "keypoint_head")),
+    "freeze": Setting(
+        [],
+        _list_of(
+            lambda entry: isinstance(entry, str) and bool(entry),
+            "a list of patterns of parameter names such as backbone.*",
+        ),
+    ),
     "hooks": Setting(
         [],
         _list_of(

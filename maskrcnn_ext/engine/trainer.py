@@ -30,6 +30,7 @@ from maskrcnn_ext.engine.acceleration import amp_dtype, checkpoint_activations, 
 from maskrcnn_ext.engine.checkpoint.checkpointer import Checkpointer, mismatch_explained
 from maskrcnn_ext.engine.checkpoint.class_rows import ClassRows
 from maskrcnn_ext.engine.determinism import deterministic, explain_nondeterminism
+from maskrcnn_ext.engine.freezing import freeze_parameters
 from maskrcnn_ext.engine.guard.divergence import DivergenceGuard
 from maskrcnn_ext.engine.guard.preflight import preflight
 from maskrcnn_ext.engine.hooks.checkpointing import Checkpointing
@@ -139,6 +140,7 @@ class Training:
         settings = cfg.train
         data = read_training_data(cfg) if data is None else data
         model = build_model(cfg)
+        freeze_parameters(model, settings.freeze)
         cfg.optimizer.params.model = model
         optimizer = instantiate(cfg.optimizer)
         checkpoint_activations(model, settings.activation_checkpointing)
@@ -345,6 +347,7 @@ def evaluate_checkpoint(cfg: DictConfig) -> dict[str, Any]:
 def find_learning_rate(cfg: DictConfig, data: TrainingData) -> None:
     """Runs the learning rate finder of ``train.lr_finder``; writes no checkpoint."""
     model = build_model(cfg)
+    freeze_parameters(model, cfg.train.freeze)
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
     model = create_ddp_model(model, **cfg.train.ddp)
