@@ -47,10 +47,10 @@ def deconv(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(layer, nn.ReLU())
 
 
-def predictor(in_channels: int, num_classes: int) -> Conv2d:
-    """Returns a 1 x 1 convolution to logits, initialised so that they are near zero."""
+def predictor(in_channels: int, num_classes: int, *, std: float = 0.001) -> Conv2d:
+    """Returns a 1 x 1 convolution to logits with normal weights; by default they are near zero, as in Detectron2's mask head."""
     layer = Conv2d(in_channels, num_classes, kernel_size=1)
-    nn.init.normal_(layer.weight, std=0.001)
+    nn.init.normal_(layer.weight, std=std)
     nn.init.zeros_(layer.bias)
     return layer
 

@@ -211,7 +211,8 @@ class RefineMaskHead(MaskHead):
                 for stage in range(count)
             ]
         )
-        self.predictors = nn.ModuleList([predictor(dim, num_classes) for dim in feature_dims])
+        # With the usual 0.001, so few channels give logits that hardly leave zero, and gradients that hardly reach the stages.
+        self.predictors = nn.ModuleList([predictor(dim, num_classes, std=dim**-0.5) for dim in feature_dims])
 
     def predict(self, x: dict[str, Tensor], boxes: list[Boxes]) -> RefinePrediction:
         """Runs the semantic branch on the images and the first convolutions on the RoIs."""
