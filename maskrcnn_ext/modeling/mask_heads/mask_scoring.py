@@ -48,6 +48,21 @@ def mask_iou(probs: Tensor, instances: list[Instances]) -> Tensor:
     return intersection / union.clamp(min=1e-6)
 
 
+def mask_iou_loss(predicted: Tensor, targets: Tensor) -> Tensor:
+    """Returns half the mean squared error, over the RoIs whose target is above 0 only, as in the authors' code (arXiv:1903.00241).
+
+    Args:
+        predicted: (R,) IoUs.
+        targets: (R,) in [0, 1].
+
+    Returns:
+        A scalar, float32; zero if no target is above 0.
+    """
+    counted = targets > 0
+    squares = (predicted.float() - targets).square() * counted
+    return 0.5 * squares.sum() / counted.sum().clamp(min=1)
+
+
 def _areas(image: Instances) -> Tensor:
     """Returns (R_i,), the pixels of each ground-truth mask in the image."""
     if len(image) == 0:
@@ -101,6 +116,7 @@ class MaskScoringHead(MaskHead):
         base_options: Mapping[str, Any] | None = None,
         fc_dims: Sequence[int] = (1024, 1024),
         iou_weight: float = 1.0,
+        mask_gradient: bool = True,
         loss_weight: float = 1.0,
         vis_period: int = 0,
     ) -> None:
@@ -116,12 +132,15 @@ class MaskScoringHead(MaskHead):
             base_options: keywords of the base head, if `base` is a class or a name.
             fc_dims: outputs of the IoU branch's hidden fully connected layers.
             iou_weight: factor of ``loss_mask_iou``.
+            mask_gradient: whether ``loss_mask_iou`` trains the base head through its masks too, as in the authors' code. False saves the
+                memory of its second pass.
 
         Raises:
             InputError: ``base`` is not a mask head of this package.
         """
         super().__init__(input_shape, num_classes=num_classes, loss_weight=loss_weight, vis_period=vis_period)
         self.iou_weight = iou_weight
+        self.mask_gradient = mask_gradient
         dims, fc_dims = list(conv_dims), list(fc_dims)
         self.base = (
             base
@@ -182,12 +201,12 @@ class MaskScoringHead(MaskHead):
         losses = self.base.losses(prediction.base, instances)
         losses = {name: loss * self.base.loss_weight for name, loss in losses.items()}
         classes = classes_of(instances)
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.mask_gradient and torch.is_grad_enabled()):
             probs = self.base.probs(prediction.base, classes)
         predicted = self.predict_iou(prediction.roi_features, probs, classes)
         if len(predicted) == 0:
             return {**losses, "loss_mask_iou": empty_loss(predicted)}
-        loss = F.mse_loss(predicted.float(), mask_iou(probs[:, 0], instances))
+        loss = mask_iou_loss(predicted, mask_iou(probs[:, 0], instances))
         return {**losses, "loss_mask_iou": loss * self.iou_weight}
 
     def probs(self, prediction: ScoredPrediction, classes: Tensor) -> Tensor:
