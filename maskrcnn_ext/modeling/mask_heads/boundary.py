@@ -17,16 +17,17 @@ from maskrcnn_ext.modeling.mask_heads.losses import bce_loss, dice_loss
 from maskrcnn_ext.ops.boundary import mask_boundary
 
 
-def boundary_loss(logits: Tensor, boundaries: Tensor, *, bce_weight: float = 1.0) -> Tensor:
+def boundary_loss(logits: Tensor, boundaries: Tensor, *, bce_weight: float = 1.0, squared_dice: bool = True) -> Tensor:
     """Dice plus weighted binary cross-entropy (BMask R-CNN, arXiv:2007.08921, equations 1 and 2).
 
     Args:
         logits: (R, S, S) of the boundary, R > 0.
         boundaries: (R, S, S), 0 or 1.
         bce_weight: lambda of the paper, 1 there.
+        squared_dice: whether the denominator of dice has squares: yes in the paper, no in its authors' code.
     """
     logits, boundaries = logits.float(), boundaries.float()
-    return dice_loss(logits, boundaries) + bce_weight * bce_loss(logits, boundaries)
+    return dice_loss(logits, boundaries, squared=squared_dice) + bce_weight * bce_loss(logits, boundaries)
 
 
 class BoundaryMaskHead(GridMaskHead):
@@ -53,6 +54,7 @@ class BoundaryMaskHead(GridMaskHead):
         conv_norm: str = "",
         strides: Sequence[int] = (4, 8, 16, 32),
         boundary_loss_weight: float = 1.0,
+        squared_dice: bool = True,
         mask_loss: str = "bce",
         loss_weight: float = 1.0,
         vis_period: int = 0,
@@ -63,12 +65,14 @@ class BoundaryMaskHead(GridMaskHead):
             conv_dims: channels of the mask branch's 3 x 3 convolutions and, last, of everything after them.
             strides: of the feature maps in pixels of the input image, finest first; used with the pyramid.
             boundary_loss_weight: factor of ``loss_mask_boundary``.
+            squared_dice: see :func:`boundary_loss`; False is the authors' code.
         """
         super().__init__(
             input_shape, num_classes=num_classes, mask_loss=mask_loss, loss_weight=loss_weight, vis_period=vis_period
         )
         self.strides = list(strides)
         self.boundary_loss_weight = boundary_loss_weight
+        self.squared_dice = squared_dice
         channels, dims = input_shape.channels, list(conv_dims)
         dim = dims[-1]
         mask_dim = dims[-2] if len(dims) > 1 else channels
@@ -102,7 +106,8 @@ class BoundaryMaskHead(GridMaskHead):
             return {**losses, "loss_mask_boundary": empty_loss(boundary_logits)}
         boundaries = mask_boundary(target_masks(instances, boundary_logits.shape[-1]))
         logits = select_class(boundary_logits, classes_of(instances))
-        return {**losses, "loss_mask_boundary": boundary_loss(logits, boundaries) * self.boundary_loss_weight}
+        loss = boundary_loss(logits, boundaries, squared_dice=self.squared_dice)
+        return {**losses, "loss_mask_boundary": loss * self.boundary_loss_weight}
 
     def probs(self, prediction: tuple[Tensor, Tensor], classes: Tensor) -> Tensor:
         """Returns (R, 1, 2 H, 2 W)."""

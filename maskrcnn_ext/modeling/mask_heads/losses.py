@@ -21,12 +21,18 @@ def bce_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, targets)
 
 
-def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Returns 1 - dice coefficient with squared denominators (V-Net, arXiv:1606.04797, section 3), smoothed by 1 as in BMask R-CNN."""
+def dice_loss(logits: Tensor, targets: Tensor, *, squared: bool = True) -> Tensor:
+    """Returns 1 - dice coefficient, smoothed by 1 as in BMask R-CNN (arXiv:2007.08921).
+
+    Args:
+        logits: (R, S, S).
+        targets: (R, S, S), 0 or 1.
+        squared: whether the denominator sums the squares of the probabilities (V-Net, arXiv:1606.04797, section 3) or the probabilities.
+    """
     probs = logits.sigmoid().flatten(1)
     targets = targets.flatten(1)
     overlap = (probs * targets).sum(1)
-    total = probs.square().sum(1) + targets.square().sum(1)
+    total = (probs.square() if squared else probs).sum(1) + targets.sum(1)  # targets are 0 or 1: their squares
     return (1 - (2 * overlap + 1) / (total + 1)).mean()
 
 

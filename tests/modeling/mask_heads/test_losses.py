@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from maskrcnn_ext import InputError
 from maskrcnn_ext.modeling.mask_heads.boundary import boundary_loss
-from maskrcnn_ext.modeling.mask_heads.losses import MASK_LOSSES, check_mask_loss, mask_loss_value
+from maskrcnn_ext.modeling.mask_heads.losses import MASK_LOSSES, check_mask_loss, dice_loss, mask_loss_value
 from tests.helpers.mask_heads import GRID_HEADS, build, features, truth
 
 
@@ -99,6 +99,13 @@ def test_sums_and_wrong_names():
         InputError, match=r"mask_loss=bce\+jaccard: 'jaccard' is unknown: set one of bce, boundary, dice, focal, lovasz"
     ):
         check_mask_loss("bce+jaccard")
+
+
+def test_dice_without_squares_equals_its_formula():
+    logits, targets = random_pair()
+    p, y = 1 / (1 + np.exp(-logits.numpy())), targets.numpy()
+    expected = [1 - (2 * (a * b).sum() + 1) / (a.sum() + b.sum() + 1) for a, b in zip(p, y, strict=True)]
+    assert dice_loss(logits, targets, squared=False).item() == pytest.approx(np.mean(expected), abs=1e-12)
 
 
 def test_boundary_loss_is_dice_plus_bce():
