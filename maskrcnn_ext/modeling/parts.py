@@ -79,7 +79,7 @@ POOLERS = [
     Part(
         "GenericROIPooler",
         "GRoIE, arXiv:2004.13665; fuse=max: PANet, arXiv:1803.01534",
-        "+1.3 with pre and post (MMDetection configs/groie)",
+        "+1.3 as mask and box pooler (MMDetection configs/groie)",
         node="mask_pooler",
         options="pre=conv post=attention",
         takes_channels=True,

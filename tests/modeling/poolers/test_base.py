@@ -88,8 +88,8 @@ def test_a_pair_of_sizes(pooler, options):
     ("pooler", "options", "valid"),
     [
         (GenericROIPooler, {"fuse": "foo"}, "'sum', 'max', 'concat', 'attention'"),
-        (GenericROIPooler, {"pre": "foo"}, "None, 'conv'"),
-        (GenericROIPooler, {"post": "foo"}, "None, 'conv', 'attention'"),
+        (GenericROIPooler, {"pre": "foo"}, "None, 'conv', 'conv_per_level'"),
+        (GenericROIPooler, {"post": "foo"}, "None, 'conv', 'attention', 'non_local'"),
         (GenericROIPooler, {"pooler_type": "ROIAlignRotated"}, "'ROIAlignV2', 'ROIAlign', 'ROIPool'"),
         (ROIWarpPooler, {"aggregate": "foo"}, "'average', 'max'"),
         *[

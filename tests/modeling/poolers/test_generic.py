@@ -1,12 +1,14 @@
-"""GenericROIPooler: each fusion against a reference."""
+"""GenericROIPooler: each fusion, and GRoIE, against a reference."""
 
+import numpy as np
 import pytest
 import torch
 from detectron2.modeling.poolers import ROIPooler
 from torch.nn import functional as F
 
 from maskrcnn_ext.modeling.poolers.generic import GenericROIPooler
-from tests.helpers.poolers import CHANNELS, SCALES, boxes_of, build, pyramid
+from tests.helpers.groie_reference import groie
+from tests.helpers.poolers import CHANNELS, GROIE, SCALES, boxes_of, build, pyramid
 
 
 def pool_levels(**stock):
@@ -44,7 +46,7 @@ def test_generic_attention_learns_which_level_counts():
 
 
 def test_generic_concat_and_convolutions_see_the_levels_in_order():
-    module = build(GenericROIPooler, {"fuse": "concat", "pre": "conv", "post": "conv", "channels": CHANNELS})
+    module = build(GenericROIPooler, {"fuse": "concat", "pre": "conv_per_level", "post": "conv", "channels": CHANNELS})
     prepared = [
         F.conv2d(pooled, conv[0].weight, conv[0].bias, padding=2).relu()
         for conv, pooled in zip(module.pre, pool_levels(), strict=True)
@@ -55,8 +57,8 @@ def test_generic_concat_and_convolutions_see_the_levels_in_order():
     torch.testing.assert_close(module(pyramid(), boxes_of(7, 2)), expected)
 
 
-def test_generic_attention_starts_as_the_identity_and_relates_bins():
-    module = build(GenericROIPooler, {"post": "attention", "channels": CHANNELS})
+def test_generic_non_local_starts_as_the_identity_and_relates_bins():
+    module = build(GenericROIPooler, {"post": "non_local", "channels": CHANNELS})
     plain = build(GenericROIPooler, {})(pyramid(), boxes_of(7, 2))
     assert torch.equal(module(pyramid(), boxes_of(7, 2)), plain)
 
@@ -77,3 +79,27 @@ def test_generic_without_layers_takes_any_number_of_channels():
     module = build(GenericROIPooler, {})
     assert not list(module.parameters())
     assert module(pyramid(channels=3), boxes_of(2, 0)).shape == (2, 3, 3, 3)
+
+
+def test_groie_equals_the_reference():
+    module = build(GenericROIPooler, {**GROIE, "channels": 12}, output_size=4).double()
+    features = pyramid(torch.float64, channels=12)
+    levels = [
+        build(ROIPooler, {}, [scale], output_size=4)([level], boxes_of(4, 2)).detach().numpy()
+        for scale, level in zip(SCALES, features, strict=True)
+    ]
+    torch.nn.init.constant_(module.post.gamma, 0.7)
+    weights = {key: value.detach().numpy() for key, value in module.state_dict().items()}
+    found = module(features, boxes_of(4, 2)).detach().numpy()
+    np.testing.assert_allclose(found, groie(levels, weights, num_heads=2), atol=1e-5)
+
+
+def test_groie_has_its_authors_number_of_weights_and_starts_as_the_sum_of_the_convolved_levels():
+    with torch.device("meta"):
+        module = GenericROIPooler(14, SCALES, 2, "ROIAlignV2", pre="conv", post="attention")
+    inner = 252  # six heads of 42
+    attention = 2 * 256 * inner + 2 * 128 * inner + (inner + 1) * 256 + 1
+    assert sum(p.numel() for p in module.parameters()) == 256 * 256 * 25 + 256 + attention
+    options = {"pre": "conv", "num_heads": 2, "channels": CHANNELS}
+    plain, full = (build(GenericROIPooler, {**options, "post": post}) for post in (None, "attention"))
+    assert torch.equal(full(pyramid(), boxes_of(7, 2)), plain(pyramid(), boxes_of(7, 2)))
