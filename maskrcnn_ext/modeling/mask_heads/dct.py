@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from detectron2.config import configurable
 from detectron2.layers import ShapeSpec
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.mask_heads.base import MaskHead, empty_loss
 from maskrcnn_ext.modeling.mask_heads.ground_truth import log_accuracy, log_images, target_masks
 from maskrcnn_ext.modeling.mask_heads.layers import conv_stack, fc_stack
 from maskrcnn_ext.ops.dct import DCTCodec
 
+# Distance of each coefficient to its target; the beta of smooth L1 is 1.
+DISTANCES: dict[str, Callable[..., Tensor]] = {"l1": F.l1_loss, "smooth_l1": F.smooth_l1_loss, "l2": F.mse_loss}
 
-def dct_loss(vectors: Tensor, targets: Tensor) -> Tensor:
-    """Returns the summed L1 distance of the coefficients, averaged over the masks (DCT-Mask, arXiv:2011.09876, equation 6).
+
+def dct_loss(vectors: Tensor, targets: Tensor, distance: str = "l1") -> Tensor:
+    """Returns the summed distance of the coefficients, averaged over the masks (DCT-Mask, arXiv:2011.09876, equation 6).
 
     Args:
         vectors: (R, k), predicted, R > 0.
         targets: (R, k), the DCT of the ground truth.
+        distance: a key of :data:`DISTANCES`.
     """
-    return (vectors.float() - targets).abs().sum(1).mean()
+    return DISTANCES[distance](vectors.float(), targets, reduction="none").sum(1).mean()
 
 
 class DCTMaskHead(MaskHead):
@@ -48,6 +54,7 @@ class DCTMaskHead(MaskHead):
         num_coefficients: int = 300,
         output_size: int = 128,
         coefficient_weight: float = 0.007,
+        distance: str = "l1",
         loss_weight: float = 1.0,
         vis_period: int = 0,
     ) -> None:
@@ -59,8 +66,17 @@ class DCTMaskHead(MaskHead):
             num_coefficients: length of the vector, N of the paper.
             output_size: side of the mask in pixels, K of the paper.
             coefficient_weight: factor of the distance of the coefficients; 0.007 for COCO in the paper.
+            distance: of a coefficient to its target: "l1" as in the paper, "smooth_l1" (beta 1) or "l2".
+
+        Raises:
+            InputError: an unknown ``distance``.
         """
         super().__init__(input_shape, num_classes=num_classes, loss_weight=loss_weight, vis_period=vis_period)
+        if distance not in DISTANCES:
+            raise InputError(
+                f"no distance {distance!r}: set model.roi_heads.mask_head.distance to one of {', '.join(DISTANCES)}"
+            )
+        self.distance = distance
         self.coefficient_weight = coefficient_weight
         dims, fc_dims = list(conv_dims)[:-1], list(fc_dims)
         self.convs = conv_stack(input_shape.channels, dims, norm=conv_norm)
@@ -88,7 +104,7 @@ class DCTMaskHead(MaskHead):
         """Returns the weighted :func:`dct_loss` against masks (R, output_size, output_size)."""
         # Coefficients reach 128: half precision would round them by more than the network's own error.
         with torch.autocast(vectors.device.type, enabled=False):
-            return dct_loss(vectors, self.codec.encode(targets.float())) * self.coefficient_weight
+            return dct_loss(vectors, self.codec.encode(targets.float()), self.distance) * self.coefficient_weight
 
     def decode(self, vectors: Tensor) -> Tensor:
         """Returns (R, output_size, output_size) in [0, 1]."""
