@@ -15,6 +15,8 @@ PYRAMID = {part.name for part in MASK_HEADS if part.pyramid}
 
 def build(name, **options):
     torch.manual_seed(0)
+    if name == "PatchDCTMaskHead":
+        options = {"patch_dim": 16, **options}
     if "PointRend" in name:
         options = {"fc_dim": 16, "point_fc_dim": 8, **options}
     return getattr(maskrcnn_ext, name)(SHAPE, **{**SMALL, **options})

@@ -73,6 +73,8 @@ def test_a_head_overfits_eight_images(part, batch):
     node.update(_target_=f"maskrcnn_ext.{part.name}", num_classes=1, conv_dims=[64] * 5)
     if part.name == "ImplicitPointRendMaskHead":
         node.fc_dim = 128  # its last layer has as many weights as this times all parameters of a RoI's network
+    if part.name == "PatchDCTMaskHead":
+        node.patch_dim = 128
     head = instantiate(node)
     pooler = None if part.pyramid else instantiate(cfg.roi_heads.mask_pooler)
 

@@ -60,6 +60,8 @@ def head_overrides(head, config):
             lines.append(f"{MASK_HEAD}.strides=[16]")
     if head in FC:
         lines.append(f"{MASK_HEAD}.{FC[head]}=[32]")
+    if head == "PatchDCTMaskHead":
+        lines.append(f"{MASK_HEAD}.patch_dim=32")
     if "PointRend" in head:
         # The implicit head's parameters are those of a network: 32 hidden units keep them few.
         lines += [f"{MASK_HEAD}.fc_dim=32", f"{MASK_HEAD}.point_fc_dim=16"]

@@ -61,6 +61,7 @@ _LAYERS: dict[str, list[Axis]] = {
     rf"{_BOX}bbox_pred\.(weight|bias)": [Axis(per_class=4)],
     rf"{_MASK}fcn\.predictor\.(weight|bias)": [Axis(background=True)],
     rf"{_MASK}(mask_predictor\.1|boundary_predictor\.1|predictors\.\d+|iou_predictor)\.(weight|bias)": [Axis()],
+    rf"{_MASK}(kind_predictor|patch_predictor)\.(weight|bias)": [Axis(per_class=None)],
     # A convolution has one row per class, a fully connected layer a whole mask per class.
     rf"{_MASK}(predictor|coarse_head\.prediction)\.(weight|bias)": [Axis(per_class=None)],
     # The input of PointRend's layers is the features followed by the coarse logits of all classes.
@@ -75,8 +76,11 @@ _LAYERS: dict[str, list[Axis]] = {
 def class_axes(key: str, model: nn.Module) -> list[Axis]:
     """Returns the axes of the model's tensor `key` that depend on the classes; an empty list if none does."""
     axes = next((axes for pattern, axes in _LAYERS.items() if re.fullmatch(pattern, key)), [])
+    if not axes:
+        return []
+    path, layer, _ = key.rsplit(".", 2)
     # DCT-Mask predicts one mask for all classes.
-    return [] if axes and isinstance(model.get_submodule(key.rsplit(".", 2)[0]), DCTMaskHead) else axes
+    return [] if layer == "predictor" and isinstance(model.get_submodule(path), DCTMaskHead) else axes
 
 
 def differ_by_classes(key: str, model: nn.Module, old: Sequence[int], new: Sequence[int]) -> bool:
