@@ -7,13 +7,14 @@ import re
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from maskrcnn_ext.common.text import first_line
 from maskrcnn_ext.errors import InputError
@@ -21,8 +22,8 @@ from maskrcnn_ext.errors import InputError
 _ZIP = b"PK\x03\x04"
 # Files of torch before 1.6 start with this pickled number.
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-
-
+# The keys under which frameworks save the weights, beside optimizers and the like.
+_WRAPPERS = ("state_dict", "model", "model_state_dict", "blobs")
 _ALLOW_PICKLE = "if you trust its source, set train.loading.allow_pickle=true"
 
 
@@ -67,6 +68,47 @@ def read(path: Path, *, allow_pickle: bool = False, advice: str = _ALLOW_PICKLE)
         raise DamagedFileError(
             f"checkpoint {path}: {kind} ({type(error).__name__}: {reason}): copy or download it again"
         ) from error
+
+
+def find_weights(path: Path, found: Any) -> dict[str, Tensor]:
+    """Returns the tensors of a checkpoint by key, without the prefix ``module.`` of a distributed model.
+
+    Args:
+        path: the file, for messages.
+        found: the content of the file: a state dict, or nested dicts that contain one.
+
+    Raises:
+        InputError: it contains no tensors by key.
+
+    Example:
+        >>> find_weights(Path("a.pth"), {"model": {"module.fc.bias": torch.zeros(2)}})
+        {'fc.bias': tensor([0., 0.])}
+    """
+    weights = found
+    while isinstance(weights, Mapping) and not _are_weights(weights):
+        inner = next((weights[name] for name in _WRAPPERS if isinstance(weights.get(name), Mapping)), None)
+        if inner is None:
+            break
+        weights = inner
+    if isinstance(weights, torch.nn.Module) or not isinstance(weights, Mapping) or not _are_weights(weights):
+        shown = (
+            f"the keys {', '.join(map(str, list(weights)[:5]))}"
+            if isinstance(weights, Mapping)
+            else type(weights).__name__
+        )
+        raise InputError(
+            f"checkpoint {path}: contains {shown} instead of tensors by name: expected a state_dict, or a dict that contains one"
+        )
+    prefix = "module." if all(key.startswith("module.") for key in weights) else ""
+    return {key.removeprefix(prefix): torch.as_tensor(value) for key, value in weights.items()}
+
+
+def _are_weights(found: Mapping[Any, Any]) -> bool:
+    return bool(found) and all(isinstance(key, str) and _is_tensor(value) for key, value in found.items())
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "fiub")
 
 
 class _WantsCodeError(Exception):

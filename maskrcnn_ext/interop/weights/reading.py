@@ -8,15 +8,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from maskrcnn_ext.engine.checkpoint import files
+from maskrcnn_ext.common import tensor_files as files
 from maskrcnn_ext.errors import InputError
-
-# The keys under which frameworks save the weights, beside optimizers and the like.
-_WRAPPERS = ("state_dict", "model", "model_state_dict", "blobs")
 
 
 def read_checkpoint(path: Path, *, foreign: str = "") -> Any:
@@ -72,39 +68,6 @@ def _name(stub: Any) -> str:
     return f"{stub.__module__}.{stub.__qualname__}"
 
 
-def find_weights(path: Path, found: Any) -> dict[str, Tensor]:
-    """Returns the tensors of a checkpoint by key, without the prefix ``module.`` of a distributed model.
-
-    Args:
-        path: the file, for messages.
-        found: the content of the file: a state dict, or nested dicts that contain one.
-
-    Raises:
-        InputError: it contains no tensors by key.
-
-    Example:
-        >>> find_weights(Path("a.pth"), {"model": {"module.fc.bias": torch.zeros(2)}})
-        {'fc.bias': tensor([0., 0.])}
-    """
-    weights = found
-    while isinstance(weights, Mapping) and not _are_weights(weights):
-        inner = next((weights[name] for name in _WRAPPERS if isinstance(weights.get(name), Mapping)), None)
-        if inner is None:
-            break
-        weights = inner
-    if isinstance(weights, torch.nn.Module) or not isinstance(weights, Mapping) or not _are_weights(weights):
-        shown = (
-            f"the keys {', '.join(map(str, list(weights)[:5]))}"
-            if isinstance(weights, Mapping)
-            else type(weights).__name__
-        )
-        raise InputError(
-            f"checkpoint {path}: contains {shown} instead of tensors by name: expected a state_dict, or a dict that contains one"
-        )
-    prefix = "module." if all(key.startswith("module.") for key in weights) else ""
-    return {key.removeprefix(prefix): torch.as_tensor(value) for key, value in weights.items()}
-
-
 def shape_of(source: str, tensors: Mapping[str, Tensor], key: str, dimensions: int) -> tuple[int, ...]:
     """Returns the shape of a tensor.
 
@@ -120,11 +83,3 @@ def shape_of(source: str, tensors: Mapping[str, Tensor], key: str, dimensions: i
         found = "is missing" if shape is None else f"has shape {shape}"
         raise InputError(f"{source}: {key} {found}, expected a tensor of {dimensions} dimensions")
     return shape
-
-
-def _are_weights(found: Mapping[Any, Any]) -> bool:
-    return bool(found) and all(isinstance(key, str) and _is_tensor(value) for key, value in found.items())
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "fiub")

@@ -12,10 +12,11 @@ from detectron2.config import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
+from maskrcnn_ext.common.tensor_files import find_weights
 from maskrcnn_ext.config.zoo import get_config, list_configs
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.weights.conversion import Conversion, Converted, model_shapes
-from maskrcnn_ext.interop.weights.reading import find_weights, read_checkpoint, shape_of
+from maskrcnn_ext.interop.weights.reading import read_checkpoint, shape_of
 
 _SCORES = re.compile(r"(?:.*\.)?cls_score\.weight")
 _KEYPOINTS = "roi_heads.keypoint_head.score_lowres.weight"

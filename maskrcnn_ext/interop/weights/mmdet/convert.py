@@ -11,12 +11,13 @@ from detectron2.config import LazyCall as L
 from omegaconf import DictConfig
 from torch import Tensor
 
+from maskrcnn_ext.common.tensor_files import find_weights
 from maskrcnn_ext.config.zoo import get_config
 from maskrcnn_ext.data.mapping.augmentation.resizing import PlainResize
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.weights.conversion import Conversion, Converted, Rule
 from maskrcnn_ext.interop.weights.mmdet.config import STYLES, MMDetSettings, parse_config, read_settings
-from maskrcnn_ext.interop.weights.reading import find_weights, read_checkpoint, shape_of
+from maskrcnn_ext.interop.weights.reading import read_checkpoint, shape_of
 from maskrcnn_ext.interop.weights.resnet import TENSOR, resnet_rule, set_resnet
 from maskrcnn_ext.modeling.mmdet_parts import SymmetricBox2BoxTransform
 
