@@ -29,6 +29,7 @@ POOLERS = [
     pytest.param(ROIWarpPooler, {"aggregate": "max"}, id="warp-max"),
     pytest.param(CropResizePooler, {}, id="crop-resize"),
     pytest.param(DeformableROIPooler, DEFORMABLE, id="deformable-v2"),
+    pytest.param(DeformableROIPooler, {"mask_branch": True, **DEFORMABLE}, id="deformable-v2-own-mask"),
     pytest.param(DeformableROIPooler, {"modulated": False, **DEFORMABLE}, id="deformable-v1"),
 ]
 # One box for every level, by the canonical size of 56 pixels, and what detectors come up with on bad days.

@@ -1,5 +1,6 @@
 """DeformableROIPooler: its start, its offsets and weights, and learning."""
 
+import numpy as np
 import pytest
 import torch
 from detectron2.modeling.poolers import ROIPooler, assign_boxes_to_levels
@@ -49,3 +50,37 @@ def test_deformable_learns_from_its_start(modulated):
     assert losses[2] < losses[1] < losses[0]
     # The layers before the one that starts at zero are reached from the second step on.
     assert all(parameter.grad.any() for parameter in module.parameters())
+
+
+def test_own_mask_branch_equals_a_reference():
+    """Layers as in the code of v2's authors, in NumPy, and each bin pooled by itself from a moved box."""
+    options = {"mask_branch": True, "max_modulation": 1.0, "gamma": 0.3, **DEFORMABLE}
+    module = build(DeformableROIPooler, options).double()
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    features = [level.detach() for level in pyramid(torch.float64, images=1)]
+    pooled = build(ROIPooler, {})(features, boxes_of(4)).numpy().reshape(4, -1)
+    weights = {name: value.numpy() for name, value in module.state_dict().items()}
+
+    def dense(branch, layer, x):
+        return x @ weights[f"{branch}.{layer}.weight"].T + weights[f"{branch}.{layer}.bias"]
+
+    hidden = dense("predictor", 3, dense("predictor", 1, pooled).clip(0)).clip(0)
+    offsets = 0.3 * dense("predictor", 5, hidden).reshape(4, 2, 3, 3)
+    logits = dense("mask_predictor", 3, dense("mask_predictor", 1, pooled).clip(0)).reshape(4, 3, 3)
+    found = module(features, boxes_of(4)).detach().numpy()
+    for roi, row, column in np.ndindex(4, 3, 3):
+        box = BOXES[roi].double().numpy()
+        move = offsets[roi, :, row, column] * (box[2:] - box[:2])
+        moved = torch.from_numpy(np.array([[0, *(box + np.tile(move, 2))]]))
+        sampled = roi_align(features[roi], moved, 3, SCALES[roi], 0, True)[0, :, row, column].numpy()
+        expected = sampled / (1 + np.exp(-logits[roi, row, column]))
+        np.testing.assert_allclose(found[roi, :, row, column], expected, atol=1e-6)
+
+
+def test_own_mask_branch_has_the_number_of_weights_of_its_authors_code():
+    with torch.device("meta"):
+        module = DeformableROIPooler(7, SCALES, 2, "ROIAlignV2", mask_branch=True)
+    first, bins = 256 * 49 * 1024 + 1024, 49
+    offsets, modulation = first + 1025 * 1024 + 1025 * 2 * bins, first + 1025 * bins
+    assert sum(p.numel() for p in module.parameters()) == offsets + modulation
