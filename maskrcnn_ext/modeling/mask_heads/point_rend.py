@@ -62,6 +62,7 @@ class PointRendMaskHead(GridMaskHead):
         fc_dim: int = 1024,
         num_fc: int = 2,
         coarse_size: int = 7,
+        refine_points: bool = True,
         point_fc_dim: int = 256,
         num_point_fc: int = 3,
         train_num_points: int = 196,
@@ -86,6 +87,7 @@ class PointRendMaskHead(GridMaskHead):
             fc_dim: outputs of the coarse head's hidden layers.
             num_fc: hidden layers of the coarse head.
             coarse_size: side of the coarse mask in pixels.
+            refine_points: whether a point head refines the coarse mask; without one, the coarse mask is the result.
             point_fc_dim: outputs of the point head's hidden layers.
             num_point_fc: hidden layers of the point head.
             train_num_points: points per RoI in training, N in section 3.1 of the paper.
@@ -113,7 +115,9 @@ class PointRendMaskHead(GridMaskHead):
             self.start_size *= 2
             self.subdivision_steps -= 1
         channels = input_shape.channels * num_levels
-        self.point_head = PointMLP(channels, num_classes, fc_dim=point_fc_dim, num_fc=num_point_fc)
+        self.point_head = (
+            PointMLP(channels, num_classes, fc_dim=point_fc_dim, num_fc=num_point_fc) if refine_points else None
+        )
         self.coarse_head = roi_head(
             ShapeSpec(channels=channels, height=input_shape.height, width=input_shape.width),
             list(conv_dims)[-1],
@@ -129,6 +133,7 @@ class PointRendMaskHead(GridMaskHead):
 
     def point_logits(self, prediction: CoarsePrediction, coords: Tensor) -> Tensor:
         """Returns (R, num_classes, P) logits at points ``coords`` (R, P, 2), relative to the boxes."""
+        assert self.point_head is not None
         fine = point_features(prediction.maps, self.strides, prediction.boxes, coords)
         logits: Tensor = self.point_head(fine, point_sample(prediction.coarse, coords, align_corners=False))
         return logits
@@ -154,9 +159,11 @@ class PointRendMaskHead(GridMaskHead):
         return coords
 
     def losses(self, prediction: CoarsePrediction, instances: list[Instances]) -> dict[str, Tensor]:
-        """Returns ``loss_mask`` of the coarse masks and ``loss_mask_point``."""
-        classes = classes_of(instances)
+        """Returns ``loss_mask`` of the coarse masks and, with a point head, ``loss_mask_point``."""
         losses = {"loss_mask": self.grid_loss(prediction.coarse, instances)}
+        if self.point_head is None:
+            return losses
+        classes = classes_of(instances)
         coords = self.uncertain_points(prediction.coarse, classes)
         logits = self.point_logits(prediction, coords)
         if len(logits) == 0:
@@ -165,7 +172,9 @@ class PointRendMaskHead(GridMaskHead):
         return {**losses, "loss_mask_point": loss}
 
     def probs(self, prediction: CoarsePrediction, classes: Tensor) -> Tensor:
-        """Returns (R, 1, S, S), S = coarse_size * 2 ** subdivision_steps."""
+        """Returns (R, 1, S, S), S = coarse_size * 2 ** subdivision_steps, or coarse_size without a point head."""
+        if self.point_head is None:
+            return super().probs(prediction.coarse, classes)
         logits = subdivide(
             lambda coords: select_class(self.point_logits(prediction, coords), classes),
             prediction.coarse.shape[0],
