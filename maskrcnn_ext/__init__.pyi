@@ -44,6 +44,7 @@ from maskrcnn_ext.modeling.poolers.generic import GenericROIPooler as GenericROI
 from maskrcnn_ext.modeling.poolers.precise import PreciseROIPooler as PreciseROIPooler
 from maskrcnn_ext.modeling.poolers.roi_warp import ROIWarpPooler as ROIWarpPooler
 from maskrcnn_ext.modeling.rpn import FastRPN as FastRPN
+from maskrcnn_ext.modeling.semantic_point_rend import PointRendSemSegHead as PointRendSemSegHead
 from maskrcnn_ext.modeling.tta import TTARCNN as TTARCNN
 from maskrcnn_ext.modeling.yacs import add_maskrcnn_ext_config as add_maskrcnn_ext_config
 

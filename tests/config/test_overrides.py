@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2 import model_zoo
 from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig
 from omegaconf import OmegaConf
@@ -21,9 +22,12 @@ HEAD = "model.roi_heads.mask_head"
 BOUNDARY = f"{HEAD}._target_=maskrcnn_ext.BoundaryMaskHead"
 
 
+PANOPTIC = "common/models/panoptic_fpn.py"  # Detectron2's own
+
+
 @cache
 def loaded(name: str):
-    return get_config(name)
+    return model_zoo.get_config(name) if name == PANOPTIC else get_config(name)
 
 
 def fresh(name: str = "mask_rcnn_r50_fpn_1x"):
@@ -261,7 +265,7 @@ def swaps() -> list[str]:
 def error_of(override: str) -> str:
     """Returns the error of an override, or "" if it is valid in some config, by itself or with a documented swap of its node."""
     message = ""
-    for config in ("mask_rcnn_r50_fpn_1x", "mask_rcnn_r50_c4_1x", "domains/nuclei"):
+    for config in ("mask_rcnn_r50_fpn_1x", "mask_rcnn_r50_c4_1x", "domains/nuclei", PANOPTIC):
         beside = [[], *([swap] for swap in swaps() if override.startswith(swap.split("_target_")[0]))]
         for swap in beside:
             try:

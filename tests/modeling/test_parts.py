@@ -12,7 +12,7 @@ PARTS = [*MASK_HEADS, *POOLERS]
 
 
 def test_every_exported_part_is_in_the_catalogue():
-    exported = {name for name in maskrcnn_ext._exports() if name.endswith(("Head", "Pooler"))}
+    exported = {name for name in maskrcnn_ext._exports() if name.endswith(("MaskHead", "ScoringHead", "Pooler"))}
     assert exported == {part.name for part in PARTS}
 
 
