@@ -1,17 +1,35 @@
-"""``maskrcnn-ext compare``: compares the metrics of two runs, and reports whether their difference is significant."""
+"""``maskrcnn-ext compare``: compares the metrics of two models, and reports whether their difference is significant."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from maskrcnn_ext.cli.evaluate import add_metric_arguments
+
+if TYPE_CHECKING:
+    from maskrcnn_ext.evaluation.results import Results
+    from maskrcnn_ext.evaluation.truth import Truth
+
+_RESULTS = Path("inference") / "coco_instances_results.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("a", metavar="A", type=Path, help="COCO results, or the folder of a run (train.output_dir)")
-    parser.add_argument("b", metavar="B", type=Path, help="the same for the run to compare with A")
+    parser.add_argument(
+        "a",
+        metavar="A",
+        type=Path,
+        help="COCO results, the folder of a run (train.output_dir), or a folder of runs, one for each seed",
+    )
+    parser.add_argument(
+        "b",
+        metavar="B",
+        type=Path,
+        help="the same for the model to compare with A; folders of seeds must have the same names",
+    )
     parser.add_argument(
         "truth", metavar="TRUTH", nargs="?", help="COCO annotations, or a data set (default: the data set of the runs)"
     )
@@ -24,19 +42,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints one table for each task."""
-    from maskrcnn_ext.evaluation.bootstrap import MIN_IMAGES, compare
+    from maskrcnn_ext.evaluation.bootstrap import MIN_IMAGES, compare_seeds
     from maskrcnn_ext.evaluation.results import load_results
     from maskrcnn_ext.evaluation.summary import possible_tasks
     from maskrcnn_ext.evaluation.tables import metric_table
     from maskrcnn_ext.evaluation.truth import load_truth
 
-    truth = load_truth(args.truth or _common_test_data(args.a, args.b))
-    a, b = (load_results(_results_file(path), truth) for path in (args.a, args.b))
-    for task in args.task or [task for task in possible_tasks(truth, a) if task in possible_tasks(truth, b)]:
-        found = compare(
+    seeds = _common_seeds(args.a, args.b)
+    paths = [path / seed for path in (args.a, args.b) for seed in seeds]
+    truth = load_truth(args.truth or _common_test_data(*paths))
+    loaded = [load_results(_results_file(path), truth) for path in paths]
+    for task in args.task or [task for task in possible_tasks(truth, loaded[0]) if _all_have(task, truth, loaded)]:
+        found = compare_seeds(
             truth,
-            a,
-            b,
+            loaded[: len(seeds)],
+            loaded[len(seeds) :],
             task=task,
             resamples=args.resamples,
             seed=args.seed,
@@ -49,15 +69,47 @@ def run(args: argparse.Namespace) -> int:
             changes = ["-" if metric[key] is None else f"{metric[key]:+.2f}" for key in ("difference", "low", "high")]
             verdict = "real" if metric["real"] else "not distinguishable"
             rows.append((metric["name"], *values, changes[0], f"{changes[1]} to {changes[2]}", verdict))
-        print(f"{task}: {found['images']} images, {found['resamples']} resamples")
+        of_seeds = f" and seeds ({', '.join(seeds)})" if seeds != [""] else ""
+        print(f"{task}: {found['images']} images, {found['resamples']} resamples of images{of_seeds}")
         print(metric_table(("metric", "A", "B", "B - A", "95 % interval", "difference"), rows) + "\n")
+        if seeds != [""]:
+            for label, column in (("A", 0), ("B", 1)):
+                values = [pair[column] for pair in found["metrics"][0]["seeds"]]
+                print(f"AP of {label}, each seed: {', '.join('-' if v is None else f'{v:.2f}' for v in values)}")
+            print()
         if found["images"] < MIN_IMAGES:
             print(f"With fewer than {MIN_IMAGES} images, no difference can be called real.\n")
     return 0
 
 
+def _all_have(task: str, truth: Truth, loaded: Sequence[Results]) -> bool:
+    from maskrcnn_ext.evaluation.summary import possible_tasks
+
+    return all(task in possible_tasks(truth, results) for results in loaded)
+
+
+def _common_seeds(a: Path, b: Path) -> list[str]:
+    """Returns the names of the runs inside both folders; [""] if A and B are runs or files themselves.
+
+    Raises:
+        InputError: one is a run and the other a folder of runs, or the runs have different names.
+    """
+    from maskrcnn_ext.errors import InputError
+
+    seeds = [
+        sorted(child.parent.parent.name for child in path.glob(f"*/{_RESULTS}"))
+        if not (path / _RESULTS).is_file()
+        else []
+        for path in (a, b)
+    ]
+    if seeds[0] != seeds[1]:
+        found = [f"{path} has {', '.join(names) or 'none'}" for path, names in zip((a, b), seeds, strict=True)]
+        raise InputError(f"both sides need runs of the same names, one for each seed: {'; '.join(found)}")
+    return seeds[0] or [""]
+
+
 def _results_file(path: Path) -> Path:
-    return path / "inference" / "coco_instances_results.json" if path.is_dir() else path
+    return path / _RESULTS if path.is_dir() else path
 
 
 def _common_test_data(*runs: Path) -> str:
@@ -76,9 +128,10 @@ def _common_test_data(*runs: Path) -> str:
                 f"{run} is not the folder of a run with a config.yaml: add TRUTH, the ground truth of its results"
             )
         names[run] = read_run(run).test_data
-    first, other = (names[run] for run in runs)
-    if first != other:
-        raise InputError(f"{runs[0]} was evaluated on {', '.join(first)}, {runs[1]} on {', '.join(other)}: add TRUTH")
+    first = names[runs[0]]
+    for run, other in names.items():
+        if other != first:
+            raise InputError(f"{runs[0]} was evaluated on {', '.join(first)}, {run} on {', '.join(other)}: add TRUTH")
     if len(first) != 1:
         raise InputError(f"the runs were evaluated on {len(first)} data sets ({', '.join(first)}): add TRUTH")
     return first[0]

@@ -46,13 +46,15 @@ def write_manifest(cfg: DictConfig, path: Path, *, world_size: int = 1, classes:
 
 
 def finish_manifest(path: Path, status: str) -> None:
-    """Adds the time and the status of the end of a run to its manifest.
+    """Adds the time, the cost and the status of the end of a run to its manifest.
+
+    The cost is that of this process and of its finished workers: CPU time in seconds, and the largest resident memory of any in bytes.
 
     Args:
         path: the manifest.
         status: one line, such as "finished" or "preempted".
     """
-    _write_json({**_read(path), "ended": _now(), "status": status}, path)
+    _write_json({**_read(path), "ended": _now(), "status": status, **_cost()}, path)
 
 
 def make_manifest(cfg: DictConfig, *, world_size: int = 1) -> dict[str, Any]:
@@ -106,6 +108,20 @@ def _git_state(folder: Path) -> dict[str, Any] | None:
         return {"root": root, "commit": commit, "dirty": bool(run_git("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _cost() -> dict[str, float]:
+    """Returns the CPU time and the largest resident memory of this process and its finished children; {} on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return {}
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {
+        "cpu_seconds": round(sum(usage.ru_utime + usage.ru_stime for usage in usages), 1),
+        "peak_memory_bytes": unit * max(usage.ru_maxrss for usage in usages),
+    }
 
 
 def _now() -> str:

@@ -31,29 +31,9 @@ def compare(
     max_detections: int | None = None,
     sigmas: Sequence[float] = (),
 ) -> dict[str, Any]:
-    """Compares two results of the same images by a paired bootstrap (Efron and Tibshirani, 1993, chapter 13).
+    """Compares two results of the same images. It is :func:`compare_seeds` for one run of each model.
 
-    Images are drawn with replacement, the same ones for both results, and AP is computed from their matches. The interval is the middle
-    95 % of the differences; a difference is real if the interval does not contain 0. This does not include the variation between
-    trainings with different seeds.
-
-    Args:
-        truth: the ground truth, in any form that :func:`load_truth` accepts.
-        a: results.
-        b: other results.
-        task: bbox, segm, boundary or keypoints.
-        resamples: number of draws.
-        seed: of the draws.
-        max_detections: limit of detections per image and class; None for all (for keypoints, COCO's 20).
-        sigmas: of the keypoints.
-
-    Returns:
-        ``{"task", "images", "resamples", "metrics": [{"name", "a", "b", "difference", "low", "high", "real"}, ...]}`` with AP, AP50, AP75
-        and the AP of every class that has objects, in percent; ``difference`` is b - a. Values that cannot be measured are None. With
-        fewer than :data:`MIN_IMAGES` images, ``real`` is always False.
-
-    Raises:
-        InputError: as :func:`maskrcnn_ext.evaluation.summary.evaluate`, or `resamples` is below 1.
+    The interval does not include the variation between trainings with different seeds.
 
     Example:
         ::
@@ -61,15 +41,60 @@ def compare(
             comparison = compare("coco:val.json@images", "baseline.json", "ours.json", task="segm")
             print(comparison["metrics"][0])  # AP of both, the difference and its interval
     """
+    return compare_seeds(
+        truth, [a], [b], task=task, resamples=resamples, seed=seed, max_detections=max_detections, sigmas=sigmas
+    )
+
+
+def compare_seeds(
+    truth: TruthLike,
+    a: Sequence[ResultsLike],
+    b: Sequence[ResultsLike],
+    *,
+    task: str,
+    resamples: int = 1000,
+    seed: int = 0,
+    max_detections: int | None = None,
+    sigmas: Sequence[float] = (),
+) -> dict[str, Any]:
+    """Compares two models, each trained with the same S seeds, by a paired bootstrap (Efron and Tibshirani, 1993, chapter 13).
+
+    Images and seeds are drawn with replacement, the same ones for both models. AP is computed from the matches of the drawn images and
+    averaged over the drawn seeds. The interval is the middle 95 % of the differences; a difference is real if the interval does not
+    contain 0.
+
+    Args:
+        truth: the ground truth, in any form that :func:`load_truth` accepts.
+        a: S results of a model, one a seed.
+        b: S results of another model, in the same order of seeds.
+        task: bbox, segm, boundary or keypoints.
+        resamples: number of draws.
+        seed: of the draws.
+        max_detections: limit of detections per image and class; None for all (for keypoints, COCO's 20).
+        sigmas: of the keypoints.
+
+    Returns:
+        ``{"task", "images", "resamples", "metrics": [{"name", "a", "b", "difference", "low", "high", "real", "seeds"}, ...]}`` with AP,
+        AP50, AP75 and the AP of every class that has objects, in percent, as means over the seeds; ``difference`` is b - a, and
+        ``seeds`` has the pair [a, b] of each seed. Values that cannot be measured are None. With fewer than :data:`MIN_IMAGES` images,
+        ``real`` is always False.
+
+    Raises:
+        InputError: as :func:`maskrcnn_ext.evaluation.summary.evaluate`, `resamples` is below 1, or the numbers of seeds differ.
+    """
     if resamples < 1:
         raise InputError(f"resamples is {resamples}: expected at least 1")
+    if len(a) != len(b) or not a:
+        raise InputError(f"{len(a)} and {len(b)} results: expected the same number of each, one a seed")
     loaded_truth = load_truth(truth)
     num_images = len(loaded_truth.images)
-    drawn = np.random.default_rng(seed).integers(0, max(num_images, 1), (resamples, num_images))
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(0, max(num_images, 1), (resamples, num_images))
     # How often each image is in each draw; in 32 bits, which halves the memory.
     draws = np.stack([np.bincount(draw, minlength=num_images) for draw in drawn]).astype(np.int32)
+    drawn_seeds = rng.integers(0, len(a), (resamples, len(a)))
     points, samples = [], []
-    for results in (a, b):
+    for results in (*a, *b):
         loaded_results = load_results(results, loaded_truth)
         pairs = pair_up(loaded_truth, loaded_results, task, max_detections=max_detections, sigmas=sigmas)
         matching = match(pairs, IOUS)
@@ -78,10 +103,13 @@ def compare(
     names = [category["name"] for category in loaded_truth.categories]
     metrics = []
     for name, select in _metric_selectors(names, points[0][0]):
-        value_a, value_b = (100 * select(values)[0] for values in points)
-        differences = 100 * (select(samples[1]) - select(samples[0]))
+        # (S, 2) and (S, resamples): each seed of both models, and the difference of each seed in each draw.
+        seeds = np.array([[100 * select(values)[0] for values in pair] for pair in zip(*_halves(points), strict=True)])
+        differences = np.stack([100 * (select(y) - select(x)) for x, y in zip(*_halves(samples), strict=True)])
+        differences = differences[drawn_seeds.T, np.arange(resamples)].mean(axis=0)
         differences = differences[~np.isnan(differences)]
         low, high = np.percentile(differences, [2.5, 97.5]) if differences.size else (np.nan, np.nan)
+        value_a, value_b = seeds.mean(axis=0)
         metrics.append(
             {
                 "name": name,
@@ -91,11 +119,17 @@ def compare(
                 "low": low,
                 "high": high,
                 "real": bool(low > 0 or high < 0) and num_images >= MIN_IMAGES,
+                "seeds": seeds,
             }
         )
     comparison = {"task": task, "images": num_images, "resamples": resamples, "metrics": metrics}
     json_values: dict[str, Any] = to_json_values(comparison)
     return json_values
+
+
+def _halves(values: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Returns the values of the first and of the second model."""
+    return values[: len(values) // 2], values[len(values) // 2 :]
 
 
 def resample_ap(matching: Matching, draws: np.ndarray) -> np.ndarray:

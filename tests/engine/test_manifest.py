@@ -43,6 +43,9 @@ def test_a_run_is_described(data, tmp_path, monkeypatch):
     done = json.loads(path.read_text())
     assert done["status"] == "finished"
     assert done["started"] <= done["ended"]
+    # This process has imported torch.
+    assert done["cpu_seconds"] > 0.5
+    assert 2**27 < done["peak_memory_bytes"] < 2**37
     assert {key: done[key] for key in first} == first
     write_manifest(config(data), path)
     again = json.loads(path.read_text())

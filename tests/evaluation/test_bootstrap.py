@@ -5,7 +5,7 @@ import pytest
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.evaluation.average_precision import ALL_AREAS, average_precisions
-from maskrcnn_ext.evaluation.bootstrap import compare, resample_ap
+from maskrcnn_ext.evaluation.bootstrap import compare, compare_seeds, resample_ap
 from tests.helpers.scenes import found, match_scene, perfect, random_scene, truth_of
 
 
@@ -80,3 +80,25 @@ def test_few_or_no_images_show_no_real_difference():
     assert [metric["name"] for metric in no_objects] == ["AP", "AP50", "AP75"]
     with pytest.raises(InputError, match="resamples is 0"):
         compare(truth, [], [], task="bbox", resamples=0)
+
+
+def test_seeds_are_paired_and_widen_the_interval(scene):
+    truth, results = scene
+    rng = np.random.default_rng(0)
+    # Two seeds of a model that miss different halves of the objects, and a model that finds a few more of the same.
+    kept = rng.random(len(results)) < 0.5
+    a = [[one for one, keep in zip(results, kept == part, strict=True) if keep] for part in (True, False)]
+    b = [results_of_seed + perfect(truth, 0.01) for results_of_seed in a]
+    comparison = compare_seeds(truth, a, b, task="bbox", resamples=200)
+    alone = [compare(truth, x, y, task="bbox", resamples=200) for x, y in zip(a, b, strict=True)]
+    for metric, first, second in zip(comparison["metrics"], *(one["metrics"] for one in alone), strict=True):
+        assert metric["seeds"] == [[first["a"], first["b"]], [second["a"], second["b"]]]
+        assert metric["difference"] == pytest.approx((first["difference"] + second["difference"]) / 2)
+    # One seed gains and the other loses: their mean is 0, and no number of images makes it real.
+    opposed = compare_seeds(truth, [results, b[0]], [b[0], results], task="bbox", resamples=200)["metrics"][0]
+    assert opposed["difference"] == pytest.approx(0)
+    assert opposed["low"] < 0 < opposed["high"]
+    assert not opposed["real"]
+    for x, y in ((a, b[:1]), ([], [])):
+        with pytest.raises(InputError, match="expected the same number"):
+            compare_seeds(truth, x, y, task="bbox")
