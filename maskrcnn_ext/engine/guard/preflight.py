@@ -16,6 +16,7 @@ from torch import nn, optim
 
 from maskrcnn_ext.data.registry.resolve import ensure_registered
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.modeling.backbones.timm_backbone import TimmBackbone
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -115,14 +116,27 @@ def _check_warm_up(cfg: DictConfig, optimizer: optim.Optimizer) -> Iterator[str]
 def _check_frozen_weights(cfg: DictConfig, model: nn.Module) -> Iterator[str]:
     if _select(cfg, "train.init_checkpoint"):
         return
-    names = [name for name, module in model.named_modules() if isinstance(module, FrozenBatchNorm2d)]
+    pretrained = tuple(
+        f"{name}."
+        for name, module in model.named_modules()
+        if isinstance(module, TimmBackbone) and module.has_pretrained_weights
+    )
+    names = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, FrozenBatchNorm2d) and not name.startswith(pretrained)
+    ]
     if names:
         yield (
             f"{len(names)} layers are FrozenBatchNorm2d ({names[0]}, ...), but train.init_checkpoint is empty: random weights under a "
             "frozen norm diverge: set train.init_checkpoint, or norm=BN in model.backbone and freeze_at=0"
         )
         return
-    fixed = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    fixed = [
+        name
+        for name, parameter in model.named_parameters()
+        if not parameter.requires_grad and not name.startswith(pretrained)
+    ]
     if fixed:
         yield (
             f"{len(fixed)} parameters are frozen ({fixed[0]}, ...), but train.init_checkpoint is empty, so they stay random: set "

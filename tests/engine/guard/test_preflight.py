@@ -46,11 +46,13 @@ def test_shipped_configs_give_no_warning(name, models):
     assert warnings_of(get_config(name), models(name)) == []
 
 
+LITE = "mask_rcnn_efficientnet_lite0_fpn_finetune.py"
 FPN, KEYPOINT = "mask_rcnn_r50_fpn_1x.py", "keypoint_rcnn_r50_fpn_1x.py"
 SMALL = "domains/shapes.py"
 WARM_COSINE = L(WarmupParamScheduler)(
     scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.0), warmup_factor=0.01, warmup_length=0.01
 )
+RANDOM_FROZEN = {"model.backbone.bottom_up.pretrained": False, "model.backbone.bottom_up.norm": "FrozenBN"}
 STOCK = {"dataloader.evaluator._target_": "detectron2.evaluation.COCOEvaluator"}
 NO_WARM_UP = L(MultiStepParamScheduler)(values=[1.0, 0.1], milestones=[9, 10])
 
@@ -65,6 +67,7 @@ NO_WARM_UP = L(MultiStepParamScheduler)(values=[1.0, 0.1], milestones=[9, 10])
         (FPN, {"lr_multiplier": NO_WARM_UP}, "at 100% after 10 .* set a WarmupParamScheduler around it with warmup_length=0.011"),
         (FPN, {"train.max_iter": 200}, "without a warm-up .*set lr_multiplier.warmup_length=0.1 "),
         (FPN, {"train.init_checkpoint": ""}, "53 layers are FrozenBatchNorm2d .backbone.* set train.init_checkpoint"),
+        (LITE, RANDOM_FROZEN, "48 layers are FrozenBatchNorm2d .backbone.* set train.init_checkpoint"),
         (FPN, {"model.roi_heads.box_predictor.test_topk_per_image": 300, **STOCK}, "set dataloader.evaluator.max_dets_per_image=300"),
         (FPN, {"train.device": "cpu", "train.amp.enabled": True, "train.amp.dtype": "fp16"}, "set train.amp.dtype=bf16"),
         (FPN, {"train.eval_period": 0, "train.best.metric": "segm/AP"}, "train.best cannot have an effect: set train.eval_period=9000"),
