@@ -156,6 +156,30 @@ def write_kangaroo(root):
         )
 
 
+def write_fruits_nuts(root):
+    square = [[5, 5, 25, 5, 25, 25, 5, 25]]
+    images, annotations = [], []
+    for number in range(5):
+        write_photo(root / f"fruits_nuts/data/images/{number}.jpg")
+        images.append({"id": number, "file_name": f"{number}.jpg", "height": H, "width": W})
+        annotation = {"id": number, "image_id": number, "category_id": 1 + number % 3, "segmentation": square}
+        annotations.append({**annotation, "bbox": [5, 5, 20, 20], "area": 400, "iscrowd": 0})
+    categories = [{"id": index, "name": name} for index, name in enumerate(("date", "fig", "hazelnut"), 1)]
+    write_coco(root / "fruits_nuts/data/trainval.json", images, annotations, categories)
+
+
+def write_kudzu_bugs(root):
+    shape = {"name": "polygon", "all_points_x": [5, 25, 25, 5], "all_points_y": [5, 5, 25, 25]}
+    region = {"shape_attributes": shape, "region_attributes": {"inseto": "kudzu", "insect": "kudzu"}}
+    for split, count in (("train", 2), ("val", 1)):
+        entries = {}
+        for index in range(count):
+            name = f"{split}{index}.jpg"
+            write_photo(root / f"kudzu_bugs/{split}/{name}")
+            entries[f"{name}1"] = {"filename": name, "size": 1, "regions": [region], "file_attributes": {}}
+        (root / f"kudzu_bugs/{split}/via_region_data.json").write_text(json.dumps(entries))
+
+
 def write_kitti_mots(root):
     for sequence in range(21):
         write_photo(root / f"kitti_mots/training/image_02/{sequence:04d}/000000.png")
