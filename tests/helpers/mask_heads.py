@@ -13,13 +13,16 @@ GRID_HEADS = ["FCNMaskHead", "MLPMaskHead", "BoundaryMaskHead", "PointRendMaskHe
 PYRAMID = {part.name for part in MASK_HEADS if part.pyramid}
 
 
+def small_options(name):
+    """The options that make the wide layers of a head small."""
+    if name == "PatchDCTMaskHead":
+        return {"patch_dim": 16}
+    return {"fc_dim": 16, "point_fc_dim": 8} if "PointRend" in name else {}
+
+
 def build(name, **options):
     torch.manual_seed(0)
-    if name == "PatchDCTMaskHead":
-        options = {"patch_dim": 16, **options}
-    if "PointRend" in name:
-        options = {"fc_dim": 16, "point_fc_dim": 8, **options}
-    return getattr(maskrcnn_ext, name)(SHAPE, **{**SMALL, **options})
+    return getattr(maskrcnn_ext, name)(SHAPE, **{**SMALL, **small_options(name), **options})
 
 
 def truth(counts=(3, 2), *, polygons=False):

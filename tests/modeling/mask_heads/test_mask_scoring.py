@@ -11,7 +11,7 @@ import maskrcnn_ext
 from maskrcnn_ext import InputError
 from maskrcnn_ext.modeling.mask_heads.mask_scoring import find_base, mask_iou, mask_iou_loss
 from maskrcnn_ext.modeling.parts import MASK_HEADS
-from tests.helpers.mask_heads import build, detections, features, truth
+from tests.helpers.mask_heads import build, detections, features, small_options, truth
 
 
 @pytest.mark.parametrize("polygons", [False, True])
@@ -80,8 +80,7 @@ def test_mask_scores_are_class_scores_times_predicted_iou():
 
 @pytest.mark.parametrize("base", [part.name for part in MASK_HEADS if part.name != "MaskScoringHead"])
 def test_mask_scoring_wraps_every_head(base):
-    small = {"fc_dim": 16, "point_fc_dim": 8} if "PointRend" in base else {}
-    head = build("MaskScoringHead", base=f"maskrcnn_ext.{base}", base_options=small)
+    head = build("MaskScoringHead", base=f"maskrcnn_ext.{base}", base_options=small_options(base))
     alone = build(base)
     x = features(base)
     head.base.load_state_dict(alone.state_dict())
