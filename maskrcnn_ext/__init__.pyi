@@ -30,6 +30,8 @@ from maskrcnn_ext.modeling.layer_decay import layer_decay_params as layer_decay_
 from maskrcnn_ext.modeling.mask_heads.boundary import BoundaryMaskHead as BoundaryMaskHead
 from maskrcnn_ext.modeling.mask_heads.dct import DCTMaskHead as DCTMaskHead
 from maskrcnn_ext.modeling.mask_heads.fcn import FCNMaskHead as FCNMaskHead
+from maskrcnn_ext.modeling.mask_heads.full_refine_mask import FullRefineMaskHead as FullRefineMaskHead
+from maskrcnn_ext.modeling.mask_heads.full_refine_mask import SimpleRefineMaskHead as SimpleRefineMaskHead
 from maskrcnn_ext.modeling.mask_heads.implicit_point_rend import ImplicitPointRendMaskHead as ImplicitPointRendMaskHead
 from maskrcnn_ext.modeling.mask_heads.mask_scoring import MaskScoringHead as MaskScoringHead
 from maskrcnn_ext.modeling.mask_heads.mlp import MLPMaskHead as MLPMaskHead

@@ -66,7 +66,19 @@ MASK_HEADS = [
     Part("PatchDCTMaskHead", "PatchDCT, arXiv:2302.02693", "+2.0 (its authors' README)"),
     Part("PointRendMaskHead", "PointRend, arXiv:1912.08193", "+1.0 (Detectron2 projects/PointRend)", pyramid=True),
     Part("ImplicitPointRendMaskHead", "Implicit PointRend, arXiv:2104.06404", "none verified", pyramid=True),
-    Part("RefineMaskHead", "RefineMask, arXiv:2104.08569", "+2.6 (its authors' README, full variant)", pyramid=True),
+    Part(
+        "RefineMaskHead",
+        "RefineMask, arXiv:2104.08569",
+        "none verified: light form of FullRefineMaskHead",
+        pyramid=True,
+    ),
+    Part("FullRefineMaskHead", "RefineMask, arXiv:2104.08569", "+2.6 (its authors' README)", pyramid=True),
+    Part(
+        "SimpleRefineMaskHead",
+        "RefineMask, arXiv:2104.08569",
+        "none verified (its authors' README: slightly better)",
+        pyramid=True,
+    ),
     Part(
         "MaskScoringHead",
         "Mask Scoring R-CNN, arXiv:1903.00241",

@@ -1,6 +1,5 @@
-"""Small RefineMask heads, and instances and features for them."""
+"""Small RefineMask heads, instances and features for them, and RefineMask's boundaries and losses in NumPy."""
 
-import cv2
 import numpy as np
 import torch
 from detectron2.layers import ShapeSpec
@@ -19,9 +18,9 @@ def blobs(count, size):
     return noise > noise.flatten(1).median(1).values[:, None, None]
 
 
-def make_head(*, dims=(CHANNELS, CHANNELS), num_classes=CLASSES, **options):
+def make_head(*, form=RefineMaskHead, dims=(CHANNELS, CHANNELS), num_classes=CLASSES, **options):
     shape = ShapeSpec(channels=CHANNELS, height=14, width=14)
-    return RefineMaskHead(shape, num_classes=num_classes, conv_dims=list(dims), **options)
+    return form(shape, num_classes=num_classes, conv_dims=list(dims), **options)
 
 
 def pyramid(levels=(2, 3, 4, 5), images=2):
@@ -64,7 +63,45 @@ def train_step(head, features, instances):
     return losses, storage.latest()
 
 
-def region_by_cv2(masks, width):
-    kernel = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
-    masks = masks.numpy().astype(np.uint8)
-    return np.stack([cv2.dilate(mask, kernel) != cv2.erode(mask, kernel) for mask in masks])
+def near_boundary(masks, width):
+    """The pixels (R, H, W) for which over a tenth of the window around them has the other value; outside the grid is background."""
+    masks, side = np.asarray(masks).astype(bool), 2 * width + 1
+    padded = np.pad(masks, ((0, 0), (width, width), (width, width)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side), axis=(1, 2))
+    return (windows != masks[..., None, None]).sum(axis=(-1, -2)) / side**2 > 0.1
+
+
+def doubled(maps):
+    """Float64 maps (R, S, S) interpolated to (R, 2 S, 2 S): the corners stay at the corners."""
+    maps = np.asarray(maps, dtype=np.float64)
+    places = np.linspace(0, maps.shape[-1] - 1, 2 * maps.shape[-1])
+    low = np.minimum(places.astype(int), maps.shape[-1] - 2)
+    matrix = np.zeros((len(places), maps.shape[-1]))
+    matrix[np.arange(len(places)), low] = 1 - (places - low)
+    matrix[np.arange(len(places)), low + 1] += places - low
+    return matrix @ maps @ matrix.T
+
+
+def cross_entropy(logits, targets):
+    return np.logaddexp(0, logits) - logits * targets
+
+
+def reference_losses(logits, targets, width=2, start=1):
+    """The loss of each mask, and the final logits, of RefineMask's section 3.
+
+    Args:
+        logits: what the stages predict, float64 arrays (R, S, S).
+        targets: of the same sizes, booleans.
+    """
+    merged, losses = [], []
+    for stage, (mine, target) in enumerate(zip(logits, targets, strict=True)):
+        pixels = cross_entropy(mine, target)
+        if stage <= start:
+            losses.append(pixels.mean())
+            merged.append(mine)
+            continue
+        near = near_boundary(merged[-1] >= 0, width) | near_boundary(targets[stage - 1], width)
+        losses.append(pixels[doubled(near) >= 0.5].mean())
+        replaced = doubled(near_boundary(merged[-1] >= 0, 1)) >= 0.5
+        merged.append(np.where(replaced, mine, doubled(merged[-1])))
+    return losses, merged[-1]

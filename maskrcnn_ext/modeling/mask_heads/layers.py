@@ -18,6 +18,7 @@ def conv(
     kernel_size: int = 3,
     stride: int = 1,
     padding: int | None = None,
+    dilation: int = 1,
     norm: str = "",
 ) -> Conv2d:
     """Returns a convolution with norm and ReLU. By default the padding keeps the size at stride 1."""
@@ -26,7 +27,8 @@ def conv(
         out_channels,
         kernel_size=kernel_size,
         stride=stride,
-        padding=kernel_size // 2 if padding is None else padding,
+        padding=dilation * (kernel_size // 2) if padding is None else padding,
+        dilation=dilation,
         bias=not norm,
         norm=get_norm(norm, out_channels),
         activation=nn.ReLU(),
@@ -65,7 +67,9 @@ def fc_stack(in_features: int, dims: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def roi_align(features: dict[str, Tensor], strides: Sequence[int], boxes: list[Boxes], size: int) -> Tensor:
+def roi_align(
+    features: dict[str, Tensor], strides: Sequence[int], boxes: list[Boxes], size: int, *, sampling_ratio: int = 0
+) -> Tensor:
     """Pools each box from the level of its area, as the stock mask pooler does.
 
     Args:
@@ -73,17 +77,21 @@ def roi_align(features: dict[str, Tensor], strides: Sequence[int], boxes: list[B
         strides: their strides in pixels of the input image.
         boxes: one ``Boxes`` for each image, in pixels of the input image.
         size: side of the output.
+        sampling_ratio: samples a bin in each direction; 0 for as many as the bin has pixels.
 
     Returns:
         (R, C, size, size)
     """
     # The pooler has no parameters: building it costs less than keeping one for every size.
-    pooler = ROIPooler(size, [1 / stride for stride in strides], sampling_ratio=0, pooler_type="ROIAlignV2")
+    scales = [1 / stride for stride in strides]
+    pooler = ROIPooler(size, scales, sampling_ratio=sampling_ratio, pooler_type="ROIAlignV2")
     pooled: Tensor = pooler(list(features.values()), boxes)
     return pooled
 
 
-def roi_align_finest(features: dict[str, Tensor], strides: Sequence[int], boxes: list[Boxes], size: int) -> Tensor:
+def roi_align_finest(
+    features: dict[str, Tensor], strides: Sequence[int], boxes: list[Boxes], size: int, *, sampling_ratio: int = 0
+) -> Tensor:
     """Pools each box from the finest level; see :func:`roi_align`."""
     name = next(iter(features))
-    return roi_align({name: features[name]}, strides[:1], boxes, size)
+    return roi_align({name: features[name]}, strides[:1], boxes, size, sampling_ratio=sampling_ratio)

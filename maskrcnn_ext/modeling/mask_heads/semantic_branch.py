@@ -13,26 +13,24 @@ from torch.nn import functional as F
 from maskrcnn_ext.modeling.mask_heads.layers import conv, conv_stack, predictor
 
 
+def narrow_convs(in_channels: int, dim: int, *, norm: str = "") -> nn.Sequential:
+    """Returns a 1 x 1 convolution to ``dim`` channels and two 3 x 3 convolutions, instead of the paper's four of full width."""
+    return nn.Sequential(conv(in_channels, dim, kernel_size=1, norm=norm), conv_stack(dim, [dim, dim], norm=norm))
+
+
 class SemanticBranch(nn.Module):
-    """A narrow version of RefineMask's semantic head (arXiv:2104.08569, section 3).
+    """RefineMask's semantic head (arXiv:2104.08569, section 3): its output is reduced once per image and stage, before RoIAlign."""
 
-    The paper has four 3 x 3 convolutions of full width and reduces their output for each RoI. Here a 1 x 1 convolution is followed by two
-    narrow 3 x 3 convolutions, and the output is reduced once per image and stage, so that RoIAlign pools few channels.
-    """
-
-    def __init__(self, in_channels: int, dim: int, stage_dims: Sequence[int], *, norm: str = "") -> None:
+    def __init__(self, convs: nn.Module, dim: int, stage_dims: Sequence[int]) -> None:
         """Builds the branch.
 
         Args:
-            in_channels: channels of the feature map.
-            dim: channels of the convolutions.
+            convs: the first layers, of any width: :func:`narrow_convs` or :func:`.layers.conv_stack`.
+            dim: channels after them.
             stage_dims: channels of the features for each stage.
-            norm: norm of the convolutions, a name that :func:`detectron2.layers.get_norm` knows; the reductions have none.
         """
         super().__init__()
-        self.convs = nn.Sequential(
-            conv(in_channels, dim, kernel_size=1, norm=norm), conv_stack(dim, [dim, dim], norm=norm)
-        )
+        self.convs = convs
         self.predictor = predictor(dim, 1)
         self.reductions = nn.ModuleList([conv(dim, stage_dim, kernel_size=1) for stage_dim in stage_dims])
 

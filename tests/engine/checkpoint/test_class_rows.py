@@ -24,6 +24,8 @@ HEADS = {
     "SoftmaxMaskHead": [],
     "MaskScoringHead": [],
     "RefineMaskHead": ["model.roi_heads.mask_pooler=null"],
+    "FullRefineMaskHead": ["model.roi_heads.mask_pooler=null"],
+    "SimpleRefineMaskHead": ["model.roi_heads.mask_pooler=null"],
     "PointRendMaskHead": ["model.roi_heads.mask_pooler=null"],
     "ImplicitPointRendMaskHead": [
         "model.roi_heads.mask_pooler=null",

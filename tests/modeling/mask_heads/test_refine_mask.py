@@ -4,21 +4,27 @@ import numpy as np
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
-from torch.nn import functional as F
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.mask_heads.layers import predictor
-from maskrcnn_ext.modeling.mask_heads.refine_mask import boundary_aware_loss, select_class_logits, trained_region
+from maskrcnn_ext.modeling.mask_heads.refine_mask import (
+    RefinePrediction,
+    boundary_aware_loss,
+    select_class_logits,
+    trained_region,
+)
 from maskrcnn_ext.ops.boundary import boundary_region, double_region
 from tests.helpers.refine_mask import (
     CHANNELS,
     SIZE,
     blobs,
     detections,
+    doubled,
     make_head,
+    near_boundary,
     proposals,
     pyramid,
-    region_by_cv2,
+    reference_losses,
     train_step,
 )
 
@@ -28,10 +34,11 @@ def _seed():
     torch.manual_seed(0)
 
 
-def test_trained_region_joins_prediction_and_target():
+@pytest.mark.parametrize("width", [1, 2])
+def test_trained_region_joins_prediction_and_target(width):
     predicted, target = torch.randn(3, 14, 14), blobs(3, 14)
-    union = region_by_cv2(predicted > 0, 2) | region_by_cv2(target, 2)
-    assert (trained_region(predicted, target).numpy() == np.kron(union, np.ones((2, 2))).astype(bool)).all()
+    union = near_boundary(predicted >= 0, width) | near_boundary(target, width)
+    np.testing.assert_array_equal(trained_region(predicted, target, width).numpy(), doubled(union) >= 0.5)
 
 
 def test_boundary_aware_loss_is_the_mean_over_the_region():
@@ -119,20 +126,40 @@ def test_class_agnostic_masks_of_any_class():
     assert image.pred_masks.shape == (3, 1, 112, 112)
 
 
-def test_stages_are_trained_in_their_regions_only():
-    """Outside of the boundary regions the two finer stages have no loss, and inside they have."""
-    head = make_head()
-    targets = torch.zeros(1, 112, 112, dtype=torch.bool)
-    targets[:, 32:80, 32:80] = True
-    coarse = [torch.where(F.adaptive_max_pool2d(targets.float(), s) > 0, 9.0, -9.0) for s in (14, 28, 56, 112)]
-    fine = [logits.clone().requires_grad_() for logits in coarse]
-    with EventStorage():
-        head.stage_losses(fine, coarse, targets).backward()
-    for logits, reach in zip(fine[2:], (4, 4), strict=True):  # two pixels of the coarser mask
-        factor = 112 // logits.shape[-1]
-        low, high = 32 // factor, 80 // factor
-        assert (logits.grad != 0).sum() == (high - low + 2 * reach) ** 2 - (high - low - 2 * reach) ** 2
-    assert all((logits.grad != 0).all() for logits in fine[:2])
+def test_outputs_and_losses_of_the_stages_equal_the_reference():
+    """The losses of random masks and the merged mask, with the defaults and with other options."""
+    targets = [blobs(4, size) for size in (14, 28, 56, 112)]
+    logits = [torch.where(target, 1.0, -1.0) + torch.randn(target.shape) for target in targets]
+    arrays = [stage.double().numpy() for stage in logits], [target.numpy() for target in targets]
+    for options, weights in (
+        ({}, (0.25, 0.5, 0.75, 1)),
+        ({"stage_weights": [1, 2, 0, 3], "boundary_width": 3, "start_stage": 0}, (1, 2, 0, 3)),
+    ):
+        head = make_head(**options)
+        # The stages return the given masks, whatever their input.
+        head.class_logits = lambda stage, *_: logits[stage]
+        head.stages = [lambda *_: None] * 3
+        _, merged = head.refine(RefinePrediction(None, [None] * 3, None), None)
+        with EventStorage():
+            loss = head.stage_losses(logits, merged, targets)
+        losses, final = reference_losses(
+            *arrays, width=options.get("boundary_width", 2), start=options.get("start_stage", 1)
+        )
+        assert loss.item() == pytest.approx(np.dot(weights, losses), rel=1e-5)
+        np.testing.assert_allclose(merged[-1].numpy(), final, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stage_weights": [1, 1]}, "stage_weights="),
+        ({"start_stage": 4}, "start_stage to 0, 1, 2 or 3"),
+        ({"boundary_width": 0}, "boundary_width to 1 or more"),
+    ],
+)
+def test_wrong_options(options, message):
+    with pytest.raises(InputError, match=message):
+        make_head(**options)
 
 
 def test_the_weights_of_the_losses():
@@ -191,7 +218,7 @@ def test_loss_decreases():
             mask[box[1] : box[3], box[0] : box[2]] = blobs(1, SIZE)[0, : box[3] - box[1], : box[2] - box[0]]
     optimizer = torch.optim.Adam(head.parameters(), lr=1e-2)
     history = []
-    for _ in range(100):
+    for _ in range(60):
         losses, _ = train_step(head, features, instances)
         optimizer.step()
         history.append(sum(losses.values()).item())
