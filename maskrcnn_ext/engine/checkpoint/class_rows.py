@@ -79,8 +79,12 @@ def class_axes(key: str, model: nn.Module) -> list[Axis]:
     if not axes:
         return []
     path, layer, _ = key.rsplit(".", 2)
-    # DCT-Mask predicts one mask for all classes.
-    return [] if layer == "predictor" and isinstance(model.get_submodule(path), DCTMaskHead) else axes
+    owner = model.get_submodule(path)
+    # DCT-Mask predicts one mask for all classes, and RefineMask's finest mask may be one, beside coarser masks of each class.
+    if layer == "predictor" and isinstance(owner, DCTMaskHead):
+        return []
+    shared = isinstance(owner, nn.ModuleList) and owner[int(layer)].out_channels < owner[0].out_channels
+    return [] if shared else axes
 
 
 def differ_by_classes(key: str, model: nn.Module, old: Sequence[int], new: Sequence[int]) -> bool:
