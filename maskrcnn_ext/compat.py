@@ -49,6 +49,12 @@ INHERITED_MEMBERS = {
         "_use_fast_impl",
     ),
     "detectron2.modeling.anchor_generator.DefaultAnchorGenerator": ("_grid_anchors",),
+    "detectron2.modeling.roi_heads.CascadeROIHeads": (
+        "_create_proposals_from_boxes",
+        "_forward_box",
+        "_match_and_label_boxes",
+        "_run_stage",
+    ),
     "detectron2.modeling.proposal_generator.RPN": ("_subsample_labels",),
 }
 

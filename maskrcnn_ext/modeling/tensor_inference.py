@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from detectron2.modeling.roi_heads import CascadeROIHeads, FastRCNNOutputLayers,
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskrcnn_ext.modeling.mmdet_parts import MeanLogitCascadeROIHeads, mean_logit_probs, select_box
 from maskrcnn_ext.ops.sorted_nms import sorted_nms
 
 # A number: a Python one, or what a tracer uses instead.
@@ -135,31 +137,33 @@ def box_stages(heads: ROIHeads) -> list[tuple[nn.Module, FastRCNNOutputLayers]]:
 
 
 def classify_boxes(
-    stages: Iterable[tuple[Callable[[Tensor], Tensor], FastRCNNOutputLayers]],
-    boxes: Tensor,
-    pool: Callable[[Tensor], Tensor],
-    clip: Callable[[Tensor], Tensor],
-) -> tuple[Tensor, list[Tensor]]:
+    heads: ROIHeads, boxes: Tensor, pool: Callable[[Tensor], Tensor], clip: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
     """Runs the box heads on proposals; each later stage of a cascade starts from the clipped boxes of the one before.
 
     Args:
-        stages: see :func:`box_stages`.
+        heads: see :func:`box_stages`.
         boxes: (R, 4), the proposals.
         pool: returns the RoI features of boxes (R, 4).
         clip: returns boxes (R, 4) clipped to their images.
 
     Returns:
-        Boxes (R, 4 * K) or (R, 4) of the last stage, not clipped, and the probabilities (R, K + 1) of each stage. A model's
-        probabilities are their mean.
+        Boxes (R, 4 * K) or (R, 4) of the last stage, not clipped, and probabilities (R, K + 1), the mean of the stages.
     """
-    probs = []
+    stages = box_stages(heads)
+    all_logits: list[Tensor] = []
     for stage, (head, predictor) in enumerate(stages):
         if stage:
+            if boxes.shape[1] > 4:  # a box per class
+                boxes = select_box(boxes, all_logits[-1][:, :-1].argmax(dim=1))
             boxes = clip(boxes)
         logits, deltas = predictor(head(pool(boxes)))
-        probs.append(class_probs(predictor, logits))
+        all_logits.append(logits)
         boxes = predictor.box2box_transform.apply_deltas(deltas, boxes)
-    return boxes, probs
+    if isinstance(heads, MeanLogitCascadeROIHeads):
+        return boxes, mean_logit_probs(all_logits)
+    probs = [class_probs(predictor, logits) for (_, predictor), logits in zip(stages, all_logits, strict=True)]
+    return boxes, reduce(torch.add, probs) * (1.0 / len(probs)) if len(probs) > 1 else probs[0]
 
 
 # One list -------------------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import reduce
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from maskrcnn_ext.inference.optimization.heads import OptimizedPooler, SelectedClassMaskHead
+from maskrcnn_ext.modeling.mmdet_parts import MeanLogitCascadeROIHeads
 from maskrcnn_ext.modeling.rpn import FastRPN
 from maskrcnn_ext.modeling.tensor_inference import (
     box_stages,
@@ -94,7 +94,6 @@ class FixedSizeDetection(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Returns boxes (N, D, 4), scores (N, D) and classes (N, D)."""
         maps = [features[name] for name in self.heads.box_in_features]
-        stages = box_stages(self.heads)
         shape = proposals.shape[:2]
 
         def pool(boxes: Tensor) -> Tensor:
@@ -104,11 +103,11 @@ class FixedSizeDetection(nn.Module):
         def clip(boxes: Tensor) -> Tensor:
             return clip_padded(boxes.view(*shape, 1, 4), sizes)[0].flatten(0, 2)
 
-        boxes, probs = classify_boxes(stages, proposals.flatten(0, 1), pool, clip)
-        predictor = stages[-1][1]
+        boxes, probs = classify_boxes(self.heads, proposals.flatten(0, 1), pool, clip)
+        predictor = box_stages(self.heads)[-1][1]
         return select_detections_padded(
             boxes.view(*shape, -1, 4),
-            (reduce(torch.add, probs) * (1.0 / len(stages))).view(*shape, -1),
+            probs.view(*shape, -1),
             valid,
             sizes,
             score_threshold=predictor.test_score_thresh,
@@ -120,7 +119,7 @@ class FixedSizeDetection(nn.Module):
 def unsupported_reason(model: GeneralizedRCNN) -> str | None:
     """Returns why :class:`FixedSizeDetection` cannot use a model's parts; None if it can."""
     heads = model.roi_heads
-    if type(heads) not in (StandardROIHeads, CascadeROIHeads) or heads.keypoint_on:
+    if type(heads) not in (StandardROIHeads, CascadeROIHeads, MeanLogitCascadeROIHeads) or heads.keypoint_on:
         return f"the RoI heads are {type(heads).__name__}{' with keypoints' * getattr(heads, 'keypoint_on', False)}"
     predictors = [predictor for _, predictor in box_stages(heads)]
     known: list[tuple[str, Any, type]] = [("proposal generator", model.proposal_generator, FastRPN)]

@@ -24,6 +24,7 @@ from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN
 from maskrcnn_ext.modeling.mask_heads.base import MaskHead
 from maskrcnn_ext.modeling.mask_heads.ground_truth import select_class
 from maskrcnn_ext.modeling.mask_heads.mask_scoring import MaskScoringHead
+from maskrcnn_ext.modeling.mmdet_parts import MeanLogitCascadeROIHeads
 from maskrcnn_ext.modeling.poolers.deformable import DeformableROIPooler
 from maskrcnn_ext.modeling.poolers.precise import PreciseROIPooler
 from maskrcnn_ext.modeling.rpn import FastRPN
@@ -56,7 +57,7 @@ class Exportable(nn.Module):
     supported: ClassVar[dict[str, tuple[type, ...]]] = {
         "": (GeneralizedRCNN, CompactRCNN, TorchvisionRCNN),
         "proposal_generator": (RPN, FastRPN),
-        "roi_heads": (StandardROIHeads, CascadeROIHeads, Res5ROIHeads),
+        "roi_heads": (StandardROIHeads, CascadeROIHeads, MeanLogitCascadeROIHeads, Res5ROIHeads),
         "roi_heads.box_predictor": (FastRCNNOutputLayers,),
     }
 
@@ -162,7 +163,6 @@ class Exportable(nn.Module):
     def _classify(self, features: dict[str, Tensor], rois: Tensor, size: Any) -> tuple[Tensor, Tensor]:
         """Returns boxes (P, 4 * K or 4), not clipped, and probabilities (P, K + 1)."""
         heads = self.model.roi_heads
-        stages = box_stages(heads)
 
         def pool_features(boxes: Tensor) -> Tensor:
             rois_of_stage = torch.cat([rois[:, :1], boxes], dim=1)
@@ -170,10 +170,7 @@ class Exportable(nn.Module):
                 return self._res5(features, rois_of_stage).mean(dim=[2, 3])
             return pool_rois(heads.box_pooler, [features[name] for name in heads.box_in_features], rois_of_stage)
 
-        boxes, probs = classify_boxes(
-            stages, rois[:, 1:], pool_features, lambda boxes: clip_boxes(boxes, image_window(size))
-        )
-        return boxes, torch.stack(probs).mean(dim=0) if len(probs) > 1 else probs[0]
+        return classify_boxes(heads, rois[:, 1:], pool_features, lambda boxes: clip_boxes(boxes, image_window(size)))
 
     def _res5(self, features: dict[str, Tensor], rois: Tensor) -> Tensor:
         """Returns the RoI features (R, C, s, s) of ``Res5ROIHeads``."""

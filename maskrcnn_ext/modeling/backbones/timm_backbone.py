@@ -13,11 +13,13 @@ from detectron2.modeling import Backbone
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskrcnn_ext.common.extras import require
 from maskrcnn_ext.common.text import or_list
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.backbones.feature_pyramid import ScaledMaps
 from maskrcnn_ext.modeling.backbones.input_conversion import InputConversion
 from maskrcnn_ext.modeling.backbones.norms import freeze_batch_norm, has_batch_norm, synchronise_batch_norm
+from maskrcnn_ext.modeling.backbones.swin_windows import use_detection_windows
 from maskrcnn_ext.modeling.backbones.timm_nets import PATCH, TimmNet
 
 logger = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ class TimmBackbone(Backbone):
         out_features: Sequence[str] = ("res2", "res3", "res4", "res5"),
         freeze_at: int = 0,
         norm: str | None = None,
+        out_norms: bool = False,
         drop_path_rate: float | None = None,
         activation_checkpointing: bool = False,
         pixel_mean: Sequence[float] = (103.53, 116.28, 123.675),
@@ -90,6 +93,8 @@ class TimmBackbone(Backbone):
             freeze_at: 0 trains all, 1 freezes the stem, 2 the first stage as well, to 5 for everything. In a plain ViT a stage is a quarter
                 of the blocks, and the stem is the embedding.
             norm: "FrozenBN", "BN" or "SyncBN" for networks with BatchNorm. None for FrozenBN with pre-trained weights, else BN.
+            out_norms: whether a LayerNorm follows each map, as in the published detectors on Swin Transformers and ConvNeXts. Networks
+                for classification have no weights for it: it starts with 1 and 0.
             drop_path_rate: largest rate of stochastic depth (arXiv:1603.09382); None for the network's own.
             activation_checkpointing: whether blocks compute their activations again in the backward pass.
             pixel_mean: mean that the model subtracts. The number of values is that of the image's channels; other than three channels are
@@ -142,6 +147,7 @@ class TimmBackbone(Backbone):
         self.name, self.is_plain = name, description.is_plain
         self.has_pretrained_weights = pretrained is not False
         self.net = description.build(pretrained, in_chans=len(pixel_mean), drop_path_rate=drop_path_rate)
+        use_detection_windows(self.net)
         self._set_norm(norm, is_stock=stem_class is not None)
         self._freeze(freeze_at, description)
         # Layers after the last map would be parameters without gradients.
@@ -155,6 +161,7 @@ class TimmBackbone(Backbone):
             self._channels = {f: description.maps[index]["num_chs"] for f, index in zip(features, indices, strict=True)}
         if pixel_std is None:
             pixel_std = _REGNET_STD if stem_class is not None else [1.0] * len(pixel_mean)
+        self.out_norms = self._make_out_norms() if out_norms else None
         config = self.net.pretrained_cfg
         self.input = InputConversion(pixel_mean, pixel_std, input_format, mean=config["mean"], std=config["std"])
         self._are_values_checked = False
@@ -208,7 +215,10 @@ class TimmBackbone(Backbone):
         if self.maps is not None:
             scaled = self.maps(maps[-1])
             return {feature: scaled[stride] for feature, stride in self._strides.items()}
-        return dict(zip(self._strides, maps, strict=True))
+        features = dict(zip(self._strides, maps, strict=True))
+        if self.out_norms is None:
+            return features
+        return {feature: self.out_norms[feature](value) for feature, value in features.items()}
 
     def train(self, mode: bool = True) -> TimmBackbone:
         """Sets the mode; frozen modules stay in evaluation mode, so that stochastic depth and statistics rest."""
@@ -245,6 +255,20 @@ class TimmBackbone(Backbone):
             freeze_batch_norm(self.net)
         elif norm == "SyncBN":
             synchronise_batch_norm(self.net)
+
+    def _make_out_norms(self) -> nn.ModuleDict:
+        """Returns a norm for each map, with the epsilon of the network's own.
+
+        Raises:
+            InputError: the network has no LayerNorm, or is a plain ViT.
+        """
+        epsilon = next((module.eps for module in self.net.modules() if isinstance(module, nn.LayerNorm)), None)
+        if epsilon is None or self.is_plain:
+            raise InputError(
+                f"out_norms: {self.name} is no hierarchical network with LayerNorm: set {_WHERE}.out_norms=false"
+            )
+        norm = require("timm.layers", extra="timm", purpose="this backbone").LayerNorm2d
+        return nn.ModuleDict({feature: norm(channels, eps=epsilon) for feature, channels in self._channels.items()})
 
     def _freeze(self, freeze_at: int, description: TimmNet) -> None:
         """Freezes the modules before a stage and the first stages; their BatchNorm too."""

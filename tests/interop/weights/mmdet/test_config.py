@@ -46,7 +46,7 @@ test_pipeline = [dict(type='MultiScaleFlipAug', img_scale=(1000, 600), transform
 
 
 def test_default_config_is_that_of_the_baselines():
-    assert read_settings({"model": {"type": "FasterRCNN"}}, "x") == MMDetSettings.of_style("pytorch")
+    assert read_settings({"model": {"type": "FasterRCNN"}}, "x") == MMDetSettings.of_baseline("pytorch")
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
 from maskrcnn_ext.data.registry.catalog import load_dataset
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.inference.predictor import Predictor
 from maskrcnn_ext.interop.weights.conversion import write_model
 from maskrcnn_ext.interop.weights.mmdet.convert import convert
-from tests.helpers.calibration import calibrate, images, matched
-from tests.helpers.mmdet_reference import MMDetMaskRCNN
+from tests.helpers.mmdet_imports import NAMES, assert_same, reference, saved
+from tests.helpers.mmdet_reference import STDS, MMDetMaskRCNN
 
-NAMES = ("cat", "dog", "owl", "cow")
 CAFFE_CONFIG = """
 default_scope = 'mmdet'
 model = dict(
@@ -31,41 +28,6 @@ optimizer = make_optimizer(model, lr=-0.1 ** 2)
 """
 
 
-def reference(style, **options):
-    torch.manual_seed(0)
-    model = MMDetMaskRCNN(len(NAMES), style, **options)
-    heads, rpn = model.roi_head, model.rpn_head
-    return calibrate(
-        model,
-        lambda shown: [model.pyramid(torch.from_numpy(image).permute(2, 0, 1)[None].float() - 110) for image in shown],
-        objectness=rpn.rpn_cls,
-        deltas=rpn.rpn_reg,
-        scores=heads.bbox_head.fc_cls,
-        box_deltas=heads.bbox_head.fc_reg,
-        mask_logits=heads.mask_head.conv_logits,
-    )
-
-
-@torch.no_grad()
-def assert_same(model, folder):
-    key = "dataloader.test.mapper.augmentations.0"
-    predictor = Predictor(
-        folder / "config.yaml", device="cpu", overrides=[f"{key}.short_edge_length=128", f"{key}.max_size=192"]
-    )
-    for image in images():
-        boxes, scores, labels, masks = model(image)
-        given = predictor.prepare(predictor.pixels(image))
-        (found,) = predictor.model.inference([given], do_postprocess=False)
-        probabilities = found.pred_masks[:, 0]
-        found.pred_boxes.scale(given["width"] / found.image_size[1], given["height"] / found.image_size[0])
-        order, difference = matched(found.pred_boxes.tensor, found.pred_classes, boxes, labels)
-        assert len(order) > 20
-        assert difference < 1e-3
-        np.testing.assert_allclose(found.scores[order], scores, atol=1e-5)
-        np.testing.assert_allclose(probabilities[order], masks, atol=1e-4)
-    return predictor
-
-
 @pytest.fixture(scope="module")
 def caffe():
     return reference("caffe")
@@ -76,11 +38,6 @@ def tiny_state():
     with torch.device("meta"):
         model = MMDetMaskRCNN(len(NAMES), "pytorch")
     return {key: torch.zeros(()).expand(tensor.shape) for key, tensor in model.state_dict().items()}
-
-
-def saved(folder, state, **more):
-    torch.save({"state_dict": state, **more}, folder / "source.pth")
-    return folder / "source.pth"
 
 
 def test_caffe_style_by_the_config_in_the_checkpoint(caffe, tmp_path):
@@ -140,7 +97,7 @@ def test_checkpoints_that_do_not_tell_enough(meta, style, message, tmp_path):
         (lambda state: {key.replace("roi_head.bbox", "bbox"): own for key, own in state.items()}, "MMDetection 1,"),
         (
             lambda state: {key: own for key, own in state.items() if "neck" not in key},
-            "not a Mask R-CNN or Faster R-CNN",
+            "not a Mask R-CNN, Faster R-CNN or cascade",
         ),
         (
             lambda state: {**state, "backbone.layer2.0.conv2_offset.weight": torch.zeros(1)},
@@ -151,3 +108,61 @@ def test_checkpoints_that_do_not_tell_enough(meta, style, message, tmp_path):
 def test_other_models_are_refused(change, message, tmp_path):
     with pytest.raises(InputError, match=message):
         convert(saved(tmp_path, change(tiny_state())), style="pytorch")
+
+
+CASCADE_CONFIG = f"""
+model = dict(
+    type='CascadeRCNN',
+    data_preprocessor=dict(mean=[103.53, 116.28, 123.675], std=[57.375, 57.12, 58.395], bgr_to_rgb=False),
+    backbone=dict(type='RegNet', arch='regnetx_400mf', style='pytorch', strides=(2, 2, 2, 2)),
+    roi_head=dict(
+        type='CascadeRoIHead', num_stages=3, mask_head=dict(type='FCNMaskHead'),
+        bbox_head={[{"bbox_coder": {"target_stds": list(stds)}, "type": "ConvFCBBoxHead"} for stds in STDS]}))
+"""
+
+
+@pytest.fixture(scope="module")
+def cascade():
+    return reference("pytorch", backbone="regnet", cascade=True, order="BGR")
+
+
+def test_cascade_with_a_box_for_each_class(cascade, tmp_path):
+    write_model(convert(saved(tmp_path, cascade.state_dict(), meta={"cfg": CASCADE_CONFIG})), tmp_path / "out")
+    assert_same(cascade, tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_cascade_with_one_box_for_all_classes_and_no_masks(tmp_path):
+    model = reference("pytorch", backbone="regnet", cascade=True, agnostic=True, masks=False, order="BGR")
+    write_model(convert(saved(tmp_path, model.state_dict())), tmp_path / "out")
+    predictor = assert_same(model, tmp_path / "out")
+    assert not predictor.model.roi_heads.mask_on
+
+
+@pytest.mark.parametrize(
+    ("change", "config", "message"),
+    [
+        (lambda s: {k: v for k, v in s.items() if "bbox_head.1" not in k}, None, r"bbox_head are \[0, 2\]: one is missing"),
+        (lambda s: {k: v for k, v in s.items() if "mask_head.2" not in k}, None, "3 roi_head.bbox_head and 2 roi_head.mask"),
+        (
+            lambda s: {k: v for k, v in s.items() if "head.2" not in k},
+            None,
+            "2 box heads: expected 1 or 3 in a file without a config",
+        ),
+        (
+            lambda s: {**s, "roi_head.bbox_head.1.fc_cls.weight": torch.zeros(9, 256)},
+            None,
+            "bbox_head.1 has other classes",
+        ),
+        (lambda s: s, CASCADE_CONFIG.replace("CascadeRCNN", "MaskRCNN"), "model.type='MaskRCNN', and its weights are"),
+        (lambda s: s, CASCADE_CONFIG.replace("'RegNet'", "'ResNet'"), "model.backbone.type='ResNet', and its weights"),
+        (lambda s: s, CASCADE_CONFIG.replace("'FCNMaskHead'", "'HTCMaskHead'"), r"mask_head\.type='HTCMaskHead'"),
+        (lambda s: s, CASCADE_CONFIG.replace("57.375", "1.0"), "normalises images with mean="),
+    ],
+)
+def test_cascades_that_cannot_be_imported(cascade, change, config, message, tmp_path):
+    state = {key: torch.zeros(()).expand(value.shape) for key, value in cascade.state_dict().items()}
+    meta = {} if config is None else {"meta": {"cfg": config}}
+    with pytest.raises(InputError, match=message) as caught:
+        convert(saved(tmp_path, change(state), **meta))
+    assert "\n" not in str(caught.value)
