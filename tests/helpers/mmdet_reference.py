@@ -38,15 +38,26 @@ class ConvModule(nn.Module):
 class MMDetMaskRCNN(nn.Module):
     """R, G, B of unit deviation and strides in the 3x3 convolutions, or in Caffe's style B, G, R and strides in the 1x1.
 
-    A cascade has three box heads of four convolutions and one fully connected layer, with a box per class or one for all, and three
+    A cascade has three box heads of two convolutions and one fully connected layer, with a box per class or one for all, and three
     mask heads.
     """
 
     def __init__(
-        self, num_classes, style, backbone="resnet50", scale=(192, 128), *, cascade=False, agnostic=False, masks=True, order=None
+        self,
+        num_classes,
+        style,
+        backbone="resnet50",
+        scale=(192, 128),
+        *,
+        cascade=False,
+        agnostic=False,
+        masks=True,
+        order=None,
+        proposals=1000,
     ):
         super().__init__()
         self.style, self.scale, self.num_classes = style, scale, num_classes
+        self.proposals = proposals
         self.order = order or ("BGR" if style == "caffe" else "RGB")
         if backbone in NETS:
             self.backbone = NETS[backbone]()
@@ -80,12 +91,10 @@ class MMDetMaskRCNN(nn.Module):
 
     def convolutional_box_head(self, agnostic):
         return Part(
-            shared_convs=nn.ModuleList(
-                ConvModule(256, width, 3, padding=1, norm=True) for width in (256, 256, 256, 256)
-            ),
-            shared_fcs=nn.ModuleList([nn.Linear(256 * 7 * 7, 256)]),
-            fc_cls=nn.Linear(256, self.num_classes + 1),
-            fc_reg=nn.Linear(256, 4 if agnostic else 4 * self.num_classes),
+            shared_convs=nn.ModuleList(ConvModule(before, 32, 3, padding=1, norm=True) for before in (256, 32)),
+            shared_fcs=nn.ModuleList([nn.Linear(32 * 7 * 7, 128)]),
+            fc_cls=nn.Linear(128, self.num_classes + 1),
+            fc_reg=nn.Linear(128, 4 if agnostic else 4 * self.num_classes),
         )
 
     def mask_head(self):
@@ -150,7 +159,7 @@ class MMDetMaskRCNN(nn.Module):
         boxes, scores, numbers = torch.cat(boxes), torch.cat(scores), torch.cat(numbers)
         valid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         boxes, scores, numbers = boxes[valid], scores[valid], numbers[valid]
-        return boxes[batched_nms(boxes, scores, numbers, 0.7)[:1000]]
+        return boxes[batched_nms(boxes, scores, numbers, 0.7)[: self.proposals]]
 
     def pool(self, levels, boxes, size):
         side = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()

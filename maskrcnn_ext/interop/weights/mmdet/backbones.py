@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-import torch
 from detectron2.config import LazyCall as L
 from omegaconf import DictConfig
 from torch import Tensor
@@ -101,6 +100,7 @@ def order_merged_patches(tensor: Tensor) -> Tensor:
     pixel after the other, column by column.
 
     Example:
+        >>> import torch
         >>> order_merged_patches(torch.arange(8)).tolist()
         [0, 4, 2, 6, 1, 5, 3, 7]
     """
@@ -109,7 +109,9 @@ def order_merged_patches(tensor: Tensor) -> Tensor:
     return by_pixel.transpose(-3, -1).reshape(tensor.shape)
 
 
-def set_backbone(cfg: DictConfig, source: str, tensors: Mapping[str, Tensor], family: str, settings: MMDetSettings) -> None:
+def set_backbone(
+    cfg: DictConfig, source: str, tensors: Mapping[str, Tensor], family: str, settings: MMDetSettings
+) -> None:
     """Sets a config's backbone to the one of the tensors.
 
     Args:
@@ -126,9 +128,7 @@ def set_backbone(cfg: DictConfig, source: str, tensors: Mapping[str, Tensor], fa
     # MMDetection's baselines keep the norms' statistics fixed in training, too (norm_eval).
     norm = "FrozenBN"
     if family == "resnet":
-        set_resnet(
-            node.bottom_up, tensors, "backbone", source=source, stride_in_1x1=settings.stride_in_1x1, norm=norm
-        )
+        set_resnet(node.bottom_up, tensors, "backbone", source=source, stride_in_1x1=settings.stride_in_1x1, norm=norm)
         return
     _check_pixels(source, settings)
     arguments = {"norm": norm} if family == "regnet" else {"out_norms": True, "drop_path_rate": settings.drop_path_rate}

@@ -210,9 +210,7 @@ def _build_config(
         sizes=[[settings.anchor_scale * stride] for stride in anchors.strides], aspect_ratios=list(settings.ratios)
     )
     rpn.head.num_anchors = len(settings.ratios)
-    rpn.box2box_transform.update(
-        _target_=SymmetricBox2BoxTransform, weights=[1 / std for std in settings.rpn_stds]
-    )
+    rpn.box2box_transform.update(_target_=SymmetricBox2BoxTransform, weights=[1 / std for std in settings.rpn_stds])
     before, after, threshold, smallest = settings.rpn_test
     rpn.update(pre_nms_topk=[2000, before], post_nms_topk=[1000, after], nms_thresh=threshold, min_box_size=smallest)
     heads.num_classes = shape_of(str(path), tensors, _box_key(tensors, "fc_cls"), 2)[0] - 1

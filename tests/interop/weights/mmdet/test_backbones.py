@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from detectron2.config import instantiate
+from torch import nn
 
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.interop.weights.conversion import write_model
 from maskrcnn_ext.interop.weights.mmdet.backbones import find_family, order_merged_patches
 from maskrcnn_ext.interop.weights.mmdet.convert import convert
-from tests.helpers.mmdet_backbones import ConvNeXt
-from tests.helpers.mmdet_imports import NAMES, assert_same, reference, saved
+from tests.helpers.mmdet_backbones import ConvNeXt, Swin
+from tests.helpers.mmdet_imports import NAMES, saved
 from tests.helpers.mmdet_reference import MMDetMaskRCNN
 
 SWIN_CONFIG = """
@@ -21,29 +23,36 @@ model = dict(
 """
 
 
-def test_swin_detects_the_same(tmp_path):
-    model = reference("pytorch", backbone="swin")
-    converted = convert(saved(tmp_path, model.state_dict(), meta={"cfg": SWIN_CONFIG}))
-    bottom_up = converted.config.model.backbone.bottom_up
-    assert (bottom_up.name, bottom_up.drop_path_rate) == ("swin_tiny_patch4_window7_224", 0.2)
-    write_model(converted, tmp_path / "out")
-    assert_same(model, tmp_path / "out")
-
-
-@pytest.mark.parametrize(("version", "name"), [(1, "convnext_tiny"), (2, "convnextv2_tiny")])
+@pytest.mark.parametrize(
+    ("net", "config", "name"),
+    [
+        (Swin, SWIN_CONFIG, "swin_tiny_patch4_window7_224"),
+        (ConvNeXt, None, "convnext_tiny"),
+        (partial(ConvNeXt, 2), None, "convnextv2_tiny"),
+    ],
+)
 @torch.no_grad()
-def test_convnext_has_the_same_features(version, name, tmp_path):
+def test_features_are_the_same(net, config, name, tmp_path):
     torch.manual_seed(0)
-    model = MMDetMaskRCNN(len(NAMES), "pytorch", backbone="convnext")
-    model.backbone = ConvNeXt(version)
-    converted = convert(saved(tmp_path, model.state_dict()))
-    assert converted.config.model.backbone.bottom_up.name == name
-    backbone = instantiate(converted.config.model.backbone).eval()
-    prefix = "backbone."
-    backbone.load_state_dict({k.removeprefix(prefix): v for k, v in converted.state.items() if k.startswith(prefix)})
+    with torch.device("meta"):
+        model = MMDetMaskRCNN(len(NAMES), "pytorch", backbone="convnext")
+    source = net()
+    for norm in source.modules():
+        if isinstance(norm, nn.LayerNorm):
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.normal_(norm.bias, std=0.2)
+    state = {
+        key: torch.zeros(()).expand(value.shape) for key, value in model.state_dict().items() if "backbone" not in key
+    }
+    state |= {f"backbone.{key}": value for key, value in source.state_dict().items()}
+    converted = convert(saved(tmp_path, state, **({"meta": {"cfg": config}} if config else {})))
+    bottom_up = converted.config.model.backbone.bottom_up
+    assert bottom_up.name == name
+    assert bottom_up.drop_path_rate == (0.2 if config else 0.0)
+    own, prefix = instantiate(bottom_up).eval(), "backbone.bottom_up."
+    own.load_state_dict({k.removeprefix(prefix): v for k, v in converted.state.items() if k.startswith(prefix)})
     x = torch.randn(1, 3, 64, 96)
-    found = backbone.bottom_up(x)
-    for feature, expected in zip(found.values(), model.backbone(x), strict=True):
+    for feature, expected in zip(own(x).values(), source(x), strict=True):
         torch.testing.assert_close(feature, expected, atol=1e-4, rtol=1e-4)
 
 

@@ -117,13 +117,14 @@ model = dict(
     backbone=dict(type='RegNet', arch='regnetx_400mf', style='pytorch', strides=(2, 2, 2, 2)),
     roi_head=dict(
         type='CascadeRoIHead', num_stages=3, mask_head=dict(type='FCNMaskHead'),
-        bbox_head={[{"bbox_coder": {"target_stds": list(stds)}, "type": "ConvFCBBoxHead"} for stds in STDS]}))
+        bbox_head={[{"bbox_coder": {"target_stds": list(stds)}, "type": "ConvFCBBoxHead"} for stds in STDS]}),
+    test_cfg=dict(rpn=dict(nms_pre=1000, max_per_img=100), rcnn=dict(score_thr=0.05, max_per_img=100)))
 """
 
 
 @pytest.fixture(scope="module")
 def cascade():
-    return reference("pytorch", backbone="regnet", cascade=True, order="BGR")
+    return reference("pytorch", backbone="regnet", cascade=True, order="BGR", proposals=100)
 
 
 def test_cascade_with_a_box_for_each_class(cascade, tmp_path):
@@ -142,15 +143,23 @@ def test_cascade_with_one_box_for_all_classes_and_no_masks(tmp_path):
 @pytest.mark.parametrize(
     ("change", "config", "message"),
     [
-        (lambda s: {k: v for k, v in s.items() if "bbox_head.1" not in k}, None, r"bbox_head are \[0, 2\]: one is missing"),
-        (lambda s: {k: v for k, v in s.items() if "mask_head.2" not in k}, None, "3 roi_head.bbox_head and 2 roi_head.mask"),
+        (
+            lambda s: {k: v for k, v in s.items() if "bbox_head.1" not in k},
+            None,
+            r"bbox_head are \[0, 2\]: one is missing",
+        ),
+        (
+            lambda s: {k: v for k, v in s.items() if "mask_head.2" not in k},
+            None,
+            "3 roi_head.bbox_head and 2 roi_head.mask",
+        ),
         (
             lambda s: {k: v for k, v in s.items() if "head.2" not in k},
             None,
             "2 box heads: expected 1 or 3 in a file without a config",
         ),
         (
-            lambda s: {**s, "roi_head.bbox_head.1.fc_cls.weight": torch.zeros(9, 256)},
+            lambda s: {**s, "roi_head.bbox_head.1.fc_cls.weight": torch.zeros(9, 128)},
             None,
             "bbox_head.1 has other classes",
         ),
