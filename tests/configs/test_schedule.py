@@ -5,7 +5,7 @@ from detectron2 import model_zoo
 from detectron2.config import instantiate
 
 from maskrcnn_ext import get_config
-from tests.configs.test_layout import OFFICIAL, official_yaml
+from tests.configs.test_layout import OFFICIAL, official_yaml, our_model
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
@@ -45,9 +45,12 @@ def test_images_are_prepared_as_the_official_ones(name):
         assert cfg.dataloader.train.dataset.min_keypoints == official.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
 
 
-def test_lsj_trains_as_the_official_lazy_config():
-    ours = get_config("mask_rcnn_r50_fpn_lsj_100ep")
-    official = model_zoo.get_config("new_baselines/mask_rcnn_R_50_FPN_100ep_LSJ.py")
+@pytest.mark.parametrize("epochs", [100, 200, 400])
+@pytest.mark.parametrize("depth", [50, 101])
+def test_lsj_trains_as_the_official_lazy_config(depth, epochs):
+    ours = get_config(f"mask_rcnn_r{depth}_fpn_lsj_{epochs}ep")
+    official = model_zoo.get_config(f"new_baselines/mask_rcnn_R_{depth}_FPN_{epochs}ep_LSJ.py")
+    assert ours.model.backbone.bottom_up.stages.depth == official.model.backbone.bottom_up.stages.depth == depth
     assert ours.train.max_iter == official.train.max_iter
     assert ours.train.amp.enabled is official.train.amp.enabled is True
     assert (ours.optimizer.lr, ours.optimizer.weight_decay) == (official.optimizer.lr, official.optimizer.weight_decay)
@@ -60,3 +63,16 @@ def test_lsj_trains_as_the_official_lazy_config():
         [type(instantiate(a)).__name__ for a in cfg.dataloader.train.mapper.augmentations] for cfg in (ours, official)
     ]
     assert kinds[0] == kinds[1]
+
+
+def test_convnext_has_the_parameter_groups_of_its_authors():
+    pytest.importorskip("timm")
+    cfg = get_config("mask_rcnn_convnext_tiny_fpn_3x")
+    cfg.optimizer.params.model = model = our_model("mask_rcnn_convnext_tiny_fpn_3x")
+    optimizer = instantiate(cfg.optimizer)
+    # stem, stages of 3, 3, 9 and 3 blocks in layers of three blocks, and the rest
+    rates = {group["lr"] for group in optimizer.param_groups}
+    assert sorted(rates) == pytest.approx([1e-4 * 0.95**distance for distance in range(7, -1, -1)])
+    decay_of = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert {decay_of[id(p)] for p in model.parameters() if p.ndim == 1} == {0.0}
+    assert {decay_of[id(p)] for p in model.parameters() if p.ndim > 1} == {0.05}

@@ -4,6 +4,7 @@ import gc
 import importlib.util
 import json
 import math
+import re
 
 import pytest
 from detectron2 import model_zoo
@@ -42,6 +43,8 @@ def small(name: str, people: str, output_dir: str) -> list[str]:
         "train.eval_period": 2,
         "train.log_period": 1,
     }
+    if "pretrained" in cfg.model.backbone.get("bottom_up", {}):  # timm's weights come from a network
+        overrides["model.backbone.bottom_up.pretrained"] = False
     if "net" in cfg.model.backbone:  # a ViT
         overrides.update({"model.backbone.net.img_size": 128, "model.backbone.square_pad": 128})
     if "keypoint_head" in cfg.model.roi_heads:  # the people have COCO's 17
@@ -71,8 +74,9 @@ def collected():
     gc.collect()
 
 
-# A 3x config is its 1x config with another schedule (test_shipped_configs).
-RUNS = [pytest.param(name, marks=pytest.mark.slow) if name.endswith("_3x.py") else name for name in NAMES]
+# Each is another config with another schedule (test_shipped_configs, test_schedule) or a larger backbone.
+SLOW = re.compile(r"_3x|_lsj_[24]00ep|r101_fpn_lsj|regnety|lite2|mobilenetv4|vitdet_[lh]|cascade_mask_rcnn_vitdet")
+RUNS = [pytest.param(name, marks=pytest.mark.slow) if SLOW.search(name) else name for name in NAMES]
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -136,11 +137,9 @@ def _candidates(yaml: YamlReader, neck: Neck) -> list[str]:
         family = "mask_keypoint_rcnn" if yaml("MODEL.MASK_ON") else "keypoint_rcnn"
     elif neck == "fpn" and not yaml("MODEL.MASK_ON"):
         family = "faster_rcnn"
-    return [
-        name
-        for name in list_configs()
-        if name.startswith(f"{family}_") and f"_{neck}_" in name and name.endswith(("_1x.py", "_3x.py"))
-    ]
+    # The backbones of yacs configs are Detectron2's ResNets and ResNeXts.
+    resnets = re.compile(rf"{family}_[rx]\d+_{neck}_[13]x\.py")
+    return [name for name in list_configs() if resnets.fullmatch(name)]
 
 
 def _changes(rules: Rules, neck: Neck, base: str) -> list[str]:

@@ -80,13 +80,16 @@ def _find_config(tensors: Mapping[str, Tensor], num_classes: int) -> tuple[DictC
     """Returns the shipped config with the fewest differences, and for each key of the tensors its name in the model."""
     best: tuple[int, DictConfig, dict[str, str]] | None = None
     names = [name for name in list_configs() if "/" not in name]
+    has_timm = any(key.startswith("backbone.bottom_up.net.") for key in tensors)
     for config_name in names:
-        # A longer schedule trains the same model. ViTDet may need a package that is not installed.
-        if config_name.replace("_1x", "_3x") in set(names) - {config_name}:
+        # A longer schedule trains the same model. ViTDet and timm's networks may need a package that is not installed.
+        if config_name.replace("_1x", "_3x") in set(names) - {config_name} or re.search("_lsj_[24]00ep", config_name):
             continue
         if "vitdet" in config_name and not any(key.startswith("backbone.net.") for key in tensors):
             continue
         cfg = get_config(config_name)
+        if "pretrained" in cfg.model.backbone.get("bottom_up", {}) and not has_timm:
+            continue
         cfg.model.roi_heads.num_classes = num_classes
         if "keypoint_head" in cfg.model.roi_heads and _KEYPOINTS in tensors:
             cfg.model.roi_heads.keypoint_head.num_keypoints = tensors[_KEYPOINTS].shape[1:2].numel()
