@@ -138,6 +138,7 @@ def test_outputs_and_losses_of_the_stages_equal_the_reference():
         head = make_head(**options)
         # The stages return the given masks, whatever their input.
         head.class_logits = lambda stage, *_: logits[stage]
+        del head.stages
         head.stages = [lambda *_: None] * 3
         _, merged = head.refine(RefinePrediction(None, [None] * 3, None), None)
         with EventStorage():
