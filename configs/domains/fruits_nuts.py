@@ -4,5 +4,4 @@ from ..common.data.fruits_nuts import dataloader
 from ..mask_rcnn_efficientnet_lite0_fpn_finetune import lr_multiplier, model, optimizer, train
 
 model.roi_heads.num_classes = 3
-dataloader.train.mapper.image_format = "RGB"
 train.seed = 1

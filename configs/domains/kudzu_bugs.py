@@ -8,6 +8,4 @@ model.proposal_generator.anchor_generator.sizes = [[8], [16], [32], [64], [96]]
 model.roi_heads.box_predictor.test_topk_per_image = 200
 model.proposal_generator.update(pre_nms_topk=[1000, 1000], post_nms_topk=[300, 400])
 
-dataloader.train.mapper.image_format = "RGB"
-dataloader.train.total_batch_size = 2
 train.seed = 1

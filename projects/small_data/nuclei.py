@@ -4,7 +4,6 @@ from ...configs.common.data.nuclei import dataloader
 from ...configs.domains.kudzu_bugs import model
 from .base import lr_multiplier, optimizer, train
 
-dataloader.train.mapper.image_format = "RGB"
 dataloader.train.update(total_batch_size=2, num_workers=0)
 dataloader.test.num_workers = 0
 model.roi_heads.box_predictor.test_topk_per_image = 400

@@ -28,6 +28,8 @@ case $row in
   point_rend) overrides=("$head._target_=maskrcnn_ext.PointRendMaskHead" model.roi_heads.mask_pooler=null) ;;
   implicit_point_rend) overrides=("$head._target_=maskrcnn_ext.ImplicitPointRendMaskHead" model.roi_heads.mask_pooler=null) ;;
   refine_mask) overrides=("$head._target_=maskrcnn_ext.RefineMaskHead" model.roi_heads.mask_pooler=null) ;;
+  full_refine_mask) overrides=("$head._target_=maskrcnn_ext.FullRefineMaskHead" model.roi_heads.mask_pooler=null) ;;
+  simple_refine_mask) overrides=("$head._target_=maskrcnn_ext.SimpleRefineMaskHead" model.roi_heads.mask_pooler=null) ;;
   # mask losses
   bce+dice | bce+boundary) overrides=("$head._target_=maskrcnn_ext.FCNMaskHead" "$head.mask_loss=$row") ;;
   *)

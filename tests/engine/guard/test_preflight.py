@@ -23,15 +23,16 @@ NAMES = [name for name in list_configs() if compat.has_vit() or "vitdet" not in 
 
 @pytest.fixture(scope="module")
 def models():
-    """Models on the meta device, by config."""
+    """Models on the meta device, one for all configs that share it."""
     built = {}
 
     def build(name):
-        if name not in built:
-            cfg = get_config(name)
-            with torch.device("cpu" if "net" in cfg.model.backbone else "meta"):
-                built[name] = instantiate(cfg.model)
-        return built[name]
+        model = get_config(name).model
+        key = str(OmegaConf.to_container(model))
+        if key not in built:
+            with torch.device("cpu" if "net" in model.backbone else "meta"):
+                built[key] = instantiate(model)
+        return built[key]
 
     return build
 
