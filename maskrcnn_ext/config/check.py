@@ -30,7 +30,7 @@ from maskrcnn_ext.config.file import SECTIONS, key_faults
 from maskrcnn_ext.config.settings import add_missing_settings, check_settings
 from maskrcnn_ext.data.registry.resolve import ensure_registered
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.modeling.fit_check import check_fit
+from maskrcnn_ext.modeling.fit_check import check_fit, check_pixels
 
 # Detectron2 logs the call that failed, which the fault names as well.
 _INSTANTIATE = logging.getLogger("detectron2.config.instantiate")
@@ -147,6 +147,9 @@ def _build_model(cfg: DictConfig) -> nn.Module:
         with torch.device(device):
             model: nn.Module = instantiate(cfg.model)
             check_fit(model)
+        if OmegaConf.select(cfg, "model.pixel_mean") is not None:  # on the meta device, the model's own has no values
+            pixels = cfg.model
+            check_pixels(model, list(pixels.pixel_mean), list(pixels.pixel_std), pixels.get("input_format"))
         return model
 
     with log_silenced(_INSTANTIATE):

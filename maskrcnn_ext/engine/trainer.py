@@ -22,11 +22,13 @@ from torch import nn
 from maskrcnn_ext.common.distributed import decide_on_main, unwrap_ddp
 from maskrcnn_ext.common.lock import lock_folder
 from maskrcnn_ext.common.text import short_list
+from maskrcnn_ext.config.checkpoint_weights import expect_checkpoint
 from maskrcnn_ext.config.config_yaml import save_config
 from maskrcnn_ext.config.data_sets import COUNTS
 from maskrcnn_ext.config.provenance import is_shipped_value
 from maskrcnn_ext.data.registry.classes import Classes
 from maskrcnn_ext.engine.acceleration import amp_dtype, checkpoint_activations, compile_backbone, enable_winograd
+from maskrcnn_ext.engine.checkpoint import history
 from maskrcnn_ext.engine.checkpoint.checkpointer import Checkpointer, mismatch_explained
 from maskrcnn_ext.engine.checkpoint.class_rows import ClassRows
 from maskrcnn_ext.engine.determinism import deterministic, explain_nondeterminism
@@ -139,7 +141,8 @@ class Training:
         """
         settings = cfg.train
         data = read_training_data(cfg) if data is None else data
-        model = build_model(cfg)
+        will_resume = resume and history.list_newest_first(Path(settings.output_dir))
+        model = build_model(expect_checkpoint(cfg) if will_resume else cfg)
         freeze_parameters(model, settings.freeze)
         cfg.optimizer.params.model = model
         optimizer = instantiate(cfg.optimizer)
@@ -168,7 +171,7 @@ class Training:
         state.set_position(stream)
         loader = GuardedLoader(stream, settings.loader_timeout)
         check_evaluator(cfg)
-        for warning in preflight(cfg, unwrap_ddp(model), optimizer):
+        for warning in preflight(cfg, unwrap_ddp(model), optimizer, resumes=resumes):
             logger.warning("%s", warning)
 
         guard = (
@@ -337,8 +340,8 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
 
 def evaluate_checkpoint(cfg: DictConfig) -> dict[str, Any]:
     """Loads ``train.init_checkpoint`` and evaluates it."""
-    model = create_ddp_model(build_model(cfg), **cfg.train.ddp)
     weights = cfg.train.init_checkpoint
+    model = create_ddp_model(build_model(expect_checkpoint(cfg) if weights else cfg), **cfg.train.ddp)
     saved = make_checkpointer(cfg, model).load(weights, strict=cfg.train.loading.strict)
     check_test_data(cfg, Classes.from_state(saved.get("classes")), weights)
     return evaluate(cfg, model)

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import nn
 
 from maskrcnn_ext.common.text import one_line, short_list
+from maskrcnn_ext.config.checkpoint_weights import expect_checkpoint
 from maskrcnn_ext.config.overrides import apply_overrides
 from maskrcnn_ext.config.settings import add_missing_settings
 from maskrcnn_ext.config.yacs.file import merge_yacs_file
@@ -92,10 +93,9 @@ def load_model(
     if weights is None and isinstance(config, str | Path) and Path(config).is_dir():
         weights = _weights_of_run(Path(config))
     if isinstance(cfg, DictConfig):
-        model, mapper, initial_weights, data = _from_lazy(cfg, device, overrides, untrusted)
+        model, mapper, weights, data = _from_lazy(cfg, weights, device, overrides, untrusted)
     else:
-        model, mapper, initial_weights, data = _from_yacs(cfg, device, overrides)
-    weights = initial_weights if weights is None else weights
+        model, mapper, weights, data = _from_yacs(cfg, weights, device, overrides)
     stored = _load_weights(model, weights) if weights else None
     return LoadedModel(model.eval(), mapper, stored or _find_classes(model, data), weights)
 
@@ -234,7 +234,7 @@ def _read_yacs(file: str) -> Any:
 
 
 def _from_lazy(
-    cfg: DictConfig, device: str, overrides: Sequence[str], untrusted: str
+    cfg: DictConfig, weights: str | None, device: str, overrides: Sequence[str], untrusted: str
 ) -> tuple[nn.Module, Any, str, list[str]]:
     cfg = apply_overrides(add_missing_settings(cfg.copy()), list(overrides))
     for key in _NEEDED:
@@ -242,12 +242,15 @@ def _from_lazy(
             raise InputError(f"the config has no `{key}`, which prediction needs")
     if untrusted:
         check_parts(cfg, _NEEDED, untrusted)
-    model = instantiate(cfg.model).to(device)
+    weights = cfg.train.init_checkpoint if weights is None else weights
+    model = instantiate((expect_checkpoint(cfg) if weights else cfg).model).to(device)
     check_fit(model)
-    return model, instantiate(cfg.dataloader.test.mapper), cfg.train.init_checkpoint, _data_sets(cfg)
+    return model, instantiate(cfg.dataloader.test.mapper), weights, _data_sets(cfg)
 
 
-def _from_yacs(cfg: Any, device: str, overrides: Sequence[str]) -> tuple[nn.Module, Any, str, list[str]]:
+def _from_yacs(
+    cfg: Any, weights: str | None, device: str, overrides: Sequence[str]
+) -> tuple[nn.Module, Any, str, list[str]]:
     from detectron2.modeling import build_model
 
     try:
@@ -256,7 +259,9 @@ def _from_yacs(cfg: Any, device: str, overrides: Sequence[str]) -> tuple[nn.Modu
         raise InputError(f"{' '.join(overrides)}: the config does not accept these overrides ({error})") from error
     cfg.MODEL.DEVICE = device
     names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
-    return build_model(cfg), DatasetMapper(cfg, is_train=False), cfg.MODEL.WEIGHTS, names
+    weights = cfg.MODEL.WEIGHTS if weights is None else weights
+    model = build_model(expect_checkpoint(cfg) if weights else cfg)
+    return model, DatasetMapper(cfg, is_train=False), weights, names
 
 
 def _data_sets(cfg: DictConfig) -> list[str]:

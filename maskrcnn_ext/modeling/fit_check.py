@@ -1,24 +1,31 @@
-"""Checks that the poolers and the mask head of a model fit together, before the first iteration."""
+"""Checks that the poolers and heads of a model fit together, and its pixels its backbone, before the first iteration."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
+from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.modeling.backbones.input_conversion import InputConversion
 from maskrcnn_ext.modeling.mask_heads.base import Features, MaskHead
 
 
 def check_fit(model: nn.Module) -> None:
-    """Pools zero boxes with the poolers of a model and passes the result to the input check of its mask head.
+    """Pools zero boxes with the poolers of a model, passes the result to the input check of its mask head, and compares pixels.
 
     Args:
         model: a GeneralizedRCNN. A model without RoI heads, or with a mask head of another package, passes.
 
     Raises:
-        InputError: a pooler was built for another number of channels, or the mask head for other features. The message names both
-            parts and the override that fixes it.
+        InputError: a pooler was built for another number of channels, or the mask head for other features; or the backbone expects other
+            pixels. The message names both parts and the override that fixes it.
     """
+    mean, std = getattr(model, "pixel_mean", None), getattr(model, "pixel_std", None)
+    if mean is not None and std is not None and not mean.is_meta:
+        check_pixels(model, mean.flatten().tolist(), std.flatten().tolist(), getattr(model, "input_format", None))
     roi_heads = getattr(model, "roi_heads", None)
     backbone = getattr(model, "backbone", None)
     if roi_heads is None or backbone is None:
@@ -38,6 +45,36 @@ def check_fit(model: nn.Module) -> None:
                 head_input = _pool(pooler, head_input)
         if isinstance(head, MaskHead):
             head.check_input(head_input, type(pooler).__name__)
+
+
+def check_pixels(model: nn.Module, mean: Sequence[float], std: Sequence[float], input_format: str | None) -> None:
+    """Compares the pixels that a model feeds its backbone with those that the backbone expects.
+
+    Args:
+        model: a model whose backbone may convert its pixels, as :class:`maskrcnn_ext.TimmBackbone` does.
+        mean: mean that the model subtracts.
+        std: deviation that it divides by.
+        input_format: its channel order; None if it is unknown.
+
+    Raises:
+        InputError: they differ; the message has the overrides that fix it.
+    """
+    for name, module in model.named_modules():
+        if not isinstance(module, InputConversion):
+            continue
+        where = f"model.{name.rpartition('.')[0]}"
+        wrong = {
+            key: value
+            for key, value, expected in (("pixel_mean", mean, module.mean), ("pixel_std", std, module.std))
+            if len(value) != len(expected) or any(abs(a - b) > 1e-3 for a, b in zip(value, expected, strict=True))
+        }
+        texts = [f"{where}.{key}=[{','.join(f'{entry:.7g}' for entry in value)}]" for key, value in wrong.items()]
+        if input_format is not None and input_format != module.input_format and len(mean) == 3:
+            texts.append(f"{where}.input_format={input_format}")
+        if texts:
+            raise InputError(
+                f"the model feeds its backbone other pixels than the backbone expects ({module}): set {' '.join(texts)}"
+            )
 
 
 def _features(backbone: nn.Module, names: list[str]) -> dict[str, Tensor]:

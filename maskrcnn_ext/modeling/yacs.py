@@ -1,4 +1,4 @@
-"""Mask heads and FastRPN for yacs configs: entries in Detectron2's registries, and the keys that the heads read.
+"""Mask heads, FastRPN and timm's backbones for yacs configs: entries in Detectron2's registries, and the keys that they read.
 
 Detectron2 is imported inside functions only, because the plugin hook runs while Detectron2 is still being imported.
 """
@@ -53,8 +53,33 @@ def register_rpn() -> None:
         PROPOSAL_GENERATOR_REGISTRY.register(build)
 
 
+def register_backbones() -> None:
+    """Registers TimmFPN in Detectron2, for ``MODEL.BACKBONE.NAME``: a TimmBackbone with an FPN. Idempotent; does not import timm."""
+    from detectron2.modeling import BACKBONE_REGISTRY
+
+    def build(cfg: CfgNode, input_shape: Any) -> nn.Module:
+        from detectron2.modeling.backbone import FPN
+        from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+
+        from maskrcnn_ext.modeling.backbones.timm_backbone import TimmBackbone
+
+        settings = cfg.MODEL.FPN
+        return FPN(
+            TimmBackbone(cfg, input_shape),
+            settings.IN_FEATURES,
+            settings.OUT_CHANNELS,
+            norm=settings.NORM,
+            top_block=LastLevelMaxPool(),
+            fuse_type=settings.FUSE_TYPE,
+        )
+
+    build.__name__ = "TimmFPN"
+    if build.__name__ not in BACKBONE_REGISTRY:
+        BACKBONE_REGISTRY.register(build)
+
+
 def add_maskrcnn_ext_config(cfg: CfgNode) -> None:
-    """Adds the keys of the heads, ``MODEL.MASKRCNN_EXT.<head>.<KEYWORD>``, with their defaults, so that a file or option can set them.
+    """Adds the keys of heads and backbones, ``MODEL.MASKRCNN_EXT.<part>.<KEYWORD>``, with defaults, so that a file or option can set them.
 
     Each node has the keywords of the head's signature in capitals, for example::
 
@@ -63,10 +88,11 @@ def add_maskrcnn_ext_config(cfg: CfgNode) -> None:
           MASKRCNN_EXT:
             BoundaryMaskHead: {BOUNDARY_LOSS_WEIGHT: 2.0, MASK_LOSS: dice}
             MaskScoringHead: {BASE: DCTMaskHead}
+            TimmBackbone: {NAME: convnext_tiny, PRETRAINED: weights.pth}
 
     The arguments of all mask heads (convolutions, norm, class-agnostic masks) stay in ``MODEL.ROI_MASK_HEAD``. The base of a
     MaskScoringHead reads the node of its name. Heads that take the feature maps need ``POOLER_TYPE: ""``. Without this call the heads use
-    their defaults.
+    their defaults. ``MODEL.BACKBONE.NAME: TimmFPN`` selects the backbone of timm.
 
     Args:
         cfg: a config from ``detectron2.config.get_cfg()``; changed in place.
@@ -85,3 +111,14 @@ def add_maskrcnn_ext_config(cfg: CfgNode) -> None:
         # The strides of the feature maps and the options of a base head come from the rest of the config.
         own = {k: v for k, v in part.load().own_defaults().items() if k not in ("strides", "base_options")}
         cfg.MODEL.MASKRCNN_EXT[part.name] = CfgNode({name.upper(): value for name, value in own.items()})
+    # The pixels, maps and frozen stages come from Detectron2's keys. None takes any type.
+    cfg.MODEL.MASKRCNN_EXT.TimmBackbone = CfgNode(
+        {
+            "NAME": "",
+            "PRETRAINED": None,
+            "NORM": None,
+            "DROP_PATH_RATE": None,
+            "OUT_NORMS": False,
+            "ACTIVATION_CHECKPOINTING": False,
+        }
+    )

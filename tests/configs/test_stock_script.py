@@ -167,3 +167,25 @@ def test_real_nuclei_by_name_through_the_hook(real_data, stock_script, run_pytho
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.json").read_text().splitlines()]
     assert any("total_loss" in line for line in lines)
     assert any("bbox/AP" in line for line in lines)
+
+
+def test_a_backbone_of_timm_on_detectron2s_own_config(stock, people, tmp_path):
+    bottom_up = "model.backbone.bottom_up"
+    overrides = [
+        f"{bottom_up}._target_=maskrcnn_ext.TimmBackbone",
+        f"{bottom_up}.name=mobilenetv4_conv_small_035",
+        f"{bottom_up}.pretrained=false",
+        f"{bottom_up}.pixel_std=[10000,10000,10000]",  # as small() sets the model's
+    ]
+    run_zoo(stock, people, tmp_path, "mask_rcnn_R_50_FPN_1x", overrides)
+    check_run(tmp_path)
+
+
+def test_pixels_of_another_config_are_an_error_in_the_first_step(stock, people, tmp_path):
+    overrides = [
+        "model.backbone.bottom_up._target_=maskrcnn_ext.TimmBackbone",
+        "model.backbone.bottom_up.name=mobilenetv4_conv_small_035",
+        "model.backbone.bottom_up.pretrained=false",
+    ]
+    with pytest.raises(InputError, match=r"the model divides them.*model\.backbone\.bottom_up\.pixel_std="):
+        run_zoo(stock, people, tmp_path, "mask_rcnn_R_50_FPN_1x", overrides)

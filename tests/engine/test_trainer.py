@@ -5,10 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 
 from maskrcnn_ext.config.zoo import config_path
 from maskrcnn_ext.engine.main import main
+from maskrcnn_ext.inference.loading import load_model
 from tests.conftest import ROOT
 from tests.helpers.small_run import small_run, spec_of
 
@@ -66,6 +68,33 @@ def test_train_resume_and_evaluate(spec, tmp_path):
     checkpoint = f"train.init_checkpoint='{tmp_path / 'model_final.pth'}'"
     assert main([*arguments, "--eval-only", *overrides(spec, tmp_path), checkpoint]) == 0
     assert (tmp_path / "inference/coco_instances_results.json").is_file()
+
+
+def test_a_run_with_pretrained_weights_goes_on_without_them(spec, tmp_path, caplog):
+    weights = tmp_path / "own.pth"
+    torch.save(timm.create_model("mobilenetv4_conv_small_035").state_dict(), weights)
+    bottom_up = "model.backbone.bottom_up"
+    swap = {
+        f"{bottom_up}._target_": "maskrcnn_ext.TimmBackbone",
+        f"{bottom_up}.name": "mobilenetv4_conv_small_035",
+        f"{bottom_up}.pretrained": weights,
+        # Pixels as the network was pre-trained on.
+        "model.pixel_mean": "[127.5,127.5,127.5]",
+        "model.pixel_std": "[127.5,127.5,127.5]",
+        "model.input_format": "RGB",
+        **{f"{bottom_up}.{key}": f"${{model.{key}}}" for key in ("pixel_mean", "pixel_std", "input_format")},
+    }
+    arguments = ["--config-file", "domains/shapes.py"]
+    run = tmp_path / "run"
+    assert main([*arguments, *overrides(spec, run, **{**swap, "train.max_iter": 1})]) == 0
+    weights.unlink()
+    assert main([*arguments, "--resume", *overrides(spec, run, **{**swap, "train.max_iter": 2})]) == 0
+    assert "pretrained: " + str(weights) in (run / "config.yaml").read_text(), "the config says what the user said"
+    model = load_model(run, device="cpu").model
+    assert model.backbone.bottom_up.input.is_identity
+    saved = torch.load(run / "model_final.pth", weights_only=True)["model"]
+    assert all(torch.equal(value, saved[key]) for key, value in model.state_dict().items())
+    assert "layers are FrozenBatchNorm2d" not in caplog.text
 
 
 def test_a_cuda_config_trains_on_the_cpu_without_cuda(spec, tmp_path, caplog):

@@ -1,9 +1,12 @@
 """Parts that do not fit together are reported in one line before the first iteration."""
 
+import copy
+
 import pytest
 from detectron2.config import LazyConfig, instantiate
 
 from maskrcnn_ext import InputError, get_config
+from maskrcnn_ext.config.check import check_config
 from maskrcnn_ext.modeling.fit_check import check_fit
 
 WRONG = [
@@ -50,6 +53,37 @@ def test_incompatible_parts_are_reported_before_the_first_iteration(config, over
 )
 def test_models_without_our_parts_pass(config):
     check_fit(instantiate(get_config(config).model))
+
+
+SWAP = [
+    "model.backbone.bottom_up._target_=maskrcnn_ext.TimmBackbone",
+    "model.backbone.bottom_up.name=mobilenetv4_conv_small_035",
+    "model.backbone.bottom_up.pretrained=false",
+    "model.backbone.bottom_up.pixel_std=[57.375,57.12,58.395]",
+]
+PIXELS = [
+    (["model.pixel_std=[58.4,57.1,57.4]"], "set model.backbone.bottom_up.pixel_std=[58.4,57.1,57.4]"),
+    (["model.input_format=RGB"], "set model.backbone.bottom_up.input_format=RGB"),
+    (
+        ["model.pixel_mean=[1,2,3,4]", "model.pixel_std=[1,1,1,1]"],
+        "set model.backbone.bottom_up.pixel_mean=[1,2,3,4] model.backbone.bottom_up.pixel_std=[1,1,1,1]",
+    ),
+]
+
+
+@pytest.mark.parametrize(("overrides", "advice"), PIXELS)
+def test_a_backbone_that_expects_other_pixels(overrides, advice):
+    cfg = LazyConfig.apply_overrides(get_config("mask_rcnn_r18_fpn_scratch"), SWAP)
+    check_fit(instantiate(cfg.model))
+    assert not check_config(cfg).faults
+    wrong = LazyConfig.apply_overrides(copy.deepcopy(cfg), overrides)
+    with pytest.raises(InputError, match=r"mean=\[") as caught:
+        check_fit(instantiate(wrong.model))
+    assert str(caught.value).endswith(advice)
+    (fault,) = check_config(wrong).faults  # builds on the meta device
+    assert fault.endswith(advice)
+    right = LazyConfig.apply_overrides(wrong, advice.removeprefix("set ").split())
+    check_fit(instantiate(right.model))
 
 
 def test_the_training_script_reports_it_in_one_line(shapes, run_python):

@@ -6,13 +6,14 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import ROI_MASK_HEAD_REGISTRY, build_model
+from detectron2.modeling import ROI_MASK_HEAD_REGISTRY, build_backbone, build_model
 from detectron2.modeling.roi_heads.mask_head import build_mask_head
 
 from maskrcnn_ext import InputError, add_maskrcnn_ext_config
+from maskrcnn_ext.modeling.backbones.norms import has_batch_norm
 from maskrcnn_ext.modeling.fit_check import check_fit
 from maskrcnn_ext.modeling.parts import MASK_HEADS
-from maskrcnn_ext.modeling.yacs import register_mask_heads, registered_name
+from maskrcnn_ext.modeling.yacs import register_backbones, register_mask_heads, registered_name
 
 # What tools/plain_train_net.py does: yacs config, build_model, its own loop.
 PLAIN = """
@@ -150,3 +151,50 @@ def test_a_whole_model_whose_res5_halves_what_the_config_says():
     model = build_model(cfg)
     assert model.roi_heads.mask_head.input_shape.height == 7
     check_fit(model)
+
+
+def timm_cfg(**own):
+    cfg = get_cfg()
+    add_maskrcnn_ext_config(cfg)
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.BACKBONE.NAME = "TimmFPN"
+    cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+    own = {"NAME": "mobilenetv4_conv_small_035", "PRETRAINED": False, **own}
+    cfg.merge_from_list(
+        [entry for key, value in own.items() for entry in (f"MODEL.MASKRCNN_EXT.TimmBackbone.{key}", value)]
+    )
+    return cfg
+
+
+def test_a_backbone_of_timm_by_name():
+    register_backbones()
+    register_backbones()
+    cfg = timm_cfg(NORM="BN", DROP_PATH_RATE=0.1, ACTIVATION_CHECKPOINTING=True)
+    cfg.MODEL.BACKBONE.FREEZE_AT = 1
+    cfg.MODEL.PIXEL_STD = [57.375, 57.12, 58.395]
+    cfg.INPUT.FORMAT = "RGB"
+    backbone = build_backbone(cfg)
+    bottom_up = backbone.bottom_up
+    assert list(backbone.output_shape()) == ["p2", "p3", "p4", "p5", "p6"]
+    assert (bottom_up.input.std, bottom_up.input.input_format) == ([57.375, 57.12, 58.395], "RGB")
+    assert not bottom_up.net.conv_stem.weight.requires_grad
+    assert bottom_up.net.grad_checkpointing
+    assert has_batch_norm(bottom_up)
+    assert backbone(torch.zeros(1, 3, 64, 64))["p6"].shape == (1, 256, 1, 1)
+
+
+def test_the_value_of_every_kind_reaches_the_backbone(tmp_path):
+    register_backbones()
+    with pytest.raises(InputError, match="no such file"):
+        build_backbone(timm_cfg(PRETRAINED=str(tmp_path / "a.pth")))
+    with pytest.raises(InputError, match=r"add_maskrcnn_ext_config\(cfg\)"):
+        build_backbone(timm_cfg(NAME=""))
+    assert not has_batch_norm(build_backbone(timm_cfg(PRETRAINED="checkpoint")))
+
+
+def test_pixels_of_a_yacs_config_always_fit():
+    register_backbones()
+    cfg = timm_cfg()
+    cfg.MODEL.PIXEL_STD, cfg.INPUT.FORMAT = [57.375, 57.12, 58.395], "RGB"
+    cfg.MODEL.RPN.IN_FEATURES = cfg.MODEL.ROI_HEADS.IN_FEATURES = ["p2"]
+    check_fit(build_model(cfg))

@@ -21,7 +21,7 @@ from maskrcnn_ext.compat import strip_prefix
 from maskrcnn_ext.data.registry.classes import Classes
 from maskrcnn_ext.engine.checkpoint import files, history
 from maskrcnn_ext.engine.checkpoint.class_rows import ClassRows
-from maskrcnn_ext.engine.checkpoint.load_report import LoadReport, make_report
+from maskrcnn_ext.engine.checkpoint.load_report import LoadReport, make_report, own_weights
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -246,6 +246,9 @@ class Checkpointer(DetectionCheckpointer):
     def _match_names(self, state: dict[str, Tensor], *, is_caffe2: bool) -> dict[str, Tensor]:
         """Renames the weights of `state` to the model's names as Detectron2 matches them, also those of another shape."""
         ours = self.model.state_dict()
+        if not ours.keys() & state.keys():  # weights of a backbone: one that has its own keeps them
+            own = own_weights(self.model)
+            ours = {name: value for name, value in ours.items() if not name.startswith(own)}
         try:
             matched: dict[str, Tensor] = align_and_update_state_dicts(ours, state, c2_conversion=is_caffe2)
         except ValueError as error:

@@ -45,6 +45,7 @@ class LoadReport:
         unexpected: tensors of the file that are not in the model.
         missing: tensors of the model that are newly initialised although the file has this part.
         changed: like `resized`, without a known reason.
+        is_replaced: whether the file is for another backbone than the model's, which has its own pre-trained weights.
 
     Example:
         >>> report = LoadReport("a.pth", loaded=["fc.weight"], missing=["fc.bias"])
@@ -60,9 +61,15 @@ class LoadReport:
     unexpected: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     changed: dict[str, tuple[Shape, Shape]] = field(default_factory=dict)
+    is_replaced: bool = False
 
     def lines(self) -> list[str]:
         """Returns the lines of the report."""
+        if self.is_replaced:
+            return [
+                f"Weights of {self.source}: not used, the backbone has its own pre-trained weights; set train.init_checkpoint='' to leave "
+                "them out"
+            ]
         lines = [f"Weights of {self.source}: {len(self.loaded)} tensors loaded"]
         lines += [f"  as expected, {reason}: {_list_or_count(names)}" for reason, names in self.expected.items()]
         if self.resized:
@@ -78,7 +85,7 @@ class LoadReport:
 
     def log(self) -> None:
         """Logs the report, as a warning if anything is unexpected."""
-        is_bad = self.unexpected or self.missing or self.changed or not self.loaded
+        is_bad = self.unexpected or self.missing or self.changed or not (self.loaded or self.is_replaced)
         logger.log(logging.WARNING if is_bad else logging.INFO, "\n".join(self.lines()))
 
     def require(self, strict: str) -> None:
@@ -104,7 +111,7 @@ class LoadReport:
         return [*self.missing, *self.changed, *self.resized, *expected]
 
     def _unexpected(self) -> list[str]:
-        if not self.loaded:
+        if not self.loaded and not self.is_replaced:
             return ["none of its tensors has the name and shape of a tensor of the model"]
         return [
             *([f"not in the model: {_list_some(self.unexpected)}"] if self.unexpected else []),
@@ -117,6 +124,17 @@ class LoadReport:
             *(f"{reason}: {_list_some(names)}" for reason, names in self.expected.items()),
             *([f"other number of classes: {_list_shapes(self.resized)}"] if self.resized else []),
         ]
+
+
+def own_weights(model: nn.Module) -> tuple[str, ...]:
+    """Returns the prefixes of the parts that bring their own pre-trained weights, as :class:`maskrcnn_ext.TimmBackbone` does.
+
+    Example:
+        >>> own_weights(nn.Linear(1, 1))
+        ()
+    """
+    parts = [name for name, module in model.named_modules() if getattr(module, "has_pretrained_weights", False)]
+    return tuple(f"{name}." for name in parts)
 
 
 def make_report(source: str, model: nn.Module, file_shapes: Mapping[str, Shape], incompatible: Any) -> LoadReport:
@@ -138,6 +156,9 @@ def make_report(source: str, model: nn.Module, file_shapes: Mapping[str, Shape],
     is_detector = any(
         name.startswith(("proposal_generator.", "roi_heads.")) for name in file_shapes if ".res5." not in name
     )
+    if own_weights(model) and not is_detector and not result.loaded:
+        result.is_replaced = True
+        return result
     trunk = next((trunk for trunk in _TRUNKS if any(name.startswith(f"{trunk}.") for name in shapes)), "backbone")
     file_parts, model_parts = _group_by_part(file_shapes, trunk), _group_by_part(shapes, trunk)
     loaded_parts, unused_parts, new_parts = (_group_by_part(names, trunk) for names in (result.loaded, unused, new))

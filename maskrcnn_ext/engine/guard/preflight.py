@@ -15,8 +15,8 @@ from omegaconf import OmegaConf
 from torch import nn, optim
 
 from maskrcnn_ext.data.registry.resolve import ensure_registered
+from maskrcnn_ext.engine.checkpoint.load_report import own_weights
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.modeling.backbones.timm_backbone import TimmBackbone
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -31,13 +31,14 @@ _ADAM_LR = 5e-3
 _WARM, _TRIAL = 10, 100
 
 
-def preflight(cfg: DictConfig, model: nn.Module, optimizer: optim.Optimizer) -> list[str]:
+def preflight(cfg: DictConfig, model: nn.Module, optimizer: optim.Optimizer, *, resumes: bool = False) -> list[str]:
     """Checks for settings that ruin a run. The shipped configs pass.
 
     Args:
         cfg: a LazyConfig with model, dataloader, optimizer, lr_multiplier and train; missing keys are not checked.
         model: the model that was built from it.
         optimizer: the model's optimizer, before the first iteration.
+        resumes: whether the weights are those of a checkpoint of the run.
 
     Returns:
         Warnings of one line, each with the override to set.
@@ -50,7 +51,7 @@ def preflight(cfg: DictConfig, model: nn.Module, optimizer: optim.Optimizer) -> 
     checks = (
         _check_learning_rate(cfg, optimizer),
         _check_warm_up(cfg, optimizer),
-        _check_frozen_weights(cfg, model),
+        () if resumes else _check_frozen_weights(cfg, model),
         _check_number_of_detections(cfg, model),
         _check_precision(cfg),
         _check_evaluation_period(cfg),
@@ -116,15 +117,11 @@ def _check_warm_up(cfg: DictConfig, optimizer: optim.Optimizer) -> Iterator[str]
 def _check_frozen_weights(cfg: DictConfig, model: nn.Module) -> Iterator[str]:
     if _select(cfg, "train.init_checkpoint"):
         return
-    pretrained = tuple(
-        f"{name}."
-        for name, module in model.named_modules()
-        if isinstance(module, TimmBackbone) and module.has_pretrained_weights
-    )
+    own = own_weights(model)
     names = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, FrozenBatchNorm2d) and not name.startswith(pretrained)
+        if isinstance(module, FrozenBatchNorm2d) and not name.startswith(own)
     ]
     if names:
         yield (
@@ -133,9 +130,7 @@ def _check_frozen_weights(cfg: DictConfig, model: nn.Module) -> Iterator[str]:
         )
         return
     fixed = [
-        name
-        for name, parameter in model.named_parameters()
-        if not parameter.requires_grad and not name.startswith(pretrained)
+        name for name, parameter in model.named_parameters() if not parameter.requires_grad and not name.startswith(own)
     ]
     if fixed:
         yield (

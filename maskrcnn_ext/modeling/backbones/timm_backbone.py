@@ -19,6 +19,7 @@ from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.backbones.feature_pyramid import ScaledMaps
 from maskrcnn_ext.modeling.backbones.input_conversion import InputConversion
 from maskrcnn_ext.modeling.backbones.norms import freeze_batch_norm, has_batch_norm, synchronise_batch_norm
+from maskrcnn_ext.modeling.backbones.pretrained import FROM_CHECKPOINT
 from maskrcnn_ext.modeling.backbones.swin_windows import use_detection_windows
 from maskrcnn_ext.modeling.backbones.timm_nets import PATCH, TimmNet
 
@@ -44,7 +45,7 @@ class TimmBackbone(Backbone):
     Attributes:
         net: the network of timm, with timm's parameter names.
         is_plain: whether it is a plain ViT.
-        has_pretrained_weights: whether pre-trained weights were loaded, or a checkpoint will bring them.
+        has_pretrained_weights: whether pre-trained weights were loaded.
 
     Example::
 
@@ -145,10 +146,10 @@ class TimmBackbone(Backbone):
         description = TimmNet(name)
         indices = description.choose_maps([_STRIDES[feature] for feature in features])
         self.name, self.is_plain = name, description.is_plain
-        self.has_pretrained_weights = pretrained is not False
+        self.has_pretrained_weights = pretrained not in (False, FROM_CHECKPOINT)
         self.net = description.build(pretrained, in_chans=len(pixel_mean), drop_path_rate=drop_path_rate)
         use_detection_windows(self.net)
-        self._set_norm(norm, is_stock=stem_class is not None)
+        self._set_norm(norm or ("BN" if pretrained is False else "FrozenBN"), norm is not None and stem_class is None)
         self._freeze(freeze_at, description)
         # Layers after the last map would be parameters without gradients.
         self._indices = self.net.prune_intermediate_layers(indices, prune_norm=not self.is_plain, prune_head=True)
@@ -183,7 +184,7 @@ class TimmBackbone(Backbone):
                 "as convnext_tiny"
             )
         return {
-            **{key.lower(): value for key, value in own.items()},
+            **{key.lower(): value for key, value in own.items() if value is not None},
             "out_features": cfg.MODEL.FPN.IN_FEATURES,
             "freeze_at": cfg.MODEL.BACKBONE.FREEZE_AT,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
@@ -212,6 +213,8 @@ class TimmBackbone(Backbone):
         if is_eager:
             x = self._pad(x)
         maps = self.net.forward_intermediates(x, indices=self._indices, norm=self.is_plain, intermediates_only=True)
+        if is_eager and not self.is_plain:
+            self._check_sizes(x, maps)
         if self.maps is not None:
             scaled = self.maps(maps[-1])
             return {feature: scaled[stride] for feature, stride in self._strides.items()}
@@ -232,6 +235,16 @@ class TimmBackbone(Backbone):
         bottom, right = (-size % self.size_divisibility for size in x.shape[-2:])
         return F.pad(x, (0, right, 0, bottom)) if bottom or right else x
 
+    def _check_sizes(self, x: Tensor, maps: list[Tensor]) -> None:
+        """Raises an InputError for networks whose convolutions without padding make the maps smaller, such as Xception."""
+        for (feature, stride), found in zip(self._strides.items(), maps, strict=True):
+            expected = [size // stride for size in x.shape[-2:]]
+            if list(found.shape[-2:]) != expected:
+                raise InputError(
+                    f"{self.name} has a map {feature} of {' x '.join(map(str, found.shape[-2:]))} where a stride of {stride} needs "
+                    f"{' x '.join(map(str, expected))}: its convolutions lack padding, choose another network, such as convnext_tiny"
+                )
+
     def _check_first_batch(self, x: Tensor) -> None:
         """Raises an InputError if the values are not those that were declared; warns of a BatchNorm that sees one image."""
         self._are_values_checked = True
@@ -242,13 +255,12 @@ class TimmBackbone(Backbone):
                 *(self.name, _WHERE),
             )
 
-    def _set_norm(self, norm: str | None, *, is_stock: bool) -> None:
+    def _set_norm(self, norm: str, is_wanted: bool) -> None:
+        """Sets the kind of the BatchNorm layers. A RegNet's config sets a norm too, which its user did not choose for this network."""
         if not has_batch_norm(self.net):
-            # A RegNet's config sets a norm, which is not the user's wish for this network.
-            if norm is not None and not is_stock:
+            if is_wanted:
                 raise InputError(f"norm={norm}: {self.name} has no BatchNorm: set {_WHERE}.norm=null")
             return
-        norm = norm or ("FrozenBN" if self.has_pretrained_weights else "BN")
         if norm not in ("FrozenBN", "BN", "SyncBN"):
             raise InputError(f"norm={norm}: the BatchNorm of {self.name} can be FrozenBN, BN or SyncBN")
         if norm == "FrozenBN":

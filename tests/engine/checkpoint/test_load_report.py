@@ -3,10 +3,13 @@
 import logging
 import pickle
 
+import numpy as np
 import pytest
+import timm
 import torch
 from torch import nn
 
+from maskrcnn_ext import TimmBackbone
 from maskrcnn_ext.engine.checkpoint.checkpointer import Checkpointer
 from maskrcnn_ext.errors import InputError
 from tests.helpers.detectors import detector
@@ -242,3 +245,27 @@ def test_channels_added_to_a_stem_are_expected(state, load):
     ]
     report = load(detector(*options), state, "body")
     assert report.expected == {"newly initialised, added by this package": ["backbone.bottom_up.stem.extra_weight"]}
+
+
+def test_a_backbone_with_its_own_weights_keeps_them(tmp_path, caplog):
+    name = "mobilenetv4_conv_small_035"
+    torch.save(timm.create_model(name).state_dict(), tmp_path / "own.pth")
+    model = nn.Module()
+    model.backbone = nn.Module()
+    model.backbone.bottom_up = TimmBackbone(name, pretrained=str(tmp_path / "own.pth"))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    # Names of Caffe2's ResNet, and one that ends like the network's.
+    weight = np.ones((16, 3, 3, 3), np.float32)
+    file = tmp_path / "R-50.pkl"
+    file.write_bytes(pickle.dumps({"res2_0_branch2a_w": weight, "conv1_w": weight, "conv_stem.weight": weight}))
+    checkpointer = Checkpointer(model)
+    with caplog.at_level("INFO"):
+        checkpointer.load(str(file), strict="body")
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    (line,) = [record for record in caplog.records if "not used, the backbone has its own" in record.getMessage()]
+    assert line.levelname == "INFO"
+    assert "set train.init_checkpoint=''" in line.getMessage()
+    # A checkpoint of the model itself is loaded whole.
+    torch.save({"model": {key: value + 1 for key, value in before.items()}}, tmp_path / "model.pth")
+    checkpointer.load(str(tmp_path / "model.pth"), strict="all")
+    assert all(torch.equal(value, before[key] + 1) for key, value in model.state_dict().items())

@@ -13,7 +13,7 @@ from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamSc
 from omegaconf import OmegaConf
 from torch import nn
 
-from maskrcnn_ext import compat, get_config
+from maskrcnn_ext import TimmBackbone, compat, get_config
 from maskrcnn_ext.config.settings import add_missing_settings
 from maskrcnn_ext.config.zoo import list_configs
 from maskrcnn_ext.engine.guard.preflight import preflight
@@ -163,3 +163,16 @@ def test_the_rate_of_most_parameters_counts():
     optimizer = torch.optim.SGD(groups, lr=0.04, momentum=0.9)
     cfg = OmegaConf.create({"dataloader": {"train": {"total_batch_size": 16}}, "train": {"init_checkpoint": "a.pth"}})
     assert preflight(cfg, model, optimizer) == []
+
+
+@pytest.mark.parametrize(("pretrained", "said"), [(True, []), ("checkpoint", ["FrozenBatchNorm2d"]), (False, [])])
+def test_frozen_layers_of_a_backbone_with_its_own_weights(pretrained, said):
+    cfg = get_config("mask_rcnn_r18_fpn_scratch")
+    model = nn.Module()
+    with torch.device("meta"):
+        model.backbone = TimmBackbone("mobilenetv4_conv_small_035", pretrained=pretrained)
+    model.head = nn.Conv2d(1, 1, 1)
+    found = warnings_of(cfg, model)
+    assert len(found) == len(said)
+    assert all(text in line for text, line in zip(said, found, strict=True))
+    assert not preflight(cfg, model, torch.optim.SGD(model.head.parameters(), 0.001), resumes=True)

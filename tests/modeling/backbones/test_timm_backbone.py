@@ -207,6 +207,13 @@ def test_pixels_of_another_config_are_an_error_in_training_only(caplog):
     built(normalised)  # looks once
 
 
+def test_maps_that_are_too_small_for_their_stride():
+    with torch.device("meta"):
+        built = TimmBackbone("legacy_xception", pretrained=False).eval()
+        with pytest.raises(InputError, match=r"map res2 of 15 x 23 where a stride of 4 needs 16 x 24: .* lack padding"):
+            built(torch.zeros(1, 3, 64, 96))
+
+
 # Detectron2's own configs, with the two overrides.
 
 ZOO = Path(model_zoo.get_config_file("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py")).parents[1]
