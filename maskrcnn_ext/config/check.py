@@ -16,6 +16,7 @@ from torch import nn
 from maskrcnn_ext.common.silence import log_silenced
 from maskrcnn_ext.common.text import first_line
 from maskrcnn_ext.config.callables import iter_nodes, node_faults, to_plain
+from maskrcnn_ext.config.checkpoint_weights import expect_checkpoint
 from maskrcnn_ext.config.data_sets import (
     Split,
     class_faults,
@@ -143,7 +144,7 @@ def _check_data(cfg: DictConfig, unset_counts: Sequence[str], *, read_data: bool
 
 
 def _build_model(cfg: DictConfig) -> nn.Module:
-    def build(device: str) -> nn.Module:
+    def build(device: str, cfg: DictConfig) -> nn.Module:
         with torch.device(device):
             model: nn.Module = instantiate(cfg.model)
             check_fit(model)
@@ -154,12 +155,13 @@ def _build_model(cfg: DictConfig) -> nn.Module:
 
     with log_silenced(_INSTANTIATE):
         try:
-            return build("meta")
+            return build("meta", cfg)
         except InputError:
             raise
         except Exception:  # a constructor may compute with values, or check the device
             try:
-                return build("cpu")
+                # Files of pre-trained weights were checked above, and nothing is downloaded.
+                return build("cpu", expect_checkpoint(cfg))
             except InputError:
                 raise
             except Exception as error:

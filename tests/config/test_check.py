@@ -2,6 +2,8 @@
 
 import copy
 
+from detectron2.modeling.poolers import ROIPooler
+
 from maskrcnn_ext import get_config
 from maskrcnn_ext.config.check import check_config
 from maskrcnn_ext.config.overrides import apply_overrides
@@ -39,3 +41,16 @@ def test_missing_sections_are_faults():
     del cfg.train
     del cfg.lr_multiplier
     assert check_config(cfg).faults[:2] == ["the config has no `lr_multiplier`", "the config has no `train`"]
+
+
+def test_pretrained_weights_are_not_downloaded(tmp_path):
+    cfg = get_config("mask_rcnn_r18_fpn_scratch")
+    bottom_up = {"_target_": "maskrcnn_ext.TimmBackbone", "name": "mobilenetv4_conv_small_035"}
+    keys = {key: cfg.model[key] for key in ("pixel_mean", "pixel_std", "input_format")}
+    keys["out_features"] = ["res2", "res3", "res4", "res5"]
+    # The stock pooler of the config does not run on the meta device, so that the model is built on the CPU.
+    cfg.model.roi_heads.box_pooler._target_ = cfg.model.roi_heads.mask_pooler._target_ = ROIPooler
+    cfg.model.backbone.bottom_up = {**bottom_up, **keys, "pretrained": True}
+    assert not check_config(cfg).faults
+    cfg.model.backbone.bottom_up.pretrained = str(tmp_path / "a.pth")
+    assert "no such file" in str(check_config(cfg).faults)
