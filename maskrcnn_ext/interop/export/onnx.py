@@ -19,6 +19,7 @@ from maskrcnn_ext.compat import quiet_onnx_exporter
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.export import Options
 from maskrcnn_ext.interop.export.graph import output_names
+from maskrcnn_ext.interop.export.interpolation import PortableInterpolation
 from maskrcnn_ext.interop.export.recipe import METADATA_KEY, Recipe, input_name
 from maskrcnn_ext.interop.export.tracing import example_input, make_exportable, no_tracer_warnings, traceable_len
 
@@ -135,7 +136,7 @@ def write_graph(
     Raises:
         InputError: the module cannot be expressed in ONNX's operators.
     """
-    with no_tracer_warnings(), quiet_onnx_exporter(), torch.no_grad():
+    with no_tracer_warnings(), quiet_onnx_exporter(), torch.no_grad(), PortableInterpolation():
         try:
             torch.onnx.export(
                 module,
@@ -214,10 +215,20 @@ def _calibration_input(image: np.ndarray, recipe: Recipe) -> np.ndarray:
 
 
 def _fix_output_sides(file: Path, shapes: list[torch.Size]) -> None:
-    """Restores the sizes that the exporter loses: of an output, only the number of detections varies."""
+    """Restores the sizes that the exporter loses: of an output, only the number of detections varies.
+
+    Raises:
+        InputError: the graph's outputs have other ranks than the model's.
+    """
     onnx = require_onnx()
     proto = onnx.load(str(file))
     for value, shape in zip(proto.graph.output, shapes, strict=True):
-        for dimension, side in zip(value.type.tensor_type.shape.dim[1:], shape[1:], strict=True):
+        dimensions = value.type.tensor_type.shape.dim
+        if len(dimensions) != len(shape):  # runtimes would refuse the file
+            raise InputError(
+                f"{file.name}: ONNX's exporter mistakes the shape of {value.name}, so a part of this model cannot be exported to ONNX: "
+                "choose another backbone"
+            )
+        for dimension, side in zip(dimensions[1:], shape[1:], strict=True):
             dimension.dim_value = side
     onnx.save(proto, str(file))

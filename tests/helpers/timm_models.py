@@ -1,0 +1,57 @@
+"""Small detectors on one network of each family of timm, with random weights and statistics that were measured."""
+
+from __future__ import annotations
+
+import copy
+import functools
+
+import torch
+from detectron2.modeling import GeneralizedRCNN
+from torch import nn
+
+from maskrcnn_ext import TimmBackbone
+from tests.helpers.random_models import NORMS
+from tests.inference.optimization.test_matrix import IMAGE, make_model
+
+# Family -> its network, and how its BatchNorm is kept.
+NETS = {
+    "ConvNeXt": ("convnext_atto", None),
+    "Swin": ("swin_tiny_patch4_window7_224", None),
+    "EfficientNet": ("tf_efficientnet_lite0", "FrozenBN"),
+    "MobileNet": ("mobilenetv4_conv_small", "BN"),
+    "RegNet": ("regnety_002", "FrozenBN"),
+    "HGNet": ("hgnetv2_b0", "BN"),
+    "ViT": ("deit_tiny_patch16_224", None),
+}
+
+
+def detector(family: str) -> GeneralizedRCNN:
+    """Returns a copy of a family's detector in evaluation mode."""
+    return copy.deepcopy(cached_detector(*NETS[family]))
+
+
+@functools.cache
+def cached_detector(name: str, norm: str | None) -> GeneralizedRCNN:
+    torch.manual_seed(0)
+    pixels = {"pixel_mean": [128.0] * 3, "pixel_std": [64.0] * 3}
+    net = TimmBackbone(name, pretrained=False, norm=norm, **pixels)
+    model = make_model(bottom_up=net)
+    with torch.no_grad():
+        model.roi_heads.box_predictor.bbox_pred.weight *= 0.3  # no box is clipped to nothing
+    measure_statistics(model, model.preprocess_image([{"image": IMAGE}]).tensor)
+    return model
+
+
+@torch.no_grad()
+def measure_statistics(model: nn.Module, images: torch.Tensor) -> None:
+    """Sets the statistics of all norms of the backbone to those of its activations, so that no map vanishes or grows."""
+
+    def take(norm: nn.Module, arguments: tuple[torch.Tensor]) -> None:
+        (values,) = arguments
+        norm.running_mean.copy_(values.mean((0, 2, 3)))
+        norm.running_var.copy_(values.var((0, 2, 3), unbiased=False) + 1e-3)
+
+    hooks = [norm.register_forward_pre_hook(take) for norm in model.modules() if isinstance(norm, NORMS)]
+    model.backbone(images)
+    for hook in hooks:
+        hook.remove()
