@@ -217,9 +217,9 @@ def agreement(comparisons: Iterable[Comparison]) -> float:
 def compare(
     name: str, size: tuple[int, int], found: Found, expected: Found, recipe: Recipe, limits: Limits
 ) -> Comparison:
-    """Matches the detections of one image by class and IoU, highest score first, and measures their differences."""
+    """Matches the detections of one image by class and box, highest score first, and measures their differences."""
     result = Comparison(name, (int(size[0]), int(size[1])), len(found["boxes"]), len(expected["boxes"]))
-    pairs = list(_matches(found, expected))
+    pairs = list(_matches(found, expected, limits.box))
     for side, (mine, other) in enumerate(((found, expected), (expected, found))):
         unmatched = np.delete(mine["scores"], [pair[side] for pair in pairs])
         lowest = other["scores"].min() if len(other["scores"]) >= recipe.max_detections else recipe.score_threshold
@@ -257,11 +257,18 @@ def compare(
     return result
 
 
-def _matches(found: Found, expected: Found) -> Iterator[tuple[int, int]]:
-    """Yields pairs of indices of one object's detections, by descending expected score."""
+def _matches(found: Found, expected: Found, limit: float) -> Iterator[tuple[int, int]]:
+    """Yields pairs of indices of one object's detections, by descending expected score.
+
+    Boxes match by their IoU, or if their corners differ by at most `limit` pixels: boxes that are clipped to almost no width have no
+    overlap.
+    """
     free = np.ones(len(found["boxes"]), bool)
     for other in np.argsort(-expected["scores"], kind="stable"):
-        overlap = _ious(expected["boxes"][other], found["boxes"])
+        box = expected["boxes"][other]
+        distance = np.abs(found["boxes"] - box)
+        nearness = np.where(distance.max(axis=1) <= limit, 1 - distance.mean(axis=1), 0)
+        overlap = np.maximum(nearness, _ious(box, found["boxes"]))
         overlap[~free | (found["classes"] != expected["classes"][other])] = 0
         if len(overlap) and overlap.max() > _MATCH_IOU:
             index = int(overlap.argmax())

@@ -27,6 +27,7 @@ def test_tiles_of_an_image_are_predicted():
         f"{part}._target_=maskrcnn_ext.TimmBackbone",
         f"{part}.name=mobilenetv4_conv_small_035",
         f"{part}.pretrained=false",
+        f"{part}.pixel_std=[57.375,57.12,58.395]",
         "dataloader.test.mapper.augmentations.0.short_edge_length=64",
         "model.roi_heads.box_predictor.test_score_thresh=0.0",
         "model.roi_heads.box_predictor.test_topk_per_image=5",

@@ -27,8 +27,7 @@ def mapper():
 def check(model, mapper, target, file):
     recipe = build_recipe(model, mapper, CLASSES)
     runtime = open_model(export(model, recipe, target, file))
-    image = images()[0]
-    named = [("wide", image), ("high", image.transpose(1, 0, 2).copy())]
+    named = [(str(number), image) for number, image in enumerate(images())]
     for comparison in verify(runtime, Reference(model, mapper), recipe, named, Limits(mask_iou=0.98)):
         assert comparison.faults == []
         assert comparison.expected

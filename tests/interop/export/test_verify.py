@@ -37,6 +37,17 @@ def changed(**fields):
     return {**{key: value.copy() for key, value in OBJECT.items()}, **fields}
 
 
+def test_boxes_without_width_match_by_their_corners():
+    thin = np.float32([[45.5140, 0, 45.5142, 70], [50, 50, 90, 80]])
+    moved = thin + np.float32([[-6e-4, 0, -6e-4, 0], [0, 0, 0, 0]])
+    result = compare("a", SIZE, changed(boxes=moved), changed(boxes=thin), RECIPE, Limits())
+    assert (result.faults, result.missing) == ([], 0)
+    assert result.box == pytest.approx(6e-4, rel=0.1)
+    moved[0, [0, 2]] -= 0.06
+    faults = compare("a", SIZE, changed(boxes=moved), changed(boxes=thin), RECIPE, Limits()).faults
+    assert faults == ["2 detected by one model only"]
+
+
 @pytest.mark.parametrize("target", ["onnx", "openvino", "torchscript", "opencv"])
 def test_exports_pass(detector, exported, target):
     pytest.importorskip({"onnx": "onnxruntime", "openvino": "openvino"}.get(target, "cv2"))

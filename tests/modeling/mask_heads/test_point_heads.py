@@ -48,7 +48,7 @@ def test_masks_equal_detectron2s(head, num_classes, agnostic, levels):
         found = ours.eval()(pyramid(), instances)
     for a, b in zip(found, expected, strict=True):
         assert a.pred_masks.shape == (len(a), 1, 224, 224)
-        assert 0.02 < (a.pred_masks > 0.5).float().mean() < 0.98
+        assert 0.01 < (a.pred_masks > 0.5).float().mean() < 0.99  # not of one value
         torch.testing.assert_close(a.pred_masks, b.pred_masks, atol=1e-5, rtol=0)
 
 
