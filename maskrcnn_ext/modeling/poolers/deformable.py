@@ -26,7 +26,7 @@ class DeformableROIPooler(BasePooler):
 
     Args:
         modulated: whether bins are weighted as well as moved (v2), or only moved (v1).
-        mask_branch: whether the modulation has a hidden layer of its own.
+        mask_branch: whether the modulation has a separate hidden layer.
         max_modulation: factor of the sigmoid that weights a bin.
         fc_dim: width of the hidden layers.
         channels: C of the feature maps.

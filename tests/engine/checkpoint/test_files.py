@@ -1,6 +1,5 @@
 """Checkpoint files are written whole or not at all, and reading them runs no code."""
 
-import collections
 import multiprocessing
 import os
 import pickle
@@ -16,26 +15,7 @@ import torch
 from maskrcnn_ext.common.files import atomic_path
 from maskrcnn_ext.engine.checkpoint.files import read, remove_leftovers, write
 from maskrcnn_ext.errors import InputError
-
-
-def checkpoint(seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    weights = collections.OrderedDict((f"layer{i}.weight", torch.randn(16, 16, generator=generator)) for i in range(6))
-    return {"model": weights, "iteration": 4, "trainer": {"hooks": {"a": [1, 2.5, None, "b"]}}}
-
-
-def equal(one, other):
-    if isinstance(one, torch.Tensor):
-        return one.dtype == other.dtype and torch.equal(one, other)
-    if isinstance(one, dict):
-        return list(one) == list(other) and all(equal(one[key], other[key]) for key in one)
-    return one == other
-
-
-def one_line(error):
-    text = str(error.value)
-    assert "\n" not in text
-    return text
+from tests.helpers.checkpoint_contents import checkpoint, equal, one_line
 
 
 def test_written_files_are_those_of_torch(tmp_path):

@@ -64,7 +64,7 @@ def test_values_that_contradict_the_declaration():
     stock, rgb = (InputConversion(*declared, mean=MEAN, std=STD) for declared in (STOCK, RGB))
     stock.check_values(as_model(image, *STOCK))
     rgb.check_values(as_model(image, *RGB))
-    stock.check_values(torch.zeros(1, 3, 8, 8))  # nothing can be told
+    stock.check_values(torch.zeros(1, 3, 8, 8))  # cannot be decided
     with pytest.raises(InputError, match=r"the model divides them.*bottom_up\.pixel_std=\[57\.375"):
         stock.check_values(as_model(image, *RGB))
     with pytest.raises(InputError, match=r"does not divide them.*bottom_up\.pixel_std=\[1\.0,1\.0,1\.0\]"):

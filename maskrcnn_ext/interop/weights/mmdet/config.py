@@ -284,7 +284,7 @@ def _check_heads(
     refuse: Callable[[str, Any, Any], InputError],
     source: str,
 ) -> list[Any]:
-    """Returns the configs of the box heads or mask heads, one a stage; a dict stands for all stages."""
+    """Returns the configs of the box heads or mask heads, one a stage; a dict applies to all stages."""
     found = _get(cfg, f"model.roi_head.{kind}", {})
     heads = found if isinstance(found, list) else [found] * stages
     if len(heads) != stages or (isinstance(found, list) and not cascade):
