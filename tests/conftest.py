@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import random
 import subprocess
 import sys
 import sysconfig
@@ -56,6 +58,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def pytest_sessionfinish() -> None:
+    """What code logs at the exit of the process would go to streams that pytest has closed."""
+    for logger in (logging.getLogger(), *map(logging.getLogger, list(logging.root.manager.loggerDict))):
+        logger.handlers.clear()
+    logging.getLogger().addHandler(logging.NullHandler())
+
+
+@pytest.fixture(autouse=True)
+def _random_state() -> None:
+    """Weights and data that a test draws do not depend on the tests before it."""
+    import torch
+
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
