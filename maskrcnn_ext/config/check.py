@@ -25,6 +25,7 @@ from maskrcnn_ext.config.data_sets import (
     image_fault,
     known_split,
     map_by_name,
+    mask_fault,
     read_split,
 )
 from maskrcnn_ext.config.file import SECTIONS, key_faults
@@ -139,6 +140,8 @@ def _check_data(cfg: DictConfig, unset_counts: Sequence[str], *, read_data: bool
         found = image_fault(cfg, split) if split else None
         faults += [found[0]] if found else []
     train = splits.get("train")
+    maskless = mask_fault(cfg, train) if train else None
+    faults += [maskless] if maskless else []
     notes = fill_counts(cfg, train.classes, unset_counts) if train and train.classes else []
     return notes, [*faults, *class_faults(cfg, train, splits.get("test"))]
 

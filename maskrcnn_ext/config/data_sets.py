@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from detectron2.config import instantiate
+from detectron2.data import DatasetMapper
 from omegaconf import DictConfig, OmegaConf
 
 from maskrcnn_ext.common.text import first_line, plural, short_list
@@ -157,13 +158,43 @@ def image_fault(cfg: DictConfig, split: Split) -> tuple[str, bool] | None:
     return text, not (tolerated and few)
 
 
+def mask_fault(cfg: DictConfig, split: Split) -> str | None:
+    """Returns a line about training objects without mask, on which the mask head would fail; None if the mapper can read all."""
+    needs_masks = any(target is DatasetMapper and node.get("use_instance_mask") for target, node in _mappers(cfg))
+    if not needs_masks or OmegaConf.select(cfg, "model.roi_heads.mask_head") is None:
+        return None
+    objects = [
+        (record, annotation)
+        for record in split.records
+        for annotation in record.get("annotations", ())
+        if not annotation.get("iscrowd")
+    ]
+    without = [record for record, annotation in objects if not annotation.get("segmentation")]
+    if not without:
+        return None
+    image = without[0].get("file_name", without[0].get("image_id"))
+    return (
+        f"dataloader.{split.part}: {len(without)} of {plural(len(objects), 'object')} of {', '.join(split.names) or 'its data'} "
+        f"{'has' if len(without) == 1 else 'have'} no segmentation, the first in {image}, and Detectron2's DatasetMapper needs one: set "
+        "dataloader.train.mapper._target_=maskrcnn_ext.SafeMapper, which uses the box as the mask "
+        "(missing_masks=drop leaves these objects out)"
+    )
+
+
 def _tolerated_share(cfg: DictConfig) -> float:
     """Returns the share of bad images that the training mapper skips."""
-    for key, node in iter_nodes(to_plain(OmegaConf.select(cfg, "dataloader.train.mapper")), "dataloader.train.mapper"):
-        target = find_target(node["_target_"], key)
-        if isinstance(target, type) and issubclass(target, SafeMapper) and not node.get("strict"):
+    for target, node in _mappers(cfg):
+        if issubclass(target, SafeMapper) and not node.get("strict"):
             return float(node.get("max_bad_share", 0.01))
     return 0.0
+
+
+def _mappers(cfg: DictConfig) -> Iterator[tuple[type, dict[str, Any]]]:
+    """Yields each class within the training mapper, with its arguments."""
+    for key, node in iter_nodes(to_plain(OmegaConf.select(cfg, "dataloader.train.mapper")), "dataloader.train.mapper"):
+        target = find_target(node["_target_"], key)
+        if isinstance(target, type):
+            yield target, node
 
 
 def class_faults(cfg: DictConfig, train: Split | None, test: Split | None) -> Iterator[str]:

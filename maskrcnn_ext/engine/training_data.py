@@ -20,6 +20,7 @@ from maskrcnn_ext.config.data_sets import (
     fill_counts,
     image_fault,
     map_by_name,
+    mask_fault,
     order_faults,
     read_split,
 )
@@ -61,6 +62,8 @@ def read_training_data(cfg: DictConfig, unset_counts: Sequence[str] = ()) -> Tra
         for line in fill_counts(cfg, classes, unset_counts):
             logger.info("%s", line)
     _check_images(cfg, [split for split in (train, test) if split is not None])
+    if train is not None and (fault := mask_fault(cfg, train)):
+        raise InputError(fault)
     _check_classes(cfg, train, test)
     return TrainingData(train.records if train else None, classes)
 

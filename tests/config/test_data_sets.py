@@ -1,5 +1,6 @@
 """What would end or spoil a training later is found when its data sets are read."""
 
+import copy
 import json
 
 import pytest
@@ -12,6 +13,7 @@ from maskrcnn_ext.config.data_sets import (
     fill_counts,
     image_fault,
     map_by_name,
+    mask_fault,
     missing_images,
     read_split,
 )
@@ -113,6 +115,36 @@ def test_missing_images_are_counted_and_named(tmp_path, write):
     assert not image_fault(cfg, few)[1], "SafeMapper skips it"
     assert image_fault(cfg, few._replace(part="test"))[1], "an evaluation needs every image"
     assert missing_images([{"file_name": "s3://bucket/a.png"}]) == []
+
+
+def test_objects_without_mask_need_another_mapper(write):
+    train = write("train", ["A"])
+    cfg = config(train, train)
+    cfg.model.roi_heads.mask_head = {}
+    cfg.dataloader.train.mapper = {
+        "_target_": "detectron2.data.DatasetMapper",
+        "is_train": True,
+        "use_instance_mask": True,
+    }
+    outlined = {"iscrowd": 0, "category_id": 0, "segmentation": [[0, 0, 4, 0, 4, 4]]}
+    crowd, box = {"iscrowd": 1, "category_id": 0}, {"iscrowd": 0, "category_id": 0}
+    split = read_split(cfg, "train")
+    outlines, mixed = (
+        split._replace(records=[{"file_name": "b.png", "annotations": annotations}])
+        for annotations in ([outlined, crowd], [outlined, crowd, box])
+    )
+    assert mask_fault(cfg, outlines) is None
+    fault = mask_fault(cfg, mixed)
+    assert f"dataloader.train: 1 of 2 objects of {train} has no segmentation, the first in b.png" in fault
+    assert "dataloader.train.mapper._target_=maskrcnn_ext.SafeMapper" in fault
+    for key, value in {
+        "dataloader.train.mapper.use_instance_mask": False,
+        "dataloader.train.mapper._target_": "maskrcnn_ext.SafeMapper",
+        "model.roi_heads.mask_head": None,
+    }.items():
+        fitting = copy.deepcopy(cfg)
+        OmegaConf.update(fitting, key, value)
+        assert mask_fault(fitting, mixed) is None, key
 
 
 def test_missing_files_of_detectron2s_own_reader_are_one_line(tmp_path, monkeypatch):
