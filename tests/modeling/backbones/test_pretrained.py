@@ -2,6 +2,7 @@
 
 import logging
 
+import huggingface_hub
 import pytest
 import timm
 import torch
@@ -120,6 +121,22 @@ def test_timms_weights_without_network_and_cache(tmp_path, monkeypatch):
     ) as error:
         build(True)
     assert "\n" not in str(error.value)
+
+
+def test_timms_weights_in_its_cache(tmp_path, monkeypatch):
+    """The folders are those that a download leaves behind."""
+    name = "test_efficientnet.r160_in1k"
+    weights = timm.create_model(name).state_dict()
+    revision = "0" * 40
+    cached = tmp_path / f"models--timm--{name}"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text(revision)
+    (cached / "snapshots" / revision).mkdir(parents=True)
+    save_file(weights, cached / "snapshots" / revision / "model.safetensors")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    loaded = build(True, name).state_dict()
+    assert loaded.keys() <= weights.keys()
+    assert all(torch.equal(value, weights[key]) for key, value in loaded.items())
 
 
 def test_a_check_of_the_config_downloads_nothing():
