@@ -24,11 +24,11 @@ def to_timm(model, name, **options):
     return model
 
 
-def to_slim(model):
-    """Halves the channels of neck and heads in place, for networks of a few million parameters; returns the model."""
-    model.backbone.out_channels = 128
+def to_slim(model, channels=128):
+    """Gives neck and heads fewer channels in place, for networks of a few million parameters; returns the model."""
+    model.backbone.out_channels = channels
     heads = model.roi_heads
-    heads.box_head.fc_dims = [512, 512]
-    heads.box_predictor.input_shape.channels = 512
-    heads.mask_head.conv_dims = [128] * 5
+    heads.box_head.fc_dims = [4 * channels] * 2
+    heads.box_predictor.input_shape.channels = 4 * channels
+    heads.mask_head.conv_dims = [channels] * 5
     return model
