@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,8 +67,19 @@ def write_run_page(folder: Path, page: Path, *, title: str | None = None, thresh
     from maskrcnn_ext.report.run import read_run
 
     found = read_run(folder)
-    _, evaluated, note = evaluate_run(found, threshold)
+    evaluated, note = evaluate_with_interval(found, threshold)
     return write_report(found, evaluated, page, title=title or folder.resolve().name, note=note)
+
+
+def evaluate_with_interval(run: Run, threshold: float) -> tuple[EvaluatedRun | None, str]:
+    """Returns the evaluation of :func:`evaluate_run` with the interval of its main AP; or None and the reason."""
+    from maskrcnn_ext.evaluation.bootstrap import ap_interval
+
+    truth, evaluated, note = evaluate_run(run, threshold)
+    if truth is None or evaluated is None:
+        return None, note
+    _, low, high = ap_interval(truth, evaluated.results, task=evaluated.main_task, resamples=_RESAMPLES)
+    return replace(evaluated, interval=None if math.isnan(low) else (low, high)), note
 
 
 def evaluate_run(run: Run, threshold: float) -> tuple[Truth | None, EvaluatedRun | None, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -189,7 +189,7 @@ def _tolerated_share(cfg: DictConfig) -> float:
     return 0.0
 
 
-def _mappers(cfg: DictConfig) -> Iterator[tuple[type, dict[str, Any]]]:
+def _mappers(cfg: DictConfig) -> Iterator[tuple[type, Mapping[str, Any]]]:
     """Yields each class within the training mapper, with its arguments."""
     for key, node in iter_nodes(to_plain(OmegaConf.select(cfg, "dataloader.train.mapper")), "dataloader.train.mapper"):
         target = find_target(node["_target_"], key)

@@ -98,7 +98,7 @@ SETTINGS: dict[str, Setting] = {
     "lr_finder.steps": Setting(100, _whole(10)),
     "image_panel.count": Setting(0, _whole(0)),
     "writers": Setting([], _names("wandb", "mlflow")),
-    "progress": Setting("auto", _one_of("auto", "bar", "plain")),
+    "progress": Setting("auto", _one_of("auto", "bar", "plain", "page")),
     "guard.enabled": Setting(True, _FLAG),
     "guard.on_fault": Setting("stop", _one_of("stop", "skip", "rollback")),
     "deterministic": Setting(False, _FLAG),

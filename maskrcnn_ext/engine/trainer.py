@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from detectron2.config import instantiate
-from detectron2.engine import default_setup, default_writers, hooks
+from detectron2.engine import HookBase, default_setup, default_writers, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
@@ -43,6 +43,7 @@ from maskrcnn_ext.engine.hooks.lr_finder import LRFinder
 from maskrcnn_ext.engine.hooks.model_selection import Best, EarlyStopping
 from maskrcnn_ext.engine.hooks.preemption import PREEMPTED, Preemption
 from maskrcnn_ext.engine.hooks.progress import make_progress_bar
+from maskrcnn_ext.engine.hooks.training_page import TrainingPage, quiet_terminal
 from maskrcnn_ext.engine.hooks.validation_loss import ValidationLoss, build_validation_loader
 from maskrcnn_ext.engine.hooks.writers import start_writers
 from maskrcnn_ext.engine.loader_faults import GuardedLoader
@@ -77,6 +78,9 @@ def run(args: argparse.Namespace, cfg: DictConfig) -> int:
     """
     choose_device(cfg)
     with ExitStack() as stack:
+        trains = not (args.eval_only or cfg.train.lr_finder.enabled)
+        shows_page = cfg.train.progress == "page" and trains and comm.is_main_process()
+        console = stack.enter_context(quiet_terminal()) if shows_page else None
         decide_on_main(lambda: stack.enter_context(lock_folder(Path(cfg.train.output_dir))))
         default_setup(cfg, args)
         stack.enter_context(logged_like_detectron2())
@@ -87,7 +91,7 @@ def run(args: argparse.Namespace, cfg: DictConfig) -> int:
         unset = [key for key in COUNTS if is_shipped_value(args.config_file, args.opts, key)]
         data = read_training_data(cfg, unset)
         _save_config(cfg)
-        return _train(cfg, data, resume=args.resume)
+        return _train(cfg, data, resume=args.resume, console=console)
 
 
 def _save_config(cfg: DictConfig) -> None:
@@ -98,7 +102,7 @@ def _save_config(cfg: DictConfig) -> None:
             logger.warning("%s", error)
 
 
-def _train(cfg: DictConfig, data: TrainingData, *, resume: bool) -> int:
+def _train(cfg: DictConfig, data: TrainingData, *, resume: bool, console: Any) -> int:
     """Trains, or finds the learning rate, between the start and the end of a manifest; returns the exit status."""
     manifest = Path(cfg.train.output_dir) / "manifest.json"
     if comm.is_main_process():
@@ -110,7 +114,7 @@ def _train(cfg: DictConfig, data: TrainingData, *, resume: bool) -> int:
                 find_learning_rate(cfg, data)
                 code = 0
             else:
-                code = Training(cfg, resume=resume, data=data).run()
+                code = Training(cfg, resume=resume, data=data, console=console).run()
         status = "preempted" if code == PREEMPTED else "finished"
         return code
     finally:
@@ -131,13 +135,14 @@ class Training:
         Training(load_config("domains/shapes.py", ["train.max_iter=100"]), resume=False).run()
     """
 
-    def __init__(self, cfg: DictConfig, *, resume: bool, data: TrainingData | None = None) -> None:
+    def __init__(self, cfg: DictConfig, *, resume: bool, data: TrainingData | None = None, console: Any = None) -> None:
         """Builds the model, the loader, the optimizer and the hooks.
 
         Args:
             cfg: a LazyConfig with model, dataloader, optimizer, lr_multiplier and train, and with all keys of this package.
             resume: whether to resume from the last checkpoint of ``train.output_dir``, if there is one.
             data: of :func:`.training_data.read_training_data`; None to read it.
+            console: that shows a :class:`.TrainingPage`; None for Detectron2's lines and the bar.
         """
         settings = cfg.train
         data = read_training_data(cfg) if data is None else data
@@ -194,7 +199,7 @@ class Training:
                 self.checkpointing,
                 *evaluation_hooks,
                 *instantiate(settings.hooks),
-                make_progress_bar(settings.progress, batch_size=_batch_size(cfg)),
+                _make_progress(cfg, console),
                 hooks.PeriodicWriter(make_writers(cfg, resumes=resumes), settings.log_period) if is_main else None,
                 self.preemption,
                 Restore(state, at_evaluation=evaluation_hooks, period=settings.eval_period) if resumes else None,
@@ -297,6 +302,12 @@ def make_writers(cfg: DictConfig, *, resumes: bool) -> list[EventWriter]:
     *first, tensorboard = default_writers(settings.output_dir, settings.max_iter)
     # TensorBoard's writer is last, because it clears the images.
     return [*first, *start_writers(settings.writers, settings.output_dir, cfg, resume=resumes), tensorboard]
+
+
+def _make_progress(cfg: DictConfig, console: Any) -> HookBase | None:
+    if console is None:
+        return make_progress_bar(cfg.train.progress, batch_size=_batch_size(cfg))
+    return TrainingPage(console, batch_size=_batch_size(cfg))
 
 
 def _make_evaluation_hooks(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.evaluation.average_precision import IOUS, RECALLS, Matching, average_precisions, match, rank
+from maskrcnn_ext.evaluation.average_precision import IOUS, RECALLS, Matching, average_precisions, match, nan_mean, rank
 from maskrcnn_ext.evaluation.overlaps import pair_up
 from maskrcnn_ext.evaluation.results import ResultsLike, load_results
 from maskrcnn_ext.evaluation.tables import to_json_values
@@ -125,6 +125,36 @@ def compare_seeds(
     comparison = {"task": task, "images": num_images, "resamples": resamples, "metrics": metrics}
     json_values: dict[str, Any] = to_json_values(comparison)
     return json_values
+
+
+def ap_interval(
+    truth: TruthLike, results: ResultsLike, *, task: str, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Returns the AP of results, and the interval that holds the AP of 95 % of the bootstrap draws of the images, in percent.
+
+    Args:
+        truth: the ground truth, in any form that :func:`load_truth` accepts.
+        results: COCO results.
+        task: bbox, segm, boundary or keypoints.
+        resamples: number of draws.
+        seed: of the draws.
+
+    Returns:
+        AP and the two ends of the interval; nan without objects.
+
+    Example::
+
+        ap, low, high = ap_interval("coco:val.json@images", "output/inference/coco_instances_results.json", task="segm")
+    """
+    loaded_truth = load_truth(truth)
+    matching = match(pair_up(loaded_truth, load_results(results, loaded_truth), task), IOUS)
+    num_images = len(loaded_truth.images)
+    drawn = np.random.default_rng(seed).integers(0, max(num_images, 1), (resamples, num_images))
+    draws = np.stack([np.bincount(draw, minlength=num_images) for draw in drawn]).astype(np.int32)
+    values = [100 * nan_mean(ap) for ap in resample_ap(matching, draws)]
+    values = [value for value in values if not np.isnan(value)]
+    low, high = np.percentile(values, [2.5, 97.5]) if values else (np.nan, np.nan)
+    return 100 * nan_mean(average_precisions(matching)[0]), float(low), float(high)
 
 
 def _halves(values: list[Any]) -> tuple[list[Any], list[Any]]:

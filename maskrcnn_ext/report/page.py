@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from maskrcnn_ext.report.charts import LineChart, line_chart, scalar_points, svg_path
+from maskrcnn_ext.report.judgement import sum_up
 from maskrcnn_ext.report.pictures import EvaluatedRun
 from maskrcnn_ext.report.run import TASKS, Run, precision_by_task, time_and_memory
 from maskrcnn_ext.report.template import write_page
@@ -80,6 +81,7 @@ def write_report(run: Run, evaluated: EvaluatedRun | None, page: Path, *, title:
         "page.html",
         title=title,
         subtitle=" · ".join(filter(None, [run.started, str(run.manifest.get("status", "")), _commit(run)])),
+        judgement=sum_up(run, evaluated) if evaluated and main_task else [],
         notes=[text for text in (note, *_ap_differences(run, measured)) if text],
         tasks=TASKS,
         precision=precision_by_task(run, measured),

@@ -20,6 +20,7 @@ from maskrcnn_ext.data.tools.browse import readable_format, to_bgr
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import decode_rle, encode_mask, segmentation_to_rle
 from maskrcnn_ext.report.draw import Color, DrawnObject, draw_objects, draw_skeleton
+from maskrcnn_ext.report.run import TASKS
 
 _SIDE, _CROP_SIDE = 560, 320  # pixels of a picture's longer side
 _JPEG_QUALITY = 80
@@ -76,6 +77,7 @@ class EvaluatedRun:
         results: COCO's; the summary refers to them by index.
         records: records of Detectron2 by image id, with everything that reading the image needs.
         links: pairs of indices of keypoints that a line connects.
+        interval: the 95 % interval of the main task's AP, in percent; None if it was not measured.
     """
 
     summary: dict[str, Any]
@@ -85,6 +87,12 @@ class EvaluatedRun:
     results: list[dict[str, Any]]
     records: dict[Any, dict[str, Any]]
     links: Sequence[tuple[int, int]]
+    interval: tuple[float, float] | None = None
+
+    @property
+    def main_task(self) -> str:
+        """The first evaluated task of :data:`maskrcnn_ext.report.run.TASKS`."""
+        return next(task for task in TASKS if task in self.summary["tasks"])
 
     @cached_property
     def _images_by_id(self) -> dict[Any, dict[str, Any]]:

@@ -5,7 +5,7 @@ import pytest
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.evaluation.average_precision import ALL_AREAS, average_precisions
-from maskrcnn_ext.evaluation.bootstrap import compare, compare_seeds, resample_ap
+from maskrcnn_ext.evaluation.bootstrap import ap_interval, compare, compare_seeds, resample_ap
 from tests.helpers.scenes import found, match_scene, perfect, random_scene, truth_of
 
 
@@ -35,6 +35,16 @@ def test_noise_is_not_real_and_a_better_model_is(scene):
     assert better["real"]
     worse = compare(truth, results + perfect(truth, 0.99), results, task="bbox", resamples=200)["metrics"][0]
     assert (worse["low"], worse["high"]) == pytest.approx((-better["high"], -better["low"]))
+
+
+def test_the_interval_of_one_result(scene):
+    truth, results = scene
+    ap, low, high = ap_interval(truth, results, task="segm", resamples=100)
+    assert ap == pytest.approx(compare(truth, results, results, task="segm", resamples=1)["metrics"][0]["a"])
+    assert low < ap < high
+    assert ap_interval(truth, results, task="segm", resamples=100) == (ap, low, high)
+    assert ap_interval(truth, perfect(truth, 0.9), task="bbox", resamples=20) == pytest.approx((100, 100, 100))
+    assert np.isnan(ap_interval({**truth, "annotations": []}, [], task="bbox", resamples=5)).all()
 
 
 @pytest.mark.parametrize("seed", range(3))

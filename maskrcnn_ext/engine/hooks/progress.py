@@ -24,14 +24,14 @@ def make_progress_bar(mode: str, *, batch_size: int) -> ProgressBar | None:
     """Returns the hook that shows a progress bar; None with mode "plain", outside the main process, or without a terminal.
 
     Args:
-        mode: ``train.progress``: "auto", "bar" or "plain".
+        mode: ``train.progress``: "auto", "bar", "plain" or "page", which is "auto" where there is no page.
         batch_size: images per iteration, of all processes together.
 
     Raises:
         InputError: `mode` is invalid.
     """
-    if mode not in ("auto", "bar", "plain"):
-        raise InputError(f"train.progress={mode}: expected auto, bar or plain")
+    if mode not in ("auto", "bar", "plain", "page"):
+        raise InputError(f"train.progress={mode}: expected auto, bar, plain or page")
     if mode == "plain" or not comm.is_main_process() or not sys.stdout.isatty():
         return None
     from rich.console import Console

@@ -130,5 +130,5 @@ def test_a_dumb_terminal_has_no_bar(monkeypatch):
 
 
 def test_an_unknown_mode():
-    with pytest.raises(InputError, match=r"train.progress=fancy: expected auto, bar or plain"):
+    with pytest.raises(InputError, match=r"train.progress=fancy: expected auto, bar, plain or page"):
         make_progress_bar("fancy", batch_size=1)

@@ -1,0 +1,78 @@
+"""One page on the terminal: evaluations, warnings and the progress; the log file has everything."""
+
+import logging
+import os
+import pty
+import re
+import subprocess
+import sys
+
+from detectron2.engine.hooks import IterationTimer
+
+from maskrcnn_ext.engine.hooks.training_page import TrainingPage, quiet_terminal
+from tests.conftest import ROOT
+from tests.helpers.toy_training import Results, toy_trainer
+
+SCRIPT = """
+import sys
+from detectron2.engine import hooks
+from detectron2.utils.events import CommonMetricPrinter
+from detectron2.utils.logger import setup_logger
+from tests.engine.hooks.test_training_page import train
+from maskrcnn_ext.engine.hooks.training_page import quiet_terminal
+
+print("before")
+with quiet_terminal() as console:
+    setup_logger(sys.argv[1]).info("the model")
+    train(console, hooks.PeriodicWriter([CommonMetricPrinter(8)], period=2))
+print("after")
+"""
+LINES = [
+    "before",
+    "warning: something [to] know",
+    "iteration 4: box AP 20.0, mask AP 10.0",
+    "iteration 8: box AP 19.0 (-1.0), mask AP 12.3 (+2.3)",
+    "after",
+]
+
+
+def train(console, *writers):
+    print("printed")
+    logging.getLogger("detectron2").warning("something [to] know")
+    results = [{"bbox/AP": 20.0, "segm/AP": 10.0}, {"bbox/AP": 19.0, "segm/AP": 12.34}]
+    page = TrainingPage(console, batch_size=4)
+    toy_trainer([IterationTimer(), Results(4, results), page, *writers]).train(0, 8)
+
+
+def test_without_a_terminal(capsys):
+    print("before")
+    with quiet_terminal() as console:
+        train(console)
+    print("after")
+    assert capsys.readouterr().out.splitlines() == LINES
+
+
+def test_on_a_terminal(tmp_path):
+    main, terminal = pty.openpty()
+    path = f"{ROOT}{os.pathsep}{os.environ['PYTHONPATH']}"
+    env = {**os.environ, "COLUMNS": "100", "TERM": "xterm", "PYTHONPATH": path}
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, tmp_path / "out"], env=env, stdout=terminal)
+    os.close(terminal)
+    output = b""
+    while True:
+        try:
+            read = os.read(main, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not read:
+            break
+        output += read
+    os.close(main)
+    assert process.wait(timeout=60) == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", output.decode()).replace("\r", "\n")
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    assert [line for line in lines if not line.startswith("training ")] == LINES
+    assert any(re.search(r"training .* 8/8 .*loss .* images/s", line) for line in lines)
+    log = (tmp_path / "out/log.txt").read_text()
+    assert "the model" in log
+    assert "total_loss" in log
