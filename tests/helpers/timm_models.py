@@ -42,12 +42,17 @@ def cached_detector(name: str, norm: str | None) -> GeneralizedRCNN:
 
 @torch.no_grad()
 def measure_statistics(model: nn.Module, images: torch.Tensor) -> None:
-    """Sets the statistics of all norms of the backbone to those of its activations, so that no map vanishes or grows."""
+    """Sets the statistics of all norms of the backbone by its activations, so that no map vanishes or grows.
+
+    The exact mean and variance of few pixels would be another matter: a channel that hardly varies would be all rounding after its norm.
+    """
 
     def take(norm: nn.Module, arguments: tuple[torch.Tensor]) -> None:
         (values,) = arguments
-        norm.running_mean.copy_(values.mean((0, 2, 3)))
-        norm.running_var.copy_(values.var((0, 2, 3), unbiased=False) + 1e-3)
+        mean = values.mean((0, 2, 3)) / 2
+        squares = (values - mean[:, None, None]).square().mean((0, 2, 3))
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(squares + squares.mean())
 
     hooks = [norm.register_forward_pre_hook(take) for norm in model.modules() if isinstance(norm, NORMS)]
     model.backbone(images)

@@ -40,7 +40,7 @@ class FusedBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
         residual = x if self.shortcut is None else self.shortcut(x)
-        return self.last.add_relu(self.inner(x), residual, overwrite=self.overwrite)
+        return self.last.add(self.inner(x), residual, relu=True, overwrite=self.overwrite)
 
 
 class FusedStem(nn.Module):
@@ -74,17 +74,40 @@ class FusedStem(nn.Module):
         return torch.cat(pooled, dim=2)
 
 
-class FusedFPN(Backbone):
-    """An ``FPN`` whose top-down sums are epilogues of the lateral convolutions: no level is upsampled on its own."""
+class WrappedBackbone(Backbone):
+    """A backbone that computes with the parts of another, and has its shapes."""
 
-    def __init__(self, fpn: FPN) -> None:
-        """Wraps an FPN for which :func:`is_fusible_fpn` is true."""
+    def __init__(self, wrapped: Backbone) -> None:
+        """Takes over a backbone."""
         super().__init__()
-        self.fpn = fpn
+        self.wrapped = wrapped
+
+    @property
+    def size_divisibility(self) -> int:
+        """Returns that of the wrapped backbone."""
+        return int(self.wrapped.size_divisibility)
+
+    @property
+    def padding_constraints(self) -> dict[str, int]:
+        """Returns those of the wrapped backbone."""
+        constraints: dict[str, int] = self.wrapped.padding_constraints
+        return constraints
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Returns that of the wrapped backbone."""
+        shapes: dict[str, ShapeSpec] = self.wrapped.output_shape()
+        return shapes
+
+
+class FusedFPN(WrappedBackbone):
+    """An ``FPN`` whose top-down sums are epilogues of the lateral convolutions: no level is upsampled on its own.
+
+    It wraps an FPN for which :func:`is_fusible_fpn` is true.
+    """
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Maps images (N, C, H, W) to the pyramid's levels by name, as the FPN does."""
-        fpn = self.fpn
+        fpn = self.wrapped
         names = list(fpn.output_shape())
         features = dict(fpn.bottom_up(image))  # entries are removed below
         top_down = fpn.lateral_convs[0](features[fpn.in_features[-1]])
@@ -101,22 +124,6 @@ class FusedFPN(Backbone):
             name = fpn.top_block.in_feature
             levels += fpn.top_block(features[name] if name in features else levels[names.index(name)])
         return dict(zip(names, levels, strict=True))
-
-    @property
-    def size_divisibility(self) -> int:
-        """Returns that of the FPN."""
-        return int(self.fpn.size_divisibility)
-
-    @property
-    def padding_constraints(self) -> dict[str, int]:
-        """Returns those of the FPN."""
-        constraints: dict[str, int] = self.fpn.padding_constraints
-        return constraints
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        """Returns that of the FPN."""
-        shapes: dict[str, ShapeSpec] = self.fpn.output_shape()
-        return shapes
 
 
 def fuse_block(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 import torch
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskrcnn_ext.compat import fused_cpu_convolution
+from maskrcnn_ext.compat import fused_cpu_convolution, is_batch_norm
 from maskrcnn_ext.ops import pointwise, winograd
 from maskrcnn_ext.ops.native import loads
 from maskrcnn_ext.ops.pointwise import pointwise_conv2d, upsampling_conv2d, upsampling_weight
@@ -17,6 +18,15 @@ from maskrcnn_ext.ops.winograd import fits, transform_weight, winograd_conv2d
 from maskrcnn_ext.ops.workspace import Workspace
 
 _RELUS = (F.relu, F.relu_, torch.relu)
+# Activation -> oneDNN's name and constants of it.
+ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
+    nn.ReLU: ("relu", []),
+    nn.ReLU6: ("hardtanh", [0.0, 6.0]),
+    nn.SiLU: ("swish", []),
+    nn.Hardswish: ("hardswish", []),
+    nn.Sigmoid: ("sigmoid", []),
+    nn.Hardsigmoid: ("hardsigmoid", []),
+}
 # With fewer output channels, a 1 x 1 convolution as a GEMM is slower than oneDNN's kernel.
 _MIN_GEMM_CHANNELS = 32
 
@@ -51,7 +61,7 @@ def fold_norm(conv: nn.Conv2d) -> tuple[Tensor, Tensor] | None:
     norm = getattr(conv, "norm", None)
     if norm is None:
         return weight, bias
-    if not isinstance(norm, FrozenBatchNorm2d | nn.BatchNorm2d) or norm.running_mean is None:
+    if not (isinstance(norm, FrozenBatchNorm2d) or is_batch_norm(norm)) or norm.running_mean is None:
         return None
     scale = (norm.running_var.double() + norm.eps).rsqrt()
     if norm.weight is not None:
@@ -61,7 +71,7 @@ def fold_norm(conv: nn.Conv2d) -> tuple[Tensor, Tensor] | None:
 
 
 class FusedConv2d(nn.Module):
-    """A Detectron2 ``Conv2d`` for inference, with folded norm and fused epilogue (bias, residual sum, ReLU).
+    """A Detectron2 ``Conv2d`` for inference, with folded norm and fused epilogue (bias, residual sum, activation).
 
     On a CPU, float32 convolutions of 1 x 1 pixels are GEMMs, and those of 3 x 3 use Winograd's algorithm, which needs fewer
     multiplications. Both write into a shared workspace and need the package's compiled kernels. All others use oneDNN if PyTorch has it,
@@ -103,12 +113,14 @@ class FusedConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, C, H, W) to (N, out_channels, H', W')."""
+        if self.kernel is _Kernel.ONEDNN and x.numel() and type(self.activation) in ACTIVATIONS:
+            return fused_cpu_convolution()(self._input(x), *self._arguments(), *ACTIVATIONS[type(self.activation)], "")
         x = self._compute(x, None, relu=self.relu)
         return x if self.activation is None else self.activation(x)
 
-    def add_relu(self, x: Tensor, residual: Tensor, *, overwrite: bool = False) -> Tensor:
-        """Returns relu(conv(x) + residual). With `overwrite`, the result may be written into the memory of the residual."""
-        return self._compute(x, residual, relu=True, overwrite=overwrite)
+    def add(self, x: Tensor, residual: Tensor, *, relu: bool, overwrite: bool = False) -> Tensor:
+        """Returns conv(x) + residual, after a ReLU if `relu`. With `overwrite`, it may be written into the memory of the residual."""
+        return self._compute(x, residual, relu=relu, overwrite=overwrite)
 
     def add_upsampled(self, x: Tensor, residual: Tensor) -> Tensor:
         """Returns conv(x) + residual without activation; the residual has half the size and is upsampled to the nearest pixel."""
@@ -142,7 +154,7 @@ class FusedConv2d(nn.Module):
             )
         if self.kernel is _Kernel.WINOGRAD:
             return winograd_conv2d(x, self.weight, self.bias, self.workspace, relu=relu, residual=residual)
-        parameters = self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups
+        parameters = self._arguments()
         if self.kernel is _Kernel.ONEDNN and x.numel():
             operator = fused_cpu_convolution()
             if residual is None:
@@ -151,6 +163,9 @@ class FusedConv2d(nn.Module):
         x = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
         x = x if residual is None else x.add_(residual)
         return F.relu_(x) if relu else x
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups
 
     def _choose_kernel(self, weight: Tensor) -> _Kernel:
         if weight.device.type != "cpu":

@@ -37,6 +37,7 @@ from maskrcnn_ext.inference.optimization.heads import (
     select_class_head,
 )
 from maskrcnn_ext.inference.optimization.known import ROI_HEADS, only_calls_layers, unknown_in_bf16
+from maskrcnn_ext.inference.optimization.timm_nets import TracedTimmBackbone, trace_timm
 from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN
 from maskrcnn_ext.ops.workspace import Workspace
 
@@ -109,6 +110,7 @@ def optimize_in_place(
         logger.info("optimize: %s stays as it is: only Detectron2's RPN and FastRPN are known", name)
     else:
         model.proposal_generator = rpn
+    _replace_modules(model, lambda module, *_: trace_timm(module))
     dtypes = {
         name: _part_dtype(name, part, _DTYPES[dtype])
         for name, part in (
@@ -215,6 +217,8 @@ def _fuse_layers(module: nn.Module, dtype: torch.dtype, workspace: Workspace) ->
         return torch.float32 if name in _FLOAT32_LAYERS else dtype
 
     def replacement(child: nn.Module, name: str, parent: nn.Module) -> nn.Module | None:
+        if type(child) is TracedTimmBackbone:
+            return child.fuse(make_conv)
         # Only the next block of a stage reads the output of a block, except at the end of the stage.
         block = fuse_block(child, make_conv, owns_input=id(parent) in stages and name != "0")
         if block is not None or not only_calls_layers(parent):

@@ -206,14 +206,26 @@ class TimmBackbone(Backbone):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, C, H, W) as the model normalises them -> name -> map (N, channels, ceil(H / stride), ceil(W / stride))."""
-        is_eager = not (torch.jit.is_tracing() or torch.jit.is_scripting() or torch.compiler.is_compiling())
-        if self.training and is_eager and not self._are_values_checked:
+        x = self.prepare(x)
+        return self.name_maps(self.compute_maps(x), x)
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """Converts images (N, C, H, W) as the model normalises them to the input of the network."""
+        if self.training and _is_eager() and not self._are_values_checked:
             self._check_first_batch(x)
         x = self.input(x)
-        if is_eager:
-            x = self._pad(x)
-        maps = self.net.forward_intermediates(x, indices=self._indices, norm=self.is_plain, intermediates_only=True)
-        if is_eager and not self.is_plain:
+        return self._pad(x) if _is_eager() else x
+
+    def compute_maps(self, x: Tensor) -> list[Tensor]:
+        """Returns the maps of the network, from the smallest stride to the largest."""
+        maps: list[Tensor] = self.net.forward_intermediates(
+            x, indices=self._indices, norm=self.is_plain, intermediates_only=True
+        )
+        return maps
+
+    def name_maps(self, maps: list[Tensor], x: Tensor) -> dict[str, Tensor]:
+        """Returns the output of the backbone from the maps of the network and its input."""
+        if _is_eager() and not self.is_plain:
             self._check_sizes(x, maps)
         if self.maps is not None:
             scaled = self.maps(maps[-1])
@@ -226,8 +238,9 @@ class TimmBackbone(Backbone):
     def train(self, mode: bool = True) -> TimmBackbone:
         """Sets the mode; frozen modules stay in evaluation mode, so that stochastic depth and statistics rest."""
         super().train(mode)
-        for module in self._frozen:
-            module.eval()
+        if mode:
+            for name in self._frozen:
+                self.net.get_submodule(name).eval()
         return self
 
     def _pad(self, x: Tensor) -> Tensor:
@@ -284,7 +297,7 @@ class TimmBackbone(Backbone):
 
     def _freeze(self, freeze_at: int, description: TimmNet) -> None:
         """Freezes the modules before a stage and the first stages; their BatchNorm too."""
-        self._frozen: list[nn.Module] = []
+        self._frozen: list[str] = []
         if not 0 <= freeze_at <= 5:
             raise InputError(
                 f"freeze_at={freeze_at}: 0 for nothing, 1 for the stem, 2 to 5 for the first to the last stage as well"
@@ -296,7 +309,7 @@ class TimmBackbone(Backbone):
             if name in frozen:
                 parameter.requires_grad = False
         freeze_batch_norm(self.net, lambda norm: norm.affine and not norm.weight.requires_grad)
-        self._frozen = [module for module in self.net.modules() if _is_frozen(module)]
+        self._frozen = [name for name, module in self.net.named_modules() if _is_frozen(module)]
 
     def _checkpoint_activations(self) -> None:
         try:
@@ -306,6 +319,10 @@ class TimmBackbone(Backbone):
                 f"activation_checkpointing: timm's {self.name} has none: set {_WHERE}.activation_checkpointing=false and "
                 "train.activation_checkpointing=[backbone]"
             ) from error
+
+
+def _is_eager() -> bool:
+    return not (torch.jit.is_tracing() or torch.jit.is_scripting() or torch.compiler.is_compiling())
 
 
 def _is_frozen(module: nn.Module) -> bool:

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from maskrcnn_ext.inference.optimization.convolution import (
+    ACTIVATIONS,
     FusedConv2d,
     FusedUpsampling,
     fold_norm,
@@ -53,14 +54,23 @@ def test_every_kernel_equals_convolution_norm_and_activation(name):
     assert fuse(conv)(x[:0]).shape == conv(x[:0]).shape
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("name", ["1 x 1", "3 x 3", "3 x 3, groups"])
+@torch.no_grad()
+def test_activations(name, activation):
+    conv = random_conv(activation=activation(), **CONVS[name])
+    x = 5 * torch.randn(2, 32, 18, 22)
+    torch.testing.assert_close(fuse(conv)(x), conv(x), atol=1e-3, rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["1 x 1", "3 x 3", "3 x 3, groups"])
 @torch.no_grad()
 def test_residual_sums(name):
     conv = random_conv(**CONVS[name])
     x, residual = torch.randn(2, 2, 32, 18, 22)
     expected = conv(x) + residual
-    torch.testing.assert_close(fuse(conv).add_relu(x, residual), expected.relu(), atol=2e-4, rtol=1e-4)
-    overwritten = fuse(conv).add_relu(x, residual.clone(), overwrite=True)
+    torch.testing.assert_close(fuse(conv).add(x, residual, relu=False), expected, atol=2e-4, rtol=1e-4)
+    overwritten = fuse(conv).add(x, residual.clone(), relu=True, overwrite=True)
     torch.testing.assert_close(overwritten, expected.relu(), atol=2e-4, rtol=1e-4)
     half = torch.randn(2, 32, 9, 11)
     expected = conv(x) + F.interpolate(half, scale_factor=2.0)
