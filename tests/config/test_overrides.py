@@ -262,10 +262,36 @@ def swaps() -> list[str]:
     return sorted({*parts, *mentioned})
 
 
+CONFIGS = ("mask_rcnn_r50_fpn_1x", "mask_rcnn_r50_c4_1x", "domains/nuclei", PANOPTIC)
+
+
+def rejected(config: str, overrides: list[str]) -> list[str]:
+    """Returns the overrides that are not valid in a config. They are checked together: each check copies the config."""
+    try:
+        apply_overrides(fresh(config), overrides)
+        return []
+    except InputError:
+        half = len(overrides) // 2
+        return [*rejected(config, overrides[:half]), *rejected(config, overrides[half:])] if half else overrides
+
+
+@cache
+def valid_unswapped() -> set[str]:
+    """Returns the mentioned overrides that are valid in some config as it is; no swap of a target lets another pass."""
+    mentioned = {override for path in MENTIONING for override in overrides_of(path) if "_target_" not in override}
+    left = sorted(mentioned)
+    for config in CONFIGS:
+        left = rejected(config, left)
+    return mentioned - set(left)
+
+
+@cache
 def error_of(override: str) -> str:
     """Returns the error of an override, or "" if it is valid in some config, by itself or with a documented swap of its node."""
+    if override in valid_unswapped():
+        return ""
     message = ""
-    for config in ("mask_rcnn_r50_fpn_1x", "mask_rcnn_r50_c4_1x", "domains/nuclei", PANOPTIC):
+    for config in CONFIGS:
         beside = [[], *([swap] for swap in swaps() if override.startswith(swap.split("_target_")[0]))]
         for swap in beside:
             try:
