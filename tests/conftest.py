@@ -9,7 +9,7 @@ import random
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +75,22 @@ def _random_state() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _log_handlers() -> Iterator[None]:
+    """Removes the log handlers that a test adds: they write to streams that pytest closes after it."""
+
+    def handlers() -> dict[logging.Logger, list[logging.Handler]]:
+        loggers = (logging.getLogger(), *logging.root.manager.loggerDict.values())
+        return {one: list(one.handlers) for one in loggers if isinstance(one, logging.Logger) and one.handlers}
+
+    before = handlers()
+    yield
+    for logger, found in handlers().items():
+        for handler in found:
+            if handler not in before.get(logger, []):
+                logger.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")
