@@ -11,6 +11,7 @@ from detectron2.utils.events import EventStorage
 from maskrcnn_ext import InputError, get_config
 from maskrcnn_ext.modeling.fit_check import check_fit
 from maskrcnn_ext.modeling.parts import MASK_HEADS, POOLERS
+from tests.helpers.pairs import pairs
 
 CONFIGS = [
     "mask_rcnn_r50_c4_1x",
@@ -22,7 +23,10 @@ CONFIGS = [
     "mask_rcnn_r18_fpn_scratch",
     "cascade_mask_rcnn_r18_fpn_scratch",
 ]
+# What reaches a part differs by these; the others differ by their backbone or by bitmasks as ground truth.
+STRUCTURES = CONFIGS[:2] + CONFIGS[-2:]
 HEADS = [part.name for part in MASK_HEADS]
+ROI_POOLERS = [part.name for part in POOLERS]
 PYRAMID = {part.name for part in MASK_HEADS if part.pyramid}
 # Their fully connected layers, small enough for a test.
 FC = {"MLPMaskHead": "fc_dims", "DCTMaskHead": "fc_dims", "PatchDCTMaskHead": "fc_dims", "MaskScoringHead": "fc_dims"}
@@ -186,8 +190,7 @@ def exercise(model, head, *, of, polygons=True):
     assert all(o["instances"].has("pred_mask_scores") == (head == "MaskScoringHead") for o in outputs)
 
 
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize(("config", "head"), pairs(CONFIGS, HEADS, every=4, always=STRUCTURES))
 def test_every_head_in_every_model(config, head, trunks):
     if "c4" in config and head in PYRAMID:
         with pytest.raises(InputError, match=r"takes the feature maps .* choose another head there"):
@@ -197,8 +200,7 @@ def test_every_head_in_every_model(config, head, trunks):
     exercise(model, head, of="mask_head", polygons="lsj" not in config)
 
 
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("pooler", [part.name for part in POOLERS])
+@pytest.mark.parametrize(("pooler", "head"), pairs(ROI_POOLERS, HEADS, every=4))
 def test_every_head_with_every_pooler(pooler, head, trunks):
     """Heads that pool by themselves meet the pooler in the box branch."""
     node = "box_pooler" if head in PYRAMID else "mask_pooler"
@@ -207,8 +209,7 @@ def test_every_head_with_every_pooler(pooler, head, trunks):
     exercise(model, head, of=node)
 
 
-@pytest.mark.parametrize("pooler", [part.name for part in POOLERS])
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize(("config", "pooler"), pairs(CONFIGS, ROI_POOLERS, every=4, always=STRUCTURES))
 def test_every_pooler_in_every_model_with_its_defaults(config, pooler, trunks):
     nodes = ["pooler"] if "c4" in config else ["box_pooler", "mask_pooler"]
     channels = 1024 if "c4" in config else 2048 if "dc5" in config else 32
