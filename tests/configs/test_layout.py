@@ -1,6 +1,7 @@
 """Official weights load: every config has the parameter names and shapes of Detectron2's own config."""
 
 import copy
+from functools import cache
 
 import pytest
 import torch
@@ -36,6 +37,7 @@ def layout(model: torch.nn.Module) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
+@cache
 def our_model(name: str) -> torch.nn.Module:
     return build(get_config(name).model)
 
@@ -59,6 +61,7 @@ def official_yaml(name: str):
     return cfg
 
 
+@cache
 def official_model(name: str) -> torch.nn.Module:
     with torch.device("meta"):
         return build_model(official_yaml(name))

@@ -1,12 +1,13 @@
 """The configs of the projects load, save and build; each ablation differs from its baseline in one part."""
 
 import pytest
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import LazyConfig
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import MaskRCNNConvUpsampleHead
 from torchvision.ops import RoIPool
 
 import maskrcnn_ext
+from tests.configs.test_layout import build
 from tests.conftest import ROOT
 
 FILES = sorted((ROOT / "projects").glob("*/*.py"))
@@ -39,7 +40,7 @@ def test_a_config_is_complete_and_survives_saving(file, tmp_path):
     ],
 )
 def test_an_ablation_builds_its_part(name, head, pooler, level):
-    model = instantiate(LazyConfig.load(str(ABLATIONS / f"{name}.py")).model)
+    model = build(LazyConfig.load(str(ABLATIONS / f"{name}.py")).model)
     roi_heads = model.roi_heads
     used = roi_heads.pooler if hasattr(roi_heads, "pooler") else roi_heads.mask_pooler
     assert type(roi_heads.mask_head) is head

@@ -22,6 +22,7 @@ def is_supported(name):
 
 
 NAMES = [name for name in list_configs() if is_supported(name)]
+LONGER = [name for name in NAMES if name.endswith("_3x.py") and name.replace("_3x", "_1x") in NAMES]
 
 
 @cache
@@ -79,14 +80,13 @@ def test_a_config_survives_saving(name, tmp_path):
     again = LazyConfig.load(str(file))
     LazyConfig.save(again, str(tmp_path / "again.yaml"))
     assert (tmp_path / "again.yaml").read_text() == file.read_text()
-    # Equal texts are equal models: one is built.
-    assert layout(build(again.model))
+    # Equal texts are equal models: one is built. Those of a longer schedule are the shorter one's.
+    if name not in LONGER:
+        assert layout(build(again.model))
     OmegaConf.resolve(again)  # no interpolation points nowhere
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in NAMES if name.endswith("_3x.py") and name.replace("_3x", "_1x") in NAMES]
-)
+@pytest.mark.parametrize("name", LONGER)
 def test_a_3x_config_is_its_1x_config_with_another_schedule(name):
     short, long = (OmegaConf.to_container(loaded(file)) for file in (name.replace("_3x", "_1x"), name))
     assert (short["train"].pop("max_iter"), long["train"].pop("max_iter")) == (90000, 270000)

@@ -42,7 +42,13 @@ def warnings_of(cfg, model):
     return preflight(cfg, model, instantiate(cfg.optimizer))
 
 
-@pytest.mark.parametrize("name", NAMES)
+# A ViT cannot be built on the meta device. The others have up to 630 million weights, and equal settings.
+SLOW = re.compile("vitdet_[lh]|cascade_mask_rcnn_vitdet")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if SLOW.search(name) else name for name in NAMES]
+)
 def test_shipped_configs_give_no_warning(name, models):
     assert warnings_of(get_config(name), models(name)) == []
 
