@@ -24,7 +24,7 @@ def start(spec, output_dir):
     raise AssertionError("the training has ended")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_to_the_group_ends_in_a_checkpoint(number, shapes, tmp_path):
     process = start(spec_of(shapes), tmp_path)
     try:

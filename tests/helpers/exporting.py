@@ -19,6 +19,10 @@ SETTINGS = [
     f"model.roi_heads.num_classes={NUM_CLASSES}",
     "dataloader.test.mapper.augmentations.0.short_edge_length=160",
     "dataloader.test.mapper.augmentations.0.max_size=256",
+    "model.backbone.out_channels=32",
+    "model.roi_heads.box_head.fc_dims=[64,64]",
+    "model.roi_heads.box_predictor.input_shape.channels=64",
+    "model.roi_heads.mask_head.conv_dims=[32,32]",
 ]
 # Of a model that takes images as they are.
 RECIPE = Recipe(

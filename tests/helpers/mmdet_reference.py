@@ -54,10 +54,11 @@ class MMDetMaskRCNN(nn.Module):
         masks=True,
         order=None,
         proposals=1000,
+        detections=100,
     ):
         super().__init__()
         self.style, self.scale, self.num_classes = style, scale, num_classes
-        self.proposals = proposals
+        self.proposals, self.detections = proposals, detections
         self.order = order or ("BGR" if style == "caffe" else "RGB")
         if backbone in NETS:
             self.backbone = NETS[backbone]()
@@ -193,7 +194,7 @@ class MMDetMaskRCNN(nn.Module):
         scores = (sum(logits) / len(logits)).softmax(1)[:, :-1]
         rows, labels = (scores > 0.05).nonzero(as_tuple=True)
         boxes, scores = boxes.expand(-1, self.num_classes, 4)[rows, labels], scores[rows, labels]
-        kept = batched_nms(boxes, scores, labels, 0.5)[:100]
+        kept = batched_nms(boxes, scores, labels, 0.5)[: self.detections]
         return boxes[kept], scores[kept], labels[kept]
 
     def masks(self, levels, boxes, labels):

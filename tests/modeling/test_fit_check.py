@@ -7,6 +7,7 @@ from detectron2.config import LazyConfig, instantiate
 
 from maskrcnn_ext import InputError, get_config
 from maskrcnn_ext.config.check import check_config
+from maskrcnn_ext.engine.main import main
 from maskrcnn_ext.modeling.fit_check import check_fit
 
 WRONG = [
@@ -86,15 +87,13 @@ def test_a_backbone_that_expects_other_pixels(overrides, advice):
     check_fit(instantiate(right.model))
 
 
-def test_the_training_script_reports_it_in_one_line(shapes, run_python):
-    overrides = ["model.roi_heads.mask_head._target_=maskrcnn_ext.PointRendMaskHead", "train.output_dir=run"]
+def test_the_training_script_reports_it_in_one_line(shapes, tmp_path, capsys):
+    overrides = ["model.roi_heads.mask_head._target_=maskrcnn_ext.PointRendMaskHead", f"train.output_dir={tmp_path}"]
     overrides += [
         f"dataloader.{split}.dataset.names=coco:{shapes}@{shapes.parent}/images" for split in ("train", "test")
     ]
-    done = run_python(
-        "-m", "maskrcnn_ext.engine.main", "--config-file", "domains/shapes.py", "--num-gpus", "0", *overrides
-    )
-    assert done.returncode == 2
-    last = done.stderr.strip().splitlines()[-1]
+    assert main(["--config-file", "domains/shapes.py", "--num-gpus", "0", *overrides]) == 2
+    errors = capsys.readouterr().err
+    last = errors.strip().splitlines()[-1]
     assert last.startswith("error: PointRendMaskHead takes the feature maps and was passed the output of ROIPooler")
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in errors

@@ -243,8 +243,8 @@ def batch(height=64, width=96, count=2):
         "COCO-InstanceSegmentation/mask_rcnn_regnety_4gf_dds_fpn_1x",
         "COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x",
         "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x",
-        "common/models/cascade_rcnn",
-        "new_baselines/mask_rcnn_regnetx_4gf_dds_FPN_100ep_LSJ",
+        pytest.param("common/models/cascade_rcnn", marks=pytest.mark.slow),
+        pytest.param("new_baselines/mask_rcnn_regnetx_4gf_dds_FPN_100ep_LSJ", marks=pytest.mark.slow),
         "cascade_mask_rcnn_r50_fpn_1x",
     ],
 )
