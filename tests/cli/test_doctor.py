@@ -35,9 +35,9 @@ def test_a_working_environment(doctor):
         assert f"ok     {part} " in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("module", "text", "part", "reason", "fix"),
-    [
+# Module, its text, and what is reported: part, reason, fix. Faults of a group are found in one run.
+FAULTS = {
+    "torch, on which most depends": [
         (
             "torch",
             "raise ImportError('libcudart.so.13: no such file')",
@@ -45,6 +45,8 @@ def test_a_working_environment(doctor):
             "libcudart",
             "pip install --upgrade torch torchvision",
         ),
+    ],
+    "packages by themselves": [
         (
             "torchvision",
             "raise RuntimeError('operator torchvision::nms does not exist')",
@@ -60,6 +62,9 @@ def test_a_working_environment(doctor):
             "pip install opencv-python-headless",
         ),
         ("detectron2", "raise ImportError('half removed')", "detectron2", "half removed", "install_detectron2.py"),
+        ("pycocotools", "import os; os._exit(139)", "pycocotools", "ended with status 139", "pip install pycocotools"),
+    ],
+    "what Detectron2 needs": [
         (
             "detectron2",
             "raise ModuleNotFoundError(\"No module named 'pkg_resources'\")",
@@ -67,17 +72,22 @@ def test_a_working_environment(doctor):
             "pkg_resources",
             "'setuptools<82'",
         ),
-        ("pycocotools", "import os; os._exit(139)", "pycocotools", "ended with status 139", "pip install pycocotools"),
     ],
-)
-def test_a_fault_is_named_with_its_fix(doctor, tmp_path, module, text, part, reason, fix):
-    broken_module(tmp_path / "front", module, text)
-    done = doctor()
+}
+
+
+@pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
+def test_a_fault_is_named_with_its_fix(doctor, tmp_path, faults):
+    for module, text, *_ in faults:
+        broken_module(tmp_path / "front", module, text)
+    done = doctor({"DETECTRON2_DATASETS": "/nowhere/at/all"})
     assert done.returncode == 1
     lines = done.stdout.splitlines()
-    (index,) = [i for i, line in enumerate(lines) if line.startswith(f"BROKEN {part} ")]
-    assert reason in lines[index]
-    assert fix in lines[index + 1]
+    for _, _, part, reason, fix in faults:
+        (index,) = [i for i, line in enumerate(lines) if line.startswith(f"BROKEN {part} ")]
+        assert reason in lines[index]
+        assert fix in lines[index + 1]
+    assert "DETECTRON2_DATASETS=/nowhere/at/all: no such folder" in done.stdout
     assert not done.stderr
 
 
@@ -94,9 +104,3 @@ def test_it_starts_without_any_installed_package(tmp_path, run_python):
     assert done.returncode == 1, done.stderr
     assert "BROKEN torch          ModuleNotFoundError: No module named 'torch'" in done.stdout
     assert sys.version.split()[0] in done.stdout
-
-
-def test_a_wrong_data_folder_is_named(doctor):
-    done = doctor({"DETECTRON2_DATASETS": "/nowhere/at/all"})
-    assert done.returncode == 1
-    assert "DETECTRON2_DATASETS=/nowhere/at/all: no such folder" in done.stdout

@@ -138,7 +138,7 @@ YAML = {
     "source": f'train: !!python/object/apply:maskrcnn_ext.config.config_yaml.from_source [\'__import__("os").mkdir("{PWNED}")\', {{}}]',
     "aliases": BOMB,
     "endless": "a: &a [*a]",
-    "deep": "a: " + "[" * 3000,
+    "deep": "a: " + "[" * 1200,  # deeper than Python recurses
 }
 MODEL = "model: {{_target_: torch.nn.Identity, a: {}}}\ndataloader: {{test: {{mapper: {{_target_: torch.nn.Identity}}}}}}\ntrain: {{}}\n"
 
