@@ -5,4 +5,6 @@ set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 bash "$root/scripts/setup.sh"
 cd "$root"
+# Every process of the tests, of which there are many, would compile the same files.
+export PYTHONDONTWRITEBYTECODE=
 exec "$root/.venv/bin/python" -m pytest -n auto --maxprocesses 4 --dist loadfile "$@"
