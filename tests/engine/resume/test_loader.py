@@ -82,7 +82,7 @@ def test_the_batches_are_detectron2s(workers, grouped, resumable):
 
 
 @pytest.mark.parametrize("grouped", [True, False])
-@pytest.mark.parametrize("workers", [0, 1, 2, 3])
+@pytest.mark.parametrize("workers", [0, 2, *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 3))])
 @pytest.mark.parametrize("before", [0, 1, 2, 5])
 def test_the_batches_after_a_checkpoint_are_those_of_an_unbroken_run(workers, grouped, before, resumable):
     unbroken = resumable(build(workers=workers, grouped=grouped))
