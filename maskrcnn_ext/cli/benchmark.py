@@ -20,6 +20,7 @@ PARTS = {
     "poolers": "RoIAlign on a feature pyramid, forward and backward",
     "masks": "converting mask probabilities to RLEs of large images",
     "inference": "images to boxes and masks, in every installed runtime",
+    "backbones": "images to boxes and masks on the backbones of timm, eager and optimized",
     "training": "a training step: forward, backward and optimizer",
     "training_memory": "the number of images that fit into a GPU, with and without checkpointing and bf16",
     "evaluation": "COCO's AP of many detections",
@@ -30,8 +31,8 @@ PARTS = {
     "roofline": "the parts of a prediction against the peak FLOPS and bandwidth of the machine",
     "export": "an exported model in every runtime: size, speed, AP",
 }
-# Parts that need a model of the user, or many minutes.
-_BY_NAME_ONLY = ("export", "training_memory")
+# Parts that need a model of the user, an extra, or many minutes.
+_BY_NAME_ONLY = ("export", "training_memory", "backbones")
 # Peers, in addition to the packages that every manifest lists.
 _PEERS = ("onnxruntime", "openvino", "opencv-python-headless", "opencv-python", "faster-coco-eval")
 
@@ -45,9 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         part = parts.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         _part(name).add_arguments(part)
         _add_common(part)
-    _add_common(
-        parts.add_parser("all", help=f"every part but {' and '.join(_BY_NAME_ONLY)}, each in a separate process")
-    )
+    _add_common(parts.add_parser("all", help=f"every part but {', '.join(_BY_NAME_ONLY)}, each in a separate process"))
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
