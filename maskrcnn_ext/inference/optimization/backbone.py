@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from detectron2.layers import ShapeSpec
+from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling.backbone import FPN, Backbone
 from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, BottleneckBlock
 from torch import Tensor, nn
@@ -97,6 +97,27 @@ class WrappedBackbone(Backbone):
         """Returns that of the wrapped backbone."""
         shapes: dict[str, ShapeSpec] = self.wrapped.output_shape()
         return shapes
+
+
+class AutocastBackbone(WrappedBackbone):
+    """A backbone in bf16, whose layers that were not replaced run under PyTorch's autocast.
+
+    Matrix products and convolutions are computed in bf16. Their weights are cast once, here.
+    """
+
+    def __init__(self, wrapped: Backbone) -> None:
+        """Takes over a backbone and casts the weights of its layers."""
+        super().__init__(wrapped)
+        for layer in wrapped.modules():
+            if type(layer) in (nn.Linear, nn.Conv2d, Conv2d, nn.ConvTranspose2d):
+                for parameter in layer.parameters(recurse=False):
+                    parameter.data = parameter.data.bfloat16()
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Maps images (N, C, H, W) to maps by name, as the backbone does; their dtype is bfloat16 or float32."""
+        with torch.autocast(image.device.type, torch.bfloat16):
+            features: dict[str, Tensor] = self.wrapped(image)
+        return features
 
 
 class FusedFPN(WrappedBackbone):

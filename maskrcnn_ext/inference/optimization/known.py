@@ -25,6 +25,9 @@ from torch import nn
 
 from maskrcnn_ext.compat import has_forward_hooks
 from maskrcnn_ext.inference.optimization.convolution import is_fusible_conv
+from maskrcnn_ext.inference.optimization.timm_nets import TracedTimmBackbone, is_known_transformer
+from maskrcnn_ext.modeling.backbones.feature_pyramid import ChannelLayerNorm, SimpleFeaturePyramid
+from maskrcnn_ext.modeling.backbones.timm_backbone import TimmBackbone
 from maskrcnn_ext.modeling.mask_heads.boundary import BoundaryMaskHead
 from maskrcnn_ext.modeling.mask_heads.dct import DCTMaskHead
 from maskrcnn_ext.modeling.mask_heads.fcn import FCNMaskHead
@@ -41,6 +44,7 @@ ROI_HEADS = (StandardROIHeads, CascadeROIHeads, MeanLogitCascadeROIHeads, Res5RO
 _CHAINS = (
     nn.Sequential,
     FPN,
+    SimpleFeaturePyramid,
     BasicStem,
     LastLevelP6P7,
     StandardRPNHead,
@@ -80,13 +84,26 @@ def only_calls_layers(module: nn.Module) -> bool:
     return type(module) in (*_CHAINS, *_FLOAT32_CALLERS)
 
 
+def needs_autocast(backbone: nn.Module) -> bool:
+    """Whether a backbone has layers that are known in bf16, but not replaced."""
+    return any(type(module) in (TracedTimmBackbone, TimmBackbone, ChannelLayerNorm) for module in backbone.modules())
+
+
 def unknown_in_bf16(part: nn.Module) -> Iterator[str]:
     """Yields the names of the classes in a part of a model that may not work in bf16, because they are unknown or compute in float32."""
-    if type(part) in (Conv2d, nn.Conv2d) and is_fusible_conv(part) and not has_forward_hooks(part):
-        return  # with its norm
+    if _is_known_conv(part) or type(part) is TracedTimmBackbone or is_known_transformer(part):
+        return
     if type(part) not in _BF16 or has_forward_hooks(part):
         norm = getattr(part, "norm", None)
         yield type(part).__name__ + (f" with {type(norm).__name__}" if norm is not None else "")
         return
     for child in part.children():
         yield from unknown_in_bf16(child)
+
+
+def _is_known_conv(part: nn.Module) -> bool:
+    """Whether a part is a convolution that is known with its norm."""
+    has_known_norm = type(part) in (Conv2d, nn.Conv2d) and (
+        is_fusible_conv(part) or type(getattr(part, "norm", None)) is ChannelLayerNorm
+    )
+    return has_known_norm and not has_forward_hooks(part)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from maskrcnn_ext import compat
 from maskrcnn_ext.common.text import or_list, short_list
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.inference.optimization.backbone import FusedFPN, fuse_block, is_fusible_fpn
+from maskrcnn_ext.inference.optimization.backbone import AutocastBackbone, FusedFPN, fuse_block, is_fusible_fpn
 from maskrcnn_ext.inference.optimization.convolution import (
     FusedConv2d,
     FusedUpsampling,
@@ -36,7 +36,7 @@ from maskrcnn_ext.inference.optimization.heads import (
     make_optimized_pooler,
     select_class_head,
 )
-from maskrcnn_ext.inference.optimization.known import ROI_HEADS, only_calls_layers, unknown_in_bf16
+from maskrcnn_ext.inference.optimization.known import ROI_HEADS, needs_autocast, only_calls_layers, unknown_in_bf16
 from maskrcnn_ext.inference.optimization.timm_nets import TracedTimmBackbone, trace_timm
 from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN
 from maskrcnn_ext.ops.workspace import Workspace
@@ -124,6 +124,8 @@ def optimize_in_place(
     _fuse_layers(model.backbone, dtypes["backbone"], workspace)
     if is_fusible_fpn(model.backbone) and not compat.has_forward_hooks(model.backbone):
         model.backbone = FusedFPN(model.backbone)
+    if dtypes["backbone"] != torch.float32 and needs_autocast(model.backbone):
+        model.backbone = AutocastBackbone(model.backbone)
     if dtypes["backbone"] != torch.float32 and torch.float32 in dtypes.values():
         model.backbone.register_forward_hook(_cast_to_float32)
     if rpn is not None:

@@ -20,10 +20,11 @@ from torch.nn import functional as F
 
 from maskrcnn_ext.common.extras import require
 from maskrcnn_ext.common.text import first_line, short_list
-from maskrcnn_ext.compat import is_batch_norm
+from maskrcnn_ext.compat import has_forward_hooks, is_batch_norm
 from maskrcnn_ext.inference.optimization.backbone import WrappedBackbone
 from maskrcnn_ext.inference.optimization.convolution import ACTIVATIONS, FusedConv2d, is_fusible_conv
 from maskrcnn_ext.modeling.backbones.norms import FrozenBatchNormAct
+from maskrcnn_ext.modeling.backbones.swin_windows import DetectionBlock
 from maskrcnn_ext.modeling.backbones.timm_backbone import TimmBackbone
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ _LAYERS = (nn.Conv2d, nn.Linear, nn.LayerNorm, nn.MaxPool2d, nn.AvgPool2d)
 _NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d, FrozenBatchNormAct)
 _SUMS = (operator.add, operator.iadd)
 _FUNCTIONS = (*_SUMS, operator.mul, operator.imul, torch.cat, F.pad, F.relu, F.gelu, F.layer_norm)
+_TRANSFORMERS = ("SwinTransformer", "VisionTransformer", "Eva")
 _METHODS = ("add", "mul", "mean", "sigmoid", "permute", "reshape")
 
 MakeConv = Callable[[nn.Module], FusedConv2d]
@@ -139,6 +141,19 @@ def trace_timm(backbone: nn.Module) -> TracedTimmBackbone | None:
         logger.info("optimize: the layers of %s stay as they are: %s", backbone.name, reason)
         return None
     return TracedTimmBackbone(backbone, net)
+
+
+def is_known_transformer(backbone: nn.Module) -> bool:
+    """Whether a module is a ``TimmBackbone`` on a Swin Transformer or plain ViT of timm's layers only, which run under autocast."""
+    return (
+        type(backbone) is TimmBackbone
+        and type(backbone.net).__name__ in _TRANSFORMERS
+        and all(_is_of_libraries(module) and not has_forward_hooks(module) for module in backbone.net.modules())
+    )
+
+
+def _is_of_libraries(module: nn.Module) -> bool:
+    return type(module) is DetectionBlock or type(module).__module__.partition(".")[0] in ("timm", "torch")
 
 
 def _unknown_operators(net: fx.GraphModule) -> Iterator[str]:
