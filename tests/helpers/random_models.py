@@ -47,6 +47,8 @@ def build(config, **changes):
     for predictor in heads.box_predictors if "box_predictors" in heads else [heads.box_predictor]:
         predictor.update(test_score_thresh=0.02, test_topk_per_image=20)
     cfg.proposal_generator.update(pre_nms_topk=[200, 200], post_nms_topk=[60, 60])
+    if "mask_head" in heads:  # the most of the time
+        heads.mask_head.conv_dims = heads.mask_head.conv_dims[:2]
     for key, value in changes.items():
         heads[key].update(value)
     if changes.get("mask_head", {}).get("_target_", "").endswith("PointRendMaskHead"):

@@ -21,8 +21,8 @@ model = dict(
     neck=dict(type='FPN', num_outs=5),
     rpn_head=dict(type='RPNHead', anchor_generator=dict(scales=[8], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32, 64])),
     test_cfg=dict(
-        rpn=dict(nms_pre=1000, max_per_img=200, nms=dict(type='nms', iou_threshold=0.7)),
-        rcnn=dict(score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=40, mask_thr_binary=0.5)))
+        rpn=dict(nms_pre=1000, max_per_img=100, nms=dict(type='nms', iou_threshold=0.7)),
+        rcnn=dict(score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=25, mask_thr_binary=0.5)))
 test_pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(192, 128), keep_ratio=True)]
 optimizer = make_optimizer(model, lr=-0.1 ** 2)
 """
@@ -30,7 +30,7 @@ optimizer = make_optimizer(model, lr=-0.1 ** 2)
 
 @pytest.fixture(scope="module")
 def caffe():
-    return reference("caffe", proposals=200, detections=40)
+    return reference("caffe", proposals=100, detections=25)
 
 
 def tiny_state():
@@ -118,13 +118,13 @@ model = dict(
     roi_head=dict(
         type='CascadeRoIHead', num_stages=3, mask_head=dict(type='FCNMaskHead'),
         bbox_head={[{"bbox_coder": {"target_stds": list(stds)}, "type": "ConvFCBBoxHead"} for stds in STDS]}),
-    test_cfg=dict(rpn=dict(nms_pre=1000, max_per_img=100), rcnn=dict(score_thr=0.05, max_per_img=40)))
+    test_cfg=dict(rpn=dict(nms_pre=1000, max_per_img=100), rcnn=dict(score_thr=0.05, max_per_img=25)))
 """
 
 
 @pytest.fixture(scope="module")
 def cascade():
-    return reference("pytorch", backbone="regnet", cascade=True, order="BGR", proposals=100, detections=40)
+    return reference("pytorch", backbone="regnet", cascade=True, order="BGR", proposals=100, detections=25)
 
 
 def test_cascade_with_a_box_for_each_class(cascade, tmp_path):
