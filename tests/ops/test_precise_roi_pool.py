@@ -16,7 +16,7 @@ def features():
     return torch.randn(2, 3, HEIGHT, WIDTH, dtype=torch.float64)
 
 
-def integrate(plane, x0, y0, x1, y1, steps=2000):
+def integrate(plane, x0, y0, x1, y1, steps=1000):
     """The mean of the interpolated plane, by the midpoint rule; zeros around the plane fade it out within a pixel."""
     y = y0 + (y1 - y0) * (torch.arange(steps, dtype=torch.float64) + 0.5) / steps
     x = x0 + (x1 - x0) * (torch.arange(steps, dtype=torch.float64) + 0.5) / steps
