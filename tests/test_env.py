@@ -17,10 +17,10 @@ def test_importing_detectron2_registers(run_python):
 @pytest.mark.parametrize(
     "module",
     [
-        "maskrcnn_ext.data",
         "maskrcnn_ext.data.registry.catalog",
         "maskrcnn_ext.engine.trainer",
-        "maskrcnn_ext.config.zoo",
+        pytest.param("maskrcnn_ext.data", marks=pytest.mark.slow),
+        pytest.param("maskrcnn_ext.config.zoo", marks=pytest.mark.slow),
     ],
 )
 def test_the_hook_works_whichever_module_is_imported_first(module, run_python):
