@@ -18,7 +18,7 @@ def test_importing_detectron2_registers(run_python):
     "module",
     [
         "maskrcnn_ext.data.registry.catalog",
-        "maskrcnn_ext.engine.trainer",
+        pytest.param("maskrcnn_ext.engine.trainer", marks=pytest.mark.slow),
         pytest.param("maskrcnn_ext.data", marks=pytest.mark.slow),
         pytest.param("maskrcnn_ext.config.zoo", marks=pytest.mark.slow),
     ],
