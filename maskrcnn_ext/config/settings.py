@@ -63,8 +63,11 @@ _MODE = _one_of("max", "min")
 
 SETTINGS: dict[str, Setting] = {
     "seed": Setting(-1, _whole()),
+    "epochs": Setting(None, _or_null(_number("a number above 0", lambda value: value > 0))),
+    "time": Setting(None, _or_null(_number("minutes, a number above 0", lambda value: value > 0))),
     "cudnn_benchmark": Setting(False, _FLAG),
     "amp.dtype": Setting(None, _one_of(None, "bf16", "fp16")),
+    "amp.on_cpu": Setting(False, _FLAG),
     "channels_last": Setting(False, _FLAG),
     "compile": Setting(False, _FLAG),
     "winograd": Setting(False, _FLAG),
@@ -181,6 +184,8 @@ def check_settings(cfg: DictConfig) -> None:
         resolved = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
         if not is_valid(resolved):
             raise InputError(f"train.{key}={_override_value(resolved)}: expected {expected}")
+    if cfg.train.epochs is not None and cfg.train.time is not None:
+        raise InputError("train.epochs and train.time both set the length of the training: set one of them")
     finder = cfg.train.lr_finder
     if finder.lowest >= finder.highest:
         raise InputError(

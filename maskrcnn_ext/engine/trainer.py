@@ -21,6 +21,7 @@ from torch import nn
 
 from maskrcnn_ext.common.distributed import decide_on_main, unwrap_ddp
 from maskrcnn_ext.common.lock import lock_folder
+from maskrcnn_ext.common.random_state import preserved_random_state
 from maskrcnn_ext.common.text import short_list
 from maskrcnn_ext.config.checkpoint_weights import expect_checkpoint
 from maskrcnn_ext.config.config_yaml import save_config
@@ -52,6 +53,7 @@ from maskrcnn_ext.engine.preserved_model import preserved_model
 from maskrcnn_ext.engine.resume.hyperparameters import hyperparameters, restore_hyperparameters
 from maskrcnn_ext.engine.resume.loader import ResumableLoader
 from maskrcnn_ext.engine.resume.state import LoopState, Restore
+from maskrcnn_ext.engine.run_length import Speed, fit_length, time_evaluation, time_steps
 from maskrcnn_ext.engine.train_loop import Guard, Trainer
 from maskrcnn_ext.engine.training_data import (
     TrainingData,
@@ -90,6 +92,9 @@ def run(args: argparse.Namespace, cfg: DictConfig) -> int:
             return 0
         unset = [key for key in COUNTS if is_shipped_value(args.config_file, args.opts, key)]
         data = read_training_data(cfg, unset)
+        if not cfg.train.lr_finder.enabled:
+            resumes = args.resume and bool(history.list_newest_first(Path(cfg.train.output_dir)))
+            fit_length(cfg, data, lambda seconds: measure_speed(cfg, data, seconds), resumes=resumes)
         _save_config(cfg)
         return _train(cfg, data, resume=args.resume, console=console)
 
@@ -284,11 +289,13 @@ def make_trainer(
 ) -> Trainer:
     """Returns the training loop with the precision, accumulation and clipping of ``cfg.train``, without hooks."""
     settings = cfg.train
+    # A key apart, because Detectron2's script ends with an error if amp.enabled is set on a CPU.
+    uses_amp = settings.amp.enabled or (settings.amp.on_cpu and settings.device == "cpu")
     return Trainer(
         model,
         loader,
         optimizer,
-        amp=amp_dtype(settings.amp.dtype, settings.device) if settings.amp.enabled else None,
+        amp=amp_dtype(settings.amp.dtype, settings.device) if uses_amp else None,
         accumulate=settings.accumulate,
         clip_grad=settings.clip_grad,
         guard=guard,
@@ -377,6 +384,25 @@ def find_learning_rate(cfg: DictConfig, data: TrainingData) -> None:
     lines = hooks.PeriodicWriter([printer], cfg.train.log_period) if comm.is_main_process() else None
     trainer.register_hooks([hooks.IterationTimer(), finder, bar, lines])
     trainer.train(0, settings.steps)
+
+
+def measure_speed(cfg: DictConfig, data: TrainingData, seconds: float) -> Speed:
+    """Returns the speed of a training from about this many seconds of steps, whose weights and random numbers are dropped."""
+    with preserved_random_state():
+        model = build_model(cfg)
+        freeze_parameters(model, cfg.train.freeze)
+        cfg.optimizer.params.model = model
+        optimizer = instantiate(cfg.optimizer)
+        checkpoint_activations(model, cfg.train.activation_checkpointing)
+        model = create_ddp_model(model, **cfg.train.ddp)
+        loader = GuardedLoader(build_train_loader(cfg, data), cfg.train.loader_timeout)
+        step = time_steps(make_trainer(cfg, model, loader, optimizer, None), seconds)
+        evaluation = 0.0
+        if "evaluator" in cfg.dataloader:
+            test = instantiate(cfg.dataloader.test)
+            evaluation = time_evaluation(model, test, len(test))
+    cfg.optimizer.params.model = None
+    return Speed(step, evaluation)
 
 
 def explain_training_error(error: BaseException, loader: GuardedLoader) -> InputError | None:

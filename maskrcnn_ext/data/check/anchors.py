@@ -90,7 +90,7 @@ def suggest_anchors(view: DatasetView) -> AnchorAdvice | None:
     boxes, images = _boxes_and_image_sizes(view)
     if not len(boxes):
         return None
-    stock = boxes * _scales(images, *STOCK_INPUT)[:, None]
+    stock = boxes * resize_scales(images, *STOCK_INPUT)[:, None]
     recall_stock_input = anchor_recall(stock, STOCK_SIZES, STOCK_RATIOS)
     short, long = float(np.median(images.min(axis=1))), float(np.median(images.max(axis=1)))
     # Start with the images' own size. Enlarge it if many objects would be small, and reduce it to the usual longest side.
@@ -101,7 +101,7 @@ def suggest_anchors(view: DatasetView) -> AnchorAdvice | None:
         short_edge = max(_MULTIPLE, round(short * factor / _MULTIPLE) * _MULTIPLE)
         max_size = max(short_edge, math.ceil(short_edge * long / short))
         advice = _fit_anchors(
-            boxes * _scales(images, short_edge, max_size)[:, None], short_edge, max_size, recall_stock_input
+            boxes * resize_scales(images, short_edge, max_size)[:, None], short_edge, max_size, recall_stock_input
         )
         if advice.recall >= recall_stock_input - _SLACK:
             return advice
@@ -111,13 +111,27 @@ def suggest_anchors(view: DatasetView) -> AnchorAdvice | None:
 def _fit_anchors(scaled: np.ndarray, short_edge: int, max_size: int, recall_stock_input: float) -> AnchorAdvice:
     """Returns the anchors for boxes (N, 4) in pixels of the network's input."""
     sides = scaled[:, 2:] - scaled[:, :2]
-    ratios = _fit_ratios(sides[:, 1] / sides[:, 0])
-    sizes = _fit_sizes(scaled, ratios)
+    sizes, ratios = fit_anchors(scaled)
     recall, recall_stock = anchor_recall(scaled, sizes, ratios), anchor_recall(scaled, STOCK_SIZES, STOCK_RATIOS)
     if recall <= recall_stock:
         sizes, ratios, recall = STOCK_SIZES, STOCK_RATIOS, recall_stock
     small = float((sides.prod(axis=1) < _SMALL**2).mean())
     return AnchorAdvice(sizes, ratios, short_edge, max_size, small, recall, recall_stock, recall_stock_input)
+
+
+def fit_anchors(boxes: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns the anchor sizes of the levels p2 to p6 and the aspect ratios, height over width, that fit boxes best.
+
+    Args:
+        boxes: (N, 4) in pixels of the network's input, N at least 1.
+
+    Example:
+        >>> fit_anchors(np.array([[0.0, 0.0, 64.0, 64.0]]))[1]
+        (0.8, 1.0, 1.2)
+    """
+    sides = boxes[:, 2:] - boxes[:, :2]
+    ratios = _fit_ratios(sides[:, 1] / sides[:, 0])
+    return _fit_sizes(boxes, ratios), ratios
 
 
 def _boxes_and_image_sizes(view: DatasetView) -> tuple[np.ndarray, np.ndarray]:
@@ -135,7 +149,7 @@ def _boxes_and_image_sizes(view: DatasetView) -> tuple[np.ndarray, np.ndarray]:
     return table[:, :4], table[:, 4:]
 
 
-def _scales(images: np.ndarray, short_edge: int, max_size: int) -> np.ndarray:
+def resize_scales(images: np.ndarray, short_edge: int, max_size: int) -> np.ndarray:
     """Returns the factors (N) by which ResizeShortestEdge scales images of (N, 2) sides."""
     return np.minimum(short_edge / images.min(axis=1), max_size / images.max(axis=1))
 

@@ -109,6 +109,19 @@ def find_near_pairs(thumbnails: np.ndarray, num_others: int) -> Iterator[tuple[i
                     yield later, earlier, bool(turned[row, earlier])
 
 
+def correlate_neighbours(thumbnails: np.ndarray) -> np.ndarray:
+    """Returns the correlation (N - 1) of each image with the next one, not turned or mirrored.
+
+    Different images reach 0.3, neighbouring slices of a volume or frames of a video 0.65 and more.
+
+    Args:
+        thumbnails: (N, 16, 16) grey levels.
+    """
+    vectors = _gradient_vectors(thumbnails)
+    correlation: np.ndarray = (vectors[1:] * vectors[:-1]).sum(axis=1)
+    return correlation
+
+
 def _gradient_vectors(thumbnails: np.ndarray) -> np.ndarray:
     """Returns the differences of neighbouring pixels as unit vectors (N, 480); zeros for blank images.
 

@@ -1,7 +1,8 @@
 """Resolves a name of ``dataset.names`` and registers the data set that it means.
 
 A name is looked up in Detectron2's catalogue, in the team's catalogue and among the named data sets of ``domains/``. Any other name is
-read as a string that names a format and files, such as ``coco:/data/train.json@/data/images``.
+read as a string that names a format and files, such as ``coco:/data/train.json@/data/images``. ``@list:FILE`` after any of them names the
+part whose images a file lists.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from maskrcnn_ext.common.text import did_you_mean, short_list
 from maskrcnn_ext.data.formats import FORMATS, Format, get_format
 from maskrcnn_ext.data.registry.detect import described_by_files, detect
 from maskrcnn_ext.data.registry.domains import domain_sources
+from maskrcnn_ext.data.registry.listed import listed_name, listed_source, split_listed_name
 from maskrcnn_ext.data.registry.source import Source
 from maskrcnn_ext.data.registry.team_catalog import read_team_catalog, team_catalog_files
 from maskrcnn_ext.errors import InputError
@@ -36,10 +38,26 @@ def ensure_registered(name: str) -> None:
     register_named_datasets()
     if name in DatasetCatalog.list():
         return
+    whole, file = split_listed_name(name)
+    if file is not None:
+        _register_part(name, whole, file)
+        return
     source = parse_source(name)
     if source is None:
         raise InputError(_unknown(name))
     source.register()
+
+
+def _register_part(name: str, whole: str, file: Path) -> None:
+    from detectron2.data import DatasetCatalog
+
+    ensure_registered(whole)
+    source = DatasetCatalog[whole]
+    if not isinstance(source, Source):
+        raise InputError(
+            f"data set {name}: {whole} was registered by another program: @list needs a data set that maskrcnn_ext reads"
+        )
+    listed_source(name, source, file).register()
 
 
 def _unknown(name: str) -> str:
@@ -123,6 +141,36 @@ def parse_source(name: str) -> Source | None:
     classes = values.pop("classes", ())
     values |= {key: Path(path).expanduser().absolute() for key, path in zip(format.shorthand, paths, strict=False)}
     return Source(name, prefix, classes, options=values)
+
+
+def absolute_name(name: str) -> str:
+    """Returns a name that means the same data in any working directory: paths become absolute, and a path gets its format.
+
+    Raises:
+        InputError: as :func:`parse_source`.
+
+    Example:
+        >>> absolute_name("balloon_train")
+        'balloon_train'
+    """
+    whole, file = split_listed_name(name)
+    if file is not None:
+        return listed_name(absolute_name(whole), file)
+    source = parse_source(name)
+    if source is None:
+        return name
+    format = get_format(source.format)
+    keys = [*format.shorthand, *([format.string_split.name] if format.string_split else [])]
+    places = [str(source.options[key]) for key in keys if key in source.options]
+    found = name if name.startswith(f"{source.format}:") else detect(Path(name).expanduser().absolute()) or name
+    texts = _cut_options(found.partition(":")[2], format)[1]
+    options = [f"{key}:{source.options[key] if _is_path(format, key) else text}" for key, text in texts.items()]
+    return f"{source.format}:{'@'.join([*places, *options])}"
+
+
+def _is_path(format: Format, key: str) -> bool:
+    option = format.option(key)
+    return option is not None and option.is_path
 
 
 def _cut_options(places: str, format: Format) -> tuple[str, dict[str, str]]:

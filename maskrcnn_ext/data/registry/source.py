@@ -281,4 +281,4 @@ def not_found_message(name: str, path: Path, layout: str, root: Path | None = No
 
 
 def _stable_text(value: Any) -> str:
-    return f"{value.__module__}.{value.__qualname__}" if callable(value) else str(value)
+    return f"{value.__module__}.{value.__qualname__}" if hasattr(value, "__qualname__") else str(value)

@@ -21,12 +21,36 @@ from maskrcnn_ext.errors import InputError
 stream_position: ContextVar[int | None] = ContextVar("stream_position", default=None)
 
 
+class _StreamCounter:
+    """Knows the index of the next sample in the training sampler's stream.
+
+    Detectron2's loader deals the sampler's stream out to processes and workers in turn, so a worker knows the index of each of its samples.
+    Must be made in the training process itself, whose rank it stores.
+    """
+
+    def __init__(self) -> None:
+        self._rank, self._ranks = comm.get_rank(), comm.get_world_size()
+        self._done = 0  # samples that this worker has returned
+
+    def position(self) -> int:
+        """Returns the index of the sample that is being mapped."""
+        known = stream_position.get()
+        if known is not None:
+            return known
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        return (self._done * workers + worker) * self._ranks + self._rank
+
+    def count(self, sample: Sample | None) -> None:
+        """Counts a sample. The loader replaces a record without one by another record."""
+        self._done += sample is not None
+
+
 class SeededMapper:
     """Seeds every call of a mapper by the sample's index in the training sampler's stream.
 
-    Detectron2 seeds each worker once, so the augmentation of a sample depends on the number of workers. Its loader deals the sampler's
-    stream out to processes and workers in turn, so a worker knows the index of each of its calls. With the same sampler, hence the same
-    ``train.seed``, the n-th sample of training is the same for any number of workers and processes. Wrap the outermost mapper.
+    Detectron2 seeds each worker once, so the augmentation of a sample depends on the number of workers. With the same sampler, hence the
+    same ``train.seed``, the n-th sample of training is the same for any number of workers and processes. Wrap the outermost mapper.
 
     Example:
         In a LazyConfig::
@@ -35,23 +59,35 @@ class SeededMapper:
     """
 
     def __init__(self, *, mapper: Mapper, seed: int) -> None:
-        """Wraps a mapper. Must run in the training process itself, whose rank it stores."""
+        """Wraps a mapper. Must run in the training process itself."""
         self.mapper = mapper
         self.seed = seed
-        self._rank, self._ranks = comm.get_rank(), comm.get_world_size()
-        self._done = 0  # samples that this worker has returned
+        self._counter = _StreamCounter()
 
     def __call__(self, record: dict[str, Any]) -> Sample | None:
         """Maps a record; restores the global random generators afterwards."""
-        position = stream_position.get()
-        if position is None:
-            info = get_worker_info()
-            worker, workers = (info.id, info.num_workers) if info else (0, 1)
-            position = (self._done * workers + worker) * self._ranks + self._rank
-        with seeded(self.seed, position):
+        with seeded(self.seed, self._counter.position()):
             sample = self.mapper(record)
-        if sample is not None:  # otherwise the loader replaces the record by another one
-            self._done += 1
+        self._counter.count(sample)
+        return sample
+
+
+class ClosingMapper:
+    """Maps the first samples of a training with one mapper, and the later ones with another.
+
+    Mixed images look unlike those that the model will see, so a training ends better without them (YOLOX, arXiv:2107.08430, section 2).
+    """
+
+    def __init__(self, *, first: Mapper, later: Mapper, num_samples: int) -> None:
+        """Stores the mappers and the number of samples of the first one. Must run in the training process itself."""
+        self.first, self.later, self.num_samples = first, later, num_samples
+        self._counter = _StreamCounter()
+
+    def __call__(self, record: dict[str, Any]) -> Sample | None:
+        """Maps a record with the mapper whose turn it is."""
+        mapper = self.first if self._counter.position() < self.num_samples else self.later
+        sample = mapper(record)
+        self._counter.count(sample)
         return sample
 
 
@@ -62,6 +98,7 @@ def build_train_loader(
     total_batch_size: int,
     copy_paste: Mapping[str, Any] | None = None,
     mosaic: Mapping[str, Any] | None = None,
+    mixed_samples: int | None = None,
     seed: int | None = None,
     sampler: Sampler | None = None,
     aspect_ratio_grouping: bool = True,
@@ -77,6 +114,7 @@ def build_train_loader(
         copy_paste: arguments of :class:`CopyPasteMapper` other than mapper and dataset, such as ``{probability: 0.5, level: instance}``;
             None for no copy-paste. Objects are pasted after mosaics are made.
         mosaic: the same for :class:`MosaicMapper`.
+        mixed_samples: number of samples, of all processes together, after which no images are mixed; None for no end.
         seed: of :class:`SeededMapper`; None for Detectron2's seeding by worker.
         sampler: this and the other arguments are as in Detectron2.
 
@@ -90,12 +128,15 @@ def build_train_loader(
             dataloader.train.copy_paste.probability=0.5 dataloader.train.mapper.instance_mask_format=bitmask
     """
     records = DatasetFromList(dataset, copy=False) if isinstance(dataset, list) else dataset
+    plain = mapper
     for wrapper, name, arguments in ((MosaicMapper, "mosaic", mosaic), (CopyPasteMapper, "copy_paste", copy_paste)):
         if arguments is not None:
             try:
                 mapper = wrapper(mapper=mapper, dataset=records, **arguments)
             except TypeError as error:
                 raise InputError(f"dataloader.train.{name}: {error}") from error
+    if mixed_samples is not None and mapper is not plain:
+        mapper = ClosingMapper(first=mapper, later=plain, num_samples=mixed_samples)
     if seed is not None:
         mapper = SeededMapper(mapper=mapper, seed=seed)
     return build_detection_train_loader(

@@ -11,6 +11,7 @@ from detectron2.data.samplers import TrainingSampler
 
 from maskrcnn_ext import get_dataset_dicts
 from maskrcnn_ext.data.mapping.augmentation import SeededMapper, build_train_loader
+from maskrcnn_ext.data.mapping.augmentation.loader import ClosingMapper, stream_position
 
 
 def make_mapper(augmentations, mask_format, **rest):
@@ -101,3 +102,13 @@ def test_a_record_that_cannot_be_mapped_takes_no_place():
     mapper = SeededMapper(mapper=draw, seed=0)
     assert mapper({}) is None
     assert mapper({}) == SeededMapper(mapper=lambda _: np.random.rand(), seed=0)({})
+
+
+def test_mixing_ends_after_a_number_of_samples():
+    mapper = ClosingMapper(first=lambda _: {"mixed": True}, later=lambda _: {"mixed": False}, num_samples=3)
+    assert [mapper({})["mixed"] for _ in range(5)] == [True, True, True, False, False]
+    token = stream_position.set(1)
+    try:
+        assert mapper({})["mixed"]
+    finally:
+        stream_position.reset(token)

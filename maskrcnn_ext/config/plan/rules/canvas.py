@@ -1,0 +1,221 @@
+"""Chooses the scale that the network sees images at, whole or as crops, and tiles for images that are too large."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from maskrcnn_ext.config.plan.choice import Call, Choice, Target
+from maskrcnn_ext.config.plan.situation import Situation
+from maskrcnn_ext.data.check.anchors import resize_scales
+from maskrcnn_ext.data.fingerprint import Fingerprint
+
+TRANSFORMS = "detectron2.data.transforms"
+_STRIDE = 32  # of the last level of the backbone: input sizes are multiples of it
+_JITTER = (0.8, 1.25)  # of the scale in training
+_EDGE_JITTER = (0.9, 1.1)  # at both ends, if the scale already varies because objects differ in size
+_SAME = 1.3  # objects of training and validation whose sizes differ by less than this factor count as equal
+_MOST_SHIFT = 3.0  # factor between them that the scale follows at most
+_MOST_ENLARGEMENT = 2.5  # more adds no information
+_SMALL_OBJECT = 20.0  # pixels that the smallest tenth of the objects should keep when images are reduced
+_SIZES_DIFFER = 1.5  # factor between the larger and the smaller images
+_CROP_OBJECTS = 4  # a crop is this many times as wide as a large object
+_CROP_GAIN = 0.6  # a crop as large as this share of an image is not worth it
+_FEWEST_IN_CROP = 0.5  # objects in a crop, on average, below which most crops would be empty
+_LARGE = 25_000_000  # pixels; of larger images, tiles are read instead of crops of the whole
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """Pixels that a machine can afford.
+
+    Attributes:
+        short_edge: longest shorter side of a whole image.
+        crop: smallest crop.
+        comfortable: side of the median object that is enough; images are reduced to it.
+        least: side of the median object below which images are enlarged.
+        least_edge: shorter side below which images are not reduced.
+    """
+
+    short_edge: int
+    crop: int
+    comfortable: float
+    least: float
+    least_edge: int
+
+
+_CPU = _Limits(short_edge=512, crop=256, comfortable=64.0, least=24.0, least_edge=256)
+_GPU = _Limits(short_edge=1024, crop=512, comfortable=96.0, least=40.0, least_edge=640)
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """What the network sees.
+
+    Attributes:
+        scale: of the images at inference.
+        factors: smallest and largest scale in training, relative to `scale`.
+        crop: side of the crops in pixels of the network's input; 0 for whole images.
+        tile: side of the tiles in pixels of the image; 0 for none.
+        resizes: whether images are resized; otherwise they keep their own size, which differs.
+        pixels: of an input in training, roughly.
+    """
+
+    scale: float
+    factors: tuple[float, float]
+    crop: int
+    tile: int
+    resizes: bool
+    pixels: float
+
+    def boxes(self, train: Fingerprint, val: Fingerprint) -> np.ndarray:
+        """Returns boxes (N, 4) float64 in pixels of the network's input: of training at its scales, and of validation."""
+        middle = math.sqrt(self.factors[0] * self.factors[1])
+        found = [self._scaled(train, self.scale * factor) for factor in (self.factors[0], middle, self.factors[1])] + [
+            self._scaled(val, self.scale)
+        ]
+        return np.concatenate(found)
+
+    def _scaled(self, data: Fingerprint, scale: float) -> np.ndarray:
+        boxes = data.objects.boxes.astype(np.float64)
+        if not self.resizes or self.tile:
+            return boxes * scale
+        edges = round(data.images.short * scale), 10**6
+        return boxes * resize_scales(data.objects.image_sizes.astype(np.float64), *edges)[:, None]
+
+
+def choose_canvas(situation: Situation) -> tuple[Canvas, Choice]:
+    """Returns the canvas and its choice."""
+    train, val = situation.train, situation.val
+    limits = _GPU if situation.machine.has_gpu else _CPU
+    shift = _shift(train, val)
+    # The scale fits the images that the model will see; training covers it.
+    scale, why = _scale(train if shift == 1.0 else val, limits)
+    low, high = _JITTER if shift == 1.0 else _EDGE_JITTER
+    factors = low * min(1.0, shift), high * max(1.0, shift)
+    resizes = not _keeps_own_size(train) or not 0.75 < scale < 1.5
+    if not resizes:
+        scale, factors = 1.0, (1.0, 1.0)
+    middle = scale * math.sqrt(factors[0] * factors[1])
+    crop = _crop(train, middle, limits)
+    objects = train.objects
+    area = float(train.images.sizes.astype(np.float64).prod(axis=1).mean()) * middle**2
+    in_crop = np.mean(objects.per_image) * min(1.0, crop**2 / area) if crop else 1.0
+    tile = 0
+    if crop and (in_crop < _FEWEST_IN_CROP or area / middle**2 > _LARGE):
+        tile, crop = max(_STRIDE, round(crop / scale / _STRIDE) * _STRIDE), 0
+        resizes, factors = scale != 1.0, (1.0, 1.0)
+    canvas = Canvas(scale, factors, crop, tile, resizes, float(crop**2 or (tile * scale) ** 2 or area))
+    reasons = [why]
+    if shift != 1.0:
+        reasons.append(f"{train.objects.side(0.5):.0f} in training, hence scales up to {factors[1]:.2g}")
+    if not resizes and not tile:
+        reasons.append("images of several sizes have one magnification")
+    return canvas, Choice("input", _describe(canvas, train), "; ".join(reasons), _settings(canvas, situation))
+
+
+def resizing(canvas: Canvas, data: Fingerprint) -> list[Call]:
+    """Returns the augmentations of training that resize and crop."""
+    calls = []
+    if canvas.tile:
+        if canvas.resizes:
+            side = _multiple(canvas.tile * canvas.scale)
+            calls.append(_resize([side], side, "choice"))
+    elif canvas.resizes:
+        short = data.images.short * canvas.scale
+        edges = [_multiple(short * factor) for factor in canvas.factors]
+        most = math.ceil(edges[1] * data.images.long / data.images.short)
+        if canvas.crop:
+            calls.append(_resize(edges, most, "range"))
+        else:
+            step = max(_STRIDE, (edges[1] - edges[0]) // 5 // _STRIDE * _STRIDE)
+            calls.append(_resize([*range(edges[0], edges[1] + 1, step)], most, "choice"))
+    if canvas.crop:
+        size = [canvas.crop, canvas.crop]
+        calls.append(Call(f"{TRANSFORMS}.RandomCrop", {"crop_type": "absolute", "crop_size": size}))
+    return calls
+
+
+def _resize(edges: list[int], most: int, style: str) -> Call:
+    return Call(
+        f"{TRANSFORMS}.ResizeShortestEdge", {"short_edge_length": edges, "sample_style": style, "max_size": most}
+    )
+
+
+def _scale(data: Fingerprint, limits: _Limits) -> tuple[float, str]:
+    """Returns the scale of the images at inference, and the figure behind it."""
+    median, small, short = data.objects.side(0.5), data.objects.side(0.1), data.images.short
+    if not median:
+        return min(1.0, limits.short_edge / short), "no objects to measure"
+    why = f"objects of {small:.0f} to {data.objects.side(0.9):.0f} pixels, median {median:.0f}"
+    if median < limits.least:
+        return min(limits.least / median, _MOST_ENLARGEMENT), why
+    needed = max(limits.comfortable / median, _SMALL_OBJECT / small, limits.least_edge / short)
+    return min(1.0, needed), why
+
+
+def _shift(train: Fingerprint, val: Fingerprint) -> float:
+    """Returns the size of the objects to validate on relative to those to train on; 1 if they are about equal."""
+    if not train.objects.total or not val.objects.total:
+        return 1.0
+    shift = val.objects.side(0.5) / train.objects.side(0.5)
+    return min(max(shift, 1 / _MOST_SHIFT), _MOST_SHIFT) if not 1 / _SAME < shift < _SAME else 1.0
+
+
+def _keeps_own_size(data: Fingerprint) -> bool:
+    """Returns whether images of several sizes show objects of one size in pixels, as one microscope or one camera height does."""
+    shorts = data.images.sizes.min(axis=1)
+    low, high = np.quantile(shorts, (0.1, 0.9))
+    if high < _SIZES_DIFFER * low or not data.objects.total:
+        return False
+    sides = np.log(np.maximum(data.objects.sides, 1e-3))
+    relative = sides - np.log(data.objects.image_sizes.min(axis=1))
+    return bool(np.std(sides) <= np.std(relative))
+
+
+def _crop(data: Fingerprint, scale: float, limits: _Limits) -> int:
+    """Returns the side of a crop that is much smaller than the images but large for the objects; 0 for whole images."""
+    short, long = (
+        float(np.quantile(side, 0.9)) * scale for side in (data.images.sizes.min(1), data.images.sizes.max(1))
+    )
+    wanted = max(limits.crop, _multiple(_CROP_OBJECTS * data.objects.side(0.75) * scale))
+    if wanted <= _CROP_GAIN * short:
+        return min(wanted, limits.short_edge)
+    too_large = short > limits.short_edge * _JITTER[1] or long > 3 * limits.short_edge
+    return limits.short_edge if too_large else 0
+
+
+def _multiple(side: float) -> int:
+    return max(_STRIDE, round(side / _STRIDE) * _STRIDE)
+
+
+def _describe(canvas: Canvas, data: Fingerprint) -> str:
+    if canvas.tile:
+        return f"tiles of {canvas.tile} x {canvas.tile} pixels" + (
+            f" at scale {canvas.scale:.2g}" if canvas.scale != 1 else ""
+        )
+    size = f"crops of {canvas.crop} x {canvas.crop}" if canvas.crop else "whole images"
+    if not canvas.resizes:
+        return f"{size} at the original scale"
+    edges = [_multiple(data.images.short * canvas.scale * factor) for factor in canvas.factors]
+    return f"{size}, shorter side {edges[0]} to {edges[1]}"
+
+
+def _settings(canvas: Canvas, situation: Situation) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    if canvas.tile:
+        settings["dataloader.train.dataset._target_"] = Target("maskrcnn_ext.get_tiled_dataset_dicts")
+        settings["dataloader.train.dataset.tile"] = canvas.tile
+    test = []
+    if canvas.resizes and canvas.scale != 1.0:
+        images = situation.val.images
+        short = _multiple(images.short * canvas.scale)
+        most = math.ceil(short * images.long / images.short)
+        test.append(Call(f"{TRANSFORMS}.ResizeShortestEdge", {"short_edge_length": short, "max_size": most}))
+    settings["dataloader.test.mapper.augmentations"] = test
+    if canvas.crop and situation.has_masks:
+        settings["dataloader.train.mapper.recompute_boxes"] = True
+    return settings

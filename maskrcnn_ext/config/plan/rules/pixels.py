@@ -1,0 +1,39 @@
+"""Chooses how pixels are read and normalised, and the first convolution for images of other channels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from maskrcnn_ext.config.plan.choice import Choice, Target
+from maskrcnn_ext.config.plan.rules.model import Base
+from maskrcnn_ext.config.plan.situation import Situation
+from maskrcnn_ext.data.tools.stats import IMAGENET_STD
+
+
+def choose_pixels(situation: Situation, base: Base) -> Choice:
+    """Returns the choice of pixel_mean, pixel_std, channels and stem."""
+    images = situation.train.images
+    value = f"{images.channels} channels of {images.dtype}"
+    if images.image_format == "BGR" and images.dtype == "uint8":
+        return Choice("pixels", "8-bit, mean of ImageNet", "the weights' own" if base.weights else "8-bit images")
+    # ResNet's weights were trained without dividing by the deviation; networks of timm and random weights want 1.
+    unit = IMAGENET_STD if base.weights and not base.is_timm else 1.0
+    std = [round(value / unit, 6) or 1.0 for value in images.std]
+    settings: dict[str, Any] = {
+        "model.pixel_mean": [round(value, 4) for value in images.mean],
+        "model.pixel_std": std,
+        "dataloader.train.mapper.image_format": images.image_format,
+        "model.input_format": "L",  # for the pictures of the training
+    }
+    bottom_up = "model.backbone.bottom_up"
+    if images.channels != 3 and not base.is_timm:
+        settings[f"{bottom_up}.stem.in_channels"] = images.channels
+        if base.weights:
+            settings[f"{bottom_up}.stem._target_"] = Target("maskrcnn_ext.InflatedStem")
+            if images.channels < 3:
+                seen = [min(channel, images.channels - 1) for channel in range(3)]
+                settings[f"{bottom_up}.stem.pretrained_channels"] = seen
+    if base.weights:
+        settings[f"{bottom_up}.freeze_at"] = 0
+    low, high = min(images.minimum), max(images.maximum)
+    return Choice("pixels", f"{value}, own mean and deviation", f"values from {low:g} to {high:g}", settings)

@@ -1,0 +1,98 @@
+"""Prepares the data of a plan: reads and measures it, holds out images to validate on, and leaves out what cannot be read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from maskrcnn_ext.common.text import plural
+from maskrcnn_ext.data.fingerprint import Fingerprint, fingerprint
+from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
+from maskrcnn_ext.data.registry.catalog import load_dataset
+from maskrcnn_ext.data.registry.listed import listed_name, write_list
+from maskrcnn_ext.data.registry.resolve import absolute_name
+from maskrcnn_ext.data.tools.hold_out import hold_out
+
+_SHARE = 0.2  # of the images, held out for validation
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The data of a plan.
+
+    Attributes:
+        train: to train on.
+        val: to validate on; None if the only image has to serve for both.
+        notes: what was done to the data, one line each.
+    """
+
+    train: Fingerprint
+    val: Fingerprint | None
+    notes: tuple[str, ...] = ()
+
+
+def prepare_data(name: str, val_name: str | None, prefix: Path) -> Prepared:
+    """Reads and measures data sets.
+
+    Without `val_name`, a fifth of the images is held out. ``<prefix>_train.txt`` and ``<prefix>_val.txt`` then list the images of each
+    part. They are written too if an image cannot be read, which the part then leaves out.
+
+    Args:
+        name: the data to train on, as in ``dataset.names``.
+        val_name: the data to validate on; None to hold out images.
+        prefix: of the files.
+
+    Raises:
+        InputError: the data is missing or broken.
+
+    Example::
+
+        data = prepare_data("/data/export", None, Path("my_config"))
+        found = plan(data.train, inspect_machine(), val=data.val)
+    """
+    name, data = _read(name)
+    whole = fingerprint(name, data)
+    if val_name is not None:
+        val_name, val_data = _read(val_name)
+        val = fingerprint(val_name, val_data)
+        parts = [
+            _sound_part(found, records, Path(f"{prefix}_{part}.txt"))
+            for found, records, part in ((whole, data, "train"), (val, val_data, "val"))
+        ]
+        return Prepared(parts[0], parts[1])
+    if len(data.images) - len(whole.images.unreadable_ids) < 2:
+        return Prepared(whole, None)
+    held = hold_out(data.images, _SHARE, leave_out=whole.images.unreadable_ids)
+    train = _part(whole, data, held.train, Path(f"{prefix}_train.txt"))
+    part = _part(whole, data, held.val, Path(f"{prefix}_val.txt"))
+    how = (
+        "the end of the only sequence of images"
+        if held.num_groups == 1
+        else f"by class, and without dividing any of {held.num_groups} groups of similar images"
+    )
+    note = f"held out {plural(len(held.val), 'image')} of {len(data.images)} for validation, {how}: {prefix}_val.txt"
+    return Prepared(train, part, (note, *_unreadable(whole)))
+
+
+def _read(name: str) -> tuple[str, DataSet]:
+    name = absolute_name(name)
+    return name, load_dataset(name)
+
+
+def _sound_part(found: Fingerprint, data: DataSet, file: Path) -> Fingerprint:
+    """Returns the fingerprint of the images that can be read."""
+    bad = set(found.images.unreadable_ids)
+    if not bad:
+        return found
+    part = _part(found, data, [record for record in data.images if record.image_id not in bad], file)
+    return replace(part, images=replace(part.images, unreadable=found.images.unreadable))
+
+
+def _part(whole: Fingerprint, data: DataSet, records: list[ImageRecord], file: Path) -> Fingerprint:
+    write_list(file, records)
+    return fingerprint(listed_name(whole.name, file.absolute()), replace(data, images=records))
+
+
+def _unreadable(found: Fingerprint) -> list[str]:
+    bad = found.images.unreadable
+    return [f"{plural(len(bad), 'image')} left out: {bad[0]}; maskrcnn-ext check-data lists all"] if bad else []

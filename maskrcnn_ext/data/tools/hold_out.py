@@ -1,0 +1,120 @@
+"""Holds out images for validation, so that no image to train on shows what an image to test on shows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from maskrcnn_ext.common.progress import track
+from maskrcnn_ext.common.text import natural_sort_key, plural
+from maskrcnn_ext.data.check.duplicates import correlate_neighbours, find_near_pairs
+from maskrcnn_ext.data.check.images import THUMBNAIL_SIZE, make_thumbnail
+from maskrcnn_ext.data.formats.reading import IMAGE_ERRORS, IMAGE_SUFFIXES
+from maskrcnn_ext.data.formats.records import ImageRecord
+from maskrcnn_ext.data.images.pixels import read_pixels
+from maskrcnn_ext.data.tools.split import split_images
+from maskrcnn_ext.errors import InputError
+
+_THREADS = 8
+_DRAFT = 8 * THUMBNAIL_SIZE  # pixels that are enough of a JPEG, which can be decoded at an eighth of its size
+_LARGE = 100_000_000  # pixels; larger images are not compared
+_MIN_SEQUENCE = 0.6  # correlation from which images that follow each other belong to one volume or video
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A division of a data set.
+
+    Attributes:
+        train: the images to train on.
+        val: the images to validate on.
+        num_groups: number of groups that were not divided: one for each image that is similar to no other. 1 for a single sequence, whose
+            end was held out.
+    """
+
+    train: list[ImageRecord]
+    val: list[ImageRecord]
+    num_groups: int
+
+
+def hold_out(
+    records: Sequence[ImageRecord], share: float, *, seed: int = 0, leave_out: Collection[int | str] = ()
+) -> HeldOut:
+    """Divides images into a part for training and a part for validation, with the same share of each class.
+
+    Images of one file, near duplicates and sequences, such as the slices of a volume or the frames of a video, get into the same part. If
+    all images are one sequence, its end is held out.
+
+    Args:
+        records: the images.
+        share: of the images to hold out, above 0 and below 1.
+        seed: of the division.
+        leave_out: ids of images that neither part gets, because they cannot be read.
+
+    Raises:
+        InputError: there is a single image.
+    """
+    kept = sorted(
+        (record for record in records if record.image_id not in leave_out), key=lambda r: natural_sort_key(r.file_name)
+    )
+    if len(kept) < 2:
+        raise InputError(f"{plural(len(kept), 'image')}: none can be held out for validation")
+    groups = group_similar(kept)
+    num_groups = len(set(groups))
+    if num_groups == 1:  # one volume, video or raster: the end is the least similar to the rest
+        end = max(1, round((1 - share) * len(kept)))
+        end = min(end, len(kept) - 1)
+        return HeldOut(kept[:end], kept[end:], 1)
+    parts = split_images(kept, groups, {"train": 1 - share, "val": share}, seed=seed, stratify=True)
+    return HeldOut([kept[index] for index in parts["train"]], [kept[index] for index in parts["val"]], num_groups)
+
+
+def group_similar(records: Sequence[ImageRecord]) -> list[str]:
+    """Returns the group of each image: images of the same file, near duplicates, and sequences have the same group.
+
+    Args:
+        records: in the natural order of their files.
+    """
+    parent = list(range(len(records)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    def join(one: int, other: int) -> None:
+        low, high = sorted((root(one), root(other)))
+        parent[high] = low
+
+    first: dict[str, int] = {}
+    for index, record in enumerate(records):
+        join(first.setdefault(record.file_name, index), index)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        read = track(pool.map(_thumbnail, records), description="comparing images", total=len(records))
+        thumbnails = np.stack(list(read)) if records else np.zeros((0, THUMBNAIL_SIZE, THUMBNAIL_SIZE))
+    for later, earlier, _ in find_near_pairs(thumbnails, 0):
+        join(later, earlier)
+    for index in np.flatnonzero(correlate_neighbours(thumbnails) > _MIN_SEQUENCE).tolist():
+        join(index, index + 1)
+    return [str(records[root(index)].image_id) for index in range(len(records))]
+
+
+def _thumbnail(record: ImageRecord) -> np.ndarray:
+    """Returns a thumbnail; a blank one, which is similar to none, of an image that cannot be read or is too large."""
+    blank = np.zeros((THUMBNAIL_SIZE, THUMBNAIL_SIZE), np.float32)
+    if record.height * record.width > _LARGE:
+        return blank
+    try:
+        if record.extra or not record.file_name.lower().endswith(IMAGE_SUFFIXES):
+            pixels = read_pixels({"file_name": record.file_name, **record.extra}, "raw")
+            return make_thumbnail(Image.fromarray(pixels.mean(axis=2, dtype=np.float32)))
+        with Image.open(record.file_name) as image:
+            image.draft("L", (_DRAFT, _DRAFT))
+            return make_thumbnail(image)
+    except (InputError, *IMAGE_ERRORS):
+        return blank

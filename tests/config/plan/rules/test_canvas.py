@@ -1,0 +1,80 @@
+"""The scale follows the objects: small ones get enough pixels, large ones are not computed at full size."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from maskrcnn_ext.config.plan.machine import Machine
+from maskrcnn_ext.config.plan.rules.canvas import choose_canvas, resizing
+from maskrcnn_ext.config.plan.situation import Situation
+from tests.helpers.labelled_images import make_fingerprint
+
+GPU = Machine(cores=16, gpu_memory=24 * 2**30)
+
+
+def canvas_of(train, val=None, machine=None):
+    return choose_canvas(Situation(train, val or train, machine or Machine()))
+
+
+def test_large_objects_are_reduced_and_images_stay_whole():
+    canvas, choice = canvas_of(make_fingerprint((200,), size=(1600, 1200)))
+    assert canvas.scale == pytest.approx(64 / 200)
+    assert not canvas.crop
+    assert not canvas.tile
+    assert "whole images" in choice.value
+    assert "median 200" in choice.reason
+    edges = resizing(canvas, make_fingerprint((200,), size=(1600, 1200)))[0].arguments["short_edge_length"]
+    assert edges[0] >= 256
+    assert all(edge % 32 == 0 for edge in edges)
+
+
+def test_small_objects_are_enlarged_and_cropped():
+    canvas, choice = canvas_of(make_fingerprint((10,), size=(640, 480), per_image=60))
+    assert canvas.scale == pytest.approx(2.4)
+    assert canvas.crop == 256
+    assert choice.settings["dataloader.train.mapper.recompute_boxes"]
+    assert choice.settings["dataloader.test.mapper.augmentations"][0].arguments["short_edge_length"] == 1152
+
+
+def test_objects_that_differ_between_training_and_validation_widen_the_scales():
+    train, val = make_fingerprint((11,), per_image=30), make_fingerprint((25,), per_image=30)
+    canvas, choice = canvas_of(train, val)
+    assert canvas.scale == 1
+    assert canvas.factors == pytest.approx((0.9, 1.1 * 25 / 11))
+    assert "11 in training" in choice.reason
+
+
+def test_images_of_one_magnification_keep_their_size():
+    data = make_fingerprint((20,), size=(256, 256), per_image=20)
+    sizes = np.repeat([[256, 256], [1024, 1024]], 50, axis=0).astype(np.int32)
+    boxes = np.resize(np.repeat([[256.0, 256.0], [1024.0, 1024.0]], 100, axis=0), data.objects.image_sizes.shape)
+    data = replace(data, images=replace(data.images, sizes=sizes), objects=replace(data.objects, image_sizes=boxes))
+    canvas, choice = canvas_of(data)
+    assert (canvas.scale, canvas.resizes, canvas.crop) == (1, False, 256)
+    assert "one magnification" in choice.reason
+    assert choice.settings["dataloader.test.mapper.augmentations"] == []
+
+
+def test_rasters_are_tiled():
+    canvas, choice = canvas_of(make_fingerprint((40,), size=(20_000, 20_000), num_images=2, per_image=3000))
+    assert canvas.tile
+    assert not canvas.crop
+    assert choice.settings["dataloader.train.dataset._target_"].path == "maskrcnn_ext.get_tiled_dataset_dicts"
+    assert "tiles" in choice.value
+
+
+def test_few_small_objects_in_large_images_are_tiled_so_that_tiles_have_objects():
+    canvas, _ = canvas_of(make_fingerprint((20,), size=(4000, 3000), per_image=1))
+    assert canvas.tile
+
+
+def test_a_gpu_sees_more():
+    small, _ = canvas_of(make_fingerprint((200,), size=(1600, 1200)))
+    large, _ = canvas_of(make_fingerprint((200,), size=(1600, 1200)), machine=GPU)
+    assert large.scale > small.scale
+
+
+def test_no_objects_to_validate_on():
+    canvas, _ = canvas_of(make_fingerprint(), make_fingerprint(per_image=0, counts=(0,)))
+    assert canvas.scale > 0

@@ -1,0 +1,21 @@
+"""This machine, and weights that Detectron2 has downloaded before."""
+
+from pathlib import Path
+
+from maskrcnn_ext.config.plan.machine import COCO, Machine, inspect_machine
+
+
+def test_this_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
+    found = inspect_machine()
+    assert found.cores >= 1
+    assert COCO not in found.weights
+    cached = tmp_path / "detectron2" / COCO.removeprefix("detectron2://")
+    cached.parent.mkdir(parents=True)
+    Path(cached).touch()
+    assert COCO in inspect_machine().weights
+
+
+def test_the_description():
+    assert Machine(cores=4).description == "a CPU of 4 cores without bf16"
+    assert Machine(gpu_memory=24 * 2**30).description == "a GPU of 24 GiB"

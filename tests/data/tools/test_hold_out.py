@@ -1,0 +1,66 @@
+"""What is held out is not seen in training."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskrcnn_ext.data.formats.records import Annotation, ImageRecord
+from maskrcnn_ext.data.tools.hold_out import group_similar, hold_out
+from maskrcnn_ext.errors import InputError
+from tests.helpers.labelled_images import noise
+
+
+def write(folder, pixels):
+    records = []
+    for index, image in enumerate(pixels):
+        file = folder / f"{index:03}.png"
+        Image.fromarray(image).save(file)
+        found = Annotation(index % 2, (0, 0, 5, 5))
+        records.append(ImageRecord(str(file), index, *image.shape[:2], [found]))
+    return records
+
+
+def ids(records):
+    return {record.image_id for record in records}
+
+
+def test_near_duplicates_stay_together_and_classes_are_divided(tmp_path):
+    pixels = [noise(48, 48, seed=i) for i in range(20)]
+    pixels[7], pixels[13] = pixels[2][:, ::-1], np.clip(pixels[2].astype(int) + 9, 0, 255).astype(np.uint8)
+    held = hold_out(write(tmp_path, pixels), 0.3)
+    assert ids(held.train) | ids(held.val) == set(range(20))
+    assert not ids(held.train) & ids(held.val)
+    assert any({2, 7, 13} <= ids(part) for part in (held.train, held.val))
+    assert held.num_groups == 18
+    assert {record.annotations[0].category for record in held.val} == {0, 1}
+    again = hold_out(write(tmp_path, pixels), 0.3)
+    assert ids(again.val) == ids(held.val)
+
+
+def test_slices_of_a_volume_stay_together(tmp_path):
+    rng = np.random.default_rng(0)
+    volumes = []
+    for _ in range(3):
+        steps = rng.normal(size=(6, 48, 48)).cumsum(axis=0) * 0.4 + rng.normal(size=(48, 48)) * 2
+        volumes += list(np.clip(128 + 30 * steps, 0, 255).astype(np.uint8))
+    groups = group_similar(write(tmp_path, volumes))
+    assert len(set(groups)) == 3
+    assert all(len(set(groups[start : start + 6])) == 1 for start in (0, 6, 12))
+
+
+def test_the_end_of_a_single_sequence_is_held_out(tmp_path):
+    record = write(tmp_path, [noise(32, 32)])[0]
+    slices = [ImageRecord(record.file_name, i, 32, 32, [], {"slice": i}) for i in range(10)]
+    held = hold_out(slices, 0.2)
+    assert (ids(held.train), ids(held.val), held.num_groups) == (set(range(8)), {8, 9}, 1)
+
+
+def test_images_that_cannot_be_read_are_in_no_part(tmp_path):
+    records = write(tmp_path, [noise(32, 32, seed=i) for i in range(6)])
+    held = hold_out(records, 0.3, leave_out={4})
+    assert ids(held.train) | ids(held.val) == {0, 1, 2, 3, 5}
+
+
+def test_a_single_image_cannot_be_divided(tmp_path):
+    with pytest.raises(InputError, match="1 image: none can be held out"):
+        hold_out(write(tmp_path, [noise(32, 32)]), 0.2)

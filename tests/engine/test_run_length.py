@@ -1,0 +1,90 @@
+"""The length of a training in epochs and in minutes."""
+
+import pytest
+from detectron2.config import LazyConfig
+from omegaconf import OmegaConf
+
+from maskrcnn_ext.config.settings import add_missing_settings
+from maskrcnn_ext.engine.main import main
+from maskrcnn_ext.engine.run_length import Speed, fit_length, set_length
+from maskrcnn_ext.engine.training_data import TrainingData
+from maskrcnn_ext.errors import InputError
+from tests.helpers.small_run import small_run, spec_of
+
+DATA = TrainingData([{}] * 30, None)
+
+
+def config(tmp_path, **train):
+    found = {"max_iter": 100, "eval_period": 20, "checkpointer": {"period": 50}, "output_dir": str(tmp_path), **train}
+    loader = {"train": {"total_batch_size": 4, "mixed_samples": 360}}
+    return add_missing_settings(OmegaConf.create({"train": found, "dataloader": loader}))
+
+
+def measured(_):
+    return Speed(step=0.5, evaluation=10.0)
+
+
+def test_other_counts_keep_their_share(tmp_path):
+    cfg = config(tmp_path)
+    set_length(cfg, 50)
+    assert (cfg.train.max_iter, cfg.train.eval_period, cfg.train.checkpointer.period) == (50, 10, 25)
+    assert cfg.dataloader.train.mixed_samples == 180
+    cfg = config(tmp_path, eval_period=0)
+    set_length(cfg, 50)
+    assert cfg.train.eval_period == 0
+
+
+def test_epochs(tmp_path):
+    cfg = config(tmp_path, epochs=10, accumulate=2)
+    fit_length(cfg, DATA, measured, resumes=False)
+    assert cfg.train.max_iter == 38  # 300 images, 8 a step
+    with pytest.raises(InputError, match=r"train.epochs needs a list of images"):
+        fit_length(cfg, TrainingData(None, None), measured, resumes=False)
+
+
+def test_neither_changes_nothing(tmp_path):
+    cfg = config(tmp_path)
+    fit_length(cfg, DATA, measured, resumes=False)
+    assert cfg == config(tmp_path)
+
+
+def test_minutes_have_room_for_the_evaluations(tmp_path):
+    cfg = config(tmp_path, time=10)
+    fit_length(cfg, DATA, measured, resumes=False)
+    evaluations = -(-cfg.train.max_iter // cfg.train.eval_period)
+    assert evaluations == 5
+    assert 500 < cfg.train.max_iter * 0.5 + evaluations * 10 < 600
+
+
+def test_costly_evaluations_become_fewer(tmp_path):
+    cfg = config(tmp_path, time=2)
+    fit_length(cfg, DATA, measured, resumes=False)
+    assert -(-cfg.train.max_iter // cfg.train.eval_period) == 3
+    assert cfg.train.checkpointer.period == cfg.train.eval_period
+
+
+def test_too_short_a_time_is_one_line(tmp_path):
+    with pytest.raises(InputError, match=r"train.time=0.1 minutes are too short: a step takes 0.5 seconds"):
+        fit_length(config(tmp_path, time=0.1), DATA, measured, resumes=False)
+
+
+def test_a_resumed_run_keeps_its_length(tmp_path):
+    cfg = config(tmp_path, time=10)
+    fit_length(cfg, DATA, measured, resumes=False)
+    LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
+    again = config(tmp_path, time=10)
+    fit_length(again, DATA, lambda _: pytest.fail("measured again"), resumes=True)
+    assert again.train == cfg.train
+    longer = config(tmp_path, time=20)
+    fit_length(longer, DATA, measured, resumes=True)
+    assert longer.train.max_iter > cfg.train.max_iter
+
+
+def test_a_run_of_seconds(shapes, tmp_path):
+    more = {"train.time": 0.25, "train.eval_period": 2, "train.seed": 1}
+    arguments = small_run(spec_of(shapes), tmp_path, **more)
+    assert main(["--config-file", "domains/shapes.py", "--num-gpus", "0", *arguments]) == 0
+    saved = LazyConfig.load(str(tmp_path / "config.yaml"))
+    log = (tmp_path / "log.txt").read_text()
+    assert f"train.max_iter={saved.train.max_iter} (" in log
+    assert (tmp_path / "model_final.pth").is_file()
