@@ -17,7 +17,7 @@ def test_values_of_the_config_win_over_defaults():
     cfg = completed(seed=7, ema={"decay": 0.99})
     assert cfg.train.seed == 7
     assert cfg.train.ema == {"decay": 0.99}
-    assert cfg.train.amp == {"enabled": False, "dtype": None}
+    assert cfg.train.amp == {"enabled": False, "dtype": None, "on_cpu": False}
     assert cfg.train.best == {"metric": None, "mode": "max"}
     check_settings(cfg)
 

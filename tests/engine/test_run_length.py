@@ -1,5 +1,7 @@
 """The length of a training in epochs and in minutes."""
 
+import time
+
 import pytest
 from detectron2.config import LazyConfig
 from omegaconf import OmegaConf
@@ -80,11 +82,22 @@ def test_a_resumed_run_keeps_its_length(tmp_path):
     assert longer.train.max_iter > cfg.train.max_iter
 
 
-def test_a_run_of_seconds(shapes, tmp_path):
-    more = {"train.time": 0.25, "train.eval_period": 2, "train.seed": 1}
-    arguments = small_run(spec_of(shapes), tmp_path, **more)
+def run(shapes, folder, **more):
+    arguments = small_run(spec_of(shapes), folder, **{"train.eval_period": 2, **more})
     assert main(["--config-file", "domains/shapes.py", "--num-gpus", "0", *arguments]) == 0
-    saved = LazyConfig.load(str(tmp_path / "config.yaml"))
-    log = (tmp_path / "log.txt").read_text()
-    assert f"train.max_iter={saved.train.max_iter} (" in log
-    assert (tmp_path / "model_final.pth").is_file()
+    assert (folder / "model_final.pth").is_file()
+    return LazyConfig.load(str(folder / "config.yaml")).train, (folder / "log.txt").read_text()
+
+
+def test_a_run_of_half_an_epoch(shapes, tmp_path):
+    train, log = run(shapes, tmp_path, **{"train.epochs": 0.5})
+    assert train.max_iter == 2  # 4 of 8 images, 2 a step
+    assert "train.epochs=0.5: 2 iterations of 2 images, of 8 in all" in log
+
+
+@pytest.mark.slow
+def test_a_run_of_a_minute(shapes, tmp_path):
+    start = time.monotonic()
+    train, log = run(shapes, tmp_path, **{"train.time": 1, "train.max_iter": 100, "train.eval_period": 50})
+    assert f"train.time=1 minutes: train.max_iter={train.max_iter} (" in log
+    assert 20 < time.monotonic() - start < 120

@@ -1,0 +1,44 @@
+"""Data for a plan: measured, divided, and without what cannot be read."""
+
+from pathlib import Path
+
+from maskrcnn_ext.config.plan.sources import prepare_data
+from maskrcnn_ext.data.registry.catalog import load_dataset
+from tests.helpers.labelled_images import noise, write_data
+
+
+def images(count, *more):
+    return [*((f"{i}.png", noise(48, 48, 3, seed=i)) for i in range(count)), *more]
+
+
+def test_both_sets_are_given(tmp_path):
+    train = write_data(tmp_path / "train", images(3), [(0, 0, 5, 5, 20, 20)])
+    val = write_data(tmp_path / "val", images(2), [(0, 0, 5, 5, 20, 20)])
+    found = prepare_data(train, val, tmp_path / "mine")
+    assert found.val is not None
+    assert (found.train.name, found.val.name) == (train, val)
+    assert not list(tmp_path.glob("mine*"))
+
+
+def test_a_part_is_held_out_without_unreadable_images(tmp_path):
+    name = write_data(tmp_path / "data", images(9, ("bad.png", b"no image")), [(0, 0, 5, 5, 20, 20)])
+    found = prepare_data(name, None, tmp_path / "mine")
+    assert found.val is not None
+    assert (found.train.num_images, found.val.num_images) == (7, 2)
+    assert "held out 2 images of 10" in found.notes[0]
+    assert "1 image left out" in found.notes[1]
+    listed = {record.image_id for part in (found.train, found.val) for record in load_dataset(part.name).images}
+    assert listed == set(range(1, 10))
+
+
+def test_unreadable_images_of_given_sets_are_left_out(tmp_path):
+    train = write_data(tmp_path / "train", images(3, ("bad.png", b"")), [(0, 0, 5, 5, 20, 20)])
+    found = prepare_data(train, train, tmp_path / "mine")
+    assert found.train.name == f"{train}@list:{Path(tmp_path, 'mine_train.txt')}"
+    assert found.train.num_images == 3
+    assert len(found.train.images.unreadable) == 1
+
+
+def test_one_image_is_not_divided(tmp_path):
+    name = write_data(tmp_path / "data", images(1), [(0, 0, 5, 5, 20, 20)])
+    assert prepare_data(name, None, tmp_path / "mine").val is None
