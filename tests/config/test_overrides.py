@@ -106,7 +106,7 @@ INVALID = {
     f"{HEAD}=3": "would become 3: set one of its keys",
     "model.roi_heads=[1]": "would become .1.: set one of its keys",
     "dataloader.train.dataset=coco:a.json@b": "set one of its keys .names.",
-    "train.amp=true": "train.amp is a mapping: set one of its keys .enabled, dtype., as in train.amp.enabled=",
+    "train.amp=true": "train.amp is a mapping: set one of its keys .enabled, dtype, on_cpu., as in train.amp.enabled=",
     "dataloader.train.mapper.augmentations=RandomFlip": r"expected a list.*augmentations=\[{_target_: RandomFlip}\]",
     "model.pixel_mean=1.5e": r"write model.pixel_mean=\[1.5e\]",
     "train.hooks=foo": "expected a list",
