@@ -6,12 +6,16 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from maskrcnn_ext.errors import InputError
 
+if TYPE_CHECKING:
+    from maskrcnn_ext.config.plan import Plan
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's arguments."""
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the data of a plan."""
     parser.add_argument(
         "data", help="a folder or file of labelled images, a registered name, or FORMAT:A@B such as coco:a.json@images"
     )
@@ -19,17 +23,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--val", metavar="DATA", help="data to validate on (default: a fifth of the images is held out)"
     )
     parser.add_argument(
+        "--any-orientation",
+        action="store_true",
+        help="objects have no upright position, as from above or through a microscope: flip in both directions",
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    add_data_arguments(parser)
+    parser.add_argument(
         "-o",
         "--output",
         type=Path,
         default=Path("my_config.py"),
         metavar="FILE",
         help="the config (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--any-orientation",
-        action="store_true",
-        help="objects have no upright position, as from above or through a microscope: flip in both directions",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the config")
 
@@ -41,27 +50,45 @@ def run(args: argparse.Namespace) -> int:
     if args.output.exists() and not args.overwrite:
         raise InputError(f"{args.output} exists: choose another -o, or add --overwrite")
 
-    from maskrcnn_ext.common.files import write_atomic
     from maskrcnn_ext.common.text import printable
-    from maskrcnn_ext.config.plan import inspect_machine, plan, write_config
-    from maskrcnn_ext.config.plan.sources import prepare_data
 
-    data = prepare_data(args.data, args.val, args.output.with_suffix(""))
-    found = plan(data.train, inspect_machine(), val=data.val, any_orientation=args.any_orientation)
-    words = ["maskrcnn-ext", "configure", args.data, *(["--val", args.val] if args.val else [])]
-    words += ["--any-orientation"] if args.any_orientation else []
-    write_atomic(args.output, write_config(found, command=shlex.join(words)))
-    for note in data.notes:
-        print(printable(note))
-    print(f"{printable(found.data)}: {found.summary}\n\n{_printable_lines(found.table())}\n")
-    for warning in found.warnings:
-        print(f"maskrcnn-ext configure: warning: {printable(warning)}", file=sys.stderr)
+    found = write_plan(args, args.output, "configure")
     print(f"The plan is in {args.output}. Train it:\n")
     print(f"    maskrcnn-ext train-net --config-file {args.output} train.output_dir=output/{args.output.stem}\n")
     print("The same as overrides:\n")
     overrides = " ".join(shlex.quote(text) for text in found.overrides())
     print(f"    maskrcnn-ext train-net --config-file {found.base} {printable(overrides)}")
     return 0
+
+
+def write_plan(args: argparse.Namespace, config: Path, command: str) -> Plan:
+    """Plans a training, writes its config, and prints the plan. Warnings go to stderr.
+
+    Args:
+        args: of :func:`add_data_arguments`.
+        config: the file to write.
+        command: that was called: "configure" or "train".
+    """
+    from maskrcnn_ext.common.files import write_atomic
+    from maskrcnn_ext.common.text import printable
+    from maskrcnn_ext.config.plan import inspect_machine, plan, write_config
+    from maskrcnn_ext.config.plan.sources import prepare_data
+
+    data = prepare_data(args.data, args.val, config.with_suffix(""))
+    found = plan(data.train, inspect_machine(), val=data.val, any_orientation=args.any_orientation)
+    write_atomic(config, write_config(found, command=command_line(args, command)))
+    for note in data.notes:
+        print(printable(note))
+    print(f"{printable(found.data)}: {found.summary}\n\n{_printable_lines(found.table())}\n")
+    for warning in found.warnings:
+        print(f"maskrcnn-ext {command}: warning: {printable(warning)}", file=sys.stderr)
+    return found
+
+
+def command_line(args: argparse.Namespace, command: str) -> str:
+    """Returns the command line of a plan, without its output."""
+    words = ["maskrcnn-ext", command, args.data, *(["--val", args.val] if args.val else [])]
+    return shlex.join([*words, *(["--any-orientation"] if args.any_orientation else [])])
 
 
 def _printable_lines(text: str) -> str:

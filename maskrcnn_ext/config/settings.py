@@ -90,6 +90,7 @@ SETTINGS: dict[str, Setting] = {
     "validation_loss": Setting(False, _FLAG),
     "best.metric": Setting(None, _METRIC),
     "best.mode": Setting("max", _MODE),
+    "best.evaluate": Setting(False, _FLAG),
     "early_stopping.metric": Setting(None, _METRIC),
     "early_stopping.mode": Setting("max", _MODE),
     "early_stopping.patience": Setting(5, _whole(1)),

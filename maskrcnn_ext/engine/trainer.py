@@ -38,7 +38,7 @@ from maskrcnn_ext.engine.guard.divergence import DivergenceGuard
 from maskrcnn_ext.engine.guard.preflight import preflight
 from maskrcnn_ext.engine.hooks.checkpointing import Checkpointing
 from maskrcnn_ext.engine.hooks.ema import EMA
-from maskrcnn_ext.engine.hooks.evaluation import Evaluation, EvaluationHook
+from maskrcnn_ext.engine.hooks.evaluation import Evaluation, EvaluationHook, last_iteration
 from maskrcnn_ext.engine.hooks.image_panel import ImagePanel, load_panel_data
 from maskrcnn_ext.engine.hooks.lr_finder import LRFinder
 from maskrcnn_ext.engine.hooks.model_selection import Best, EarlyStopping
@@ -211,6 +211,8 @@ class Training:
             ]
         )
         checkpointer.add_checkpointable("trainer", self.trainer)
+        self._cfg = cfg
+        self._best = next((hook for hook in evaluation_hooks if isinstance(hook, Best)), None)
         self._stream = stream
         self._start = 0
         if resumes:
@@ -241,10 +243,22 @@ class Training:
                 self._stream.close()
             if self.trainer.stop_reason:
                 self.checkpointing.save_now()
+        if self._cfg.train.best.evaluate and not self.preemption.received:
+            self._evaluate_best()
         if self.preemption.received:
             logger.info("The checkpoint is written: run the same command with --resume to continue")
         comm.synchronize()  # no process ends while the main one writes
         return PREEMPTED if self.preemption.received else 0
+
+    def _evaluate_best(self) -> None:
+        """Evaluates ``model_best`` if it is not the last model, so that the run's predictions are those of the weights that are used."""
+        best = None if self._best is None else self._best.iteration
+        if best is None or best == last_iteration(self.trainer):
+            return
+        logger.info("Evaluating model_best, of iteration %d", best)
+        model = self.trainer.model
+        make_checkpointer(self._cfg, model).load(str(Path(self._cfg.train.output_dir) / "model_best.pth"))
+        evaluate(self._cfg, model)
 
 
 def choose_device(cfg: DictConfig) -> None:
@@ -339,7 +353,7 @@ def _make_evaluation_hooks(
         count = settings.image_panel.count
         yield ImagePanel(period, model, lambda: load_panel_data(cfg, count), output_dir=settings.output_dir)
     if settings.best.metric is not None:
-        yield Best(period, checkpointer, **settings.best)
+        yield Best(period, checkpointer, metric=settings.best.metric, mode=settings.best.mode)
     if settings.early_stopping.metric is not None:
         yield EarlyStopping(period, **settings.early_stopping)
 

@@ -32,6 +32,9 @@ def quiet_terminal() -> Iterator[Any]:
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     warnings = _WarningsOn(console)
     loggers = [logging.getLogger(name) for name in _LOGGERS]
+    toolkit = logging.getLogger("torch.utils.cpp_extension")  # warns on every machine without CUDA
+    level = toolkit.level
+    toolkit.setLevel(logging.ERROR)
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
         for logger in loggers:
             logger.addHandler(warnings)
@@ -40,6 +43,7 @@ def quiet_terminal() -> Iterator[Any]:
         finally:
             for logger in loggers:
                 logger.removeHandler(warnings)
+            toolkit.setLevel(level)
 
 
 class _WarningsOn(logging.Handler):

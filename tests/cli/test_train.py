@@ -1,0 +1,91 @@
+"""One command from labelled images to a judged model, which the same command continues."""
+
+import json
+
+import pytest
+
+from maskrcnn_ext.cli import main
+from maskrcnn_ext.cli.train import _folder_name
+
+SMALL = [
+    "train.max_iter=2",
+    "train.eval_period=1",
+    "train.image_panel.count=0",
+    "dataloader.train.num_workers=0",
+    "dataloader.test.num_workers=0",
+]
+
+
+@pytest.fixture(scope="module")
+def trained(shapes, tmp_path_factory):
+    """The output of a training, its folder and its arguments."""
+    import subprocess
+    import sys
+
+    out = tmp_path_factory.mktemp("train") / "out"
+    arguments = ["train", str(shapes.parent), "--any-orientation", "-o", str(out)]
+    command = [sys.executable, "-m", "maskrcnn_ext", *arguments, *SMALL]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    return run, out, arguments
+
+
+def test_the_page_of_a_training(trained):
+    run, out, _ = trained
+    lines = run.stdout.splitlines()
+    assert any(line.startswith("model ") for line in lines), "the plan"
+    evaluations = [line for line in lines if line.startswith("iteration ")]
+    assert [line.split(":")[0] for line in evaluations] == ["iteration 1", "iteration 2"]
+    assert all("box AP" in line and "mask AP" in line for line in evaluations)
+    assert any(line.startswith("AP of masks: ") and "95 % interval" in line for line in lines)
+    assert f"report   {out / 'report.html'}" in lines
+    assert f"    maskrcnn-ext predict {out} IMAGES -o predictions" in lines
+    assert len(lines) < 45
+    assert "total_loss" in (out / "log.txt").read_text()
+    assert json.loads((out / "manifest.json").read_text())["status"] == "finished"
+    for name in (
+        "config.py",
+        "config_val.txt",
+        "model_best.pth",
+        "report.html",
+        "inference/coco_instances_results.json",
+    ):
+        assert (out / name).is_file(), name
+
+
+def test_the_same_command_continues(trained, capsys):
+    run, out, arguments = trained
+    before = (out / "model_final.pth").stat().st_mtime_ns
+    assert main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"continuing with the plan in {out / 'config.py'}"
+    assert lines[-10:] == run.stdout.splitlines()[-10:], "the judgement is the same"
+    assert (out / "model_final.pth").stat().st_mtime_ns == before, "nothing is left to train"
+
+
+def test_other_data_needs_another_folder(trained, capsys):
+    _, out, arguments = trained
+    assert main([*arguments, "--val", "balloon_val"]) == 2
+    assert f"{out / 'config.py'} is a plan for other data" in capsys.readouterr().err
+
+
+def test_mistakes_are_one_line(tmp_path, capsys):
+    assert main(["train", str(tmp_path / "nothing"), "-o", str(tmp_path / "out")]) == 2
+    assert main(["train", "a", "b", "-o", str(tmp_path / "out")]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2
+    assert errors[1] == "maskrcnn-ext train: error: b: expected one data set, and KEY=VALUE for each override"
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("/data/my photos/", "my_photos"),
+        ("coco:/data/train.json@/data/images", "train"),
+        ("yolo:data.yaml@val", "data"),
+        ("balloon_train", "balloon_train"),
+        ("..", "run"),
+    ],
+)
+def test_the_name_of_the_folder(data, name):
+    assert _folder_name(data) == name
