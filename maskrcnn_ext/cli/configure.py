@@ -12,6 +12,7 @@ from maskrcnn_ext.errors import InputError
 
 if TYPE_CHECKING:
     from maskrcnn_ext.config.plan import Plan
+    from maskrcnn_ext.config.plan.sources import Prepared
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,8 +52,10 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{args.output} exists: choose another -o, or add --overwrite")
 
     from maskrcnn_ext.common.text import printable
+    from maskrcnn_ext.config.plan.sources import prepare_data
 
-    found = write_plan(args, args.output, "configure")
+    data = prepare_data(args.data, args.val, args.output.with_suffix(""))
+    found = write_plan(args, data, args.output, "configure")
     print(f"The plan is in {args.output}. Train it:\n")
     print(f"    maskrcnn-ext train-net --config-file {args.output} train.output_dir=output/{args.output.stem}\n")
     print("The same as overrides:\n")
@@ -61,20 +64,19 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def write_plan(args: argparse.Namespace, config: Path, command: str) -> Plan:
+def write_plan(args: argparse.Namespace, data: Prepared, config: Path, command: str) -> Plan:
     """Plans a training, writes its config, and prints the plan. Warnings go to stderr.
 
     Args:
         args: of :func:`add_data_arguments`.
+        data: to train and to validate on.
         config: the file to write.
         command: that was called: "configure" or "train".
     """
     from maskrcnn_ext.common.files import write_atomic
     from maskrcnn_ext.common.text import printable
     from maskrcnn_ext.config.plan import inspect_machine, plan, write_config
-    from maskrcnn_ext.config.plan.sources import prepare_data
 
-    data = prepare_data(args.data, args.val, config.with_suffix(""))
     found = plan(data.train, inspect_machine(), val=data.val, any_orientation=args.any_orientation)
     write_atomic(config, write_config(found, command=command_line(args, command)))
     for note in data.notes:

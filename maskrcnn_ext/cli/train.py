@@ -5,10 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import statistics
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from maskrcnn_ext.cli.configure import add_data_arguments, command_line, write_plan
 from maskrcnn_ext.errors import InputError
+
+if TYPE_CHECKING:
+    from maskrcnn_ext.report.pictures import EvaluatedRun
+    from maskrcnn_ext.report.run import Run
 
 _EPILOG = """examples:
   %(prog)s photos/                                     a folder or file of any known format
@@ -39,6 +45,12 @@ def main(argv: list[str]) -> int:
         metavar="N",
         help="GPUs to train on (default: %(default)s); without one, the CPU",
     )
+    parser.add_argument(
+        "--folds",
+        type=int,
+        metavar="N",
+        help="train N models, each validated on another part of the data, and judge all data",
+    )
     parser.add_argument("opts", nargs="*", metavar="KEY=VALUE", help="overrides of the plan, such as train.epochs=50")
     return run(parser.parse_intermixed_args(argv))
 
@@ -48,21 +60,72 @@ def run(args: argparse.Namespace) -> int:
     for option in args.opts:
         if "=" not in option:
             raise InputError(f"{option}: expected one data set, and KEY=VALUE for each override")
+    if args.folds is not None and (args.folds < 2 or args.val):
+        raise InputError(f"--folds {args.folds}: expected 2 or more, without --val")
     out: Path = args.output or Path("output") / _folder_name(args.data)
+    out.mkdir(parents=True, exist_ok=True)
+    return _train_once(out, args) if args.folds is None else _train_folds(out, args)
+
+
+def _train_once(out: Path, args: argparse.Namespace) -> int:
+    from maskrcnn_ext.config.plan.sources import prepare_data
+
     config = out / "config.py"
-    if not config.exists():
-        out.mkdir(parents=True, exist_ok=True)
-        write_plan(args, config, "train")
-    elif command_line(args, "train") not in " ".join(config.read_text(encoding="utf-8").split()):
-        raise InputError(f"{config} is a plan for other data: choose another folder with -o, or delete it")
-    else:
+    if _has_plan(config, args):
         print(f"continuing with the plan in {config}")
-    if args.opts or not _is_finished(out):
-        status = _train(config, out, args)
+    else:
+        write_plan(args, prepare_data(args.data, args.val, config.with_suffix("")), config, "train")
+    status = _train(config, args)
+    if status == 0:
+        _conclude(out, *_judge(out))
+    return status
+
+
+def _train_folds(out: Path, args: argparse.Namespace) -> int:
+    """Trains the folds in turn, and judges the predictions of each on its own part together: those are out of fold."""
+    from maskrcnn_ext.common.files import write_atomic
+    from maskrcnn_ext.config.plan.sources import prepare_folds
+    from maskrcnn_ext.report.run import RESULTS_FILE
+
+    configs = [out / f"fold_{number}" / "config.py" for number in range(1, args.folds + 1)]
+    for config in configs:
+        config.parent.mkdir(exist_ok=True)
+    name, parts = prepare_folds(args.data, args.folds, [config.with_suffix("") for config in configs])
+    values: list[float] = []
+    predictions = []
+    for config, data in zip(configs, parts, strict=True):
+        print(f"\n{config.parent.name} of {args.folds}")
+        if not _has_plan(config, args):
+            write_plan(args, data, config, "train")
+        status = _train(config, args)
         if status:
             return status
-    _conclude(out)
+        run, evaluated, note = _judge(config.parent)
+        if evaluated is None:
+            raise InputError(f"{config.parent}: {note}")
+        values.append(evaluated.summary["tasks"][evaluated.main_task]["AP"] or 0.0)
+        predictions += json.loads(run.results_file.read_text(encoding="utf-8"))
+    write_atomic(out / RESULTS_FILE, json.dumps(predictions))
+    write_atomic(out / "config.yaml", json.dumps({"dataloader": {"test": {"dataset": {"names": name}}}}) + "\n")
+    print(
+        f"\nAP of the folds: {', '.join(f'{value:.1f}' for value in values)}; mean {statistics.mean(values):.1f}, "
+        f"standard deviation {statistics.stdev(values):.1f}"
+    )
+    _conclude(out, *_judge(out), weights=configs[0].parent)
     return 0
+
+
+def _has_plan(config: Path, args: argparse.Namespace) -> bool:
+    """Returns whether the config of the run exists.
+
+    Raises:
+        InputError: it is a plan for other data.
+    """
+    if not config.exists():
+        return False
+    if command_line(args, "train") not in " ".join(config.read_text(encoding="utf-8").split()):
+        raise InputError(f"{config} is a plan for other data: choose another folder with -o, or delete it")
+    return True
 
 
 def _folder_name(data: str) -> str:
@@ -76,33 +139,41 @@ def _is_finished(out: Path) -> bool:
     return manifest.is_file() and json.loads(manifest.read_text(encoding="utf-8")).get("status") == "finished"
 
 
-def _train(config: Path, out: Path, args: argparse.Namespace) -> int:
+def _train(config: Path, args: argparse.Namespace) -> int:
+    """Trains unless the training is finished; returns the exit status."""
     from maskrcnn_ext.engine.main import main as train
 
+    out = config.parent
+    if _is_finished(out) and not args.opts:
+        return 0
     print(f"training; everything else is in {out / 'log.txt'}", flush=True)
     keys = [f"train.output_dir={out}", "train.progress=page", "train.best.evaluate=true", *args.opts]
     command = ["--config-file", str(config), "--num-gpus", str(args.num_gpus), "--resume", *keys]
     return train(command, prog="maskrcnn-ext train")
 
 
-def _conclude(out: Path) -> None:
-    """Evaluates the predictions of the run, writes the report, and prints the judgement, the paths and the next commands."""
+def _judge(out: Path) -> tuple[Run, EvaluatedRun | None, str]:
     from maskrcnn_ext.cli.report import evaluate_with_interval
-    from maskrcnn_ext.report.judgement import sum_up
-    from maskrcnn_ext.report.page import write_report
     from maskrcnn_ext.report.run import read_run
 
     run = read_run(out)
-    evaluated, note = evaluate_with_interval(run, 0.5)
+    return run, *evaluate_with_interval(run, 0.5)
+
+
+def _conclude(out: Path, run: Run, evaluated: EvaluatedRun | None, note: str, *, weights: Path | None = None) -> None:
+    """Writes the report, and prints the judgement, the paths and the next commands."""
+    from maskrcnn_ext.report.judgement import sum_up
+    from maskrcnn_ext.report.page import write_report
+
     page = write_report(run, evaluated, out / "report.html", title=out.resolve().name, note=note)
     print()
     for sentence in sum_up(run, evaluated) if evaluated else [note]:
         print(sentence)
     best = out / "model_best.pth"
-    paths = {"plan": out / "config.py", "weights": best if best.exists() else out / "model_final.pth", "report": page}
+    paths = {"weights": best if best.exists() else out / "model_final.pth"} if weights is None else {}
     print()
-    for name, path in paths.items():
+    for name, path in {"plan": (weights or out) / "config.py", **paths, "report": page}.items():
         print(f"{name:8} {path}")
-    print(
-        f"\nNext:\n    maskrcnn-ext predict {out} IMAGES -o predictions\n    maskrcnn-ext export {out} --to onnx -o {out.name}.onnx"
-    )
+    model = weights or out
+    print(f"\nNext:\n    maskrcnn-ext predict {model} IMAGES -o predictions")
+    print(f"    maskrcnn-ext export {model} --to onnx -o {out.name}.onnx")

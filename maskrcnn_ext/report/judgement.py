@@ -49,7 +49,7 @@ def _headline(ap: float | None, evaluated: EvaluatedRun, what: str) -> str:
 
 
 def judge(metrics: Mapping[str, Any], history: Sequence[tuple[float, float]]) -> list[str]:
-    """Returns three sentences about the results of one task.
+    """Returns sentences about the results of one task; the third, about the course of the training, needs a `history`.
 
     Args:
         metrics: of the task, of :func:`maskrcnn_ext.evaluation.summary.evaluate`.
@@ -60,7 +60,7 @@ def judge(metrics: Mapping[str, Any], history: Sequence[tuple[float, float]]) ->
         for sentence in judge(summary["tasks"]["segm"], [(100, 20.1), (200, 31.4)]):
             print(sentence)
     """
-    return [_counts(metrics), _main_error(metrics), _trend(history)]
+    return [_counts(metrics), _main_error(metrics), *([_trend(history)] if history else [])]
 
 
 def _counts(metrics: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ import pytest
 
 from maskrcnn_ext.cli import main
 from maskrcnn_ext.cli.train import _folder_name
+from maskrcnn_ext.report.run import read_run
 
 SMALL = [
     "train.max_iter=2",
@@ -69,11 +70,32 @@ def test_other_data_needs_another_folder(trained, capsys):
     assert f"{out / 'config.py'} is a plan for other data" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_every_image_is_predicted_out_of_fold(shapes, tmp_path, capsys):
+    arguments = ["train", str(shapes.parent), "--folds", "2", "-o", str(tmp_path / "out")]
+    assert main([*arguments, *SMALL]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("AP of the folds: ") for line in lines)
+    listed = [(tmp_path / f"out/fold_{number}/config_val.txt").read_text().split() for number in (1, 2)]
+    assert len(listed[0]) == len(listed[1]) == 4
+    assert len({*listed[0], *listed[1]}) == 8
+    run = read_run(tmp_path / "out")
+    assert run.results_file.is_file()
+    assert len(run.test_data) == 1
+    assert any(
+        line.startswith("AP of masks: ") and line.endswith(" on 8 images, too few to rely on.") for line in lines
+    )
+    assert main(arguments) == 0, "nothing is left to train"
+    assert capsys.readouterr().out.splitlines()[-9:] == lines[-9:]
+
+
 def test_mistakes_are_one_line(tmp_path, capsys):
     assert main(["train", str(tmp_path / "nothing"), "-o", str(tmp_path / "out")]) == 2
     assert main(["train", "a", "b", "-o", str(tmp_path / "out")]) == 2
+    assert main(["train", "a", "--folds", "1", "-o", str(tmp_path / "out")]) == 2
     errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 2
+    assert len(errors) == 3
+    assert errors[2] == "maskrcnn-ext train: error: --folds 1: expected 2 or more, without --val"
     assert errors[1] == "maskrcnn-ext train: error: b: expected one data set, and KEY=VALUE for each override"
 
 

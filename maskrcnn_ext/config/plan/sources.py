@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
 from maskrcnn_ext.data.registry.catalog import load_dataset
 from maskrcnn_ext.data.registry.listed import listed_name, write_list
 from maskrcnn_ext.data.registry.resolve import absolute_name
-from maskrcnn_ext.data.tools.hold_out import hold_out
+from maskrcnn_ext.data.tools.hold_out import divide, hold_out
 
 _SHARE = 0.2  # of the images, held out for validation
 
@@ -72,6 +73,32 @@ def prepare_data(name: str, val_name: str | None, prefix: Path) -> Prepared:
     )
     note = f"held out {plural(len(held.val), 'image')} of {len(data.images)} for validation, {how}: {prefix}_val.txt"
     return Prepared(train, part, (note, *_unreadable(whole)))
+
+
+def prepare_folds(name: str, folds: int, prefixes: Sequence[Path]) -> tuple[str, list[Prepared]]:
+    """Divides a data set into folds: each validates on one part and trains on the others, as :func:`prepare_data` does with its parts.
+
+    Args:
+        name: the data, as in ``dataset.names``.
+        folds: number of parts, 2 or more.
+        prefixes: of the files that list the images, one for each fold.
+
+    Returns:
+        The absolute name of the whole data set, and the data of each fold.
+
+    Raises:
+        InputError: the data is missing or broken, or cannot be divided into so many parts.
+    """
+    name, data = _read(name)
+    whole = fingerprint(name, data)
+    parts = divide(data.images, folds, leave_out=whole.images.unreadable_ids)
+    prepared = []
+    for part, prefix in zip(parts, prefixes, strict=True):
+        held = {record.image_id for record in part}
+        kept = [record for other in parts for record in other if record.image_id not in held]
+        train = _part(whole, data, kept, Path(f"{prefix}_train.txt"))
+        prepared.append(Prepared(train, _part(whole, data, part, Path(f"{prefix}_val.txt")), tuple(_unreadable(whole))))
+    return name, prepared
 
 
 def _read(name: str) -> tuple[str, DataSet]:

@@ -58,9 +58,7 @@ def hold_out(
     Raises:
         InputError: there is a single image.
     """
-    kept = sorted(
-        (record for record in records if record.image_id not in leave_out), key=lambda r: natural_sort_key(r.file_name)
-    )
+    kept = _sort(records, leave_out)
     if len(kept) < 2:
         raise InputError(f"{plural(len(kept), 'image')}: none can be held out for validation")
     groups = group_similar(kept)
@@ -71,6 +69,37 @@ def hold_out(
         return HeldOut(kept[:end], kept[end:], 1)
     parts = split_images(kept, groups, {"train": 1 - share, "val": share}, seed=seed, stratify=True)
     return HeldOut([kept[index] for index in parts["train"]], [kept[index] for index in parts["val"]], num_groups)
+
+
+def divide(
+    records: Sequence[ImageRecord], folds: int, *, seed: int = 0, leave_out: Collection[int | str] = ()
+) -> list[list[ImageRecord]]:
+    """Divides images into folds of about equal size, in the same way as :func:`hold_out`; a single sequence into its parts in order.
+
+    Args:
+        records: the images.
+        folds: number of parts, 2 or more.
+        seed: of the division.
+        leave_out: ids of images that no part gets.
+
+    Raises:
+        InputError: there are fewer groups of similar images than folds.
+    """
+    kept = _sort(records, leave_out)
+    groups = group_similar(kept) if len(kept) > 1 else [""] * len(kept)
+    num_groups = len(set(groups))
+    if num_groups == 1 and len(kept) >= folds:
+        return [[kept[index] for index in part] for part in np.array_split(np.arange(len(kept)), folds)]
+    if num_groups < folds:
+        raise InputError(f"{folds} folds of {plural(num_groups, 'group')} of similar images: choose fewer folds")
+    names = [str(fold) for fold in range(folds)]
+    parts = split_images(kept, groups, dict.fromkeys(names, 1 / folds), seed=seed, stratify=True)
+    return [[kept[index] for index in parts[name]] for name in names]
+
+
+def _sort(records: Sequence[ImageRecord], leave_out: Collection[int | str]) -> list[ImageRecord]:
+    kept = (record for record in records if record.image_id not in leave_out)
+    return sorted(kept, key=lambda record: natural_sort_key(record.file_name))
 
 
 def group_similar(records: Sequence[ImageRecord]) -> list[str]:

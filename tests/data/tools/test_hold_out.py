@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from maskrcnn_ext.data.formats.records import Annotation, ImageRecord
-from maskrcnn_ext.data.tools.hold_out import group_similar, hold_out
+from maskrcnn_ext.data.tools.hold_out import divide, group_similar, hold_out
 from maskrcnn_ext.errors import InputError
 from tests.helpers.labelled_images import noise
 
@@ -64,3 +64,21 @@ def test_images_that_cannot_be_read_are_in_no_part(tmp_path):
 def test_a_single_image_cannot_be_divided(tmp_path):
     with pytest.raises(InputError, match="1 image: none can be held out"):
         hold_out(write(tmp_path, [noise(32, 32)]), 0.2)
+
+
+def test_folds_hold_each_image_once_and_keep_groups_together(tmp_path):
+    pixels = [noise(48, 48, seed=i) for i in range(12)]
+    pixels[7] = pixels[2][:, ::-1]
+    folds = divide(write(tmp_path, pixels), 3, leave_out={11})
+    assert sorted(record.image_id for fold in folds for record in fold) == list(range(11))
+    assert all(3 <= len(fold) <= 5 for fold in folds)
+    assert any({2, 7} <= ids(fold) for fold in folds)
+    assert all({record.annotations[0].category for record in fold} == {0, 1} for fold in folds)
+
+
+def test_folds_of_a_single_sequence_are_its_parts(tmp_path):
+    record = write(tmp_path, [noise(32, 32)])[0]
+    slices = [ImageRecord(record.file_name, i, 32, 32, [], {"slice": i}) for i in range(5)]
+    assert [ids(fold) for fold in divide(slices, 2)] == [{0, 1, 2}, {3, 4}]
+    with pytest.raises(InputError, match="3 folds of 2 groups"):
+        divide(write(tmp_path, [noise(32, 32, seed=i) for i in range(2)]), 3)
