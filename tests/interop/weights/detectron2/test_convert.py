@@ -64,7 +64,7 @@ def test_a_model_predicts_the_same_after_it(tmp_path):
 
 
 def test_files_of_the_model_zoo_say_their_pixels_and_anchors(tmp_path):
-    state = {name: tensor.numpy() for name, tensor in zeros_of(get_config("mask_rcnn_r18_fpn_scratch.py")).items()}
+    state = {name: tensor.numpy() for name, tensor in zeros_of(get_config("faster_rcnn_r18_fpn_scratch.py")).items()}
     state["pixel_mean"] = np.float32([123.675, 116.28, 103.53]).reshape(3, 1, 1)
     state["pixel_std"] = np.float32([58.395, 57.12, 57.375]).reshape(3, 1, 1)
     cell = np.float32(
