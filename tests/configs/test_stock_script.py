@@ -97,7 +97,7 @@ def collected():
 # Each has another schedule (test_shipped_configs, test_schedule), another data set (test_domains) or a larger backbone than one
 # that runs by default.
 SLOW = re.compile(
-    r"_3x|_lsj_[24]00ep|r101|(faster|keypoint)_rcnn_r50|regnety|lite2|mobilenetv4|vitdet_[lh]|cascade_mask_rcnn_vitdet"
+    r"_3x|_lsj_[24]00ep|[rx]101|(faster|keypoint|cascade_mask)_rcnn_r50|regnety|lite2|mobilenetv4|vitdet_[lh]|cascade_mask_rcnn_vitdet"
     r"|domains/(?!shapes|crowdpose|isaid|spleen|nuclei)"
 )
 RUNS = [pytest.param(name, marks=pytest.mark.slow) if SLOW.search(name) else name for name in NAMES]

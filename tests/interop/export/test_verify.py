@@ -48,7 +48,7 @@ def test_boxes_without_width_match_by_their_corners():
     assert faults == ["2 detected by one model only"]
 
 
-@pytest.mark.parametrize("target", ["onnx", "openvino", "torchscript", "opencv"])
+@pytest.mark.parametrize("target", ["onnx", pytest.param("openvino", marks=pytest.mark.slow), "torchscript", "opencv"])
 def test_exports_pass(detector, exported, target):
     pytest.importorskip({"onnx": "onnxruntime", "openvino": "openvino"}.get(target, "cv2"))
     model, mapper = detector

@@ -23,7 +23,7 @@ def zeros_of(config):
 @pytest.mark.parametrize(
     "name",
     [
-        "mask_rcnn_r50_fpn_3x.py",
+        pytest.param("mask_rcnn_r50_fpn_3x.py", marks=pytest.mark.slow),
         "mask_rcnn_r101_c4_3x.py",
         pytest.param("mask_rcnn_r50_dc5_3x.py", marks=pytest.mark.slow),
         pytest.param("mask_rcnn_x101_fpn_3x.py", marks=pytest.mark.slow),

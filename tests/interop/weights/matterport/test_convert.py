@@ -132,7 +132,10 @@ def test_detections_are_those_of_keras(model, keras, converted, image):
     assert_equal_detections(detected(model, converted.config, image), keras.detect(image))
 
 
-@pytest.mark.parametrize(("mode", "shape"), [("pad64", (70, 130)), ("none", (130, 70)), ("square", (200, 150))])
+@pytest.mark.parametrize(
+    ("mode", "shape"),
+    [("pad64", (70, 130)), pytest.param("none", (130, 70), marks=pytest.mark.slow), ("square", (200, 150))],
+)
 def test_detections_are_those_of_keras_in_every_mode_of_resizing(layers, folder, tmp_path, mode, shape):
     settings = {**SETTINGS, "IMAGE_RESIZE_MODE": mode}
     (tmp_path / "settings.json").write_text(json.dumps(settings))
