@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,9 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "--any-orientation",
         action="store_true",
         help="objects have no upright position, as from above or through a microscope: flip in both directions",
+    )
+    parser.add_argument(
+        "--trial", action="store_true", help="try a step, and halve the batch until it fits (default: on a GPU only)"
     )
 
 
@@ -77,7 +81,14 @@ def write_plan(args: argparse.Namespace, data: Prepared, config: Path, command: 
     from maskrcnn_ext.common.text import printable
     from maskrcnn_ext.config.plan import inspect_machine, plan, write_config
 
-    found = plan(data.train, inspect_machine(), val=data.val, any_orientation=args.any_orientation)
+    machine = inspect_machine()
+    found = plan(data.train, machine, val=data.val, any_orientation=args.any_orientation)
+    if machine.has_gpu or args.trial:
+        from maskrcnn_ext.config.zoo import load_config
+        from maskrcnn_ext.engine.trial_step import fitting_images
+
+        tried = replace(machine, most_images=fitting_images(load_config(found.base, found.overrides())))
+        found = plan(data.train, tried, val=data.val, any_orientation=args.any_orientation)
     write_atomic(config, write_config(found, command=command_line(args, command)))
     for note in data.notes:
         print(printable(note))

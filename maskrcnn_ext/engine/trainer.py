@@ -152,14 +152,7 @@ class Training:
         settings = cfg.train
         data = read_training_data(cfg) if data is None else data
         will_resume = resume and history.list_newest_first(Path(settings.output_dir))
-        model = build_model(expect_checkpoint(cfg) if will_resume else cfg)
-        freeze_parameters(model, settings.freeze)
-        cfg.optimizer.params.model = model
-        optimizer = instantiate(cfg.optimizer)
-        checkpoint_activations(model, settings.activation_checkpointing)
-        if settings.compile:
-            compile_backbone(model)
-        model = create_ddp_model(model, **settings.ddp)
+        model, optimizer = build_model_and_optimizer(cfg, resumes=bool(will_resume))
 
         # Weights before the loader: the checkpoint contains the data position, and the random state that seeds the samplers.
         checkpointer = make_checkpointer(cfg, model)
@@ -400,15 +393,27 @@ def find_learning_rate(cfg: DictConfig, data: TrainingData) -> None:
     trainer.train(0, settings.steps)
 
 
+def build_model_and_optimizer(cfg: DictConfig, *, resumes: bool = False) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Returns the model as it is trained, and its optimizer; sets ``optimizer.params.model``.
+
+    Args:
+        cfg: a LazyConfig with all keys of this package.
+        resumes: whether a checkpoint will bring all weights.
+    """
+    model = build_model(expect_checkpoint(cfg) if resumes else cfg)
+    freeze_parameters(model, cfg.train.freeze)
+    cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+    checkpoint_activations(model, cfg.train.activation_checkpointing)
+    if cfg.train.compile:
+        compile_backbone(model)
+    return create_ddp_model(model, **cfg.train.ddp), optimizer
+
+
 def measure_speed(cfg: DictConfig, data: TrainingData, seconds: float) -> Speed:
     """Returns the speed of a training from about this many seconds of steps, whose weights and random numbers are dropped."""
     with preserved_random_state():
-        model = build_model(cfg)
-        freeze_parameters(model, cfg.train.freeze)
-        cfg.optimizer.params.model = model
-        optimizer = instantiate(cfg.optimizer)
-        checkpoint_activations(model, cfg.train.activation_checkpointing)
-        model = create_ddp_model(model, **cfg.train.ddp)
+        model, optimizer = build_model_and_optimizer(cfg)
         loader = GuardedLoader(build_train_loader(cfg, data), cfg.train.loader_timeout)
         step = time_steps(make_trainer(cfg, model, loader, optimizer, None), seconds)
         evaluation = 0.0

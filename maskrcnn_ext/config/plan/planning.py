@@ -18,6 +18,8 @@ from maskrcnn_ext.data.fingerprint import Fingerprint
 from maskrcnn_ext.data.registry.keypoints import flip_map
 from maskrcnn_ext.errors import InputError
 
+_LARGEST_WHOLE = 50_000_000  # pixels of an image to validate on
+
 
 def plan(
     train: Fingerprint, machine: Machine, *, val: Fingerprint | None = None, any_orientation: bool = False
@@ -99,6 +101,11 @@ def _warnings(situation: Situation, base: Base) -> Iterator[str]:
             else ': pip install "maskrcnn_ext[lite]" for a backbone with ImageNet weights'
         )
         yield f"training starts from random weights{advice}"
+    if max(val.images.sizes.astype(float).prod(axis=1)) > _LARGEST_WHOLE:
+        yield (
+            f"{val.name} has images of {val.images.long:.0f} pixels, which evaluation predicts whole: validate on smaller ones; rasters of "
+            "the format geo are cut by @tile:1024"
+        )
     if train.name == val.name:
         yield "validation uses the training images, so its results say nothing about other images: give --val"
     absent = [name for name, count in zip(train.objects.classes, train.objects.counts, strict=True) if not count]
