@@ -129,6 +129,9 @@ def trace_timm(backbone: nn.Module) -> TracedTimmBackbone | None:
     """Returns the traced form of a ``TimmBackbone``. None for other modules, and for networks that have an unknown operator."""
     if type(backbone) is not TimmBackbone:
         return None
+    for module in backbone.modules():
+        if getattr(module, "grad_checkpointing", False):
+            module.grad_checkpointing = False  # it would only hide the operators
     reason = ""
     try:
         maps = _Maps(backbone)

@@ -139,3 +139,9 @@ def test_unknown_networks_stay_as_they_are(name, reason, caplog):
         assert trace_timm(backbone(name)) is None
     assert f"the layers of {name} stay as they are" in caplog.text
     assert reason in caplog.text
+
+
+@pytest.mark.parametrize("name", ["convnext_atto", "mobilenetv4_conv_small"])
+def test_checkpointed_networks_are_traced(name):
+    with torch.device("meta"):
+        assert trace_timm(backbone(name, activation_checkpointing=True)) is not None
