@@ -61,7 +61,8 @@ def optimize(
     levels in one call. ``pred_masks`` are :class:`maskrcnn_ext.ops.rle_masks.RLEMasks`, as with :class:`maskrcnn_ext.CompactRCNN`.
 
     Only modules whose exact class is known are replaced, in modules that are known to call them. All others (subclasses, your own heads,
-    modules with forward hooks) stay as they are. A part with one of them runs in float32, and one line of the log names it.
+    modules with forward hooks) stay as they are. A part with one of them runs in float32, and one line of the log names it. A network of
+    timm is replaced by the graph of its operators if all of them are known.
 
     On a CPU, convolutions run channels-last with bias, ReLU and residual sum fused: 3 x 3 convolutions by Winograd's algorithm, 1 x 1
     convolutions as GEMMs, both into a workspace that is reused. Nothing is compiled at run time, so images of any size run at full speed
