@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import fvcore.nn.weight_init as weight_init
@@ -9,6 +10,23 @@ from detectron2.layers import Conv2d, ConvTranspose2d, get_norm
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes
 from torch import Tensor, nn
+
+
+def make_norm(name: str, channels: int) -> nn.Module | None:
+    """Returns Detectron2's norm layer, but a GroupNorm for any number of channels: of 32 groups, or as many as divide them.
+
+    Args:
+        name: that :func:`detectron2.layers.get_norm` knows; "" for no norm.
+        channels: number of channels.
+
+    Example:
+        >>> make_norm("GN", 48).num_groups, make_norm("GN", 64).num_groups
+        (16, 32)
+    """
+    if name == "GN":
+        return nn.GroupNorm(math.gcd(32, channels), channels)
+    norm: nn.Module | None = get_norm(name, channels)
+    return norm
 
 
 def conv(
@@ -30,7 +48,7 @@ def conv(
         padding=dilation * (kernel_size // 2) if padding is None else padding,
         dilation=dilation,
         bias=not norm,
-        norm=get_norm(norm, out_channels),
+        norm=make_norm(norm, out_channels),
         activation=nn.ReLU(),
     )
     weight_init.c2_msra_fill(layer)

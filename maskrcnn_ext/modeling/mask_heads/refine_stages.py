@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from detectron2.layers import Conv2d, get_norm
+from detectron2.layers import Conv2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskrcnn_ext.modeling.mask_heads.layers import conv, deconv
+from maskrcnn_ext.modeling.mask_heads.layers import conv, deconv, make_norm
 
 DILATIONS = (1, 3, 5)
 
@@ -63,7 +63,7 @@ def depthwise_conv(dim: int, *, dilation: int, norm: str = "") -> Conv2d:
         dilation=dilation,
         groups=dim,
         bias=not norm,
-        norm=get_norm(norm, dim),
+        norm=make_norm(norm, dim),
         activation=nn.ReLU(),
     )
     # fan_in: with groups, fan_out would make the weights too small.

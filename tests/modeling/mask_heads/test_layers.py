@@ -18,7 +18,7 @@ from maskrcnn_ext.modeling.mask_heads.layers import (
 STRIDES = (4, 8, 16, 32)
 
 
-@pytest.mark.parametrize("norm", ["", "BN"])
+@pytest.mark.parametrize("norm", ["", "BN", "GN"])
 def test_layers_have_the_documented_sizes(norm):
     x = torch.rand(2, 3, 8, 8)
     assert conv(3, 4, norm=norm)(x).shape == (2, 4, 8, 8)

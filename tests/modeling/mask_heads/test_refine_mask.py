@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from detectron2.layers import ShapeSpec
 from detectron2.utils.events import EventStorage
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.mask_heads.layers import predictor
 from maskrcnn_ext.modeling.mask_heads.refine_mask import (
+    RefineMaskHead,
     RefinePrediction,
     boundary_aware_loss,
     select_class_logits,
@@ -231,3 +233,13 @@ def test_loss_decreases():
     targets = torch.cat([i.gt_masks.crop_and_resize(i.proposal_boxes.tensor, 112) for i in instances])
     iou = ((probs > 0.5) & targets).sum((1, 2)) / ((probs > 0.5) | targets).sum((1, 2))
     assert iou.mean() > 0.8
+
+
+def test_group_norm_of_narrow_layers():
+    """Stages of 64 channels get narrower than the 32 groups of Detectron2's GroupNorm."""
+    head = RefineMaskHead(
+        ShapeSpec(channels=64, height=14, width=14), num_classes=2, conv_dims=[64] * 5, conv_norm="GN"
+    )
+    norms = [layer for layer in head.modules() if isinstance(layer, torch.nn.GroupNorm)]
+    assert {layer.num_groups for layer in norms} > {32}
+    assert all(layer.num_channels % layer.num_groups == 0 for layer in norms)
