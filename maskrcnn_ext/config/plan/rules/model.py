@@ -147,5 +147,5 @@ def _reason(situation: Situation, base: Base) -> str:
         reason = "a trained detector is in the cache"
     else:
         reason = "no COCO weights on this machine"
-    outlined = f"{objects.outlined:.0%} of the objects have outlines"
-    return f"{reason}; {machine.description}; {outlined}"
+    outlined = "" if objects.outlined in (0, 1) else f"; {objects.outlined:.0%} of the objects have outlines"
+    return f"{reason}; {machine.description}{outlined}"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.config.plan.choice import Choice
 from maskrcnn_ext.config.plan.rules.canvas import Canvas
 from maskrcnn_ext.config.plan.situation import Situation
@@ -48,7 +49,7 @@ def choose_detections(situation: Situation) -> Choice:
     """Returns the choice of proposals and detections an image, and of their suppression."""
     most, settings = situation.most_objects, {}
     limit = max(_LIMIT, math.ceil(_ROOM * most / _STEP) * _STEP)
-    value, reason = f"{limit} an image", f"at most {most} objects an image"
+    value, reason = f"{limit} an image", f"at most {plural(most, 'object')} an image"
     if limit > _LIMIT:
         settings = {
             "model.roi_heads.box_predictor.test_topk_per_image": limit,

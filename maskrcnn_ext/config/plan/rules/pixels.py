@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.config.plan.choice import Choice, Target
 from maskrcnn_ext.config.plan.rules.model import Base
 from maskrcnn_ext.config.plan.situation import Situation
@@ -13,7 +14,7 @@ from maskrcnn_ext.data.tools.stats import IMAGENET_STD
 def choose_pixels(situation: Situation, base: Base) -> Choice:
     """Returns the choice of pixel_mean, pixel_std, channels and stem."""
     images = situation.train.images
-    value = f"{images.channels} channels of {images.dtype}"
+    value = f"{plural(images.channels, 'channel')} of {images.dtype}"
     if images.image_format == "BGR" and images.dtype == "uint8":
         return Choice("pixels", "8-bit, mean of ImageNet", "the weights' own" if base.weights else "8-bit images")
     # ResNet's weights were trained without dividing by the deviation; networks of timm and random weights want 1.
