@@ -9,7 +9,10 @@ from typing import NamedTuple
 from maskrcnn_ext.common.tables import markdown_table
 from maskrcnn_ext.modeling.parts import MASK_HEADS, NETWORKS, POOLERS
 
-HEAD_COLUMNS = ("name", "parameters", "MACs/RoI", "MACs/image", "output", "paper", "mask AP, as published")
+HEAD_COLUMNS = (
+    *("name", "parameters", "MACs/RoI", "MACs/image", "output", "paper", "mask AP, as published"),
+    "boundary AP, measured here",
+)
 POOLER_COLUMNS = ("name", "parameters", "MACs/RoI", "paper", "AP, as published")
 NETWORK_COLUMNS = ("name", "parameters", "MACs/image", "licence of the weights", "paper")
 
@@ -63,7 +66,7 @@ def head_rows(costs: Mapping[str, Cost]) -> list[tuple[str, ...]]:
         cost = costs[part.name]
         counts = (cost.parameters, cost.macs_per_roi, cost.macs_per_image)
         size = f"{cost.output_size} x {cost.output_size}"
-        rows.append((part.name, *map(_short, counts), size, part.paper, part.gain))
+        rows.append((part.name, *map(_short, counts), size, part.paper, part.gain, part.measured))
     return rows
 
 
@@ -85,7 +88,7 @@ def markdown_parts(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
     """Returns a table in Markdown, as the documents show it; papers become links.
 
     Example:
-        >>> rows = [["MLPMaskHead", "117 M", "117 M", "0", "28 x 28", "Mask R-CNN, arXiv:1703.06870", "-2.1"]]
+        >>> rows = [["MLPMaskHead", "117 M", "117 M", "0", "28 x 28", "Mask R-CNN, arXiv:1703.06870", "-2.1", "-"]]
         >>> "[Mask R-CNN](https://arxiv.org/abs/1703.06870)" in markdown_parts(HEAD_COLUMNS, rows)
         True
     """

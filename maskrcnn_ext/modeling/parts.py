@@ -22,6 +22,7 @@ class Part:
         pyramid: whether the part takes feature maps only, no RoI features.
         node: where it goes in ``model.roi_heads``.
         options: keywords that the published version sets, beside the defaults.
+        measured: difference to the stock head in boundary AP on nuclei, in brackets its 95 % interval (projects/small_data).
         takes_channels: whether it must know the number of channels, which a stock config does not pass to a pooler.
     """
 
@@ -32,6 +33,7 @@ class Part:
     node: str = "mask_head"
     options: str = ""
     takes_channels: bool = False
+    measured: str = "not measured"
 
     def load(self) -> Any:
         """Imports and returns the class."""
@@ -54,7 +56,8 @@ class Part:
             if cls.__module__.startswith("maskrcnn_ext.") and "__init__" in vars(cls)
         ]
         text = "\n\n".join(filter(None, map(inspect.getdoc, [found, *constructors])))
-        return f"{self.name}\n{self.paper}; {self.gain}\n\n  {self.override()}\n\n{text}"
+        measured = f"\nhere, in boundary AP on nuclei: {self.measured}" if self.node == "mask_head" else ""
+        return f"{self.name}\n{self.paper}; {self.gain}{measured}\n\n  {self.override()}\n\n{text}"
 
 
 @dataclass(frozen=True)
@@ -97,10 +100,17 @@ class Network:
 
 
 MASK_HEADS = [
-    Part("FCNMaskHead", "Mask R-CNN, arXiv:1703.06870", "the baseline: 35.2, R50-FPN 1x (Detectron2 model zoo)"),
+    Part(
+        "FCNMaskHead",
+        "Mask R-CNN, arXiv:1703.06870",
+        "the baseline: 35.2, R50-FPN 1x (Detectron2 model zoo)",
+        measured="the baseline: 34.7",
+    ),
     Part("MLPMaskHead", "Mask R-CNN, arXiv:1703.06870", "-2.1 (table 2e)"),
     Part("SoftmaxMaskHead", "Mask R-CNN, arXiv:1703.06870", "-5.5, C4 (table 2b)"),
-    Part("BoundaryMaskHead", "BMask R-CNN, arXiv:2007.08921", "+1.4 (its authors' README)"),
+    Part(
+        "BoundaryMaskHead", "BMask R-CNN, arXiv:2007.08921", "+1.4 (its authors' README)", measured="+0.7 (-0.7 to 2.6)"
+    ),
     Part("DCTMaskHead", "DCT-Mask, arXiv:2011.09876", "+1.3 (its authors' README)"),
     Part("PatchDCTMaskHead", "PatchDCT, arXiv:2302.02693", "+2.0 (its authors' README)"),
     Part("PointRendMaskHead", "PointRend, arXiv:1912.08193", "+1.0 (Detectron2 projects/PointRend)", pyramid=True),
