@@ -1,7 +1,7 @@
 """The common base: EfficientNet-Lite0 from ImageNet weights, FPN and heads of 64 channels, 300 iterations of two images, for a CPU."""
 
 from ...configs.common.models.timm_backbone import to_slim
-from ...configs.mask_rcnn_efficientnet_lite0_fpn_finetune import lr_multiplier, model, optimizer, train
+from ...configs.mask_rcnn_efficientnet_lite0_fpn_finetune import dataloader, lr_multiplier, model, optimizer, train
 
 to_slim(model, channels=64)
 

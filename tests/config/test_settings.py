@@ -18,7 +18,7 @@ def test_values_of_the_config_win_over_defaults():
     assert cfg.train.seed == 7
     assert cfg.train.ema == {"decay": 0.99}
     assert cfg.train.amp == {"enabled": False, "dtype": None, "on_cpu": False}
-    assert cfg.train.best == {"metric": None, "mode": "max"}
+    assert cfg.train.best == {"metric": None, "mode": "max", "evaluate": False}
     check_settings(cfg)
 
 
