@@ -116,3 +116,19 @@ def test_a_checkpoint_of_another_kind_of_run_is_one_line(spec, tmp_path, capsys)
     assert re.search(
         r"^error: the checkpoint in .* does not fit this run \(KeyError: trainer\)", capsys.readouterr().err, re.M
     )
+
+
+def test_the_predictions_of_a_run_are_those_of_its_best_weights(spec, tmp_path):
+    """The rate grows during the warm-up, so that the first weights are the "best" ones."""
+    best = {"train.best.metric": "lr", "train.best.mode": "min", "train.best.evaluate": True}
+    run = overrides(spec, tmp_path / "run", **{"train.max_iter": 2, "train.eval_period": 1, **best})
+    assert main(["--config-file", "domains/shapes.py", *run]) == 0
+    log = (tmp_path / "run/log.txt").read_text()
+    assert log.count("Start inference on") == 3
+    assert "Evaluating model_best, of iteration 0" in log
+    evaluated = overrides(spec, tmp_path / "best", **{"train.init_checkpoint": tmp_path / "run/model_best.pth"})
+    assert main(["--config-file", "domains/shapes.py", "--eval-only", *evaluated]) == 0
+    found, expected = (
+        json.loads((tmp_path / name / "inference/coco_instances_results.json").read_text()) for name in ("run", "best")
+    )
+    assert found == expected
