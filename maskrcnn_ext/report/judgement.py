@@ -37,7 +37,9 @@ def sum_up(run: Run, evaluated: EvaluatedRun) -> list[str]:
     """
     task = evaluated.main_task
     metrics = evaluated.summary["tasks"][task]
-    return [_headline(metrics["AP"], evaluated, TASKS[task]), *judge(metrics, scalar_points(run.scalars, f"{task}/AP"))]
+    # Iterations are counted from 0 in the file, and from 1 on the page of a training.
+    history = [(min(index + 1, run.iterations), value) for index, value in scalar_points(run.scalars, f"{task}/AP")]
+    return [_headline(metrics["AP"], evaluated, TASKS[task]), *judge(metrics, history)]
 
 
 def _headline(ap: float | None, evaluated: EvaluatedRun, what: str) -> str:
@@ -53,7 +55,7 @@ def judge(metrics: Mapping[str, Any], history: Sequence[tuple[float, float]]) ->
 
     Args:
         metrics: of the task, of :func:`maskrcnn_ext.evaluation.summary.evaluate`.
-        history: the AP of each evaluation during training, with its iteration, in order.
+        history: the AP of each evaluation during training, with the number of iterations before it, in order.
 
     Example::
 
