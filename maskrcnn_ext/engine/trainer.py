@@ -9,61 +9,56 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 from detectron2.config import instantiate
 from detectron2.engine import HookBase, default_setup, default_writers, hooks
-from detectron2.engine.defaults import create_ddp_model
-from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, EventWriter
+from detectron2.utils.events import EventWriter
 from omegaconf import DictConfig
-from torch import nn
 
 from maskrcnn_ext.common.distributed import decide_on_main, unwrap_ddp
 from maskrcnn_ext.common.lock import lock_folder
-from maskrcnn_ext.common.random_state import preserved_random_state
 from maskrcnn_ext.common.text import short_list
-from maskrcnn_ext.config.checkpoint_weights import expect_checkpoint
 from maskrcnn_ext.config.config_yaml import save_config
 from maskrcnn_ext.config.data_sets import COUNTS
 from maskrcnn_ext.config.provenance import is_shipped_value
 from maskrcnn_ext.data.registry.classes import Classes
-from maskrcnn_ext.engine.acceleration import amp_dtype, checkpoint_activations, compile_backbone, enable_winograd
+from maskrcnn_ext.engine.building import (
+    batch_size,
+    build_model_and_optimizer,
+    build_train_loader,
+    choose_device,
+    make_checkpointer,
+    make_trainer,
+)
 from maskrcnn_ext.engine.checkpoint import history
-from maskrcnn_ext.engine.checkpoint.checkpointer import Checkpointer, mismatch_explained
+from maskrcnn_ext.engine.checkpoint.checkpointer import mismatch_explained
 from maskrcnn_ext.engine.checkpoint.class_rows import ClassRows
-from maskrcnn_ext.engine.determinism import deterministic, explain_nondeterminism
-from maskrcnn_ext.engine.freezing import freeze_parameters
+from maskrcnn_ext.engine.determinism import deterministic
+from maskrcnn_ext.engine.evaluating import evaluate, evaluate_checkpoint, make_evaluation_hooks
 from maskrcnn_ext.engine.guard.divergence import DivergenceGuard
 from maskrcnn_ext.engine.guard.preflight import preflight
 from maskrcnn_ext.engine.hooks.checkpointing import Checkpointing
 from maskrcnn_ext.engine.hooks.ema import EMA
-from maskrcnn_ext.engine.hooks.evaluation import Evaluation, EvaluationHook, last_iteration
-from maskrcnn_ext.engine.hooks.image_panel import ImagePanel, load_panel_data
-from maskrcnn_ext.engine.hooks.lr_finder import LRFinder
-from maskrcnn_ext.engine.hooks.model_selection import Best, EarlyStopping
+from maskrcnn_ext.engine.hooks.evaluation import last_iteration
+from maskrcnn_ext.engine.hooks.model_selection import Best
 from maskrcnn_ext.engine.hooks.preemption import PREEMPTED, Preemption
 from maskrcnn_ext.engine.hooks.progress import make_progress_bar
 from maskrcnn_ext.engine.hooks.training_page import TrainingPage, quiet_terminal
-from maskrcnn_ext.engine.hooks.validation_loss import ValidationLoss, build_validation_loader
 from maskrcnn_ext.engine.hooks.writers import start_writers
 from maskrcnn_ext.engine.loader_faults import GuardedLoader
 from maskrcnn_ext.engine.manifest import finish_manifest, write_manifest
-from maskrcnn_ext.engine.preserved_model import preserved_model
 from maskrcnn_ext.engine.resume.hyperparameters import hyperparameters, restore_hyperparameters
 from maskrcnn_ext.engine.resume.loader import ResumableLoader
 from maskrcnn_ext.engine.resume.state import LoopState, Restore
-from maskrcnn_ext.engine.run_length import Speed, fit_length, time_evaluation, time_steps
-from maskrcnn_ext.engine.train_loop import Guard, Trainer
+from maskrcnn_ext.engine.run_length import fit_length
+from maskrcnn_ext.engine.short_runs import find_learning_rate, measure_speed
 from maskrcnn_ext.engine.training_data import (
     TrainingData,
     check_evaluator,
     check_resumed_classes,
-    check_test_data,
     read_training_data,
 )
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.modeling.fit_check import check_fit
 
 logger = logging.getLogger(__name__)
 
@@ -187,7 +182,7 @@ class Training:
         self.preemption = Preemption()
         ema = EMA(settings.ema.decay) if settings.ema.decay is not None else None
         is_main = comm.is_main_process()
-        evaluation_hooks = list(_make_evaluation_hooks(cfg, model, checkpointer, ema))
+        evaluation_hooks = list(make_evaluation_hooks(cfg, model, checkpointer, ema))
         self.trainer.register_hooks(
             [
                 guard,
@@ -254,62 +249,6 @@ class Training:
         evaluate(self._cfg, model)
 
 
-def choose_device(cfg: DictConfig) -> None:
-    """Sets ``train.device`` to the CPU if the config asks for CUDA and the machine has none; several processes then use gloo."""
-    if str(cfg.train.device).startswith("cuda") and not torch.cuda.is_available():
-        logger.warning("train.device=%s, but this machine has no CUDA device: training on the CPU", cfg.train.device)
-        cfg.train.device = "cpu"
-    if cfg.train.device == "cpu":
-        cfg.train.ddp.device_ids = None
-
-
-def build_model(cfg: DictConfig) -> nn.Module:
-    """Builds ``cfg.model`` on ``cfg.train.device``, not wrapped in DistributedDataParallel.
-
-    Raises:
-        InputError: parts of the model do not fit each other.
-    """
-    model: nn.Module = instantiate(cfg.model)
-    check_fit(model)
-    logger.info("Model:\n%s", model)
-    model.to(cfg.train.device)
-    if cfg.train.channels_last:
-        model.to(memory_format=torch.channels_last)
-    if cfg.train.winograd:
-        logger.info("%d convolutions use Winograd's algorithm", enable_winograd(model, compiled=cfg.train.compile))
-    return model
-
-
-def build_train_loader(cfg: DictConfig, data: TrainingData) -> Any:
-    """Builds ``cfg.dataloader.train`` with the records that were read before."""
-    node = cfg.dataloader.train
-    return instantiate(node if data.records is None else {**{key: node[key] for key in node}, "dataset": data.records})
-
-
-def make_checkpointer(cfg: DictConfig, model: nn.Module) -> Checkpointer:
-    """Returns the checkpointer of ``train.output_dir``."""
-    return Checkpointer(model, cfg.train.output_dir, allow_pickle=cfg.train.loading.allow_pickle)
-
-
-def make_trainer(
-    cfg: DictConfig, model: nn.Module, loader: GuardedLoader, optimizer: torch.optim.Optimizer, guard: Guard | None
-) -> Trainer:
-    """Returns the training loop with the precision, accumulation and clipping of ``cfg.train``, without hooks."""
-    settings = cfg.train
-    # A key apart, because Detectron2's script ends with an error if amp.enabled is set on a CPU.
-    uses_amp = settings.amp.enabled or (settings.amp.on_cpu and settings.device == "cpu")
-    return Trainer(
-        model,
-        loader,
-        optimizer,
-        amp=amp_dtype(settings.amp.dtype, settings.device) if uses_amp else None,
-        accumulate=settings.accumulate,
-        clip_grad=settings.clip_grad,
-        guard=guard,
-        explain_error=lambda error: explain_training_error(error, loader),
-    )
-
-
 def make_writers(cfg: DictConfig, *, resumes: bool) -> list[EventWriter]:
     """Returns Detectron2's writers and those of ``train.writers``."""
     settings = cfg.train
@@ -320,123 +259,8 @@ def make_writers(cfg: DictConfig, *, resumes: bool) -> list[EventWriter]:
 
 def _make_progress(cfg: DictConfig, console: Any) -> HookBase | None:
     if console is None:
-        return make_progress_bar(cfg.train.progress, batch_size=_batch_size(cfg))
-    return TrainingPage(console, batch_size=_batch_size(cfg))
-
-
-def _make_evaluation_hooks(
-    cfg: DictConfig, model: nn.Module, checkpointer: Checkpointer, ema: EMA | None
-) -> Iterator[EvaluationHook]:
-    """Yields the hooks that run every ``train.eval_period`` iterations, in their order."""
-    settings, period = cfg.train, cfg.train.eval_period
-
-    def evaluate_with_average() -> dict[str, Any]:
-        results = evaluate(cfg, model)
-        if ema is not None:
-            # Must not affect the training: a loader draws a random number when it starts.
-            with preserved_model(model), ema.applied(model):
-                logger.info("Evaluating the averaged weights")
-                results = {**results, "ema": evaluate(cfg, model)}
-        return results
-
-    if settings.validation_loss:
-        yield ValidationLoss(period, model, lambda: build_validation_loader(cfg))
-    yield Evaluation(period, evaluate_with_average)
-    if settings.image_panel.count:
-        count = settings.image_panel.count
-        yield ImagePanel(period, model, lambda: load_panel_data(cfg, count), output_dir=settings.output_dir)
-    if settings.best.metric is not None:
-        yield Best(period, checkpointer, metric=settings.best.metric, mode=settings.best.mode)
-    if settings.early_stopping.metric is not None:
-        yield EarlyStopping(period, **settings.early_stopping)
-
-
-def evaluate(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
-    """Runs the model on ``cfg.dataloader.test``; returns the results of ``cfg.dataloader.evaluator``, {} without an evaluator."""
-    if "evaluator" not in cfg.dataloader:
-        return {}
-    # The loader first: it registers a data set that is given as a string, which the evaluator looks up.
-    loader = GuardedLoader(instantiate(cfg.dataloader.test))
-    results: dict[str, Any] = inference_on_dataset(model, loader, instantiate(cfg.dataloader.evaluator))
-    if comm.is_main_process():
-        print_csv_format(results)
-    return results or {}
-
-
-def evaluate_checkpoint(cfg: DictConfig) -> dict[str, Any]:
-    """Loads ``train.init_checkpoint`` and evaluates it."""
-    weights = cfg.train.init_checkpoint
-    model = create_ddp_model(build_model(expect_checkpoint(cfg) if weights else cfg), **cfg.train.ddp)
-    saved = make_checkpointer(cfg, model).load(weights, strict=cfg.train.loading.strict)
-    check_test_data(cfg, Classes.from_state(saved.get("classes")), weights)
-    return evaluate(cfg, model)
-
-
-def find_learning_rate(cfg: DictConfig, data: TrainingData) -> None:
-    """Runs the learning rate finder of ``train.lr_finder``; writes no checkpoint."""
-    model = build_model(cfg)
-    freeze_parameters(model, cfg.train.freeze)
-    cfg.optimizer.params.model = model
-    optimizer = instantiate(cfg.optimizer)
-    model = create_ddp_model(model, **cfg.train.ddp)
-    make_checkpointer(cfg, model).load(cfg.train.init_checkpoint, strict=cfg.train.loading.strict)
-    settings = cfg.train.lr_finder
-    finder = LRFinder(
-        lowest=settings.lowest, highest=settings.highest, steps=settings.steps, output_dir=cfg.train.output_dir
-    )
-    loader = GuardedLoader(build_train_loader(cfg, data), cfg.train.loader_timeout)
-    trainer = make_trainer(cfg, model, loader, optimizer, finder)
-    bar = make_progress_bar(cfg.train.progress, batch_size=_batch_size(cfg))
-    printer = CommonMetricPrinter(settings.steps)
-    lines = hooks.PeriodicWriter([printer], cfg.train.log_period) if comm.is_main_process() else None
-    trainer.register_hooks([hooks.IterationTimer(), finder, bar, lines])
-    trainer.train(0, settings.steps)
-
-
-def build_model_and_optimizer(cfg: DictConfig, *, resumes: bool = False) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """Returns the model as it is trained, and its optimizer; sets ``optimizer.params.model``.
-
-    Args:
-        cfg: a LazyConfig with all keys of this package.
-        resumes: whether a checkpoint will bring all weights.
-    """
-    model = build_model(expect_checkpoint(cfg) if resumes else cfg)
-    freeze_parameters(model, cfg.train.freeze)
-    cfg.optimizer.params.model = model
-    optimizer = instantiate(cfg.optimizer)
-    checkpoint_activations(model, cfg.train.activation_checkpointing)
-    if cfg.train.compile:
-        compile_backbone(model)
-    return create_ddp_model(model, **cfg.train.ddp), optimizer
-
-
-def measure_speed(cfg: DictConfig, data: TrainingData, seconds: float) -> Speed:
-    """Returns the speed of a training from about this many seconds of steps, whose weights and random numbers are dropped."""
-    with preserved_random_state():
-        model, optimizer = build_model_and_optimizer(cfg)
-        loader = GuardedLoader(build_train_loader(cfg, data), cfg.train.loader_timeout)
-        step = time_steps(make_trainer(cfg, model, loader, optimizer, None), seconds)
-        evaluation = 0.0
-        if "evaluator" in cfg.dataloader:
-            test = instantiate(cfg.dataloader.test)
-            evaluation = time_evaluation(model, test, len(test))
-    cfg.optimizer.params.model = None
-    return Speed(step, evaluation)
-
-
-def explain_training_error(error: BaseException, loader: GuardedLoader) -> InputError | None:
-    """Returns a one-line explanation of an error that ended training; None if it is unknown."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return InputError(
-            f"{str(error).split('.')[0]}: use fewer images per iteration (dataloader.train.total_batch_size, with train.accumulate for the "
-            "same batch), smaller images, train.amp.enabled=true, or train.activation_checkpointing=[backbone]"
-        )
-    return explain_nondeterminism(error) or loader.explain(error)
-
-
-def _batch_size(cfg: DictConfig) -> int:
-    """Returns the number of images per iteration, of all processes together."""
-    return int(cfg.dataloader.train.get("total_batch_size", 1)) * int(cfg.train.accumulate)
+        return make_progress_bar(cfg.train.progress, batch_size=batch_size(cfg))
+    return TrainingPage(console, batch_size=batch_size(cfg))
 
 
 def _train_set(cfg: DictConfig) -> str:

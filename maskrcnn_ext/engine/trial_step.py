@@ -10,8 +10,8 @@ from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig
 
 from maskrcnn_ext.common.random_state import preserved_random_state
+from maskrcnn_ext.engine.building import build_model_and_optimizer, build_train_loader, choose_device, make_trainer
 from maskrcnn_ext.engine.loader_faults import GuardedLoader
-from maskrcnn_ext.engine.trainer import build_model_and_optimizer, build_train_loader, choose_device, make_trainer
 from maskrcnn_ext.engine.training_data import TrainingData, read_training_data
 from maskrcnn_ext.errors import InputError
 

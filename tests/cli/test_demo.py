@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 
 
 def test_the_arguments_of_the_training(tmp_path, monkeypatch):
-    """It replaces the training, which has tests of its own."""
+    """The training is replaced: tests/cli/test_train.py runs it."""
     calls = []
     monkeypatch.setattr(train, "main", lambda argv: calls.append(argv) or 0)
     (tmp_path / "run").mkdir()

@@ -97,14 +97,6 @@ def test_a_run_with_pretrained_weights_goes_on_without_them(spec, tmp_path, capl
     assert "layers are FrozenBatchNorm2d" not in caplog.text
 
 
-def test_a_cuda_config_trains_on_the_cpu_without_cuda(spec, tmp_path, caplog):
-    if torch.cuda.is_available():
-        pytest.skip("this machine has CUDA")
-    arguments = overrides(spec, tmp_path, **{"train.max_iter": 1, "train.device": "cuda"})
-    assert main(["--config-file", "domains/shapes.py", *arguments]) == 0
-    assert "this machine has no CUDA device: training on the CPU" in caplog.text
-
-
 def test_a_checkpoint_of_another_kind_of_run_is_one_line(spec, tmp_path, capsys):
     arguments = ["--config-file", "domains/shapes.py", *overrides(spec, tmp_path, **{"train.max_iter": 1})]
     assert main(arguments) == 0

@@ -1,0 +1,63 @@
+"""Runs a few steps of a training whose weights are dropped: to find the learning rate, and to measure the speed."""
+
+from __future__ import annotations
+
+from detectron2.config import instantiate
+from detectron2.engine import hooks
+from detectron2.engine.defaults import create_ddp_model
+from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter
+from omegaconf import DictConfig
+
+from maskrcnn_ext.common.random_state import preserved_random_state
+from maskrcnn_ext.engine.building import (
+    batch_size,
+    build_model,
+    build_model_and_optimizer,
+    build_train_loader,
+    make_checkpointer,
+    make_trainer,
+)
+from maskrcnn_ext.engine.freezing import freeze_parameters
+from maskrcnn_ext.engine.hooks.lr_finder import LRFinder
+from maskrcnn_ext.engine.hooks.progress import make_progress_bar
+from maskrcnn_ext.engine.loader_faults import GuardedLoader
+from maskrcnn_ext.engine.run_length import Speed, time_evaluation, time_steps
+from maskrcnn_ext.engine.training_data import (
+    TrainingData,
+)
+
+
+def find_learning_rate(cfg: DictConfig, data: TrainingData) -> None:
+    """Runs the learning rate finder of ``train.lr_finder``; writes no checkpoint."""
+    model = build_model(cfg)
+    freeze_parameters(model, cfg.train.freeze)
+    cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+    model = create_ddp_model(model, **cfg.train.ddp)
+    make_checkpointer(cfg, model).load(cfg.train.init_checkpoint, strict=cfg.train.loading.strict)
+    settings = cfg.train.lr_finder
+    finder = LRFinder(
+        lowest=settings.lowest, highest=settings.highest, steps=settings.steps, output_dir=cfg.train.output_dir
+    )
+    loader = GuardedLoader(build_train_loader(cfg, data), cfg.train.loader_timeout)
+    trainer = make_trainer(cfg, model, loader, optimizer, finder)
+    bar = make_progress_bar(cfg.train.progress, batch_size=batch_size(cfg))
+    printer = CommonMetricPrinter(settings.steps)
+    lines = hooks.PeriodicWriter([printer], cfg.train.log_period) if comm.is_main_process() else None
+    trainer.register_hooks([hooks.IterationTimer(), finder, bar, lines])
+    trainer.train(0, settings.steps)
+
+
+def measure_speed(cfg: DictConfig, data: TrainingData, seconds: float) -> Speed:
+    """Returns the speed of a training from about this many seconds of steps, whose weights and random numbers are dropped."""
+    with preserved_random_state():
+        model, optimizer = build_model_and_optimizer(cfg)
+        loader = GuardedLoader(build_train_loader(cfg, data), cfg.train.loader_timeout)
+        step = time_steps(make_trainer(cfg, model, loader, optimizer, None), seconds)
+        evaluation = 0.0
+        if "evaluator" in cfg.dataloader:
+            test = instantiate(cfg.dataloader.test)
+            evaluation = time_evaluation(model, test, len(test))
+    cfg.optimizer.params.model = None
+    return Speed(step, evaluation)
