@@ -1,16 +1,13 @@
 """A bar on the terminal and lines in the log file; logged and printed text appears above the bar, unbroken."""
 
-import os
-import pty
 import re
-import subprocess
 import sys
 
 import pytest
 
 from maskrcnn_ext.engine.hooks.progress import ProgressBar, make_progress_bar
 from maskrcnn_ext.errors import InputError
-from tests.conftest import ROOT
+from tests.helpers.terminal import run_on_terminal
 
 SCRIPT = """
 import logging, os, sys, time
@@ -52,28 +49,7 @@ print("the end")
 def on_terminal(tmp_path, *arguments):
     """Runs the script on a terminal of 100 columns; returns its output with control sequences, and the log file."""
     output = tmp_path / "out"
-    main, terminal = pty.openpty()
-    env = {
-        **os.environ,
-        "COLUMNS": "100",
-        "TERM": "xterm",
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ['PYTHONPATH']}",
-    }
-    command = [sys.executable, "-c", SCRIPT, str(output), *arguments]
-    process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=env)
-    os.close(terminal)
-    shown = b""
-    while True:
-        try:
-            part = os.read(main, 65536)
-        except OSError:  # the other end is closed
-            break
-        if not part:
-            break
-        shown += part
-    assert process.wait() == 0, shown.decode()
-    os.close(main)
-    return shown.decode(), (output / "log.txt").read_text()
+    return run_on_terminal(SCRIPT, output, *arguments), (output / "log.txt").read_text()
 
 
 def lines(shown):

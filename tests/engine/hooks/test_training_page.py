@@ -1,16 +1,12 @@
 """One page on the terminal: evaluations, warnings and the progress; the log file has everything."""
 
 import logging
-import os
-import pty
 import re
-import subprocess
-import sys
 
 from detectron2.engine.hooks import IterationTimer
 
 from maskrcnn_ext.engine.hooks.training_page import TrainingPage, quiet_terminal
-from tests.conftest import ROOT
+from tests.helpers.terminal import run_on_terminal
 from tests.helpers.toy_training import Results, toy_trainer
 
 SCRIPT = """
@@ -53,23 +49,8 @@ def test_without_a_terminal(capsys):
 
 
 def test_on_a_terminal(tmp_path):
-    main, terminal = pty.openpty()
-    path = f"{ROOT}{os.pathsep}{os.environ['PYTHONPATH']}"
-    env = {**os.environ, "COLUMNS": "100", "TERM": "xterm", "PYTHONPATH": path}
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, tmp_path / "out"], env=env, stdout=terminal)
-    os.close(terminal)
-    output = b""
-    while True:
-        try:
-            read = os.read(main, 65536)
-        except OSError:  # the other end is closed
-            break
-        if not read:
-            break
-        output += read
-    os.close(main)
-    assert process.wait(timeout=60) == 0
-    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", output.decode()).replace("\r", "\n")
+    output = run_on_terminal(SCRIPT, tmp_path / "out")
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", output).replace("\r", "\n")
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     assert [line for line in lines if not line.startswith("training ")] == LINES
     assert any(re.search(r"training .* 8/8 .*loss .* images/s", line) for line in lines)
