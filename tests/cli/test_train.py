@@ -96,6 +96,7 @@ def test_mistakes_are_one_line(tmp_path, capsys):
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 3
     assert errors[2] == "maskrcnn-ext train: error: --folds 1: expected 2 or more, without --val"
+    assert f"{tmp_path / 'nothing'}: no such file or folder, and no data set" in errors[0]
     assert errors[1] == "maskrcnn-ext train: error: b: expected one data set, and KEY=VALUE for each override"
 
 

@@ -11,8 +11,9 @@ from maskrcnn_ext.data.fingerprint import Fingerprint, fingerprint
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
 from maskrcnn_ext.data.registry.catalog import load_dataset
 from maskrcnn_ext.data.registry.listed import listed_name, write_list
-from maskrcnn_ext.data.registry.resolve import absolute_name
+from maskrcnn_ext.data.registry.resolve import absolute_name, ensure_registered
 from maskrcnn_ext.data.tools.hold_out import divide, hold_out
+from maskrcnn_ext.errors import InputError
 
 _SHARE = 0.2  # of the images, held out for validation
 
@@ -103,6 +104,11 @@ def prepare_folds(name: str, folds: int, prefixes: Sequence[Path]) -> tuple[str,
 
 def _read(name: str) -> tuple[str, DataSet]:
     name = absolute_name(name)
+    if ":" not in name:
+        try:
+            ensure_registered(name)
+        except InputError as error:
+            raise InputError(f"{name}: no such file or folder, and {error}") from error
     return name, load_dataset(name)
 
 
