@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,14 @@ import torch
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import Instances
 from omegaconf import DictConfig
-from PIL import Image
 
-from maskrcnn_ext.common.text import or_list
-from maskrcnn_ext.data.images.memory import convert_image, read_bytes
+from maskrcnn_ext.common.text import or_list, short_list
+from maskrcnn_ext.data.images.memory import read_image
 from maskrcnn_ext.data.mapping.mapper import augment_image
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.loading import image_reader, load_model
 from maskrcnn_ext.inference.optimization.optimize import optimize_in_place
+from maskrcnn_ext.inference.predictions import Predictions
 from maskrcnn_ext.inference.value_scale import ValueScale
 from maskrcnn_ext.modeling.compact_rcnn import compact_postprocess, output_size
 
@@ -31,8 +32,9 @@ _MAX_WAITING_BATCHES = 4
 class Predictor:
     """A model with weights, ready to predict.
 
-    Predictions are Detectron2's ``Instances`` on the CPU: ``pred_boxes`` in pixels of the image as stored, ``scores``, ``pred_classes``,
-    ``pred_masks`` as :class:`maskrcnn_ext.ops.rle_masks.RLEMasks` (``.to_dense()`` returns an array), and ``pred_keypoints``.
+    It returns :class:`maskrcnn_ext.inference.predictions.Predictions`, which are Detectron2's ``Instances`` on the CPU: ``pred_boxes`` in
+    pixels of the image as stored, ``scores``, ``pred_classes``, ``pred_masks`` as :class:`maskrcnn_ext.ops.rle_masks.RLEMasks`
+    (``.numpy()`` returns an array), and ``pred_keypoints``.
 
     Attributes:
         model: the model, in evaluation mode.
@@ -46,7 +48,8 @@ class Predictor:
         ::
 
             predictor = maskrcnn_ext.Predictor("output/nuclei")
-            masks = predictor("image.png").pred_masks.to_dense()
+            found = predictor("image.png", threshold=0.5)
+            found.plot(), found.records(), found.pred_masks.numpy()
     """
 
     def __init__(
@@ -90,30 +93,53 @@ class Predictor:
         # Models imported from other frameworks may paste masks in another way.
         self._postprocess = getattr(self.model, "postprocess", compact_postprocess)
 
-    def __call__(self, image: Any) -> Instances:
+    def __repr__(self) -> str:
+        classes = short_list([str(name) for name in self.classes.names])
+        weights = self.weights or "random weights"
+        return f"Predictor({type(self.model).__name__} of {classes}; {weights}; {self.device})"
+
+    @property
+    def input_format(self) -> str:
+        """Order of the channels of arrays, under the name that Detectron2's DefaultPredictor has for it; SAHI reads it."""
+        return "raw" if self.image_format == "raw" else "BGR"
+
+    def __call__(self, image: Any, *, threshold: float = 0.0) -> Predictions:
         """Predicts one image.
 
         Args:
             image: see :meth:`pixels`.
+            threshold: least score of the objects. The model itself leaves out those below ``box_predictor.test_score_thresh``, mostly 0.05.
 
         Raises:
-            InputError: it cannot be read.
+            InputError: it cannot be read, or the threshold is not a score.
         """
-        return next(self.predict([image]))
+        found = next(self.run([self.prepare(self.pixels(image))]))
+        return Predictions.of(found, self.classes, image, image_format=self.image_format, threshold=threshold)
 
-    def predict(self, images: Iterable[Any], *, batch_size: int = 1) -> Iterator[Instances]:
-        """Predicts images and yields the instances in the same order. Batches do not change the result of an image.
+    def predict(self, images: Iterable[Any], *, batch_size: int = 1, threshold: float = 0.0) -> Iterator[Predictions]:
+        """Predicts images and yields the predictions in the same order. Batches do not change the result of an image.
 
         Only images of the same padded size share a batch, because more padding beside an image would change its detections.
 
         Args:
-            images: see :meth:`pixels`; read when they are needed.
+            images: see :meth:`pixels`; read when they are needed. Of those that are files, the predictions know the path; arrays are not
+                kept.
             batch_size: how many images to predict at once, if that many of one size are among the next ones.
+            threshold: least score of the objects.
 
         Raises:
-            InputError: an image cannot be read.
+            InputError: an image cannot be read, or the threshold is not a score.
         """
-        return self.run((self.prepare(self.pixels(image)) for image in images), batch_size=batch_size)
+        files: deque[Any] = deque()
+
+        def inputs() -> Iterator[dict[str, Any]]:
+            for image in images:
+                files.append(image if isinstance(image, str | Path | dict) else None)
+                yield self.prepare(self.pixels(image))
+
+        for found in self.run(inputs(), batch_size=batch_size):
+            file = files.popleft()
+            yield Predictions.of(found, self.classes, file, image_format=self.image_format, threshold=threshold)
 
     def pixels(self, image: Any) -> np.ndarray:
         """Returns the pixels (H, W, C) of an image in :attr:`image_format`.
@@ -126,17 +152,7 @@ class Predictor:
         Raises:
             InputError: it cannot be read, is none of these, or has values that are not finite.
         """
-        if isinstance(image, str | Path):
-            image = {"file_name": str(image)}
-        if isinstance(image, dict):
-            return np.asarray(self.read(image))
-        if isinstance(image, bytes | bytearray):
-            return np.asarray(read_bytes(image, self.read))
-        if isinstance(image, Image.Image | np.ndarray):
-            return convert_image(image, self.image_format)
-        raise InputError(
-            f"{type(image).__name__} is not an image: expected a path, bytes, an array, a PIL image or a record"
-        )
+        return read_image(image, self.image_format, self.read)
 
     def prepare(self, pixels: np.ndarray) -> dict[str, Any]:
         """Returns the model's input for pixels (H, W, C): the resized ``image`` (C, h, w), and ``height`` and ``width`` H and W.

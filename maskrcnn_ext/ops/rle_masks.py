@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,8 +15,9 @@ from maskrcnn_ext.ops.rle import RLE, decode_rle, rle_area, rle_boxes
 class RLEMasks:
     """R masks of one image, stored as RLEs. The models of this package return them as ``Instances.pred_masks``.
 
-    Indexing and concatenation work as for Detectron2's structures. Iterating decodes one mask at a time, (height, width) bool, so code
-    that loops over masks, such as Detectron2's COCOEvaluator, needs memory for one.
+    They take the place of the tensor (R, height, width) bool that Detectron2 returns: iterating and an integer index decode one mask,
+    (height, width) bool; slices and lists of indices select masks. Only :attr:`tensor`, :meth:`numpy` and ``np.asarray`` decode all masks
+    at once, so code that loops over masks, such as Detectron2's COCOEvaluator, needs memory for one.
 
     Attributes:
         rles: R compressed RLEs, ``{"size": [height, width], "counts": bytes}``.
@@ -23,8 +25,8 @@ class RLEMasks:
 
     Example:
         >>> masks = RLEMasks([{"size": [2, 2], "counts": b"22"}], size=(2, 2))
-        >>> masks.boxes(), masks.to_dense().shape
-        (tensor([[1., 0., 2., 2.]]), torch.Size([1, 2, 2]))
+        >>> masks.boxes(), masks[0].shape, masks[:1], masks.tensor.shape
+        (tensor([[1., 0., 2., 2.]]), torch.Size([2, 2]), RLEMasks(1 of 2 x 2), torch.Size([1, 2, 2]))
     """
 
     def __init__(self, rles: Sequence[RLE], size: tuple[int, int]) -> None:
@@ -35,12 +37,22 @@ class RLEMasks:
     def __len__(self) -> int:
         return len(self.rles)
 
-    def __getitem__(self, item: int | slice | Tensor) -> RLEMasks:
-        """Returns the masks that an index, a slice, a tensor of indices or a boolean tensor (R) selects."""
-        if isinstance(item, int):
-            return RLEMasks([self.rles[item]], self.size)
-        chosen = torch.arange(len(self.rles))[item if isinstance(item, slice) else item.cpu()]
-        return RLEMasks([self.rles[index] for index in chosen.tolist()], self.size)
+    def __getitem__(self, item: Any) -> Any:
+        """Returns what indexing the tensor returns, with masks as RLEs if whole masks are selected.
+
+        Args:
+            item: an index; a slice, indices or a boolean tensor (R); or several of these, of which the first selects masks.
+
+        Returns:
+            One mask (height, width) or a part of it for an index, a tensor for several, else RLEMasks.
+        """
+        first, *rest = item if isinstance(item, tuple) else (item,)
+        chosen = torch.arange(len(self))[first.cpu() if isinstance(first, Tensor) else first]
+        if chosen.ndim == 0:
+            return _decode([self.rles[int(chosen)]], self.size)[0][tuple(rest)]
+        if chosen.ndim == 1 and not rest:
+            return RLEMasks([self.rles[index] for index in chosen.tolist()], self.size)
+        return self.tensor[item]
 
     def __iter__(self) -> Iterator[Tensor]:
         return (_decode([rle], self.size)[0] for rle in self.rles)
@@ -48,9 +60,44 @@ class RLEMasks:
     def __repr__(self) -> str:
         return f"RLEMasks({len(self)} of {self.size[0]} x {self.size[1]})"
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Decodes all masks. Detectron2's Visualizer calls ``np.asarray``."""
+        return np.asarray(self.numpy(), dtype=dtype)
+
+    @property
+    def shape(self) -> torch.Size:
+        """R, height, width."""
+        return torch.Size((len(self), *self.size))
+
+    @property
+    def tensor(self) -> Tensor:
+        """All masks, (R, height, width) bool, decoded at each use: R bytes for each pixel of the image."""
+        return self.to_dense()
+
     def to(self, *_: Any, **__: Any) -> RLEMasks:
         """Returns itself, since RLEs are on no device. Detectron2's ``Instances.to`` calls it."""
         return self
+
+    def cpu(self) -> RLEMasks:
+        """Returns itself."""
+        return self
+
+    def detach(self) -> RLEMasks:
+        """Returns itself."""
+        return self
+
+    def numpy(self) -> np.ndarray:
+        """Decodes all masks to (R, height, width) bool."""
+        return np.asarray(self.tensor.numpy())
+
+    def any(self, dim: int) -> Tensor:
+        """Returns ``tensor.any(dim)``. The union of all masks, ``dim=0``, needs memory for one."""
+        if dim != 0:
+            return self.tensor.any(dim)
+        union = torch.zeros(self.size, dtype=torch.bool)
+        for mask in self:
+            union |= mask
+        return union
 
     @staticmethod
     def cat(masks: Sequence[RLEMasks]) -> RLEMasks:

@@ -36,11 +36,37 @@ def test_indexing_selects_as_on_an_array(masks, item):
     assert torch.equal(masks[item].to_dense(), DENSE[item])
 
 
-def test_an_integer_index_returns_a_list_of_one(masks):
-    assert torch.equal(masks[2].to_dense(), DENSE[2:3])
-    assert torch.equal(masks[-1].to_dense(), DENSE[-1:])
+@pytest.mark.parametrize("item", [2, -1, np.int64(1), torch.tensor(0), (1, 3), (2, slice(1, 4), slice(2, 5))], ids=str)
+def test_an_integer_index_returns_a_mask_as_of_a_tensor(masks, item):
+    assert torch.equal(masks[item], DENSE[item])
+
+
+@pytest.mark.parametrize("item", [(slice(1, 3), 4), None, (slice(None), None), (slice(None), slice(1, 3))], ids=str)
+def test_other_indices_are_those_of_the_tensor(masks, item):
+    assert torch.equal(masks[item], DENSE[item])
+
+
+@pytest.mark.parametrize("item", [[3, 1], [], np.array([True, False, False, True, False])], ids=str)
+def test_lists_and_arrays_select_masks(masks, item):
+    assert isinstance(masks[item], RLEMasks)
+    assert torch.equal(masks[item].tensor, DENSE[np.asarray(item, bool if len(item) == 5 else int)])
+
+
+def test_an_index_out_of_range_ends_a_loop(masks):
     with pytest.raises(IndexError):
         masks[5]
+
+
+def test_the_conversions_of_a_tensor(masks):
+    assert masks.shape == DENSE.shape
+    for found in (masks.cpu().numpy(), masks.detach().to("cpu").numpy(), np.asarray(masks), masks.tensor.numpy()):
+        assert found.dtype == bool
+        np.testing.assert_array_equal(found, DENSE.numpy())
+    assert np.asarray(masks, dtype=np.uint8).dtype == np.uint8
+    for dim in (0, 1, -1):
+        assert torch.equal(masks.any(dim), DENSE.any(dim))
+    assert torch.equal(RLEMasks([], (4, 6)).any(0), torch.zeros(4, 6, dtype=torch.bool))
+    assert RLEMasks([], (4, 6)).numpy().shape == (0, 4, 6)
 
 
 def test_iteration_yields_dense_masks(masks):

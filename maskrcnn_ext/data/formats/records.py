@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from maskrcnn_ext.common.text import plural, short_list
 from maskrcnn_ext.ops.rle import encode_mask, rle_box
 
 
@@ -55,7 +56,7 @@ class ImageRecord:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class DataSet:
     """A dataset as readers return it.
 
@@ -72,6 +73,11 @@ class DataSet:
     category_ids: list[int] | None = None
     keypoints: list[str] = field(default_factory=list)
     skeleton: list[tuple[int, int]] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        num_objects = sum(len(image.annotations) for image in self.images)
+        counts = f"{plural(len(self.images), 'image')}, {plural(num_objects, 'object')}"
+        return f"DataSet({counts} of {short_list(self.classes)})"
 
 
 def annotation_of_mask(mask: np.ndarray, category: int, **rest: Any) -> Annotation:

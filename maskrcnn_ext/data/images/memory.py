@@ -19,6 +19,30 @@ from maskrcnn_ext.errors import InputError
 _SUFFIXES = {b"II*\0": ".tif", b"MM\0*": ".tif", b"II+\0": ".tif", b"MM\0+": ".tif", b"\x93NUM": ".npy"}
 
 
+def read_image(image: Any, image_format: str, read: Callable[[dict[str, Any]], np.ndarray]) -> np.ndarray:
+    """Returns the pixels (H, W, C) of anything that is an image, in an image format.
+
+    Args:
+        image: a path; the bytes of a file; a PIL image; an array, see :func:`convert_image`; or a record of Detectron2 with ``file_name``.
+        image_format: "BGR", "RGB", "L" or "raw".
+        read: reads the pixels of a record in that format.
+
+    Raises:
+        InputError: it cannot be read, is none of these, or has values that are not finite.
+    """
+    if isinstance(image, str | Path):
+        image = {"file_name": str(image)}
+    if isinstance(image, dict):
+        return np.asarray(read(image))
+    if isinstance(image, bytes | bytearray):
+        return np.asarray(read_bytes(image, read))
+    if isinstance(image, Image.Image | np.ndarray):
+        return convert_image(image, image_format)
+    raise InputError(
+        f"{type(image).__name__} is not an image: expected a path, bytes, an array, a PIL image or a record"
+    )
+
+
 def read_bytes(content: bytes | bytearray, read: Callable[[dict[str, Any]], np.ndarray]) -> np.ndarray:
     """Returns the pixels of the bytes of a file, exactly those of the file itself.
 

@@ -12,6 +12,7 @@ from detectron2.structures import Instances
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.jobs.journal import Journal, Journals
+from maskrcnn_ext.inference.predictions import Predictions
 from maskrcnn_ext.inference.predictor import Predictor
 from maskrcnn_ext.inference.results import from_coco, to_coco
 from maskrcnn_ext.inference.tiling.merge import merge_tiles
@@ -57,18 +58,20 @@ class TiledPredictor:
         *,
         journal: Journal | Journals | None = None,
         key: str = "",
-    ) -> Instances:
+        threshold: float = 0.0,
+    ) -> Predictions:
         """Predicts an image.
 
         Args:
             image: a file, a record of Detectron2, or an array (H, W, C) in the predictor's ``image_format``.
             journal: stores finished tiles, see :func:`predict_tiled`.
             key: the image's key in the journal.
+            threshold: least score of the objects.
 
         Raises:
-            InputError: it cannot be read.
+            InputError: it cannot be read, or the threshold is not a score.
         """
-        return predict_tiled(
+        found = predict_tiled(
             self._predict,
             WindowedImage(image, read=self.predictor.read),
             tile=self.tile,
@@ -78,6 +81,9 @@ class TiledPredictor:
             journal=journal,
             key=key,
         )
+        file = None if isinstance(image, np.ndarray) else image
+        predictor = self.predictor
+        return Predictions.of(found, predictor.classes, file, image_format=predictor.image_format, threshold=threshold)
 
     def _predict(self, tiles: list[np.ndarray]) -> list[Instances]:
         return list(self.predictor.run(map(self.predictor.prepare, tiles), batch_size=self.batch_size))

@@ -53,7 +53,7 @@ class MOTSWriter:
         ids, categories = found.track_ids.tolist(), found.pred_classes.tolist()
         rles = {}
         for index in torch.argsort(found.scores, descending=True, stable=True).tolist():
-            mask = next(iter(found.pred_masks[index])).numpy()
+            mask = found.pred_masks[index].numpy()
             free = mask & ~taken
             taken |= mask
             if free.any():
