@@ -27,7 +27,7 @@ COMMANDS = {
     "compare": "compare two runs, and report whether their difference is significant",
     "configs": "list the configs that ship with the package, or print the path of one",
     "configure": "plan a training from the data and the machine, and write it as a config",
-    "convert": "write a data set in another format: COCO, YOLO, labelme or label images",
+    "convert": "write a data set in another format: COCO, YOLO, label images, or that of a label tool",
     "data-stats": "measure the pixels of a data set, and print the overrides that fit a model to them",
     "demo": "train, evaluate and show a Mask R-CNN on generated images, in minutes on a CPU",
     "doctor": "report what is installed, what is wrong, and the command that fixes it",

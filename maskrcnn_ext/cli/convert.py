@@ -7,7 +7,17 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-_FORMATS = ("coco", "yolo", "labelme", "label-image")
+_FORMATS = (
+    "coco",
+    "yolo",
+    "labelme",
+    "label-image",
+    "cvat",
+    "label-studio",
+    "supervisely",
+    "geojson",
+    "coco-panoptic",
+)
 
 _WRITTEN = """\
 files that are written:
@@ -16,6 +26,11 @@ files that are written:
   labelme      DST/*.json, each next to its image
   label-image  DST/images, DST/labels (16-bit PNG with one number per object; a later object covers an earlier one) and
                DST/classes.json
+  cvat         DST/annotations.xml (CVAT for images 1.1) and DST/images
+  label-studio DST/tasks.json, DST/label_config.xml and DST/images; DST is LOCAL_FILES_DOCUMENT_ROOT of Label Studio
+  supervisely  DST/meta.json, DST/ds0/ann and DST/ds0/img
+  geojson      DST/labels (outlines in pixels, for QuPath) and DST/images
+  coco-panoptic  DST/panoptic.json, DST/panoptic (PNG) and DST/images
 Objects and attributes that a format cannot store are counted on stderr. DST appears when it is complete.
 """
 

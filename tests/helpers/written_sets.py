@@ -9,7 +9,15 @@ import pycocotools.mask as mask_util
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.ops.rle import encode_mask, segmentation_to_rle
 
-READ = {"coco": "coco:{0}/annotations.json@{0}/images", "yolo": "yolo:{0}/data.yaml", "labelme": "labelme:{0}"}
+READ = {
+    "coco": "coco:{0}/annotations.json@{0}/images",
+    "yolo": "yolo:{0}/data.yaml",
+    "labelme": "labelme:{0}",
+    "cvat": "cvat:{0}/annotations.xml",
+    "label-studio": "label_studio:{0}/tasks.json@{0}/images",
+    "supervisely": "supervisely:{0}",
+    "geojson": "geo:{0}/labels@{0}/images@pixels:true@attribute:classification",
+}
 
 
 def make_set(tmp_path, annotations, *, height=40, width=60, classes=("thing",)):

@@ -5,23 +5,15 @@ Shapes of one ``label`` and ``group_id`` are parts of one object, as in labelme'
 
 from __future__ import annotations
 
-import io
 import math
-from base64 import b64decode
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from maskrcnn_ext.data.formats import Format, Option
-from maskrcnn_ext.data.formats.polygons import box_of_polygons, check_outline, ellipse
+from maskrcnn_ext.data.formats.drawn_objects import IGNORE_LABEL, DrawnPart, add_object, join_parts, read_patch
+from maskrcnn_ext.data.formats.polygons import ellipse
 from maskrcnn_ext.data.formats.reading import (
-    IMAGE_ERRORS,
-    category_of,
-    checked_rle,
     collected,
     finite,
     image_size,
@@ -31,13 +23,11 @@ from maskrcnn_ext.data.formats.reading import (
     read_json,
     read_text,
 )
-from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
+from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
 from maskrcnn_ext.data.formats.warnings import Tally, check_rectangles, warn_of_rectangles
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.ops.rle import decode_rle, encode_mask, segmentation_to_rle, with_text_counts
 
 LABELS_FILE = "labels.txt"
-_IGNORE = "__ignore__"
 _OPEN_SHAPES = ("point", "points", "line", "linestrip")
 # How many points each shape has. X-AnyLabeling, which writes the same files, calls a rotated rectangle "rotation".
 _POINTS = {
@@ -85,7 +75,7 @@ def read_labelme(
     if not classes:
         labels = {str(shape["label"]) for _, entry in entries for _, shape in entry["shapes"]}
         listed = _listed_classes(folder)
-        classes = [*listed, *sorted(labels - {_IGNORE, *listed})]
+        classes = [*listed, *sorted(labels - {IGNORE_LABEL, *listed})]
     names = list(classes)
 
     def read(pair: tuple[Path, dict[str, Any]]) -> ImageRecord:
@@ -103,7 +93,7 @@ def _listed_classes(folder: Path) -> list[str]:
     """Returns the class names in ``labels.txt``, which labelme takes with ``--labels``; none if there is no such file."""
     file = folder / LABELS_FILE
     names = read_text(file).splitlines() if file.is_file() else ()
-    return list(dict.fromkeys(name for name in names if name.strip() not in ("", _IGNORE, "_background_")))
+    return list(dict.fromkeys(name for name in names if name.strip() not in ("", IGNORE_LABEL, "_background_")))
 
 
 def _read_collected(file: Path, tally: Tally, faults: list[str] | None) -> tuple[Path, dict[str, Any]] | None:
@@ -157,17 +147,11 @@ def _record(
         objects.setdefault(key, []).append((shape, f"{file}: shape {number}"))
     for (label, _, group), shapes in objects.items():
         with collected(faults):
-            annotation = _annotation(shapes, height, width, group)
-            if label == _IGNORE:
-                assert annotation.segmentation is not None
-                rle = with_text_counts(segmentation_to_rle(annotation.segmentation, height, width))
-                crowd = replace(annotation, segmentation=rle, crowd=True)
-                record.annotations += [replace(crowd, category=index) for index in range(len(classes))]
-                continue
-            annotation.category = category_of(label, classes, shapes[0][1])
-            if rectangles == "boxes" and all(shape.get("shape_type") == "rectangle" for shape, _ in shapes):
+            annotation = join_parts([_part(shape, where) for shape, where in shapes], height, width, group)
+            is_box = label != IGNORE_LABEL and all(shape.get("shape_type") == "rectangle" for shape, _ in shapes)
+            if rectangles == "boxes" and is_box:
                 annotation.segmentation = None
-            record.annotations.append(annotation)
+            add_object(record, annotation, label, classes, shapes[0][1])
     return record
 
 
@@ -181,24 +165,13 @@ def _image_file(file: Path, path: PureWindowsPath, images: Path | None) -> Path:
     return below if below.is_file() else images / path.name
 
 
-def _annotation(shapes: list[tuple[dict[str, Any], str]], height: int, width: int, group: str | None) -> Annotation:
-    """Returns one object, of category 0."""
-    polygons: list[list[float]] = []
-    mask = None
-    for shape, where in shapes:
-        kind = str(shape.get("shape_type") or "polygon")  # version 3 had nothing else
-        points = _points(kind, shape.get("points"), where)
-        if kind == "mask":
-            mask = np.zeros((height, width), np.uint8) if mask is None else mask
-            _paste(mask, shape.get("mask"), points, where)
-        else:
-            polygons.append(_polygon(kind, points))
-            check_outline(polygons[-1], height, width, where)
-    if mask is None:
-        return Annotation(0, box_of_polygons(polygons, height, width), polygons, id=group)
-    if polygons:
-        mask |= decode_rle(segmentation_to_rle(polygons, height, width))
-    return Annotation(0, *checked_rle(encode_mask(mask), height, width, shapes[0][1]), id=group)
+def _part(shape: dict[str, Any], where: str) -> DrawnPart:
+    kind = str(shape.get("shape_type") or "polygon")  # version 3 had nothing else
+    points = _points(kind, shape.get("points"), where)
+    if kind != "mask":
+        return DrawnPart(where, _polygon(kind, points))
+    (x, y), _ = points  # the PNG's first pixel is at the first point
+    return DrawnPart(where, [], read_patch(shape.get("mask"), f"{where}: `mask`"), (round(x), round(y)))
 
 
 def _points(kind: str, points: Any, where: str) -> list[tuple[float, float]]:
@@ -221,22 +194,6 @@ def _polygon(kind: str, points: list[tuple[float, float]]) -> list[float]:
         (x0, y0), (x1, y1) = points
         points = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
     return [value for point in points for value in point]
-
-
-def _paste(mask: np.ndarray, png: Any, points: list[tuple[float, float]], where: str) -> None:
-    """Adds a mask shape, a PNG in base64 whose first pixel is at the first point, to the image's mask (H, W)."""
-    try:
-        with Image.open(io.BytesIO(b64decode(png, validate=True))) as image:
-            patch = np.array(image)
-    except (TypeError, *IMAGE_ERRORS) as error:
-        raise InputError(f"{where}: `mask` is not a PNG in base64 ({error})") from error
-    if patch.ndim != 2:
-        raise InputError(f"{where}: `mask` has {patch.shape[-1]} channels, expected one")
-    x, y = (round(value) for value in points[0])
-    height, width = mask.shape
-    inside = patch[max(-y, 0) : max(height - y, 0), max(-x, 0) : max(width - x, 0)] > 0
-    x, y = max(x, 0), max(y, 0)
-    mask[y : y + inside.shape[0], x : x + inside.shape[1]] |= inside
 
 
 FORMAT = Format(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from json import loads
 from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar
+from xml.etree import ElementTree
 
 import numpy as np
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
@@ -42,6 +44,7 @@ _OPENERS: dict[bytes, type[ImageFile.ImageFile]] = {
 }
 _ROUNDING = 1e-3  # pixels; a box that extends beyond its image by less is not counted
 _LONGEST_NAME = 255  # bytes, the limit of file systems
+_DECLARATION = re.compile(rb"<\?xml[^>]*?encoding\s*=\s*[\"']([\w.-]+)", re.ASCII)
 
 
 def read_text(file: Path) -> str:
@@ -64,6 +67,19 @@ def read_json(file: Path) -> Any:
         return loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not a JSON file ({error})") from error
+
+
+def read_xml(file: Path) -> ElementTree.Element:
+    """Returns the root of an XML file in any encoding that it declares or that is Unicode."""
+    try:
+        content = file.read_bytes()
+        declared = _DECLARATION.match(content)
+        # The parser itself knows no encodings of Asia.
+        return ElementTree.fromstring(content if declared is None else content.decode(declared[1].decode("ascii")))
+    except (OSError, ElementTree.ParseError, LookupError, ValueError) as error:
+        if isinstance(error, ElementTree.ParseError) and not _DECLARATION.match(content):
+            decode(content, file)  # raises an error that names the encoding, if it is not Unicode
+        raise InputError(f"{file}: not a readable XML file ({error})") from error
 
 
 def open_image(file: str | Path) -> Image.Image:

@@ -25,6 +25,7 @@ class Annotation:
             an object without keypoints.
         crowd: whether it is a group of objects, which is neither trained on nor counted as missed.
         id: the id in the file, for messages; None if it has none.
+        score: of a prediction, from 0 to 1; None for a label.
     """
 
     category: int
@@ -33,6 +34,7 @@ class Annotation:
     keypoints: list[float] | None = None
     crowd: bool = False
     id: int | str | None = None
+    score: float | None = None
 
 
 @dataclass(slots=True)

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 from xml.etree import ElementTree
 
 import numpy as np
 
-from maskrcnn_ext.common.encodings import decode
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.polygons import box_of_polygons, check_outline, rotated_box
 from maskrcnn_ext.data.formats.reading import (
@@ -32,6 +30,7 @@ from maskrcnn_ext.data.formats.reading import (
     path_below,
     read_labels,
     read_text,
+    read_xml,
 )
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.formats.warnings import Tally
@@ -40,7 +39,6 @@ from maskrcnn_ext.ops.rle import encode_labels, pairwise_iou
 
 logger = logging.getLogger(__name__)
 
-_DECLARATION = re.compile(rb"<\?xml[^>]*?encoding\s*=\s*[\"']([\w.-]+)", re.ASCII)
 _VOID = 255  # value of borders between objects and of unclear pixels in the PNGs
 
 
@@ -122,22 +120,10 @@ def _image_names(tree: ElementTree.Element) -> tuple[str, str]:
 
 
 def _parse(file: Path) -> ElementTree.Element:
-    try:
-        content = file.read_bytes()
-        tree = ElementTree.fromstring(_declared_text(content) or content)
-    except (OSError, ElementTree.ParseError, LookupError, ValueError) as error:
-        if isinstance(error, ElementTree.ParseError) and not _DECLARATION.match(content):
-            decode(content, file)  # raises an error that names the encoding, if it is not Unicode
-        raise InputError(f"{file}: not a readable XML file ({error})") from error
+    tree = read_xml(file)
     if tree.tag != "annotation":
         raise InputError(f"{file}: not a VOC annotation (expected <annotation>, found <{tree.tag}>)")
     return tree
-
-
-def _declared_text(content: bytes) -> str | None:
-    """Returns the text of an XML that declares an encoding; None without a declaration. The parser itself knows no encodings of Asia."""
-    declared = _DECLARATION.match(content)
-    return None if declared is None else content.decode(declared[1].decode("ascii"))
 
 
 def _text(element: ElementTree.Element, path: str, where: object) -> str:

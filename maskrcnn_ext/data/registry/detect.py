@@ -50,10 +50,19 @@ def described_by_files(folder: Path) -> list[str]:
     files = [
         file
         for place in (folder, folder / "annotations")
-        for kind in ("*.y*ml", "*.json")
+        for kind in ("*.y*ml", "*.json", "*.xml")
         for file in list_files(place, kind)
     ]
     return list(dict.fromkeys(name for name in map(detect, files[:_TRIED]) if name is not None))
+
+
+def is_cvat(file: Path) -> bool:
+    """Returns whether an XML is of CVAT for images; reads its beginning only."""
+    try:
+        with file.open("rb") as stream:
+            return b"<annotations>" in stream.read(500)
+    except OSError:
+        return False
 
 
 def _folder_with(names: list[Any], folders: list[Path]) -> Path:
@@ -78,13 +87,24 @@ def _detect_file(file: Path) -> str | None:
             if image.is_file():
                 return f"geo:{file}@{image}" + ("" if image.suffix in _RASTERS else "@pixels:true")
         return None
+    if suffix == ".xml" and is_cvat(file):
+        return f"cvat:{file}"
     return _detect_json(file, read_json(file)) if suffix == ".json" else None
 
 
 def _detect_json(file: Path, content: Any) -> str | None:
+    if isinstance(content, list) and content and all(isinstance(task, dict) and "data" in task for task in content):
+        here = file.parent
+        return f"label_studio:{file}@{here / 'images' if (here / 'images').is_dir() else here}"
     if not isinstance(content, dict):
         return None
+    if file.name == "meta.json" and isinstance(content.get("classes"), list):
+        return f"supervisely:{file.parent}"
     if isinstance(content.get("images"), list) and isinstance(content.get("categories"), list):
+        annotations = content.get("annotations")
+        first = annotations[0] if isinstance(annotations, list) and annotations else None
+        if isinstance(first, dict) and "segments_info" in first:
+            return f"coco_panoptic:{file}@{images_folder(file, content['images'])}"
         return f"coco:{file}@{images_folder(file, content['images'])}"
     if "shapes" in content and "imagePath" in content:
         return f"labelme:{file.parent}"
@@ -98,7 +118,8 @@ def _detect_json(file: Path, content: Any) -> str | None:
 
 def _detect_folder(folder: Path) -> str | None:
     for labels, images in (("Annotations", "JPEGImages"), ("annotations", "images"), (".", ".")):
-        if (folder / images).is_dir() and list_files(folder / labels, "*.xml"):
+        files = list_files(folder / labels, "*.xml") if (folder / images).is_dir() else []
+        if files and not is_cvat(files[0]):
             return f"voc:{folder / labels}@{folder / images}"
     found = described_by_files(folder)
     if found:
@@ -107,6 +128,10 @@ def _detect_folder(folder: Path) -> str | None:
         return f"dsb2018:{folder}"
     if (folder / "imagesTr").is_dir() and list_files(folder / "labelsTr", "*.nii*"):
         return f"nifti:{folder / 'imagesTr'}@{folder / 'labelsTr'}"
+    if (folder / "images").is_dir() and (outlines := list_files(folder / "labels", "*.geojson")):
+        # QuPath's class of an object; the reader's errors are better than what follows from looking closer here.
+        attribute = "@attribute:classification" if '"classification"' in read_text(outlines[0]) else ""
+        return f"geo:{folder / 'labels'}@{folder / 'images'}@pixels:true{attribute}"
     for name in ("labels", "masks"):
         are_images = (file.suffix.lower() in IMAGE_SUFFIXES for file in list_files(folder / name, "*"))
         if (folder / "images").is_dir() and any(are_images):

@@ -14,7 +14,17 @@ from typing import Protocol
 from maskrcnn_ext.data.formats.records import DataSet
 from maskrcnn_ext.errors import InputError
 
-WRITERS = ("coco", "yolo", "labelme", "label_image")
+WRITERS = (
+    "coco",
+    "yolo",
+    "labelme",
+    "label_image",
+    "cvat",
+    "label_studio",
+    "supervisely",
+    "geojson",
+    "coco_panoptic",
+)
 
 
 class Writer(Protocol):

@@ -91,6 +91,8 @@ def _contents(annotation: Annotation, record: ImageRecord) -> dict[str, Any]:
         "iscrowd": int(annotation.crowd),
         "segmentation": [] if segmentation is None else segmentation,
     }
+    if annotation.score is not None:
+        contents["score"] = annotation.score
     if annotation.keypoints:
         keypoints = keypoints_to_pixel_indices(annotation.keypoints)
         contents.update(keypoints=keypoints, num_keypoints=sum(1 for visible in keypoints[2::3] if visible))

@@ -70,6 +70,7 @@ def _shapes(
             "description": "",
             "shape_type": kind,
             "flags": {},
+            **({} if annotation.score is None else {"score": annotation.score}),
         }
         for outline in outlines
     ]

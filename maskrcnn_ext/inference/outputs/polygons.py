@@ -16,13 +16,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import shapely
 
 from maskrcnn_ext.common.extras import require
-from maskrcnn_ext.data.formats.geo_transform import Grid, polygons_of, read_grid
-from maskrcnn_ext.inference.outputs.predicted_image import MaskWindow, PredictedImage
+from maskrcnn_ext.data.formats.geo_transform import Grid, read_grid
+from maskrcnn_ext.data.writers.outlines import geometry_of_mask, orient
+from maskrcnn_ext.inference.outputs.predicted_image import PredictedImage
 
 
 def polygons(predicted: PredictedImage) -> dict[str, bytes]:
@@ -36,7 +36,7 @@ def polygons(predicted: PredictedImage) -> dict[str, bytes]:
     """
     image = predicted.item.image if isinstance(predicted.item.image, dict) else {}
     grid = _read_georeference(Path(predicted.item.file_name)) if image else None
-    outlines = [outline_polygon(window) for window in predicted.masks()]
+    outlines = [geometry_of_mask(window.mask, (window.x, window.y)) for window in predicted.masks()]
     areas = [outline.area for outline in outlines]
     crs = None
     if grid is not None:
@@ -58,31 +58,6 @@ def polygons(predicted: PredictedImage) -> dict[str, bytes]:
         collection["crs"] = {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{crs}"}}
     collection["features"] = features
     return {f"{predicted.item.name}.geojson": json.dumps(collection, ensure_ascii=False).encode("utf-8")}
-
-
-def outline_polygon(window: MaskWindow) -> shapely.Geometry:
-    """Returns the valid Polygon or MultiPolygon, with holes, along the edges of a mask's pixels; an empty Polygon for an empty mask.
-
-    Example:
-        >>> outline_polygon(MaskWindow(2, 0, np.ones((1, 3), np.uint8))).bounds
-        (2.0, 0.0, 5.0, 1.0)
-    """
-    if not window.mask.any():
-        return shapely.Polygon()
-    # OpenCV's contours go through the centres of pixels. In a mask of twice the size, the centres 2x and 2x + 1 differ for the left and
-    # the right edge of pixel x.
-    contours, hierarchy = cv2.findContours(
-        window.mask.repeat(2, axis=0).repeat(2, axis=1), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
-    )
-    rings = [(contour[:, 0] + 1) // 2 + (window.x, window.y) for contour in contours]
-    parents = hierarchy[0, :, 3]
-    parts = [
-        shapely.Polygon(rings[part], [rings[hole] for hole in np.flatnonzero(parents == part)])
-        for part in np.flatnonzero(parents < 0)
-    ]
-    # A ring meets itself where pixels touch at a corner only; make_valid splits it there.
-    whole = shapely.MultiPolygon(polygons_of(shapely.make_valid(np.array(parts))))
-    return _orient(whole.simplify(0))
 
 
 def _read_georeference(file: Path) -> Grid | None:
@@ -114,11 +89,5 @@ def _to_map(outlines: list[Any], grid: Grid, corner: Any) -> tuple[list[Any], in
     if code is None and len(points):
         points = np.stack(transform(grid.crs, "EPSG:4326", points[:, 0], points[:, 1]), axis=1)
     # The y axis of a map points up, so rings turn the other way.
-    placed = [_orient(outline) for outline in shapely.set_coordinates(mapped, points)]
+    placed = [orient(outline) for outline in shapely.set_coordinates(mapped, points)]
     return placed, None if code in (None, 4326) else code
-
-
-def _orient(outline: shapely.Geometry) -> shapely.Geometry:
-    """Returns the outline with outer rings anticlockwise and holes clockwise, as RFC 7946 requires."""
-    parts = [shapely.geometry.polygon.orient(part) for part in shapely.get_parts(outline)]
-    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)

@@ -4,13 +4,15 @@ import cv2
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
+import shapely
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from maskrcnn_ext.data.formats.records import Annotation
 from maskrcnn_ext.data.registry.catalog import load_dataset
 from maskrcnn_ext.data.writers import find_writer
-from maskrcnn_ext.data.writers.outlines import decode, outlines_of_mask
+from maskrcnn_ext.data.writers.outlines import decode, geometry_of_mask, outlines_of_mask
 from maskrcnn_ext.ops.rle import encode_mask
 from tests.helpers.written_sets import READ, assert_same, make_set
 
@@ -48,3 +50,13 @@ def test_parts_holes_and_spills_over_the_edge_survive_as_polygons(tmp_path, form
     data = make_set(tmp_path, annotations)
     assert not find_writer(format)(data, tmp_path / "out", link=False)
     assert_same(data, load_dataset(READ[format].format(tmp_path / "out")), lowest=1.0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(mask=arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=8)), x=st.integers(0, 3))
+def test_geometries_are_valid_and_enclose_the_pixels(mask, x):
+    outline = geometry_of_mask(mask, (x, 5))
+    assert outline.is_valid
+    assert outline.area == mask.sum()
+    ys, xs = np.mgrid[: mask.shape[0], : mask.shape[1]] + 0.5
+    np.testing.assert_array_equal(shapely.contains_xy(outline, xs + x, ys + 5), mask)

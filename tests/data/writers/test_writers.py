@@ -1,14 +1,31 @@
 """All writers: a written data set is read back unchanged, and errors leave no partial output."""
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from maskrcnn_ext import InputError
 from maskrcnn_ext.cli import main
+from maskrcnn_ext.data.formats.cvat import read_cvat
+from maskrcnn_ext.data.formats.label_studio import read_label_studio
 from maskrcnn_ext.data.formats.polygons import box_of_polygons
-from maskrcnn_ext.data.formats.records import DataSet
+from maskrcnn_ext.data.formats.records import Annotation, DataSet
+from maskrcnn_ext.data.formats.supervisely import read_supervisely
 from maskrcnn_ext.data.registry.catalog import load_dataset
-from maskrcnn_ext.data.writers import find_writer
-from tests.helpers.written_sets import READ, assert_same, make_set
+from maskrcnn_ext.data.writers import WRITERS, find_writer
+from maskrcnn_ext.data.writers.outlines import decode
+from maskrcnn_ext.ops.rle import encode_mask
+from tests.helpers.written_sets import READ, assert_same, make_set, square
+
+READERS = {
+    "cvat": lambda folder: read_cvat(folder / "annotations.xml"),
+    "label_studio": lambda folder: read_label_studio(folder / "tasks.json", folder / "images", predictions=True),
+    "supervisely": lambda folder: read_supervisely(folder),
+}
+coordinates = st.floats(0, 1).map(lambda value: value * 40)
+polygons = st.lists(st.tuples(coordinates, coordinates), min_size=3, max_size=9)
 
 
 @pytest.mark.parametrize("format", READ)
@@ -31,9 +48,9 @@ def test_real_data_comes_back(real_data, tmp_path, file, format, capsys):
     source, target = f"coco:{real_data / file}@{(real_data / file).parent}", tmp_path / "out"
     assert main(["convert", source, str(target), "--to", format, "--link"]) == 0
     crowds = sum(a.crowd for record in load_dataset(source).images for a in record.annotations)
-    assert (f"{crowds} crowds left out" in capsys.readouterr().err) == (crowds > 0 and format != "coco")
+    assert (f"{crowds} crowds left out" in capsys.readouterr().err) == (crowds > 0 and format not in ("coco", "cvat"))
     after = load_dataset(READ[format].format(target))
-    if format == "coco":
+    if format in ("coco", "cvat"):
         for record in after.images:
             record.annotations = [a for a in record.annotations if not a.crowd]
     # The outlines' boxes: some of COCO's own are more than a pixel off theirs.
@@ -45,14 +62,14 @@ def test_real_data_comes_back(real_data, tmp_path, file, format, capsys):
     assert_same(before, after)
 
 
-@pytest.mark.parametrize("format", ["coco", "yolo", "labelme", "label_image"])
+@pytest.mark.parametrize("format", WRITERS)
 def test_an_empty_set_and_images_without_objects_can_be_written(tmp_path, format):
     find_writer(format)(DataSet(["a"], []), tmp_path / "none", link=False)
     find_writer(format)(make_set(tmp_path, []), tmp_path / "empty", link=False)
-    assert len(list((tmp_path / "empty").rglob("a.png"))) == (2 if format == "label_image" else 1)
+    assert len(list((tmp_path / "empty").rglob("a.png"))) == (2 if format in ("label_image", "coco_panoptic") else 1)
 
 
-@pytest.mark.parametrize("format", ["coco", "yolo", "labelme", "label_image"])
+@pytest.mark.parametrize("format", WRITERS)
 def test_a_missing_image_or_a_slice_is_named(tmp_path, format):
     data = make_set(tmp_path, [])
     data.images[0].extra["slice"] = 3
@@ -67,3 +84,38 @@ def test_a_missing_image_or_a_slice_is_named(tmp_path, format):
 def test_an_unknown_writer_is_named():
     with pytest.raises(InputError, match="no writer for 'voc', expected one of coco, yolo, labelme, label_image"):
         find_writer("voc")
+
+
+@pytest.mark.parametrize("format", READERS)
+@settings(max_examples=25, deadline=None)
+@given(mask=arrays(bool, (40, 60), fill=st.just(False)), points=polygons)
+def test_any_mask_polygon_and_box_comes_back(format, mask, points, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("set")
+    mask[3, 7] = True
+    polygon = [value for point in points for value in point]
+    mask_object = Annotation(1, (0, 0, 60, 40), encode_mask(mask))
+    outlined = Annotation(0, (0, 0, 40, 40), [polygon])
+    box = Annotation(1, (1.25, 2, 30.5, 39.75))
+    data = make_set(folder, [mask_object, outlined, box], classes=("a & <b>", "Käfer"))
+    assert not find_writer(format)(data, folder / "out", link=True)
+    after = READERS[format](folder / "out")
+    (record,) = after.images
+    names = [after.classes[each.category] for each in record.annotations]
+    by_kind = {type(each.segmentation): (name, each) for name, each in zip(names, record.annotations, strict=True)}
+    assert {kind: name for kind, (name, _) in by_kind.items()} == {dict: "Käfer", list: "a & <b>", type(None): "Käfer"}
+    np.testing.assert_array_equal(decode(by_kind[dict][1].segmentation, 40, 60), mask)
+    np.testing.assert_allclose(by_kind[list][1].segmentation[0], polygon, atol=1e-8)
+    np.testing.assert_allclose(by_kind[type(None)][1].box, box.box, atol=1e-8)
+
+
+@pytest.mark.parametrize("format", ["cvat", "label_studio", "supervisely", "geojson", "coco_panoptic"])
+def test_what_a_format_cannot_express_is_counted(tmp_path, format):
+    crowd = Annotation(0, (1, 1, 9, 9), square(1, 1, 8).segmentation, crowd=True)
+    outside = Annotation(0, (70, 1, 90, 9), [[70, 1, 90, 1, 90, 9]])
+    kept = Annotation(0, (11, 1, 19, 9), square(11, 1, 8).segmentation, keypoints=[1.5, 1.5, 2])
+    data = make_set(tmp_path, [crowd, outside, kept])
+    lost = find_writer(format)(data, tmp_path / "out", link=False)
+    keeps_crowds = format in ("cvat", "coco_panoptic")
+    expected = ["keypoints", "objects"] if keeps_crowds else ["crowds", "keypoints", "objects"]
+    assert [text.split()[0] for text in sorted(lost)] == expected
+    assert set(lost.values()) == {1}

@@ -7,29 +7,12 @@ import cv2
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from maskrcnn_ext import InputError
 from maskrcnn_ext.inference.outputs import find_output
-from maskrcnn_ext.inference.outputs.polygons import outline_polygon
-from maskrcnn_ext.inference.outputs.predicted_image import MaskWindow, PredictedImage
+from maskrcnn_ext.inference.outputs.predicted_image import PredictedImage
 from maskrcnn_ext.inference.sources import InputImage
 from tests.helpers.predicted_images import CLASSES, HEIGHT, WIDTH, instances, only, predicted
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    mask=hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=8), elements=st.integers(0, 1)),
-    x=st.integers(0, 3),
-)
-def test_outlines_are_valid_and_enclose_the_pixels(mask, x):
-    outline = outline_polygon(MaskWindow(x, 5, mask))
-    assert outline.is_valid
-    assert outline.area == mask.sum()
-    ys, xs = np.mgrid[: mask.shape[0], : mask.shape[1]] + 0.5
-    np.testing.assert_array_equal(shapely.contains_xy(outline, xs + x, ys + 5), mask > 0)
 
 
 def polygons(shown):

@@ -1,0 +1,29 @@
+"""The Label Studio writer: predictions have scores, and the labelling interface has every class."""
+
+import json
+from xml.etree import ElementTree
+
+import pytest
+
+from maskrcnn_ext.data.formats.records import Annotation
+from maskrcnn_ext.data.writers import find_writer
+from tests.helpers.written_sets import make_set, square
+
+
+def test_objects_with_scores_are_predictions(tmp_path):
+    found = square(1, 1, 8)
+    found.score = 0.875
+    data = make_set(tmp_path, [found, Annotation(0, (1, 1, 9, 9), score=0.25)])
+    find_writer("label_studio")(data, tmp_path / "out", link=False)
+    (task,) = json.loads((tmp_path / "out/tasks.json").read_text())
+    assert "annotations" not in task
+    assert task["predictions"][0]["score"] == pytest.approx(0.5625)
+    assert [each["score"] for each in task["predictions"][0]["result"]] == [0.875, 0.25]
+
+
+def test_the_labelling_interface_has_every_class_and_shape(tmp_path):
+    data = make_set(tmp_path, [square(1, 1, 8)], classes=("leaf", 'a "b" & c'))
+    find_writer("label_studio")(data, tmp_path / "out", link=False)
+    root = ElementTree.parse(tmp_path / "out/label_config.xml").getroot()
+    for tag in ("PolygonLabels", "BrushLabels", "RectangleLabels"):
+        assert [label.get("value") for label in root.iter(tag).__next__()] == ["leaf", 'a "b" & c']
