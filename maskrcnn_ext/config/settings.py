@@ -65,6 +65,7 @@ SETTINGS: dict[str, Setting] = {
     "seed": Setting(-1, _whole()),
     "epochs": Setting(None, _or_null(_number("a number above 0", lambda value: value > 0))),
     "time": Setting(None, _or_null(_number("minutes, a number above 0", lambda value: value > 0))),
+    "clock": Setting("wall", _one_of("wall", "cpu")),
     "cudnn_benchmark": Setting(False, _FLAG),
     "amp.dtype": Setting(None, _one_of(None, "bf16", "fp16")),
     "amp.on_cpu": Setting(False, _FLAG),

@@ -23,6 +23,8 @@ from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+# What `train.clock` names: seconds that pass, or seconds of all threads of this process, which other programs do not add to.
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 # Keys that count iterations or samples of the run; 0 or null is no count.
 _COUNTS = ("train.eval_period", "train.checkpointer.period", "dataloader.train.mixed_samples")
 _WARM_STEPS, _STEPS, _EVALUATED = 2, 12, 4  # steps and batches that are timed
@@ -97,7 +99,7 @@ def _restore_length(cfg: DictConfig) -> bool:
         saved = read_config_file(str(file))
     except InputError:
         return False
-    if any(saved.train.get(key) != cfg.train[key] for key in ("epochs", "time")):
+    if any(saved.train.get(key) != cfg.train[key] for key in ("epochs", "time", "clock")):
         return False
     for key in ("train.max_iter", *_COUNTS):
         if OmegaConf.select(cfg, key):
@@ -106,13 +108,12 @@ def _restore_length(cfg: DictConfig) -> bool:
 
 
 def _fit_time(cfg: DictConfig, measure: Callable[[float], Speed]) -> None:
-    settings, start = cfg.train, time.perf_counter()
+    settings, clock = cfg.train, CLOCKS[cfg.train.clock]
+    start = clock()
     budget = 60.0 * settings.time
     speed = measure(_MEASURED_SHARE * budget)
     # The slowest process decides, and all decide alike.
-    step, evaluation, spent = (
-        max(values) for values in zip(*comm.all_gather((*speed, time.perf_counter() - start)), strict=True)
-    )
+    step, evaluation, spent = (max(values) for values in zip(*comm.all_gather((*speed, clock() - start)), strict=True))
     count = math.ceil(settings.max_iter / settings.eval_period) if settings.eval_period > 0 else 1
     if evaluation > 0:
         evaluation *= _EVALUATION_ROOM
@@ -134,41 +135,47 @@ def _fit_time(cfg: DictConfig, measure: Callable[[float], Speed]) -> None:
 class _StepTimes(HookBase):
     """Stores when each step ended, and ends the training after a number of seconds."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
         self.ends: list[float] = []
         self._seconds = seconds
+        self._clock = clock
 
     def after_step(self) -> None:
-        self.ends.append(time.perf_counter())
+        self.ends.append(self._clock())
         timed = self.ends[_WARM_STEPS - 1 :]
         if len(timed) > 1 and timed[-1] - timed[0] > self._seconds:
             self.trainer.stop("its speed is known")
 
 
-def time_steps(trainer: Trainer, seconds: float) -> float:
+def time_steps(trainer: Trainer, seconds: float, clock: Callable[[], float] = time.perf_counter) -> float:
     """Returns the seconds of a training step, from about this many seconds of steps with a learning rate of 0."""
     for group in trainer.optimizer.param_groups:
         group["lr"] = 0.0
-    times = _StepTimes(seconds)
+    times = _StepTimes(seconds, clock)
     trainer.register_hooks([times])
     trainer.train(0, _WARM_STEPS + _STEPS)
     timed = times.ends[_WARM_STEPS - 1 :]
     return (timed[-1] - timed[0]) / (len(timed) - 1)
 
 
-def time_evaluation(model: nn.Module, loader: Iterable[list[dict[str, Any]]], num_batches: int) -> float:
+def time_evaluation(
+    model: nn.Module,
+    loader: Iterable[list[dict[str, Any]]],
+    num_batches: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
     """Returns the seconds that a model needs for all batches of a loader, from the first few of them."""
     done = 0
-    start = time.perf_counter()
+    start = clock()
     with preserved_model(model):
         model.eval()
         for batch in loader:
             if done == 1:
-                start = time.perf_counter()  # the first one starts the loader's workers
+                start = clock()  # the first one starts the loader's workers
             model(batch)
             done += 1
             if done == 1 + _EVALUATED:
                 break
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return (time.perf_counter() - start) / max(1, done - 1) * num_batches
+    return (clock() - start) / max(1, done - 1) * num_batches

@@ -22,7 +22,7 @@ from maskrcnn_ext.engine.freezing import freeze_parameters
 from maskrcnn_ext.engine.hooks.lr_finder import LRFinder
 from maskrcnn_ext.engine.hooks.progress import make_progress_bar
 from maskrcnn_ext.engine.loader_faults import GuardedLoader
-from maskrcnn_ext.engine.run_length import Speed, time_evaluation, time_steps
+from maskrcnn_ext.engine.run_length import CLOCKS, Speed, time_evaluation, time_steps
 from maskrcnn_ext.engine.training_data import (
     TrainingData,
 )
@@ -51,13 +51,14 @@ def find_learning_rate(cfg: DictConfig, data: TrainingData) -> None:
 
 def measure_speed(cfg: DictConfig, data: TrainingData, seconds: float) -> Speed:
     """Returns the speed of a training from about this many seconds of steps, whose weights and random numbers are dropped."""
+    clock = CLOCKS[cfg.train.clock]
     with preserved_random_state():
         model, optimizer = build_model_and_optimizer(cfg)
         loader = GuardedLoader(build_train_loader(cfg, data), cfg.train.loader_timeout)
-        step = time_steps(make_trainer(cfg, model, loader, optimizer, None), seconds)
+        step = time_steps(make_trainer(cfg, model, loader, optimizer, None), seconds, clock)
         evaluation = 0.0
         if "evaluator" in cfg.dataloader:
             test = instantiate(cfg.dataloader.test)
-            evaluation = time_evaluation(model, test, len(test))
+            evaluation = time_evaluation(model, test, len(test), clock)
     cfg.optimizer.params.model = None
     return Speed(step, evaluation)

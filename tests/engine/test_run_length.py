@@ -1,14 +1,17 @@
 """The length of a training in epochs and in minutes."""
 
+import subprocess
+import sys
 import time
 
 import pytest
+import torch
 from detectron2.config import LazyConfig
 from omegaconf import OmegaConf
 
 from maskrcnn_ext.config.settings import add_missing_settings
 from maskrcnn_ext.engine.main import main
-from maskrcnn_ext.engine.run_length import Speed, fit_length, set_length
+from maskrcnn_ext.engine.run_length import Speed, fit_length, set_length, time_evaluation
 from maskrcnn_ext.engine.training_data import TrainingData
 from maskrcnn_ext.errors import InputError
 from tests.helpers.small_run import small_run, spec_of
@@ -56,6 +59,34 @@ def test_minutes_have_room_for_the_evaluations(tmp_path):
     evaluations = -(-cfg.train.max_iter // cfg.train.eval_period)
     assert evaluations == 5
     assert 500 < cfg.train.max_iter * 0.5 + evaluations * 10 < 600
+
+
+class Ticking(torch.nn.Linear):
+    """A model that needs three seconds of its own clock for a batch."""
+
+    now = 0.0
+
+    def forward(self, _):
+        self.now += 3.0
+
+
+def test_an_evaluation_is_timed_by_the_given_clock():
+    model = Ticking(1, 1)
+    assert time_evaluation(model, [[{}]] * 6, 20, lambda: model.now) == 60.0
+
+
+def test_cpu_time_leaves_out_waiting(tmp_path):
+    cfg = config(tmp_path, time=1, clock="cpu")
+    allowed = []
+
+    def measure(seconds):
+        subprocess.run([sys.executable, "-c", "sum(range(10_000_000))"], check=True)
+        allowed.append(seconds)
+        return Speed(step=1.0, evaluation=0.0)
+
+    fit_length(cfg, DATA, measure, resumes=False)
+    assert allowed == [3.0]
+    assert cfg.train.max_iter == 53  # of 60 seconds, none of which the other process used
 
 
 def test_costly_evaluations_become_fewer(tmp_path):
