@@ -14,9 +14,10 @@ def setup_environment() -> None:
     """
     # Imported here, because detectron2 itself is still being imported when this module is loaded.
     from maskrcnn_ext.data.registry.resolve import register_named_datasets
-    from maskrcnn_ext.modeling.yacs import register_backbones, register_mask_heads, register_rpn
+    from maskrcnn_ext.modeling.yacs import register_backbones, register_mask_heads, register_roi_heads, register_rpn
 
     register_named_datasets()
     register_mask_heads()
     register_rpn()
+    register_roi_heads()
     register_backbones()

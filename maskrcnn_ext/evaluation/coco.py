@@ -18,6 +18,7 @@ from detectron2.structures import Instances
 from pycocotools.coco import COCO
 
 from maskrcnn_ext.common.files import write_atomic
+from maskrcnn_ext.common.signatures import with_keyword
 from maskrcnn_ext.common.silence import log_silenced
 from maskrcnn_ext.common.text import or_list
 from maskrcnn_ext.data.registry.catalog import class_names
@@ -255,7 +256,4 @@ def _temporary_coco_file(name: str, output_dir: str | None) -> Iterator[str]:
 
 
 # Config checks read the signature of the base class, which differs between versions of Detectron2, with the argument that this class adds.
-_BASE = inspect.signature(evaluation.COCOEvaluator.__init__)
-COCOEvaluator.__init__.__signature__ = _BASE.replace(
-    parameters=[*_BASE.parameters.values(), inspect.Parameter("classes", inspect.Parameter.KEYWORD_ONLY, default=None)]
-)
+COCOEvaluator.__init__.__signature__ = with_keyword(evaluation.COCOEvaluator.__init__, "classes", None)

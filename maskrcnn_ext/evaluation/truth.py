@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,7 +14,12 @@ from pycocotools.coco import COCO
 from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.data.formats.coco import check_lists, load_coco, warn_without_area
 from maskrcnn_ext.data.formats.coco_fields import read_rotated_box
-from maskrcnn_ext.data.formats.coco_records import add_annotations, parse_categories, parse_images
+from maskrcnn_ext.data.formats.coco_records import (
+    add_annotations,
+    add_labelled_classes,
+    parse_categories,
+    parse_images,
+)
 from maskrcnn_ext.data.formats.records import Annotation, ImageRecord
 from maskrcnn_ext.data.writers.coco import to_coco_dict
 from maskrcnn_ext.errors import InputError
@@ -124,7 +129,8 @@ def complete(dataset: Mapping[str, Any], name: str) -> Truth:
     parsed = add_annotations(found, records, categories, name, for_evaluation=True)
     num_values = max((len(entry.get("keypoints") or ()) for entry in found), default=0)
     annotations: list[dict[str, Any]] = []
-    without_area = []
+    without_area: list[Any] = []
+    add_labelled_classes(lists["images"], records, categories, name)
     for index, (entry, annotation) in enumerate(zip(found, parsed, strict=True)):
         if annotation is None:
             without_area.append(entry.get("id", f"number {index + 1}"))
@@ -134,9 +140,36 @@ def complete(dataset: Mapping[str, Any], name: str) -> Truth:
         category_id = categories[annotation.category]["id"]
         annotations.append({**completed, "category_id": category_id, "id": len(annotations) + 1})
     warn_without_area(without_area, name)
+    for image_record in records.values():
+        for category_id in _unlabelled_ids(image_record, categories):
+            annotations.append(
+                {**_whole_image_crowd(image_record, category_id, num_values), "id": len(annotations) + 1}
+            )
     by_id = {image["id"]: image for image in lists["images"]}
     images = [{**by_id[key], "height": record.height, "width": record.width} for key, record in records.items()]
     return Truth(name, images, categories, annotations)
+
+
+def _unlabelled_ids(image: ImageRecord, categories: Sequence[dict[str, Any]]) -> list[Any]:
+    """Returns the ids of the categories that an image does not label."""
+    if image.labelled_classes is None:
+        return []
+    return [category["id"] for index, category in enumerate(categories) if index not in image.labelled_classes]
+
+
+def _whole_image_crowd(image: ImageRecord, category_id: Any, num_values: int) -> dict[str, Any]:
+    """Returns a crowd that covers the image, so that no prediction of the category is wrong, nor an object missed."""
+    height, width = image.height, image.width
+    keypoints = {"keypoints": [0] * num_values, "num_keypoints": 0} if num_values else {}
+    return {
+        "image_id": image.image_id,
+        "category_id": category_id,
+        "bbox": [0, 0, width, height],
+        "area": float(height * width),
+        "segmentation": {"size": [height, width], "counts": [0, height * width]},
+        "iscrowd": 1,
+        **keypoints,
+    }
 
 
 def _load_dataset(name: str) -> Truth:

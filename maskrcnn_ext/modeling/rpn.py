@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import wraps
 from typing import Any
 
 import torch
@@ -12,7 +11,9 @@ from detectron2.modeling.proposal_generator.proposal_utils import find_top_rpn_p
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from maskrcnn_ext.common.signatures import with_keyword
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.modeling.partial_labels import IGNORE_THRESHOLD
 from maskrcnn_ext.modeling.tensor_inference import decode_top_anchors
 from maskrcnn_ext.ops.matching import match_boxes
 
@@ -24,6 +25,9 @@ class FastRPN(RPN):
     boxes, matches anchors to the ground truth piece by piece, and computes the losses of the sampled anchors only. Weights, samples and
     losses are those of Detectron2's RPN. If scores are equal, the last selected anchor may differ.
 
+    An anchor that matches no object is no background if the ignore regions of the image (``gt_unlabelled``, which
+    :class:`maskrcnn_ext.SafeMapper` makes of crowds) cover ``ignore_threshold`` of its area or more.
+
     Raises:
         InputError: rotated boxes, or a matcher that is not Detectron2's.
 
@@ -32,9 +36,10 @@ class FastRPN(RPN):
         model.proposal_generator._target_=maskrcnn_ext.FastRPN
     """
 
-    @wraps(RPN.__init__)  # type: ignore[misc]  # overrides are checked against the signature
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, ignore_threshold: float = IGNORE_THRESHOLD, **kwargs: Any) -> None:
+        """Takes the arguments of Detectron2's RPN, and ``ignore_threshold``."""
         super().__init__(*args, **kwargs)
+        self.ignore_threshold = ignore_threshold
         if self.anchor_generator.box_dim != 4:
             raise InputError("FastRPN does not support rotated boxes: use Detectron2's RRPN")
         if type(self.anchor_matcher) is not Matcher:
@@ -60,6 +65,10 @@ class FastRPN(RPN):
             )
             if self.anchor_boundary_thresh >= 0:
                 of_image[~every.inside_box(image.image_size, self.anchor_boundary_thresh)] = -1
+            if image.has("gt_unlabelled") and image.gt_unlabelled.region is not None:
+                background = (of_image == 0).nonzero()[:, 0]
+                covered = image.gt_unlabelled.region.share_of(every.tensor[background]) >= self.ignore_threshold
+                of_image[background[covered]] = -1
             labels.append(self._subsample_labels(of_image))
             matched.append(truth[index] if len(truth) else torch.zeros_like(every.tensor))
         return labels, matched
@@ -108,3 +117,7 @@ class FastRPN(RPN):
             self.training,
         )
         return found
+
+
+# Config checks read the signature, which differs between versions of Detectron2.
+FastRPN.__init__.__signature__ = with_keyword(RPN.__init__, "ignore_threshold", IGNORE_THRESHOLD)  # type: ignore[attr-defined]

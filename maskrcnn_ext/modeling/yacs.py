@@ -1,4 +1,4 @@
-"""Mask heads, FastRPN and timm's backbones for yacs configs: entries in Detectron2's registries, and the keys that they read.
+"""Mask heads, FastRPN, RoI heads and timm's backbones for yacs configs: entries in Detectron2's registries, and the keys that they read.
 
 Detectron2 is imported inside functions only, because the plugin hook runs while Detectron2 is still being imported.
 """
@@ -51,6 +51,25 @@ def register_rpn() -> None:
     build.__name__ = "FastRPN"
     if build.__name__ not in PROPOSAL_GENERATOR_REGISTRY:
         PROPOSAL_GENERATOR_REGISTRY.register(build)
+
+
+def register_roi_heads() -> None:
+    """Registers PartialROIHeads and PartialCascadeROIHeads in Detectron2, for ``MODEL.ROI_HEADS.NAME``. Idempotent; imports neither."""
+    from detectron2.modeling import ROI_HEADS_REGISTRY
+
+    def builder(name: str) -> Callable[..., nn.Module]:
+        def build(cfg: CfgNode, input_shape: Any) -> nn.Module:
+            from maskrcnn_ext.modeling import partial_labels
+
+            heads: nn.Module = getattr(partial_labels, name)(cfg, input_shape)
+            return heads
+
+        build.__name__ = name
+        return build
+
+    for name in ("PartialROIHeads", "PartialCascadeROIHeads"):
+        if name not in ROI_HEADS_REGISTRY:
+            ROI_HEADS_REGISTRY.register(builder(name))
 
 
 def register_backbones() -> None:

@@ -85,3 +85,16 @@ def test_no_annotations_are_a_truth():
     known = load_truth({**truth_of([(1, 0, 10, 10, 20, 20)]), "annotations": []})
     assert known.annotations == []
     assert len(known.as_coco().imgs) == len(known.images) > 0
+
+
+def test_predictions_of_a_class_that_an_image_does_not_label_do_not_count():
+    truth = truth_of([(1, 0, 10, 10, 20, 20), (2, 1, 60, 60, 30, 20)], images=2, classes=2)
+    results = [
+        {"image_id": own["image_id"], "category_id": own["category_id"], "bbox": own["bbox"], "score": 0.5}
+        for own in truth["annotations"]
+    ]
+    # Better scored, of a class that image 1 may not label.
+    extra = {"image_id": 1, "category_id": truth["categories"][1]["id"], "bbox": [40, 5, 9, 9], "score": 0.9}
+    assert evaluate(truth, [*results, extra])["tasks"]["bbox"]["AP"] < 90
+    truth["images"][0]["labelled_category_ids"] = [truth["categories"][0]["id"]]
+    assert evaluate(truth, [*results, extra])["tasks"]["bbox"]["AP"] == pytest.approx(100)

@@ -7,6 +7,7 @@ from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
 from hypothesis import strategies as st
 
 from maskrcnn_ext.data.mapping.augmentation.mixing import tight_boxes
+from maskrcnn_ext.ops.unlabelled import IgnoreRegion, Unlabelled
 
 
 def make_sample(masks, color, *, size=(20, 30), keypoints=None, name="a"):
@@ -24,6 +25,18 @@ def make_sample(masks, color, *, size=(20, 30), keypoints=None, name="a"):
         if keypoints is not None:
             instances.gt_keypoints = Keypoints(torch.tensor(keypoints, dtype=torch.float32))
     return {"file_name": name, "image": image, "instances": instances}
+
+
+def with_unlabelled(sample, region=None, labelled=None):
+    """The sample with an ignore region (y0, y1, x0, x1), and with some classes labelled."""
+    mask = torch.zeros(sample["image"].shape[1:], dtype=torch.bool)
+    if region is not None:
+        y0, y1, x0, x1 = region
+        mask[y0:y1, x0:x1] = True
+    classes = None if labelled is None else torch.tensor(labelled)
+    instances = sample["instances"]
+    instances.gt_unlabelled = Unlabelled(len(instances), IgnoreRegion(mask) if region else None, classes)
+    return sample
 
 
 def by_name(samples):

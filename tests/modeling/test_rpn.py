@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from detectron2.config import LazyConfig, get_cfg, instantiate
@@ -15,6 +16,7 @@ from detectron2.utils.events import EventStorage
 import maskrcnn_ext
 from maskrcnn_ext import FastRPN, InputError
 from maskrcnn_ext.env import setup_environment
+from maskrcnn_ext.ops.unlabelled import IgnoreRegion, Unlabelled
 
 SIZES = [(200, 256), (256, 180)]
 
@@ -177,3 +179,31 @@ def test_unsupported_options_raise_at_construction():
     rotated = RotatedAnchorGenerator(sizes=[[32]], aspect_ratios=[1.0], strides=[16], angles=[[0, 45]])
     with pytest.raises(InputError, match="does not support rotated boxes"):
         build(FastRPN, anchor_generator=rotated)
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.7])
+def test_anchors_of_an_ignore_region_are_no_background(threshold):
+    rpn = build(FastRPN, batch_size_per_image=10**6, positive_fraction=1.0, ignore_threshold=threshold)
+    anchors = rpn.anchor_generator([torch.zeros(1, 8, 16, 16) for _ in range(2)] + [torch.zeros(1, 8, 4, 4)] * 3)
+    plain = truth([[10, 20, 90, 80]], [])
+    mask = torch.zeros(256, 256, dtype=torch.bool)
+    mask[0:60, 0:200], mask[100:180, 40:44] = True, True
+    with_region = copy.deepcopy(plain)
+    for image in with_region:
+        image.gt_unlabelled = Unlabelled(
+            len(image), IgnoreRegion(mask[: image.image_size[0], : image.image_size[1]]), None
+        )
+    before, _ = rpn.label_and_sample_anchors(anchors, plain)
+    after, _ = rpn.label_and_sample_anchors(anchors, with_region)
+    boxes = Boxes.cat(anchors).tensor.double().numpy()
+    for was, now, image in zip(before, after, with_region, strict=True):
+        pixels = image.gt_unlabelled.region.mask.numpy()
+        columns, rows = np.arange(pixels.shape[1]), np.arange(pixels.shape[0])
+        x0, y0, x1, y1 = boxes.T[:, :, None]
+        widths = (np.minimum(columns + 1, x1) - np.maximum(columns, x0)).clip(min=0)
+        heights = (np.minimum(rows + 1, y1) - np.maximum(rows, y0)).clip(min=0)
+        share = np.einsum("nh,hw,nw->n", heights, pixels.astype(float), widths) / ((x1 - x0) * (y1 - y0))[:, 0]
+        expected = np.where((was.numpy() == 0) & (share >= threshold), -1, was.numpy())
+        assert np.array_equal(now.numpy(), expected)
+        assert (now != was).any()
+        assert torch.equal(now == 1, was == 1), "anchors that match an object stay"

@@ -59,7 +59,7 @@ def find(name: str, images: Path | None = None, faults: list[str] | None = None)
 
     ensure_registered(name)
     source, metadata = DatasetCatalog[name], MetadataCatalog.get(name)
-    if isinstance(source, Source) and source.format == "coco" and source.select is None:
+    if isinstance(source, Source) and source.format == "coco" and source.select is None and not source.ignored:
         found = _of_file(source.path_of("json"), images or source.path_of("images"), name)
         return found._replace(data=_with_options(found.data, source.options, name))
     if metadata.get("json_file") and metadata.get("image_root"):  # registered by Detectron2's own function

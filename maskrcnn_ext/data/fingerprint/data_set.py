@@ -80,7 +80,9 @@ def _key(data: DataSet) -> str:
     for record in data.images:
         rows = [(a.category, tuple(a.box), a.segmentation, a.keypoints, a.crowd) for a in record.annotations]
         digest.update(
-            repr((record.image_id, record.height, record.width, record.extra, rows)).encode("utf-8", "replace")
+            repr((record.image_id, record.height, record.width, record.extra, record.labelled_classes, rows)).encode(
+                "utf-8", "replace"
+            )
         )
     for file in dict.fromkeys(record.file_name for record in data.images):
         digest.update(f"{file} {_state(file)}\n".encode("utf-8", "surrogatepass"))

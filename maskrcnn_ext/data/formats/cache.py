@@ -66,7 +66,10 @@ def load(key: str) -> tuple[DataSet, Any] | None:
         if hashlib.sha256(memoryview(content)[_DIGEST:]).digest() != content[:_DIGEST]:
             return None
         images, rest, note = marshal.loads(memoryview(content)[_DIGEST:])
-        records = [ImageRecord(n, i, h, w, [Annotation(*row) for row in rows]) for n, i, h, w, rows in images]
+        records = [
+            ImageRecord(n, i, h, w, [Annotation(*row) for row in rows], labelled_classes=labelled)
+            for n, i, h, w, rows, labelled in images
+        ]
         os.utime(path)  # in use: not to be deleted
     except (OSError, EOFError, TypeError, ValueError):
         return None
@@ -79,7 +82,10 @@ def store(key: str, data: DataSet, note: Any) -> None:
     folder = cache_folder()
     if folder is None:
         return
-    images = [(i.file_name, i.image_id, i.height, i.width, [_row_of(a) for a in i.annotations]) for i in data.images]
+    images = [
+        (i.file_name, i.image_id, i.height, i.width, [_row_of(a) for a in i.annotations], i.labelled_classes)
+        for i in data.images
+    ]
     content = marshal.dumps(
         (images, (data.classes, data.category_ids, data.keypoints, data.skeleton), note), _MARSHAL_VERSION
     )

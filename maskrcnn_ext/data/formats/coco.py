@@ -23,7 +23,13 @@ from maskrcnn_ext.common.gc_pause import gc_paused
 from maskrcnn_ext.common.text import did_you_mean, or_list
 from maskrcnn_ext.data.formats import Format, Option, cache
 from maskrcnn_ext.data.formats.coco_fields import read_rotated_box
-from maskrcnn_ext.data.formats.coco_records import add_annotations, keypoint_names, parse_categories, parse_images
+from maskrcnn_ext.data.formats.coco_records import (
+    add_annotations,
+    add_labelled_classes,
+    keypoint_names,
+    parse_categories,
+    parse_images,
+)
 from maskrcnn_ext.data.formats.records import DataSet
 from maskrcnn_ext.errors import InputError
 
@@ -51,7 +57,8 @@ def read_coco(
 
     Returns:
         One record per image, in the order of their ids. Keypoints are shifted by half a pixel, from COCO's pixel indices to sub-pixel
-        coordinates, as in Detectron2. Annotations whose outline has no area are left out, with one warning for all.
+        coordinates, as in Detectron2. Annotations whose outline has no area are left out, with one warning for all. An image with
+        ``labelled_category_ids`` labels these categories only.
 
     Raises:
         InputError: the JSON is broken, a record lacks a field or refers to a missing record, an id is used twice, a file name leads out
@@ -110,6 +117,8 @@ def _select_classes(data: DataSet, only: list[str], json: Path) -> DataSet:
         record.annotations = [each for each in record.annotations if each.category in index_of]
         for annotation in record.annotations:
             annotation.category = index_of[annotation.category]
+        if record.labelled_classes is not None:
+            record.labelled_classes = [index_of[index] for index in record.labelled_classes if index in index_of]
     ids = data.category_ids or []
     return replace(data, classes=only, category_ids=[ids[index] for index in indices])
 
@@ -177,6 +186,7 @@ def _parse(content: bytes, json: Path, images: Path) -> tuple[DataSet, tuple[lis
     categories = parse_categories(data["categories"], json)
     skeleton = _skeleton(categories, json)
     records = parse_images(data["images"], json, images)
+    add_labelled_classes(data["images"], records, categories, json)
     annotations = data["annotations"]
     parsed = add_annotations(annotations, records, categories, json)
     without_area = [annotations[index]["id"] for index, added in enumerate(parsed) if added is None]

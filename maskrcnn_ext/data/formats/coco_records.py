@@ -67,6 +67,35 @@ def parse_images(records: list[Any], source: Path | str, images: Path | None = N
     )
 
 
+def add_labelled_classes(
+    images: list[Any], records: ById[ImageRecord], categories: list[dict[str, Any]], source: Path | str
+) -> None:
+    """Adds the classes that an image labels, if its ``labelled_category_ids`` are not all of them.
+
+    Args:
+        images: records of the file.
+        records: see :func:`parse_images`; changed in place.
+        categories: see :func:`parse_categories`.
+        source: the file, or a name; it begins the error message.
+
+    Raises:
+        InputError: ``labelled_category_ids`` is not a list of ids of categories.
+    """
+    index_of = ById((category["id"], index) for index, category in enumerate(categories))
+    for image in images:
+        ids = image.get("labelled_category_ids")
+        if ids is None:
+            continue
+        try:
+            classes = sorted({index_of[category_id] for category_id in ids})
+        except (KeyError, TypeError):
+            raise InputError(
+                f"{source}: image {image['id']!r}: `labelled_category_ids` is {ids!r:.100}, expected a list of ids of `categories`"
+            ) from None
+        if len(classes) < len(categories):
+            records[image["id"]].labelled_classes = classes
+
+
 def add_annotations(
     annotations: list[Any],
     images: ById[ImageRecord],

@@ -19,7 +19,7 @@ import numpy as np
 from maskrcnn_ext.common.extras import require
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.reading import collected, image_size, in_threads, list_images, read_json, read_pixels
-from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
+from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, crowds_of_mask
 from maskrcnn_ext.data.formats.volume import connected_parts, count_parts, warn_of_parts, whole_numbers
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import encode_labels
@@ -35,6 +35,7 @@ def read_label_image(
     classes: Sequence[str] | None = None,
     suffix: str = "",
     ignore: Sequence[int] = (),
+    void: Sequence[int] = (),
     categories: Mapping[int, str] | None = None,
     instances: str = "value",
     faults: list[str] | None = None,
@@ -47,7 +48,8 @@ def read_label_image(
         classes: the name of the only class; with ``categories``, the class names in the order of the model. Default: the classes of
             ``classes.json``, or "object".
         suffix: the text after the image's name in the name of its label image, such as "_mask".
-        ignore: numbers that are not objects, such as a border.
+        ignore: numbers that are not objects but background.
+        void: numbers of unlabelled pixels, such as 255: they are ignore regions, stored as a crowd of each class.
         categories: the class name of each number, if numbers are classes. Each connected component is then an object.
         instances: "value" if all pixels of a number are one object; "component" if each connected component is one. A warning counts the
             objects of several unconnected parts.
@@ -87,7 +89,7 @@ def read_label_image(
                 return _parts(plane, kinds, file)
             return _instances(plane, kinds_of.get(file.name), instances == "value", in_parts, file)
 
-        return _read_pair(file, image, ignore, annotations)
+        return _read_pair(file, image, ignore, void, len(names), annotations)
 
     pairs = list(_pairs(labels, images, suffix, faults))
     records = [record for of_file in in_threads(read, pairs, faults) for record in of_file]
@@ -125,7 +127,12 @@ def _read_classes(file: Path) -> tuple[list[str], dict[str, list[int]]]:
 
 
 def _read_pair(
-    file: Path, image: Path, ignore: Sequence[int], annotations: Callable[[np.ndarray], list[Annotation]]
+    file: Path,
+    image: Path,
+    ignore: Sequence[int],
+    void: Sequence[int],
+    num_classes: int,
+    annotations: Callable[[np.ndarray], list[Annotation]],
 ) -> list[ImageRecord]:
     numbers = _read_tiff(file) if _is_tiff(file) else read_pixels(file)
     if not _is_tiff(file) and numbers.ndim == 3:
@@ -147,7 +154,9 @@ def _read_pair(
         record = ImageRecord(str(image), f"{image.stem}/{z}" if stack else image.stem, height, width)
         if stack:
             record.extra["slice"] = z
-        record.annotations = annotations(plane)
+        unlabelled = np.isin(plane, void)
+        record.annotations = annotations(np.where(unlabelled, 0, plane))
+        record.annotations += crowds_of_mask(unlabelled, num_classes)
         records.append(record)
     return records
 
@@ -261,7 +270,8 @@ FORMAT = Format(
         Option("labels", "the label images, or one of them", "path", required=True),
         Option("images", "the images, or the one image", "path", required=True),
         Option("suffix", "what follows the image's name in the name of its label image, such as _mask", "text"),
-        Option("ignore", "numbers that are no objects, such as a border", "list"),
+        Option("ignore", "numbers that are no objects but background", "list"),
+        Option("void", "numbers of unlabelled pixels, such as 255: ignore regions", "list"),
         Option("categories", "the class name of every number, if the numbers are classes"),
         Option("instances", '"value" or "component": what counts as one object', "text"),
     ),

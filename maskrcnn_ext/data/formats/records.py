@@ -48,6 +48,7 @@ class ImageRecord:
         width: in pixels.
         annotations: empty for an image without objects.
         extra: what else is needed to read the pixels, such as the slice of a volume; it is added to Detectron2's dict.
+        labelled_classes: the categories that are labelled in this image; None if all are.
     """
 
     file_name: str
@@ -56,6 +57,7 @@ class ImageRecord:
     width: int
     annotations: list[Annotation] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
+    labelled_classes: list[int] | None = None
 
 
 @dataclass(slots=True, repr=False)
@@ -86,6 +88,14 @@ def annotation_of_mask(mask: np.ndarray, category: int, **rest: Any) -> Annotati
     """Returns an annotation with the RLE and the tight box of a boolean mask (H, W), which must not be empty."""
     rle = encode_mask(mask)
     return Annotation(category, rle_box(rle), rle, **rest)
+
+
+def crowds_of_mask(mask: np.ndarray, num_classes: int) -> list[Annotation]:
+    """Returns an ignore region (H, W), bool, as COCO has it: a crowd of each class; nothing for an empty mask."""
+    if not mask.any():
+        return []
+    rle = encode_mask(mask)
+    return [Annotation(category, rle_box(rle), rle, crowd=True) for category in range(num_classes)]
 
 
 def keypoints_to_subpixel(keypoints: Sequence[float]) -> list[float]:

@@ -32,7 +32,7 @@ from maskrcnn_ext.data.formats.reading import (
     read_text,
     read_xml,
 )
-from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
+from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, crowds_of_mask
 from maskrcnn_ext.data.formats.warnings import Tally
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import encode_labels, pairwise_iou
@@ -61,7 +61,8 @@ def read_voc(
             XML; one warning counts them.
         classes: the class names. Default: the names of all objects, sorted.
         objects: the folder of the instance PNGs (``SegmentationObject``). The instances of a PNG are assigned to the objects of the XML
-            by the overlap of their boxes. An object without pixels in the PNG has only its box.
+            by the overlap of their boxes. An object without pixels in the PNG has only its box. Pixels of value 255, the borders of
+            objects and what is unclear, are an ignore region: a crowd of each class.
         split: a file whose lines start with an image id, such as ``ImageSets/Segmentation/train.txt``. Default: all XML files.
         keep_difficult: whether objects marked ``difficult`` are trained on and counted. By default they are crowds, which training and
             evaluation ignore as VOC's rules require.
@@ -101,7 +102,7 @@ def read_voc(
                 annotation.crowd = not keep_difficult and (element.findtext("difficult") or "0").strip() == "1"
                 record.annotations.append(annotation)
         if objects is not None:
-            _add_masks(record, objects / f"{file.stem}.png", file)
+            record.annotations += _add_masks(record, objects / f"{file.stem}.png", file, len(names))
         return record, tree
 
     read_files = in_threads(read, parsed, faults)
@@ -211,14 +212,15 @@ def _outline(polygon: ElementTree.Element, where: str) -> list[float]:
     return finite((values.get(f"{axis}{k + 1}") for k in range((len(values) + 1) // 2) for axis in "xy"), where)
 
 
-def _add_masks(record: ImageRecord, png: Path, file: Path) -> None:
-    """Assigns the instances of a PNG to the objects of the record, the best overlaps of boxes first."""
+def _add_masks(record: ImageRecord, png: Path, file: Path, num_classes: int) -> list[Annotation]:
+    """Assigns the instances of a PNG to the objects of the record, the best overlaps of boxes first. Returns its unlabelled pixels."""
     if not png.is_file():
         raise InputError(f"{file}: no instance PNG {png}; name the images that have one with `split`")
     labels = read_labels(png, record.height, record.width)
     regions = encode_labels(np.where(labels == _VOID, 0, labels))
+    unlabelled = crowds_of_mask(labels == _VOID, num_classes)
     if not regions:
-        return
+        return unlabelled
     boxes, of_regions = (
         np.array([each.box for each in side], dtype=np.float64).reshape(-1, 4) for side in (record.annotations, regions)
     )
@@ -231,7 +233,7 @@ def _add_masks(record: ImageRecord, png: Path, file: Path) -> None:
         record.annotations[chosen].id = regions[region].value
         overlap[region], overlap[:, chosen] = -1, -1
     else:
-        return
+        return unlabelled
     given = {annotation.id for annotation in record.annotations}
     left = next(region.value for region in regions if region.value not in given)
     raise InputError(

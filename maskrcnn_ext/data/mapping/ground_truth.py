@@ -14,6 +14,7 @@ from detectron2.structures import BitMasks, Boxes, BoxMode, Keypoints, PolygonMa
 from maskrcnn_ext.data.formats.polygons import box_of_polygons
 from maskrcnn_ext.data.mapping.shared_masks import SharedBitMasks
 from maskrcnn_ext.ops.rle import check_rle, decode_rle, find_broken_rle
+from maskrcnn_ext.ops.unlabelled import IgnoreRegion, Unlabelled
 
 # One object's outline: polygons [x, y, x, y, ...], or a mask (H, W) of 0 and 1.
 Outline = list[np.ndarray] | np.ndarray
@@ -76,6 +77,72 @@ def _read_polygons(segmentation: list[Any]) -> list[np.ndarray]:
     if not polygons:
         raise ValueError("has no polygon [x, y, x, y, ...] of three points or more")
     return polygons
+
+
+def read_ignore_region(annotations: Sequence[dict[str, Any]], height: int, width: int) -> np.ndarray | None:
+    """Returns the union of the crowds among the annotations, (H, W) uint8; None if there is no crowd.
+
+    A crowd without a segmentation, or with a broken one, covers its box. A region of every class is stored as a crowd of each class, and
+    read once.
+
+    Args:
+        annotations: in Detectron2's standard format.
+        height: of the stored image in pixels.
+        width: of the stored image in pixels.
+
+    Raises:
+        KeyError, TypeError, ValueError: a box is missing or broken.
+    """
+    crowds = {}
+    for annotation in annotations:
+        if annotation.get("iscrowd", 0):
+            outline = annotation.get("segmentation")
+            text = id(outline) if isinstance(outline, np.ndarray) else str(outline)
+            crowds[tuple(annotation["bbox"]), text] = annotation
+    if not crowds:
+        return None
+    region = np.zeros((height, width), np.uint8)
+    for annotation in crowds.values():
+        try:
+            outline = read_outline(annotation.get("segmentation"), height, width)
+        except ValueError:
+            corners = BoxMode.convert(list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYXY_ABS)
+            outline = box_outline(np.array(corners, dtype=np.float64))
+        region |= _rasterise(outline, height, width)
+    return region
+
+
+def _rasterise(outline: Outline, height: int, width: int) -> np.ndarray:
+    """Returns an outline as a mask (H, W), uint8."""
+    return outline if isinstance(outline, np.ndarray) else polygons_to_bitmask(outline, height, width).astype(np.uint8)
+
+
+def make_unlabelled(
+    region: np.ndarray | None,
+    labelled_classes: Sequence[int] | None,
+    outlines: Sequence[Outline],
+    image_size: tuple[int, int],
+    count: int,
+) -> Unlabelled | None:
+    """Returns the field ``gt_unlabelled`` of an image; None if its labels are complete.
+
+    Args:
+        region: (H, W) uint8, the ignore regions in the augmented image; None for an image without.
+        labelled_classes: the classes that are labelled in this image; None for all.
+        outlines: of the objects in the augmented image. Their pixels are labelled, whatever region they lie in.
+        image_size: (H, W).
+        count: number of objects.
+    """
+    mask = None
+    if region is not None:
+        left = region.astype(bool)
+        for outline in outlines:
+            left &= _rasterise(outline, *image_size) == 0
+        mask = IgnoreRegion(torch.from_numpy(left)) if left.any() else None
+    if mask is None and labelled_classes is None:
+        return None
+    classes = None if labelled_classes is None else torch.tensor(list(labelled_classes), dtype=torch.int64)
+    return Unlabelled(count, mask, classes)
 
 
 def box_outline(box: np.ndarray) -> Outline:

@@ -24,6 +24,8 @@ from maskrcnn_ext.data.mapping.ground_truth import (
     box_outline,
     make_keypoints,
     make_masks,
+    make_unlabelled,
+    read_ignore_region,
     read_outline,
     tight_boxes,
     transform_box,
@@ -40,6 +42,9 @@ class SafeMapper(DatasetMapper):
     * Polygons, both kinds of RLE and bit masks may be mixed in one image. With ``instance_mask_format="polygon"``, an image with other
       kinds than polygons gets bit masks; Detectron2's losses handle each image's masks separately.
     * An image without objects other than crowds has empty ground truth, ``gt_masks`` included.
+    * Crowds and a record's ``labelled_classes`` become the field ``gt_unlabelled`` (:class:`maskrcnn_ext.ops.unlabelled.Unlabelled`),
+      which :class:`maskrcnn_ext.FastRPN`, :class:`maskrcnn_ext.PartialROIHeads` and the mask heads of this package honour. Detectron2's
+      heads ignore it.
     * :func:`maskrcnn_ext.data.images.pixels.read_pixels` reads the pixels: also 16 bits, any number of channels, TIFF, arrays, DICOM and
       NIfTI. Images other than uint8 with 1 or 3 channels become float32, with the same values, before they are augmented.
     * Training skips a record that cannot be used, and the loader draws another one (:mod:`maskrcnn_ext.data.mapping.bad_images`).
@@ -203,7 +208,29 @@ class SafeMapper(DatasetMapper):
                 raise InputError(f"{record['file_name']}: image {record.get('image_id')!r}: {error}") from error
             if points is not None:
                 instances.gt_keypoints = points
-        return filter_empty_instances(instances)
+        instances = filter_empty_instances(instances)
+        region = self._ignore_region(record, stored_size, transforms)
+        labelled = record.get("labelled_classes")
+        unlabelled = make_unlabelled(region, labelled, outlines, image_size, len(instances))
+        if unlabelled is not None:
+            instances.gt_unlabelled = unlabelled
+        return instances
+
+    @staticmethod
+    def _ignore_region(
+        record: dict[str, Any], stored_size: tuple[int, int], transforms: T.TransformList
+    ) -> np.ndarray | None:
+        """Returns the ignore regions in the augmented image."""
+        try:
+            region = read_ignore_region(record["annotations"], *stored_size)
+        except (KeyError, TypeError, ValueError, AssertionError) as error:
+            where = f"{record['file_name']}: image {record.get('image_id')!r}"
+            raise InputError(f"{where}: `bbox` or `bbox_mode` of a crowd is missing or broken ({error})") from error
+        if region is None:
+            return None
+        moved = transform_outline(region, transforms)
+        assert isinstance(moved, np.ndarray)
+        return moved
 
     def _outline(
         self, annotation: dict[str, Any], where: str, height: int, width: int, *, is_sound_rle: bool

@@ -31,6 +31,7 @@ def register(
     colors: Mapping[str, Sequence[int]] | None = None,
     select: Callable[[list[ImageRecord]], list[ImageRecord]] | None = None,
     skeleton: Skeleton | None = None,
+    ignored: Sequence[str] = (),
     **options: Any,
 ) -> None:
     """Registers a data set with Detectron2. Registering it again with the same arguments changes nothing.
@@ -44,6 +45,7 @@ def register(
         select: returns the records of this data set, given all that are read. Makes a split of data that has none.
         skeleton: the keypoints, for training, pictures and OKS. Names and links of a COCO file are known without it. The model
             needs ``model.roi_heads.keypoint_head.num_keypoints`` set to the number of keypoints.
+        ignored: classes of the files whose objects are ignore regions, such as KITTI's DontCare; ``classes`` are the others.
         options: the options of the format, such as ``json=`` and ``images=`` for "coco": see ``maskrcnn_ext.data.formats.<format>``.
             Relative paths are below :func:`~maskrcnn_ext.data.registry.source.dataset_root`.
 
@@ -66,6 +68,7 @@ def register(
         colors=colors,
         select=select,
         skeleton=skeleton,
+        ignored=ignored,
         **options,
     ).register()
 

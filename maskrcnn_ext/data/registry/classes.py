@@ -95,7 +95,7 @@ def map_by_name(
 ) -> list[dict[str, Any]]:
     """Returns Detectron2's dicts with the category of each object changed to that of the same name.
 
-    Objects of other classes are left out, with a warning.
+    Objects of other classes are left out, with a warning. The ``labelled_classes`` of a record are mapped along.
 
     Args:
         records: not changed.
@@ -116,7 +116,11 @@ def map_by_name(
                 kept.append({**annotation, "category_id": index_of[own]})
             else:
                 left_out[own] += 1
-        mapped.append({**record, "annotations": kept} if "annotations" in record else record)
+        changes: dict[str, Any] = {"annotations": kept} if "annotations" in record else {}
+        if "labelled_classes" in record:
+            names = [theirs[index] for index in record["labelled_classes"]]
+            changes["labelled_classes"] = [index_of[own] for own in names if own in index_of]
+        mapped.append({**record, **changes})
     if left_out:
         counts = short_list([f"{count} of {own!r}" for own, count in left_out.items()])
         logger.warning("data set %s: left out objects of classes that the model does not have: %s", name, counts)

@@ -10,7 +10,10 @@ from maskrcnn_ext.errors import InputError
 
 
 def to_dicts(data: DataSet) -> list[dict[str, Any]]:
-    """Returns one dict per image in Detectron2's standard format, with boxes XYXY_ABS."""
+    """Returns one dict per image in Detectron2's standard format, with boxes XYXY_ABS.
+
+    A dict has the key ``labelled_classes``, a list of category ids, if the image labels only some of the classes.
+    """
     from detectron2.structures import BoxMode
 
     mode = BoxMode.XYXY_ABS
@@ -30,12 +33,15 @@ def to_dicts(data: DataSet) -> list[dict[str, Any]]:
             if annotation.keypoints is not None:
                 entry["keypoints"] = annotation.keypoints
             annotations.append(entry)
-        image = {"file_name": record.file_name, "image_id": record.image_id, "height": record.height}
-        dicts.append({**image, "width": record.width, "annotations": annotations, **record.extra})
+        image: dict[str, Any] = {"file_name": record.file_name, "image_id": record.image_id, "height": record.height}
+        image |= {"width": record.width, "annotations": annotations}
+        if record.labelled_classes is not None:
+            image["labelled_classes"] = record.labelled_classes
+        dicts.append({**image, **record.extra})
     return dicts
 
 
-_IMAGE_KEYS = ("file_name", "image_id", "height", "width", "annotations")
+_IMAGE_KEYS = ("file_name", "image_id", "height", "width", "annotations", "labelled_classes")
 
 
 def from_dicts(name: str, dicts: Sequence[dict[str, Any]]) -> DataSet:
@@ -59,7 +65,8 @@ def from_dicts(name: str, dicts: Sequence[dict[str, Any]]) -> DataSet:
             annotations = [_annotation(found, len(classes), where) for found in image.get("annotations", [])]
             extra = {key: value for key, value in image.items() if key not in _IMAGE_KEYS}
             sides = int(image["height"]), int(image["width"])
-            images.append(ImageRecord(str(image["file_name"]), image["image_id"], *sides, annotations, extra))
+            labelled = image.get("labelled_classes")
+            images.append(ImageRecord(str(image["file_name"]), image["image_id"], *sides, annotations, extra, labelled))
         except KeyError as error:
             raise InputError(f"{where}: its dict has no {error}") from error
     return DataSet(classes, images, category_ids, list(metadata.get("keypoint_names") or []))

@@ -23,6 +23,9 @@ from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+# Options whose values are class names.
+_OF_EVERY_FORMAT = ("classes", "ignored")
+
 
 def ensure_registered(name: str) -> None:
     """Registers the data set that a name means, unless it is registered.
@@ -107,8 +110,8 @@ def parse_source(name: str) -> Source | None:
     The path of a file or folder whose format is recognised is such a string as well.
 
     Paths are followed by the split, for a format that has splits, and by options: ``yolo:data.yaml@val``,
-    ``via:a.json@images@attribute:species``. ``classes:a,b`` is an option of every format. Relative paths are relative to the working
-    directory.
+    ``via:a.json@images@attribute:species``. ``classes:a,b`` and ``ignored:c`` are options of every format. Relative paths are relative to
+    the working directory.
 
     Raises:
         InputError: the string names too few files, or an option is unknown or broken.
@@ -138,9 +141,9 @@ def parse_source(name: str) -> Source | None:
         values = {key: _parse_value(format, key, text) for key, text in options.items()}
     except InputError as error:
         raise InputError(f"data set {name!r}: {error}") from None
-    classes = values.pop("classes", ())
+    classes, ignored = values.pop("classes", ()), values.pop("ignored", ())
     values |= {key: Path(path).expanduser().absolute() for key, path in zip(format.shorthand, paths, strict=False)}
-    return Source(name, prefix, classes, options=values)
+    return Source(name, prefix, classes, options=values, ignored=ignored)
 
 
 def absolute_name(name: str) -> str:
@@ -181,7 +184,7 @@ def _cut_options(places: str, format: Format) -> tuple[str, dict[str, str]]:
         key, colon, text = last.partition(":")
         if not colon or not key.isidentifier() or _exists(last):
             break
-        names = ["classes", *(option.name for option in format.options)]
+        names = [*_OF_EVERY_FORMAT, *(option.name for option in format.options)]
         if key not in names:
             advice = did_you_mean(key, names) or f"it takes {', '.join(names)}"
             raise InputError(f"format {format.name} takes no `{key}`: {advice}")
@@ -192,7 +195,7 @@ def _cut_options(places: str, format: Format) -> tuple[str, dict[str, str]]:
 
 
 def _parse_value(format: Format, key: str, text: str) -> Any:
-    if key == "classes":
+    if key in _OF_EVERY_FORMAT:
         return tuple(text.split(","))
     option = format.option(key)
     assert option is not None

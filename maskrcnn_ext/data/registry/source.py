@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from maskrcnn_ext.common.gc_pause import gc_paused
+from maskrcnn_ext.common.text import did_you_mean
 from maskrcnn_ext.data.formats import Format, get_format
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
 from maskrcnn_ext.data.registry.dicts import to_dicts
@@ -38,6 +39,7 @@ class Source:
         colors: (R, G, B) from 0 to 255 by class name, for pictures; empty for any colours.
         select: returns the records of this data set, given all that are read; None keeps all.
         skeleton: the keypoints; None for those that the files describe.
+        ignored: classes of the files that are no classes: their objects are ignore regions, such as KITTI's DontCare.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Source:
     colors: Mapping[str, Sequence[int]] = field(default_factory=dict)
     select: Callable[[list[ImageRecord]], list[ImageRecord]] | None = None
     skeleton: Skeleton | None = None
+    ignored: tuple[str, ...] = ()
 
     @classmethod
     def create(
@@ -61,6 +64,7 @@ class Source:
         colors: Mapping[str, Sequence[int]] | None = None,
         select: Callable[[list[ImageRecord]], list[ImageRecord]] | None = None,
         skeleton: Skeleton | None = None,
+        ignored: Sequence[str] = (),
         **options: Any,
     ) -> Source:
         """Returns a source made of the arguments of :func:`maskrcnn_ext.data.register`."""
@@ -73,6 +77,7 @@ class Source:
             colors=colors or {},
             select=select,
             skeleton=skeleton,
+            ignored=tuple(ignored),
         )
 
     def register(self) -> None:
@@ -98,7 +103,7 @@ class Source:
     @property
     def is_whole_coco_file(self) -> bool:
         """Whether the ground truth of this data set is a COCO file as it is."""
-        changes = (self.options.get("only"), self.options.get("crowds"), self.select)
+        changes = (self.options.get("only"), self.options.get("crowds"), self.select, self.ignored)
         return self.format == "coco" and not any(changes)
 
     def check(self) -> None:
@@ -130,7 +135,8 @@ class Source:
         root = [str(self.root)] if self.root else []
         select = [_stable_text(self.select)] if self.select else []
         skeleton = [self.skeleton] if self.skeleton else []
-        return repr((self.format, self.classes, *root, *options, *select, *skeleton))
+        ignored = [("ignored", self.ignored)] if self.ignored else []
+        return repr((self.format, self.classes, *root, *options, *select, *skeleton, *ignored))
 
     def path_of(self, option: str) -> Path:
         """Returns the path that an option names."""
@@ -177,7 +183,9 @@ class Source:
         format = get_format(self.format)
         collecting = {"faults": faults} if format.lists_faults and faults is not None else {}
         try:
-            data = format.read(**{**self.options, **paths}, classes=self.classes or None, **collecting)
+            classes = (*self.classes, *self.ignored) if self.classes else None
+            data = format.read(**{**self.options, **paths}, classes=classes, **collecting)
+            data = ignore_classes(data, self.ignored) if self.ignored else data
         except InputError as error:
             advice = "; maskrcnn-ext check-data lists all faults" if format.lists_faults and faults is None else ""
             raise InputError(f"data set {self.name}: {error}{advice}") from error
@@ -258,6 +266,37 @@ class Source:
             return Skeleton(names, links=[(names[int(a)], names[int(b)]) for a, b in links])
         except InputError as error:
             raise InputError(f"data set {self.name}: {error}") from None
+
+
+def ignore_classes(data: DataSet, ignored: Sequence[str]) -> DataSet:
+    """Returns the data without some of its classes, whose objects become ignore regions: crowds of every other class.
+
+    Raises:
+        InputError: there is no such class, or no other.
+    """
+    for name in ignored:
+        if name not in data.classes:
+            raise InputError(
+                f"`ignored` names the class {name!r}: {did_you_mean(name, data.classes) or 'it is unknown'}"
+            )
+    kept = [index for index, name in enumerate(data.classes) if name not in ignored]
+    if not kept:
+        raise InputError(f"`ignored` names all classes: {', '.join(data.classes)}")
+    index_of = {old: new for new, old in enumerate(kept)}
+    images = []
+    for record in data.images:
+        annotations = []
+        for found in record.annotations:
+            if found.category in index_of:
+                annotations.append(replace(found, category=index_of[found.category]))
+            else:  # one crowd for each class, as in COCO; ids are unique in a file
+                annotations += [replace(found, category=index, crowd=True, id=None) for index in range(len(kept))]
+        labelled = record.labelled_classes
+        if labelled is not None:
+            labelled = [index_of[index] for index in labelled if index in index_of]
+        images.append(replace(record, annotations=annotations, labelled_classes=labelled))
+    ids = None if data.category_ids is None else [data.category_ids[index] for index in kept]
+    return replace(data, classes=[data.classes[index] for index in kept], category_ids=ids, images=images)
 
 
 def crowd_advice(images: Sequence[ImageRecord], format: Format) -> str:

@@ -7,6 +7,7 @@ The variable may name several files, separated as in ``$PATH``. A file maps name
       json: annotations/train.json      # relative to the folder of this file
       images: images
       classes: [bolt, nut]              # optional
+      ignored: [DontCare]               # optional: classes whose objects are ignore regions
       layout: annotations/*.json and images/*.jpg      # optional, shown if the data is missing
       skeleton:                         # optional: see maskrcnn_ext.data.registry.keypoints.Skeleton
         names: [nose, left_ear, right_ear]
@@ -66,16 +67,17 @@ def _source(file: Path, name: Any, entry: Any) -> Source:
         raise InputError(f"{where}: expected a mapping with `format` and its options, such as `json`")
     options = dict(entry)
     format, layout = options.pop("format", None), options.pop("layout", "")
-    classes = options.pop("classes", None) or []
+    classes, ignored = (options.pop(key, None) or [] for key in ("classes", "ignored"))
     skeleton = options.pop("skeleton", None)
     if not isinstance(format, str):
         raise InputError(f"{where}: `format` is {format!r}, expected the name of a format, such as coco")
     if not isinstance(layout, str):
         raise InputError(f"{where}: `layout` is {layout!r}, expected text")
-    if not isinstance(classes, list) or not all(isinstance(value, str) for value in classes):
-        raise InputError(
-            f"{where}: `classes` is {classes!r}, expected a list of names (quote yes, no, on, off, numbers)"
-        )
+    for key, names in (("classes", classes), ("ignored", ignored)):
+        if not isinstance(names, list) or not all(isinstance(value, str) for value in names):
+            raise InputError(
+                f"{where}: `{key}` is {names!r}, expected a list of names (quote yes, no, on, off, numbers)"
+            )
     try:
         record = get_format(format)
     except InputError as error:
@@ -87,7 +89,7 @@ def _source(file: Path, name: Any, entry: Any) -> Source:
         if option and option.is_path and not isinstance(value, str):
             raise InputError(f"{where}: `{key}` is {value!r}, expected a path")
     parsed = None if skeleton is None else _skeleton(where, skeleton)
-    return Source(name, format, tuple(classes), layout, file.parent, options, skeleton=parsed)
+    return Source(name, format, tuple(classes), layout, file.parent, options, skeleton=parsed, ignored=tuple(ignored))
 
 
 def _skeleton(where: str, entry: Any) -> Skeleton:

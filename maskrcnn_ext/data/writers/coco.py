@@ -70,7 +70,10 @@ def to_coco_dict(
     for number, record in enumerate(each_image(data, "annotations")):
         image_id = number + 1 if renumber else record.image_id
         file_name = names[number] if names is not None else record.file_name
-        images.append({"id": image_id, "file_name": file_name, "height": record.height, "width": record.width})
+        image: dict[str, Any] = {"id": image_id, "file_name": file_name, "height": record.height, "width": record.width}
+        if record.labelled_classes is not None:
+            image["labelled_category_ids"] = [category_ids[index] for index in record.labelled_classes]
+        images.append(image)
         for annotation in record.annotations:
             annotation_id = annotation.id if keep_ids else len(annotations) + 1
             known = {"id": annotation_id, "image_id": image_id, "category_id": category_ids[annotation.category]}

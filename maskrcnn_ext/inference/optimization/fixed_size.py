@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from detectron2.modeling import GeneralizedRCNN
-from detectron2.modeling.roi_heads import CascadeROIHeads, FastRCNNOutputLayers, StandardROIHeads
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers, Res5ROIHeads
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from maskrcnn_ext.inference.optimization.heads import OptimizedPooler, SelectedClassMaskHead
-from maskrcnn_ext.modeling.mmdet_parts import MeanLogitCascadeROIHeads
+from maskrcnn_ext.inference.optimization.known import ROI_HEADS
 from maskrcnn_ext.modeling.rpn import FastRPN
 from maskrcnn_ext.modeling.tensor_inference import (
     box_stages,
@@ -118,7 +118,7 @@ class FixedSizeDetection(nn.Module):
 def unsupported_reason(model: GeneralizedRCNN) -> str | None:
     """Returns why :class:`FixedSizeDetection` cannot use a model's parts; None if it can."""
     heads = model.roi_heads
-    if type(heads) not in (StandardROIHeads, CascadeROIHeads, MeanLogitCascadeROIHeads) or heads.keypoint_on:
+    if type(heads) not in ROI_HEADS or isinstance(heads, Res5ROIHeads) or heads.keypoint_on:
         return f"the RoI heads are {type(heads).__name__}{' with keypoints' * getattr(heads, 'keypoint_on', False)}"
     predictors = [predictor for _, predictor in box_stages(heads)]
     known: list[tuple[str, Any, type]] = [("proposal generator", model.proposal_generator, FastRPN)]

@@ -35,11 +35,19 @@ from maskrcnn_ext.modeling.mask_heads.mask_scoring import MaskScoringHead
 from maskrcnn_ext.modeling.mask_heads.mlp import MLPMaskHead
 from maskrcnn_ext.modeling.mask_heads.patch_dct import PatchDCTMaskHead
 from maskrcnn_ext.modeling.mmdet_parts import MeanLogitCascadeROIHeads, MeanMaskHead
+from maskrcnn_ext.modeling.partial_labels import PartialCascadeROIHeads, PartialROIHeads
 from maskrcnn_ext.modeling.poolers.fast import FastROIPooler
 from maskrcnn_ext.modeling.rpn import FastRPN
 
 # Selection of RoIs and detections around heads that are only called.
-ROI_HEADS = (StandardROIHeads, CascadeROIHeads, MeanLogitCascadeROIHeads, Res5ROIHeads)
+ROI_HEADS = (
+    StandardROIHeads,
+    PartialROIHeads,
+    CascadeROIHeads,
+    PartialCascadeROIHeads,
+    MeanLogitCascadeROIHeads,
+    Res5ROIHeads,
+)
 # Heads that are chains of layers, and compute nothing between them.
 _CHAINS = (
     nn.Sequential,

@@ -25,6 +25,7 @@ from maskrcnn_ext.modeling.mask_heads.base import MaskHead
 from maskrcnn_ext.modeling.mask_heads.ground_truth import select_class
 from maskrcnn_ext.modeling.mask_heads.mask_scoring import MaskScoringHead
 from maskrcnn_ext.modeling.mmdet_parts import MeanLogitCascadeROIHeads
+from maskrcnn_ext.modeling.partial_labels import PartialCascadeROIHeads, PartialROIHeads
 from maskrcnn_ext.modeling.poolers.deformable import DeformableROIPooler
 from maskrcnn_ext.modeling.poolers.precise import PreciseROIPooler
 from maskrcnn_ext.modeling.rpn import FastRPN
@@ -57,7 +58,14 @@ class Exportable(nn.Module):
     supported: ClassVar[dict[str, tuple[type, ...]]] = {
         "": (GeneralizedRCNN, CompactRCNN, TorchvisionRCNN),
         "proposal_generator": (RPN, FastRPN),
-        "roi_heads": (StandardROIHeads, CascadeROIHeads, MeanLogitCascadeROIHeads, Res5ROIHeads),
+        "roi_heads": (
+            StandardROIHeads,
+            PartialROIHeads,
+            CascadeROIHeads,
+            PartialCascadeROIHeads,
+            MeanLogitCascadeROIHeads,
+            Res5ROIHeads,
+        ),
         "roi_heads.box_predictor": (FastRCNNOutputLayers,),
     }
 

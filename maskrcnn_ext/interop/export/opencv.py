@@ -31,6 +31,7 @@ from maskrcnn_ext.interop.export.recipe import Recipe
 from maskrcnn_ext.interop.export.standalone import opencv_infer
 from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN
 from maskrcnn_ext.modeling.mask_heads.base import GridMaskHead, MaskHead
+from maskrcnn_ext.modeling.partial_labels import PartialROIHeads
 from maskrcnn_ext.modeling.poolers.fast import FastROIPooler
 from maskrcnn_ext.modeling.rpn import FastRPN
 from maskrcnn_ext.modeling.tensor_inference import class_probs
@@ -131,7 +132,7 @@ def _split_model(model: nn.Module) -> tuple[dict[str, tuple[nn.Module, Tensor, l
     rpn, heads = model.proposal_generator, model.roi_heads
     _require_type("model.proposal_generator", rpn, RPN, FastRPN)
     _require_type("model.proposal_generator.anchor_generator", rpn.anchor_generator, DefaultAnchorGenerator)
-    _require_type("model.roi_heads", heads, StandardROIHeads, Res5ROIHeads)
+    _require_type("model.roi_heads", heads, StandardROIHeads, PartialROIHeads, Res5ROIHeads)
     _require_type("model.roi_heads.box_predictor", heads.box_predictor, FastRCNNOutputLayers)
     if getattr(model.backbone, "padding_constraints", {}).get("square_size"):
         raise InputError("model.backbone pads images to a square, which opencv does not support")

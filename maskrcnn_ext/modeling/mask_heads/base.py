@@ -16,6 +16,7 @@ from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.mask_heads.ground_truth import (
     boxes_of,
     classes_of,
+    known_pixels,
     log_accuracy,
     log_images,
     select_class,
@@ -246,7 +247,7 @@ class GridMaskHead(MaskHead):
         targets = target_masks(instances, logits.shape[-1])
         log_accuracy(logits > 0, targets)
         log_images(logits.sigmoid(), targets, self.vis_period)
-        return mask_loss_value(self.mask_loss, logits, targets)
+        return mask_loss_value(self.mask_loss, logits, targets, known_pixels(instances, logits.shape[-1]))
 
 
 def empty_loss(prediction: Tensor) -> Tensor:

@@ -11,23 +11,32 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskrcnn_ext.modeling.mask_heads.base import Features, GridMaskHead, empty_loss
-from maskrcnn_ext.modeling.mask_heads.ground_truth import classes_of, select_class, target_masks
+from maskrcnn_ext.modeling.mask_heads.ground_truth import classes_of, known_pixels, select_class, target_masks
 from maskrcnn_ext.modeling.mask_heads.layers import conv, conv_stack, deconv, predictor, roi_align, roi_align_finest
 from maskrcnn_ext.modeling.mask_heads.losses import bce_loss, dice_loss
 from maskrcnn_ext.ops.boundary import mask_boundary
 
 
-def boundary_loss(logits: Tensor, boundaries: Tensor, *, bce_weight: float = 1.0, squared_dice: bool = True) -> Tensor:
+def boundary_loss(
+    logits: Tensor,
+    boundaries: Tensor,
+    known: Tensor | None = None,
+    *,
+    bce_weight: float = 1.0,
+    squared_dice: bool = True,
+) -> Tensor:
     """Dice plus weighted binary cross-entropy (BMask R-CNN, arXiv:2007.08921, equations 1 and 2).
 
     Args:
         logits: (R, S, S) of the boundary, R > 0.
         boundaries: (R, S, S), 0 or 1.
+        known: (R, S, S) bool; None if all pixels count.
         bce_weight: lambda of the paper, 1 there.
         squared_dice: whether the denominator of dice has squares: yes in the paper, no in its authors' code.
     """
     logits, boundaries = logits.float(), boundaries.float()
-    return dice_loss(logits, boundaries, squared=squared_dice) + bce_weight * bce_loss(logits, boundaries)
+    dice = dice_loss(logits, boundaries, known, squared=squared_dice)
+    return dice + bce_weight * bce_loss(logits, boundaries, known)
 
 
 class BoundaryMaskHead(GridMaskHead):
@@ -104,9 +113,12 @@ class BoundaryMaskHead(GridMaskHead):
         losses = {"loss_mask": self.grid_loss(mask_logits, instances)}
         if len(boundary_logits) == 0:
             return {**losses, "loss_mask_boundary": empty_loss(boundary_logits)}
-        boundaries = mask_boundary(target_masks(instances, boundary_logits.shape[-1]))
+        size = boundary_logits.shape[-1]
+        boundaries, known = mask_boundary(target_masks(instances, size)), known_pixels(instances, size)
+        if known is not None:  # beside unlabelled pixels, a pixel may be at the boundary or not
+            known = F.max_pool2d((~known).float()[:, None], 3, stride=1, padding=1)[:, 0] == 0
         logits = select_class(boundary_logits, classes_of(instances))
-        loss = boundary_loss(logits, boundaries, squared_dice=self.squared_dice)
+        loss = boundary_loss(logits, boundaries, known, squared_dice=self.squared_dice)
         return {**losses, "loss_mask_boundary": loss * self.boundary_loss_weight}
 
     def probs(self, prediction: tuple[Tensor, Tensor], classes: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.mask_heads.base import MaskHead, empty_loss
-from maskrcnn_ext.modeling.mask_heads.ground_truth import log_accuracy, log_images, target_masks
+from maskrcnn_ext.modeling.mask_heads.ground_truth import known_pixels, log_accuracy, log_images, target_masks
 from maskrcnn_ext.modeling.mask_heads.layers import conv_stack, fc_stack
 from maskrcnn_ext.ops.dct import DCTCodec
 
@@ -98,13 +98,19 @@ class DCTMaskHead(MaskHead):
             return {"loss_mask": empty_loss(prediction)}
         targets = target_masks(instances, self.codec.size)
         self.log(self.decode(prediction), targets)
-        return {"loss_mask": self.coefficient_loss(prediction, targets)}
+        return {"loss_mask": self.coefficient_loss(prediction, targets, known_pixels(instances, self.codec.size))}
 
-    def coefficient_loss(self, vectors: Tensor, targets: Tensor) -> Tensor:
-        """Returns the weighted :func:`dct_loss` against masks (R, output_size, output_size)."""
+    def coefficient_loss(self, vectors: Tensor, targets: Tensor, known: Tensor | None = None) -> Tensor:
+        """Returns the weighted :func:`dct_loss` against masks (R, output_size, output_size).
+
+        At pixels where the boolean ``known`` is False, the target is the prediction itself: they add no error to the coefficients.
+        """
         # Coefficients reach 128: half precision would round them by more than the network's own error.
         with torch.autocast(vectors.device.type, enabled=False):
-            return dct_loss(vectors, self.codec.encode(targets.float()), self.distance) * self.coefficient_weight
+            targets = targets.float()
+            if known is not None:
+                targets = torch.where(known, targets, self.codec.decode(vectors.detach().float()))
+            return dct_loss(vectors, self.codec.encode(targets), self.distance) * self.coefficient_weight
 
     def decode(self, vectors: Tensor) -> Tensor:
         """Returns (R, output_size, output_size) in [0, 1]."""

@@ -7,6 +7,8 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
+from maskrcnn_ext.ops.unlabelled import IgnoreRegion
+
 
 def boxes_of(instances: list[Instances]) -> list[Boxes]:
     """Returns the boxes of the RoI features, one ``Boxes`` for each image: proposals in training, detections in inference."""
@@ -38,6 +40,34 @@ def target_masks(instances: list[Instances], size: int) -> Tensor:
     if not crops:
         return torch.zeros((0, size, size), dtype=torch.bool, device=instances[0].proposal_boxes.device)
     return torch.cat(crops)
+
+
+def known_pixels(instances: list[Instances], size: int) -> Tensor | None:
+    """Returns which cells of the masks of :func:`target_masks` are labelled: those that ignore regions cover by less than half.
+
+    Args:
+        instances: with ``proposal_boxes`` and, in an image with ignore regions, ``gt_unlabelled``.
+        size: side S of the grid over a box.
+
+    Returns:
+        (R, S, S) boolean; None if no image has an ignore region, so that all cells are labelled.
+    """
+    if all(_region_of(image) is None for image in instances):
+        return None
+    known = []
+    for image in instances:
+        boxes, region = image.proposal_boxes.tensor, _region_of(image)
+        known.append(
+            torch.ones(len(boxes), size, size, dtype=torch.bool, device=boxes.device)
+            if region is None
+            else ~region.cells_of(boxes, size)
+        )
+    return torch.cat(known)
+
+
+def _region_of(image: Instances) -> IgnoreRegion | None:
+    region: IgnoreRegion | None = image.gt_unlabelled.region if image.has("gt_unlabelled") else None
+    return region
 
 
 def select_class(logits: Tensor, classes: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from maskrcnn_ext.modeling.mask_heads.point_heads import (
     check_num_levels,
     finest_maps,
     grid_features,
+    known_points,
     point_features,
     point_labels,
     point_loss,
@@ -140,7 +141,7 @@ class ImplicitPointRendMaskHead(MaskHead):
         labels = point_labels(instances, coords)
         log_accuracy(logits > 0, labels > 0.5)
         return {
-            "loss_mask_point": point_loss(logits, labels),
+            "loss_mask_point": point_loss(logits, labels, known_points(instances, coords)),
             "loss_l2": self.l2_weight * parameters.float().square().mean(),
         }
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.mask_heads.base import Features, MaskHead, empty_loss
-from maskrcnn_ext.modeling.mask_heads.ground_truth import classes_of, target_masks
+from maskrcnn_ext.modeling.mask_heads.ground_truth import classes_of, known_pixels, target_masks
 from maskrcnn_ext.modeling.mask_heads.layers import conv, conv_stack, fc_stack, roi_align
 
 
@@ -29,6 +29,8 @@ class ScoredPrediction(NamedTuple):
 def mask_iou(probs: Tensor, instances: list[Instances]) -> Tensor:
     """Returns the IoU of predicted masks with the whole ground truth, including what the box cuts off (arXiv:1903.00241, section 3.3).
 
+    Predicted pixels in ignore regions do not count.
+
     Args:
         probs: (R, S, S), masks over the proposals.
         instances: with ``gt_masks`` and ``proposal_boxes``, one for each image.
@@ -38,6 +40,9 @@ def mask_iou(probs: Tensor, instances: list[Instances]) -> Tensor:
     """
     size = probs.shape[-1]
     predicted, targets = probs > 0.5, target_masks(instances, size)
+    known = known_pixels(instances, size)
+    if known is not None:
+        predicted, targets = predicted & known, targets & known
     # Area of a grid cell in pixels of the image.
     cell = torch.cat([image.proposal_boxes.area() for image in instances]) / size**2
     intersection = (predicted & targets).sum((1, 2)) * cell

@@ -16,8 +16,9 @@ from torch.nn import functional as F
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.mask_heads.base import Features, empty_loss
 from maskrcnn_ext.modeling.mask_heads.dct import DISTANCES, DCTMaskHead
-from maskrcnn_ext.modeling.mask_heads.ground_truth import classes_of, select_class, target_masks
+from maskrcnn_ext.modeling.mask_heads.ground_truth import classes_of, known_pixels, select_class, target_masks
 from maskrcnn_ext.modeling.mask_heads.layers import conv, conv_stack, roi_align, roi_align_finest
+from maskrcnn_ext.modeling.mask_heads.losses import mean_known
 from maskrcnn_ext.ops.dct import MIXED, DCTCodec, fill_patches, from_patches, patch_kinds, to_patches
 
 # Cells of the fine features per patch and axis: 42 x 42 features for 14 x 14 patches, as in the paper.
@@ -40,7 +41,12 @@ class PatchStage(NamedTuple):
 
 
 def patch_loss(
-    kind_logits: Tensor, patch_vectors: Tensor, kinds: Tensor, target_vectors: Tensor, distance: str = "l1"
+    kind_logits: Tensor,
+    patch_vectors: Tensor,
+    kinds: Tensor,
+    target_vectors: Tensor,
+    distance: str = "l1",
+    known: Tensor | None = None,
 ) -> Tensor:
     """Returns the cross-entropy of patch kinds plus the mean distance of mixed patches' coefficients (arXiv:2302.02693, section 3.3).
 
@@ -50,11 +56,14 @@ def patch_loss(
         kinds: (R, P, P) int64, the kinds of the ground-truth patches.
         target_vectors: (R, P, P, n), the DCT of the ground-truth patches.
         distance: a key of :data:`.dct.DISTANCES`. Without a mixed patch, the distance is zero.
+        known: (R, P, P) bool, the patches that count; None for all.
     """
-    mixed = (kinds == MIXED)[..., None]
+    is_mixed = kinds == MIXED
+    mixed = (is_mixed if known is None else is_mixed & known)[..., None]
     distances = DISTANCES[distance](patch_vectors.float(), target_vectors, reduction="none") * mixed
     count = mixed.sum() * patch_vectors.shape[-1]
-    return F.cross_entropy(kind_logits.float(), kinds) + distances.sum() / count.clamp(min=1)
+    kind_losses = F.cross_entropy(kind_logits.float(), kinds, reduction="none")
+    return mean_known(kind_losses, known) + distances.sum() / count.clamp(min=1)
 
 
 def confident_kinds(kind_logits: Tensor, threshold: float) -> Tensor:
@@ -226,12 +235,15 @@ class PatchDCTMaskHead(DCTMaskHead):
         self.log(self.refined(stages[-1]).detach(), targets)
         patches = to_patches(targets.float(), self.patch_codec.size)
         kinds = patch_kinds(patches)
+        known = known_pixels(instances, self.codec.size)
+        # A patch with an unlabelled pixel may be of any kind.
+        whole = None if known is None else to_patches(known.float(), self.patch_codec.size).amin(dim=(-2, -1)) == 1
         with torch.autocast(targets.device.type, enabled=False):
             target_vectors = self.patch_codec.encode(patches)
-            losses = [patch_loss(*stage, kinds, target_vectors, self.distance) for stage in stages]
+            losses = [patch_loss(*stage, kinds, target_vectors, self.distance, whole) for stage in stages]
         weighted = [loss * weight for loss, weight in zip(losses, self.stage_weights[1:], strict=True)]
         return {
-            "loss_mask": self.coefficient_loss(prediction.vectors, targets),
+            "loss_mask": self.coefficient_loss(prediction.vectors, targets, known),
             "loss_mask_patch": torch.stack(weighted).sum(),
         }
 

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.modeling.mask_heads.losses import mean_known
 
 # Side in pixels of the masks that polygons are drawn into: the resolution of the predicted masks.
 _CROP_SIZE = 224
@@ -97,16 +98,32 @@ def point_labels(instances: list[Instances], coords: Tensor) -> Tensor:
     return torch.cat(labels)
 
 
-def point_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def known_points(instances: list[Instances], coords: Tensor) -> Tensor | None:
+    """Returns which points ``coords`` (R, P, 2) lie in no ignore region, (R, P) bool; None if no image has a region."""
+    regions = [image.gt_unlabelled.region if image.has("gt_unlabelled") else None for image in instances]
+    if all(region is None for region in regions):
+        return None
+    known = torch.ones(coords.shape[:2], dtype=torch.bool, device=coords.device)
+    sizes = [len(image) for image in instances]
+    for image, region, points, of_image in zip(
+        instances, regions, coords.split(sizes), known.split(sizes), strict=True
+    ):
+        if region is not None and len(points):
+            of_image &= ~region.contains(get_point_coords_wrt_image(image.proposal_boxes.tensor, points))
+    return known
+
+
+def point_loss(logits: Tensor, labels: Tensor, known: Tensor | None = None) -> Tensor:
     """Returns the mean binary cross-entropy of the points (arXiv:1912.08193, section 4) and writes the scalar ``point/accuracy``.
 
     Args:
         logits: (R, P) of each RoI's class, R > 0.
         labels: (R, P) in [0, 1].
+        known: (R, P) bool, the points that count; None for all.
     """
     correct = (logits > 0) == (labels > 0.5)
     get_event_storage().put_scalar("point/accuracy", correct.float().mean().item())
-    return F.binary_cross_entropy_with_logits(logits.float(), labels)
+    return mean_known(F.binary_cross_entropy_with_logits(logits.float(), labels, reduction="none"), known)
 
 
 def subdivide(

@@ -19,6 +19,7 @@ from maskrcnn_ext.modeling.mask_heads.point_heads import (
     check_num_levels,
     finest_maps,
     grid_features,
+    known_points,
     point_features,
     point_labels,
     point_loss,
@@ -168,7 +169,8 @@ class PointRendMaskHead(GridMaskHead):
         logits = self.point_logits(prediction, coords)
         if len(logits) == 0:
             return {**losses, "loss_mask_point": empty_loss(logits)}
-        loss = point_loss(select_class(logits, classes), point_labels(instances, coords))
+        labels, known = point_labels(instances, coords), known_points(instances, coords)
+        loss = point_loss(select_class(logits, classes), labels, known)
         return {**losses, "loss_mask_point": loss}
 
     def probs(self, prediction: CoarsePrediction, classes: Tensor) -> Tensor:

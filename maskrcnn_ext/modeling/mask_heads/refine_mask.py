@@ -14,12 +14,19 @@ from torch.nn import functional as F
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.mask_heads.base import MaskHead, empty_loss
-from maskrcnn_ext.modeling.mask_heads.ground_truth import classes_of, log_accuracy, log_images, target_masks
+from maskrcnn_ext.modeling.mask_heads.ground_truth import (
+    classes_of,
+    known_pixels,
+    log_accuracy,
+    log_images,
+    target_masks,
+)
 from maskrcnn_ext.modeling.mask_heads.layers import conv_stack, predictor, roi_align, roi_align_finest
 from maskrcnn_ext.modeling.mask_heads.losses import check_mask_loss, mask_loss_value
 from maskrcnn_ext.modeling.mask_heads.refine_stages import SemanticFusion
 from maskrcnn_ext.modeling.mask_heads.semantic_branch import (
     SemanticBranch,
+    known_map_pixels,
     narrow_convs,
     semantic_loss,
     semantic_target,
@@ -186,30 +193,38 @@ class StagedMaskHead(MaskHead):
             loss_mask = torch.stack([empty_loss(stage) for stage in logits]).sum()
         else:
             targets = [target_masks(instances, stage.shape[-1]) for stage in logits]
-            loss_mask = self.stage_losses(logits, merged, targets)
+            known = [known_pixels(instances, stage.shape[-1]) for stage in logits]
+            loss_mask = self.stage_losses(logits, merged, targets, known)
         losses = {"loss_mask": loss_mask}
         if prediction.semantic_logits is not None:
             height, width = prediction.semantic_logits.shape[1:]
             target = semantic_target(instances, height, width, self.strides[0])
-            losses["loss_semantic"] = semantic_loss(prediction.semantic_logits, target) * self.semantic_loss_weight
+            known_map = known_map_pixels(instances, height, width, self.strides[0])
+            loss = semantic_loss(prediction.semantic_logits, target, known_map)
+            losses["loss_semantic"] = loss * self.semantic_loss_weight
         return losses
 
-    def stage_losses(self, logits: list[Tensor], merged: list[Tensor], targets: list[Tensor]) -> Tensor:
+    def stage_losses(
+        self, logits: list[Tensor], merged: list[Tensor], targets: list[Tensor], known: Sequence[Tensor | None]
+    ) -> Tensor:
         """Returns the weighted sum of the stages' losses; writes the scalars and pictures of the finest mask.
 
         Args:
             logits: as :meth:`refine` returns them.
             merged: as :meth:`refine` returns them.
             targets: of the same sizes, (R, S, S) boolean.
+            known: the pixels that count, of the same sizes, (R, S, S) boolean; None for all.
         """
         log_accuracy(merged[-1] > 0, targets[-1])
         log_images(merged[-1].sigmoid(), targets[-1], self.vis_period)
         losses = []
-        for stage, (stage_logits, target) in enumerate(zip(logits, targets, strict=True)):
+        for stage, (stage_logits, target, counted) in enumerate(zip(logits, targets, known, strict=True)):
             if stage <= self.start_stage:
-                losses.append(mask_loss_value(self.mask_loss, stage_logits, target))
+                losses.append(mask_loss_value(self.mask_loss, stage_logits, target, counted))
             else:
                 region = trained_region(merged[stage - 1], targets[stage - 1], self.boundary_width)
+                if counted is not None:
+                    region &= counted
                 losses.append(boundary_aware_loss(stage_logits, target, region))
         return torch.stack([loss * weight for loss, weight in zip(losses, self.stage_weights, strict=True)]).sum()
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskrcnn_ext.modeling.mask_heads.layers import conv, conv_stack, predictor
+from maskrcnn_ext.modeling.mask_heads.losses import mean_known
 
 
 def narrow_convs(in_channels: int, dim: int, *, norm: str = "") -> nn.Sequential:
@@ -83,6 +84,26 @@ def _image_target(image: Instances, height: int, width: int, stride: int) -> Ten
     return torch.from_numpy(drawn).float()
 
 
-def semantic_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Returns the mean binary cross-entropy over the pixels of all images, for (N, H, W) tensors (arXiv:2104.08569, section 3)."""
-    return F.binary_cross_entropy_with_logits(logits.float(), targets)
+def known_map_pixels(instances: list[Instances], height: int, width: int, stride: int) -> Tensor | None:
+    """Returns which pixels of :func:`semantic_target` are labelled, (N, height, width) bool; None if no image has an ignore region.
+
+    Images without a foreground proposal do not know their regions: all of their pixels count as background.
+    """
+    regions = [image.gt_unlabelled.region if image.has("gt_unlabelled") else None for image in instances]
+    if all(region is None for region in regions):
+        return None
+    known = torch.ones(len(instances), height, width, dtype=torch.bool, device=instances[0].proposal_boxes.device)
+    for of_image, region in zip(known, regions, strict=True):
+        if region is not None:
+            rows, columns = region.mask.shape
+            padded = F.pad(region.mask[None].float(), (0, width * stride - columns, 0, height * stride - rows))
+            of_image &= F.avg_pool2d(padded, stride)[0] < 0.5
+    return known
+
+
+def semantic_loss(logits: Tensor, targets: Tensor, known: Tensor | None = None) -> Tensor:
+    """Returns the mean binary cross-entropy over the pixels of all images, for (N, H, W) tensors (arXiv:2104.08569, section 3).
+
+    Pixels where the boolean ``known`` is False are left out.
+    """
+    return mean_known(F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none"), known)

@@ -13,7 +13,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskrcnn_ext.modeling.mask_heads.base import MaskHead, empty_loss
-from maskrcnn_ext.modeling.mask_heads.ground_truth import classes_of, log_accuracy, log_images, target_masks
+from maskrcnn_ext.modeling.mask_heads.ground_truth import (
+    classes_of,
+    known_pixels,
+    log_accuracy,
+    log_images,
+    target_masks,
+)
+from maskrcnn_ext.modeling.mask_heads.losses import mean_known
 
 
 class SoftmaxMaskHead(MaskHead):
@@ -60,7 +67,8 @@ class SoftmaxMaskHead(MaskHead):
         log_accuracy(probs > 0.5, targets)
         log_images(probs, targets, self.vis_period)
         labels = torch.where(targets, classes[:, None, None], self.num_classes)
-        return {"loss_mask": F.cross_entropy(prediction.float(), labels)}
+        losses = F.cross_entropy(prediction.float(), labels, reduction="none")
+        return {"loss_mask": mean_known(losses, known_pixels(instances, prediction.shape[-1]))}
 
     def probs(self, prediction: Tensor, classes: Tensor) -> Tensor:
         """Returns (R, 1, S, S)."""

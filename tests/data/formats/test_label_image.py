@@ -54,6 +54,15 @@ def test_ignored_numbers_are_no_objects(folders):
     assert read_label_image(*folders, ignore=[3, 9]).images[0].annotations == []
 
 
+def test_unlabelled_pixels_are_a_crowd_of_each_class(folders):
+    labels = np.where(LABELS == 3, 255, LABELS)
+    Image.fromarray(labels.astype(np.uint8)).save(folders[0] / "a.png")
+    options = {"void": [255, 254], "categories": {9: "b"}, "classes": ["b"]}
+    cell, region = read_label_image(*folders, **options).images[0].annotations
+    assert (cell.crowd, region.crowd, region.category) == (False, True, 0)
+    np.testing.assert_array_equal(mask_util.decode(region.segmentation), labels == 255)
+
+
 def test_penn_fudan_has_its_masks_under_a_suffix(tmp_path):
     for folder in ("PNGImages", "PedMasks"):
         (tmp_path / folder).mkdir()

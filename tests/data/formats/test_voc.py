@@ -140,11 +140,15 @@ def test_instances_go_to_the_objects_whose_boxes_they_fill(voc, tmp_path):
     labels[10:20, 10:20], labels[11:19, 11:19] = 255, 1
     write_instances(tmp_path / "SegmentationObject", labels)
     (record,) = read_voc(*folders, objects=tmp_path / "SegmentationObject").images
-    cow, dog, cat = record.annotations
+    cow, dog, cat, *unlabelled = record.annotations
     np.testing.assert_array_equal(mask_util.decode(cow.segmentation), labels == 2)
     np.testing.assert_array_equal(mask_util.decode(dog.segmentation), labels == 1)
     assert cow.box == (5, 5, 40, 35)  # the XML's, which has the border
     assert (cow.id, dog.id, cat.id, cat.segmentation) == (2, 1, None, None)
+    assert [(each.category, each.crowd) for each in unlabelled] == [(0, True), (1, True), (2, True)], (
+        "one for each class"
+    )
+    np.testing.assert_array_equal(mask_util.decode(unlabelled[0].segmentation), labels == 255)
 
 
 def test_an_instance_that_no_object_has_is_named(voc, tmp_path):

@@ -56,7 +56,7 @@ def test_ordinary_data_gives_what_the_stock_mapper_gives(image_file, mask_format
     assert torch.equal(stock["image"], ours["image"])
     assert stock["image"].dtype == ours["image"].dtype == torch.uint8
     a, b = stock["instances"], ours["instances"]
-    assert set(a.get_fields()) == set(b.get_fields())
+    assert set(a.get_fields()) == set(b.get_fields()) - {"gt_unlabelled"}, "the stock mapper drops crowds"
     assert torch.equal(a.gt_boxes.tensor, b.gt_boxes.tensor)
     assert torch.equal(a.gt_classes, b.gt_classes)
     assert torch.equal(a.gt_keypoints.tensor, b.gt_keypoints.tensor)
@@ -244,3 +244,44 @@ def test_real_data_keeps_all_objects(real_data, folder):
         assert len(instances) == sum(not a["iscrowd"] for a in record["annotations"])
         visible = [index for index, mask in enumerate(bits(instances)) if mask.any()]
         assert_masks_fit(instances[visible], recomputed=True)
+
+
+def unlabelled_of(record, **changes):
+    found = SafeMapper(True, **arguments(**changes))(record)["instances"]
+    return found, found.gt_unlabelled if found.has("gt_unlabelled") else None
+
+
+def test_crowds_are_ignore_regions_and_labelled_pixels_are_none(image_file):
+    crowd = annotation(30, 20, segmentation=rle_of(30, 20), iscrowd=1)
+    record = record_of(
+        image_file,
+        annotation(40, 24, segmentation=polygon_of(40, 24)),
+        crowd,
+        {**crowd, "category_id": 0},  # of every class
+        annotation(2, 40, w=10, h=8, iscrowd=1),  # a box alone
+        annotation(2, 2, w=10, h=8, iscrowd=1, segmentation={"size": [1, 1], "counts": "broken"}),
+    )
+    found, unlabelled = unlabelled_of(record, instance_mask_format="bitmask")
+    expected = mask_of(30, 20) | mask_of(2, 40, 10, 8) | mask_of(2, 2, 10, 8)
+    assert len(found) == len(unlabelled) == 1
+    assert np.array_equal(unlabelled.region.mask.numpy(), expected & ~bits(found)[0])
+    assert unlabelled.labelled_classes is None
+    _, of_flipped = unlabelled_of(record, instance_mask_format="bitmask", augmentations=[T.RandomFlip(1.0)])
+    assert np.array_equal(of_flipped.region.mask.numpy(), (expected & ~bits(found)[0])[:, ::-1])
+    crop = [T.CropTransform(25, 15, 40, 30), T.ResizeTransform(30, 40, 60, 80)]
+    cut, of_cut = unlabelled_of(record, augmentations=crop)
+    enlarged = expected[15:45, 25:65].repeat(2, axis=0).repeat(2, axis=1)
+    assert np.array_equal(of_cut.region.mask.numpy(), enlarged & ~bits(cut)[0])
+    assert unlabelled_of(record, augmentations=[T.CropTransform(60, 0, 20, 20)])[1] is None, "no region is left"
+
+
+def test_labelled_classes_and_images_without_objects(image_file):
+    record = record_of(image_file, annotation(30, 20, segmentation=rle_of(30, 20), iscrowd=1), labelled_classes=[0, 2])
+    found, unlabelled = unlabelled_of(record)
+    assert len(found) == len(unlabelled) == 0
+    assert unlabelled.labelled_classes.tolist() == [0, 2]
+    assert unlabelled.region.mask.sum() == 20 * 16
+    assert len(pickle.loads(pickle.dumps(found)).gt_unlabelled) == 0
+    assert unlabelled_of(record_of(image_file, labelled_classes=[]))[1].region is None
+    with pytest.raises(InputError, match="`bbox` or `bbox_mode` of a crowd is missing or broken"):
+        SafeMapper(True, **arguments(strict=True))(record_of(image_file, {"iscrowd": 1, "category_id": 0}))

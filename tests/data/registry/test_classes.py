@@ -38,3 +38,9 @@ def test_objects_of_other_classes_are_left_out_and_counted(caplog):
     assert mapped == [{"annotations": [{"category_id": 1}]}, {"file_name": "a.png"}]
     assert "data set some: left out objects of classes that the model does not have: 2 of 'b'" in caplog.text
     assert len(records[0]["annotations"]) == 3
+
+
+def test_the_labelled_classes_are_mapped_along():
+    records = [{"annotations": [], "labelled_classes": [0, 2]}, {"annotations": []}]
+    mapped = map_by_name(records, ["a", "b", "c"], ["c", "b"], "one")
+    assert mapped == [{"annotations": [], "labelled_classes": [0]}, {"annotations": []}]

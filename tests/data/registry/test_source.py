@@ -7,7 +7,9 @@ from PIL import Image
 
 from maskrcnn_ext import InputError
 from maskrcnn_ext.data.registry.catalog import load_dataset
+from maskrcnn_ext.data.registry.dicts import to_dicts
 from maskrcnn_ext.data.registry.source import Source
+from maskrcnn_ext.data.writers.coco import to_coco_dict
 
 
 def test_a_file_where_a_folder_is_expected_is_named(tmp_path):
@@ -41,3 +43,45 @@ def test_objects_outside_of_their_image_are_counted(tmp_path, caplog):
     (tmp_path / "a.json").write_text(json.dumps({"imagePath": "a.png", "imageData": None, "shapes": shapes}))
     assert len(load_dataset(f"labelme:{tmp_path}").images[0].annotations) == 2
     assert "1 objects have no area or lie outside of their image, such as one of image 'a'" in caplog.text
+
+
+def voc_like(tmp_path):
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
+    categories = [{"id": 3, "name": "car"}, {"id": 5, "name": "DontCare"}, {"id": 8, "name": "cyclist"}]
+    annotations = [
+        {"id": number, "image_id": 1, "category_id": category, "bbox": [number, 1, 5, 4]}
+        for number, category in enumerate((3, 5, 8), 1)
+    ]
+    images = [{"id": 1, "file_name": "a.png", "height": 10, "width": 20, "labelled_category_ids": [5, 8]}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    return f"coco:{tmp_path}/a.json@{tmp_path}"
+
+
+def test_objects_of_an_ignored_class_are_crowds_of_every_other(tmp_path):
+    data = load_dataset(f"{voc_like(tmp_path)}@ignored:DontCare")
+    assert (data.classes, data.category_ids) == (["car", "cyclist"], [3, 8])
+    (record,) = data.images
+    assert [(each.category, each.crowd, each.box[0]) for each in record.annotations] == [
+        (0, False, 1),
+        (0, True, 2),
+        (1, True, 2),
+        (1, False, 3),
+    ]
+    assert record.labelled_classes == [1]
+    with pytest.raises(InputError, match="`ignored` names the class 'Dontcare': did you mean DontCare"):
+        load_dataset(f"{voc_like(tmp_path)}@ignored:Dontcare")
+    with pytest.raises(InputError, match="`ignored` names all classes"):
+        load_dataset(f"{voc_like(tmp_path)}@ignored:car,DontCare,cyclist")
+
+
+def test_labelled_classes_reach_the_dicts_and_the_files(tmp_path):
+    data = load_dataset(f"{voc_like(tmp_path)}@only:cyclist,car")
+    assert data.images[0].labelled_classes == [0]
+    assert to_dicts(data)[0]["labelled_classes"] == [0]
+    assert to_coco_dict(data)["images"][0]["labelled_category_ids"] == [8]
+    content = json.loads((tmp_path / "a.json").read_text())
+    content["images"][0]["labelled_category_ids"] = [5, 6]
+    (tmp_path / "b.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"image 1: `labelled_category_ids` is \[5, 6\], expected a list of ids"):
+        load_dataset(f"coco:{tmp_path}/b.json@{tmp_path}")

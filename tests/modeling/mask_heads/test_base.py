@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 from maskrcnn_ext import InputError
 from maskrcnn_ext.modeling.parts import MASK_HEADS
+from maskrcnn_ext.ops.unlabelled import IgnoreRegion, Unlabelled
 from tests.helpers.mask_heads import build, detections, features, truth
 
 
@@ -107,3 +108,30 @@ def test_unsuitable_inputs_raise_one_line_with_the_override(name, x, message):
     with pytest.raises(InputError, match=message) as caught:
         build(name)(x, detections())
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "part", [part for part in MASK_HEADS if part.name != "MaskScoringHead"], ids=lambda part: part.name
+)
+def test_masks_in_an_ignore_region_have_no_influence(part):
+    """The ground truth of pixels in a region, whatever it is, changes neither losses nor gradients, but for a rim of a grid cell.
+
+    The target of MaskScoringHead's IoU is the whole mask, of which the mapper leaves nothing in a region.
+    """
+    results = []
+    for filled in (False, True):
+        instances = truth()
+        mask = torch.zeros(64, 64, dtype=torch.bool)
+        mask[:, 20:] = True
+        for image in instances[:1]:
+            image.gt_masks.tensor[:, :, 32:] = filled
+            image.gt_unlabelled = Unlabelled(len(image), IgnoreRegion(mask), None)
+        head = build(part.name)
+        torch.manual_seed(5)
+        with EventStorage():
+            losses = head(features(part.name), instances)
+        sum(losses.values()).backward()
+        results.append(({name: loss.item() for name, loss in losses.items()}, [p.grad for p in head.parameters()]))
+    (losses, gradients), (other_losses, other_gradients) = results
+    assert losses == pytest.approx(other_losses, rel=1e-5)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(gradients, other_gradients, strict=True))

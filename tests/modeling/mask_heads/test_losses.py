@@ -131,3 +131,33 @@ def test_the_mask_loss_is_one_option(name, mask_loss):
 def test_unknown_mask_loss_is_an_error(name):
     with pytest.raises(InputError, match="'diec' is unknown: set one of bce, boundary, dice, focal, lovasz"):
         build(name, mask_loss="diec")
+
+
+@pytest.mark.parametrize("name", MASK_LOSSES)
+def test_pixels_that_are_not_known_have_no_influence(name):
+    logits, targets = random_pair()
+    known = random_pair(1)[1].bool()
+    known[1] = False
+    logits.requires_grad_()
+    loss = MASK_LOSSES[name](logits, targets, known)
+    loss.backward()
+    assert (logits.grad[~known] == 0).all()
+    assert (logits.grad[known] != 0).any()
+    with torch.no_grad():
+        assert MASK_LOSSES[name](torch.where(known, logits, 7.0), targets, known).item() == pytest.approx(loss.item())
+        assert MASK_LOSSES[name](logits, targets, torch.ones_like(known)).item() == pytest.approx(
+            MASK_LOSSES[name](logits, targets).item(), abs=1e-12
+        )
+        assert torch.isfinite(MASK_LOSSES[name](logits, targets, torch.zeros_like(known)))
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=15, deadline=None)
+def test_losses_of_the_known_pixels_equal_those_of_a_smaller_grid(seed):
+    """Left out columns are as good as no columns; the boundary's weights depend on neighbours, and are checked above."""
+    logits, targets = random_pair(seed)
+    known = torch.zeros(3, 6, 6, dtype=torch.bool)
+    known[:, :, :4] = True
+    for name in ("bce", "dice", "focal", "lovasz"):
+        expected = MASK_LOSSES[name](logits[:, :, :4], targets[:, :, :4])
+        assert MASK_LOSSES[name](logits, targets, known).item() == pytest.approx(expected.item(), abs=1e-12)

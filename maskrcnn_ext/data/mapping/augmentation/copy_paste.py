@@ -17,6 +17,8 @@ from maskrcnn_ext.data.mapping.augmentation.mixing import (
     areas_of,
     masks_of,
     move_keypoints,
+    region_of,
+    set_unlabelled,
     tight_boxes,
     with_masks,
 )
@@ -128,7 +130,9 @@ def paste(
     keep = (visible > 0) & (visible >= min_visible * areas)
     merged = with_masks(parts, masks)
     _hide_keypoints(merged, top)
-    return {**sample, "image": image, "instances": merged[keep]}
+    kept = merged[keep]
+    set_unlabelled(kept, region_of(sample) & (top < 0), [sample])  # a pasted object hides the region below it
+    return {**sample, "image": image, "instances": kept}
 
 
 def _hide_keypoints(instances: Instances, top: torch.Tensor) -> None:

@@ -14,6 +14,7 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from torch.utils.data import Dataset
 
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.ops.unlabelled import IgnoreRegion, Unlabelled
 
 Sample = dict[str, Any]
 Mapper = Callable[[dict[str, Any]], Sample | None]
@@ -90,7 +91,36 @@ def with_masks(parts: Sequence[Instances], masks: torch.Tensor) -> Instances:
 
 
 def _without_shapes(part: Instances) -> dict[str, Any]:
-    return {name: value for name, value in part.get_fields().items() if name not in ("gt_boxes", "gt_masks")}
+    own = ("gt_boxes", "gt_masks", "gt_unlabelled")
+    return {name: value for name, value in part.get_fields().items() if name not in own}
+
+
+def region_of(sample: Sample) -> torch.Tensor:
+    """Returns the ignore regions of a sample, (H, W) bool; False everywhere if it has none."""
+    unlabelled = _unlabelled_of(sample)
+    if unlabelled is None or unlabelled.region is None:
+        return torch.zeros(sample["image"].shape[1:], dtype=torch.bool)
+    return unlabelled.region.mask
+
+
+def _unlabelled_of(sample: Sample) -> Unlabelled | None:
+    instances = sample["instances"]
+    return instances.get("gt_unlabelled") if instances.has("gt_unlabelled") else None
+
+
+def set_unlabelled(instances: Instances, region: torch.Tensor, backgrounds: Sequence[Sample]) -> None:
+    """Sets ``gt_unlabelled`` of mixed instances, in place; nothing if their labels are complete.
+
+    Args:
+        instances: of the mixed image.
+        region: (H, W) bool, its ignore regions.
+        backgrounds: the samples that show their background. A class is labelled in the mixed image if it is in all of them.
+    """
+    known = [found.labelled_classes for sample in backgrounds if (found := _unlabelled_of(sample)) is not None]
+    lists = [set(classes.tolist()) for classes in known if classes is not None]
+    labelled = torch.tensor(sorted(set.intersection(*lists)), dtype=torch.int64) if lists else None
+    if labelled is not None or region.any():
+        instances.gt_unlabelled = Unlabelled(len(instances), IgnoreRegion(region) if region.any() else None, labelled)
 
 
 def tight_boxes(masks: torch.Tensor) -> torch.Tensor:

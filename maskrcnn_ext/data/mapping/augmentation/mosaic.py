@@ -19,6 +19,8 @@ from maskrcnn_ext.data.mapping.augmentation.mixing import (
     areas_of,
     masks_of,
     move_keypoints,
+    region_of,
+    set_unlabelled,
     with_masks,
 )
 from maskrcnn_ext.errors import InputError
@@ -77,20 +79,27 @@ class MosaicMapper(MixingMapper):
         )
         tiles = [(0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)]
         image = torch.empty_like(sample["image"])
+        region = torch.zeros(height, width, dtype=torch.bool)
         parts, masks = [], []
         for index, tile in zip(order, tiles, strict=True):
             if tile[0] == tile[2] or tile[1] == tile[3]:  # of an image one pixel wide or high
                 continue
-            part, part_masks = _fill(image, tile, samples[index], self.min_visible)
+            part, part_masks = _fill(image, region, tile, samples[index], self.min_visible)
             parts.append(part)
             masks.append(part_masks)
-        return {**sample, "image": image, "instances": with_masks(parts, torch.cat(masks))}
+        instances = with_masks(parts, torch.cat(masks))
+        set_unlabelled(instances, region, samples)
+        return {**sample, "image": image, "instances": instances}
 
 
 def _fill(
-    image: torch.Tensor, tile: tuple[int, int, int, int], sample: Sample, min_visible: float
+    image: torch.Tensor, region: torch.Tensor, tile: tuple[int, int, int, int], sample: Sample, min_visible: float
 ) -> tuple[Instances, torch.Tensor]:
-    """Fills the tile (x0, y0, x1, y1) of an image (C, H, W), in place; returns the tile's objects and their masks in the image."""
+    """Fills the tile (x0, y0, x1, y1) of an image (C, H, W) and of its ignore regions (H, W), in place.
+
+    Returns:
+        The tile's objects and their masks in the image.
+    """
     x0, y0, x1, y1 = tile
     height, width = sample["image"].shape[1:]
     scale = max((x1 - x0) / width, (y1 - y0) / height)
@@ -107,7 +116,8 @@ def _fill(
     masks_there = masks_of(sample)
     whole = torch.zeros(len(masks_there), *size, dtype=torch.bool)
     for target, mask in zip(whole.numpy(), masks_there.numpy(), strict=True):
-        target[:] = cv2.resize(mask.view(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+        target[:] = _resize(mask, size)
+    region[y0:y1, x0:x1] = torch.from_numpy(_resize(region_of(sample).numpy(), size))[window]
     masks = torch.zeros(len(whole), *image.shape[1:], dtype=torch.bool)
     masks[:, y0:y1, x0:x1] = whole[window]
 
@@ -116,3 +126,9 @@ def _fill(
     visible = areas_of(masks)
     keep = (visible > 0) & (visible >= min_visible * areas_of(whole))
     return instances[keep], masks[keep]
+
+
+def _resize(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Returns a mask (H, W), bool, resized to the nearest pixels."""
+    resized = cv2.resize(mask.view(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return resized.view(bool)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from maskrcnn_ext import InputError
 from maskrcnn_ext.data.mapping.augmentation import CopyPasteMapper
 from maskrcnn_ext.data.mapping.augmentation.copy_paste import paste
-from tests.helpers.mixed_samples import RECTANGLES, by_name, check_sample, make_sample
+from tests.helpers.mixed_samples import RECTANGLES, by_name, check_sample, make_sample, with_unlabelled
 
 
 def test_a_pasted_object_cuts_what_it_covers():
@@ -129,3 +129,18 @@ def test_overrides_on_the_command_line_paste(training, tmp_path):
     cfg.dataloader.train.copy_paste.probabilty = 1
     with pytest.raises(InputError, match=r"dataloader\.train\.copy_paste: .*probabilty"):
         instantiate(cfg.dataloader.train)
+
+
+def test_a_pasted_object_hides_the_ignore_region_below_it():
+    sample = with_unlabelled(make_sample([(2, 6, 2, 6)], 50), region=(0, 20, 10, 30), labelled=[0, 1])
+    other = with_unlabelled(make_sample([(4, 16, 6, 18)], 100), region=(0, 4, 0, 30), labelled=[1])
+    done = paste(sample, other, [0], [(0, 0)], min_visible=0.1)["instances"]
+    expected = torch.zeros(20, 30, dtype=torch.bool)
+    expected[:, 10:] = True
+    expected[4:16, 6:18] = False
+    assert len(done) == len(done.gt_unlabelled) == 2
+    assert torch.equal(done.gt_unlabelled.region.mask, expected)
+    assert done.gt_unlabelled.labelled_classes.tolist() == [0, 1], "those of the image that shows the background"
+    assert sample["instances"].gt_unlabelled.region.mask.sum() == 400
+    plain = paste(make_sample([(2, 6, 2, 6)], 50), other, [0], [(0, 0)], min_visible=0.1)["instances"]
+    assert not plain.has("gt_unlabelled")

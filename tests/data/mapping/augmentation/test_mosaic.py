@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from maskrcnn_ext import InputError
 from maskrcnn_ext.data.mapping.augmentation import MosaicMapper
-from tests.helpers.mixed_samples import RECTANGLES, by_name, check_sample, make_sample
+from tests.helpers.mixed_samples import RECTANGLES, by_name, check_sample, make_sample, with_unlabelled
 
 
 @settings(max_examples=25, deadline=None)
@@ -48,3 +48,19 @@ def test_an_image_of_one_pixel_in_height_or_width_has_a_mosaic(size):
     done = MosaicMapper(mapper=lambda _: copy.deepcopy(sample), dataset=[{}], probability=1).mix(sample)
     check_sample(done)
     assert done["image"].unique().tolist() == [51]
+
+
+def test_a_mosaic_has_the_ignore_regions_of_its_tiles():
+    whole = with_unlabelled(make_sample([], 50), region=(0, 20, 0, 30), labelled=[0, 1])
+    plain = make_sample([(0, 20, 0, 15)], 100)
+    half = with_unlabelled(make_sample([(0, 20, 0, 15)], 150), labelled=[1, 2])
+    drawn = iter([plain, half, plain])
+    mapper = MosaicMapper(
+        mapper=lambda record: whole if record["first"] else next(drawn), dataset=[{"first": False}], probability=1
+    )
+    np.random.seed(0)
+    done = mapper({"first": True})
+    found = done["instances"].gt_unlabelled
+    assert len(found) == len(done["instances"]) == 3
+    assert np.array_equal(found.region.mask.numpy(), done["image"][0].numpy() == 50)
+    assert found.labelled_classes.tolist() == [1], "labelled in all images"
