@@ -50,7 +50,7 @@ LIBRARIES = [
         extra_link_args=OPENMP,
         optional=True,
     )
-    for name in ("pointwise", "roi_align", "winograd")
+    for name in ("pointwise", "predictors", "roi_align", "winograd")
 ]
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from maskrcnn_ext.ops.native import function
+from maskrcnn_ext.ops.predictors import select_logits
 from maskrcnn_ext.ops.workspace import Workspace
 
 # Values of the product per block.
@@ -121,63 +122,56 @@ def upsampling_conv2d(
     """Computes a transposed convolution with 2 x 2 kernels and stride 2, with PyTorch's number of threads.
 
     Args:
-        x: (N, I, H, W) float32, channels-last, on the CPU.
-        weight: from :func:`upsampling_weight`.
+        x: (N, I, H, W) float32, channels-last, on the CPU; also bfloat16 with `then`.
+        weight: from :func:`upsampling_weight`, with the dtype of `x`.
         bias: (O,) float32.
         workspace: allocates temporary memory and the result.
         relu: whether a ReLU follows.
-        then: weights (N, O) and bias (N,) of a following 1 x 1 convolution to one channel, one for each image. The tensor between both
-            is never materialised.
+        then: weights (N, O) and bias (N,) in float32 of a following 1 x 1 convolution to one channel, one for each image. The tensor
+            between both is never materialised.
 
     Returns:
-        (N, O or 1, 2 H, 2 W), channels-last.
+        (N, O or 1, 2 H, 2 W), channels-last, float32.
 
     Raises:
         OSError: the compiled library is missing.
         ValueError: tensors with other shapes, dtypes or layouts.
     """
-    finish, spread = library()
-    _check(x, weight.shape[0], bias)
+    _check(x, weight.shape[0], bias, dtype=weight.dtype)
     number, _, height, width = x.shape
-    between = weight.shape[1] // 4
-    channels = between if then is None else 1
-    result = workspace.channels_last(number, channels, 2 * height, 2 * width)
+    channels = weight.shape[1] // 4
     inputs = x.permute(0, 2, 3, 1).flatten(0, 2)
-    blocks = _row_blocks(x, channels, 4 * between, relu=relu and then is None, whole=then is not None)
-    memory = workspace.empty(max((rows.count for rows in blocks), default=0), 4 * between)
-    last = bias if then is None else torch.zeros(1)
+    blocks = _row_blocks(x, channels, 4 * channels, relu=relu)
+    count = max((rows.count for rows in blocks), default=0)
+    memory = workspace.empty(count, 4 * channels, dtype=weight.dtype)
+    result = workspace.channels_last(number, channels if then is None else 1, 2 * height, 2 * width)
     for rows in blocks:
         products = memory[: rows.count]
         torch.mm(inputs[rows.first : rows.first + rows.count], weight, out=products)
-        if then is not None:
-            pixels = products.view(-1, between)
-            line = _Rows(0, len(pixels), between, 1, len(pixels), relu, rows.threads)
-            finish(pixels.data_ptr(), bias.data_ptr(), None, ctypes.byref(line), 0)
-            images = slice(rows.first // (height * width), (rows.first + rows.count) // (height * width))
-            own = then[0][images, :, None]
-            products = torch.bmm(pixels.view(len(own), -1, between), own)
-        spread(products.data_ptr(), last.data_ptr(), result.data_ptr(), ctypes.byref(rows))
-    return result if then is None else result.add_(then[1][:, None, None, None])
+        if then is None:
+            _, spread = library()
+            spread(products.data_ptr(), bias.data_ptr(), result.data_ptr(), ctypes.byref(rows))
+        else:
+            select_logits(products, bias, *then, result[:, 0], relu=relu, first=rows.first)
+    return result
 
 
-def _check(x: Tensor, inputs: int, bias: Tensor, *others: Tensor) -> None:
+def _check(x: Tensor, inputs: int, bias: Tensor, *others: Tensor, dtype: torch.dtype = torch.float32) -> None:
     if x.shape[1] != inputs:
         raise ValueError(f"weights for {inputs} channels do not fit {x.shape[1]}")
     if bias.dtype != torch.float32 or not all(
-        value.dtype == torch.float32 and value.is_contiguous(memory_format=torch.channels_last)
-        for value in (x, *others)
+        value.dtype == dtype and value.is_contiguous(memory_format=torch.channels_last) for value in (x, *others)
     ):
-        raise ValueError("the input must be channels-last, and input and bias float32")
+        raise ValueError(f"the input must be channels-last and {dtype}, and the bias float32")
 
 
-def _row_blocks(x: Tensor, channels: int, values: int, *, relu: bool, whole: bool = False) -> list[_Rows]:
-    """Returns blocks of the pixels of an input, or of its `whole` images; each pixel contributes `values` values to a block."""
+def _row_blocks(x: Tensor, channels: int, values: int, *, relu: bool) -> list[_Rows]:
+    """Returns blocks of the pixels of an input; each pixel contributes `values` values to a block."""
     number, _, height, width = x.shape
     total = number * height * width
-    unit = height * width if whole else 1
     # Blocks of equal size: a small last block would leave threads idle.
     count = max(1, round(total * values / _PIECE))
-    ends = [total // max(1, unit) * index // count * unit for index in range(count + 1)]
+    ends = [total * index // count for index in range(count + 1)]
     threads = torch.get_num_threads()
     return [
         _Rows(first, end - first, channels, height, width, relu, threads)

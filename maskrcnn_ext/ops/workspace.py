@@ -66,21 +66,23 @@ class Workspace(threading.local):
         """Copies and pickles as a new, empty workspace."""
         return Workspace, ()
 
-    def empty(self, *shape: int) -> Tensor:
-        """Returns an uninitialised float32 tensor on the CPU."""
-        size = 4 * math.prod(shape)
+    def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Returns an uninitialised tensor on the CPU."""
+        size = dtype.itemsize * math.prod(shape)
         if size < _MIN_BYTES:
-            return torch.empty(shape)
+            return torch.empty(shape, dtype=dtype)
         memory = next((taken for arena in self._arenas if (taken := arena.take(size)) is not None), None)
         if memory is None:
             self._arenas.append(_Arena(_reserve(size)))
             memory = self._arenas[-1].take(size)
             assert memory is not None
-        return torch.frombuffer(memory, dtype=torch.float32).view(shape)
+        return torch.frombuffer(memory, dtype=dtype).view(shape)
 
-    def channels_last(self, number: int, channels: int, height: int, width: int) -> Tensor:
-        """Returns an uninitialised float32 tensor (N, C, H, W), whose memory is in the order (N, H, W, C)."""
-        return self.empty(number, height, width, channels).permute(0, 3, 1, 2)
+    def channels_last(
+        self, number: int, channels: int, height: int, width: int, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Returns an uninitialised tensor (N, C, H, W), whose memory is in the order (N, H, W, C)."""
+        return self.empty(number, height, width, channels, dtype=dtype).permute(0, 3, 1, 2)
 
 
 def _reserve(size: int) -> mmap.mmap:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskrcnn_ext.compat import fused_cpu_convolution, is_batch_norm
-from maskrcnn_ext.ops import pointwise, winograd
+from maskrcnn_ext.ops import pointwise, predictors, winograd
 from maskrcnn_ext.ops.native import loads
 from maskrcnn_ext.ops.pointwise import pointwise_conv2d, upsampling_conv2d, upsampling_weight
 from maskrcnn_ext.ops.winograd import fits, transform_weight, winograd_conv2d
@@ -100,16 +100,7 @@ class FusedConv2d(nn.Module):
         self.dtype, self.workspace = dtype, workspace
         self.stride, self.padding, self.dilation = list(conv.stride), list(conv.padding), list(conv.dilation)
         self.groups = conv.groups
-        weight, bias = (value.to(dtype) for value in parameters)
-        self.kernel = self._choose_kernel(weight)
-        # Not buffers: the layout is that of this machine's kernels and must not get into a state dict.
-        if self.kernel is _Kernel.POINTWISE:
-            self.weight = weight[:, :, 0, 0].T.contiguous()
-        elif self.kernel is _Kernel.WINOGRAD:
-            self.weight = transform_weight(parameters[0]).float().contiguous()
-        else:
-            self.weight = weight.contiguous(memory_format=torch.channels_last)
-        self.bias = bias
+        self._take_weights(*parameters)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, C, H, W) to (N, out_channels, H', W')."""
@@ -137,6 +128,19 @@ class FusedConv2d(nn.Module):
         if self.weight.shape[2:] == (1, 1) and self.padding == [0, 0] and self.groups == 1:
             return self.weight[:, :, 0, 0].T.contiguous(), self.bias
         return None
+
+    def _take_weights(self, exact: Tensor, bias: Tensor) -> None:
+        """Stores weight (O, I / groups, h, w) and bias (O,), given in float64, in the layout of the kernel."""
+        weight = exact.to(self.dtype)
+        self.kernel = self._choose_kernel(weight)
+        # Not buffers: the layout is that of this machine's kernels and must not get into a state dict.
+        if self.kernel is _Kernel.POINTWISE:
+            self.weight = weight[:, :, 0, 0].T.contiguous()
+        elif self.kernel is _Kernel.WINOGRAD:
+            self.weight = transform_weight(exact).float().contiguous()
+        else:
+            self.weight = weight.contiguous(memory_format=torch.channels_last)
+        self.bias = bias.to(self.dtype)
 
     def _compute(self, x: Tensor, residual: Tensor | None, *, relu: bool, overwrite: bool = False) -> Tensor:
         x = self._input(x)
@@ -183,29 +187,46 @@ class FusedConv2d(nn.Module):
 
 
 class FusedUpsampling(nn.Module):
-    """A transposed convolution with 2 x 2 kernels and stride 2, in float32 on a CPU.
+    """A transposed convolution with 2 x 2 kernels and stride 2, on a CPU.
 
     Attributes:
         relu: whether a ReLU is applied to the output.
     """
 
-    def __init__(self, deconv: nn.ConvTranspose2d, *, workspace: Workspace) -> None:
-        """Builds the fused form of a transposed convolution for which :func:`is_fusible_upsampling` is true."""
+    def __init__(self, deconv: nn.ConvTranspose2d, *, dtype: torch.dtype, workspace: Workspace) -> None:
+        """Builds the fused form of a transposed convolution for which :func:`is_fusible_upsampling` is true.
+
+        Args:
+            deconv: the layer.
+            dtype: of weights and input.
+            workspace: memory that all convolutions of a model share.
+        """
         super().__init__()
-        self.workspace, self.relu = workspace, False
-        self.weight = upsampling_weight(deconv.weight.detach().float())
+        self.dtype, self.workspace, self.relu = dtype, workspace, False
+        self.weight = upsampling_weight(deconv.weight.detach().to(dtype))
         self.bias = torch.zeros(deconv.out_channels) if deconv.bias is None else deconv.bias.detach().float()
 
     def forward(self, x: Tensor, then: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """Maps (N, I, H, W) to (N, O, 2 H, 2 W).
+        """Maps (N, I, H, W) to (N, O, 2 H, 2 W) of its dtype.
 
         Args:
             x: feature maps.
-            then: weights (N, O) and bias (N,) of a 1 x 1 convolution to one channel that follows; the result is then (N, 1, 2 H, 2 W).
-                See :func:`maskrcnn_ext.ops.pointwise.upsampling_conv2d`.
+            then: weights (N, O) and bias (N,) of a 1 x 1 convolution to one channel that follows; the result is then (N, 1, 2 H, 2 W) in
+                float32. See :func:`maskrcnn_ext.ops.pointwise.upsampling_conv2d`.
         """
-        x = x.float().contiguous(memory_format=torch.channels_last)
+        x = x.to(self.dtype).contiguous(memory_format=torch.channels_last)
+        if then is None and self.dtype != torch.float32:
+            products = x.permute(0, 2, 3, 1).flatten(0, 2) @ self.weight
+            products = products.add_(self.bias.to(self.dtype).repeat(4))
+            return _spread(F.relu_(products) if self.relu else products, x)
         return upsampling_conv2d(x, self.weight, self.bias, self.workspace, relu=self.relu, then=then)
+
+
+def _spread(products: Tensor, x: Tensor) -> Tensor:
+    """Returns products (N * H * W, 4 * O) of the pixels of maps `x` (N, I, H, W) as maps (N, O, 2 H, 2 W), channels-last."""
+    number, _, height, width = x.shape
+    pixels = products.view(number, height, width, 2, 2, products.shape[1] // 4).transpose(2, 3)
+    return pixels.reshape(number, 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
 
 
 def is_fusible_upsampling(module: nn.Module) -> bool:
@@ -216,6 +237,7 @@ def is_fusible_upsampling(module: nn.Module) -> bool:
         and (module.output_padding, module.dilation, module.groups) == ((0, 0), (1, 1), 1)
         and module.weight.device.type == "cpu"
         and loads(pointwise.library)
+        and loads(predictors.library)
     )
 
 

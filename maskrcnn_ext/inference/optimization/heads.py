@@ -9,6 +9,7 @@ from detectron2.layers import ROIAlign
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.proposal_generator import RPN
+from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from detectron2.modeling.roi_heads import FastRCNNConvFCHead, MaskRCNNConvUpsampleHead
 from detectron2.structures import Instances
 from torch import Tensor, nn
@@ -19,8 +20,9 @@ from maskrcnn_ext.inference.optimization.known import only_calls_layers
 from maskrcnn_ext.modeling.mask_heads.fcn import FCNMaskHead
 from maskrcnn_ext.modeling.poolers.fast import FastROIPooler
 from maskrcnn_ext.modeling.rpn import FastRPN
-from maskrcnn_ext.ops import roi_align_cpu
+from maskrcnn_ext.ops import predictors, roi_align_cpu
 from maskrcnn_ext.ops.native import loads
+from maskrcnn_ext.ops.predictors import pack_predictor, predict_pixels
 from maskrcnn_ext.ops.roi_align_reference import SampleGrid
 from maskrcnn_ext.ops.workspace import Workspace
 
@@ -54,7 +56,7 @@ def make_fast_rpn(rpn: nn.Module) -> FastRPN | None:
 
 
 class OptimizedPooler(FastROIPooler):
-    """A FastROIPooler whose outputs on a CPU are in a workspace. This needs float32 feature maps in channels-last order."""
+    """A FastROIPooler whose outputs on a CPU are in a workspace. This needs feature maps in channels-last order, float32 or bfloat16."""
 
     def __init__(self, pooler: ROIPooler, workspace: Workspace) -> None:
         """Builds the optimized form of a pooler that uses RoIAlign."""
@@ -72,7 +74,7 @@ class OptimizedPooler(FastROIPooler):
     def pool(self, x: list[Tensor], rois: Tensor, levels: Tensor) -> Tensor:
         """Pools as FastROIPooler does."""
         if not loads(roi_align_cpu.library) or not all(
-            level.dtype == torch.float32
+            level.dtype in (torch.float32, torch.bfloat16)
             and level.device.type == "cpu"
             and level.is_contiguous(memory_format=torch.channels_last)
             for level in x
@@ -81,7 +83,8 @@ class OptimizedPooler(FastROIPooler):
         grid = SampleGrid(
             rois, levels, self.scales, self.output_size, self.sampling_ratio, self.aligned, channels_last=True
         )
-        pooled = self.workspace.channels_last(len(rois), x[0].shape[1], *self.output_size)
+        height, width = self.output_size
+        pooled = self.workspace.channels_last(len(rois), x[0].shape[1], height, width, dtype=x[0].dtype)
         return roi_align_cpu.forward(x, grid, pooled)
 
 
@@ -91,6 +94,39 @@ def make_optimized_pooler(module: nn.Module, workspace: Workspace) -> OptimizedP
         type(level) is ROIAlign for level in module.level_poolers
     )
     return OptimizedPooler(module, workspace) if uses_roi_align else None
+
+
+class FusedRPNHead(nn.Module):
+    """A ``StandardRPNHead`` on a CPU, whose two last layers are one product that reads the hidden map once."""
+
+    def __init__(self, head: StandardRPNHead) -> None:
+        """Takes over the layers of a head for which :func:`is_fusible_rpn_head` is true."""
+        super().__init__()
+        self.conv = head.conv
+        weights, biases = zip(
+            *(layer.as_matrix() for layer in (head.objectness_logits, head.anchor_deltas)), strict=True
+        )
+        self.sizes = [len(bias) for bias in biases]
+        self.last = pack_predictor(torch.cat([weight.T for weight in weights]), torch.cat(biases))
+
+    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Maps L features (N, C, H_i, W_i) to L objectness logits (N, A, H_i, W_i) and L deltas (N, 4 * A, H_i, W_i), in float32."""
+        levels = [predict_pixels(self.conv(x), self.last, sum(self.sizes)).split(self.sizes, 1) for x in features]
+        return [logits for logits, _ in levels], [deltas for _, deltas in levels]
+
+
+def is_fusible_rpn_head(head: nn.Module) -> bool:
+    """Whether :class:`FusedRPNHead` can replace a head with fused convolutions."""
+    if (
+        type(head) is not StandardRPNHead
+        or any(map(has_forward_hooks, head.modules()))
+        or not loads(predictors.library)
+    ):
+        return False
+    return all(
+        isinstance(layer, FusedConv2d) and layer.weight.device.type == "cpu" and layer.as_matrix()
+        for layer in (head.objectness_logits, head.anchor_deltas)
+    )
 
 
 class ChannelsLastFlatten(nn.Module):

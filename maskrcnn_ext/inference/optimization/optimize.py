@@ -21,22 +21,20 @@ from maskrcnn_ext import compat
 from maskrcnn_ext.common.text import or_list, short_list
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.optimization.backbone import AutocastBackbone, FusedFPN, fuse_block, is_fusible_fpn
-from maskrcnn_ext.inference.optimization.convolution import (
-    FusedConv2d,
-    FusedUpsampling,
-    is_fusible_conv,
-    is_fusible_upsampling,
-)
+from maskrcnn_ext.inference.optimization.convolution import is_fusible_conv
 from maskrcnn_ext.inference.optimization.cuda_graphs import GraphedRCNN, parts_of
 from maskrcnn_ext.inference.optimization.fixed_size import unsupported_reason
 from maskrcnn_ext.inference.optimization.heads import (
+    FusedRPNHead,
     flatten_channels_last,
     fuse_relus,
+    is_fusible_rpn_head,
     make_fast_rpn,
     make_optimized_pooler,
     select_class_head,
 )
 from maskrcnn_ext.inference.optimization.known import ROI_HEADS, needs_autocast, only_calls_layers, unknown_in_bf16
+from maskrcnn_ext.inference.optimization.layers import FusedLayers
 from maskrcnn_ext.inference.optimization.timm_nets import TracedTimmBackbone, trace_timm
 from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN
 from maskrcnn_ext.ops.workspace import Workspace
@@ -44,8 +42,6 @@ from maskrcnn_ext.ops.workspace import Workspace
 logger = logging.getLogger(__name__)
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-# Layers whose outputs are decoded; they stay in float32.
-_FLOAT32_LAYERS = ("objectness_logits", "anchor_deltas", "cls_score", "bbox_pred", "predictor", "score_lowres")
 
 
 def optimize(
@@ -122,7 +118,7 @@ def optimize_in_place(
     }
 
     workspace = Workspace()
-    _fuse_layers(model.backbone, dtypes["backbone"], workspace)
+    _fuse_layers(model.backbone, FusedLayers(dtypes["backbone"], workspace))
     if is_fusible_fpn(model.backbone) and not compat.has_forward_hooks(model.backbone):
         model.backbone = FusedFPN(model.backbone)
     if dtypes["backbone"] != torch.float32 and needs_autocast(model.backbone):
@@ -130,13 +126,15 @@ def optimize_in_place(
     if dtypes["backbone"] != torch.float32 and torch.float32 in dtypes.values():
         model.backbone.register_forward_hook(_cast_to_float32)
     if rpn is not None:
-        _fuse_layers(rpn.rpn_head, dtypes["RPN"], workspace)
+        _fuse_layers(rpn.rpn_head, FusedLayers(dtypes["RPN"], workspace))
+        if is_fusible_rpn_head(rpn.rpn_head):
+            rpn.rpn_head = FusedRPNHead(rpn.rpn_head)
     _replace_modules(heads, lambda module, *_: make_optimized_pooler(module, workspace))
     if type(heads) in ROI_HEADS:
         pooled_size = getattr(getattr(heads, "box_pooler", None), "output_size", None)
         for head in _flatten_lists([getattr(heads, "box_head", nn.ModuleList())]):
             flatten_channels_last(head, pooled_size)
-    _fuse_layers(heads, dtypes["part after the RPN"], workspace)
+    _fuse_layers(heads, FusedLayers(dtypes["part after the RPN"], workspace))
     if type(heads) in ROI_HEADS:
         _replace_modules(heads, lambda module, name, _: select_class_head(module) if name == "mask_head" else None)
     fuse_relus(model)
@@ -147,20 +145,6 @@ def optimize_in_place(
         for height, width in sizes:
             model.inference([{"image": torch.zeros(len(model.pixel_mean), height, width, device=model.device)}])
     return model
-
-
-class CastInput(nn.Module):
-    """A layer that casts its input to the dtype of its weights."""
-
-    def __init__(self, layer: nn.Module, dtype: torch.dtype) -> None:
-        """Casts the weights of `layer` to `dtype`, in place."""
-        super().__init__()
-        self.layer, self.dtype = layer.to(dtype), dtype
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns the output of the layer."""
-        out: Tensor = self.layer(x.to(self.dtype))
-        return out
 
 
 def _check_arguments(model: GeneralizedRCNN, dtype: str) -> None:
@@ -207,32 +191,20 @@ def _has_bf16_instructions(device: torch.device) -> bool:
     return not {"AMX", "AVX-512 BF16"}.isdisjoint(compat.cpu_instructions())
 
 
-def _fuse_layers(module: nn.Module, dtype: torch.dtype, workspace: Workspace) -> None:
+def _fuse_layers(module: nn.Module, layers: FusedLayers) -> None:
     """Replaces the layers and blocks below a module by their fused forms."""
     stages = {id(stage) for part in module.modules() if type(part) is ResNet for stage in part.stages}
     if type(module) is Res5ROIHeads:
         stages.add(id(module.res5))
 
-    def make_conv(conv: nn.Module, name: str = "", *, relu: bool = False) -> FusedConv2d:
-        return FusedConv2d(conv, dtype=dtype_of(name), workspace=workspace, relu=relu)
-
-    def dtype_of(name: str) -> torch.dtype:
-        return torch.float32 if name in _FLOAT32_LAYERS else dtype
-
     def replacement(child: nn.Module, name: str, parent: nn.Module) -> nn.Module | None:
         if type(child) is TracedTimmBackbone:
-            return child.fuse(make_conv)
+            return child.fuse(layers.conv)
         # Only the next block of a stage reads the output of a block, except at the end of the stage.
-        block = fuse_block(child, make_conv, owns_input=id(parent) in stages and name != "0")
+        block = fuse_block(child, layers.conv, owns_input=id(parent) in stages and name != "0")
         if block is not None or not only_calls_layers(parent):
             return block
-        if is_fusible_conv(child):
-            return make_conv(child, name)
-        if is_fusible_upsampling(child) and dtype == torch.float32:
-            return FusedUpsampling(child, workspace=workspace)
-        if type(child) in (nn.Linear, nn.ConvTranspose2d) and dtype != torch.float32:
-            return CastInput(child, dtype_of(name))
-        return None
+        return layers.conv(child, name) if is_fusible_conv(child) else layers.layer(child, name)
 
     _replace_modules(module, replacement)
 

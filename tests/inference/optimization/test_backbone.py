@@ -9,6 +9,7 @@ from torch import nn
 
 from maskrcnn_ext.inference.optimization.backbone import FusedFPN, fuse_block, is_fusible_fpn
 from maskrcnn_ext.inference.optimization.convolution import FusedConv2d
+from maskrcnn_ext.inference.optimization.layers import FusedLayers
 from maskrcnn_ext.inference.optimization.optimize import _fuse_layers
 from maskrcnn_ext.ops.workspace import Workspace
 
@@ -66,7 +67,7 @@ def test_the_fpn_equals_detectron2s(fuse_type):
     assert not is_fusible_fpn(fpn)
     image = torch.randn(1, 3, 64, 96)
     expected = fpn(image)
-    _fuse_layers(fpn, torch.float32, Workspace())
+    _fuse_layers(fpn, FusedLayers(torch.float32, Workspace()))
     assert is_fusible_fpn(fpn)
     fused = FusedFPN(fpn)
     found = fused(image)

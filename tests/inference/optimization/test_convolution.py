@@ -108,15 +108,20 @@ def test_other_convolutions_are_refused():
     assert not is_fusible_conv(nn.Linear(3, 4))
 
 
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
+@pytest.mark.parametrize("relu", [False, True])
 @torch.no_grad()
-def test_upsampling_equals_the_transposed_convolution():
+def test_upsampling_equals_the_transposed_convolution(dtype, error, relu):
+    torch.manual_seed(0)
     deconv = nn.ConvTranspose2d(32, 16, 2, stride=2)
     if not is_fusible_upsampling(deconv):
         pytest.skip("the compiled kernels are missing")
     x = torch.randn(3, 32, 5, 7)
-    fused = FusedUpsampling(deconv, workspace=Workspace())
-    torch.testing.assert_close(fused(x), deconv(x), atol=1e-5, rtol=1e-5)
+    fused = FusedUpsampling(deconv, dtype=dtype, workspace=Workspace())
+    fused.relu = relu
+    expected = deconv(x).relu() if relu else deconv(x)
+    torch.testing.assert_close(fused(x), expected.to(dtype), atol=error, rtol=error)
     weight, bias = torch.randn(3, 16), torch.randn(3)
-    expected = torch.einsum("nchw,nc->nhw", deconv(x), weight)[:, None] + bias[:, None, None, None]
-    torch.testing.assert_close(fused(x, (weight, bias)), expected, atol=1e-4, rtol=1e-4)
+    expected = torch.einsum("nchw,nc->nhw", expected, weight)[:, None] + bias[:, None, None, None]
+    torch.testing.assert_close(fused(x, (weight, bias)), expected, atol=10 * error, rtol=10 * error)
     assert not is_fusible_upsampling(nn.ConvTranspose2d(32, 16, 3, stride=2))

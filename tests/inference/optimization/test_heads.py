@@ -5,18 +5,22 @@ import torch
 from detectron2.config import instantiate
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.poolers import ROIPooler
+from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from detectron2.modeling.roi_heads import FastRCNNConvFCHead, MaskRCNNConvUpsampleHead
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
 from maskrcnn_ext import get_config
 from maskrcnn_ext.inference.optimization.heads import (
+    FusedRPNHead,
     flatten_channels_last,
     fuse_relus,
+    is_fusible_rpn_head,
     make_fast_rpn,
     make_optimized_pooler,
     select_class_head,
 )
+from maskrcnn_ext.inference.optimization.layers import FusedLayers
 from maskrcnn_ext.inference.optimization.optimize import _fuse_layers
 from maskrcnn_ext.modeling.rpn import FastRPN
 from maskrcnn_ext.ops.workspace import Workspace
@@ -32,6 +36,24 @@ def test_only_the_stock_rpn_becomes_a_fast_one():
     assert make_fast_rpn(nn.Identity()) is None
 
 
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-4), (torch.bfloat16, 0.02)])
+@torch.no_grad()
+def test_the_last_layers_of_the_rpn_are_one_product(dtype, error):
+    torch.manual_seed(0)
+    head = StandardRPNHead(in_channels=32, num_anchors=3).eval()
+    maps = [torch.randn(2, 32, 6, 5), torch.randn(2, 32, 1, 1)]
+    expected = head(maps)
+    assert not is_fusible_rpn_head(head)  # its convolutions are not fused yet
+    _fuse_layers(head, FusedLayers(dtype, Workspace()))
+    if not is_fusible_rpn_head(head):
+        pytest.skip("the compiled kernels are missing")
+    fused = FusedRPNHead(head)
+    for found, of_kind in zip(fused([x.to(dtype) for x in maps]), expected, strict=True):
+        assert [value.dtype for value in found] == [torch.float32] * 2
+        for value, reference in zip(found, of_kind, strict=True):
+            torch.testing.assert_close(value, reference, atol=error, rtol=error)
+
+
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @torch.no_grad()
 def test_the_pooler_equals_the_stock_one(memory_format):
@@ -41,6 +63,8 @@ def test_the_pooler_equals_the_stock_one(memory_format):
     boxes = [Boxes(torch.tensor([[3.0, 5.0, 60.0, 90.0], [0.0, 0.0, 127.0, 127.0]])), Boxes(torch.zeros(0, 4))]
     optimized = make_optimized_pooler(pooler, Workspace())
     torch.testing.assert_close(optimized(maps, boxes), pooler(maps, boxes), atol=1e-5, rtol=1e-5)
+    half = optimized([x.bfloat16() for x in maps], boxes)
+    torch.testing.assert_close(half, pooler(maps, boxes).bfloat16(), atol=0.03, rtol=0.02)
     assert make_optimized_pooler(ROIPooler(7, [1 / 4], 0, "ROIPool"), Workspace()) is None
 
 
@@ -65,7 +89,7 @@ def test_the_mask_head_computes_the_masks_of_the_predicted_classes(num_classes):
     images = [Instances((50, 50), pred_classes=torch.arange(4) % num_classes)]
     expected = head(x, [Instances((50, 50), pred_classes=images[0].pred_classes)])[0].pred_masks
     assert select_class_head(head) is None  # its convolutions are not fused yet
-    _fuse_layers(head, torch.float32, Workspace())
+    _fuse_layers(head, FusedLayers(torch.float32, Workspace()))
     selected = select_class_head(head)
     (found,) = selected(x, images)
     assert found.pred_masks.shape == (4, 1, 28, 28)
@@ -80,7 +104,7 @@ def test_relus_are_fused_into_the_layer_before_them():
     sequence = nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.ReLU(), nn.Conv2d(32, 4, 1)).eval()
     x = torch.randn(1, 32, 6, 6)
     expected = sequence(x)
-    _fuse_layers(sequence, torch.float32, Workspace())
+    _fuse_layers(sequence, FusedLayers(torch.float32, Workspace()))
     fuse_relus(sequence)
     assert not any(isinstance(module, nn.ReLU) for module in sequence)
     torch.testing.assert_close(sequence(x), expected, atol=1e-4, rtol=1e-4)
