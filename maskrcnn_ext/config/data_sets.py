@@ -21,6 +21,7 @@ from maskrcnn_ext.data.registry.classes import Classes, first_difference
 from maskrcnn_ext.data.registry.resolve import ensure_registered
 from maskrcnn_ext.data.registry.source import not_found_message
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.modeling.mask_heads.base import MaskHead
 
 
 class Split(NamedTuple):
@@ -159,9 +160,15 @@ def image_fault(cfg: DictConfig, split: Split) -> tuple[str, bool] | None:
 
 
 def mask_fault(cfg: DictConfig, split: Split) -> str | None:
-    """Returns a line about training objects without mask, on which the mask head would fail; None if the mapper can read all."""
+    """Returns a line about training objects without mask, on which the mask head would fail; None if mapper and head take all."""
+    head = OmegaConf.select(cfg, "model.roi_heads.mask_head")
+    if head is None:
+        return None
     needs_masks = any(target is DatasetMapper and node.get("use_instance_mask") for target, node in _mappers(cfg))
-    if not needs_masks or OmegaConf.select(cfg, "model.roi_heads.mask_head") is None:
+    box_only = any(node.get("missing_masks") == "box-only" for _, node in _mappers(cfg))
+    kind = find_target(head.get("_target_"), "model.roi_heads.mask_head") if box_only else None
+    skips_objects = isinstance(kind, type) and issubclass(kind, MaskHead)
+    if not needs_masks and (skips_objects or not box_only):
         return None
     objects = [
         (record, annotation)
@@ -173,11 +180,16 @@ def mask_fault(cfg: DictConfig, split: Split) -> str | None:
     if not without:
         return None
     image = without[0].get("file_name", without[0].get("image_id"))
+    advice = (
+        "Detectron2's DatasetMapper needs one: set dataloader.train.mapper._target_=maskrcnn_ext.SafeMapper, which uses the box as the "
+        "mask (missing_masks=drop leaves these objects out, box-only trains their boxes)"
+        if needs_masks
+        else "the mask head cannot skip these objects (missing_masks=box-only): set "
+        "model.roi_heads.mask_head._target_=maskrcnn_ext.FCNMaskHead or another that `maskrcnn-ext parts` lists"
+    )
     return (
         f"dataloader.{split.part}: {len(without)} of {plural(len(objects), 'object')} of {', '.join(split.names) or 'its data'} "
-        f"{'has' if len(without) == 1 else 'have'} no segmentation, the first in {image}, and Detectron2's DatasetMapper needs one: set "
-        "dataloader.train.mapper._target_=maskrcnn_ext.SafeMapper, which uses the box as the mask "
-        "(missing_masks=drop leaves these objects out)"
+        f"{'has' if len(without) == 1 else 'have'} no segmentation, the first in {image}, and {advice}"
     )
 
 

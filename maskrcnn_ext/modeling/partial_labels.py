@@ -41,7 +41,7 @@ def merge_unlabelled_classes(scores: Tensor, proposals: list[Instances]) -> Tens
     """Merges the classes that an image does not label into the background, for its background proposals.
 
     The cross-entropy of such a proposal becomes -log(p(background) + sum of p(c) over the unlabelled classes c): the marginal loss of
-    partially labelled data (arXiv:2007.03868, equation 4). It does not punish a score of an unlabelled class, and raises the background
+    partially labelled data (arXiv:2007.03868). It does not punish a score of an unlabelled class, and raises the background
     only together with them. Proposals that match an object keep the usual loss.
 
     Args:

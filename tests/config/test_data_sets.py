@@ -145,6 +145,12 @@ def test_objects_without_mask_need_another_mapper(write):
         fitting = copy.deepcopy(cfg)
         OmegaConf.update(fitting, key, value)
         assert mask_fault(fitting, mixed) is None, key
+    cfg.dataloader.train.mapper.update(_target_="maskrcnn_ext.SafeMapper", missing_masks="box-only")
+    cfg.model.roi_heads.mask_head = {"_target_": "detectron2.modeling.roi_heads.MaskRCNNConvUpsampleHead"}
+    assert "set model.roi_heads.mask_head._target_=maskrcnn_ext.FCNMaskHead" in mask_fault(cfg, mixed)
+    assert mask_fault(cfg, outlines) is None
+    cfg.model.roi_heads.mask_head._target_ = "maskrcnn_ext.DCTMaskHead"
+    assert mask_fault(cfg, mixed) is None
 
 
 def test_missing_files_of_detectron2s_own_reader_are_one_line(tmp_path, monkeypatch):

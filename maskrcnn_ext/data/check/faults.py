@@ -81,7 +81,8 @@ KINDS = {
     # masks
     "segmentation-missing": FaultKind(
         "warning", "an object without a mask among others with one: Detectron2's own mapper may drop all masks of the image",
-        "draw the mask; maskrcnn_ext.SafeMapper uses the box as the mask, or leaves the object out (missing_masks=drop)",
+        "draw the mask; maskrcnn_ext.SafeMapper uses the box as the mask, trains the box alone (missing_masks=box-only), or "
+        "leaves the object out (missing_masks=drop)",
     ),
     "segmentation-none": FaultKind("info", "boxes only, no masks", "train a box detector, or add masks"),
     "segmentation-broken": FaultKind(

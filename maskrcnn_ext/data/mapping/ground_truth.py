@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data.detection_utils import transform_keypoint_annotations
+from detectron2.data.detection_utils import filter_empty_instances, transform_keypoint_annotations
 from detectron2.data.transforms import TransformList
-from detectron2.structures import BitMasks, Boxes, BoxMode, Keypoints, PolygonMasks, polygons_to_bitmask
+from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, Keypoints, PolygonMasks, polygons_to_bitmask
 
 from maskrcnn_ext.data.formats.polygons import box_of_polygons
 from maskrcnn_ext.data.mapping.shared_masks import SharedBitMasks
@@ -186,6 +186,14 @@ def make_masks(outlines: Sequence[Outline], image_size: tuple[int, int], mask_fo
         for outline in outlines
     ]
     return SharedBitMasks(torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, *image_size, dtype=torch.bool))
+
+
+def drop_empty(instances: Instances) -> Instances:
+    """Returns the instances without those whose box or mask is empty. An object without mask (``gt_has_mask``) needs only a box."""
+    if not instances.has("gt_has_mask"):
+        return filter_empty_instances(instances)
+    kept = filter_empty_instances(instances, by_mask=False)
+    return kept[kept.gt_masks.nonempty() | ~kept.gt_has_mask]
 
 
 def tight_boxes(masks: PolygonMasks | BitMasks, image_size: tuple[int, int]) -> Boxes:

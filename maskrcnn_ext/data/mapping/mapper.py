@@ -11,17 +11,18 @@ import torch
 from detectron2.config import configurable
 from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
-from detectron2.data.detection_utils import filter_empty_instances, transform_proposals
+from detectron2.data.detection_utils import transform_proposals
 from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils.logger import log_first_n
 
-from maskrcnn_ext.common.text import first_line
+from maskrcnn_ext.common.text import first_line, or_list
 from maskrcnn_ext.data.images.pixels import read_pixels
 from maskrcnn_ext.data.mapping.bad_images import BadImages
 from maskrcnn_ext.data.mapping.ground_truth import (
     Outline,
     are_sound_rles,
     box_outline,
+    drop_empty,
     make_keypoints,
     make_masks,
     make_unlabelled,
@@ -32,6 +33,13 @@ from maskrcnn_ext.data.mapping.ground_truth import (
     transform_outline,
 )
 from maskrcnn_ext.errors import InputError
+
+# What becomes of an object without mask.
+MISSING_MASKS = {
+    "box": "its box is used as its mask",
+    "box-only": "only its box is trained",
+    "drop": "it is left out",
+}
 
 
 class SafeMapper(DatasetMapper):
@@ -86,7 +94,9 @@ class SafeMapper(DatasetMapper):
             precomputed_proposal_topk: how many of the record's proposals to keep; None if it has none.
             recompute_boxes: replace the boxes by those of the augmented masks.
             missing_masks: how to handle an object whose mask is missing or broken, with a warning. "box" uses its box as its mask: the
-                box head still learns from it, the mask head learns a coarse mask. "drop" leaves it out, so that it counts as background.
+                box head still learns from it, the mask head learns a coarse mask. "box-only" trains the box and no mask: the field
+                ``gt_has_mask`` (N,) bool says which objects have one, and the mask heads of this package skip the others. "drop" leaves
+                it out, so that it counts as background.
             strict: raise at such an object or at a bad image instead.
             max_bad_share: end the training if significantly more of the images than this share are bad.
 
@@ -95,8 +105,8 @@ class SafeMapper(DatasetMapper):
         """
         if instance_mask_format not in ("polygon", "bitmask"):
             raise InputError(f"instance_mask_format={instance_mask_format}: expected polygon or bitmask")
-        if missing_masks not in ("box", "drop"):
-            raise InputError(f"missing_masks={missing_masks}: expected box or drop")
+        if missing_masks not in MISSING_MASKS:
+            raise InputError(f"missing_masks={missing_masks}: expected {or_list(list(MISSING_MASKS))}")
         if recompute_boxes and not use_instance_mask:
             raise InputError("recompute_boxes=true needs use_instance_mask=true: the boxes are those of the masks")
         super().__init__(
@@ -172,7 +182,9 @@ class SafeMapper(DatasetMapper):
         transforms: T.TransformList,
         image_size: tuple[int, int],
     ) -> Instances:
-        boxes, classes, outlines, keypoints = [], [], [], []
+        boxes, classes, keypoints = [], [], []
+        outlines: list[Outline] = []
+        has_mask: list[bool] = []
         sound = self.use_instance_mask and are_sound_rles(record["annotations"])
         for index, annotation in enumerate(record["annotations"]):
             if annotation.get("iscrowd", 0):
@@ -189,7 +201,8 @@ class SafeMapper(DatasetMapper):
                 outline = self._outline(annotation, where, *stored_size, is_sound_rle=sound)
                 if outline is None:
                     continue
-                outlines.append(transform_outline(outline, transforms))
+                outlines.append(transform_outline(outline, transforms) if len(outline) else outline)
+                has_mask.append(len(outline) > 0)
             boxes.append(box)
             classes.append(category)
             points = annotation.get("keypoints")
@@ -199,8 +212,12 @@ class SafeMapper(DatasetMapper):
         instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
         if self.use_instance_mask:
             instances.gt_masks = make_masks(outlines, image_size, self.instance_mask_format)
+            found = torch.tensor(has_mask, dtype=torch.bool)
             if self.recompute_boxes:
-                instances.gt_boxes = tight_boxes(instances.gt_masks, image_size)
+                tight = tight_boxes(instances.gt_masks, image_size).tensor
+                instances.gt_boxes = Boxes(torch.where(found[:, None], tight, instances.gt_boxes.tensor))
+            if not found.all():
+                instances.gt_has_mask = found
         if self.use_keypoint:
             try:
                 points = make_keypoints(keypoints, transforms, image_size, self.keypoint_hflip_indices)
@@ -208,7 +225,7 @@ class SafeMapper(DatasetMapper):
                 raise InputError(f"{record['file_name']}: image {record.get('image_id')!r}: {error}") from error
             if points is not None:
                 instances.gt_keypoints = points
-        instances = filter_empty_instances(instances)
+        instances = drop_empty(instances)
         region = self._ignore_region(record, stored_size, transforms)
         labelled = record.get("labelled_classes")
         unlabelled = make_unlabelled(region, labelled, outlines, image_size, len(instances))
@@ -235,17 +252,21 @@ class SafeMapper(DatasetMapper):
     def _outline(
         self, annotation: dict[str, Any], where: str, height: int, width: int, *, is_sound_rle: bool
     ) -> Outline | None:
-        """Returns an object's outline in the stored image; None if the object is left out."""
+        """Returns an object's outline in the stored image, empty if only its box is trained; None if the object is left out."""
         try:
             return read_outline(annotation.get("segmentation"), height, width, is_sound_rle=is_sound_rle)
         except ValueError as error:
-            if self.strict:
+            segmentation = annotation.get("segmentation")
+            is_missing = segmentation is None or (isinstance(segmentation, list) and not segmentation)
+            if self.strict and not (is_missing and self.missing_masks == "box-only"):
                 raise InputError(f"{where}: {error}; fix it, or set missing_masks with strict=false") from error
-            action = "its box is used as its mask" if self.missing_masks == "box" else "it is left out"
+            action = MISSING_MASKS[self.missing_masks]
             message = f"{where}: {error}: {action} (missing_masks={self.missing_masks}); others are not reported"
             log_first_n(logging.WARNING, message, name=__name__)
         if self.missing_masks == "drop":
             return None
+        if self.missing_masks == "box-only":
+            return []
         return box_outline(np.array(BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)))
 
 

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads.mask_head import BaseMaskRCNNHead
@@ -116,14 +117,29 @@ class MaskHead(BaseMaskRCNNHead):
         Raises:
             InputError: the features are not those that this head was built for; the message names the override that fixes it.
         """
-        boxes = boxes_of(instances)
         self.check_input(x)
+        if self.training:
+            x, instances = self.select_trained(x, instances)
+        boxes = boxes_of(instances)
         prediction = self.predict(x, boxes)
         if self.training:
             losses = self.losses(prediction, instances)
             return {name: loss * self.loss_weight for name, loss in losses.items()}
         self.attach(prediction, instances)
         return instances
+
+    def select_trained(self, x: Features, instances: list[Instances]) -> tuple[Features, list[Instances]]:
+        """Leaves out the RoIs of objects without mask, see ``missing_masks="box-only"`` of :class:`maskrcnn_ext.SafeMapper`."""
+        if not any(image.has("gt_has_mask") for image in instances):
+            return x, instances
+        kept = [
+            image.gt_has_mask
+            if image.has("gt_has_mask")
+            else torch.ones(len(image), dtype=torch.bool, device=image.proposal_boxes.device)
+            for image in instances
+        ]
+        selected = [image[rows] for image, rows in zip(instances, kept, strict=True)]
+        return x[torch.cat(kept)] if isinstance(x, Tensor) else x, selected
 
     def predict(self, x: Features, boxes: list[Boxes]) -> Any:
         """Runs the layers and returns what :meth:`losses` and :meth:`probs` need."""

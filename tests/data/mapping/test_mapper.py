@@ -198,7 +198,7 @@ def test_a_record_that_cannot_be_used_is_skipped_or_named(image_file, record, me
     ("changes", "message"),
     [
         ({"instance_mask_format": "rle"}, "expected polygon or bitmask"),
-        ({"missing_masks": "ignore"}, "expected box or drop"),
+        ({"missing_masks": "ignore"}, "expected box, box-only or drop"),
         ({"use_instance_mask": False, "recompute_boxes": True}, "needs use_instance_mask=true"),
         ({"max_bad_share": 2}, "a share from 0 to 1"),
     ],
@@ -285,3 +285,39 @@ def test_labelled_classes_and_images_without_objects(image_file):
     assert unlabelled_of(record_of(image_file, labelled_classes=[]))[1].region is None
     with pytest.raises(InputError, match="`bbox` or `bbox_mode` of a crowd is missing or broken"):
         SafeMapper(True, **arguments(strict=True))(record_of(image_file, {"iscrowd": 1, "category_id": 0}))
+
+
+@pytest.mark.parametrize("mask_format", ["polygon", "bitmask"])
+def test_an_object_without_mask_trains_its_box_alone(image_file, mask_format):
+    record = record_of(
+        image_file,
+        annotation(5, 6, segmentation=polygon_of(5, 6)),
+        annotation(40, 30),
+        annotation(50, 5, segmentation=[]),
+        annotation(0, 50, w=4, h=4),
+    )
+    options = {
+        "missing_masks": "box-only",
+        "instance_mask_format": mask_format,
+        "recompute_boxes": True,
+        "strict": True,
+    }
+    found = SafeMapper(True, **arguments(**options))(record)["instances"]
+    assert found.gt_has_mask.tolist() == [True, False, False, False]
+    assert found.gt_boxes.tensor[1:].tolist() == [[40, 30, 60, 46], [50, 5, 70, 21], [0, 50, 4, 54]]
+    assert bits(found).any(axis=(1, 2)).tolist() == [True, False, False, False]
+    cropped = [T.CropTransform(30, 0, 50, 50)]
+    found = SafeMapper(True, **arguments(**options, augmentations=cropped))(record)["instances"]
+    assert found.gt_has_mask.tolist() == [False, False], "what the crop does not show is left out"
+    assert found.gt_boxes.tensor.tolist() == [[10, 30, 30, 46], [20, 5, 40, 21]]
+    plain = SafeMapper(True, **arguments(**options))(record_of(image_file, record["annotations"][0]))["instances"]
+    assert not plain.has("gt_has_mask")
+    broken = record_of(image_file, annotation(5, 6, segmentation=[[1, 2]]))
+    with pytest.raises(InputError, match="no polygon"):
+        SafeMapper(True, **arguments(**options))(broken)
+
+
+def test_a_broken_mask_trains_the_box_alone_with_a_warning(image_file, caplog):
+    broken = record_of(image_file, annotation(5, 6, segmentation=[[1, 2]]))
+    found = SafeMapper(True, **arguments(missing_masks="box-only"))(broken)["instances"]
+    assert found.gt_has_mask.tolist() == [False]

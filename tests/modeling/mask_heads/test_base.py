@@ -135,3 +135,31 @@ def test_masks_in_an_ignore_region_have_no_influence(part):
     (losses, gradients), (other_losses, other_gradients) = results
     assert losses == pytest.approx(other_losses, rel=1e-5)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(gradients, other_gradients, strict=True))
+
+
+def step(name, instances, x):
+    head = build(name)
+    torch.manual_seed(5)
+    with EventStorage():
+        losses = head(x, instances)
+    sum(losses.values()).backward()
+    return losses, [parameter.grad for parameter in head.parameters()]
+
+
+@pytest.mark.parametrize("part", MASK_HEADS, ids=lambda part: part.name)
+def test_objects_without_mask_are_skipped(part):
+    """A batch with them has the losses and gradients of the batch without them; without any mask, the losses are 0."""
+    mixed, x = truth(), features(part.name)
+    mixed[0].gt_has_mask = torch.tensor([True, False, True])
+    rows = torch.tensor([True, False, True, True, True])
+    expected = step(part.name, [mixed[0][rows[:3]], mixed[1]], x if isinstance(x, dict) else x[rows])
+    losses, gradients = step(part.name, mixed, x)
+    assert {name: loss.item() for name, loss in losses.items()} == {
+        name: loss.item() for name, loss in expected[0].items()
+    }
+    assert all(torch.equal(one, other) for one, other in zip(gradients, expected[1], strict=True))
+    for image in mixed:
+        image.gt_has_mask = torch.zeros(len(image), dtype=torch.bool)
+    losses, gradients = step(part.name, mixed, x)
+    assert all(loss.item() == 0 for name, loss in losses.items() if name != "loss_semantic")
+    assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients)

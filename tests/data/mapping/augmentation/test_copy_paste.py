@@ -131,6 +131,15 @@ def test_overrides_on_the_command_line_paste(training, tmp_path):
         instantiate(cfg.dataloader.train)
 
 
+def test_objects_without_mask_cannot_be_mixed():
+    sample = make_sample([(2, 6, 2, 6)], 50)
+    sample["instances"].gt_has_mask = torch.tensor([False])
+    with pytest.raises(
+        InputError, match=r"a: mixing images needs a mask of each object: set .*missing_masks=box or drop"
+    ):
+        paste(sample, sample, [0], [(0, 0)], min_visible=0.1)
+
+
 def test_a_pasted_object_hides_the_ignore_region_below_it():
     sample = with_unlabelled(make_sample([(2, 6, 2, 6)], 50), region=(0, 20, 10, 30), labelled=[0, 1])
     other = with_unlabelled(make_sample([(4, 16, 6, 18)], 100), region=(0, 4, 0, 30), labelled=[1])
