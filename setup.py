@@ -30,6 +30,7 @@ EXTRAS = {
     "medical": ["nibabel", "pydicom>=3", "pynrrd"],
     "tiff": ["tifffile", "imagecodecs"],
     "timm": ["timm>=1.0.20", "safetensors"],
+    "tune": ["optuna>=4"],
 }
 
 # Large packages with many dependencies; not tested by default.

@@ -18,7 +18,7 @@ from maskrcnn_ext.common.text import one_line, printable
 from maskrcnn_ext.errors import InputError
 
 # Command -> its description in `--help`. The module with its name (data-stats: data_stats) has add_arguments(parser) and
-# run(args) -> exit status. train and train-net have main(argv) -> exit status instead.
+# run(args) -> exit status. Those of _OWN_PARSER have main(argv) -> exit status instead.
 COMMANDS = {
     "benchmark": "measure time and memory against Detectron2 and every installed peer",
     "browse-data": "draw a data set as stored, or as a config's augmentations change it",
@@ -40,10 +40,13 @@ COMMANDS = {
     "split": "divide a data set into train, val and test",
     "train": "plan, train, evaluate and report: from labelled images to a model in one command",
     "train-net": "train or evaluate a config, as scripts/train_net.py does",
+    "tune": "train a config with other rates, scales, losses, augmentations and thresholds, and write the best",
     "verify": "compare an exported model with its original, detection by detection",
     "yaml-to-lazy": "convert a yacs config of Mask R-CNN or a related model to a LazyConfig with the same weight layout",
 }
 
+# Commands that parse their own arguments, because flags and overrides may be mixed.
+_OWN_PARSER = ("train", "train-net", "tune")
 # Commands that can be stopped, and what follows.
 _STOPPABLE = {
     "convert": "run the same command again",
@@ -55,7 +58,7 @@ _STOPPABLE = {
 def main(argv: list[str] | None = None) -> int:
     """Runs a subcommand and returns its exit status. A mistake in the input is one line on stderr and status 2."""
     arguments = sys.argv[1:] if argv is None else argv
-    if arguments[:1] in (["train"], ["train-net"]):
+    if arguments and arguments[0] in _OWN_PARSER:
         return _run(arguments[0], lambda: _module(arguments[0]).main(arguments[1:]))
     parser = argparse.ArgumentParser(prog="maskrcnn-ext", description="Mask R-CNN on Detectron2, by overrides.")
     parser.add_argument("--version", action="version", version=f"maskrcnn-ext {__version__}")

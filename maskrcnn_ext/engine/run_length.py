@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 # What `train.clock` names: seconds that pass, or seconds of all threads of this process, which other programs do not add to.
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 # Keys that count iterations or samples of the run; 0 or null is no count.
-_COUNTS = ("train.eval_period", "train.checkpointer.period", "dataloader.train.mixed_samples")
+COUNTS = ("train.eval_period", "train.checkpointer.period", "dataloader.train.mixed_samples")
 _WARM_STEPS, _STEPS, _EVALUATED = 2, 12, 4  # steps and batches that are timed
 _MEASURED_SHARE = 0.05  # of the time, that timing takes at most
 _STEP_ROOM = 0.9  # steps become slower when the model finds more objects
@@ -83,7 +83,7 @@ def set_length(cfg: DictConfig, max_iter: int) -> None:
         10
     """
     ratio = max_iter / cfg.train.max_iter
-    for key in _COUNTS:
+    for key in COUNTS:
         count = OmegaConf.select(cfg, key)
         if count:
             OmegaConf.update(cfg, key, max(1, math.ceil(count * ratio)))
@@ -101,7 +101,7 @@ def _restore_length(cfg: DictConfig) -> bool:
         return False
     if any(saved.train.get(key) != cfg.train[key] for key in ("epochs", "time", "clock")):
         return False
-    for key in ("train.max_iter", *_COUNTS):
+    for key in ("train.max_iter", *COUNTS):
         if OmegaConf.select(cfg, key):
             OmegaConf.update(cfg, key, OmegaConf.select(saved, key))
     return True

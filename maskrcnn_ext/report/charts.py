@@ -64,9 +64,11 @@ def line_chart(
     *,
     xlabel: str = "iteration",
     log: bool = False,
+    log_x: bool = False,
     x_range: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
     diagonal: bool = False,
+    joined: bool = True,
 ) -> LineChart | None:
     """Lays out curves.
 
@@ -76,9 +78,11 @@ def line_chart(
             of a curve is its position in the series, even if other curves have no points.
         xlabel: what the horizontal axis shows.
         log: whether the vertical axis is logarithmic.
+        log_x: whether the horizontal axis is logarithmic; x values are then above 0.
         x_range: of the axis; by default that of the points.
         y_range: of the axis; by default that of the points.
         diagonal: whether to draw y = x from 0 to 1.
+        joined: whether lines join the points of a curve; if not, all points are drawn.
 
     Returns:
         The chart; None without any point.
@@ -88,18 +92,26 @@ def line_chart(
         >>> [label for _, label in chart.x_ticks]
         ['0', '20', '40', '60', '80', '100']
     """
-    drawn = [(index, name, _reduce(_drawable(points, log))) for index, (name, points) in enumerate(series)]
+    drawn = [
+        (index, name, _reduce(_drawable(points, log)) if joined else _drawable(points, log))
+        for index, (name, points) in enumerate(series)
+    ]
     drawn = [curve for curve in drawn if curve[2]]
     if not drawn:
         return None
     all_points = [point for _, _, points in drawn for point in points]
-    x_axis = _Axis(x_range or _padded_range((x for x, _ in all_points), padding=0.0), LEFT, WIDTH - RIGHT, log=False)
+    x_axis = _Axis(
+        x_range or _padded_range((x for x, _ in all_points), log=log_x, padding=0.0), LEFT, WIDTH - RIGHT, log=log_x
+    )
     y_axis = _Axis(y_range or _padded_range((y for _, y in all_points), log=log), HEIGHT - BOTTOM, TOP, log=log)
     curves = []
     for index, name, points in drawn:
         positions = [(x_axis.position(x), y_axis.position(y)) for x, y in points]
         xs, ys = " ".join(f"{x:g}" for x, _ in points), " ".join(f"{y:.4g}" for _, y in points)
-        curves.append(Curve(name, svg_path(positions), positions if len(positions) <= _MAX_DOTS else [], xs, ys, index))
+        dots = positions if not joined or len(positions) <= _MAX_DOTS else []
+        # A path of moves draws nothing, but the page finds the points by it.
+        path = svg_path(positions) if joined else svg_path(positions).replace("L", "M")
+        curves.append(Curve(name, path, dots, xs, ys, index))
     corners = [(x_axis.position(value), y_axis.position(value)) for value in (0.0, 1.0)] if diagonal else []
     return LineChart(title, xlabel, x_axis.ticks(), y_axis.ticks(), curves, svg_path(corners) if corners else "")
 

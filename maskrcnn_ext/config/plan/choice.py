@@ -111,4 +111,6 @@ def override_value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(override_value, value)) + "]"
     text = str(value)
-    return text if re.fullmatch(r"[\w./-]+(:[\w./@-]+)?", text, re.ASCII) else "'" + text.replace("'", "\\'") + "'"
+    return (
+        text if re.fullmatch(r"[\w./-][\w./+-]*(:[\w./@-]+)?", text, re.ASCII) else "'" + text.replace("'", "\\'") + "'"
+    )

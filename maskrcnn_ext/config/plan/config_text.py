@@ -12,7 +12,7 @@ from maskrcnn_ext.errors import InputError
 
 _WIDTH = 110
 _INDENT = "    "
-_PARTS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
+PARTS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 _TRANSFORMS = "detectron2.data.transforms"
 # Sections of `train` that a base config does not have.
 _NEW_SECTIONS = {f"train.{name}" for name, value in TRAIN.items() if isinstance(value, dict) and name != "amp"}
@@ -34,24 +34,28 @@ def write_config(plan: Plan, *, command: str = "maskrcnn-ext configure") -> str:
     """
     body = [line for choice in plan.choices for line in _choice_lines(choice)]
     lines = [
-        f'"""{_plain(plan.data)}: {plan.summary}.',
+        f'"""{docstring_text(plan.data)}: {plan.summary}.',
         "",
         *textwrap.wrap(
-            f"Planned by `{_plain(command)}`. Each comment has the figure behind the lines below it.", _WIDTH
+            f"Planned by `{docstring_text(command)}`. Each comment has the figure behind the lines below it.", _WIDTH
         ),
         '"""',
         "",
         *_imports(plan),
         f'_base = get_config("{plan.base}")',
-        *(f"{part} = _base.{part}" for part in _PARTS),
+        *(f"{part} = _base.{part}" for part in PARTS),
         *body,
         "",
     ]
     return "\n".join(lines)
 
 
-def _plain(text: str) -> str:
-    """Returns a text for a docstring."""
+def docstring_text(text: str) -> str:
+    """Returns a text as it can stand in a docstring.
+
+    Raises:
+        InputError: it has characters that cannot.
+    """
     if not text.isprintable():
         raise InputError(f"{text!r} has characters that a config cannot name: rename the data")
     return text.replace("\\", "/").replace('"""', "'''")
