@@ -108,6 +108,11 @@ def choose_canvas(situation: Situation) -> tuple[Canvas, Choice]:
     if crop and (in_crop < _FEWEST_IN_CROP or area / middle**2 > _LARGE):
         tile, crop = max(_STRIDE, round(crop / scale / _STRIDE) * _STRIDE), 0
         resizes, factors = scale != 1.0, (1.0, 1.0)
+    if scale < 1 and shift == 1 and not tile:
+        # Reduced images have detail to spare: as in Detectron2's configs, inference uses the largest scale of the training.
+        largest = min(1.0, scale * high)
+        factors = low * scale / largest, high * scale / largest
+        scale = largest
     canvas = Canvas(scale, factors, crop, tile, resizes, float(crop**2 or (tile * scale) ** 2 or area))
     reasons = [why]
     if shift != 1.0:

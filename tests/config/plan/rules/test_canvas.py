@@ -19,7 +19,9 @@ def canvas_of(train, val=None, machine=None):
 
 def test_large_objects_are_reduced_and_images_stay_whole():
     canvas, choice = canvas_of(make_fingerprint((200,), size=(1600, 1200)))
-    assert canvas.scale == pytest.approx(64 / 200)
+    assert canvas.scale * canvas.factors[0] == pytest.approx(0.8 * 64 / 200)
+    assert canvas.scale == pytest.approx(1.25 * 64 / 200), "inference at the largest scale of the training"
+    assert canvas.factors[1] == 1
     assert not canvas.crop
     assert not canvas.tile
     assert "whole images" in choice.value
@@ -27,6 +29,13 @@ def test_large_objects_are_reduced_and_images_stay_whole():
     edges = resizing(canvas, make_fingerprint((200,), size=(1600, 1200)))[0].arguments["short_edge_length"]
     assert edges[0] >= 256
     assert all(edge % 32 == 0 for edge in edges)
+
+
+def test_inference_does_not_enlarge_images_that_training_reduces():
+    canvas, choice = canvas_of(make_fingerprint((70,), size=(800, 600)))
+    assert canvas.scale == 1
+    assert canvas.factors == pytest.approx((0.8 * 64 / 70, 1.25 * 64 / 70))
+    assert choice.settings["dataloader.test.mapper.augmentations"] == []
 
 
 def test_small_objects_are_enlarged_and_cropped():
