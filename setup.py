@@ -37,6 +37,7 @@ EXTRAS = {
 LARGE = {
     "wandb": ["wandb"],
     "mlflow": ["mlflow-skinny", "sqlalchemy", "alembic"],
+    "parquet": ["pyarrow"],
     "ray": ["ray[data]"],
 }
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
     from maskrcnn_ext.inference.jobs.ray_job import RayResults
     from maskrcnn_ext.inference.predictor import Predictor
     from maskrcnn_ext.inference.sources import Inputs
+    from maskrcnn_ext.inference.volumes import Volume
 
 _VIDEO_KINDS = ("video", "mots")
+_LABEL_KINDS = ("labelme", "cvat", "label-studio", "coco")
 _SOME_FAILED = 3
+_LEAST_IOU = 0.25  # of masks of one object in neighbouring slices
 _SHOWN = 20  # failed images in the summary
 
 
@@ -53,7 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--save",
         metavar="KIND,...",
         help="what to save in addition to predictions.json (COCO results): overlays, crops, cutouts, polygons, labels, splash, "
-        "video, mots; or json for nothing else (default: overlays; video for videos)",
+        "table, parquet (measurements); labelme, cvat, label-studio, coco (for label tools); video, mots; or json for nothing else "
+        "(default: overlays; video for videos)",
     )
     parser.add_argument(
         "--threshold",
@@ -86,6 +91,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--track", action="store_true", help="track objects through videos, with one id for each object"
     )
     parser.add_argument(
+        "--stitch",
+        type=float,
+        nargs="?",
+        const=_LEAST_IOU,
+        metavar="IOU",
+        help="inputs are volumes: join the objects of neighbouring slices whose masks overlap by at least this IoU "
+        f"(default: {_LEAST_IOU}), and write label maps of the volumes",
+    )
+    parser.add_argument(
         "--ray",
         type=int,
         metavar="WORKERS",
@@ -110,15 +124,29 @@ def run(args: argparse.Namespace) -> int:
     if args.tile is not None:
         TileGrid(args.tile, args.tile, args.tile, args.overlap)  # raises if the tile size or the overlap is invalid
     inputs = find_inputs(args.inputs, stdin=sys.stdin, outputs=args.output)
+    volumes = [] if args.stitch is None else _volumes(args, inputs)
+    if volumes:
+        inputs = replace(inputs, items=[item for volume in volumes for item in volume.items])
     kinds = _output_kinds(args, inputs)
 
     from maskrcnn_ext.common.lock import lock_folder
 
     with lock_folder(args.output):
-        return _predict(args, inputs, kinds)
+        return _predict(args, inputs, kinds, volumes)
 
 
-def _predict(args: argparse.Namespace, inputs: Inputs, kinds: list[str]) -> int:
+def _volumes(args: argparse.Namespace, inputs: Inputs) -> list[Volume]:
+    from maskrcnn_ext.inference.volumes import find_volumes, renumbered
+
+    if not 0 < args.stitch <= 1:
+        raise InputError(f"--stitch {args.stitch:g}: expected an IoU above 0 and up to 1")
+    if inputs.videos:
+        raise InputError("--stitch: joins the slices of volumes; for videos, --track joins their frames")
+    volumes = find_volumes(inputs.items)
+    return volumes if inputs.data else renumbered(volumes)
+
+
+def _predict(args: argparse.Namespace, inputs: Inputs, kinds: list[str], volumes: list[Volume]) -> int:
     """Predicts all inputs in the output folder, which is locked."""
     from maskrcnn_ext.common.progress import Progress
     from maskrcnn_ext.inference.jobs.job import Job, JobSettings
@@ -136,7 +164,10 @@ def _predict(args: argparse.Namespace, inputs: Inputs, kinds: list[str]) -> int:
     if args.tile is not None:
         tiled = TiledPredictor(predictor, tile=args.tile, overlap=args.overlap, batch_size=args.batch)
     ids = _category_ids(predictor, inputs.data)
-    settings = JobSettings([kind for kind in kinds if kind not in _VIDEO_KINDS], args.threshold, args.batch, ids)
+    of_images = dict.fromkeys(
+        "table" if kind == "parquet" else kind for kind in kinds if kind not in (*_VIDEO_KINDS, *_LABEL_KINDS)
+    )
+    settings = JobSettings(list(of_images), args.threshold, args.batch, ids)
     path = args.output / "journal.jsonl"
     if args.restart:
         path.unlink(missing_ok=True)
@@ -160,8 +191,34 @@ def _predict(args: argparse.Namespace, inputs: Inputs, kinds: list[str]) -> int:
             count += predict_video(
                 job, video, args.output, name=name, first_id=count + 1, kinds=video_kinds, track=args.track
             )
-    _print_summary(args, predictor, job.summary, kinds, time.monotonic() - start)
+    files = _write_joined(args, job.summary, kinds, volumes)
+    _print_summary(args, predictor, job.summary, kinds, files, time.monotonic() - start)
     return _SOME_FAILED if job.summary.failed else 0
+
+
+def _write_joined(
+    args: argparse.Namespace, summary: JobSummary, kinds: list[str], volumes: list[Volume]
+) -> dict[str, Path]:
+    """Writes the outputs that are made of all images together; returns their paths by kind."""
+    from maskrcnn_ext.inference.outputs.label_files import predicted_records, write_label_files
+    from maskrcnn_ext.inference.outputs.table import join_tables
+
+    files = {
+        kind: join_tables(args.output, summary.names, parquet=kind == "parquet")
+        for kind in kinds
+        if kind in ("table", "parquet")
+    }
+    label_kinds = [kind for kind in kinds if kind in _LABEL_KINDS]
+    if label_kinds or volumes:
+        data = predicted_records(args.output, args.threshold)
+        for problem, count in write_label_files(data, args.output, label_kinds).items():
+            print(f"warning: {count} {problem}", file=sys.stderr)
+        if volumes:
+            from maskrcnn_ext.inference.stitching import stitch
+
+            stitch(data, volumes, args.output / "volumes", args.stitch)
+            files["volumes"] = args.output / "volumes"
+    return files
 
 
 def _on_ray(
@@ -211,13 +268,16 @@ def _output_kinds(args: argparse.Namespace, inputs: Inputs) -> list[str]:
         raise InputError("--track: no INPUT is a video")
     if args.save is None:
         return (["overlays"] if inputs.items else []) + (["video"] if inputs.videos else [])
-    kinds = [kind for kind in dict.fromkeys(args.save.split(",")) if kind != "json"]
-    known = (*OUTPUTS, *_VIDEO_KINDS)
+    chosen = args.save.replace("labelstudio", "label-studio").split(",")
+    kinds = [kind for kind in dict.fromkeys(chosen) if kind != "json"]
+    known = (*OUTPUTS, "parquet", *_LABEL_KINDS, *_VIDEO_KINDS)
     for kind in kinds:
         if kind not in known:
             raise InputError(f"--save {kind}: expected some of json, {', '.join(known)}, separated by commas")
         if kind in _VIDEO_KINDS and not inputs.videos:
             raise InputError(f"--save {kind}: no INPUT is a video")
+        if kind in _LABEL_KINDS and inputs.videos:
+            raise InputError(f"--save {kind}: label tools open images: cut the video into frames first")
     if "mots" in kinds and not args.track:
         raise InputError("--save mots: MOTS results contain tracks: add --track")
     return kinds
@@ -291,7 +351,12 @@ def _video_names(inputs: Inputs) -> list[tuple[str, str | int]]:
 
 
 def _print_summary(
-    args: argparse.Namespace, predictor: Predictor, summary: JobSummary, kinds: list[str], seconds: float
+    args: argparse.Namespace,
+    predictor: Predictor,
+    summary: JobSummary,
+    kinds: list[str],
+    files: dict[str, Path],
+    seconds: float,
 ) -> None:
     each = f", {seconds / summary.predicted:.3g} s each" if summary.predicted else ""
     earlier = summary.images - summary.predicted
@@ -301,8 +366,8 @@ def _print_summary(
         f"{summary.images} images{resumed}{each}; {summary.objects} objects with a score of at least {args.threshold:g}"
     )
     print(f"results: {args.output / 'predictions.json'}, images: {args.output / 'images.json'}")
-    for kind in kinds:
-        print(f"{kind}: {args.output / kind}")
+    for kind, path in {**{kind: args.output / kind for kind in kinds}, **files}.items():
+        print(f"{kind}: {path}")
     if summary.failed:
         print(f"{len(summary.failed)} failed, see {args.output / 'failed.txt'}:", file=sys.stderr)
         for line in list(summary.failed.values())[:_SHOWN]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from maskrcnn_ext.errors import InputError
 
@@ -60,11 +60,11 @@ def run(args: argparse.Namespace) -> int:
         print(f"maskrcnn-ext select: warning: {file} is left out: {error}", file=sys.stderr)
     chosen = choose(scored, args.count)
     names = [str(one.item.image_id if inputs.data else one.item.file_name) for one in scored]
+    ranking = sorted(range(len(scored)), key=lambda index: -scored[index].score)
     rows = [
-        [name, index in chosen, round(one.score, 4), one.uncertainty, one.disagreement, one.objects]
-        for index, (name, one) in enumerate(zip(names, scored, strict=True))
+        [names[index], index in chosen, round(one.score, 4), one.uncertainty, one.disagreement, one.objects]
+        for index, one in ((index, scored[index]) for index in ranking)
     ]
-    rows.sort(key=lambda row: -row[2])
     headers = ["image", "selected", "score", "uncertainty", "disagreement", "objects"]
     args.output.mkdir(parents=True, exist_ok=True)
     write_atomic(args.output / "scores.csv", csv_table(headers, rows).encode("utf-8", "backslashreplace"))
@@ -89,7 +89,7 @@ def _write_page(page: Path, predictor: Predictor, chosen: list[ScoredImage], num
     from maskrcnn_ext.report.pictures import embed_jpeg
     from maskrcnn_ext.report.template import write_page
 
-    figures = []
+    figures: list[dict[str, Any]] = []
     for one in chosen:
         found = predictor(one.item.image)
         picture = np.asarray(found.plot(threshold=0.3))[:, :, ::-1]

@@ -4,8 +4,12 @@ import io
 import json
 import sys
 
+import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 
+from maskrcnn_ext.data.registry.catalog import load_dataset
 from tests.inference.jobs.conftest import data, images, loaded, predict, run, spec  # noqa: F401 (fixtures)
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")
@@ -31,6 +35,8 @@ def test_stdin_lists_paths(predict, images, tmp_path, monkeypatch):
         (["IMAGES", "--weights", "gone.pth"], "gone.pth"),
         (["IMAGES", "--set", "model.nothing=1"], "model.nothing"),
         (["IMAGES", "--tile", "0"], "tile"),
+        (["IMAGES", "--stitch", "0"], "--stitch 0: expected an IoU above 0"),
+        (["IMAGES", "--stitch"], "is no volume"),
     ],
     ids=str,
 )
@@ -47,3 +53,34 @@ def test_help_is_quick_and_imports_little(run_python):
     done = run_python("-c", code + "print(sorted({'torch', 'cv2', 'numpy'} & set(sys.modules)))")
     assert done.stdout.splitlines()[-1] == "[]"
     assert "--tile" in done.stdout
+
+
+def test_tables_and_label_files_are_of_all_images(predict, images, tmp_path, capsys):
+    assert predict(images, "--save", "table,labelstudio,cvat", "--threshold", "0.1") == 0
+    out = tmp_path / "out"
+    printed = capsys.readouterr().out
+    rows = (out / "objects.csv").read_text().splitlines()[1:]
+    found = json.loads((out / "predictions.json").read_text())
+    assert 0 < len(rows) <= sum(one["score"] >= 0.1 for one in found)
+    assert f"table: {out / 'objects.csv'}" in printed
+    assert len(json.loads((out / "label-studio/tasks.json").read_text())) == 6
+    assert load_dataset(f"cvat:{out}/cvat/annotations.xml@{images}").classes
+    before = (out / "objects.csv").read_bytes()
+    assert predict(images, "--save", "table", "--threshold", "0.1") == 0  # of the journal
+    assert (out / "objects.csv").read_bytes() == before
+
+
+def test_a_volume_is_stitched(predict, images, tmp_path):
+    planes = [np.asarray(Image.open(file).convert("L")) for file in sorted(images.iterdir())[:3]]
+    tifffile.imwrite(tmp_path / "v.tif", np.stack(planes), photometric="minisblack")
+    assert predict(tmp_path / "v.tif", "--stitch", "--save", "json", "--threshold", "0.05") == 0
+    out = tmp_path / "out"
+    assert [image["file_name"][-2:] for image in json.loads((out / "images.json").read_text())["images"]] == [
+        "@0",
+        "@1",
+        "@2",
+    ]
+    labels = tifffile.imread(out / "volumes/v.tif")
+    assert labels.shape == (3, *planes[0].shape)
+    rows = (out / "volumes/v.csv").read_text().splitlines()[1:]
+    assert labels.max() == len(rows) > 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +30,34 @@ def write_labelme(data: DataSet, folder: Path, *, link: bool) -> Counter[str]:
     (folder / LABELS_FILE).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     for record, name in zip(each_image(data, "images"), image_names(data), strict=True):
         place_image(record, folder / name, link=link)
-        shapes: list[dict[str, Any]] = []
-        for group, annotation in enumerate(record.annotations, start=1):
-            shapes += _shapes(annotation, record, data.classes[annotation.category], group, lost)
-        content: dict[str, Any] = {
-            "version": _VERSION,
-            "flags": {},
-            "shapes": shapes,
-            "imagePath": name,
-            "imageData": None,
-            "imageHeight": record.height,
-            "imageWidth": record.width,
-        }
-        text = json.dumps(content, indent=2, ensure_ascii=False)
-        (folder / name).with_suffix(".json").write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+        write_labelme_json(record, data.classes, (folder / name).with_suffix(".json"), name, lost)
     return lost
+
+
+def write_labelme_json(record: ImageRecord, classes: Sequence[str], file: Path, image: str, lost: Counter[str]) -> None:
+    """Writes the file of one image.
+
+    Args:
+        record: the image and its objects.
+        classes: the class names.
+        file: the JSON file to write.
+        image: path of the image, absolute or relative to the folder of the file.
+        lost: gets what the format cannot express.
+    """
+    shapes: list[dict[str, Any]] = []
+    for group, annotation in enumerate(record.annotations, start=1):
+        shapes += _shapes(annotation, record, classes[annotation.category], group, lost)
+    content: dict[str, Any] = {
+        "version": _VERSION,
+        "flags": {},
+        "shapes": shapes,
+        "imagePath": image,
+        "imageData": None,
+        "imageHeight": record.height,
+        "imageWidth": record.width,
+    }
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    file.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def _shapes(

@@ -50,12 +50,14 @@ class JobSummary:
         images: images that have results, those of earlier runs included.
         objects: objects in them whose score reaches the threshold.
         predicted: images that this run has predicted.
+        names: names of the items that have results, in order.
         failed: by item name, a line with the file and the reason, for each image of which results or outputs are missing.
     """
 
     images: int = 0
     objects: int = 0
     predicted: int = 0
+    names: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
 
 
@@ -179,6 +181,7 @@ class Job:
             self._results.extend({**result, "image_id": item.image_id} for result in results)
             self._images.append({"id": item.image_id, "file_name": item.file_name, "height": size[0], "width": size[1]})
             self.summary.images += 1
+            self.summary.names.append(item.name)
             self.summary.objects += len(predicted.instances)
             self._save_outputs(predicted)
         elif on_predicted is not None:
@@ -191,13 +194,15 @@ class Job:
     def _predicted_image(self, item: InputImage, instances: Instances, pixels: np.ndarray | None) -> PredictedImage:
         """Returns the item with the instances that reach the threshold, the highest score first."""
 
+        def read_values() -> np.ndarray:
+            return self.predictor.pixels(item.image) if pixels is None else pixels
+
         def read() -> np.ndarray:
-            stored = self.predictor.pixels(item.image) if pixels is None else pixels
-            return to_bgr(stored, self.predictor.image_format)
+            return to_bgr(read_values(), self.predictor.image_format)
 
         order = instances.scores.argsort(descending=True, stable=True)
         shown = instances[order[instances.scores[order] >= self.settings.threshold]]
-        return PredictedImage(item, shown, self.predictor.classes, read)
+        return PredictedImage(item, shown, self.predictor.classes, read, read_values, self.predictor.image_format)
 
     def _save_outputs(self, predicted: PredictedImage) -> None:
         """Makes the outputs that are missing or out of date. The journal stores what the existing ones were made of."""

@@ -53,12 +53,16 @@ class PredictedImage:
         instances: the objects to show, on the CPU, the highest score first.
         classes: names and colours of their classes.
         read: returns the image (H, W, 3), uint8, BGR; called at most once, and only by outputs that need the pixels.
+        read_values: returns the values (H, W, C) as the model reads them; None for those of `read`.
+        image_format: format of these values: "BGR", "RGB", "L" or "raw".
     """
 
     item: InputImage
     instances: Instances
     classes: Classes
     read: Callable[[], np.ndarray]
+    read_values: Callable[[], np.ndarray] | None = None
+    image_format: str = "BGR"
 
     @cached_property
     def image(self) -> np.ndarray:
@@ -67,7 +71,18 @@ class PredictedImage:
         Raises:
             InputError: its size has changed since it was predicted.
         """
-        image = self.read()
+        return self._checked(self.read())
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """The values (H, W, C) as the model reads them, of their stored type; read-only.
+
+        Raises:
+            InputError: the size of the image has changed since it was predicted.
+        """
+        return self.image if self.read_values is None else self._checked(self.read_values())
+
+    def _checked(self, image: np.ndarray) -> np.ndarray:
         if image.shape[:2] != self.instances.image_size:
             raise InputError(
                 f"the image has {image.shape[:2]} pixels, but had {self.instances.image_size} when it was predicted"
