@@ -34,6 +34,7 @@ COMMANDS = {
     "evaluate": "evaluate COCO results without the model: AP, errors, thresholds, calibration",
     "export": "export a model for ONNX Runtime, OpenVINO, libtorch or OpenCV",
     "import-weights": "convert weights of torchvision, MMDetection, Matterport or Detectron2 to a checkpoint and its config",
+    "make-points": "write a data set with labelled points instead of masks, to try point supervision",
     "parts": "list mask heads, RoI poolers and tested backbones: paper, cost, and the override that swaps each in",
     "predict": "detect objects in images, folders, videos or a data set, and save results and pictures",
     "report": "write the HTML page of a finished run, or of several side by side",

@@ -164,6 +164,14 @@ def mask_fault(cfg: DictConfig, split: Split) -> str | None:
     head = OmegaConf.select(cfg, "model.roi_heads.mask_head")
     if head is None:
         return None
+    losses = str(head.get("mask_loss")).split("+")
+    if "box" in losses and not any(node.get("keep_image") for _, node in _mappers(cfg)):
+        return "mask_loss=box compares colours: set dataloader.train.mapper.keep_image=true"
+    if "points" in losses and not any(a.get("point_coords") for record in split.records for a in record["annotations"]):
+        return (
+            f"dataloader.{split.part}: {', '.join(split.names) or 'its data'} has no `point_coords` and `point_labels`, which "
+            "mask_loss=points needs; `maskrcnn-ext make-points` makes them of masks"
+        )
     needs_masks = any(target is DatasetMapper and node.get("use_instance_mask") for target, node in _mappers(cfg))
     box_only = any(node.get("missing_masks") == "box-only" for _, node in _mappers(cfg))
     kind = find_target(head.get("_target_"), "model.roi_heads.mask_head") if box_only else None

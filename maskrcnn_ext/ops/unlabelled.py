@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from maskrcnn_ext.ops.per_image import PerImage
 
 
 class IgnoreRegion:
@@ -82,10 +83,9 @@ class IgnoreRegion:
         return inside & self.mask[y.clamp(0, height - 1), x.clamp(0, width - 1)]
 
 
-class Unlabelled:
+class Unlabelled(PerImage):
     """What an image's labels leave open, as a field ``gt_unlabelled`` of Detectron2's Instances.
 
-    All objects of the image share one value; the number of objects is only counted, because every field of Instances has a length.
     Detectron2's own heads carry the field along and do not read it.
 
     Attributes:
@@ -95,30 +95,13 @@ class Unlabelled:
 
     def __init__(self, count: int, region: IgnoreRegion | None, labelled_classes: Tensor | None) -> None:
         """Stores the value and the number of objects."""
-        self._count = count
+        super().__init__(count)
         self.region = region
         self.labelled_classes = labelled_classes
-
-    def repeat(self, count: int) -> Unlabelled:
-        """Returns the same for another number of objects."""
-        return Unlabelled(count, self.region, self.labelled_classes)
 
     def to(self, *args: Any, **kwargs: Any) -> Unlabelled:
         """Returns the same on another device."""
         region, classes = (
             None if part is None else part.to(*args, **kwargs) for part in (self.region, self.labelled_classes)
         )
-        return Unlabelled(self._count, region, classes)
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, item: int | slice | Tensor | Sequence[int]) -> Unlabelled:
-        """Returns the same for the selected objects."""
-        if isinstance(item, int):
-            return self.repeat(1)
-        if isinstance(item, slice):
-            return self.repeat(len(range(self._count)[item]))
-        if isinstance(item, Tensor) and item.dtype == torch.bool:
-            return self.repeat(int(item.sum()))
-        return self.repeat(len(item))
+        return Unlabelled(len(self), region, classes)

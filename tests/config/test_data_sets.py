@@ -151,6 +151,12 @@ def test_objects_without_mask_need_another_mapper(write):
     assert mask_fault(cfg, outlines) is None
     cfg.model.roi_heads.mask_head._target_ = "maskrcnn_ext.DCTMaskHead"
     assert mask_fault(cfg, mixed) is None
+    cfg.model.roi_heads.mask_head = {"_target_": "maskrcnn_ext.FCNMaskHead", "mask_loss": "points+box"}
+    assert "set dataloader.train.mapper.keep_image=true" in mask_fault(cfg, mixed)
+    cfg.dataloader.train.mapper.keep_image = True
+    assert "has no `point_coords` and `point_labels`" in mask_fault(cfg, mixed)
+    pointed = split._replace(records=[{"file_name": "b.png", "annotations": [{**box, "point_coords": [[1, 1]]}]}])
+    assert mask_fault(cfg, pointed) is None
 
 
 def test_missing_files_of_detectron2s_own_reader_are_one_line(tmp_path, monkeypatch):

@@ -31,7 +31,7 @@ _MARSHAL_VERSION = 2
 # Seconds (30 days): entries that have not been read for so long are deleted when another one is written.
 _UNUSED = 30 * 24 * 3600
 _DIGEST = hashlib.sha256().digest_size
-_row_of = attrgetter("category", "box", "segmentation", "keypoints", "crowd", "id")
+_row_of = attrgetter("category", "box", "segmentation", "keypoints", "crowd", "id", "score", "points")
 
 
 def cache_folder() -> Path | None:

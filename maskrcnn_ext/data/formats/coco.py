@@ -58,7 +58,8 @@ def read_coco(
     Returns:
         One record per image, in the order of their ids. Keypoints are shifted by half a pixel, from COCO's pixel indices to sub-pixel
         coordinates, as in Detectron2. Annotations whose outline has no area are left out, with one warning for all. An image with
-        ``labelled_category_ids`` labels these categories only.
+        ``labelled_category_ids`` labels these categories only. ``point_coords`` and ``point_labels`` of Detectron2's projects/PointSup
+        become points.
 
     Raises:
         InputError: the JSON is broken, a record lacks a field or refers to a missing record, an id is used twice, a file name leads out

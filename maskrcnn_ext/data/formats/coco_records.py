@@ -175,6 +175,8 @@ def add_annotations(
             seen.add(annotation_id)
             box = (x, y, x + width, y + height)
             added = Annotation(category, box, segmentation or None, keypoints or None, bool(crowd), annotation_id)
+            if annotation.get("point_coords"):
+                added.points = _labelled_points(annotation)
             image.annotations.append(added)
             parsed.append(added)
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
@@ -304,6 +306,19 @@ def _subpixel_keypoints(keypoints: Any, num_values: int) -> list[float]:
         )
         raise InputError(f"has `keypoints` that are not {expected}")
     return keypoints_to_subpixel(keypoints)
+
+
+def _labelled_points(annotation: dict[str, Any]) -> list[float]:
+    """Returns ``point_coords`` [[x, y], ...], indices of pixels, and ``point_labels`` as [x, y, label, ...] in sub-pixel coordinates."""
+    coords, labels = annotation["point_coords"], annotation.get("point_labels")
+    pairs = isinstance(coords, list) and all(isinstance(point, list) and len(point) == 2 for point in coords)
+    if not pairs or not are_numbers([value for point in coords for value in point]):
+        raise InputError("has `point_coords` that are not a list of [x, y]")
+    if not isinstance(labels, list) or len(labels) != len(coords) or not all(label in (0, 1) for label in labels):
+        raise InputError(f"has `point_labels` that are not a 0 or 1 for each of its {len(coords)} points")
+    return keypoints_to_subpixel(
+        [value for (x, y), label in zip(coords, labels, strict=True) for value in (x, y, label)]
+    )
 
 
 def _compressed(rle: Any, image: ImageRecord) -> dict[str, Any]:

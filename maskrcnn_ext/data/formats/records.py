@@ -26,6 +26,8 @@ class Annotation:
         crowd: whether it is a group of objects, which is neither trained on nor counted as missed.
         id: the id in the file, for messages; None if it has none.
         score: of a prediction, from 0 to 1; None for a label.
+        points: [x, y, label, ...] in sub-pixel coordinates: labelled points of the mask (1) and of the background (0); None if there are
+            none.
     """
 
     category: int
@@ -35,6 +37,7 @@ class Annotation:
     crowd: bool = False
     id: int | str | None = None
     score: float | None = None
+    points: list[float] | None = None
 
 
 @dataclass(slots=True)

@@ -188,6 +188,43 @@ def make_masks(outlines: Sequence[Outline], image_size: tuple[int, int], mask_fo
     return SharedBitMasks(torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, *image_size, dtype=torch.bool))
 
 
+def make_points(
+    annotations: Sequence[dict[str, Any]], transforms: TransformList, image_size: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Returns the labelled points of objects in the augmented image; None if no object has one.
+
+    Args:
+        annotations: of N objects, with ``point_coords`` and ``point_labels`` if they have points.
+        transforms: the augmentation.
+        image_size: (H, W) after the augmentation.
+
+    Returns:
+        (N, P, 2) float32, x and y in pixels; (N, P) float32: 1 for the mask, 0 for the background, -1 for a place that is no point: an
+        object has fewer points than another, or the augmentation moved a point out of the image.
+
+    Raises:
+        ValueError: an object has other numbers of points than of labels, or a coordinate is not finite.
+    """
+    found = [np.asarray(a.get("point_coords", ()), dtype=np.float64).reshape(-1, 2) for a in annotations]
+    marks = [np.asarray(a.get("point_labels", ()), dtype=np.float64) for a in annotations]
+    most = max(map(len, found), default=0)
+    if not most:
+        return None
+    height, width = image_size
+    coords, labels = np.zeros((len(found), most, 2)), np.full((len(found), most), -1.0)
+    for index, (points, own) in enumerate(zip(found, marks, strict=True)):
+        if len(points) != len(own) or not np.isfinite(points).all():
+            raise ValueError(
+                f"`point_coords` and `point_labels` do not fit: {len(points)} and {len(own)}, or not finite"
+            )
+        if len(points):
+            moved = transforms.apply_coords(points.copy())  # in place in some transforms
+            inside = ((moved >= 0) & (moved < (width, height))).all(axis=1)
+            coords[index, : len(points)] = moved
+            labels[index, : len(points)] = np.where(inside, own, -1)
+    return torch.from_numpy(coords).float(), torch.from_numpy(labels).float()
+
+
 def drop_empty(instances: Instances) -> Instances:
     """Returns the instances without those whose box or mask is empty. An object without mask (``gt_has_mask``) needs only a box."""
     if not instances.has("gt_has_mask"):

@@ -25,6 +25,7 @@ from maskrcnn_ext.data.mapping.ground_truth import (
     drop_empty,
     make_keypoints,
     make_masks,
+    make_points,
     make_unlabelled,
     read_ignore_region,
     read_outline,
@@ -33,6 +34,7 @@ from maskrcnn_ext.data.mapping.ground_truth import (
     transform_outline,
 )
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.ops.image_colors import ImageColors
 
 # What becomes of an object without mask.
 MISSING_MASKS = {
@@ -50,6 +52,8 @@ class SafeMapper(DatasetMapper):
     * Polygons, both kinds of RLE and bit masks may be mixed in one image. With ``instance_mask_format="polygon"``, an image with other
       kinds than polygons gets bit masks; Detectron2's losses handle each image's masks separately.
     * An image without objects other than crowds has empty ground truth, ``gt_masks`` included.
+    * Labelled points of objects (``point_coords``, ``point_labels``) become ``gt_point_coords`` and ``gt_point_labels``, see
+      :func:`.ground_truth.make_points`.
     * Crowds and a record's ``labelled_classes`` become the field ``gt_unlabelled`` (:class:`maskrcnn_ext.ops.unlabelled.Unlabelled`),
       which :class:`maskrcnn_ext.FastRPN`, :class:`maskrcnn_ext.PartialROIHeads` and the mask heads of this package honour. Detectron2's
       heads ignore it.
@@ -78,6 +82,7 @@ class SafeMapper(DatasetMapper):
         precomputed_proposal_topk: int | None = None,
         recompute_boxes: bool = False,
         missing_masks: str = "box",
+        keep_image: bool = False,
         strict: bool = False,
         max_bad_share: float = 0.01,
     ) -> None:
@@ -97,6 +102,7 @@ class SafeMapper(DatasetMapper):
                 box head still learns from it, the mask head learns a coarse mask. "box-only" trains the box and no mask: the field
                 ``gt_has_mask`` (N,) bool says which objects have one, and the mask heads of this package skip the others. "drop" leaves
                 it out, so that it counts as background.
+            keep_image: add the image to the objects as ``gt_image``, whose colours the mask loss "box" compares.
             strict: raise at such an object or at a bad image instead.
             max_bad_share: end the training if significantly more of the images than this share are bad.
 
@@ -121,6 +127,7 @@ class SafeMapper(DatasetMapper):
             recompute_boxes=recompute_boxes,
         )
         self.missing_masks = missing_masks
+        self.keep_image = keep_image
         self.strict = strict
         self.bad_images = BadImages(max_bad_share) if is_train and not strict else None
 
@@ -173,6 +180,9 @@ class SafeMapper(DatasetMapper):
             transform_proposals(mapped, image_size, transforms, proposal_topk=self.proposal_topk)
         if self.is_train and annotations is not None:
             mapped["instances"] = self._instances(dataset_dict, (height, width), transforms, image_size)
+            if self.keep_image:
+                is_bgr = self.image_format == "BGR"
+                mapped["instances"].gt_image = ImageColors(len(mapped["instances"]), mapped["image"], is_bgr=is_bgr)
         return mapped
 
     def _instances(
@@ -182,7 +192,7 @@ class SafeMapper(DatasetMapper):
         transforms: T.TransformList,
         image_size: tuple[int, int],
     ) -> Instances:
-        boxes, classes, keypoints = [], [], []
+        boxes, classes, keypoints, kept = [], [], [], []
         outlines: list[Outline] = []
         has_mask: list[bool] = []
         sound = self.use_instance_mask and are_sound_rles(record["annotations"])
@@ -205,6 +215,7 @@ class SafeMapper(DatasetMapper):
                 has_mask.append(len(outline) > 0)
             boxes.append(box)
             classes.append(category)
+            kept.append(annotation)
             points = annotation.get("keypoints")
             keypoints.append(points if points is not None and len(points) else None)
         instances = Instances(image_size)
@@ -225,6 +236,12 @@ class SafeMapper(DatasetMapper):
                 raise InputError(f"{record['file_name']}: image {record.get('image_id')!r}: {error}") from error
             if points is not None:
                 instances.gt_keypoints = points
+        try:
+            labelled_points = make_points(kept, transforms, image_size)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{record['file_name']}: image {record.get('image_id')!r}: {error}") from error
+        if labelled_points is not None:
+            instances.gt_point_coords, instances.gt_point_labels = labelled_points
         instances = drop_empty(instances)
         region = self._ignore_region(record, stored_size, transforms)
         labelled = record.get("labelled_classes")

@@ -167,6 +167,8 @@ def cut_annotation(annotation: Annotation, grid: TileGrid) -> dict[int, tuple[fl
             view["bbox_mode"] = BoxMode.XYXY_ABS
             if annotation.get("keypoints"):
                 view["keypoints"] = _move_keypoints(annotation["keypoints"], window)
+            if annotation.get("point_coords"):
+                view["point_coords"] = [[x - window[0], y - window[1]] for x, y in annotation["point_coords"]]
             found[index] = (pixels, view)
     return found
 

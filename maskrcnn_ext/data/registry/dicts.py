@@ -12,7 +12,8 @@ from maskrcnn_ext.errors import InputError
 def to_dicts(data: DataSet) -> list[dict[str, Any]]:
     """Returns one dict per image in Detectron2's standard format, with boxes XYXY_ABS.
 
-    A dict has the key ``labelled_classes``, a list of category ids, if the image labels only some of the classes.
+    Labelled points of an object are ``point_coords`` [[x, y], ...] and ``point_labels`` [0 or 1, ...], as in Detectron2's
+    projects/PointSup. A dict has the key ``labelled_classes``, a list of category ids, if the image labels only some of the classes.
     """
     from detectron2.structures import BoxMode
 
@@ -32,6 +33,10 @@ def to_dicts(data: DataSet) -> list[dict[str, Any]]:
                 entry["segmentation"] = annotation.segmentation
             if annotation.keypoints is not None:
                 entry["keypoints"] = annotation.keypoints
+            if annotation.points is not None:
+                points = annotation.points
+                entry["point_coords"] = [list(point) for point in zip(points[0::3], points[1::3], strict=True)]
+                entry["point_labels"] = points[2::3]
             annotations.append(entry)
         image: dict[str, Any] = {"file_name": record.file_name, "image_id": record.image_id, "height": record.height}
         image |= {"width": record.width, "annotations": annotations}
@@ -88,6 +93,9 @@ def _annotation(found: dict[str, Any], num_classes: int, where: str) -> Annotati
     if isinstance(segmentation, dict) and isinstance(segmentation["counts"], bytes):
         segmentation = {**segmentation, "counts": segmentation["counts"].decode("ascii")}
     crowd = bool(found.get("iscrowd", 0))
-    return Annotation(
-        category, (x, y, right, bottom), segmentation or None, found.get("keypoints") or None, crowd, found.get("id")
-    )
+    keypoints = found.get("keypoints") or None
+    annotation = Annotation(category, (x, y, right, bottom), segmentation or None, keypoints, crowd, found.get("id"))
+    if found.get("point_coords"):
+        marked = zip(found["point_coords"], found["point_labels"], strict=True)
+        annotation.points = [float(value) for point, label in marked for value in (*point, label)]
+    return annotation

@@ -99,4 +99,8 @@ def _contents(annotation: Annotation, record: ImageRecord) -> dict[str, Any]:
     if annotation.keypoints:
         keypoints = keypoints_to_pixel_indices(annotation.keypoints)
         contents.update(keypoints=keypoints, num_keypoints=sum(1 for visible in keypoints[2::3] if visible))
+    if annotation.points:
+        points = keypoints_to_pixel_indices(annotation.points)
+        contents["point_coords"] = [list(point) for point in zip(points[0::3], points[1::3], strict=True)]
+        contents["point_labels"] = [int(label) for label in points[2::3]]
     return contents

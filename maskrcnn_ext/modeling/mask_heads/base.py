@@ -24,6 +24,7 @@ from maskrcnn_ext.modeling.mask_heads.ground_truth import (
     target_masks,
 )
 from maskrcnn_ext.modeling.mask_heads.losses import check_mask_loss, mask_loss_value
+from maskrcnn_ext.modeling.mask_heads.weak_losses import box_supervision_loss, point_supervision_loss
 
 Features: TypeAlias = Tensor | dict[str, Tensor]
 
@@ -47,6 +48,10 @@ class MaskHead(BaseMaskRCNNHead):
     takes_pyramid = False
     # Whether the layers need RoI features of one size, as fully connected layers do.
     needs_exact_size = False
+    # Losses from points or boxes that the head has, names of `mask_loss`.
+    weak_losses: Sequence[str] = ()
+    # Whether the loss needs the masks of the objects.
+    needs_masks = True
     # Strides of the feature maps in pixels of the input image, finest first; set by heads that take the pyramid.
     strides: Sequence[int] = ()
 
@@ -130,7 +135,7 @@ class MaskHead(BaseMaskRCNNHead):
 
     def select_trained(self, x: Features, instances: list[Instances]) -> tuple[Features, list[Instances]]:
         """Leaves out the RoIs of objects without mask, see ``missing_masks="box-only"`` of :class:`maskrcnn_ext.SafeMapper`."""
-        if not any(image.has("gt_has_mask") for image in instances):
+        if not self.needs_masks or not any(image.has("gt_has_mask") for image in instances):
             return x, instances
         kept = [
             image.gt_has_mask
@@ -217,6 +222,9 @@ class MaskHead(BaseMaskRCNNHead):
 class GridMaskHead(MaskHead):
     """A head whose ``layers`` return one grid of logits, (R, num_classes, S, S), trained by a loss of :mod:`.losses`."""
 
+    # Iterations in which the weight of BoxInst's pairwise term rises to 1, as in its authors' code.
+    pairwise_warmup = 10000
+
     @configurable
     def __init__(
         self,
@@ -232,7 +240,9 @@ class GridMaskHead(MaskHead):
         Args:
             input_shape: see :class:`MaskHead`.
             num_classes: see :class:`MaskHead`.
-            mask_loss: "bce", "boundary", "dice", "focal" or "lovasz", or a sum such as "bce+dice".
+            mask_loss: "bce", "boundary", "dice", "focal" or "lovasz", or a sum such as "bce+dice". In heads with ``weak_losses`` also
+                "points" (PointSup, arXiv:2104.06404), which trains from labelled points, and "box" (BoxInst, arXiv:2012.02310), which
+                trains from boxes and colours; or "points+box".
             loss_weight: see :class:`MaskHead`.
             vis_period: see :class:`MaskHead`.
 
@@ -240,7 +250,8 @@ class GridMaskHead(MaskHead):
             InputError: an unknown mask loss.
         """
         super().__init__(input_shape, num_classes=num_classes, loss_weight=loss_weight, vis_period=vis_period)
-        self.mask_loss = check_mask_loss(mask_loss)
+        self.mask_loss = check_mask_loss(mask_loss, self.weak_losses)
+        self.needs_masks = mask_loss.split("+")[0] not in self.weak_losses
 
     def predict(self, x: Tensor, boxes: list[Boxes]) -> Tensor:  # noqa: ARG002
         """Returns (R, num_classes, S, S) logits."""
@@ -260,10 +271,22 @@ class GridMaskHead(MaskHead):
         if len(logits) == 0:
             return empty_loss(logits)
         logits = select_class(logits, classes_of(instances))
+        if not self.needs_masks:
+            return self.weak_loss(logits, instances)
         targets = target_masks(instances, logits.shape[-1])
         log_accuracy(logits > 0, targets)
         log_images(logits.sigmoid(), targets, self.vis_period)
         return mask_loss_value(self.mask_loss, logits, targets, known_pixels(instances, logits.shape[-1]))
+
+    def weak_loss(self, logits: Tensor, instances: list[Instances]) -> Tensor:
+        """Returns the sum of the losses from points or boxes that ``mask_loss`` names, for logits (R, S, S) of each RoI's class."""
+        losses = [logits.sum() * 0]
+        for name in self.mask_loss.split("+"):
+            if name == "points":
+                losses.append(point_supervision_loss(logits, instances))
+            else:
+                losses.append(box_supervision_loss(logits, instances, self.pairwise_warmup))
+        return torch.stack(losses).sum()
 
 
 def empty_loss(prediction: Tensor) -> Tensor:

@@ -22,6 +22,8 @@ class FCNMaskHead(GridMaskHead):
         model.roi_heads.mask_head._target_=maskrcnn_ext.FCNMaskHead model.roi_heads.mask_head.mask_loss=bce+dice
     """
 
+    weak_losses = ("points", "box")
+
     @configurable
     def __init__(
         self,
@@ -31,6 +33,7 @@ class FCNMaskHead(GridMaskHead):
         conv_dims: Sequence[int],
         conv_norm: str = "",
         mask_loss: str = "bce",
+        pairwise_warmup: int = 10000,
         loss_weight: float = 1.0,
         vis_period: int = 0,
     ) -> None:
@@ -38,10 +41,13 @@ class FCNMaskHead(GridMaskHead):
 
         Args:
             conv_dims: channels of the 3 x 3 convolutions and, last, of the deconvolution.
+            pairwise_warmup: with ``mask_loss="box"``, iterations in which the weight of the pairwise term rises from 0 to 1: a ninth of
+                the training in the paper.
         """
         super().__init__(
             input_shape, num_classes=num_classes, mask_loss=mask_loss, loss_weight=loss_weight, vis_period=vis_period
         )
+        self.pairwise_warmup = pairwise_warmup
         stock = MaskRCNNConvUpsampleHead(
             input_shape, num_classes=num_classes, conv_dims=list(conv_dims), conv_norm=conv_norm
         )

@@ -26,6 +26,7 @@ from maskrcnn_ext.modeling.mask_heads.point_heads import (
     point_loss,
     roi_head,
     subdivide,
+    supervised_point_loss,
 )
 
 
@@ -50,6 +51,7 @@ class ImplicitPointRendMaskHead(MaskHead):
 
     takes_roi_features = False
     takes_pyramid = True
+    weak_losses = ("points",)
 
     @configurable
     def __init__(
@@ -69,6 +71,7 @@ class ImplicitPointRendMaskHead(MaskHead):
         subdivision_steps: int = 3,
         subdivision_num_points: int = 784,
         l2_weight: float = 1e-5,
+        mask_loss: str = "bce",
         loss_weight: float = 1.0,
         vis_period: int = 0,
     ) -> None:
@@ -91,6 +94,7 @@ class ImplicitPointRendMaskHead(MaskHead):
             subdivision_steps: how often the side of the mask doubles in inference, starting at the root of ``subdivision_num_points``.
             subdivision_num_points: pixels of the first mask, a square number, and pixels that each step of inference predicts again.
             l2_weight: factor of ``loss_l2``, the mean square of the parameters.
+            mask_loss: "bce" at random points of the masks; "points" at the labelled points of the data, without masks.
             vis_period: not used, as points make no picture; every config passes it.
 
         Raises:
@@ -109,6 +113,9 @@ class ImplicitPointRendMaskHead(MaskHead):
                 f"set model.roi_heads.mask_head.subdivision_num_points={self.start_size**2}"
             )
         self.l2_weight = l2_weight
+        if mask_loss not in ("bce", "points"):
+            raise InputError(f"mask_loss={mask_loss}: ImplicitPointRendMaskHead has bce and points")
+        self.needs_masks = mask_loss == "bce"
         channels = input_shape.channels * num_levels
         self.point_head = DynamicPointMLP(channels, num_classes, fc_dim=point_fc_dim, num_fc=num_point_fc)
         self.parameter_head = roi_head(
@@ -133,6 +140,9 @@ class ImplicitPointRendMaskHead(MaskHead):
     def losses(self, prediction: ImplicitPrediction, instances: list[Instances]) -> dict[str, Tensor]:
         """Returns ``loss_mask_point`` and ``loss_l2``."""
         parameters = prediction.parameters
+        if not self.needs_masks:
+            loss_l2 = self.l2_weight * parameters.float().square().mean() if len(parameters) else empty_loss(parameters)
+            return {"loss_mask_point": supervised_point_loss(self, prediction, instances), "loss_l2": loss_l2}
         coords = torch.rand(len(parameters), self.train_num_points, 2, device=parameters.device)
         logits = self.point_logits(prediction, coords)
         if len(parameters) == 0:

@@ -6,13 +6,14 @@ boolean ``known`` is False, such as those of ignore regions, are left out; None 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
+from maskrcnn_ext.common.text import or_list
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.boundary import boundary_band
 
@@ -87,13 +88,25 @@ MASK_LOSSES: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def check_mask_loss(mask_loss: str) -> str:
-    """Returns the name; raises InputError unless it is one of :data:`MASK_LOSSES` or several of them joined by ``+``."""
-    unknown = [name for name in mask_loss.split("+") if name not in MASK_LOSSES]
+def check_mask_loss(mask_loss: str, weak: Sequence[str] = ()) -> str:
+    """Returns the name.
+
+    Args:
+        mask_loss: one of :data:`MASK_LOSSES`, or several of them joined by ``+``; or the same of `weak`.
+        weak: losses from points or boxes that the head has, see :mod:`.weak_losses`.
+
+    Raises:
+        InputError: a name is unknown, or losses from masks and from points or boxes are mixed.
+    """
+    names = mask_loss.split("+")
+    unknown = [name for name in names if name not in MASK_LOSSES and name not in weak]
     if unknown:
+        more = f", or {or_list(weak)} to train without masks" if weak else ""
         raise InputError(
-            f"mask_loss={mask_loss}: {unknown[0]!r} is unknown: set one of {', '.join(MASK_LOSSES)}, or a sum such as bce+dice"
+            f"mask_loss={mask_loss}: {unknown[0]!r} is unknown: set one of {', '.join(MASK_LOSSES)}, or a sum such as bce+dice{more}"
         )
+    if len({name in weak for name in names}) > 1:
+        raise InputError(f"mask_loss={mask_loss}: a loss from masks cannot be added to one from points or boxes")
     return mask_loss
 
 

@@ -21,6 +21,7 @@ class MLPMaskHead(GridMaskHead):
     """
 
     needs_exact_size = True
+    weak_losses = ("points", "box")
 
     @configurable
     def __init__(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import fvcore.nn.weight_init as weight_init
 import torch
@@ -27,7 +28,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.modeling.mask_heads.ground_truth import classes_of, select_class
 from maskrcnn_ext.modeling.mask_heads.losses import mean_known
+from maskrcnn_ext.modeling.mask_heads.weak_losses import proposal_points
 
 # Side in pixels of the masks that polygons are drawn into: the resolution of the predicted masks.
 _CROP_SIZE = 224
@@ -122,8 +125,23 @@ def point_loss(logits: Tensor, labels: Tensor, known: Tensor | None = None) -> T
         known: (R, P) bool, the points that count; None for all.
     """
     correct = (logits > 0) == (labels > 0.5)
-    get_event_storage().put_scalar("point/accuracy", correct.float().mean().item())
+    get_event_storage().put_scalar("point/accuracy", mean_known(correct.float(), known).item())
     return mean_known(F.binary_cross_entropy_with_logits(logits.float(), labels, reduction="none"), known)
+
+
+def supervised_point_loss(head: Any, prediction: Any, instances: list[Instances]) -> Tensor:
+    """Returns :func:`point_loss` at the labelled points of the objects (PointSup, arXiv:2104.06404), instead of points of their masks.
+
+    Args:
+        head: with ``point_logits(prediction, coords)``.
+        prediction: of the head.
+        instances: see :func:`.weak_losses.proposal_points`.
+    """
+    coords, labels = proposal_points(instances)
+    logits = head.point_logits(prediction, coords)
+    if len(logits) == 0:
+        return logits.sum() * 0
+    return point_loss(select_class(logits, classes_of(instances)), labels.clamp(min=0), labels >= 0)
 
 
 def subdivide(

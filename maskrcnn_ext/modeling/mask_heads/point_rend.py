@@ -25,6 +25,7 @@ from maskrcnn_ext.modeling.mask_heads.point_heads import (
     point_loss,
     roi_head,
     subdivide,
+    supervised_point_loss,
 )
 
 
@@ -49,6 +50,7 @@ class PointRendMaskHead(GridMaskHead):
 
     takes_roi_features = False
     takes_pyramid = True
+    weak_losses = ("points",)
 
     @configurable
     def __init__(
@@ -96,7 +98,7 @@ class PointRendMaskHead(GridMaskHead):
             importance_sample_ratio: share of uncertain points, beta there; the other points are random.
             subdivision_steps: how often the side of the coarse mask doubles in inference.
             subdivision_num_points: pixels that each step of inference predicts again.
-            mask_loss: of the coarse mask; see :class:`.base.GridMaskHead`.
+            mask_loss: of the coarse mask; see :class:`.base.GridMaskHead`. With "points", the point head learns from the same points.
 
         Raises:
             InputError: ``num_levels`` exceeds the feature maps, the side of the RoI grid is odd, or the mask loss is unknown.
@@ -165,6 +167,8 @@ class PointRendMaskHead(GridMaskHead):
         if self.point_head is None:
             return losses
         classes = classes_of(instances)
+        if not self.needs_masks:
+            return {**losses, "loss_mask_point": supervised_point_loss(self, prediction, instances)}
         coords = self.uncertain_points(prediction.coarse, classes)
         logits = self.point_logits(prediction, coords)
         if len(logits) == 0:

@@ -321,3 +321,30 @@ def test_a_broken_mask_trains_the_box_alone_with_a_warning(image_file, caplog):
     broken = record_of(image_file, annotation(5, 6, segmentation=[[1, 2]]))
     found = SafeMapper(True, **arguments(missing_masks="box-only"))(broken)["instances"]
     assert found.gt_has_mask.tolist() == [False]
+
+
+def test_labelled_points_move_with_the_image(image_file):
+    record = record_of(
+        image_file,
+        annotation(10, 10, point_coords=[[12.5, 14.5], [25.5, 11.5], [11.5, 20.5]], point_labels=[1, 0, 1]),
+        annotation(40, 30, point_coords=[[45.5, 35.5]], point_labels=[0]),
+        annotation(50, 5),
+    )
+    options = {"missing_masks": "box-only", "augmentations": [T.CropTransform(12, 5, 60, 50), T.HFlipTransform(60)]}
+    before = [entry["point_coords"] for entry in record["annotations"] if "point_coords" in entry]
+    found = SafeMapper(True, **arguments(**options))(record)["instances"]
+    assert found.gt_point_labels.tolist() == [[1, 0, -1], [0, -1, -1], [-1, -1, -1]]
+    assert found.gt_point_coords[0, :2].tolist() == [[59.5, 9.5], [46.5, 6.5]]
+    assert found.gt_point_coords[1, 0].tolist() == [26.5, 30.5]
+    assert before == [entry["point_coords"] for entry in record["annotations"] if "point_coords" in entry]
+    record["annotations"][0]["point_labels"] = [1]
+    with pytest.raises(InputError, match="`point_coords` and `point_labels` do not fit: 3 and 1"):
+        SafeMapper(True, **arguments(strict=True, **options))(record)
+
+
+def test_the_image_of_the_objects(image_file):
+    mapped = SafeMapper(True, **arguments(keep_image=True, augmentations=[T.RandomFlip(1.0)]))(
+        record_of(image_file, annotation(5, 6, segmentation=polygon_of(5, 6)))
+    )
+    assert mapped["instances"].gt_image.pixels is mapped["image"]
+    assert mapped["instances"].gt_image.is_bgr

@@ -3,11 +3,12 @@
 import json
 
 import pytest
+from detectron2.data import MetadataCatalog
 from PIL import Image
 
 from maskrcnn_ext import InputError
 from maskrcnn_ext.data.registry.catalog import load_dataset
-from maskrcnn_ext.data.registry.dicts import to_dicts
+from maskrcnn_ext.data.registry.dicts import from_dicts, to_dicts
 from maskrcnn_ext.data.registry.source import Source
 from maskrcnn_ext.data.writers.coco import to_coco_dict
 
@@ -85,3 +86,32 @@ def test_labelled_classes_reach_the_dicts_and_the_files(tmp_path):
     (tmp_path / "b.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"image 1: `labelled_category_ids` is \[5, 6\], expected a list of ids"):
         load_dataset(f"coco:{tmp_path}/b.json@{tmp_path}")
+
+
+def test_points_reach_the_dicts_and_the_files(tmp_path):
+    spec = voc_like(tmp_path)
+    content = json.loads((tmp_path / "a.json").read_text())
+    content["annotations"][0].update(point_coords=[[2, 3], [4, 1]], point_labels=[1, 0])
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    data = load_dataset(spec)
+    assert data.images[0].annotations[0].points == [2.5, 3.5, 1, 4.5, 1.5, 0], "pixel indices, as keypoints"
+    (entry,) = (entry for entry in to_dicts(data)[0]["annotations"] if "point_coords" in entry)
+    assert (entry["point_coords"], entry["point_labels"]) == ([[2.5, 3.5], [4.5, 1.5]], [1, 0])
+    written = to_coco_dict(data)["annotations"][0]
+    assert (written["point_coords"], written["point_labels"]) == ([[2, 3], [4, 1]], [1, 0])
+    MetadataCatalog.get("points_of_another_program").set(thing_classes=data.classes)
+    try:
+        again = from_dicts("points_of_another_program", to_dicts(data))
+    finally:
+        MetadataCatalog.remove("points_of_another_program")
+    assert again.images[0].annotations[0].points == data.images[0].annotations[0].points
+    for broken, message in (
+        ({"point_coords": [1, 2]}, "`point_coords` that are not a list"),
+        ({"point_labels": [1]}, "`point_labels` that are not a 0 or 1 for each of its 2 points"),
+        ({"point_labels": [1, 2]}, "`point_labels` that are not a 0 or 1"),
+    ):
+        content["annotations"][0].update(point_coords=[[2, 3], [4, 1]], point_labels=[1, 0])
+        content["annotations"][0].update(broken)
+        (tmp_path / "b.json").write_text(json.dumps(content))
+        with pytest.raises(InputError, match=f"annotation 1 has {message}"):
+            load_dataset(f"coco:{tmp_path}/b.json@{tmp_path}")

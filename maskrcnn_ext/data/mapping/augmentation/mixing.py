@@ -71,9 +71,9 @@ def masks_of(sample: Sample) -> torch.Tensor:
     instances = sample["instances"]
     if not len(instances):  # Detectron2 leaves the field out
         return torch.zeros(0, *instances.image_size, dtype=torch.bool)
-    if instances.has("gt_has_mask"):
+    if any(instances.has(name) for name in ("gt_has_mask", "gt_image", "gt_point_coords")):
         raise InputError(
-            f"{sample.get('file_name', 'a sample')}: mixing images needs a mask of each object: set "
+            f"{sample.get('file_name', 'a sample')}: mixing images needs masks, not boxes or points: set "
             "dataloader.train.mapper.missing_masks=box or drop (of the innermost mapper), or mix no images"
         )
     masks = instances.get("gt_masks") if instances.has("gt_masks") else None

@@ -135,7 +135,7 @@ def test_objects_without_mask_cannot_be_mixed():
     sample = make_sample([(2, 6, 2, 6)], 50)
     sample["instances"].gt_has_mask = torch.tensor([False])
     with pytest.raises(
-        InputError, match=r"a: mixing images needs a mask of each object: set .*missing_masks=box or drop"
+        InputError, match=r"a: mixing images needs masks, not boxes or points: set .*missing_masks=box or drop"
     ):
         paste(sample, sample, [0], [(0, 0)], min_visible=0.1)
 
