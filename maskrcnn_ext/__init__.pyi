@@ -19,6 +19,7 @@ from maskrcnn_ext.data.registry.catalog import get_dataset_dicts as get_dataset_
 from maskrcnn_ext.data.registry.catalog import load_dataset as load_dataset
 from maskrcnn_ext.errors import InputError as InputError
 from maskrcnn_ext.evaluation.coco import COCOEvaluator as COCOEvaluator
+from maskrcnn_ext.inference.ensemble import EnsemblePredictor as EnsemblePredictor
 from maskrcnn_ext.inference.optimization.optimize import optimize as optimize
 from maskrcnn_ext.inference.predictor import Predictor as Predictor
 from maskrcnn_ext.inference.tiling.predictor import TiledPredictor as TiledPredictor

@@ -39,12 +39,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "75 stopped by Ctrl-C or SIGTERM\n"
         "The same command resumes a run that was interrupted."
     )
-    parser.add_argument("config", help="folder of a training run, or a config: a file, or the name of a shipped one")
+    parser.add_argument(
+        "config",
+        help="folder of a training run, or a config: a file, or the name of a shipped one; the folder of `train --folds` is an ensemble",
+    )
     parser.add_argument(
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="image, folder, glob, video, camera:0, data set (nuclei_val, coco:a.json@images), or - for paths on stdin",
+        help="further runs, whose predictions are fused with those of the first; then "
+        "image, folder, glob, video, camera:0, data set (nuclei_val, coco:a.json@images), or - for paths on stdin",
     )
     parser.add_argument(
         "--weights",
@@ -123,7 +127,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.tile is not None:
         TileGrid(args.tile, args.tile, args.tile, args.overlap)  # raises if the tile size or the overlap is invalid
-    inputs = find_inputs(args.inputs, stdin=sys.stdin, outputs=args.output)
+    args.configs, given = _models(args)
+    inputs = find_inputs(given, stdin=sys.stdin, outputs=args.output)
     volumes = [] if args.stitch is None else _volumes(args, inputs)
     if volumes:
         inputs = replace(inputs, items=[item for volume in volumes for item in volume.items])
@@ -152,14 +157,11 @@ def _predict(args: argparse.Namespace, inputs: Inputs, kinds: list[str], volumes
     from maskrcnn_ext.inference.jobs.job import Job, JobSettings
     from maskrcnn_ext.inference.jobs.journal import Journal
     from maskrcnn_ext.inference.jobs.video_job import predict_video
-    from maskrcnn_ext.inference.predictor import Predictor
     from maskrcnn_ext.inference.tiling.predictor import TiledPredictor
 
     if args.tta:
-        args.set += _tta_overrides(args.config)
-    predictor = Predictor(
-        args.config, args.weights, device=args.device, dtype=args.dtype, overrides=args.set, optimize=args.optimize
-    )
+        args.set += _tta_overrides(args.configs[0])
+    predictor = _load(args)
     tiled = None
     if args.tile is not None:
         tiled = TiledPredictor(predictor, tile=args.tile, overlap=args.overlap, batch_size=args.batch)
@@ -221,6 +223,39 @@ def _write_joined(
     return files
 
 
+def _models(args: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Returns the configs of the models, and the inputs.
+
+    Raises:
+        InputError: an option is for one model, and there are several.
+    """
+    if not any(Path(folder).is_dir() for folder in (args.config, *args.inputs[:-1])):  # a config and images
+        return [args.config], args.inputs
+    from maskrcnn_ext.inference.loading import is_run, members_of
+
+    configs, inputs = members_of(args.config) or [args.config], list(args.inputs)
+    while len(inputs) > 1 and (is_run(inputs[0]) or members_of(inputs[0])):
+        folder = inputs.pop(0)
+        configs += members_of(folder) or [folder]
+    if len(configs) > 1 and args.weights is not None:
+        raise InputError(f"--weights {args.weights}: {len(configs)} models have their own weights")
+    if len(configs) > 1 and args.ray is not None:
+        raise InputError(f"--ray predicts with one model, {len(configs)} are given")
+    return configs, inputs
+
+
+def _load(args: argparse.Namespace) -> Predictor:
+    """Returns the model, or the ensemble of several."""
+    options = {"device": args.device, "dtype": args.dtype, "overrides": args.set, "optimize": args.optimize}
+    if len(args.configs) == 1:
+        from maskrcnn_ext.inference.predictor import Predictor
+
+        return Predictor(args.configs[0], args.weights, **options)
+    from maskrcnn_ext.inference.ensemble import EnsemblePredictor
+
+    return EnsemblePredictor(args.configs, **options)
+
+
 def _on_ray(
     args: argparse.Namespace, inputs: Inputs, journal: Journal, identity: dict[str, Any], ids: list[Any]
 ) -> AbstractContextManager[RayResults]:
@@ -233,7 +268,7 @@ def _on_ray(
         return os.path.abspath(path) if path and os.path.exists(path) else path  # noqa: PTH100, PTH110
 
     predictor = {
-        "config": absolute(args.config),
+        "config": absolute(args.configs[0]),
         "weights": absolute(args.weights),
         "device": args.device,
         "dtype": args.dtype,
@@ -309,9 +344,11 @@ def _identity(args: argparse.Namespace, predictor: Predictor, category_ids: list
     """Returns everything that the results depend on except the images."""
     from maskrcnn_ext.inference.sources import file_state
 
+    configs = [_config_state(config) for config in args.configs]
+    weights = [file_state(member.weights) for member in getattr(predictor, "members", [predictor])]
     return {
-        "config": _config_state(args.config),
-        "weights": file_state(predictor.weights),
+        "config": configs if configs[1:] else configs[0],
+        "weights": weights if configs[1:] else weights[0],
         "overrides": args.set,
         "dtype": args.dtype,
         "optimize": args.optimize,
@@ -361,7 +398,8 @@ def _print_summary(
     each = f", {seconds / summary.predicted:.3g} s each" if summary.predicted else ""
     earlier = summary.images - summary.predicted
     resumed = f" ({earlier} known from an earlier run)" if earlier > 0 else ""
-    print(f"weights: {predictor.weights}")
+    models = f"{len(args.configs)} models: " if args.configs[1:] else ""
+    print(f"weights: {models}{predictor.weights}")
     print(
         f"{summary.images} images{resumed}{each}; {summary.objects} objects with a score of at least {args.threshold:g}"
     )

@@ -175,5 +175,6 @@ def _conclude(out: Path, run: Run, evaluated: EvaluatedRun | None, note: str, *,
     for name, path in {"plan": (weights or out) / "config.py", **paths, "report": page}.items():
         print(f"{name:8} {path}")
     model = weights or out
-    print(f"\nNext:\n    maskrcnn-ext predict {model} IMAGES -o predictions")
+    fused = "" if weights is None else "  # the models of all folds, fused"
+    print(f"\nNext:\n    maskrcnn-ext predict {out} IMAGES -o predictions{fused}")
     print(f"    maskrcnn-ext export {model} --to onnx -o {out.name}.onnx")

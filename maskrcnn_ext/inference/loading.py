@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import nn
 
-from maskrcnn_ext.common.text import one_line, short_list
+from maskrcnn_ext.common.text import natural_sort_key, one_line, short_list
 from maskrcnn_ext.config.checkpoint_weights import expect_checkpoint
 from maskrcnn_ext.config.overrides import apply_overrides
 from maskrcnn_ext.config.settings import add_missing_settings
@@ -185,6 +185,33 @@ def read_config(config: str | Path, *, run_code: bool = False) -> Any:
     if not file.is_file():
         raise InputError(f"{config} is not the folder of a run: it has no config.yaml")
     return _read_file(str(file), run_code)
+
+
+def members_of(folder: str) -> list[str]:
+    """Returns the runs in the folder of `maskrcnn-ext train --folds`, in the order of their numbers; empty for another folder.
+
+    Raises:
+        InputError: a fold is not trained.
+
+    Example:
+        >>> (tmp_path / "fold_1").mkdir()
+        >>> (tmp_path / "fold_1" / "config.py").touch()
+        >>> members_of(str(tmp_path))
+        Traceback (most recent call last):
+        maskrcnn_ext.errors.InputError: ...fold_1 has no checkpoint: run `maskrcnn-ext train --folds` to its end
+    """
+    # The plan of a fold is written before its training starts.
+    plans = {str(file.parent) for file in Path(folder).glob("fold_*/config.*")}
+    folds = sorted(plans, key=natural_sort_key)
+    for fold in folds:
+        if not is_run(fold):
+            raise InputError(f"{fold} has no checkpoint: run `maskrcnn-ext train --folds` to its end")
+    return folds
+
+
+def is_run(folder: str) -> bool:
+    """Returns whether a folder is that of a training run with a checkpoint."""
+    return (Path(folder) / "config.yaml").is_file() and any(Path(folder).glob("*.pth"))
 
 
 def _weights_of_run(folder: Path) -> str:

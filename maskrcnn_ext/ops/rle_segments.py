@@ -64,6 +64,24 @@ class Segments:
         return Segments(columns + y0, columns + y1)
 
     @staticmethod
+    def of_window(mask: NDArray[np.bool_], x: int, y: int) -> Segments:
+        """Returns the mask whose part in a window is given, empty outside of it.
+
+        Args:
+            mask: (height, width) of the window, bool.
+            x: left edge of the window in pixels of the image.
+            y: upper edge.
+
+        Example:
+            >>> Segments.of_window(np.array([[True, False], [True, True]]), x=5, y=7).box()
+            (5, 7, 7, 9)
+        """
+        changes = np.diff(np.pad(mask.T.astype(np.int8), ((0, 0), (1, 1))), axis=1)
+        # A column has as many starts as ends, in the same order.
+        starts, ends = np.nonzero(changes == 1), np.nonzero(changes == -1)
+        return Segments(*((columns + x) * _COLUMN + rows + y for columns, rows in (starts, ends)))
+
+    @staticmethod
     def union(masks: Sequence[Segments]) -> Segments:
         """Returns the union of one or more masks."""
         starts = np.concatenate([mask.starts for mask in masks])

@@ -120,3 +120,13 @@ def test_a_window_is_part_of_the_decoded_mask(mask, data):
     window = rle_window(mask_util.encode(np.asfortranarray(mask)), x0, y0, x1, y1)
     assert window.dtype == np.uint8
     np.testing.assert_array_equal(window, mask[y0:y1, x0:x1])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_part_in_a_window(seed):
+    whole = np.zeros((12, 9), dtype=bool)
+    part = np.random.default_rng(seed).random((5, 4)) < 0.6
+    whole[3:8, 2:6] = part
+    found = Segments.of_window(part, x=2, y=3)
+    assert (dense(found, (12, 9)) == whole).all()
+    assert not Segments.of_window(np.zeros((5, 4), dtype=bool), x=2, y=3).area()
