@@ -95,7 +95,8 @@ def map_by_name(
 ) -> list[dict[str, Any]]:
     """Returns Detectron2's dicts with the category of each object changed to that of the same name.
 
-    Objects of other classes are left out, with a warning. The ``labelled_classes`` of a record are mapped along.
+    Objects of other classes are left out, with a warning. Classes that the data set does not have are not labelled in its images, which
+    ``labelled_classes`` says; those of a record are mapped along.
 
     Args:
         records: not changed.
@@ -117,9 +118,9 @@ def map_by_name(
             else:
                 left_out[own] += 1
         changes: dict[str, Any] = {"annotations": kept} if "annotations" in record else {}
-        if "labelled_classes" in record:
-            names = [theirs[index] for index in record["labelled_classes"]]
-            changes["labelled_classes"] = [index_of[own] for own in names if own in index_of]
+        labelled = {theirs[index] for index in record.get("labelled_classes", range(len(theirs)))}
+        if "labelled_classes" in record or not labelled.issuperset(ours):
+            changes["labelled_classes"] = [index for index, own in enumerate(ours) if own in labelled]
         mapped.append({**record, **changes})
     if left_out:
         counts = short_list([f"{count} of {own!r}" for own, count in left_out.items()])

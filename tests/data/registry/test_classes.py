@@ -35,7 +35,10 @@ def test_objects_of_other_classes_are_left_out_and_counted(caplog):
     records = [{"annotations": [{"category_id": 0}, {"category_id": 1}, {"category_id": 1}]}, {"file_name": "a.png"}]
     with caplog.at_level(logging.WARNING):
         mapped = map_by_name(records, ["a", "b"], ["c", "a"], "some")
-    assert mapped == [{"annotations": [{"category_id": 1}]}, {"file_name": "a.png"}]
+    assert mapped == [
+        {"annotations": [{"category_id": 1}], "labelled_classes": [1]},
+        {"file_name": "a.png", "labelled_classes": [1]},
+    ], "the data set does not know 'c'"
     assert "data set some: left out objects of classes that the model does not have: 2 of 'b'" in caplog.text
     assert len(records[0]["annotations"]) == 3
 
@@ -44,3 +47,5 @@ def test_the_labelled_classes_are_mapped_along():
     records = [{"annotations": [], "labelled_classes": [0, 2]}, {"annotations": []}]
     mapped = map_by_name(records, ["a", "b", "c"], ["c", "b"], "one")
     assert mapped == [{"annotations": [], "labelled_classes": [0]}, {"annotations": []}]
+    assert "labelled_classes" in records[0]
+    assert map_by_name(records, ["a", "b", "c"], ["a", "b", "c"], "one") is records
