@@ -25,6 +25,7 @@ from maskrcnn_ext.inference.predictor import Predictor as Predictor
 from maskrcnn_ext.inference.tiling.predictor import TiledPredictor as TiledPredictor
 from maskrcnn_ext.modeling.backbones.feature_pyramid import SimpleFeaturePyramid as SimpleFeaturePyramid
 from maskrcnn_ext.modeling.backbones.timm_backbone import TimmBackbone as TimmBackbone
+from maskrcnn_ext.modeling.box_predictor import BoxPredictor as BoxPredictor
 from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN as CompactRCNN
 from maskrcnn_ext.modeling.inflate import InflatedStem as InflatedStem
 from maskrcnn_ext.modeling.layer_decay import layer_decay_params as layer_decay_params

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.backbones.input_conversion import InputConversion
+from maskrcnn_ext.modeling.box_predictor import check_box_predictor
 from maskrcnn_ext.modeling.mask_heads.base import Features, MaskHead
 
 
@@ -20,8 +21,8 @@ def check_fit(model: nn.Module) -> None:
         model: a GeneralizedRCNN. A model without RoI heads, or with a mask head of another package, passes.
 
     Raises:
-        InputError: a pooler was built for another number of channels, or the mask head for other features; or the backbone expects other
-            pixels. The message names both parts and the override that fixes it.
+        InputError: a pooler was built for another number of channels, or the mask head for other features; the RoI heads cannot use
+            their box predictor; or the backbone expects other pixels. The message names both parts and the override that fixes it.
     """
     mean, std = getattr(model, "pixel_mean", None), getattr(model, "pixel_std", None)
     if mean is not None and std is not None and not mean.is_meta:
@@ -30,6 +31,7 @@ def check_fit(model: nn.Module) -> None:
     backbone = getattr(model, "backbone", None)
     if roi_heads is None or backbone is None:
         return
+    check_box_predictor(roi_heads)
     with torch.no_grad():
         if hasattr(roi_heads, "box_pooler"):
             _pool(roi_heads.box_pooler, _features(backbone, roi_heads.box_in_features))

@@ -215,6 +215,7 @@ def select_detections(
     score_threshold: float,
     nms_threshold: float,
     limit: int,
+    class_agnostic: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Computes what Detectron2's ``fast_rcnn_inference`` does, on one list.
 
@@ -227,6 +228,7 @@ def select_detections(
         score_threshold: detections have a higher probability.
         nms_threshold: IoU above which a detection suppresses a worse one of its class and image.
         limit: detections of an image; below 0 for all.
+        class_agnostic: whether detections of different classes suppress each other.
 
     Returns:
         RoIs (D, 5), scores (D,) and classes (D,) of D detections, image by image, by descending score.
@@ -237,7 +239,7 @@ def select_detections(
     boxes = clip_boxes(boxes.reshape(-1, int(boxes.shape[1]) // 4, 4), image_window(size))
     boxes = boxes[row, classes] if boxes.shape[1] > 1 else boxes[row, 0]
     images = rois[row, 0]
-    groups = images * (probs.shape[1] - 1) + classes
+    groups = images if class_agnostic else images * (probs.shape[1] - 1) + classes
     keep = nms(separate_groups(boxes, groups, size), scores, nms_threshold)
     keep = keep[first_of_each_image(images[keep], limit, num_images)]
     return torch.cat([images[keep, None], boxes[keep]], dim=1), scores[keep], classes[keep]

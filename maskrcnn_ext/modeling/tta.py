@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.modeling.box_predictor import BoxPredictor
 from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN
 
 # Predictions for given boxes: grids over the box, whose last dimension is flipped with the image, and numbers.
@@ -154,6 +155,8 @@ class TTARCNN(CompactRCNN):
         predictor = self.roi_heads.box_predictor
         # The settings of the last stage apply to a cascade.
         predictor = predictor[-1] if isinstance(predictor, nn.ModuleList) else predictor
+        if isinstance(predictor, BoxPredictor):
+            return predictor.suppress(found)
         kept = batched_nms(found.pred_boxes.tensor, found.scores, found.pred_classes, predictor.test_nms_thresh)
         limit = predictor.test_topk_per_image
         return found[kept[:limit] if limit >= 0 else kept]
@@ -176,7 +179,8 @@ class TTARCNN(CompactRCNN):
                     if view.flip and name == "pred_keypoint_heatmaps":
                         value = value[:, self.tta_keypoint_flip_indices]
                     sums[name] = sums[name] + value if name in sums else value
-        for name, total in sums.items():
+        # Masks last: BoxPredictor may then select detections.
+        for name, total in sorted(sums.items(), key=lambda entry: entry[0] == "pred_masks"):
             found.set(name, total / len(views))
         if "pred_keypoint_heatmaps" in sums:
             keypoint_rcnn_inference(found.pred_keypoint_heatmaps, [found])

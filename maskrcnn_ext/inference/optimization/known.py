@@ -28,6 +28,7 @@ from maskrcnn_ext.inference.optimization.convolution import is_fusible_conv
 from maskrcnn_ext.inference.optimization.timm_nets import TracedTimmBackbone, is_known_transformer
 from maskrcnn_ext.modeling.backbones.feature_pyramid import ChannelLayerNorm, SimpleFeaturePyramid
 from maskrcnn_ext.modeling.backbones.timm_backbone import TimmBackbone
+from maskrcnn_ext.modeling.box_predictor import BoxPredictor
 from maskrcnn_ext.modeling.mask_heads.boundary import BoundaryMaskHead
 from maskrcnn_ext.modeling.mask_heads.dct import DCTMaskHead
 from maskrcnn_ext.modeling.mask_heads.fcn import FCNMaskHead
@@ -58,6 +59,7 @@ _CHAINS = (
     StandardRPNHead,
     FastRCNNConvFCHead,
     FastRCNNOutputLayers,
+    BoxPredictor,
     FCNMaskHead,
     KRCNNConvDeconvUpsampleHead,
     MaskRCNNConvUpsampleHead,

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.export.pooling import make_boxes, pool_rois, supports_batches
+from maskrcnn_ext.modeling.box_predictor import BoxPredictor
 from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN
 from maskrcnn_ext.modeling.mask_heads.base import MaskHead
 from maskrcnn_ext.modeling.mask_heads.ground_truth import select_class
@@ -66,7 +67,7 @@ class Exportable(nn.Module):
             MeanLogitCascadeROIHeads,
             Res5ROIHeads,
         ),
-        "roi_heads.box_predictor": (FastRCNNOutputLayers,),
+        "roi_heads.box_predictor": (FastRCNNOutputLayers, BoxPredictor),
     }
 
     def __init__(self, model: nn.Module, batched: bool = False) -> None:
@@ -166,6 +167,7 @@ class Exportable(nn.Module):
             score_threshold=predictor.test_score_thresh,
             nms_threshold=predictor.test_nms_thresh,
             limit=predictor.test_topk_per_image,
+            class_agnostic=getattr(predictor, "class_agnostic_suppression", False),
         )
 
     def _classify(self, features: dict[str, Tensor], rois: Tensor, size: Any) -> tuple[Tensor, Tensor]:
@@ -255,6 +257,11 @@ def _check_parts(model: nn.Module, supported: dict[str, tuple[type, ...]]) -> No
                 names = " or ".join(kind.__name__ for kind in known)
                 raise InputError(
                     f"{type(one).__name__} cannot be exported: model{'.' * bool(path)}{path} must be a {names}"
+                )
+            if isinstance(one, BoxPredictor) and not one.suppresses_by_box_iou:
+                raise InputError(
+                    "an exported model suppresses by box IoU only: set model.roi_heads.box_predictor.suppression=hard "
+                    "model.roi_heads.box_predictor.use_maskness=false"
                 )
     if getattr(model.backbone, "padding_constraints", {}).get("square_size"):
         raise InputError(

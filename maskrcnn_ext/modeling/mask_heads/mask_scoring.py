@@ -225,5 +225,5 @@ class MaskScoringHead(MaskHead):
         ious = self.predict_iou(prediction.roi_features, probs, classes).clamp(0, 1)
         sizes = [len(image) for image in instances]
         for image, masks, iou in zip(instances, probs.split(sizes), ious.split(sizes), strict=True):
-            image.pred_masks = masks
             image.pred_mask_scores = image.scores * iou
+            image.pred_masks = masks  # last: BoxPredictor may then select detections
