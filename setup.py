@@ -15,7 +15,7 @@ CONFIGS = [f"maskrcnn_ext.{name}" for name in find_namespace_packages(str(ROOT),
 # Packages of single features. The error of a missing package names its extra.
 EXTRAS = {
     "albumentations": ["albumentations>=2.0.8,<3"],
-    "eval": ["faster-coco-eval"],
+    "eval": ["hotcoco", "faster-coco-eval"],
     "geo": ["rasterio", "pyogrio", "shapely>=2"],
     "keras": ["h5py>=3.9"],
     "lite": [

@@ -34,7 +34,7 @@ PARTS = {
 # Parts that need a model of the user, an extra, or many minutes.
 _BY_NAME_ONLY = ("export", "training_memory", "backbones")
 # Peers, in addition to the packages that every manifest lists.
-_PEERS = ("onnxruntime", "openvino", "opencv-python-headless", "opencv-python", "faster-coco-eval")
+_PEERS = ("onnxruntime", "openvino", "opencv-python-headless", "opencv-python", "hotcoco", "faster-coco-eval")
 
 _KILLED = "one of its processes was killed, possibly because memory ran out"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -13,17 +14,24 @@ from detectron2.evaluation.coco_evaluation import COCOeval_opt, COCOevalMaxDets
 from pycocotools.coco import COCO
 
 
+# The fastest first.
+_PACKAGES = {"hotcoco": "hotcoco", "faster-coco-eval": "faster_coco_eval"}
+
+
 class _DetectronEval(COCOevalMaxDets, COCOeval_opt):
     """Detectron2's evaluation: in C++ if compiled, otherwise that of pycocotools. Its summary allows any limit of detections."""
 
 
 def backend_name(truth: COCO, *, fast: bool) -> str:
-    """Returns which program :func:`run_coco_eval` uses: faster-coco-eval if installed, Detectron2's if not, or pycocotools."""
+    """Returns which program :func:`run_coco_eval` uses: hotcoco or faster-coco-eval if installed, else Detectron2's; or pycocotools."""
     if not fast:
         return "pycocotools"
-    # faster-coco-eval accepts only numbers as ids.
-    numeric_ids = all(isinstance(key, int) for key in (*truth.imgs, *truth.cats))
-    return "faster-coco-eval" if find_spec("faster_coco_eval") and numeric_ids else "Detectron2"
+    # Both accept only numbers as ids.
+    if all(isinstance(key, int) for key in (*truth.imgs, *truth.cats)):
+        for name, package in _PACKAGES.items():
+            if find_spec(package):
+                return name
+    return "Detectron2"
 
 
 def run_coco_eval(
@@ -55,7 +63,13 @@ def run_coco_eval(
     results = [{key: value for key, value in result.items() if task != "segm" or key != "bbox"} for result in results]
     evaluator: Any
     with contextlib.redirect_stdout(io.StringIO()):
-        if name == "faster-coco-eval":
+        if name == "hotcoco":
+            import hotcoco
+
+            hot_truth = hotcoco.COCO({**truth.dataset, "annotations": list(truth.anns.values())})
+            evaluator = hotcoco.COCOeval(hot_truth, hot_truth.load_res(results), task)
+            evaluator.params.catIds = sorted(truth.getCatIds())
+        elif name == "faster-coco-eval":
             import faster_coco_eval as faster
 
             # The annotations are copied, because faster-coco-eval changes them.
@@ -74,5 +88,7 @@ def run_coco_eval(
             evaluator.params.imgIds = list(img_ids)
         evaluator.evaluate()
         evaluator.accumulate()
-    evaluator.summarize()
+    with warnings.catch_warnings():  # of hotcoco, of limits and sigmas that are not COCO's: they are asked for
+        warnings.filterwarnings("ignore", message="hotcoco:")
+        evaluator.summarize()
     return evaluator

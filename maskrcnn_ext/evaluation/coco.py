@@ -51,8 +51,8 @@ class COCOEvaluator(evaluation.COCOEvaluator):
       is converted every time; files of an earlier run in ``output_dir`` are not reused.
     * ``classes``, the names of the model's outputs or a data set that has them, maps predictions to the categories of the data set by
       name; predictions of other classes do not count, since the data set has no objects of theirs. None for the data set's own order.
-    * ``use_fast_impl=True`` uses faster-coco-eval if installed (``pip install "maskrcnn_ext[eval]"``), which returns pycocotools'
-      numbers in less time. ``use_fast_impl=False`` uses pycocotools.
+    * ``use_fast_impl=True`` uses hotcoco or faster-coco-eval if installed (``pip install "maskrcnn_ext[eval]"``), which return
+      pycocotools' numbers in less time. ``use_fast_impl=False`` uses pycocotools.
 
     Example:
         One override of a config::

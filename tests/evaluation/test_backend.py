@@ -1,17 +1,24 @@
-"""faster-coco-eval returns all of pycocotools' numbers; another program is used if it is missing or cannot be used."""
+"""hotcoco and faster-coco-eval return all of pycocotools' numbers; another program is used if one is missing or cannot be used."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
+from pycocotools import mask as mask_util
 
 from maskrcnn_ext.evaluation import backend
 from maskrcnn_ext.evaluation.backend import backend_name, run_coco_eval
 from maskrcnn_ext.evaluation.truth import load_truth
-from tests.helpers.scenes import add_keypoints, random_scene
+from tests.helpers.scenes import add_keypoints, found, random_scene, truth_of
 
-faster = pytest.importorskip("faster_coco_eval")
+
+@pytest.fixture(params=["hotcoco", "faster-coco-eval"], autouse=True)
+def program(request, monkeypatch):
+    """The only fast program that is installed."""
+    package = backend._PACKAGES[request.param]
+    pytest.importorskip(package)
+    monkeypatch.setattr(backend, "_PACKAGES", {request.param: package})
+    return request.param
 
 
 def measured(truth, results, task, **options):
@@ -24,7 +31,7 @@ def measured(truth, results, task, **options):
 
 
 def assert_same(truth, results, task, **options):
-    assert backend_name(load_truth(truth).as_coco(), fast=True) == "faster-coco-eval"
+    assert backend_name(load_truth(truth).as_coco(), fast=True) in backend._PACKAGES
     before = json.dumps([truth, results])
     for fast, slow in zip(
         measured(truth, results, task, **options), measured(truth, results, task, fast=False, **options), strict=True
@@ -59,6 +66,27 @@ def test_keypoints():
         assert_same(truth, results, "keypoints", sigmas=[0.05, 0.1, 0.2])
 
 
+def test_a_crowd_and_scores_that_are_equal():
+    """A group takes any number of detections, and equal scores are ranked in the order of the file."""
+    truth = truth_of([(1, 0, 10, 10, 60, 60, 1), (1, 0, 90, 10, 20, 20), (2, 0, 10, 10, 20, 20)], images=2)
+    results = [found(1, 0, x, 12, 15, 15, 0.5) for x in (12, 30, 50)]
+    results += [found(1, 0, 91, 10, 20, 20, 0.5), found(2, 0, 60, 60, 20, 20, 0.5), found(2, 0, 10, 11, 20, 20, 0.5)]
+    for task in ("bbox", "segm"):
+        assert_same(truth, results, task)
+
+
+def test_masks_of_large_images():
+    """An RLE of 5,000 x 6,000 pixels."""
+    pixels = np.zeros((6000, 5000), np.uint8)
+    pixels[100:5900, 40:4900] = 1
+    rle = mask_util.encode(np.asfortranarray(pixels))
+    segmentation = {**rle, "counts": rle["counts"].decode()}
+    truth = truth_of([(1, 0, 40, 100, 4860, 5800)])
+    truth["images"][0].update(height=6000, width=5000)
+    truth["annotations"][0].update(segmentation=segmentation, area=int(pixels.sum()))
+    assert_same(truth, [{**found(1, 0, 40, 100, 4860, 5800), "segmentation": segmentation}], "segm")
+
+
 def test_nothing_found_and_nothing_to_find():
     truth, results = random_scene(1)
     assert measured(truth, [], "bbox")[2][0] == 0
@@ -75,7 +103,6 @@ def test_another_program_is_used_if_not_allowed_missing_or_unable(monkeypatch):
     assert backend_name(load_truth(named).as_coco(), fast=True) == "Detectron2"
     expected = measured(truth, results, "bbox", fast=False)[2]
     np.testing.assert_allclose(measured(named, of_named, "bbox")[2], expected)
-    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
     monkeypatch.setattr(backend, "find_spec", lambda _: None)
     assert backend_name(coco, fast=True) == "Detectron2"
     np.testing.assert_allclose(measured(truth, results, "bbox")[2], expected)
