@@ -21,6 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--iou", type=float, default=0.5, help="lowest IoU of a correct detection (default: %(default)s)"
     )
+    parser.add_argument(
+        "--slice-by",
+        metavar="COLUMN",
+        help="also measure the images of each value of a column alone: a key of the image records, or sites.csv:site",
+    )
     add_metric_arguments(parser)
 
 
@@ -46,19 +51,26 @@ def add_metric_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the tables."""
+    from maskrcnn_ext.evaluation.results import load_results
+    from maskrcnn_ext.evaluation.slices import evaluate_slices
     from maskrcnn_ext.evaluation.summary import evaluate
-    from maskrcnn_ext.evaluation.tables import overview, write_tables
+    from maskrcnn_ext.evaluation.tables import overview, slice_table, write_tables
+    from maskrcnn_ext.evaluation.truth import load_truth
 
-    summary = evaluate(
-        args.truth,
-        args.results,
-        tasks=args.task,
-        iou=args.iou,
-        score_threshold=args.threshold,
-        max_detections=args.max_detections,
-        sigmas=args.sigmas,
-    )
+    settings = {
+        "tasks": args.task,
+        "iou": args.iou,
+        "score_threshold": args.threshold,
+        "max_detections": args.max_detections,
+        "sigmas": args.sigmas,
+    }
+    truth = load_truth(args.truth)
+    results = load_results(args.results, truth)
+    summary = evaluate(truth, results, **settings)
     print(overview(summary))
+    slices = evaluate_slices(truth, results, args.slice_by, **settings) if args.slice_by else []
+    if slices:
+        print(f"\nBy {args.slice_by}, AP with its 95 % interval:\n\n{slice_table(slices)}")
     if args.output:
-        print("\n" + "\n".join(map(str, write_tables(summary, args.output))))
+        print("\n" + "\n".join(map(str, write_tables(summary, args.output, slices=slices))))
     return 0

@@ -13,7 +13,6 @@ import numpy as np
 from detectron2.evaluation.coco_evaluation import COCOeval_opt, COCOevalMaxDets
 from pycocotools.coco import COCO
 
-
 # The fastest first.
 _PACKAGES = {"hotcoco": "hotcoco", "faster-coco-eval": "faster_coco_eval"}
 

@@ -17,11 +17,12 @@ _PER_CLASS = ("class", "objects", "AP", "AP50", "AP75", "AR", "precision", "reca
 _PER_IMAGE = ("image_id", "file_name", "objects", "true_positives", "false_positives", "missed", "F1", "quality")
 
 
-def write_tables(summary: dict[str, Any], folder: Path) -> list[Path]:
+def write_tables(summary: dict[str, Any], folder: Path, *, slices: Sequence[dict[str, Any]] = ()) -> list[Path]:
     """Writes ``evaluation.json``, ``evaluation.md`` and, for each task, ``<task>_classes.csv``, ``_images.csv`` and ``_confusion.csv``.
 
     Args:
         summary: what :func:`maskrcnn_ext.evaluation.summary.evaluate` returns.
+        slices: what :func:`maskrcnn_ext.evaluation.slices.evaluate_slices` returns, for ``slices.csv``.
         folder: made if it does not exist; files of these names are replaced.
 
     Returns:
@@ -43,6 +44,8 @@ def write_tables(summary: dict[str, Any], folder: Path) -> list[Path]:
         )
         contents[f"{task}_images.csv"] = csv_table(_PER_IMAGE, [_select(row, _PER_IMAGE) for row in metrics["images"]])
         contents[f"{task}_confusion.csv"] = csv_table(("object", *labels), [(label, *row) for label, row in confusion])
+    if slices:
+        contents["slices.csv"] = csv_table(tuple(slices[0]), [tuple(row.values()) for row in slices])
     for name, content in contents.items():
         write_atomic(folder / name, content)
     return [folder / name for name in contents]
@@ -93,6 +96,15 @@ def overview(summary: dict[str, Any]) -> str:
     for nuclei in (metrics["nuclei"] for metrics in tasks.values() if "nuclei" in metrics):
         parts += ["Masks without overlaps, mean over images:", metric_table(tuple(nuclei), [tuple(nuclei.values())])]
     return "\n\n".join(parts)
+
+
+def slice_table(slices: Sequence[dict[str, Any]]) -> str:
+    """Returns a Markdown table of the metrics of slices, AP with its 95 % interval."""
+    shown = [{key: value for key, value in row.items() if key not in ("low", "high")} for row in slices]
+    for row, cells in zip(slices, shown, strict=True):
+        if row["low"] is not None:
+            cells["AP"] = f"{row['AP']:.2f} ({row['low']:.1f} to {row['high']:.1f})"
+    return metric_table(tuple(shown[0]), [tuple(row.values()) for row in shown])
 
 
 def metric_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
