@@ -14,7 +14,7 @@ from typing import Any
 
 from maskrcnn_ext import __version__
 from maskrcnn_ext.common.stopping import STOPPED, Stopped, stoppable
-from maskrcnn_ext.common.text import one_line, printable
+from maskrcnn_ext.common.text import did_you_mean, one_line, printable
 from maskrcnn_ext.errors import InputError
 
 # Command -> its description in `--help`. The module with its name (data-stats: data_stats) has add_arguments(parser) and
@@ -62,6 +62,14 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     if arguments and arguments[0] in _OWN_PARSER:
         return _run(arguments[0], lambda: _module(arguments[0]).main(arguments[1:]))
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        hint = did_you_mean(arguments[0], COMMANDS)
+        print(
+            f"maskrcnn-ext: error: no command {printable(arguments[0])!r}{f': {hint}' if hint else ''}; the commands are "
+            f"{', '.join(COMMANDS)}",
+            file=sys.stderr,
+        )
+        return 2
     parser = argparse.ArgumentParser(prog="maskrcnn-ext", description="Mask R-CNN on Detectron2, by overrides.")
     parser.add_argument("--version", action="version", version=f"maskrcnn-ext {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
     from detectron2.data import MetadataCatalog
 
     from maskrcnn_ext.common.files import write_atomic
+    from maskrcnn_ext.common.next_command import print_next
     from maskrcnn_ext.report.template import write_page
 
     classes = list(MetadataCatalog.get(args.name).get("thing_classes", []))
@@ -74,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
     grid = args.output / "grid.png"
     write_atomic(grid, cv2.imencode(".png", _grid(pictures, samples))[1].tobytes())
     print(f"{grid}\n{page}")
+    print_next(["train", args.name])
     return 0
 
 

@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints one line for each fault of a config; returns 2 if it has any."""
+    from maskrcnn_ext.common.next_command import print_next
     from maskrcnn_ext.config.check import check_config
     from maskrcnn_ext.config.data_sets import COUNTS
     from maskrcnn_ext.config.file import read_config_file
@@ -46,4 +47,6 @@ def run(args: argparse.Namespace) -> int:
         data = ", ".join(report.datasets) or "none"
         text = f"{args.config}: {report.num_nodes} calls, {report.num_parameters / 1e6:.1f} M parameters, data {data}: no fault found"
         print(text, file=sys.stderr if args.print else sys.stdout)
+        if not args.print:
+            print_next(["train-net", "--config-file", args.config, *args.overrides])
     return 2 if report.faults else 0

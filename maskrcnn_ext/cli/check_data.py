@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     if args.no_images and args.against:
         raise InputError("--against compares images: leave out --no-images")
 
+    from maskrcnn_ext.common.next_command import print_next
     from maskrcnn_ext.data.check import SEVERITIES, Fault, find_faults, read_images, view_dataset
     from maskrcnn_ext.data.check.anchors import suggest_anchors
     from maskrcnn_ext.data.check.source import find
@@ -101,6 +102,9 @@ def run(args: argparse.Namespace) -> int:
         from maskrcnn_ext.report.data_page import write_data_page
 
         print(f"\nreport: {write_data_page(view, faults, advice, args.report)}")
+    if args.fix is None:
+        fix = ["check-data", args.name, "--fix", "REPAIRED.json"]
+        print_next(fix if counts["error"] else ["train", args.name])
     failing = SEVERITIES[: SEVERITIES.index(args.fail_on) + 1]
     return int(any(counts[severity] for severity in failing))
 
@@ -159,6 +163,7 @@ def _fix(
     other_pixels: PixelsByImage | None,
 ) -> None:
     from maskrcnn_ext.common.files import write_atomic
+    from maskrcnn_ext.common.next_command import print_next
     from maskrcnn_ext.data.check import find_faults, view_dataset
     from maskrcnn_ext.data.check.changes import describe_losses
     from maskrcnn_ext.data.check.repair import repair
@@ -188,6 +193,7 @@ def _fix(
     errors = [fault for fault in remaining if fault.severity == "error"]
     print(f"wrote {file} with {len(errors)} errors left; use it as {usage}")
     _print_faults(errors, args.all)
+    print_next(["train", usage])
 
 
 def _write_folder(found: Found, format: str, folder: Path) -> str:

@@ -19,12 +19,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints one path, or a table of names and titles."""
+    from maskrcnn_ext.common.next_command import print_next
     from maskrcnn_ext.common.tables import text_table
 
     if args.name:
         print(config_path(args.name))
         return 0
     print(text_table([name, _title(name)] for name in list_configs()))
+    print_next(["train-net", "--config-file", "domains/shapes.py"], ["configure", "DATA"])
     return 0
 
 

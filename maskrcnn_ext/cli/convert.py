@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Converts a data set, and prints the size of the result."""
+    from maskrcnn_ext.common.next_command import print_next
     from maskrcnn_ext.data.registry.catalog import load_dataset, split_note
     from maskrcnn_ext.data.writers import find_writer
     from maskrcnn_ext.data.writers.coco import write_coco_json
@@ -82,5 +83,5 @@ def run(args: argparse.Namespace) -> int:
     print(f"{args.target}: {len(data.images)} images, {objects} read, {len(data.classes)} classes")
     if args.to == "coco":
         json = args.target if json_only else args.target / "annotations.json"
-        print(f"use it as coco:{json}@{folder}")
+        print_next(["check-data", f"coco:{json}@{folder}"], ["train", f"coco:{json}@{folder}"])
     return 0

@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the statistics and the overrides. Unreadable images and progress go to stderr."""
+    from maskrcnn_ext.common.next_command import print_next
     from maskrcnn_ext.common.progress import track
     from maskrcnn_ext.common.tables import text_table
     from maskrcnn_ext.common.text import printable
@@ -45,4 +46,5 @@ def run(args: argparse.Namespace) -> int:
     print(f"  {overrides(found, args.image_format, pretrained=False)}")
     print("Overrides for the ImageNet weights that the configs start from (8-bit photographs: keep both defaults):")
     print(f"  {overrides(found, args.image_format, pretrained=True)}")
+    print_next(["train", args.name])
     return 0

@@ -122,6 +122,8 @@ def run(_: argparse.Namespace) -> int:
             print(f"{'':<22}fix: {finding.fix}")
     broken = sum(bool(finding.fix) for finding in findings)
     print(f"\n{broken} broken: fix the topmost first, then run this again" if broken else "\neverything works")
+    if not broken:
+        print("\nNext:\n    maskrcnn-ext demo", file=sys.stderr)
     return 1 if broken else 0
 
 

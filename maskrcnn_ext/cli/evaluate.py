@@ -51,6 +51,7 @@ def add_metric_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the tables."""
+    from maskrcnn_ext.common.next_command import print_next
     from maskrcnn_ext.evaluation.results import load_results
     from maskrcnn_ext.evaluation.slices import evaluate_slices
     from maskrcnn_ext.evaluation.summary import evaluate
@@ -73,4 +74,5 @@ def run(args: argparse.Namespace) -> int:
         print(f"\nBy {args.slice_by}, AP with its 95 % interval:\n\n{slice_table(slices)}")
     if args.output:
         print("\n" + "\n".join(map(str, write_tables(summary, args.output, slices=slices))))
+    print_next(["compare", str(args.results), "OTHER_RESULTS.json", args.truth])
     return 0

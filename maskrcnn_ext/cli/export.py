@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--int8 is for --to {' and '.join(_EIGHT_BITS)}, not for {args.to}")
     if args.calibration_images < 1:
         raise InputError(f"--calibration-images {args.calibration_images}: expected at least 1")
+    from maskrcnn_ext.common.next_command import print_next
     from maskrcnn_ext.inference.loading import load_model, sample_images
     from maskrcnn_ext.interop.export import Options, export
     from maskrcnn_ext.interop.export.recipe import build_recipe
@@ -77,5 +78,5 @@ def run(args: argparse.Namespace) -> int:
     if args.to == "openvino":
         size += written.with_suffix(".bin").stat().st_size
     print(f"{written} ({size / 1e6:.1f} MB)")
-    print(f"check:  maskrcnn-ext verify {written} --against {args.config} {loaded.weights} --images FOLDER")
+    print_next(["verify", str(written), "--against", args.config, loaded.weights, "--images", "FOLDER"])
     return 0

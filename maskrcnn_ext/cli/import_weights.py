@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Converts the weights, and prints the report and the next commands."""
+    from maskrcnn_ext.common.next_command import print_next
     from maskrcnn_ext.common.text import printable
     from maskrcnn_ext.errors import InputError
     from maskrcnn_ext.interop.weights.conversion import write_model
@@ -69,9 +70,11 @@ def run(args: argparse.Namespace) -> int:
     for file in files:
         print(file)
     data = "coco:ANNOTATIONS.json@IMAGES"
-    print(f'predict:  maskrcnn_ext.Predictor("{files[1]}")("image.jpg")')
-    print(f"train:    maskrcnn-ext train-net --config-file {files[1]} dataloader.train.dataset.names={data}", end=" ")
-    print(f"dataloader.test.dataset.names={data}")
+    names = [f"dataloader.{part}.dataset.names={data}" for part in ("train", "test")]
+    print_next(
+        ["predict", str(files[1]), "IMAGES", "-o", "predictions"],
+        ["train-net", "--config-file", str(files[1]), *names],
+    )
     return 0
 
 

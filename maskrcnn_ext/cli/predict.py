@@ -194,7 +194,7 @@ def _predict(args: argparse.Namespace, inputs: Inputs, kinds: list[str], volumes
                 job, video, args.output, name=name, first_id=count + 1, kinds=video_kinds, track=args.track
             )
     files = _write_joined(args, job.summary, kinds, volumes)
-    _print_summary(args, predictor, job.summary, kinds, files, time.monotonic() - start)
+    _print_summary(args, predictor, job.summary, kinds, files, time.monotonic() - start, inputs.data)
     return _SOME_FAILED if job.summary.failed else 0
 
 
@@ -394,7 +394,10 @@ def _print_summary(
     kinds: list[str],
     files: dict[str, Path],
     seconds: float,
+    data: str | None,
 ) -> None:
+    from maskrcnn_ext.common.next_command import print_next
+
     each = f", {seconds / summary.predicted:.3g} s each" if summary.predicted else ""
     earlier = summary.images - summary.predicted
     resumed = f" ({earlier} known from an earlier run)" if earlier > 0 else ""
@@ -412,3 +415,4 @@ def _print_summary(
             print(f"  {line}", file=sys.stderr)
         if len(summary.failed) > _SHOWN:
             print("  ...", file=sys.stderr)
+    print_next(["evaluate", str(args.output / "predictions.json"), data or "TRUTH"])

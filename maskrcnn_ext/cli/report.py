@@ -40,6 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the page and prints its path."""
+    from maskrcnn_ext.common.next_command import print_next
+
     if len(args.runs) == 1:
         folder = args.runs[0]
         page = write_run_page(folder, args.output or folder / "report.html", title=args.title, threshold=args.threshold)
@@ -48,6 +50,12 @@ def run(args: argparse.Namespace) -> int:
             args.runs, args.output or Path("comparison.html"), title=args.title, threshold=args.threshold
         )
     print(page)
+    first = str(args.runs[0])
+    print_next(
+        ["predict", first, "IMAGES", "-o", "predictions"]
+        if len(args.runs) == 1
+        else ["compare", first, str(args.runs[1])]
+    )
     return 0
 
 
@@ -146,6 +154,11 @@ def write_comparison_page(folders: list[Path], page: Path, *, title: str | None 
     names = folder_names if len(set(folder_names)) == len(folders) else [str(folder) for folder in folders]
     evaluations = [evaluate_run(run, threshold) for run in runs]
     notes = [f"{name}: {note}" for name, (_, _, note) in zip(names, evaluations, strict=True) if note]
+    if len({run.iterations for run in runs}) > 1:
+        each = ", ".join(f"{name} {run.iterations:,}" for name, run in zip(names, runs, strict=True))
+        notes.append(
+            f"The runs have trained for different numbers of iterations ({each}): a difference may be due to that."
+        )
     entries = [
         ComparedRun(name, run, evaluated.summary["tasks"] if evaluated else {})
         for name, run, (_, evaluated, _) in zip(names, runs, evaluations, strict=True)

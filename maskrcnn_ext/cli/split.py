@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if args.target.exists() and not args.overwrite:  # checked before reading, which may take long
         raise InputError(f"{args.target} exists: choose another DST, or add --overwrite")
 
+    from maskrcnn_ext.common.next_command import print_next
     from maskrcnn_ext.common.text import short_list
     from maskrcnn_ext.data.registry.catalog import load_dataset, split_note
     from maskrcnn_ext.data.tools.split import group_names, split_images
@@ -79,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
         missing = [data.classes[category] for category in sorted(known - set(counts))]
         if missing:
             print(f"maskrcnn-ext split: warning: {part} has no {short_list(missing)}", file=sys.stderr)
+    written = {part: f"coco:{args.target / part}.json@{folder}" for part in parts}
+    print_next(["train", written["train"], *(["--val", written["val"]] if "val" in written else [])])
     return 0
 
 

@@ -162,6 +162,7 @@ def _judge(out: Path) -> tuple[Run, EvaluatedRun | None, str]:
 
 def _conclude(out: Path, run: Run, evaluated: EvaluatedRun | None, note: str, *, weights: Path | None = None) -> None:
     """Writes the report, and prints the judgement, the paths and the next commands."""
+    from maskrcnn_ext.common.next_command import print_next
     from maskrcnn_ext.report.judgement import sum_up
     from maskrcnn_ext.report.page import write_report
 
@@ -175,6 +176,7 @@ def _conclude(out: Path, run: Run, evaluated: EvaluatedRun | None, note: str, *,
     for name, path in {"plan": (weights or out) / "config.py", **paths, "report": page}.items():
         print(f"{name:8} {path}")
     model = weights or out
-    fused = "" if weights is None else "  # the models of all folds, fused"
-    print(f"\nNext:\n    maskrcnn-ext predict {out} IMAGES -o predictions{fused}")
-    print(f"    maskrcnn-ext export {model} --to onnx -o {out.name}.onnx")
+    print_next(
+        ["predict", str(out), "IMAGES", "-o", "predictions"],
+        ["export", str(model), "--to", "onnx", "-o", f"{out.name}.onnx"],
+    )

@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Writes or prints the LazyConfig."""
     from maskrcnn_ext.common.files import write_atomic
+    from maskrcnn_ext.common.next_command import print_next
     from maskrcnn_ext.config.yacs.to_lazy import convert_to_lazy, load_yaml
 
     source = convert_to_lazy(load_yaml(args.config, args.options), args.config)
@@ -31,4 +32,5 @@ def run(args: argparse.Namespace) -> int:
         return 0
     write_atomic(args.output, source)
     print(args.output)
+    print_next(["check-config", str(args.output)])
     return 0

@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskrcnn_ext.common.text import did_you_mean
+from maskrcnn_ext.common.next_command import runs_near
+from maskrcnn_ext.common.text import did_you_mean, short_list
 from maskrcnn_ext.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,29 +39,41 @@ def config_path(name: str) -> Path:
     """Returns the file of a shipped config.
 
     Args:
-        name: path below the shipped configs, with or without ``.py``.
+        name: path below the shipped configs, with or without ``.py``; or only the last part of it, if one config has it.
 
     Raises:
         InputError: no config has this name; the message suggests similar ones.
 
     Example:
-        >>> config_path("mask_rcnn_r50_fpn_1x").name
-        'mask_rcnn_r50_fpn_1x.py'
+        >>> config_path("mask_rcnn_r50_fpn_1x").name, config_path("nuclei").parent.name
+        ('mask_rcnn_r50_fpn_1x.py', 'domains')
     """
-    path = config_root() / (name if name.endswith(".py") else f"{name}.py")
-    if not path.is_file():
-        advice = did_you_mean(name, list_configs()) or "`maskrcnn-ext configs` lists them"
-        raise InputError(f"no config {name!r} ships with maskrcnn_ext: {advice}")
-    return path
+    file = name if name.endswith(".py") else f"{name}.py"
+    if (config_root() / file).is_file():
+        return config_root() / file
+    known = list_configs()
+    same_name = [config for config in known if config.rpartition("/")[2] == file]
+    if len(same_name) == 1:
+        return config_root() / same_name[0]
+    advice = did_you_mean(name, [*known, *(config.rpartition("/")[2] for config in known)])
+    raise InputError(
+        f"no config {name!r} ships with maskrcnn_ext: {f'{advice}; ' if advice else ''}`maskrcnn-ext configs` lists {len(known)}, "
+        f"such as {short_list(known[::6], 10)}"
+    )
 
 
 def find_config(config_file: str) -> str:
     """Returns the path of a config file, which may also be the name of a shipped config such as ``domains/nuclei.py``.
 
     Raises:
-        InputError: no such file exists, and no shipped config has this name.
+        InputError: no such file exists, and no shipped config has this name; the message lists runs near the path.
     """
-    return config_file if Path(config_file).is_file() else str(config_path(config_file))
+    if Path(config_file).is_file():
+        return config_file
+    try:
+        return str(config_path(config_file))
+    except InputError as error:
+        raise InputError(f"{error}{runs_near(Path(config_file))}") from None
 
 
 def get_config(name: str) -> DictConfig:

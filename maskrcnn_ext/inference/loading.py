@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import nn
 
+from maskrcnn_ext.common.next_command import runs_near
 from maskrcnn_ext.common.text import natural_sort_key, one_line, short_list
 from maskrcnn_ext.config.checkpoint_weights import expect_checkpoint
 from maskrcnn_ext.config.overrides import apply_overrides
@@ -183,7 +184,7 @@ def read_config(config: str | Path, *, run_code: bool = False) -> Any:
         return _read_file(find_config(str(config)), run_code)
     file = Path(config) / "config.yaml"
     if not file.is_file():
-        raise InputError(f"{config} is not the folder of a run: it has no config.yaml")
+        raise InputError(f"{config} is not the folder of a run: it has no config.yaml{runs_near(Path(config))}")
     return _read_file(str(file), run_code)
 
 
