@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints one table for each task."""
+    from maskrcnn_ext.common.next_command import print_next
     from maskrcnn_ext.evaluation.bootstrap import MIN_IMAGES, compare_seeds
     from maskrcnn_ext.evaluation.results import load_results
     from maskrcnn_ext.evaluation.summary import possible_tasks
@@ -67,9 +68,10 @@ def run(args: argparse.Namespace) -> int:
         for metric in found["metrics"]:
             values = ["-" if metric[key] is None else f"{metric[key]:.2f}" for key in ("a", "b")]
             changes = ["-" if metric[key] is None else f"{metric[key]:+.2f}" for key in ("difference", "low", "high")]
-            verdict = "real" if metric["real"] else "not distinguishable"
+            verdict = "real" if metric["real"] else f"cannot be told: {metric['reason']}"
             rows.append((metric["name"], *values, changes[0], f"{changes[1]} to {changes[2]}", verdict))
         of_seeds = f" and seeds ({', '.join(seeds)})" if seeds != [""] else ""
+        print(f"A is {args.a}, B is {args.b}")
         print(f"{task}: {found['images']} images, {found['resamples']} resamples of images{of_seeds}")
         print(metric_table(("metric", "A", "B", "B - A", "95 % interval", "difference"), rows) + "\n")
         if seeds != [""]:
@@ -79,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
             print()
         if found["images"] < MIN_IMAGES:
             print(f"With fewer than {MIN_IMAGES} images, no difference can be called real.\n")
+    if args.a.is_dir() and seeds == [""]:
+        print_next(["report", str(args.a), str(args.b)])
     return 0
 
 

@@ -74,10 +74,10 @@ def compare_seeds(
         sigmas: of the keypoints.
 
     Returns:
-        ``{"task", "images", "resamples", "metrics": [{"name", "a", "b", "difference", "low", "high", "real", "seeds"}, ...]}`` with AP,
-        AP50, AP75 and the AP of every class that has objects, in percent, as means over the seeds; ``difference`` is b - a, and
-        ``seeds`` has the pair [a, b] of each seed. Values that cannot be measured are None. With fewer than :data:`MIN_IMAGES` images,
-        ``real`` is always False.
+        ``{"task", "images", "resamples", "metrics": [{"name", "a", "b", "difference", "low", "high", "real", "reason", "seeds"}, ...]}``
+        with AP, AP50, AP75 and the AP of every class that has objects, in percent, as means over the seeds; ``difference`` is b - a,
+        ``reason`` says why a difference is not real ("" if it is), and ``seeds`` has the pair [a, b] of each seed. Values that cannot
+        be measured are None. With fewer than :data:`MIN_IMAGES` images, ``real`` is always False.
 
     Raises:
         InputError: as :func:`maskrcnn_ext.evaluation.summary.evaluate`, `resamples` is below 1, or the numbers of seeds differ.
@@ -119,12 +119,19 @@ def compare_seeds(
                 "low": low,
                 "high": high,
                 "real": bool(low > 0 or high < 0) and num_images >= MIN_IMAGES,
+                "reason": _why_not_real(float(low), float(high), num_images),
                 "seeds": seeds,
             }
         )
     comparison = {"task": task, "images": num_images, "resamples": resamples, "metrics": metrics}
     json_values: dict[str, Any] = to_json_values(comparison)
     return json_values
+
+
+def _why_not_real(low: float, high: float, num_images: int) -> str:
+    if num_images < MIN_IMAGES:
+        return f"fewer than {MIN_IMAGES} images"
+    return "" if low > 0 or high < 0 else "0 is in the interval" if low <= high else "no objects"
 
 
 def ap_interval(

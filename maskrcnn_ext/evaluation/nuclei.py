@@ -16,6 +16,20 @@ from maskrcnn_ext.ops.rle_segments import rle_window
 METRICS = ("DSB2018", "PQ", "SQ", "RQ", "AJI")
 
 
+# Fewest objects of an image on average, with one class, for which these metrics are usual.
+_MIN_OBJECTS = 5
+
+
+def is_like_nuclei(truth: Truth) -> bool:
+    """Returns whether a data set is of the kind that these metrics are for: one class, and several objects an image.
+
+    Example:
+        >>> is_like_nuclei(Truth("photos", [{"id": 1}], [{"id": 1}], [{"id": 1}]))
+        False
+    """
+    return len(truth.categories) == 1 and len(truth.annotations) >= _MIN_OBJECTS * max(len(truth.images), 1)
+
+
 def nuclei_metrics(truth: Truth, results: Results, *, score_threshold: float = 0.5) -> dict[str, float]:
     """Measures masks, ignoring their classes. All values are means over the images, from 0 to 1.
 

@@ -19,7 +19,7 @@ from maskrcnn_ext.evaluation.average_precision import (
     rank,
 )
 from maskrcnn_ext.evaluation.error_split import ERROR_KINDS, ErrorSplit, split_errors
-from maskrcnn_ext.evaluation.nuclei import nuclei_metrics
+from maskrcnn_ext.evaluation.nuclei import is_like_nuclei, nuclei_metrics
 from maskrcnn_ext.evaluation.operating_point import (
     best_threshold,
     calibration,
@@ -94,7 +94,7 @@ def evaluate(
                              "not_found": [number, ...]}, ...],                   # indices of annotations in the file
                      # at score_threshold; quality: sum of the IoUs of true positives / (their number + half the number of errors)
                  "wrong": [{"result", "image_id", "class", "score", "kind"}, ...],  # all these false positives, highest score first
-                 "nuclei": {"DSB2018", "PQ", "SQ", "RQ", "AJI"},                  # segm only; means over images
+                 "nuclei": {"DSB2018", "PQ", "SQ", "RQ", "AJI"},                  # segm of one class with 5 objects an image or more
              }, ...}}
 
     Raises:
@@ -131,7 +131,7 @@ def evaluate(
     for task in tasks if tasks is not None else possible_tasks(loaded_truth, loaded_results):
         pairs = pair_up(loaded_truth, loaded_results, task, max_detections=max_detections, sigmas=sigmas)
         metrics = _TaskMetrics(loaded_truth, pairs, iou, score_threshold, num_area_bins).to_dict()
-        if task == "segm":
+        if task == "segm" and is_like_nuclei(loaded_truth):
             metrics["nuclei"] = nuclei_metrics(loaded_truth, loaded_results, score_threshold=score_threshold)
         summary["tasks"][task] = metrics
     json_values: dict[str, Any] = to_json_values(summary)

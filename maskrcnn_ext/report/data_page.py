@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.data.check import KINDS, SEVERITIES, DatasetView, Fault, group_by_kind
 from maskrcnn_ext.data.check.anchors import AnchorAdvice
 from maskrcnn_ext.data.check.view import ImageView, ObjectView
@@ -19,7 +20,7 @@ from maskrcnn_ext.report.draw import DrawnObject, draw_objects
 from maskrcnn_ext.report.pictures import embed_jpeg, read_bgr, shift_box
 from maskrcnn_ext.report.template import write_page
 
-_NUM_PICTURES = 6  # of each kind of fault
+_NUM_PICTURES = 6  # of each kind of fault, and of samples
 _NUM_LINES = 200  # of each kind of fault
 _SIDE = 300  # pixels of a picture's longer side
 _MARGIN = 0.6  # around the object, as a share of its longer side
@@ -52,6 +53,7 @@ def write_data_page(view: DatasetView, faults: list[Fault], advice: AnchorAdvice
         num_images=len(view.images),
         num_objects=len(view.objects),
         severities=[(severity, counts[severity]) for severity in SEVERITIES],
+        samples=_samples(view),
         sections=[_section(view, kind, of_kind) for kind, of_kind in group_by_kind(faults).items()],
         advice=advice,
         charts=[
@@ -65,6 +67,21 @@ def write_data_page(view: DatasetView, faults: list[Fault], advice: AnchorAdvice
             bar_chart({name: classes[index] for index, name in enumerate(view.classes)}, xlabel="objects per class"),
         ],
     )
+
+
+def _samples(view: DatasetView) -> list[dict[str, Any]]:
+    """Returns pictures of images with their objects, spread over the data set."""
+    with_objects = [image for image in view.images if view.objects_of(image)]
+    step = max(1, len(with_objects) // _NUM_PICTURES)
+    samples = []
+    for image in with_objects[::step][:_NUM_PICTURES]:
+        pixels = _read(image)
+        if pixels is not None:
+            objects = view.objects_of(image)
+            drawn = _draw(pixels, image, objects, is_cropped=False)
+            caption = f"{image.file_name}: {plural(len(objects), 'object')}"
+            samples.append({"image": embed_jpeg(drawn), "caption": caption})
+    return samples
 
 
 def _section(view: DatasetView, kind: str, faults: list[Fault]) -> dict[str, Any]:
@@ -122,10 +139,13 @@ def _read(image: ImageView) -> np.ndarray | None:
         return None
 
 
-def _draw(pixels: np.ndarray, image: ImageView, objects: list[ObjectView]) -> np.ndarray:
+def _draw(pixels: np.ndarray, image: ImageView, objects: list[ObjectView], *, is_cropped: bool = True) -> np.ndarray:
+    """Returns an image with its objects; around the object if it is one and `is_cropped`."""
     height, width = pixels.shape[:2]
     has_recorded_size = (image.height, image.width) == (height, width)
-    crop = x0, y0, x1, y1 = _crop_around(objects[0], width, height) if len(objects) == 1 else (0, 0, width, height)
+    crop = x0, y0, x1, y1 = (
+        _crop_around(objects[0], width, height) if is_cropped and len(objects) == 1 else (0, 0, width, height)
+    )
     part = pixels[y0:y1, x0:x1]
     drawn = []
     for found in objects:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,17 @@ def write_report(run: Run, evaluated: EvaluatedRun | None, page: Path, *, title:
         settings=_main_settings(run),
         environment=_environment(run),
         config_text=run.config_text,
+        commands=_next_commands(run),
     )
+
+
+def _next_commands(run: Run) -> list[str]:
+    folder = shlex.quote(str(run.folder))
+    return [
+        f"maskrcnn-ext predict {folder} IMAGES -o predictions",
+        f"maskrcnn-ext compare {folder} OTHER_RUN",
+        f"maskrcnn-ext export {folder} --to onnx -o {shlex.quote(run.folder.resolve().name)}.onnx",
+    ]
 
 
 def _training_charts(run: Run) -> list[LineChart | None]:

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from maskrcnn_ext.common.next_command import runs_near
 from maskrcnn_ext.errors import InputError
 
 RESULTS_FILE = "inference/coco_instances_results.json"
@@ -118,7 +119,7 @@ def read_run(folder: Path) -> Run:
     from maskrcnn_ext.config.yaml_file import read_settings
 
     if not any((folder / name).is_file() for name in ("metrics.json", "config.yaml", RESULTS_FILE)):
-        raise InputError(f"{folder} is not the folder of a run: it has no metrics.json")
+        raise InputError(f"{folder} is not the folder of a run: it has no metrics.json{runs_near(folder)}")
     config_text = _text(folder / "config.yaml")
     return Run(
         folder,

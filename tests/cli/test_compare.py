@@ -11,12 +11,13 @@ def test_compare_prints_metrics_and_significance(result_files, shapes, capsys):
     poor, good = str(result_files / "poor.json"), str(result_files / "good.json")
     assert main(["compare", poor, good, str(shapes), "--task", "bbox", "--resamples", "50"]) == 0
     printed = capsys.readouterr().out
+    assert f"A is {poor}, B is {good}" in printed
     assert "| AP " in printed
     assert "100.00" in printed
     assert "With fewer than 10 images" in printed  # eight
     assert main(["compare", good, good, str(shapes), "--resamples", "20"]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("not distinguishable") == printed.count("+0.00 to +0.00") > 0
+    assert printed.count("cannot be told: fewer than 10 images") == printed.count("+0.00 to +0.00") > 0
     assert "segm: 8 images, 20 resamples" in printed
 
 

@@ -6,6 +6,8 @@ import pytest
 
 from maskrcnn_ext.evaluation.nuclei import METRICS, label_image, label_metrics, nuclei_metrics
 from maskrcnn_ext.evaluation.results import load_results
+from maskrcnn_ext.evaluation.summary import evaluate
+from maskrcnn_ext.evaluation.tables import overview
 from maskrcnn_ext.evaluation.truth import load_truth
 from tests.helpers.scenes import HEIGHT, WIDTH, found, perfect, random_scene, rectangle, truth_of
 
@@ -106,3 +108,13 @@ def test_images_are_averaged():
     metrics = nuclei_metrics(known, load_results(results, known))
     for name in METRICS:
         assert metrics[name] == pytest.approx(np.nanmean([row[name] for row in rows]))
+
+
+def test_the_summary_has_them_for_data_like_nuclei_only():
+    few = truth_of([(1, 0, 2, 2, 9, 9)])
+    many = truth_of([(1, 0, 20 * i, 2, 9, 9) for i in range(5)])
+    two_classes = truth_of([(1, i % 2, 20 * i, 2, 9, 9) for i in range(6)], classes=2)
+    for truth, expected in ((few, False), (many, True), (two_classes, False)):
+        summary = evaluate(truth, [found(1, 0, 2, 2, 9, 9)])
+        assert ("nuclei" in summary["tasks"]["segm"]) == expected
+        assert ("DSB2018" in overview(summary)) == expected

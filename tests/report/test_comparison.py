@@ -45,9 +45,19 @@ def test_runs_side_by_side(run_folder, shapes, tmp_path):
         "AP",
         *pair,
         *(f"{expected[key]:+.1f}" for key in ("difference", "low", "high")),
-        "not distinguishable",
+        "cannot be told: fewer than 10 images",
     ]
     assert page.text.count('class="c1"') > 0, "the second run's colour"
+
+
+def test_runs_of_different_lengths_are_noted(run_folder, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(run_folder, other)
+    longer = {"iteration": 4999, "total_loss": 0.1}
+    with (other / "metrics.json").open("a") as file:
+        file.write(json.dumps(longer) + "\n")
+    page = ParsedPage(write_comparison_page([run_folder, other], tmp_path / "compare.html"))
+    assert f"(run {read_run(run_folder).iterations:,}, other 5,000): a difference may be due to that" in page.text
 
 
 def test_runs_on_other_data_are_not_measured_against_each_other(run_folder, shapes, tmp_path):

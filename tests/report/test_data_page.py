@@ -30,7 +30,8 @@ def test_the_page_shows_faults_with_pictures_and_the_advice(view, tmp_path):
     assert all(address.startswith(("data:image/jpeg;base64,", "#")) for address in page.addresses)
     assert "box-beyond-image (1): a box that extends beyond its image" in page.text
     assert "Fix: --fix writes a copy with the box clipped" in page.text
-    assert page.images == 1
+    assert page.images == 2, "a sample and the fault"
+    assert "a.png: 2 objects" in page.text
     assert page.table("image", "annotation")[0][:2] == ["1 (a.png)", "0"]
     assert advice.anchor_overrides in page.text
     assert page.text.count("<svg") == 3
