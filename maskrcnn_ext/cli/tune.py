@@ -164,6 +164,7 @@ def _text(value: Value) -> str:
 def _conclude(tuning: Tuning, args: argparse.Namespace, out: Path) -> None:
     """Writes best.py and the page, and prints the best overrides and the next commands."""
     from maskrcnn_ext.common.files import write_atomic
+    from maskrcnn_ext.common.next_command import print_next
     from maskrcnn_ext.common.text import printable
     from maskrcnn_ext.config.plan.choice import override_value
     from maskrcnn_ext.report.tuning_page import TrialRow, Varied, write_tuning_page
@@ -194,8 +195,7 @@ def _conclude(tuning: Tuning, args: argparse.Namespace, out: Path) -> None:
     print(
         f"\nThe same as overrides:\n\n    {printable(shlex.join(overrides)) if overrides else 'none: no change was better'}"
     )
-    print(f"\nNext:\n    maskrcnn-ext train-net --config-file {file} train.output_dir={out}/best")
-    print(f"    maskrcnn-ext report {best.folder}")
+    print_next(["train-net", "--config-file", str(file), f"train.output_dir={out}/best"], ["report", str(best.folder)])
 
 
 def best_config(config: str, out: Path, overrides: list[str], *, title: str, command: str) -> str:
