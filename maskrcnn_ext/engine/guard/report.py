@@ -19,6 +19,8 @@ from maskrcnn_ext.common.tables import text_table
 from maskrcnn_ext.data.tools.browse import to_bgr
 from maskrcnn_ext.engine.guard.diagnosis import DivergedIteration
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.ops.image_colors import ImageColors
+from maskrcnn_ext.ops.unlabelled import IgnoreRegion, Unlabelled
 
 _WIDTH = 480  # of an image in the picture, in pixels
 _COLUMNS = 4
@@ -179,6 +181,11 @@ def _to_plain(value: Any) -> Any:
         return {
             "detectron2.PolygonMasks": [[torch.as_tensor(np.asarray(p)) for p in outline] for outline in value.polygons]
         }
+    if isinstance(value, Unlabelled):
+        mask = None if value.region is None else value.region.mask
+        return {"maskrcnn_ext.Unlabelled": _to_plain([len(value), mask, value.labelled_classes])}
+    if isinstance(value, ImageColors):
+        return {"maskrcnn_ext.ImageColors": _to_plain([len(value), value.pixels, value.is_bgr])}
     for name, kind in _STRUCTURES.items():
         if isinstance(value, kind):
             return {name: value.tensor.detach().cpu()}
@@ -205,6 +212,12 @@ def _from_plain(value: Any) -> Any:
         return Instances(tuple(value["image_size"]), **fields)
     if set(value) == {"detectron2.PolygonMasks"}:
         return PolygonMasks([[p.numpy() for p in outline] for outline in value["detectron2.PolygonMasks"]])
+    if set(value) == {"maskrcnn_ext.Unlabelled"}:
+        count, mask, classes = value["maskrcnn_ext.Unlabelled"]
+        return Unlabelled(count, None if mask is None else IgnoreRegion(mask), classes)
+    if set(value) == {"maskrcnn_ext.ImageColors"}:
+        count, pixels, is_bgr = value["maskrcnn_ext.ImageColors"]
+        return ImageColors(count, pixels, is_bgr=is_bgr)
     for name, kind in _STRUCTURES.items():
         if set(value) == {name}:
             return kind(value[name])

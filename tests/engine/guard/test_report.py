@@ -10,6 +10,8 @@ from torch import nn
 from maskrcnn_ext import InputError
 from maskrcnn_ext.engine.guard.diagnosis import DivergedIteration, RerunResult
 from maskrcnn_ext.engine.guard.report import draw_batch, load_batch, save_batch, write_report
+from maskrcnn_ext.ops.image_colors import ImageColors
+from maskrcnn_ext.ops.unlabelled import IgnoreRegion, Unlabelled
 
 
 def make_sample():
@@ -25,6 +27,10 @@ def make_sample():
 def test_a_batch_can_be_read_back(tmp_path):
     sample = make_sample()
     sample["instances"].masks = BitMasks(torch.ones(3, 20, 30, dtype=torch.bool))
+    region = IgnoreRegion(torch.rand(20, 30) > 0.5)
+    sample["instances"].gt_unlabelled = Unlabelled(3, region, torch.tensor([1]))
+    sample["instances"].open = Unlabelled(3, None, None)
+    sample["instances"].gt_image = ImageColors(3, sample["image"], is_bgr=True)
     save_batch([sample], tmp_path / "batch.pth", iteration=3)
     assert torch.load(tmp_path / "batch.pth", weights_only=True)["iteration"] == 3
     (found,) = load_batch(tmp_path / "batch.pth")
@@ -35,6 +41,11 @@ def test_a_batch_can_be_read_back(tmp_path):
     assert torch.equal(ours.gt_boxes.tensor, theirs.gt_boxes.tensor)
     assert torch.equal(ours.gt_keypoints.tensor, theirs.gt_keypoints.tensor)
     assert torch.equal(ours.masks.tensor, theirs.masks.tensor)
+    assert torch.equal(ours.gt_unlabelled.region.mask, region.mask)
+    assert ours.gt_unlabelled.labelled_classes.tolist() == [1]
+    assert (len(ours.open), ours.open.region, ours.open.labelled_classes) == (3, None, None)
+    assert torch.equal(ours.gt_image.pixels, sample["image"])
+    assert ours.gt_image.is_bgr
     assert np.array_equal(ours.gt_masks.polygons[2][0], theirs.gt_masks.polygons[2][0])
 
 
