@@ -52,7 +52,7 @@ LIBRARIES = [
         extra_link_args=OPENMP,
         optional=True,
     )
-    for name in ("pointwise", "predictors", "roi_align", "winograd")
+    for name in ("pointwise", "predictors", "quantize", "roi_align", "winograd")
 ]
 
 

@@ -263,6 +263,20 @@ def fused_cpu_convolution(dtype: torch.dtype | None = None) -> Any:
     return getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
 
 
+def onednn_int8() -> Any:
+    """Returns oneDNN's operators on 8-bit integers, which torch's compiler uses on a CPU.
+
+    Returns None if this torch has none, or if the CPU lacks instructions for products of 8-bit integers.
+    """
+    import torch
+
+    operators = getattr(torch.ops, "onednn", None)
+    names = ("qconv_prepack", "qconv2d_pointwise", "qlinear_prepack", "qlinear_pointwise")
+    if not torch.backends.mkldnn.is_available() or not all(hasattr(operators, name) for name in names):
+        return None
+    return operators if {"AVX-512 VNNI", "AMX"}.intersection(cpu_instructions()) else None
+
+
 @contextmanager
 def observed_operators(observe: Callable[[Any, Any, Any, Any], None]) -> Iterator[None]:
     """Calls ``observe(operator, args, kwargs, result)`` after each ATen operator that runs in the block.

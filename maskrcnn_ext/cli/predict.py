@@ -28,6 +28,8 @@ _VIDEO_KINDS = ("video", "mots")
 _LABEL_KINDS = ("labelme", "cvat", "label-studio", "coco")
 _SOME_FAILED = 3
 _LEAST_IOU = 0.25  # of masks of one object in neighbouring slices
+_OPTIMIZED_DTYPES = ("fp32", "bf16", "int8", "auto")
+_CALIBRATION_IMAGES = 32
 _SHOWN = 20  # failed images in the summary
 
 
@@ -88,7 +90,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="overlap of neighbouring tiles, as a fraction of their size (default: %(default)s)",
     )
     parser.add_argument(
-        "--optimize", action="store_true", help="optimize the model for speed first (maskrcnn_ext.optimize)"
+        "--optimize",
+        nargs="?",
+        const="",
+        metavar="DTYPE",
+        help="optimize the model for speed first (maskrcnn_ext.optimize), in --dtype or in DTYPE: fp32, bf16, int8 or auto",
+    )
+    parser.add_argument(
+        "--calibrate",
+        metavar="DATA",
+        help=f"for --optimize int8: images like those to predict (folder, glob or data set, of which {_CALIBRATION_IMAGES} are taken)",
     )
     parser.add_argument("--tta", action="store_true", help="test-time augmentation: slower, slightly more accurate")
     parser.add_argument(
@@ -122,6 +133,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--batch {args.batch}: expected at least 1")
     if args.ray is not None and args.ray < 1:
         raise InputError(f"--ray {args.ray}: expected at least 1 worker")
+    _check_optimize(args)
     from maskrcnn_ext.inference.sources import find_inputs
     from maskrcnn_ext.ops.tile_grid import TileGrid
 
@@ -149,6 +161,34 @@ def _volumes(args: argparse.Namespace, inputs: Inputs) -> list[Volume]:
         raise InputError("--stitch: joins the slices of volumes; for videos, --track joins their frames")
     volumes = find_volumes(inputs.items)
     return volumes if inputs.data else renumbered(volumes)
+
+
+def _check_optimize(args: argparse.Namespace) -> None:
+    """Checks --optimize and --calibrate, and takes the dtype from --optimize."""
+    if args.optimize:
+        if args.optimize not in _OPTIMIZED_DTYPES:
+            expected = ", ".join(_OPTIMIZED_DTYPES)
+            raise InputError(f"--optimize {args.optimize}: expected {expected}, or nothing; write the INPUTs before it")
+        args.dtype = args.optimize
+    args.optimize = args.optimize is not None
+    is_int8 = args.optimize and args.dtype == "int8"
+    if is_int8 and args.calibrate is None:
+        raise InputError("--optimize int8: add --calibrate DATA, with images like those to predict")
+    if args.calibrate is not None and not is_int8:
+        raise InputError("--calibrate is for --optimize int8")
+
+
+def _calibration_images(args: argparse.Namespace) -> list[Any]:
+    """Returns the images of --calibrate, at equal distances if it has many."""
+    from maskrcnn_ext.inference.sources import find_inputs
+
+    if args.calibrate is None:
+        return []
+    items = find_inputs([args.calibrate]).items
+    if not items:
+        raise InputError(f"--calibrate {args.calibrate}: has no images")
+    count = min(len(items), _CALIBRATION_IMAGES)
+    return [items[index * len(items) // count].image for index in range(count)]
 
 
 def _predict(args: argparse.Namespace, inputs: Inputs, kinds: list[str], volumes: list[Volume]) -> int:
@@ -247,6 +287,7 @@ def _models(args: argparse.Namespace) -> tuple[list[str], list[str]]:
 def _load(args: argparse.Namespace) -> Predictor:
     """Returns the model, or the ensemble of several."""
     options = {"device": args.device, "dtype": args.dtype, "overrides": args.set, "optimize": args.optimize}
+    options["calibrate"] = _calibration_images(args)
     if len(args.configs) == 1:
         from maskrcnn_ext.inference.predictor import Predictor
 
@@ -274,6 +315,7 @@ def _on_ray(
         "dtype": args.dtype,
         "overrides": args.set,
         "optimize": args.optimize,
+        "calibrate": _calibration_images(args),
     }
     settings = WorkerSettings(predictor, ids, args.batch, args.tile, args.overlap)
     return predicted_on_ray(inputs.items, settings, journal, identity, workers=args.ray)
@@ -355,6 +397,7 @@ def _identity(args: argparse.Namespace, predictor: Predictor, category_ids: list
         "tile": args.tile,
         "overlap": args.overlap if args.tile is not None else None,
         "category_ids": category_ids,
+        **({} if args.calibrate is None else {"calibrate": args.calibrate}),
     }
 
 

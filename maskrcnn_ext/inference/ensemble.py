@@ -40,6 +40,7 @@ class EnsemblePredictor(Predictor):
         dtype: str = "fp32",
         overrides: Sequence[str] = (),
         optimize: bool = False,
+        calibrate: Sequence[Any] = (),
         agreement: float = 0.55,
     ) -> None:
         """Builds the models and loads their weights.
@@ -50,6 +51,7 @@ class EnsemblePredictor(Predictor):
             dtype: see there.
             overrides: see there.
             optimize: see there.
+            calibrate: see there.
             agreement: least IoU of the masks of one object, above 0 and up to 1.
 
         Raises:
@@ -59,9 +61,9 @@ class EnsemblePredictor(Predictor):
             raise InputError("an ensemble needs a model")
         if not 0 < agreement <= 1:
             raise InputError(f"agreement={agreement}: expected an IoU above 0 and up to 1")
-        self.members = [
-            Predictor(config, device=device, dtype=dtype, overrides=overrides, optimize=optimize) for config in configs
-        ]
+        options: dict[str, Any] = {"device": device, "dtype": dtype, "overrides": overrides}
+        options |= {"optimize": optimize, "calibrate": calibrate}
+        self.members = [Predictor(config, **options) for config in configs]
         first = self.members[0]
         for config, member in zip(configs, self.members, strict=True):
             if member.classes.names != first.classes.names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,8 +20,10 @@ from maskrcnn_ext.data.images.memory import read_image
 from maskrcnn_ext.data.mapping.mapper import augment_image
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.loading import image_reader, load_model
+from maskrcnn_ext.inference.optimization.calibration import CalibrationFile, digest_of, weights_digest
 from maskrcnn_ext.inference.optimization.optimize import optimize_in_place
 from maskrcnn_ext.inference.predictions import Predictions
+from maskrcnn_ext.inference.sources import file_state
 from maskrcnn_ext.inference.value_scale import ValueScale
 from maskrcnn_ext.modeling.compact_rcnn import compact_postprocess, output_size
 
@@ -61,6 +64,7 @@ class Predictor:
         dtype: str = "fp32",
         overrides: Sequence[str] = (),
         optimize: bool = False,
+        calibrate: Sequence[Any] = (),
     ) -> None:
         """Builds the model and loads its weights.
 
@@ -71,7 +75,10 @@ class Predictor:
             device: such as "cuda:1"; None for CUDA if there is a device, else the CPU.
             dtype: "fp32", or "bf16" or "fp16" for autocast to that type.
             overrides: ``key=value`` for the config, as in training.
-            optimize: whether to make the model faster with :func:`maskrcnn_ext.optimize`; `dtype` may then also be "auto".
+            optimize: whether to make the model faster with :func:`maskrcnn_ext.optimize`; `dtype` may then also be "auto", or
+                "int8" for 8-bit integers on a CPU.
+            calibrate: for "int8", about 32 images like those to predict; see :meth:`pixels`. What is measured on them is kept in a file
+                beside the weights: a later start with the same weights and images does not read them.
 
         Raises:
             InputError: an argument is invalid, or the weights leave a part of the model random.
@@ -81,7 +88,7 @@ class Predictor:
         loaded = load_model(config, weights, device=device, overrides=overrides)
         if not isinstance(loaded.model, GeneralizedRCNN):
             raise InputError(f"{type(loaded.model).__name__} is not a GeneralizedRCNN, which prediction needs")
-        self.model = optimize_in_place(loaded.model, dtype=dtype) if optimize else loaded.model
+        self.model = loaded.model
         self.classes = loaded.classes
         self.weights = loaded.weights
         self.image_format: str = loaded.mapper.image_format
@@ -90,8 +97,29 @@ class Predictor:
         self.read = image_reader(loaded.mapper)
         self._scale = ValueScale(self.model)
         self._dtype = None if optimize else _DTYPES[dtype]
+        if optimize:
+            self._optimize(dtype, calibrate)
         # Models imported from other frameworks may paste masks in another way.
         self._postprocess = getattr(self.model, "postprocess", compact_postprocess)
+
+    def _optimize(self, dtype: str, calibrate: Sequence[Any]) -> None:
+        if dtype != "int8":
+            self.model = optimize_in_place(self.model, dtype=dtype, calibrate=calibrate or None)
+            return
+        images = (self.prepare(self.pixels(image)) for image in calibrate)
+        scales = None
+        if calibrate and Path(self.weights).is_file():
+            keys = [weights_digest(self.model), str(self._augmentations), *map(self._image_key, calibrate)]
+            scales = CalibrationFile(Path(self.weights).with_suffix(".int8.json"), digest_of(keys))
+        self.model = optimize_in_place(self.model, dtype=dtype, calibrate=images, scales=scales)
+
+    def _image_key(self, image: Any) -> str:
+        """Returns a text that changes with an image: the state of its file, or a hash of its pixels."""
+        if isinstance(image, str | Path):
+            return file_state(str(image))
+        if isinstance(image, dict):
+            return f"{file_state(str(image['file_name']))} {image}"
+        return hashlib.sha256(self.pixels(image).tobytes()).hexdigest()
 
     def __repr__(self) -> str:
         classes = short_list([str(name) for name in self.classes.names])

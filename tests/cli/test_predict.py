@@ -37,6 +37,9 @@ def test_stdin_lists_paths(predict, images, tmp_path, monkeypatch):
         (["IMAGES", "--tile", "0"], "tile"),
         (["IMAGES", "--stitch", "0"], "--stitch 0: expected an IoU above 0"),
         (["IMAGES", "--stitch"], "is no volume"),
+        (["IMAGES", "--optimize", "int4"], "--optimize int4: expected fp32, bf16, int8, auto, or nothing"),
+        (["IMAGES", "--optimize", "int8"], "--optimize int8: add --calibrate DATA"),
+        (["IMAGES", "--optimize", "--calibrate", "x"], "--calibrate is for --optimize int8"),
     ],
     ids=str,
 )

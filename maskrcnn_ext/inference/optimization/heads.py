@@ -200,8 +200,8 @@ def fuse_relus(model: nn.Module) -> None:
     ]:
         layer: Any = None
         for name, child in list(sequence.named_children()):
-            takes_relu = isinstance(layer, FusedUpsampling) and not layer.relu
-            takes_relu = takes_relu or (isinstance(layer, FusedConv2d) and layer.activation is None)
+            takes_relu = getattr(layer, "relu", None) is False
+            takes_relu = takes_relu and getattr(layer, "activation", None) is None
             if type(child) is nn.ReLU and takes_relu and not has_forward_hooks(child):
                 layer.relu = True
                 setattr(sequence, name, nn.Identity())

@@ -9,7 +9,7 @@ from maskrcnn_ext.inference.optimization.convolution import FusedConv2d, FusedUp
 from maskrcnn_ext.ops.workspace import Workspace
 
 # Layers whose outputs are decoded; they stay in float32.
-_FLOAT32_LAYERS = ("objectness_logits", "anchor_deltas", "cls_score", "bbox_pred", "predictor", "score_lowres")
+FLOAT32_LAYERS = ("objectness_logits", "anchor_deltas", "cls_score", "bbox_pred", "predictor", "score_lowres")
 
 
 class CastInput(nn.Module):
@@ -52,4 +52,4 @@ class FusedLayers:
         return None
 
     def _dtype_of(self, name: str) -> torch.dtype:
-        return torch.float32 if name in _FLOAT32_LAYERS else self.dtype
+        return torch.float32 if name in FLOAT32_LAYERS else self.dtype

@@ -8,7 +8,7 @@ import ctypes
 import gc
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -18,9 +18,17 @@ from detectron2.modeling.roi_heads import Res5ROIHeads
 from torch import Tensor, nn
 
 from maskrcnn_ext import compat
-from maskrcnn_ext.common.text import or_list, short_list
+from maskrcnn_ext.common.progress import Progress
+from maskrcnn_ext.common.text import first_line, or_list, short_list
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.optimization.backbone import AutocastBackbone, FusedFPN, fuse_block, is_fusible_fpn
+from maskrcnn_ext.inference.optimization.calibration import (
+    CalibrationFile,
+    ObservedLayers,
+    Observer,
+    Scales,
+    weight_names,
+)
 from maskrcnn_ext.inference.optimization.convolution import is_fusible_conv
 from maskrcnn_ext.inference.optimization.cuda_graphs import GraphedRCNN, parts_of
 from maskrcnn_ext.inference.optimization.fixed_size import unsupported_reason
@@ -33,14 +41,17 @@ from maskrcnn_ext.inference.optimization.heads import (
     make_optimized_pooler,
     select_class_head,
 )
+from maskrcnn_ext.inference.optimization.int8 import Int8Layers, keep_quantized
 from maskrcnn_ext.inference.optimization.known import ROI_HEADS, needs_autocast, only_calls_layers, unknown_in_bf16
 from maskrcnn_ext.inference.optimization.layers import FusedLayers
 from maskrcnn_ext.inference.optimization.timm_nets import TracedTimmBackbone, trace_timm
 from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN
+from maskrcnn_ext.ops.quantized import is_supported
 from maskrcnn_ext.ops.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
+_MakeLayers = Callable[[torch.dtype, Workspace], FusedLayers]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -50,6 +61,7 @@ def optimize(
     *,
     dtype: str = "auto",
     sizes: Sequence[tuple[int, int]] = (),
+    calibrate: Iterable[Any] | None = None,
 ) -> GeneralizedRCNN:
     """Returns a copy of a model that predicts the same, faster. It can neither be trained nor saved.
 
@@ -72,11 +84,14 @@ def optimize(
         model: the model to copy; it is not changed.
         device: device of the copy; None for that of the model.
         dtype: ``"fp32"``; ``"bf16"`` for convolutions and fully connected layers except those whose outputs are decoded; or ``"auto"``
-            for bf16 if the processor or GPU has instructions for it, else fp32.
+            for bf16 if the processor or GPU has instructions for it, else fp32. ``"int8"`` is for CPUs with AVX-512 VNNI or AMX: 8-bit
+            integers for all layers but the first convolution, FPN's sums and the layers whose outputs are decoded, after a calibration.
         sizes: (height, width) of inputs after resizing. Each is run once, so that memory, kernels and graphs are ready.
+        calibrate: for int8, the images on which the ranges of the maps are measured, about 32 like those to predict: tensors (C, H, W) as
+            the model takes them, or dicts with one as ``image``.
 
     Raises:
-        InputError: `model` is not a GeneralizedRCNN, or `dtype` is unknown.
+        InputError: `model` is not a GeneralizedRCNN, `dtype` is unknown, or int8 lacks images or instructions.
 
     Example:
         ::
@@ -85,21 +100,54 @@ def optimize(
             model = maskrcnn_ext.optimize(predictor.model, dtype="bf16", sizes=[(800, 1216)])
     """
     _check_arguments(model, dtype)
-    return optimize_in_place(copy.deepcopy(model), device, dtype=dtype, sizes=sizes)
+    return optimize_in_place(copy.deepcopy(model), device, dtype=dtype, sizes=sizes, calibrate=calibrate)
 
 
 def optimize_in_place(
-    model: GeneralizedRCNN, device: str | None = None, *, dtype: str = "auto", sizes: Sequence[tuple[int, int]] = ()
+    model: GeneralizedRCNN,
+    device: str | None = None,
+    *,
+    dtype: str = "auto",
+    sizes: Sequence[tuple[int, int]] = (),
+    calibrate: Iterable[Any] | None = None,
+    scales: CalibrationFile | None = None,
 ) -> GeneralizedRCNN:
     """Optimizes a model as :func:`optimize` does, without a copy: the weights are replaced one by one, to save memory.
 
-    Returns:
-        The optimized model. `model` itself must not be used any more.
+    Args:
+        model: the model; it must not be used any more.
+        device: see :func:`optimize`.
+        dtype: see :func:`optimize`.
+        sizes: see :func:`optimize`.
+        calibrate: see :func:`optimize`.
+        scales: a file with the result of an earlier calibration. If it has none for these weights and images, it is written.
     """
     _check_arguments(model, dtype)
     model.eval().requires_grad_(False).to(device or model.device)
     if dtype == "auto":
         dtype = "bf16" if _has_bf16_instructions(model.device) else "fp32"
+    make_layers: _MakeLayers = FusedLayers
+    if dtype == "int8":
+        known = _find_scales(model, calibrate, scales)
+        names = weight_names(model)
+        dtype = "bf16" if _has_bf16_instructions(model.device) else "fp32"
+
+        def make_layers(dtype: torch.dtype, workspace: Workspace) -> FusedLayers:
+            return Int8Layers(dtype, workspace, names, known)
+
+    elif calibrate is not None:
+        raise InputError(f"optimize: calibrate is for dtype=int8, not {dtype}")
+    model = _replace_parts(model, _DTYPES[dtype], make_layers)
+    keep_quantized(model)
+    _release_freed_memory()
+    with torch.inference_mode():
+        for height, width in sizes:
+            model.inference([{"image": torch.zeros(len(model.pixel_mean), height, width, device=model.device)}])
+    return model
+
+
+def _replace_parts(model: GeneralizedRCNN, dtype: torch.dtype, make_layers: _MakeLayers) -> GeneralizedRCNN:
+    """Returns a model made of the optimized parts of another, which must not be used any more."""
     heads = model.roi_heads
     rpn = None if compat.has_forward_hooks(model.proposal_generator) else make_fast_rpn(model.proposal_generator)
     if rpn is None:
@@ -109,7 +157,7 @@ def optimize_in_place(
         model.proposal_generator = rpn
     _replace_modules(model, lambda module, *_: trace_timm(module))
     dtypes = {
-        name: _part_dtype(name, part, _DTYPES[dtype])
+        name: _part_dtype(name, part, dtype)
         for name, part in (
             ("backbone", model.backbone),
             ("RPN", model.proposal_generator),
@@ -118,7 +166,7 @@ def optimize_in_place(
     }
 
     workspace = Workspace()
-    _fuse_layers(model.backbone, FusedLayers(dtypes["backbone"], workspace))
+    _fuse_layers(model.backbone, make_layers(dtypes["backbone"], workspace))
     if is_fusible_fpn(model.backbone) and not compat.has_forward_hooks(model.backbone):
         model.backbone = FusedFPN(model.backbone)
     if dtypes["backbone"] != torch.float32 and needs_autocast(model.backbone):
@@ -126,7 +174,7 @@ def optimize_in_place(
     if dtypes["backbone"] != torch.float32 and torch.float32 in dtypes.values():
         model.backbone.register_forward_hook(_cast_to_float32)
     if rpn is not None:
-        _fuse_layers(rpn.rpn_head, FusedLayers(dtypes["RPN"], workspace))
+        _fuse_layers(rpn.rpn_head, make_layers(dtypes["RPN"], workspace))
         if is_fusible_rpn_head(rpn.rpn_head):
             rpn.rpn_head = FusedRPNHead(rpn.rpn_head)
     _replace_modules(heads, lambda module, *_: make_optimized_pooler(module, workspace))
@@ -134,24 +182,62 @@ def optimize_in_place(
         pooled_size = getattr(getattr(heads, "box_pooler", None), "output_size", None)
         for head in _flatten_lists([getattr(heads, "box_head", nn.ModuleList())]):
             flatten_channels_last(head, pooled_size)
-    _fuse_layers(heads, FusedLayers(dtypes["part after the RPN"], workspace))
+    _fuse_layers(heads, make_layers(dtypes["part after the RPN"], workspace))
     if type(heads) in ROI_HEADS:
         _replace_modules(heads, lambda module, name, _: select_class_head(module) if name == "mask_head" else None)
     fuse_relus(model)
-    if type(model) in (GeneralizedRCNN, CompactRCNN):
-        model = _compact(model)
-    _release_freed_memory()
-    with torch.inference_mode():
-        for height, width in sizes:
-            model.inference([{"image": torch.zeros(len(model.pixel_mean), height, width, device=model.device)}])
-    return model
+    return _compact(model) if type(model) in (GeneralizedRCNN, CompactRCNN) else model
+
+
+def _find_scales(model: GeneralizedRCNN, images: Iterable[Any] | None, file: CalibrationFile | None) -> Scales:
+    """Returns the scales of the maps of a model, from the file or else measured on images."""
+    if model.device.type != "cpu":
+        raise InputError(f"optimize: int8 is for the CPU, not {model.device}: set the device to cpu, or use bf16")
+    if not is_supported():
+        raise InputError("optimize: int8 needs a CPU with AVX-512 VNNI or AMX, and oneDNN's kernels: use fp32 or bf16")
+    known = None if file is None else file.read()
+    if known is not None:
+        logger.info("optimize: scales of int8 from %s", file.path if file else "")
+        return known
+    observer, count = Observer(), 0
+    observed = copy.deepcopy(model)
+    names = weight_names(observed)
+    observed = _replace_parts(observed, torch.float32, lambda _, workspace: ObservedLayers(workspace, names, observer))
+    with torch.inference_mode(), Progress(None, description="calibrating") as progress:
+        for image in images or ():
+            count += 1
+            observed.inference([_model_input(image)], do_postprocess=False)
+            progress.step()
+    if not count:
+        raise InputError(
+            "optimize: int8 needs images to calibrate: calibrate=images, or --calibrate DATA; about 32 like those to predict"
+        )
+    found = observer.scales()
+    logger.info("optimize: calibrated int8 on %d images", count)
+    if file is not None:
+        try:
+            file.write(found)
+        except OSError as error:
+            logger.warning("optimize: the next start calibrates again: %s", first_line(error))
+    return found
+
+
+def _model_input(image: Any) -> dict[str, Any]:
+    """Returns an image as the model takes it: a dict with ``image``, or the tensor (C, H, W) in it."""
+    if isinstance(image, Tensor):
+        return {"image": image}
+    if isinstance(image, dict) and isinstance(image.get("image"), Tensor):
+        return image
+    raise InputError(
+        f"optimize: calibrate has a {type(image).__name__}: expected tensors (C, H, W), or dicts with one as `image`"
+    )
 
 
 def _check_arguments(model: GeneralizedRCNN, dtype: str) -> None:
     if not isinstance(model, GeneralizedRCNN):
         raise InputError(f"optimize: {type(model).__name__} is not a GeneralizedRCNN")
-    if dtype not in ("auto", *_DTYPES):
-        raise InputError(f"optimize: dtype={dtype}: expected {or_list(['auto', *_DTYPES])}")
+    if dtype not in (*_DTYPES, "auto", "int8"):
+        raise InputError(f"optimize: dtype={dtype}: expected {or_list(['auto', *_DTYPES, 'int8'])}")
 
 
 def _release_freed_memory() -> None:

@@ -26,6 +26,7 @@ from maskrcnn_ext.inference.optimization.convolution import ACTIVATIONS, FusedCo
 from maskrcnn_ext.modeling.backbones.norms import FrozenBatchNormAct
 from maskrcnn_ext.modeling.backbones.swin_windows import DetectionBlock
 from maskrcnn_ext.modeling.backbones.timm_backbone import TimmBackbone
+from maskrcnn_ext.ops.quantized import QuantizedMap
 
 logger = logging.getLogger(__name__)
 
@@ -103,12 +104,13 @@ class SameConv2d(nn.Module):
             conv.kernel_size, conv.padding = (side + 1, side + 1), (side // 2, side // 2)
         self.conv = make_conv(conv)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, C, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
+    def forward(self, x: Any) -> Tensor:
+        """Maps (N, C, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride)); depthwise, also a QuantizedMap."""
         if not self.is_depthwise:
             x = _timm_layers().pad_same(x, *self.sizes)
         elif any(size % 2 for size in x.shape[2:]):
-            x = F.pad(x, (x.shape[3] % 2, 0, x.shape[2] % 2, 0))
+            sides = x.shape[3] % 2, 0, x.shape[2] % 2, 0
+            x = x.pad(sides) if isinstance(x, QuantizedMap) else F.pad(x, sides)
         return self.conv(x)
 
 
@@ -225,9 +227,10 @@ def _fuse_conv(net: fx.GraphModule, node: fx.Node, make_conv: MakeConv) -> None:
 def _fuse_sum(net: fx.GraphModule, node: fx.Node) -> None:
     """Replaces the sum of a convolution and a map of the same shape, and a ReLU that follows, by one module."""
     for conv, residual in (node.args, node.args[::-1]):
-        if not _is_call(net, conv, (FusedConv2d,)) or _only_user(conv) != node or _shape(conv) != _shape(residual):
+        is_module = isinstance(conv, fx.Node) and conv.op == "call_module"
+        layer = net.get_submodule(conv.target) if is_module else None
+        if not isinstance(layer, FusedConv2d) or _only_user(conv) != node or _shape(conv) != _shape(residual):
             continue
-        layer = net.get_submodule(conv.target)
         if layer.relu or layer.activation is not None or _changes_memory(net, conv, node):
             continue
         with net.graph.inserting_before(node):

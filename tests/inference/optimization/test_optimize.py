@@ -115,8 +115,8 @@ def test_wrong_arguments_are_refused():
     with pytest.raises(InputError, match="Linear is not a GeneralizedRCNN"):
         optimize(torch.nn.Linear(1, 1))
     model = GeneralizedRCNN.__new__(GeneralizedRCNN)
-    with pytest.raises(InputError, match="dtype=int8: expected auto, fp32 or bf16"):
-        optimize(model, dtype="int8")
+    with pytest.raises(InputError, match="dtype=int4: expected fp32, bf16, auto or int8"):
+        optimize(model, dtype="int4")
 
 
 def test_a_predictor_can_be_optimized(tmp_path, shapes):
