@@ -33,8 +33,10 @@ COMMANDS = {
     "doctor": "report what is installed, what is wrong, and the command that fixes it",
     "evaluate": "evaluate COCO results without the model: AP, errors, thresholds, calibration",
     "export": "export a model for ONNX Runtime, OpenVINO, libtorch or OpenCV",
+    "find-label-errors": "rank the labels that a model contradicts: missing and spurious objects, wrong classes, bad outlines",
     "import-weights": "convert weights of torchvision, MMDetection, Matterport or Detectron2 to a checkpoint and its config",
     "make-points": "write a data set with labelled points instead of masks, to try point supervision",
+    "merge": "write several data sets as one, with a map of their classes",
     "parts": "list mask heads, RoI poolers and tested backbones: paper, cost, and the override that swaps each in",
     "predict": "detect objects in images, folders, videos or a data set, and save results and pictures",
     "report": "write the HTML page of a finished run, or of several side by side",
@@ -52,6 +54,7 @@ _OWN_PARSER = ("train", "train-net", "tune")
 # Commands that can be stopped, and what follows.
 _STOPPABLE = {
     "convert": "run the same command again",
+    "merge": "run the same command again",
     "predict": "what is done is kept: the same command continues",
     "split": "run the same command again",
 }

@@ -147,7 +147,7 @@ def _record(
     faults: list[str] | None,
     where: str,
 ) -> ImageRecord:
-    file = _image_file(data, images, where)
+    file = find_image(data, images, where)
     height, width = image_size(file, where)
     record = ImageRecord(str(file), file.relative_to(images).as_posix(), height, width)
     for label, result, place in regions:
@@ -169,7 +169,7 @@ def _id(result: dict[str, Any]) -> str | None:
     return result["id"] if isinstance(result.get("id"), str) else None
 
 
-def _image_file(data: dict[str, Any], images: Path, where: str) -> Path:
+def find_image(data: dict[str, Any], images: Path, where: str) -> Path:
     """Returns the file of the task's image, found by the last parts of its URL."""
     urls = [
         value for value in data.values() if isinstance(value, str) and _path(value).suffix.lower() in IMAGE_SUFFIXES

@@ -2,18 +2,20 @@
 
 A name is looked up in Detectron2's catalogue, in the team's catalogue and among the named data sets of ``domains/``. Any other name is
 read as a string that names a format and files, such as ``coco:/data/train.json@/data/images``. ``@list:FILE`` after any of them names the
-part whose images a file lists.
+part whose images a file lists, ``@map:FILE`` the data set with other classes.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from maskrcnn_ext.common.text import did_you_mean, short_list
 from maskrcnn_ext.data.formats import FORMATS, Format, get_format
+from maskrcnn_ext.data.registry.class_map import mapped_name, split_mapped_name
 from maskrcnn_ext.data.registry.detect import described_by_files, detect
 from maskrcnn_ext.data.registry.domains import domain_sources
 from maskrcnn_ext.data.registry.listed import listed_name, listed_source, split_listed_name
@@ -41,6 +43,10 @@ def ensure_registered(name: str) -> None:
     register_named_datasets()
     if name in DatasetCatalog.list():
         return
+    whole, file = split_mapped_name(name)
+    if file is not None:
+        _register_mapped(name, whole, file)
+        return
     whole, file = split_listed_name(name)
     if file is not None:
         _register_part(name, whole, file)
@@ -61,6 +67,21 @@ def _register_part(name: str, whole: str, file: Path) -> None:
             f"data set {name}: {whole} was registered by another program: @list needs a data set that maskrcnn_ext reads"
         )
     listed_source(name, source, file).register()
+
+
+def _register_mapped(name: str, whole: str, file: Path) -> None:
+    """Registers a data set with the classes of a map."""
+    from detectron2.data import DatasetCatalog
+
+    ensure_registered(whole)
+    source = DatasetCatalog[whole]
+    if not isinstance(source, Source):
+        raise InputError(
+            f"data set {name}: {whole} was registered by another program: @map needs a data set that maskrcnn_ext reads"
+        )
+    if source.class_map is not None:
+        raise InputError(f"data set {name}: {whole} has a map of its classes already")
+    replace(source, name=name, class_map=file).register()
 
 
 def _unknown(name: str) -> str:
@@ -156,6 +177,9 @@ def absolute_name(name: str) -> str:
         >>> absolute_name("balloon_train")
         'balloon_train'
     """
+    whole, file = split_mapped_name(name)
+    if file is not None:
+        return mapped_name(absolute_name(whole), file)
     whole, file = split_listed_name(name)
     if file is not None:
         return listed_name(absolute_name(whole), file)

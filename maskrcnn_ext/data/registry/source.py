@@ -13,6 +13,7 @@ from maskrcnn_ext.common.gc_pause import gc_paused
 from maskrcnn_ext.common.text import did_you_mean
 from maskrcnn_ext.data.formats import Format, get_format
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
+from maskrcnn_ext.data.registry.class_map import read_class_map
 from maskrcnn_ext.data.registry.dicts import to_dicts
 from maskrcnn_ext.data.registry.keypoints import Skeleton
 from maskrcnn_ext.errors import InputError
@@ -40,6 +41,7 @@ class Source:
         select: returns the records of this data set, given all that are read; None keeps all.
         skeleton: the keypoints; None for those that the files describe.
         ignored: classes of the files that are no classes: their objects are ignore regions, such as KITTI's DontCare.
+        class_map: the file of a map of the classes, see :mod:`maskrcnn_ext.data.registry.class_map`; None for the classes themselves.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Source:
     select: Callable[[list[ImageRecord]], list[ImageRecord]] | None = None
     skeleton: Skeleton | None = None
     ignored: tuple[str, ...] = ()
+    class_map: Path | None = None
 
     @classmethod
     def create(
@@ -91,7 +94,7 @@ class Source:
                 raise InputError(f"data set {self.name} is registered already, as {known}: choose another name")
             return
         metadata = MetadataCatalog.get(self.name).set(source=self.describe(), evaluator_type="coco")
-        if self.classes:
+        if self.classes and self.class_map is None:
             metadata.set(**self.class_metadata(self.classes))
         if self.skeleton:
             metadata.set(**self.skeleton.metadata())
@@ -103,7 +106,7 @@ class Source:
     @property
     def is_whole_coco_file(self) -> bool:
         """Whether the ground truth of this data set is a COCO file as it is."""
-        changes = (self.options.get("only"), self.options.get("crowds"), self.select, self.ignored)
+        changes = (self.options.get("only"), self.options.get("crowds"), self.select, self.ignored, self.class_map)
         return self.format == "coco" and not any(changes)
 
     def check(self) -> None:
@@ -136,7 +139,8 @@ class Source:
         select = [_stable_text(self.select)] if self.select else []
         skeleton = [self.skeleton] if self.skeleton else []
         ignored = [("ignored", self.ignored)] if self.ignored else []
-        return repr((self.format, self.classes, *root, *options, *select, *skeleton, *ignored))
+        class_map = [("class_map", str(self.class_map))] if self.class_map else []
+        return repr((self.format, self.classes, *root, *options, *select, *skeleton, *ignored, *class_map))
 
     def path_of(self, option: str) -> Path:
         """Returns the path that an option names."""
@@ -186,6 +190,7 @@ class Source:
             classes = (*self.classes, *self.ignored) if self.classes else None
             data = format.read(**{**self.options, **paths}, classes=classes, **collecting)
             data = ignore_classes(data, self.ignored) if self.ignored else data
+            data = read_class_map(self.class_map).apply(data) if self.class_map else data
         except InputError as error:
             advice = "; maskrcnn-ext check-data lists all faults" if format.lists_faults and faults is None else ""
             raise InputError(f"data set {self.name}: {error}{advice}") from error

@@ -1,0 +1,82 @@
+"""The examples for label tools: a CVAT function and a Label Studio backend, on a small model."""
+
+import json
+import threading
+from types import SimpleNamespace
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskrcnn_ext import Predictor
+from maskrcnn_ext.ops.tool_rle import decode_brush
+from scripts.label_studio_backend import Backend, serve
+from tests.inference.conftest import photo, run, spec  # noqa: F401 (fixtures)
+
+INTERFACE = (
+    '<View><Image name="img" value="$image"/><BrushLabels name="b" toName="img"><Label value="x"/></BrushLabels></View>'
+)
+
+
+@pytest.fixture
+def predictor(run):
+    return Predictor(run, device="cpu")
+
+
+def test_the_backend_answers_label_studio(predictor, photo):
+    server = serve(Backend(predictor, photo.parent, 0.1), port=0)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+
+    def ask(path, request=None):
+        data = None if request is None else json.dumps(request).encode()
+        with urlopen(Request(f"http://127.0.0.1:{server.server_port}{path}", data), timeout=60) as reply:
+            return json.load(reply)
+
+    try:
+        assert ask("/health")["status"] == "UP"
+        assert ask("/setup", {})["model_version"] == "model_final.pth"
+        task = {"id": 1, "data": {"image": f"/data/upload/1/0123abcd-{photo.name}"}}
+        (result,) = ask("/predict", {"tasks": [task], "label_config": INTERFACE})["results"]
+        with pytest.raises(HTTPError) as error:
+            ask("/predict", {"tasks": [task]})
+        assert "no <BrushLabels>" in json.load(error.value)["error"]
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    found = predictor(photo, threshold=0.1)
+    assert [region["value"]["brushlabels"] for region in result["result"]] == [[name] for name in found.class_names]
+    for region, mask in zip(result["result"], found.pred_masks, strict=True):
+        assert (region["from_name"], region["to_name"]) == ("b", "img")
+        size = region["original_height"], region["original_width"]
+        np.testing.assert_array_equal(decode_brush(region["value"]["rle"], *size), mask.numpy())
+
+
+@pytest.mark.parametrize("polygons", [False, True])
+def test_the_function_has_the_models_objects(run, predictor, photo, polygons):
+    pytest.importorskip("cvat_sdk")
+    from cvat_sdk.masks import decode_mask
+
+    from scripts.cvat_function import create
+
+    function = create(str(run), device="cpu")
+    assert [label.name for label in function.spec.labels] == list(predictor.classes.names)
+    context = SimpleNamespace(conf_threshold=0.1, conv_mask_to_poly=polygons, frame_name="a")
+    image = Image.open(photo)
+    shapes = function.detect(context, image)
+    found = predictor(photo, threshold=0.1)
+    masks = [(label, mask.numpy()) for label, mask in zip(found.pred_classes.tolist(), found.pred_masks, strict=True)]
+    masks = [(label, mask) for label, mask in masks if mask.any()]
+    assert masks
+    if polygons:
+        assert {shape.type.value for shape in shapes} == {"polygon"}
+        assert len(shapes) >= len(masks)
+        return
+    for shape, (label, mask) in zip(shapes, masks, strict=True):
+        assert shape.label_id == label
+        decoded = decode_mask(shape.points, image_width=image.width, image_height=image.height)
+        np.testing.assert_array_equal(decoded, mask)
+    assert function.detect(SimpleNamespace(conf_threshold=1.0, conv_mask_to_poly=False), image) == []
