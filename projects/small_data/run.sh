@@ -32,6 +32,12 @@ case $row in
   simple_refine_mask) overrides=("$head._target_=maskrcnn_ext.SimpleRefineMaskHead" model.roi_heads.mask_pooler=null) ;;
   # mask losses
   bce+dice | bce+boundary) overrides=("$head._target_=maskrcnn_ext.FCNMaskHead" "$head.mask_loss=$row") ;;
+  # incomplete labels, whose data is an override: see docs/labels.md
+  dropped) overrides=() ;;
+  ignored) overrides=("$head._target_=maskrcnn_ext.FCNMaskHead" model.roi_heads._target_=maskrcnn_ext.PartialROIHeads
+    model.proposal_generator._target_=maskrcnn_ext.FastRPN) ;;
+  points | box) overrides=("$head._target_=maskrcnn_ext.FCNMaskHead" "$head.mask_loss=$row" "$head.pairwise_warmup=33"
+    dataloader.train.mapper.missing_masks=box-only dataloader.train.mapper.keep_image=true) ;;
   *)
     echo "$0: no row $row; the rows are in $0" >&2
     exit 2

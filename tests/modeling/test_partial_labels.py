@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from detectron2.config import get_cfg, instantiate
+from detectron2.config import LazyConfig, get_cfg, instantiate
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_roi_heads
 from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
-from detectron2.structures import BitMasks, Boxes, ImageList, Instances, pairwise_iou
+from detectron2.structures import BitMasks, Boxes, BoxMode, ImageList, Instances, pairwise_iou
 from detectron2.utils.events import EventStorage
+from PIL import Image
 
 import maskrcnn_ext
-from maskrcnn_ext import PartialCascadeROIHeads, PartialROIHeads
+from maskrcnn_ext import PartialCascadeROIHeads, PartialROIHeads, SafeMapper
 from maskrcnn_ext.env import setup_environment
 from maskrcnn_ext.modeling.partial_labels import merge_unlabelled_classes
 from maskrcnn_ext.ops.unlabelled import IgnoreRegion, Unlabelled
@@ -227,3 +228,32 @@ def test_yacs(name):
     )
     shapes = {f"p{level}": ShapeSpec(channels=8, stride=2**level) for level in (2, 3)}
     assert type(build_roi_heads(cfg, shapes)).__name__ == name
+
+
+def test_a_stock_config_takes_part_by_overrides(tmp_path):
+    """From dicts to losses: what lies in a region, and a class that an image leaves open, change what is trained."""
+    cfg = maskrcnn_ext.get_config("mask_rcnn_r18_fpn_scratch.py")
+    overrides = [
+        "model.proposal_generator._target_=maskrcnn_ext.FastRPN",
+        "model.roi_heads._target_=maskrcnn_ext.PartialROIHeads",
+        "model.roi_heads.mask_head._target_=maskrcnn_ext.FCNMaskHead",
+        "model.roi_heads.num_classes=3",
+    ]
+    model = instantiate(LazyConfig.apply_overrides(cfg, overrides).model).train()
+    Image.new("RGB", (96, 64), (90, 120, 30)).save(tmp_path / "a.png")
+    box = {"bbox": [10, 10, 40, 40], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0}
+    crowd = {"bbox": [45, 0, 96, 64], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 1, "iscrowd": 1}
+    square = {**box, "segmentation": [[10, 10, 40, 10, 40, 40, 10, 40]]}
+    image = {"file_name": str(tmp_path / "a.png"), "image_id": 1, "height": 64, "width": 96}
+    records = [
+        {**image, "annotations": [square, box, crowd]},
+        {**image, "annotations": [], "labelled_classes": [2]},
+    ]
+    mapper = SafeMapper(
+        True, augmentations=[], image_format="BGR", use_instance_mask=True, missing_masks="box-only", strict=True
+    )
+    with EventStorage() as storage:
+        losses = model([mapper(record) for record in records])
+    assert storage.latest()["mask_rcnn/accuracy"][0] >= 0, "the object with a mask was trained"
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
