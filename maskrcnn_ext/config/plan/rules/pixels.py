@@ -10,6 +10,9 @@ from maskrcnn_ext.config.plan.rules.model import Base
 from maskrcnn_ext.config.plan.situation import Situation
 from maskrcnn_ext.data.tools.stats import IMAGENET_STD
 
+# Mean and deviation of red, green and blue, of pixels of 8 bits.
+IMAGENET_RGB = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
 
 def choose_pixels(situation: Situation, base: Base) -> Choice:
     """Returns the choice of pixel_mean, pixel_std, channels and stem."""
@@ -27,6 +30,14 @@ def choose_pixels(situation: Situation, base: Base) -> Choice:
         "model.input_format": "L",  # for the pictures of the training
     }
     bottom_up = "model.backbone.bottom_up"
+    if images.channels == 3 and base.is_timm:
+        # Colours of another depth, normalised by their own figures, look to the backbone as ImageNet's do normalised by theirs.
+        mean, deviation = IMAGENET_RGB
+        settings |= {
+            f"{bottom_up}.pixel_mean": list(mean),
+            f"{bottom_up}.pixel_std": list(deviation),
+            f"{bottom_up}.input_format": "RGB",  # the order of raw colours
+        }
     if images.channels != 3 and not base.is_timm:
         settings[f"{bottom_up}.stem.in_channels"] = images.channels
         if base.weights:

@@ -1,6 +1,6 @@
 """The network follows the weights that are on the machine, and what the data has labels for."""
 
-from maskrcnn_ext.config.plan.machine import COCO, COCO_KEYPOINTS, IMAGENET_R50, LITE, Machine
+from maskrcnn_ext.config.plan.machine import COCO, COCO_KEYPOINTS, IMAGENET_R50, LITE, TIMM_CONVNEXT, TIMM_LITE, Machine
 from maskrcnn_ext.config.plan.rules.model import choose_base, choose_model, config_of
 from maskrcnn_ext.config.plan.situation import Situation
 from tests.helpers.labelled_images import make_fingerprint
@@ -15,7 +15,15 @@ def test_the_best_weights_on_the_machine_are_used():
     assert choose_base(situation_of(COCO, LITE)).weights == COCO
     assert choose_base(situation_of(IMAGENET_R50, LITE)).weights == LITE
     assert choose_base(situation_of(IMAGENET_R50, LITE, gpu=2**34)).weights == IMAGENET_R50
+    assert choose_base(situation_of(TIMM_LITE, LITE)).weights == LITE
+    assert choose_base(situation_of(TIMM_LITE, TIMM_CONVNEXT)).weights == TIMM_LITE
+    assert choose_base(situation_of(TIMM_LITE, TIMM_CONVNEXT, gpu=2**34)).weights == TIMM_CONVNEXT
     assert choose_base(situation_of()).weights == ""
+
+
+def test_weights_of_timms_cache_are_read_from_it():
+    situation = situation_of(TIMM_LITE)
+    assert choose_model(situation, choose_base(situation)).settings["model.backbone.bottom_up.pretrained"] is True
 
 
 def test_the_reason_says_what_is_missing():
@@ -44,10 +52,7 @@ def test_keypoints():
     assert config_of(with_masks, choose_base(with_masks)) == "mask_keypoint_rcnn_r18_fpn_scratch.py"
 
 
-def test_deep_colours_do_not_get_weights_of_8_bits():
-    deep = situation_of(LITE, images={"dtype": "uint16"})
-    base = choose_base(deep)
-    assert base.weights == ""
-    assert "8-bit colours" in choose_model(deep, base).reason
-    grey = situation_of(LITE, images={"dtype": "uint16", "channels": 1, "image_format": "raw"})
-    assert choose_base(grey).weights == LITE
+def test_deep_images_get_the_same_weights():
+    for channels in (1, 3, 5):
+        deep = situation_of(LITE, images={"dtype": "uint16", "channels": channels, "image_format": "raw"})
+        assert choose_base(deep).weights == LITE

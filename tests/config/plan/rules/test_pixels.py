@@ -1,11 +1,14 @@
 """Pixels other than 8-bit colours get their own mean, deviation and first convolution."""
 
+import numpy as np
 import pytest
+import torch
 
 from maskrcnn_ext.config.plan.machine import COCO, LITE, Machine
 from maskrcnn_ext.config.plan.rules.model import choose_base
 from maskrcnn_ext.config.plan.rules.pixels import choose_pixels
 from maskrcnn_ext.config.plan.situation import Situation
+from maskrcnn_ext.modeling.backbones.input_conversion import InputConversion
 from tests.helpers.labelled_images import make_fingerprint
 
 STEM = "model.backbone.bottom_up.stem"
@@ -34,6 +37,25 @@ def test_sixteen_bits_of_one_channel(weights, std, stem):
     target = found.settings.get(f"{STEM}._target_")
     assert (target and target.path) == stem
     assert "0 to 4095" in found.reason
+
+
+def test_colours_of_16_bits_look_like_imagenets_to_the_backbone(tmp_path):
+    """The backbone converts what the model normalises by the data's own figures as it converts 8-bit colours."""
+    colours = np.random.default_rng(0).integers(0, 60_000, (64, 64, 3)).astype(np.uint16)
+    mean, std = colours.mean((0, 1)), colours.std((0, 1))
+    figures = {"dtype": "uint16", "channels": 3, "image_format": "raw", "mean": tuple(mean), "std": tuple(std)}
+    settings = pixels_of(LITE, **figures).settings
+    normalised = (colours - settings["model.pixel_mean"]) / settings["model.pixel_std"]
+    own = {key.rpartition(".")[2]: value for key, value in settings.items() if key.startswith("model.backbone")}
+    conversion = InputConversion(
+        *(own["pixel_mean"], own["pixel_std"], own["input_format"]),
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    )
+    found = conversion(torch.from_numpy(normalised).permute(2, 0, 1)[None].float())
+    torch.testing.assert_close(found.mean((0, 2, 3)), torch.zeros(3), atol=1e-3, rtol=0)
+    torch.testing.assert_close(found.std((0, 2, 3)), torch.ones(3), atol=1e-3, rtol=0)
+    assert not conversion.flips
 
 
 def test_five_channels():
