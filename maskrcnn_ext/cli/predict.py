@@ -140,6 +140,7 @@ def run(args: argparse.Namespace) -> int:
     if args.tile is not None:
         TileGrid(args.tile, args.tile, args.tile, args.overlap)  # raises if the tile size or the overlap is invalid
     args.configs, given = _models(args)
+    args.tile = args.tile or _tile_of_training(args.configs[0])
     inputs = find_inputs(given, stdin=sys.stdin, outputs=args.output)
     volumes = [] if args.stitch is None else _volumes(args, inputs)
     if volumes:
@@ -282,6 +283,19 @@ def _models(args: argparse.Namespace) -> tuple[list[str], list[str]]:
     if len(configs) > 1 and args.ray is not None:
         raise InputError(f"--ray predicts with one model, {len(configs)} are given")
     return configs, inputs
+
+
+def _tile_of_training(config: str) -> int | None:
+    """Returns the side of the tiles that a run was evaluated on, because its images are large; None for others."""
+    if not (Path(config) / "config.yaml").is_file():
+        return None
+    from maskrcnn_ext.data.registry.tiled import tile_of
+    from maskrcnn_ext.report.run import read_run
+
+    tile = tile_of(read_run(Path(config)).test_data)
+    if tile:
+        print(f"in tiles of {tile} pixels, as in training; --tile sets another side")
+    return tile or None
 
 
 def _load(args: argparse.Namespace) -> Predictor:

@@ -87,3 +87,15 @@ def test_a_volume_is_stitched(predict, images, tmp_path):
     assert labels.shape == (3, *planes[0].shape)
     rows = (out / "volumes/v.csv").read_text().splitlines()[1:]
     assert labels.max() == len(rows) > 0
+
+
+def test_a_run_that_was_evaluated_on_tiles_predicts_in_tiles(tmp_path, capsys):
+    from maskrcnn_ext.cli.predict import _tile_of_training
+
+    assert _tile_of_training(str(tmp_path)) is None
+    config = "dataloader: {{test: {{dataset: {{names: '{name}'}}}}}}"
+    (tmp_path / "config.yaml").write_text(config.format(name="coco:a.json@b"))
+    assert _tile_of_training(str(tmp_path)) is None
+    (tmp_path / "config.yaml").write_text(config.format(name="coco:a.json@b@tiles:512@list:/data/val.txt"))
+    assert _tile_of_training(str(tmp_path)) == 512
+    assert capsys.readouterr().out == "in tiles of 512 pixels, as in training; --tile sets another side\n"

@@ -16,6 +16,7 @@ from maskrcnn_ext.config.plan.rules.training import choose_batch, choose_schedul
 from maskrcnn_ext.config.plan.situation import Situation
 from maskrcnn_ext.data.fingerprint import Fingerprint
 from maskrcnn_ext.data.registry.keypoints import flip_map
+from maskrcnn_ext.data.registry.tiled import tile_of
 from maskrcnn_ext.errors import InputError
 
 _LARGEST_WHOLE = 50_000_000  # pixels of an image to validate on
@@ -84,7 +85,9 @@ def _choose_data(situation: Situation) -> Choice:
     train, val = situation.train, situation.val
     names = {"dataloader.train.dataset.names": train.name, "dataloader.test.dataset.names": val.name}
     classes = short_list(train.objects.classes, limit=3)
-    value = f"{train.num_images} images to train on, {val.num_images} to validate on"
+    tile = tile_of(train.name)
+    images = f"tiles of {tile} x {tile} pixels" if tile else "images"
+    value = f"{train.num_images} {images} to train on, {val.num_images} to validate on"
     return Choice("data", value, f"{train.objects.total} and {val.objects.total} objects; {classes}", names)
 
 
@@ -103,8 +106,8 @@ def _warnings(situation: Situation, base: Base) -> Iterator[str]:
         yield f"training starts from random weights{advice}"
     if max(val.images.sizes.astype(float).prod(axis=1)) > _LARGEST_WHOLE:
         yield (
-            f"{val.name} has images of {val.images.long:.0f} pixels, which evaluation predicts whole: validate on smaller ones; rasters of "
-            "the format geo are cut by @tile:1024"
+            f"{val.name} has images of {val.images.long:.0f} pixels, which evaluation predicts whole: name it {val.name}@tiles:1024 to cut "
+            "them into tiles"
         )
     if train.name == val.name:
         yield "validation uses the training images, so its results say nothing about other images: give --val"

@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from maskrcnn_ext.common.text import plural
+from maskrcnn_ext.config.plan.machine import inspect_machine
+from maskrcnn_ext.config.plan.rules.canvas import choose_tile
 from maskrcnn_ext.data.fingerprint import Fingerprint, fingerprint
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
 from maskrcnn_ext.data.registry.catalog import load_dataset
-from maskrcnn_ext.data.registry.listed import listed_name, write_list
+from maskrcnn_ext.data.registry.listed import listed_name, split_listed_name, write_list
 from maskrcnn_ext.data.registry.resolve import absolute_name, ensure_registered
+from maskrcnn_ext.data.registry.tiled import tile_of, tiled_name
 from maskrcnn_ext.data.tools.hold_out import divide, hold_out
 from maskrcnn_ext.errors import InputError
 
@@ -52,20 +55,20 @@ def prepare_data(name: str, val_name: str | None, prefix: Path) -> Prepared:
         data = prepare_data("/data/export", None, Path("my_config"))
         found = plan(data.train, inspect_machine(), val=data.val)
     """
-    name, data = _read(name)
-    whole = fingerprint(name, data)
+    name, data, whole, tile = _read_and_cut(name)
+    cut = [f"cut into tiles of {tile} x {tile} pixels, for training and validation: {name}"] if tile else []
     if val_name is not None:
-        val_name, val_data = _read(val_name)
+        val_name, val_data = _read(tiled_name(val_name, tile) if tile else val_name)
         val = fingerprint(val_name, val_data)
         parts = [
             _sound_part(found, records, Path(f"{prefix}_{part}.txt"))
             for found, records, part in ((whole, data, "train"), (val, val_data, "val"))
         ]
-        return Prepared(parts[0], parts[1])
+        return Prepared(parts[0], parts[1], tuple(cut))
     if len(data.images) - len(whole.images.unreadable_ids) < 2:
-        return Prepared(whole, None)
+        return Prepared(whole, None, tuple(cut))
     held = hold_out(data.images, _SHARE, leave_out=whole.images.unreadable_ids)
-    train = _part(whole, data, held.train, Path(f"{prefix}_train.txt"))
+    train = _part(whole, data, _apart(held.train, held.val), Path(f"{prefix}_train.txt"))
     part = _part(whole, data, held.val, Path(f"{prefix}_val.txt"))
     how = (
         "the end of the only sequence of images"
@@ -73,7 +76,7 @@ def prepare_data(name: str, val_name: str | None, prefix: Path) -> Prepared:
         else f"by class, and without dividing any of {held.num_groups} groups of similar images"
     )
     note = f"held out {plural(len(held.val), 'image')} of {len(data.images)} for validation, {how}: {prefix}_val.txt"
-    return Prepared(train, part, (note, *_unreadable(whole)))
+    return Prepared(train, part, (*cut, note, *_unreadable(whole)))
 
 
 def prepare_folds(name: str, folds: int, prefixes: Sequence[Path]) -> tuple[str, list[Prepared]]:
@@ -90,16 +93,48 @@ def prepare_folds(name: str, folds: int, prefixes: Sequence[Path]) -> tuple[str,
     Raises:
         InputError: the data is missing or broken, or cannot be divided into so many parts.
     """
-    name, data = _read(name)
-    whole = fingerprint(name, data)
+    name, data, whole, _ = _read_and_cut(name)
     parts = divide(data.images, folds, leave_out=whole.images.unreadable_ids)
     prepared = []
     for part, prefix in zip(parts, prefixes, strict=True):
         held = {record.image_id for record in part}
         kept = [record for other in parts for record in other if record.image_id not in held]
-        train = _part(whole, data, kept, Path(f"{prefix}_train.txt"))
+        train = _part(whole, data, _apart(kept, part), Path(f"{prefix}_train.txt"))
         prepared.append(Prepared(train, _part(whole, data, part, Path(f"{prefix}_val.txt")), tuple(_unreadable(whole))))
     return name, prepared
+
+
+def _read_and_cut(name: str) -> tuple[str, DataSet, Fingerprint, int]:
+    """Returns name, records and figures of a data set, cut into tiles if its images are large, and the side of the tiles; 0 for none."""
+    name, data = _read(name)
+    found = fingerprint(name, data)
+    tile = 0 if tile_of(name) else choose_tile(found, inspect_machine())
+    if not tile:
+        return name, data, found, 0
+    whole, file = split_listed_name(name)
+    if file is not None:
+        raise InputError(f"{name}: its images are large: list tiles of {tiled_name(whole, tile)} instead of images")
+    name, data = _read(tiled_name(name, tile))
+    return name, data, fingerprint(name, data), tile
+
+
+def _apart(train: Sequence[ImageRecord], val: Sequence[ImageRecord]) -> list[ImageRecord]:
+    """Returns the records to train on that show no pixel to validate on: tiles of one raster overlap."""
+    windows: dict[str, list[list[int]]] = {}
+    for record in val:
+        if "window" in record.extra:
+            windows.setdefault(record.file_name, []).append(record.extra["window"])
+
+    def shows(record: ImageRecord) -> bool:
+        others = windows.get(record.file_name, [])
+        return "window" in record.extra and any(_meet(record.extra["window"], other) for other in others)
+
+    return [record for record in train if not shows(record)]
+
+
+def _meet(one: Sequence[int], other: Sequence[int]) -> bool:
+    """Returns whether two windows x, y, width, height share a pixel."""
+    return all(one[i] < other[i] + other[i + 2] and other[i] < one[i] + one[i + 2] for i in (0, 1))
 
 
 def _read(name: str) -> tuple[str, DataSet]:

@@ -139,4 +139,5 @@ def split_mapped_name(name: str) -> tuple[str, Path | None]:
         True
     """
     whole, option, file = name.rpartition(_OPTION)
-    return (whole, Path(file).expanduser().absolute()) if option and "@list:" not in file else (name, None)
+    is_last = option and not any(later in file for later in ("@list:", "@tiles:"))
+    return (whole, Path(file).expanduser().absolute()) if is_last else (name, None)

@@ -15,35 +15,37 @@ def to_dicts(data: DataSet) -> list[dict[str, Any]]:
     Labelled points of an object are ``point_coords`` [[x, y], ...] and ``point_labels`` [0 or 1, ...], as in Detectron2's
     projects/PointSup. A dict has the key ``labelled_classes``, a list of category ids, if the image labels only some of the classes.
     """
-    from detectron2.structures import BoxMode
-
-    mode = BoxMode.XYXY_ABS
     dicts = []
     for record in data.images:
-        annotations = []
-        for annotation in record.annotations:
-            entry = {
-                "bbox": list(annotation.box),
-                "bbox_mode": mode,
-                "category_id": annotation.category,
-                "iscrowd": int(annotation.crowd),
-            }
-            # Detectron2 expects a missing key rather than None.
-            if annotation.segmentation is not None:
-                entry["segmentation"] = annotation.segmentation
-            if annotation.keypoints is not None:
-                entry["keypoints"] = annotation.keypoints
-            if annotation.points is not None:
-                points = annotation.points
-                entry["point_coords"] = [list(point) for point in zip(points[0::3], points[1::3], strict=True)]
-                entry["point_labels"] = points[2::3]
-            annotations.append(entry)
+        annotations = [annotation_to_dict(annotation) for annotation in record.annotations]
         image: dict[str, Any] = {"file_name": record.file_name, "image_id": record.image_id, "height": record.height}
         image |= {"width": record.width, "annotations": annotations}
         if record.labelled_classes is not None:
             image["labelled_classes"] = record.labelled_classes
         dicts.append({**image, **record.extra})
     return dicts
+
+
+def annotation_to_dict(annotation: Annotation) -> dict[str, Any]:
+    """Returns an annotation in Detectron2's standard format, with its box as XYXY_ABS."""
+    from detectron2.structures import BoxMode
+
+    entry: dict[str, Any] = {
+        "bbox": list(annotation.box),
+        "bbox_mode": BoxMode.XYXY_ABS,
+        "category_id": annotation.category,
+        "iscrowd": int(annotation.crowd),
+    }
+    # Detectron2 expects a missing key rather than None.
+    if annotation.segmentation is not None:
+        entry["segmentation"] = annotation.segmentation
+    if annotation.keypoints is not None:
+        entry["keypoints"] = annotation.keypoints
+    if annotation.points is not None:
+        points = annotation.points
+        entry["point_coords"] = [list(point) for point in zip(points[0::3], points[1::3], strict=True)]
+        entry["point_labels"] = points[2::3]
+    return entry
 
 
 _IMAGE_KEYS = ("file_name", "image_id", "height", "width", "annotations", "labelled_classes")
@@ -67,7 +69,7 @@ def from_dicts(name: str, dicts: Sequence[dict[str, Any]]) -> DataSet:
     for index, image in enumerate(dicts):
         where = f"data set {name}: image {image.get('image_id', index)!r}"
         try:
-            annotations = [_annotation(found, len(classes), where) for found in image.get("annotations", [])]
+            annotations = [annotation_from_dict(found, len(classes), where) for found in image.get("annotations", [])]
             extra = {key: value for key, value in image.items() if key not in _IMAGE_KEYS}
             sides = int(image["height"]), int(image["width"])
             labelled = image.get("labelled_classes")
@@ -77,7 +79,13 @@ def from_dicts(name: str, dicts: Sequence[dict[str, Any]]) -> DataSet:
     return DataSet(classes, images, category_ids, list(metadata.get("keypoint_names") or []))
 
 
-def _annotation(found: dict[str, Any], num_classes: int, where: str) -> Annotation:
+def annotation_from_dict(found: dict[str, Any], num_classes: int, where: str) -> Annotation:
+    """Returns an annotation of Detectron2's standard format as a record.
+
+    Raises:
+        InputError: its box is rotated, or its class does not exist; `where` begins the message.
+        KeyError: box or class are missing.
+    """
     from detectron2.structures import BoxMode
 
     mode = found["bbox_mode"]

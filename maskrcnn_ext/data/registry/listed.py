@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from maskrcnn_ext.common.files import write_atomic
@@ -64,9 +64,7 @@ def split_listed_name(name: str) -> tuple[str, Path | None]:
 
 def listed_source(name: str, whole: Source, file: Path) -> Source:
     """Returns the part of a data set whose images a file lists."""
-    if whole.select is not None:
-        raise InputError(f"data set {name}: {whole.name} is a part already, and a part has no @list")
-    return replace(whole, name=name, select=ListedImages(file))
+    return whole.part(name, ListedImages(file))
 
 
 def write_list(file: Path, records: list[ImageRecord]) -> None:

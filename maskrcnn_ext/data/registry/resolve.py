@@ -1,8 +1,8 @@
 """Resolves a name of ``dataset.names`` and registers the data set that it means.
 
 A name is looked up in Detectron2's catalogue, in the team's catalogue and among the named data sets of ``domains/``. Any other name is
-read as a string that names a format and files, such as ``coco:/data/train.json@/data/images``. ``@list:FILE`` after any of them names the
-part whose images a file lists, ``@map:FILE`` the data set with other classes.
+read as a string that names a format and files, such as ``coco:/data/train.json@/data/images``. After any of them, ``@map:FILE`` gives the
+data set other classes, ``@tiles:SIDE`` cuts its images into tiles, and ``@list:FILE`` names the part whose images or tiles a file lists.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from maskrcnn_ext.data.registry.domains import domain_sources
 from maskrcnn_ext.data.registry.listed import listed_name, listed_source, split_listed_name
 from maskrcnn_ext.data.registry.source import Source
 from maskrcnn_ext.data.registry.team_catalog import read_team_catalog, team_catalog_files
+from maskrcnn_ext.data.registry.tiled import split_tiled_name, tiled_name, tiled_source
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -43,45 +44,38 @@ def ensure_registered(name: str) -> None:
     register_named_datasets()
     if name in DatasetCatalog.list():
         return
+    whole, side = split_tiled_name(name)
+    if side:
+        tiled_source(name, _whole_source(name, whole), side).register()
+        return
     whole, file = split_mapped_name(name)
     if file is not None:
-        _register_mapped(name, whole, file)
+        source = _whole_source(name, whole)
+        if source.class_map is not None:
+            raise InputError(f"data set {name}: {whole} has a map of its classes already")
+        replace(source, name=name, class_map=file).register()
         return
     whole, file = split_listed_name(name)
     if file is not None:
-        _register_part(name, whole, file)
+        listed_source(name, _whole_source(name, whole), file).register()
         return
-    source = parse_source(name)
-    if source is None:
+    parsed = parse_source(name)
+    if parsed is None:
         raise InputError(_unknown(name))
-    source.register()
+    parsed.register()
 
 
-def _register_part(name: str, whole: str, file: Path) -> None:
+def _whole_source(name: str, whole: str) -> Source:
+    """Returns the data set that another is a part of."""
     from detectron2.data import DatasetCatalog
 
     ensure_registered(whole)
     source = DatasetCatalog[whole]
     if not isinstance(source, Source):
         raise InputError(
-            f"data set {name}: {whole} was registered by another program: @list needs a data set that maskrcnn_ext reads"
+            f"data set {name}: {whole} was registered by another program: @list, @map and @tiles need a data set that maskrcnn_ext reads"
         )
-    listed_source(name, source, file).register()
-
-
-def _register_mapped(name: str, whole: str, file: Path) -> None:
-    """Registers a data set with the classes of a map."""
-    from detectron2.data import DatasetCatalog
-
-    ensure_registered(whole)
-    source = DatasetCatalog[whole]
-    if not isinstance(source, Source):
-        raise InputError(
-            f"data set {name}: {whole} was registered by another program: @map needs a data set that maskrcnn_ext reads"
-        )
-    if source.class_map is not None:
-        raise InputError(f"data set {name}: {whole} has a map of its classes already")
-    replace(source, name=name, class_map=file).register()
+    return source
 
 
 def _unknown(name: str) -> str:
@@ -177,6 +171,9 @@ def absolute_name(name: str) -> str:
         >>> absolute_name("balloon_train")
         'balloon_train'
     """
+    whole, side = split_tiled_name(name)
+    if side:
+        return tiled_name(absolute_name(whole), side)
     whole, file = split_mapped_name(name)
     if file is not None:
         return mapped_name(absolute_name(whole), file)

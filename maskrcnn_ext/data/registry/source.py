@@ -26,6 +26,23 @@ def dataset_root() -> Path:
     return Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
 
 
+Select = Callable[[list[ImageRecord]], list[ImageRecord]]
+
+
+@dataclass(frozen=True)
+class InTurn:
+    """Selects records by one function, and then of these by another."""
+
+    first: Select
+    then: Select
+
+    def __call__(self, records: list[ImageRecord]) -> list[ImageRecord]:
+        return self.then(self.first(records))
+
+    def __str__(self) -> str:
+        return f"{_stable_text(self.first)}, {_stable_text(self.then)}"
+
+
 @dataclass(frozen=True)
 class Source:
     """A data set that can be read. Calling it returns Detectron2's dicts.
@@ -51,7 +68,7 @@ class Source:
     root: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     colors: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    select: Callable[[list[ImageRecord]], list[ImageRecord]] | None = None
+    select: Select | None = None
     skeleton: Skeleton | None = None
     ignored: tuple[str, ...] = ()
     class_map: Path | None = None
@@ -65,7 +82,7 @@ class Source:
         classes: Sequence[str] | None = None,
         layout: str = "",
         colors: Mapping[str, Sequence[int]] | None = None,
-        select: Callable[[list[ImageRecord]], list[ImageRecord]] | None = None,
+        select: Select | None = None,
         skeleton: Skeleton | None = None,
         ignored: Sequence[str] = (),
         **options: Any,
@@ -82,6 +99,10 @@ class Source:
             skeleton=skeleton,
             ignored=tuple(ignored),
         )
+
+    def part(self, name: str, select: Select) -> Source:
+        """Returns the data set of a name that has what a function selects of the records of this one."""
+        return replace(self, name=name, select=select if self.select is None else InTurn(self.select, select))
 
     def register(self) -> None:
         """Registers the data set with Detectron2; see :func:`maskrcnn_ext.data.register`. Reads no data."""

@@ -35,7 +35,7 @@ def test_the_same_plan_again():
         ({"classes": ("a", "b"), "counts": (500, 0)}, "no object of b"),
         ({"images": {"unreadable": ("a.png: no such file",)}}, "1 image cannot be used: a.png"),
         ({"classes": tuple(map(str, range(1000))), "num_images": 2000}, None),
-        ({"size": (20_000, 20_000), "num_images": 2, "per_image": 2000}, "cut by @tile:1024"),
+        ({"size": (20_000, 20_000), "num_images": 2, "per_image": 2000}, "data@tiles:1024 to cut"),
         ({"images": {"dtype": "uint16", "channels": 1, "image_format": "raw"}}, None),
         ({"images": {"channels": 5, "image_format": "raw", "mean": (1.0,) * 5, "std": (1.0,) * 5}}, None),
         ({"sides": (0.5,)}, None),

@@ -42,3 +42,20 @@ def test_unreadable_images_of_given_sets_are_left_out(tmp_path):
 def test_one_image_is_not_divided(tmp_path):
     name = write_data(tmp_path / "data", images(1), [(0, 0, 5, 5, 20, 20)])
     assert prepare_data(name, None, tmp_path / "mine").val is None
+
+
+def test_a_raster_is_cut_into_tiles_and_its_end_is_held_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("maskrcnn_ext.config.plan.rules.canvas._LARGE", 1_000_000)
+    objects = [(0, 0, x, y, 30, 30) for x in range(20, 1000, 120) for y in range(20, 1000, 120)]
+    name = write_data(tmp_path / "data", [("raster.npy", noise(1100, 1100, 3))], objects)
+    found = prepare_data(name, None, tmp_path / "mine")
+    assert found.val is not None
+    assert found.train.name == f"{name}@tiles:512@list:{tmp_path / 'mine_train.txt'}"
+    assert f"cut into tiles of 512 x 512 pixels, for training and validation: {name}@tiles:512" in found.notes[0]
+    train, val = (load_dataset(part.name).images for part in (found.train, found.val))
+    windows = [[record.extra["window"] for record in part] for part in (train, val)]
+    assert len(windows[0]) + len(windows[1]) < 9, "tiles that overlap those held out are left out"
+    for x, y, width, height in windows[0]:
+        assert all(
+            x + width <= left or left + w <= x or y + height <= top or top + h <= y for left, top, w, h in windows[1]
+        )

@@ -36,9 +36,13 @@ def test_errors_name_the_list(name, tmp_path):
     (tmp_path / "wrong.txt").write_text("1\n77\n")
     with pytest.raises(InputError, match=r"wrong.txt lists 1 images that do not exist: 77"):
         load_dataset(listed_name(name, tmp_path / "wrong.txt"))
+
+
+def test_a_part_of_a_part(name, tmp_path):
+    (tmp_path / "two.txt").write_text("1\n2\n")
     (tmp_path / "one.txt").write_text("1\n")
-    with pytest.raises(InputError, match="a part has no @list"):
-        load_dataset(listed_name(listed_name(name, tmp_path / "one.txt"), tmp_path / "one.txt"))
+    part = listed_name(name, tmp_path / "two.txt")
+    assert [record.image_id for record in load_dataset(listed_name(part, tmp_path / "one.txt")).images] == [1]
 
 
 def test_absolute_names(name, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Chooses the scale that the network sees images at, whole or as crops, and tiles for images that are too large."""
+"""Chooses the scale that the network sees images at, whole or as crops, and the tiles of images that are too large."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from maskrcnn_ext.config.plan.choice import Call, Choice, Target
+from maskrcnn_ext.config.plan.choice import Call, Choice
+from maskrcnn_ext.config.plan.machine import Machine
 from maskrcnn_ext.config.plan.situation import Situation
 from maskrcnn_ext.data.check.anchors import resize_scales
 from maskrcnn_ext.data.fingerprint import Fingerprint
@@ -25,7 +26,7 @@ _SIZES_DIFFER = 1.5  # factor between the larger and the smaller images
 _CROP_OBJECTS = 4  # a crop is this many times as wide as a large object
 _CROP_GAIN = 0.6  # a crop as large as this share of an image is not worth it
 _FEWEST_IN_CROP = 0.5  # objects in a crop, on average, below which most crops would be empty
-_LARGE = 25_000_000  # pixels; of larger images, tiles are read instead of crops of the whole
+_LARGE = 25_000_000  # pixels; larger images are cut into tiles
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,6 @@ class Canvas:
         scale: of the images at inference.
         factors: smallest and largest scale in training, relative to `scale`.
         crop: side of the crops in pixels of the network's input; 0 for whole images.
-        tile: side of the tiles in pixels of the image; 0 for none.
         resizes: whether images are resized; otherwise they keep their own size, which differs.
         pixels: of an input in training, roughly.
     """
@@ -67,7 +67,6 @@ class Canvas:
     scale: float
     factors: tuple[float, float]
     crop: int
-    tile: int
     resizes: bool
     pixels: float
 
@@ -81,7 +80,7 @@ class Canvas:
 
     def _scaled(self, data: Fingerprint, scale: float) -> np.ndarray:
         boxes = data.objects.boxes.astype(np.float64)
-        if not self.resizes or self.tile:
+        if not self.resizes:
             return boxes * scale
         edges = round(data.images.short * scale), 10**6
         return boxes * resize_scales(data.objects.image_sizes.astype(np.float64), *edges)[:, None]
@@ -101,35 +100,44 @@ def choose_canvas(situation: Situation) -> tuple[Canvas, Choice]:
         scale, factors = 1.0, (1.0, 1.0)
     middle = scale * math.sqrt(factors[0] * factors[1])
     crop = _crop(train, middle, limits)
-    objects = train.objects
-    area = float(train.images.sizes.astype(np.float64).prod(axis=1).mean()) * middle**2
-    in_crop = np.mean(objects.per_image) * min(1.0, crop**2 / area) if crop else 1.0
-    tile = 0
-    if crop and (in_crop < _FEWEST_IN_CROP or area / middle**2 > _LARGE):
-        tile, crop = max(_STRIDE, round(crop / scale / _STRIDE) * _STRIDE), 0
-        resizes, factors = scale != 1.0, (1.0, 1.0)
-    if scale < 1 and shift == 1 and not tile:
+    if scale < 1 and shift == 1:
         # Reduced images have detail to spare: as in Detectron2's configs, inference uses the largest scale of the training.
         largest = min(1.0, scale * high)
         factors = low * scale / largest, high * scale / largest
         scale = largest
-    canvas = Canvas(scale, factors, crop, tile, resizes, float(crop**2 or (tile * scale) ** 2 or area))
+    area = _mean_area(train) * middle**2
+    canvas = Canvas(scale, factors, crop, resizes, float(crop**2 or area))
     reasons = [why]
     if shift != 1.0:
         reasons.append(f"{train.objects.side(0.5):.0f} in training, hence scales up to {factors[1]:.2g}")
-    if not resizes and not tile:
+    if not resizes:
         reasons.append("images of several sizes have one magnification")
     return canvas, Choice("input", _describe(canvas, train), "; ".join(reasons), _settings(canvas, situation))
+
+
+def choose_tile(data: Fingerprint, machine: Machine) -> int:
+    """Returns the side of the tiles in pixels that images are cut into; 0 if they are small enough.
+
+    Images are cut if they are too large to be read for one crop, or if most crops of them would show no object.
+    """
+    limits = _GPU if machine.has_gpu else _CPU
+    scale, _ = _scale(data, limits)
+    crop = _crop(data, scale, limits)
+    area = _mean_area(data)
+    in_crop = float(np.mean(data.objects.per_image)) * min(1.0, crop**2 / (area * scale**2)) if crop else 1.0
+    is_cut = crop and (in_crop < _FEWEST_IN_CROP or area > _LARGE)
+    return _multiple(limits.short_edge / scale) if is_cut else 0
+
+
+def _mean_area(data: Fingerprint) -> float:
+    """Returns the mean number of pixels of the images."""
+    return float(data.images.sizes.astype(np.float64).prod(axis=1).mean())
 
 
 def resizing(canvas: Canvas, data: Fingerprint) -> list[Call]:
     """Returns the augmentations of training that resize and crop."""
     calls = []
-    if canvas.tile:
-        if canvas.resizes:
-            side = _multiple(canvas.tile * canvas.scale)
-            calls.append(_resize([side], side, "choice"))
-    elif canvas.resizes:
+    if canvas.resizes:
         short = data.images.short * canvas.scale
         edges = [_multiple(short * factor) for factor in canvas.factors]
         most = math.ceil(edges[1] * data.images.long / data.images.short)
@@ -198,10 +206,6 @@ def _multiple(side: float) -> int:
 
 
 def _describe(canvas: Canvas, data: Fingerprint) -> str:
-    if canvas.tile:
-        return f"tiles of {canvas.tile} x {canvas.tile} pixels" + (
-            f" at scale {canvas.scale:.2g}" if canvas.scale != 1 else ""
-        )
     size = f"crops of {canvas.crop} x {canvas.crop}" if canvas.crop else "whole images"
     if not canvas.resizes:
         return f"{size} at the original scale"
@@ -211,9 +215,6 @@ def _describe(canvas: Canvas, data: Fingerprint) -> str:
 
 def _settings(canvas: Canvas, situation: Situation) -> dict[str, Any]:
     settings: dict[str, Any] = {}
-    if canvas.tile:
-        settings["dataloader.train.dataset._target_"] = Target("maskrcnn_ext.get_tiled_dataset_dicts")
-        settings["dataloader.train.dataset.tile"] = canvas.tile
     test = []
     if canvas.resizes and canvas.scale != 1.0:
         images = situation.val.images

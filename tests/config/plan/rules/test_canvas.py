@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maskrcnn_ext.config.plan.machine import Machine
-from maskrcnn_ext.config.plan.rules.canvas import choose_canvas, resizing
+from maskrcnn_ext.config.plan.rules.canvas import choose_canvas, choose_tile, resizing
 from maskrcnn_ext.config.plan.situation import Situation
 from tests.helpers.labelled_images import make_fingerprint
 
@@ -23,7 +23,6 @@ def test_large_objects_are_reduced_and_images_stay_whole():
     assert canvas.scale == pytest.approx(1.25 * 64 / 200), "inference at the largest scale of the training"
     assert canvas.factors[1] == 1
     assert not canvas.crop
-    assert not canvas.tile
     assert "whole images" in choice.value
     assert "median 200" in choice.reason
     edges = resizing(canvas, make_fingerprint((200,), size=(1600, 1200)))[0].arguments["short_edge_length"]
@@ -65,17 +64,16 @@ def test_images_of_one_magnification_keep_their_size():
     assert choice.settings["dataloader.test.mapper.augmentations"] == []
 
 
-def test_rasters_are_tiled():
-    canvas, choice = canvas_of(make_fingerprint((40,), size=(20_000, 20_000), num_images=2, per_image=3000))
-    assert canvas.tile
-    assert not canvas.crop
-    assert choice.settings["dataloader.train.dataset._target_"].path == "maskrcnn_ext.get_tiled_dataset_dicts"
-    assert "tiles" in choice.value
+def test_rasters_are_cut_into_tiles_of_the_side_that_the_machine_affords():
+    raster = make_fingerprint((40,), size=(20_000, 20_000), num_images=2, per_image=3000)
+    assert choose_tile(raster, Machine()) == 512
+    assert choose_tile(raster, GPU) == 1024
+    assert choose_tile(make_fingerprint((400,), size=(20_000, 20_000), per_image=3000), Machine()) == 3200
+    assert choose_tile(make_fingerprint((40,), size=(1600, 1200), per_image=20), Machine()) == 0
 
 
 def test_few_small_objects_in_large_images_are_tiled_so_that_tiles_have_objects():
-    canvas, _ = canvas_of(make_fingerprint((20,), size=(4000, 3000), per_image=1))
-    assert canvas.tile
+    assert choose_tile(make_fingerprint((20,), size=(4000, 3000), per_image=1), Machine()) == 416
 
 
 def test_a_gpu_sees_more():
