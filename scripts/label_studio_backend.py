@@ -40,7 +40,10 @@ class Backend:
             return {"model_version": self.version}
         if path != "/predict":
             raise InputError(f"no such request: {path}")
-        tag = ElementTree.fromstring(request.get("label_config") or "<View/>").find(".//BrushLabels")
+        try:
+            tag = ElementTree.fromstring(request.get("label_config") or "<View/>").find(".//BrushLabels")
+        except ElementTree.ParseError as error:
+            raise InputError(f"the labelling interface is not XML: {error}") from None
         if tag is None:
             raise InputError("the labelling interface has no <BrushLabels>")
         place = {"from_name": tag.get("name"), "to_name": tag.get("toName")}

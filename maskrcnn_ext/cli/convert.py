@@ -74,6 +74,9 @@ def run(args: argparse.Namespace) -> int:
         else:
             folder = args.target / "images"
             lost = dict(find_writer(args.to.replace("-", "_"))(data, partial, link=args.link))
+    partly = sum(record.labelled_classes is not None for record in data.images)
+    if partly and args.to != "coco":
+        lost["images label only some of the classes, which only COCO can store"] = partly
     for problem, count in lost.items():
         print(f"maskrcnn-ext convert: warning: {count} {problem}", file=sys.stderr)
     if note := split_note(args.source):

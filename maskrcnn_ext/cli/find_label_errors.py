@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     """Writes the list, the page and the files for label tools, and prints what was found."""
     if args.count < 1:
         raise InputError(f"--count {args.count}: expected at least 1")
+    from maskrcnn_ext.common.next_command import print_next
     from maskrcnn_ext.data.registry.catalog import load_dataset
     from maskrcnn_ext.data.registry.dicts import to_dicts
     from maskrcnn_ext.evaluation.label_errors import KINDS, find_label_errors
@@ -86,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"{page}\n{args.output / 'label_errors.json'}\n{args.output / 'label_errors.csv'}")
     for kind in kinds:
         print(f"{kind}: {args.output / kind}")
+    print_next(["check-data", args.data], ["train", args.data, "--folds", "5"])
     return 0
 
 

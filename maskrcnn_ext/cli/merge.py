@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--link needs images: give a folder as DST")
     if args.output.exists() and not args.overwrite:  # checked before reading, which may take long
         raise InputError(f"{args.output} exists: choose another DST, or add --overwrite")
+    from maskrcnn_ext.common.next_command import print_next
     from maskrcnn_ext.data.registry.catalog import load_dataset
     from maskrcnn_ext.data.registry.class_map import read_class_map
     from maskrcnn_ext.data.tools.merge import merge
@@ -67,5 +68,6 @@ def run(args: argparse.Namespace) -> int:
             f"{partly} images label only some of the classes: train with PartialROIHeads, or the others are background there "
             "(docs/labels.md)"
         )
-    print(f"use it as coco:{args.output if json_only else args.output / 'annotations.json'}@{folder}")
+    name = f"coco:{args.output if json_only else args.output / 'annotations.json'}@{folder}"
+    print_next(["check-data", name], ["train", name])
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,10 +76,9 @@ def run(args: argparse.Namespace) -> int:
         f"{len(chosen)} of {len(scored)} images: {args.output / 'selected.txt'}\n{args.output / 'scores.csv'}\n{page}"
     )
     if not inputs.data:
-        print(
-            "label them with the model's objects as a start: "
-            f"maskrcnn-ext predict {args.run} - -o {args.output / 'labels'} --save cvat < {args.output / 'selected.txt'}"
-        )
+        words = ["maskrcnn-ext", "predict", args.run, "-", "-o", str(args.output / "labels"), "--save", "cvat"]
+        redirected = f"{shlex.join(words)} < {shlex.quote(str(args.output / 'selected.txt'))}"
+        print(f"\nNext, with the model's objects as a start:\n    {redirected}", file=sys.stderr)
     return 0
 
 

@@ -29,10 +29,10 @@ def test_sets_that_label_different_classes_are_merged_and_read_back(halves, tmp_
     names, content = halves
     out = tmp_path / "out"
     assert main(["merge", *names, "-o", str(out), "--link"]) == 0
-    printed = capsys.readouterr().out
+    printed, following = capsys.readouterr()
     assert "8 images" in printed
     assert "4 images label only some of the classes" in printed
-    merged = get_dataset_dicts(printed.rpartition("use it as ")[2].strip(), filter_empty=False)
+    merged = get_dataset_dicts(following.split()[-1], filter_empty=False)
     classes = len(content["categories"])
     assert (
         sorted(len(one.get("labelled_classes", range(classes))) for one in merged) == [classes - 1] * 4 + [classes] * 4
@@ -48,10 +48,10 @@ def test_a_map_joins_classes_and_only_the_json_is_written(halves, tmp_path, caps
     (tmp_path / "map.yaml").write_text(f"map:\n{lines}")
     arguments = ["merge", *names, "--map", str(tmp_path / "map.yaml"), "-o", str(tmp_path / "out.json")]
     assert main(arguments) == 0
-    printed = capsys.readouterr().out
+    printed, following = capsys.readouterr()
     assert "1 classes: thing" in printed
     assert "label only some" not in printed
-    assert len(get_dataset_dicts(printed.rpartition("use it as ")[2].strip(), filter_empty=False)) == 8
+    assert len(get_dataset_dicts(following.split()[-1], filter_empty=False)) == 8
     assert main(arguments) == 2
     assert "exists: choose another DST" in capsys.readouterr().err
     assert main([*arguments, "--overwrite"]) == 0

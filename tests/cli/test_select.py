@@ -23,7 +23,7 @@ def test_a_data_set_gives_ids_and_a_folder_gives_paths(run, spec, shapes, tmp_pa
     folder = shapes.parent / "images"
     assert main(["select", str(run), str(folder), "--count", "2", "-o", str(out), "--device", "cpu"]) == 0
     assert all(line.startswith(str(folder)) for line in (out / "selected.txt").read_text().splitlines())
-    assert "maskrcnn-ext predict" in capsys.readouterr().out
+    assert "maskrcnn-ext predict" in capsys.readouterr().err
 
 
 def test_the_models_of_folds_are_compared(run, spec, tmp_path):

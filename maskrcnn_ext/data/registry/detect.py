@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from maskrcnn_ext.errors import InputError
 
 # Images whose existence is tested to find their folder; some may be missing.
 _TRIED = 20
+_ROOT = re.compile(rb"<([A-Za-z]\w*)")
 _RASTERS = (".tif", ".tiff")
 _VECTORS = (".geojson", ".gpkg", ".shp", ".fgb")
 
@@ -56,13 +58,14 @@ def described_by_files(folder: Path) -> list[str]:
     return list(dict.fromkeys(name for name in map(detect, files[:_TRIED]) if name is not None))
 
 
-def is_cvat(file: Path) -> bool:
-    """Returns whether an XML is of CVAT for images; reads its beginning only."""
+def xml_root(file: Path) -> str:
+    """Returns the name of the first element of an XML file; "" without one. Reads the beginning only."""
     try:
         with file.open("rb") as stream:
-            return b"<annotations>" in stream.read(500)
+            found = _ROOT.search(stream.read(500))
     except OSError:
-        return False
+        return ""
+    return found[1].decode("ascii") if found else ""
 
 
 def _folder_with(names: list[Any], folders: list[Path]) -> Path:
@@ -87,7 +90,7 @@ def _detect_file(file: Path) -> str | None:
             if image.is_file():
                 return f"geo:{file}@{image}" + ("" if image.suffix in _RASTERS else "@pixels:true")
         return None
-    if suffix == ".xml" and is_cvat(file):
+    if suffix == ".xml" and xml_root(file) == "annotations":
         return f"cvat:{file}"
     return _detect_json(file, read_json(file)) if suffix == ".json" else None
 
@@ -119,7 +122,7 @@ def _detect_json(file: Path, content: Any) -> str | None:
 def _detect_folder(folder: Path) -> str | None:
     for labels, images in (("Annotations", "JPEGImages"), ("annotations", "images"), (".", ".")):
         files = list_files(folder / labels, "*.xml") if (folder / images).is_dir() else []
-        if files and not is_cvat(files[0]):
+        if files and xml_root(files[0]) in ("annotation", ""):
             return f"voc:{folder / labels}@{folder / images}"
     found = described_by_files(folder)
     if found:

@@ -60,6 +60,11 @@ def write(folder, name, content=""):
         ({"a.xml": "<annotations>", "b.xml": "<annotations>"}, ".", None),
         ({"a.xml": "<annotation>"}, "a.xml", None),
         ({"tasks.json": [{"data": {}}], "images/a.png": ""}, ".", "label_studio:{0}/tasks.json@{0}/images"),
+        (
+            {"tasks.json": [{"data": {}}], "label_config.xml": "<View>", "images/a.png": ""},
+            ".",
+            "label_studio:{0}/tasks.json@{0}/images",
+        ),
         ({"tasks.json": [{"data": {}}]}, "tasks.json", "label_studio:{0}/tasks.json@{0}"),
         ({"meta.json": {"classes": []}, "ds/ann/a.png.json": "{}"}, ".", "supervisely:{0}"),
         ({"p.json": {**COCO, "annotations": [{"segments_info": []}]}}, "p.json", "coco_panoptic:{0}/p.json@{0}"),
