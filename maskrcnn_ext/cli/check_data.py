@@ -103,8 +103,10 @@ def run(args: argparse.Namespace) -> int:
 
         print(f"\nreport: {write_data_page(view, faults, advice, args.report)}")
     if args.fix is None:
-        fix = ["check-data", args.name, "--fix", "REPAIRED.json"]
-        print_next(fix if counts["error"] else ["train", args.name])
+        images = ["--images", str(args.images)] if args.images else []
+        data = f"coco:{args.name}@{args.images}" if images else args.name
+        fix = ["check-data", args.name, *images, "--fix", "REPAIRED.json"]
+        print_next(fix if counts["error"] else ["train", data])
     failing = SEVERITIES[: SEVERITIES.index(args.fail_on) + 1]
     return int(any(counts[severity] for severity in failing))
 

@@ -26,7 +26,7 @@ def print_next(*commands: list[str]) -> None:
 
 
 def runs_near(folder: Path) -> str:
-    """Returns ``; runs near it: ...`` with the folders of runs below a folder, or beside it if there are none; "" without any.
+    """Returns ``; runs near it: ...`` with the folders of runs below a folder, or beside it if it does not exist; "" without any.
 
     Example:
         >>> (tmp_path / "run").mkdir()
@@ -34,11 +34,9 @@ def runs_near(folder: Path) -> str:
         >>> runs_near(tmp_path).endswith("run"), runs_near(tmp_path / "rnu").endswith("run"), runs_near(tmp_path / "no/where")
         (True, True, '')
     """
-    for root in (folder, folder.parent):
-        found: set[str] = set()
-        for name in _RUN_FILES if root.is_dir() else ():
-            found.update(str(path.parent) for depth in ("*", "*/*") for path in root.glob(f"{depth}/{name}"))
-        if found:
-            runs = sorted(found, key=natural_sort_key)
-            return f"; runs near it: {short_list(runs, 8)}"
-    return ""
+    root = folder if folder.is_dir() else folder.parent
+    found: set[str] = set()
+    for name in _RUN_FILES if root.is_dir() else ():
+        found.update(str(path.parent) for depth in ("*", "*/*") for path in root.glob(f"{depth}/{name}"))
+    runs = sorted(found, key=natural_sort_key)
+    return f"; runs near it: {short_list(runs, 8)}" if runs else ""

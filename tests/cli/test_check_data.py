@@ -117,7 +117,7 @@ def test_without_images_nothing_is_opened(polygons, tmp_path, capsys):
     empty.mkdir()
     arguments = ["check-data", str(tmp_path / "a.json"), "--images", str(empty)]
     assert main([*arguments, "--no-images"]) == 0
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == f"\nNext:\n    maskrcnn-ext train coco:{tmp_path / 'a.json'}@{empty}\n"
     assert main(arguments) == 1
     assert "image-missing (8)" in capsys.readouterr().out
     assert main([*arguments, "--no-images", "--against", str(tmp_path / "a.json")]) == 2
