@@ -14,9 +14,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the tables, or the page of one part."""
+    from maskrcnn_ext.common.next_command import print_next
     from maskrcnn_ext.common.tables import text_table
     from maskrcnn_ext.modeling import part_tables as tables
-    from maskrcnn_ext.modeling.parts import MASK_HEADS, NETWORKS, POOLERS, find_part
+    from maskrcnn_ext.modeling.parts import MASK_HEADS, NETWORKS, OTHERS, POOLERS, find_part
 
     if args.name:
         print(find_part(args.name).describe())
@@ -34,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     print("\nTested backbones of timm, without neck and heads, an image of 800 x 1216\n")
     print(text_table(tables.network_rows(), tables.NETWORK_COLUMNS))
     print("\nOverrides")
-    overrides = [part.override() for part in [*MASK_HEADS, *POOLERS]] + [net.override() for net in NETWORKS]
+    overrides = [part.override() for part in [*MASK_HEADS, *POOLERS, *OTHERS]] + [net.override() for net in NETWORKS]
     print("\n".join(f"  {override}" for override in overrides))
+    print_next(["parts", "DCTMaskHead"])
     return 0

@@ -1,4 +1,4 @@
-"""The catalogue of mask heads, RoI poolers and tested backbones: source, and the override that selects each. Plain data."""
+"""The catalogue of mask heads, RoI poolers, other parts and tested backbones: source, and the override that selects each. Plain data."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import maskrcnn_ext
+from maskrcnn_ext.common.tables import text_table
 from maskrcnn_ext.common.text import did_you_mean
 from maskrcnn_ext.errors import InputError
 
@@ -57,7 +58,8 @@ class Part:
         ]
         text = "\n\n".join(filter(None, map(inspect.getdoc, [found, *constructors])))
         measured = f"\nhere, in boundary AP on nuclei: {self.measured}" if self.node == "mask_head" else ""
-        return f"{self.name}\n{self.paper}; {self.gain}{measured}\n\n  {self.override()}\n\n{text}"
+        head = f"{self.name}\n{self.paper}; {self.gain}{measured}\n\n  {self.override()}\n\n"
+        return f"{head}{as_python(self.override())}\n\n{options_table(found)}\n\n{text}"
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,41 @@ class Network:
         """Returns a page of text: source, licence, override, and every option of the backbone."""
         found = maskrcnn_ext.TimmBackbone
         text = "\n\n".join(filter(None, map(inspect.getdoc, [found, found.__init__])))
-        return f"{self.name}\n{self.paper}; weights: {self.licence}\n\n  {self.override()}\n\n{text}"
+        head = f"{self.name}\n{self.paper}; weights: {self.licence}\n\n  {self.override()}\n\n"
+        return f"{head}{as_python(self.override())}\n\n{options_table(found)}\n\n{text}"
+
+
+def as_python(overrides: str) -> str:
+    """Returns the lines of Python that change a config as overrides do.
+
+    Example:
+        >>> print(as_python("model.a._target_=maskrcnn_ext.DCTMaskHead model.a.pooler=null model.a.size=7"))
+          cfg.model.a._target_ = maskrcnn_ext.DCTMaskHead
+          cfg.model.a.pooler = None
+          cfg.model.a.size = 7
+    """
+    lines = []
+    for key, _, value in (word.partition("=") for word in overrides.split()):
+        if key.endswith("._target_"):
+            text = value
+        elif value == "null":
+            text = "None"
+        else:
+            is_number = value.lstrip("-").replace(".", "", 1).isdigit()
+            text = value if is_number or value.startswith(("[", "'")) else repr(value)
+        lines.append(f"  cfg.{key} = {text}")
+    return "\n".join(lines)
+
+
+def options_table(part: Any) -> str:
+    """Returns a table of the arguments of a class: name, type and default."""
+    rows = []
+    for name, parameter in list(inspect.signature(part.__init__).parameters.items())[1:]:
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            kind = "" if parameter.annotation is parameter.empty else inspect.formatannotation(parameter.annotation)
+            default = "required" if parameter.default is parameter.empty else repr(parameter.default)
+            rows.append([name, kind.strip("'"), default])
+    return text_table(rows, ["option", "type", "default"])
 
 
 MASK_HEADS = [
@@ -154,6 +190,16 @@ POOLERS = [
         "+1.5 box AP (MMDetection configs/dcn)",
         node="mask_pooler",
         takes_channels=True,
+    ),
+]
+
+OTHERS = [
+    Part(
+        "BoxPredictor",
+        "Soft-NMS, arXiv:1704.04503; DIoU-NMS, arXiv:1911.08287; maskness: EVA-02, arXiv:2303.11331",
+        "measured in docs/dense_scenes.md",
+        node="box_predictor",
+        options="suppression=soft",
     ),
 ]
 
@@ -217,9 +263,12 @@ def find_part(name: str) -> Part | Network:
         >>> find_part("DCTMaskHead").override()
         'model.roi_heads.mask_head._target_=maskrcnn_ext.DCTMaskHead'
     """
-    parts: dict[str, Part | Network] = {part.name: part for part in [*MASK_HEADS, *POOLERS]}
+    parts: dict[str, Part | Network] = {part.name: part for part in [*MASK_HEADS, *POOLERS, *OTHERS]}
     parts |= {spelling: net for net in NETWORKS for spelling in (net.name, net.name.partition(".")[0])}
     if name not in parts:
-        hint = did_you_mean(name, parts) or "`maskrcnn-ext parts` lists them"
-        raise InputError(f"no part {name!r}: {hint}")
+        hint = did_you_mean(name, parts)
+        names = ", ".join(part.name for part in [*MASK_HEADS, *POOLERS, *OTHERS])
+        raise InputError(
+            f"no part {name!r}: {f'{hint}; ' if hint else ''}the parts are {names}; `maskrcnn-ext parts` lists backbones, too"
+        )
     return parts[name]

@@ -1,5 +1,7 @@
 """The catalogue of parts lists every part, and the overrides it prints work."""
 
+import inspect
+
 import pytest
 from detectron2.config import LazyConfig, instantiate
 
@@ -7,7 +9,7 @@ import maskrcnn_ext
 from maskrcnn_ext import InputError, get_config
 from maskrcnn_ext.config.overrides import apply_overrides
 from maskrcnn_ext.modeling.mask_heads.base import MaskHead
-from maskrcnn_ext.modeling.parts import MASK_HEADS, NETWORKS, POOLERS, find_part
+from maskrcnn_ext.modeling.parts import MASK_HEADS, NETWORKS, OTHERS, POOLERS, find_part
 
 PARTS = [*MASK_HEADS, *POOLERS]
 
@@ -29,11 +31,15 @@ def test_the_override_builds_the_part(part):
     assert type(instantiate(node)) is part.load()
 
 
-@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
+@pytest.mark.parametrize("part", [*PARTS, *OTHERS], ids=lambda part: part.name)
 def test_the_page_of_a_part_has_source_override_and_every_option(part):
     page = part.describe()
     assert part.paper in page
     assert part.override() in page
+    assert f"  cfg.model.roi_heads.{part.node}._target_ = maskrcnn_ext.{part.name}\n" in page
+    table = page[page.index("option ") :].partition("\n\n")[0]
+    options = [name for name in inspect.signature(part.load().__init__).parameters if name not in ("self", "stock")]
+    assert all(f"\n{name} " in table for name in options)
     if issubclass(part.load(), MaskHead):
         for option in part.load().own_defaults():
             assert f"{option}:" in page
