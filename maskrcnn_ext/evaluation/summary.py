@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from maskrcnn_ext.evaluation.average_precision import (
     rank,
 )
 from maskrcnn_ext.evaluation.error_split import ERROR_KINDS, ErrorSplit, split_errors
+from maskrcnn_ext.evaluation.lvis import has_lvis_rules, lvis_metrics
 from maskrcnn_ext.evaluation.nuclei import is_like_nuclei, nuclei_metrics
 from maskrcnn_ext.evaluation.operating_point import (
     best_threshold,
@@ -94,6 +96,7 @@ def evaluate(
                              "not_found": [number, ...]}, ...],                   # indices of annotations in the file
                      # at score_threshold; quality: sum of the IoUs of true positives / (their number + half the number of errors)
                  "wrong": [{"result", "image_id", "class", "score", "kind"}, ...],  # all these false positives, highest score first
+                 "lvis": {"AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf"},  # bbox and segm, if images list verified classes
                  "nuclei": {"DSB2018", "PQ", "SQ", "RQ", "AJI"},                  # segm of one class with 5 objects an image or more
              }, ...}}
 
@@ -131,6 +134,11 @@ def evaluate(
     for task in tasks if tasks is not None else possible_tasks(loaded_truth, loaded_results):
         pairs = pair_up(loaded_truth, loaded_results, task, max_detections=max_detections, sigmas=sigmas)
         metrics = _TaskMetrics(loaded_truth, pairs, iou, score_threshold, num_area_bins).to_dict()
+        if task in ("bbox", "segm") and has_lvis_rules(loaded_truth):
+            if find_spec("hotcoco"):
+                metrics["lvis"] = lvis_metrics(loaded_truth, loaded_results, task)
+            else:
+                logger.warning('%s is not measured by the rules of LVIS: pip install "maskrcnn_ext[eval]"', task)
         if task == "segm" and is_like_nuclei(loaded_truth):
             metrics["nuclei"] = nuclei_metrics(loaded_truth, loaded_results, score_threshold=score_threshold)
         summary["tasks"][task] = metrics

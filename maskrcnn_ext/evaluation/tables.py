@@ -93,6 +93,14 @@ def overview(summary: dict[str, Any]) -> str:
             [(task, *_select(metrics["errors"]["delta_AP"], error_kinds)) for task, metrics in tasks.items()],
         ),
     ]
+    lvis = {task: metrics["lvis"] for task, metrics in tasks.items() if "lvis" in metrics}
+    if lvis:
+        names = tuple(next(iter(lvis.values())))
+        rows = [(task, *_select(metrics, names)) for task, metrics in lvis.items()]
+        parts += [
+            "By the rules of LVIS, classes that are verified in an image only:",
+            metric_table(("task", *names), rows),
+        ]
     for nuclei in (metrics["nuclei"] for metrics in tasks.values() if "nuclei" in metrics):
         parts += ["Masks without overlaps, mean over images:", metric_table(tuple(nuclei), [tuple(nuclei.values())])]
     return "\n\n".join(parts)
