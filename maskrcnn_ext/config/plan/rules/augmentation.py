@@ -14,6 +14,8 @@ _LIGHT = {"intensity_min": 0.8, "intensity_max": 1.2}
 _FEW_OBJECTS = 300  # in all, below which objects are pasted into other images
 _FEW_OF_CLASS = 30  # of one class
 _PASTE = 0.5  # probability
+_MOSAIC = 0.3  # probability
+_LEAST_IN_MOSAIC = 48.0  # pixels in the input of the median object, which a mosaic halves
 _MIXED_SHARE = 0.9  # of the training, after which images are no longer mixed
 _RARE = 0.1  # share of the images below which a class is drawn more often
 _IMBALANCE = 10  # factor between the most and the least frequent class
@@ -52,7 +54,11 @@ def choose_augmentation(situation: Situation, canvas: Canvas, samples: int) -> C
             "dataloader.train.mixed_samples": round(_MIXED_SHARE * samples),
             "dataloader.train.mapper.instance_mask_format": "bitmask",
         }
-        names.append(f"copy-paste until {_MIXED_SHARE:.0%}")
+        mixing = "copy-paste"
+        if objects.side(0.5) * canvas.scale >= _LEAST_IN_MOSAIC:
+            settings["dataloader.train.mosaic"] = {"probability": _MOSAIC}
+            mixing += " and mosaic"
+        names.append(f"{mixing} until {_MIXED_SHARE:.0%}")
         reasons.append(_few(situation))
     present = [count for count in objects.images_with if count]
     if (

@@ -210,7 +210,8 @@ def _describe(canvas: Canvas, data: Fingerprint) -> str:
     if not canvas.resizes:
         return f"{size} at the original scale"
     edges = [_multiple(data.images.short * canvas.scale * factor) for factor in canvas.factors]
-    return f"{size}, shorter side {edges[0]} to {edges[1]}"
+    inference = _multiple(data.images.short * canvas.scale)
+    return f"{size}, shorter side {edges[0]} to {edges[1]}, inference {inference}"
 
 
 def _settings(canvas: Canvas, situation: Situation) -> dict[str, Any]:

@@ -36,6 +36,14 @@ def test_few_objects_are_pasted_until_the_last_tenth():
         assert "dataloader.train.mixed_samples" not in augmentation_of(**many).settings
 
 
+def test_mosaics_halve_objects_that_are_large_enough():
+    large = augmentation_of(num_images=10, per_image=5, sides=(60,))
+    assert large.settings["dataloader.train.mosaic"] == {"probability": 0.3}
+    assert "copy-paste and mosaic until 90%" in large.value
+    assert "dataloader.train.mosaic" not in augmentation_of(num_images=10, per_image=5, sides=(30,)).settings
+    assert "dataloader.train.mosaic" not in augmentation_of(sides=(60,)).settings
+
+
 def test_rare_classes_are_drawn_more_often():
     rare = augmentation_of(classes=("a", "b"), counts=(480, 5))
     assert rare.settings["dataloader.train.sampler"].target == "maskrcnn_ext.repeat_factor_sampler"
