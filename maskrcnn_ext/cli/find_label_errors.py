@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,6 +102,14 @@ def _results_file(run: Path, data: str) -> Path:
     if not found.results_file.is_file():
         raise InputError(
             f"{run}: has no predictions: maskrcnn-ext predict {run} {data} -o predicted --save json, and give predicted/predictions.json"
+        )
+    node: Any = found.config
+    for key in ("dataloader", "train", "dataset", "names"):
+        node = node.get(key, {}) if isinstance(node, dict) else {}
+    if data in ([node] if isinstance(node, str) else list(node)):
+        print(
+            f"maskrcnn-ext find-label-errors: warning: {run} was trained on these labels, and confirms their errors: use `train --folds`",
+            file=sys.stderr,
         )
     return found.results_file
 

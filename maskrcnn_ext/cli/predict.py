@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from maskrcnn_ext.inference.volumes import Volume
 
 _VIDEO_KINDS = ("video", "mots")
-_LABEL_KINDS = ("labelme", "cvat", "label-studio", "coco")
 _SOME_FAILED = 3
 _LEAST_IOU = 0.25  # of masks of one object in neighbouring slices
 _OPTIMIZED_DTYPES = ("fp32", "bf16", "int8", "auto")
@@ -198,6 +197,7 @@ def _predict(args: argparse.Namespace, inputs: Inputs, kinds: list[str], volumes
     from maskrcnn_ext.inference.jobs.job import Job, JobSettings
     from maskrcnn_ext.inference.jobs.journal import Journal
     from maskrcnn_ext.inference.jobs.video_job import predict_video
+    from maskrcnn_ext.inference.outputs.label_files import LABEL_KINDS
     from maskrcnn_ext.inference.tiling.predictor import TiledPredictor
 
     if args.tta:
@@ -208,7 +208,7 @@ def _predict(args: argparse.Namespace, inputs: Inputs, kinds: list[str], volumes
         tiled = TiledPredictor(predictor, tile=args.tile, overlap=args.overlap, batch_size=args.batch)
     ids = _category_ids(predictor, inputs.data)
     of_images = dict.fromkeys(
-        "table" if kind == "parquet" else kind for kind in kinds if kind not in (*_VIDEO_KINDS, *_LABEL_KINDS)
+        "table" if kind == "parquet" else kind for kind in kinds if kind not in (*_VIDEO_KINDS, *LABEL_KINDS)
     )
     settings = JobSettings(list(of_images), args.threshold, args.batch, ids)
     path = args.output / "journal.jsonl"
@@ -243,7 +243,7 @@ def _write_joined(
     args: argparse.Namespace, summary: JobSummary, kinds: list[str], volumes: list[Volume]
 ) -> dict[str, Path]:
     """Writes the outputs that are made of all images together; returns their paths by kind."""
-    from maskrcnn_ext.inference.outputs.label_files import predicted_records, write_label_files
+    from maskrcnn_ext.inference.outputs.label_files import LABEL_KINDS, predicted_records, write_label_files
     from maskrcnn_ext.inference.outputs.table import join_tables
 
     files = {
@@ -251,7 +251,7 @@ def _write_joined(
         for kind in kinds
         if kind in ("table", "parquet")
     }
-    label_kinds = [kind for kind in kinds if kind in _LABEL_KINDS]
+    label_kinds = [kind for kind in kinds if kind in LABEL_KINDS]
     if label_kinds or volumes:
         data = predicted_records(args.output, args.threshold)
         for problem, count in write_label_files(data, args.output, label_kinds).items():
@@ -354,6 +354,7 @@ def _tta_overrides(config: str) -> list[str]:
 def _output_kinds(args: argparse.Namespace, inputs: Inputs) -> list[str]:
     """Returns the kinds of output to save in addition to the COCO results."""
     from maskrcnn_ext.inference.outputs import OUTPUTS
+    from maskrcnn_ext.inference.outputs.label_files import LABEL_KINDS
 
     if args.track and not inputs.videos:
         raise InputError("--track: no INPUT is a video")
@@ -361,13 +362,13 @@ def _output_kinds(args: argparse.Namespace, inputs: Inputs) -> list[str]:
         return (["overlays"] if inputs.items else []) + (["video"] if inputs.videos else [])
     chosen = args.save.replace("labelstudio", "label-studio").split(",")
     kinds = [kind for kind in dict.fromkeys(chosen) if kind != "json"]
-    known = (*OUTPUTS, "parquet", *_LABEL_KINDS, *_VIDEO_KINDS)
+    known = (*OUTPUTS, "parquet", *LABEL_KINDS, *_VIDEO_KINDS)
     for kind in kinds:
         if kind not in known:
             raise InputError(f"--save {kind}: expected some of json, {', '.join(known)}, separated by commas")
         if kind in _VIDEO_KINDS and not inputs.videos:
             raise InputError(f"--save {kind}: no INPUT is a video")
-        if kind in _LABEL_KINDS and inputs.videos:
+        if kind in LABEL_KINDS and inputs.videos:
             raise InputError(f"--save {kind}: label tools open images: cut the video into frames first")
     if "mots" in kinds and not args.track:
         raise InputError("--save mots: MOTS results contain tracks: add --track")

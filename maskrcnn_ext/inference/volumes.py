@@ -50,12 +50,12 @@ def find_volumes(items: Sequence[InputImage]) -> list[Volume]:
         file = str(record.get("file_name", item.file_name))
         suffix = file.lower()
         if "slice" in record:
-            name = item.name.rpartition("/")[0] or Path(file).name.partition(".")[0]
+            name = "/".join(filter(None, [item.name.rpartition("/")[0], Path(file).name.partition(".")[0]]))
             volumes.setdefault(file, Volume(name, file, [])).items.append(item)
         elif suffix.endswith(_DICOM):
             series.setdefault(str(Path(file).parent), []).append(item)
         else:
-            volumes[file] = Volume(item.name, file, _slices(item, file))
+            volumes[file] = Volume(item.name.removesuffix(".nii"), file, _slices(item, file))
     found = list(volumes.values())
     for folder, files in series.items():
         name = files[0].name.rpartition("/")[0] or Path(folder).name
@@ -96,7 +96,7 @@ def _slices(item: InputImage, file: str) -> list[InputImage]:
     return [
         InputImage(
             f"{item.key}|{index}",
-            f"{item.name}/{index:04d}",
+            f"{item.name.removesuffix('.nii')}/{index:04d}",
             index + 1,
             {"file_name": file, "slice": index, **part},
             f"{item.file_name}@{index}",

@@ -28,7 +28,7 @@ class Outline:
     Attributes:
         box: (x0, y0, x1, y1) in pixels.
         segmentation: polygons or an RLE; None for a box.
-        name: its class.
+        name: its class, which the title states: written on small objects, it would hide them.
     """
 
     box: Box
@@ -108,7 +108,7 @@ def draw_suspect(pixels: np.ndarray, suspect: SuspectLabel) -> np.ndarray:
         if outline.segmentation:
             whole = decode_rle(segmentation_to_rle(outline.segmentation, height, width))
             mask = encode_mask(whole[y0:y1, x0:x1])
-        drawn.append(DrawnObject(mask, shift_box(outline.box, (x0, y0, x1, y1)), outline.name, color))
+        drawn.append(DrawnObject(mask, shift_box(outline.box, (x0, y0, x1, y1)), "", color))
     return draw_objects(part, drawn, scale=_SIDE / max(part.shape[:2]))
 
 

@@ -52,6 +52,11 @@ def test_the_deleted_object_is_listed(labelled, tmp_path, capsys):
         assert row["title"] in listed.classes, kind
         assert len(listed.images[0].annotations) >= 1
     assert (out / "label-studio/tasks.json").is_file()
+    assert "warning" not in capsys.readouterr().err
+    config = {"dataloader": {"train": {"dataset": {"names": [data]}}}}
+    (run / "config.yaml").write_text(json.dumps(config))
+    assert main(arguments) == 0
+    assert "was trained on these labels" in capsys.readouterr().err
     results = run / "inference/coco_instances_results.json"
     assert main(["find-label-errors", str(results), data, "-o", str(out), "--save", "none"]) == 0
 

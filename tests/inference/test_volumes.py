@@ -18,7 +18,7 @@ def test_slices_of_nifti_files_and_stacks_are_items(tmp_path):
     tifffile.imwrite(tmp_path / "b.tif", voxels.transpose(2, 1, 0), photometric="minisblack")
     items = find_inputs([str(tmp_path / "a.nii.gz"), str(tmp_path / "b.tif")]).items
     volumes = renumbered(find_volumes(items))
-    assert [(volume.name, len(volume.items)) for volume in volumes] == [("a.nii", 3), ("b", 3)]
+    assert [(volume.name, len(volume.items)) for volume in volumes] == [("a", 3), ("b", 3)]
     assert [item.image_id for volume in volumes for item in volume.items] == [1, 2, 3, 4, 5, 6]
     assert len({item.key for volume in volumes for item in volume.items}) == 6
     for volume in volumes:
@@ -40,6 +40,9 @@ def test_slices_of_a_data_set_are_grouped_by_file(tmp_path):
 
     volumes = find_volumes([item(4, "a.nii", 0), item(9, "b.nii", 0), item(5, "a.nii", 1)])
     assert [[one.image_id for one in volume.items] for volume in volumes] == [[4, 5], [9]]
+    names = ["s/x", "s/x_2", "s/y"]
+    items = [InputImage(name, name, 1, {"file_name": f"/d/{name[:3]}.nii", "slice": 0}, name) for name in names]
+    assert [volume.name for volume in find_volumes(items)] == ["s/x", "s/y"]
 
 
 def test_photographs_and_broken_files_are_named(tmp_path):
