@@ -5,7 +5,7 @@ Forward and backward pass are registered as operators of torch, so that torch.co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +16,9 @@ from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops import roi_align_cpu, roi_align_reference
 from maskrcnn_ext.ops.native import loads, triton_unavailable_reason
 from maskrcnn_ext.ops.roi_align_reference import SampleGrid
+from maskrcnn_ext.ops.self_check import SelfChecks
+
+_checks = SelfChecks()
 
 if not hasattr(torch.library, "custom_op"):
     raise InputError(
@@ -98,10 +101,16 @@ def _in_layout(level: Tensor, grid: SampleGrid) -> Tensor:
 def _forward(features: list[Tensor], *arguments: Any) -> Tensor:
     grid = SampleGrid(*arguments)
     module = _compiled(features[0].device, features[0].dtype)
-    if module:
-        pooled: Tensor = module.forward([_in_layout(level, grid) for level in features], grid)
-        return pooled
-    return roi_align_reference.forward(features, grid).contiguous(memory_format=grid.memory_format)
+
+    def kernel() -> list[Tensor]:
+        assert module is not None
+        return [module.forward([_in_layout(level, grid) for level in features], grid)]
+
+    def plain() -> list[Tensor]:
+        return [roi_align_reference.forward(features, grid).contiguous(memory_format=grid.memory_format)]
+
+    (pooled,) = _run("RoIAlign", module, kernel, plain, grid, features[0].dtype)
+    return pooled
 
 
 @torch.library.custom_op(
@@ -114,9 +123,34 @@ def _backward(gradient: Tensor, sizes: list[int], *arguments: Any) -> list[Tenso
     module = _compiled(gradient.device, gradient.dtype)
     if gradient.is_cuda and torch.are_deterministic_algorithms_enabled():
         module = None  # the order of additions in Triton's kernel varies
-    backward = (module or roi_align_reference).backward
-    gradients = backward(gradient, _triples(sizes), grid)
+
+    def kernel() -> list[Tensor]:
+        assert module is not None
+        gradients: list[Tensor] = module.backward(gradient, _triples(sizes), grid)
+        return gradients
+
+    def plain() -> list[Tensor]:
+        return roi_align_reference.backward(gradient, _triples(sizes), grid)
+
+    gradients = _run("RoIAlign's backward pass", module, kernel, plain, grid, gradient.dtype)
     return [level.to(gradient.dtype).contiguous(memory_format=grid.memory_format) for level in gradients]
+
+
+def _run(
+    name: str,
+    module: ModuleType | None,
+    kernel: Callable[[], list[Tensor]],
+    plain: Callable[[], list[Tensor]],
+    grid: SampleGrid,
+    dtype: torch.dtype,
+) -> Sequence[Tensor]:
+    """Computes a pass by the kernel of a module, or by plain operators. Kernels other than the CPU's are checked."""
+    if module is None:
+        return plain()
+    if module is roi_align_cpu:
+        return kernel()
+    variant = dtype, grid.channels_last, *grid.output_size, grid.sampling_ratio, grid.aligned, len(grid.scales)
+    return _checks.run(name, kernel, plain, variant=variant, is_real=len(grid.rois) > 0)
 
 
 def _triples(sizes: Sequence[int]) -> list[Sequence[int]]:

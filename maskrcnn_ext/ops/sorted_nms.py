@@ -6,6 +6,11 @@ import torch
 from torch import Tensor
 
 from maskrcnn_ext.ops.native import triton_unavailable_reason
+from maskrcnn_ext.ops.self_check import SelfChecks
+
+# Share of boxes about which rounding may decide otherwise.
+_OTHERS = 0.01
+_checks = SelfChecks()
 
 
 @torch.library.custom_op("maskrcnn_ext::sorted_nms", mutates_args=())
@@ -25,7 +30,18 @@ def sorted_nms(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
     if boxes.is_cuda and boxes.numel() and triton_unavailable_reason() is None:
         from maskrcnn_ext.ops import sorted_nms_triton
 
-        return sorted_nms_triton.sorted_nms(boxes, valid, threshold)
+        (stays,) = _checks.run(
+            "suppression",
+            lambda: [sorted_nms_triton.sorted_nms(boxes, valid, threshold)],
+            lambda: [_suppress(boxes, valid, threshold)],
+            variant=boxes.shape[1],
+            others=_OTHERS,
+        )
+        return stays
+    return _suppress(boxes, valid, threshold)
+
+
+def _suppress(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
     low, high = boxes.split(2, dim=2)
     area = (high - low).prod(dim=2)
     stays = valid.clone()

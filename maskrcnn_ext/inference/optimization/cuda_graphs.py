@@ -17,10 +17,13 @@ from torch import Tensor
 from maskrcnn_ext.common.text import first_line
 from maskrcnn_ext.inference.optimization.fixed_size import FixedSizeDetection
 from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN
+from maskrcnn_ext.ops.self_check import find_difference
 
 logger = logging.getLogger(__name__)
 
 _MAX_GRAPHS = 32
+# Share of values of a replay that may differ by more than rounding: the order of two detections with nearly the same score may change.
+_OTHERS = 0.01
 
 
 class _Recording(NamedTuple):
@@ -30,12 +33,20 @@ class _Recording(NamedTuple):
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
 
+    def replay(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Returns the results for other inputs of the same shapes."""
+        for target, source in zip(self.inputs, inputs, strict=True):
+            target.copy_(source)
+        self.graph.replay()
+        return tuple(output.clone() for output in self.outputs)
+
 
 class CUDAGraphs:
     """Records a function once for each combination of input shapes and settings, and replays the recording from then on.
 
     The most recently used combinations are kept. All share one memory pool, as large as the largest of them needs; each keeps its inputs
-    and outputs besides. If recording fails, one warning is logged, and the function runs without graphs from then on.
+    and outputs besides. Each recording is compared once with the function, on its first inputs. If recording fails, or the results differ,
+    one warning is logged, and the function runs without graphs from then on.
     """
 
     def __init__(
@@ -65,10 +76,7 @@ class CUDAGraphs:
         with self._lock, torch.inference_mode(False), torch.no_grad(), torch.cuda.device_of(inputs[0]):
             recording = self._find_or_record(inputs)
             if recording is not None:
-                for target, source in zip(recording.inputs, inputs, strict=True):
-                    target.copy_(source)
-                recording.graph.replay()
-                return tuple(output.clone() for output in recording.outputs)
+                return recording.replay(inputs)
         return self.function(*inputs)
 
     def _find_or_record(self, inputs: tuple[Tensor, ...]) -> _Recording | None:
@@ -78,6 +86,9 @@ class CUDAGraphs:
             return self._recordings[key]
         try:
             recording = self._recordings[key] = self._record(inputs)
+            difference = find_difference(recording.replay(inputs), self.function(*inputs), _OTHERS)
+            if difference is not None:
+                raise RuntimeError(f"a replay has other results: {difference}")
         except RuntimeError as error:
             logger.warning("optimize: no CUDA graphs: %s", first_line(error))
             self._is_disabled = True
