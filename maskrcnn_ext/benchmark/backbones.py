@@ -41,6 +41,8 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
     )
     if not models.computes_bf16():
         note += " Not measured: bf16 (this processor has no instructions for it)."
+    if not models.computes_int8():
+        note += " Not measured: int8 (it is for CPUs with instructions for it)."
     for size in [args.size] if args.size else SIZES:
         rows = [Row(one.name, values=measure_network(one, args.config, size, args.repeats)) for one in networks]
         yield Table(f"{args.config.removesuffix('.py')}, {size[0]} x {size[1]} pixels, by backbone", rows, note)
@@ -60,7 +62,7 @@ def measure_network(network: Network, config: str, size: tuple[int, int], repeat
 
 
 def open_sides(network: Network, config: str, size: tuple[int, int]) -> dict[str, Callable[[list[Any]], Any]]:
-    """Returns the predict functions of a network: eager, optimized in float32, and in bf16 if the machine has instructions for it."""
+    """Returns the predict functions of a network: eager, optimized in float32, and in bf16 and int8 if the machine has instructions."""
     from maskrcnn_ext import optimize
 
     node = "model.backbone.bottom_up"
@@ -69,8 +71,11 @@ def open_sides(network: Network, config: str, size: tuple[int, int]) -> dict[str
     model = models.detectron2_model(config, "", overrides, device=models.device())
     image = {"image": models.to_tensor(models.photograph(*size))}
     models.calibrate(model, lambda: model.inference([image], do_postprocess=False))
-    dtypes = ["fp32", *(["bf16"] if models.computes_bf16() else [])]
-    sides = {EAGER: model, **{dtype: optimize(model, dtype=dtype) for dtype in dtypes}}
+    sides = {EAGER: model, "fp32": optimize(model, dtype="fp32")}
+    if models.computes_bf16():
+        sides["bf16"] = optimize(model, dtype="bf16")
+    if models.computes_int8():
+        sides["int8"] = optimize(model, dtype="int8", calibrate=[image])
     return {name: models.synchronised(dense_predict(side)) for name, side in sides.items()}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -75,12 +76,17 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
         if not models.computes_bf16():
             names = [name for name in names if not name.endswith("bf16")]
             absent["bf16"] = "this processor has no instructions for it"
+        if not models.computes_int8():
+            names = [name for name in names if not name.endswith("int8")]
+            absent["int8"] = "it is for CPUs with instructions for it"
         note = " ".join([_NOTE, *(f"Not measured: {name} ({reason})." for name, reason in absent.items())])
         for case in cases:
             images = [models.photograph(*case.size, seed) for seed in range(case.batch)]
             sides = {name: partial(open_side(name, case), images) for name in names}
             rows: dict[str, Any] = {name: {"detections": count_detections(side())} for name, side in sides.items()}
             seconds = measure(sides, args.repeats)
+            for name, times in seconds.items():
+                rows[name]["images/s a thread"] = case.batch / statistics.median(times) / case.threads
             del sides
             if case.batch == 1:
                 rows = {name: {**row, **in_new_process(memory_of, name, case)} for name, row in rows.items()}
@@ -186,7 +192,7 @@ def _openvino_bf16(case: Case) -> Predict:
 
 
 def _ours(case: Case, *, dtype: str) -> Predict:
-    predictor = models.quick_predictor(case.config, case.folder / "detectron2.pth", dtype)
+    predictor = models.quick_predictor(case.config, case.folder / "detectron2.pth", dtype, size=case.size)
     return lambda images: list(predictor.predict(images, batch_size=len(images)))
 
 
@@ -200,6 +206,7 @@ SIDES: dict[str, Callable[[Case], Predict]] = {
     "OpenVINO, bf16": _openvino_bf16,
     "maskrcnn_ext": lambda case: _ours(case, dtype="fp32"),
     "maskrcnn_ext, bf16": lambda case: _ours(case, dtype="bf16"),
+    "maskrcnn_ext, int8": lambda case: _ours(case, dtype="int8"),
 }
 
 

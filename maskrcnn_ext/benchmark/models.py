@@ -100,6 +100,13 @@ def computes_bf16() -> bool:
     return bool({"AVX-512 BF16", "AMX"}.intersection(describe_machine()["instructions"]))
 
 
+def computes_int8() -> bool:
+    """Whether models are measured on a CPU that has instructions for 8-bit integers."""
+    from maskrcnn_ext.ops.quantized import is_supported
+
+    return device() == "cpu" and is_supported()
+
+
 def detectron2_weights(file: Path, config: str, overrides: Sequence[str], size: tuple[int, int]) -> Path:
     """Writes calibrated weights of a config's model and returns the file.
 
@@ -127,11 +134,19 @@ def detectron2_model(config: str, weights: str | Path, overrides: Sequence[str] 
     return load_model(config, str(weights), device=device, overrides=overrides).model
 
 
-def quick_predictor(config: str, weights: str | Path, dtype: str = "fp32", overrides: Sequence[str] = ()) -> Any:
-    """Builds an optimized Predictor that does not resize images."""
+def quick_predictor(
+    config: str,
+    weights: str | Path,
+    dtype: str = "fp32",
+    overrides: Sequence[str] = (),
+    size: tuple[int, int] = (640, 640),
+) -> Any:
+    """Builds an optimized Predictor that does not resize images; int8 is calibrated on two images of `size`."""
     from maskrcnn_ext import Predictor
 
-    return Predictor(config, str(weights), overrides=[NO_RESIZE, *overrides], optimize=True, dtype=dtype)
+    images = [photograph(*size, seed) for seed in (1, 2)] if dtype == "int8" else []
+    overrides = [NO_RESIZE, *overrides]
+    return Predictor(config, str(weights), overrides=overrides, optimize=True, dtype=dtype, calibrate=images)
 
 
 def torchvision_weights(file: Path, size: tuple[int, int]) -> Path:

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints each table as soon as it is measured, and writes all tables."""
     from maskrcnn_ext.benchmark.measuring import in_new_process
 
-    if args.repeats < 1 or (args.threads or 1) < 1:
+    if args.repeats < 1 or (args.threads is not None and args.threads < 1):
         raise InputError("--threads and --repeats: expected 1 or more")
     if args.part != "all":
         try:
@@ -67,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
         except BrokenProcessPool:
             raise InputError(_KILLED) from None
         return 0
+    print(f"{_machine_line(args)}\n", flush=True)
     tables, failed = [], []
     for name in PARTS:
         if name in _BY_NAME_ONLY:
@@ -81,6 +82,18 @@ def run(args: argparse.Namespace) -> int:
     if failed:
         raise InputError(f"not measured: {', '.join(failed)}")
     return 0
+
+
+def _machine_line(args: argparse.Namespace) -> str:
+    """Returns the processor, its instructions, cores, threads, memory and GPUs in a line."""
+    from maskrcnn_ext.engine.machine import describe_machine
+
+    machine = describe_machine()
+    gpus = ", ".join(gpu["name"] for gpu in machine["gpus"])
+    return (
+        f"{machine['cpu']} ({', '.join(machine['instructions'])}), {machine['cores']} cores, {args.threads or machine['threads']} threads, "
+        f"{(machine['memory_bytes'] or 0) / 2**30:.0f} GB; {gpus or 'no GPU'}"
+    )
 
 
 def _run_part(name: str, args: argparse.Namespace) -> list[Table]:
@@ -118,12 +131,8 @@ def _write(tables: list[Table], args: argparse.Namespace) -> None:
         "tables": [table.as_dict() for table in tables],
     }
     write_atomic(args.output / "results.json", json.dumps(results, indent=1))
-    info = results["machine"]
-    head = [
-        f"{info['cpu']} ({', '.join(info['instructions'])}), {info['cores']} cores, {info['threads']} threads, "
-        f"{(info['memory_bytes'] or 0) / 2**30:.0f} GB; {', '.join(gpu['name'] for gpu in info['gpus']) or 'no GPU'}",
-        ", ".join(f"{name} {version}" for name, version in results["versions"].items() if version),
-    ]
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items() if version)
+    head = [_machine_line(args), versions]
     text = "\n\n".join([*head, *(table.as_markdown() for table in tables)])
     write_atomic(args.output / "results.md", f"{text}\n")
     draw(tables, args.output / "results.png")
