@@ -76,7 +76,7 @@ def write_run_page(folder: Path, page: Path, *, title: str | None = None, thresh
 
     found = read_run(folder)
     evaluated, note = evaluate_with_interval(found, threshold)
-    return write_report(found, evaluated, page, title=title or folder.resolve().name, note=note)
+    return write_report(found, evaluated, page, title=title or found.name, note=note)
 
 
 def evaluate_with_interval(run: Run, threshold: float) -> tuple[EvaluatedRun | None, str]:
@@ -150,7 +150,7 @@ def write_comparison_page(folders: list[Path], page: Path, *, title: str | None 
     from maskrcnn_ext.report.run import TASKS, read_run
 
     runs = [read_run(folder) for folder in folders]
-    folder_names = [folder.resolve().name for folder in folders]
+    folder_names = [run.name for run in runs]
     names = folder_names if len(set(folder_names)) == len(folders) else [str(folder) for folder in folders]
     evaluations = [evaluate_run(run, threshold) for run in runs]
     notes = [f"{name}: {note}" for name, (_, _, note) in zip(names, evaluations, strict=True) if note]

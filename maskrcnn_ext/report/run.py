@@ -48,6 +48,12 @@ class Run:
         return {}
 
     @property
+    def name(self) -> str:
+        """Name of the folder; with that above it if it is only a number, such as a seed."""
+        folder = self.folder.resolve()
+        return f"{folder.parent.name}/{folder.name}" if folder.name.isdigit() else folder.name
+
+    @property
     def iterations(self) -> int:
         """Number of trained iterations."""
         return max((line["iteration"] + 1 for line in self.scalars if "total_loss" in line), default=0)

@@ -40,13 +40,19 @@ def test_the_page_is_whole_and_says_what_the_evaluation_says(run_folder, shapes)
     assert [[int(cell or 0) for cell in row[1:]] for row in matrix] == found["confusion"]["counts"]
     assert f"F1 is best at {found['best']['score']:.2f}" in page.text
     assert f"(ECE) is {found['calibration']['ECE']:.3f}" in page.text
-    places = [page.text.index(f'<h2 id="{name}">') for name in ("images", "precision", "training", "next")]
-    assert places == sorted(places), "pictures, then numbers and curves, then what to do"
+    places = [page.text.index(f'<h2 id="{name}">') for name in ("worst", "precision", "training", "images", "next")]
+    assert places == sorted(places), "the worst images, then numbers and curves, then what to do"
     assert f"maskrcnn-ext predict {run_folder} IMAGES" in page.text
     # What the log of the run says.
     for figure in ("26:03:04", "415 ms", "500 ms", "2.0 GiB"):
         assert f"<b>{figure}</b>" in page.text
     assert f"The AP of masks is {found['AP']:.1f} here and 41.2 in the run" in page.text
+
+
+def test_a_seeds_folder_is_named_with_its_model(run_folder, tmp_path):
+    seed = tmp_path / "stock/1"
+    shutil.copytree(run_folder, seed)
+    assert "<title>stock/1</title>" in write_run_page(seed, tmp_path / "report.html").read_text()
 
 
 def test_a_run_before_its_first_evaluation(run_folder, capsys):
