@@ -40,7 +40,7 @@ def test_the_page_of_a_training(trained):
     assert all("box AP" in line and "mask AP" in line for line in evaluations)
     assert any(line.startswith("AP of masks: ") and "95 % interval" in line for line in lines)
     assert f"report   {out / 'report.html'}" in lines
-    assert f"    maskrcnn-ext predict {out} IMAGES -o predictions" in lines
+    assert f"    maskrcnn-ext predict {out} IMAGES -o predictions" in run.stderr.splitlines()
     assert len(lines) < 45
     assert "total_loss" in (out / "log.txt").read_text()
     assert json.loads((out / "manifest.json").read_text())["status"] == "finished"
@@ -60,7 +60,7 @@ def test_the_same_command_continues(trained, capsys):
     assert main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"continuing with the plan in {out / 'config.py'}"
-    assert lines[-10:] == run.stdout.splitlines()[-10:], "the judgement is the same"
+    assert lines[-6:] == run.stdout.splitlines()[-6:], "the judgement is the same"
     assert (out / "model_final.pth").stat().st_mtime_ns == before, "nothing is left to train"
 
 
@@ -86,7 +86,7 @@ def test_every_image_is_predicted_out_of_fold(shapes, tmp_path, capsys):
         line.startswith("AP of masks: ") and line.endswith(" on 8 images, too few to rely on.") for line in lines
     )
     assert main(arguments) == 0, "nothing is left to train"
-    assert capsys.readouterr().out.splitlines()[-9:] == lines[-9:]
+    assert capsys.readouterr().out.splitlines()[-5:] == lines[-5:]
 
 
 def test_mistakes_are_one_line(tmp_path, capsys):
