@@ -55,7 +55,8 @@ def choose_augmentation(situation: Situation, canvas: Canvas, samples: int) -> C
             "dataloader.train.mapper.instance_mask_format": "bitmask",
         }
         mixing = "copy-paste"
-        if objects.side(0.5) * canvas.scale >= _LEAST_IN_MOSAIC:
+        # On a CPU, mapping four images for one takes time from the training.
+        if situation.machine.has_gpu and objects.side(0.5) * canvas.scale >= _LEAST_IN_MOSAIC:
             settings["dataloader.train.mosaic"] = {"probability": _MOSAIC}
             mixing += " and mosaic"
         names.append(f"{mixing} until {_MIXED_SHARE:.0%}")

@@ -7,9 +7,9 @@ from maskrcnn_ext.config.plan.situation import Situation
 from tests.helpers.labelled_images import make_fingerprint
 
 
-def augmentation_of(*, any_orientation=False, **data):
+def augmentation_of(*, any_orientation=False, gpu=0, **data):
     found = make_fingerprint(**data)
-    situation = Situation(found, found, Machine(), any_orientation)
+    situation = Situation(found, found, Machine(gpu_memory=gpu), any_orientation)
     return choose_augmentation(situation, choose_canvas(situation)[0], 1000)
 
 
@@ -37,11 +37,12 @@ def test_few_objects_are_pasted_until_the_last_tenth():
 
 
 def test_mosaics_halve_objects_that_are_large_enough():
-    large = augmentation_of(num_images=10, per_image=5, sides=(60,))
+    large = augmentation_of(num_images=10, per_image=5, sides=(60,), gpu=2**34)
     assert large.settings["dataloader.train.mosaic"] == {"probability": 0.3}
     assert "copy-paste and mosaic until 90%" in large.value
-    assert "dataloader.train.mosaic" not in augmentation_of(num_images=10, per_image=5, sides=(30,)).settings
-    assert "dataloader.train.mosaic" not in augmentation_of(sides=(60,)).settings
+    assert "dataloader.train.mosaic" not in augmentation_of(num_images=10, per_image=5, sides=(30,), gpu=2**34).settings
+    assert "dataloader.train.mosaic" not in augmentation_of(sides=(60,), gpu=2**34).settings
+    assert "dataloader.train.mosaic" not in augmentation_of(num_images=10, per_image=5, sides=(60,)).settings, "a CPU"
 
 
 def test_rare_classes_are_drawn_more_often():
