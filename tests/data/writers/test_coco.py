@@ -41,7 +41,7 @@ def test_coco_keeps_everything(people, tmp_path):
 def test_annotations_alone_have_names_below_the_common_folder(shapes, tmp_path, capsys):
     target = tmp_path / "all.json"
     assert main(["convert", f"coco:{shapes}@{shapes.parent / 'images'}", str(target), "--to", "coco"]) == 0
-    spec = capsys.readouterr().out.split()[-1]
+    spec = next(word for word in capsys.readouterr().err.split() if word.startswith("coco:"))
     assert spec == f"coco:{target}@{shapes.parent / 'images'}"
     assert len(load_dataset(spec).images) == 8
     assert list(tmp_path.iterdir()) == [target]
