@@ -8,7 +8,7 @@ from maskrcnn_ext.modeling.parts import find_part
 from tests.benchmark.conftest import SMALL
 
 pytest.importorskip("timm")
-SIDES = ["fp32", *(["bf16"] if models.computes_bf16() else [])]
+SIDES = ["fp32", *(["bf16"] if models.computes_bf16() else []), *(["int8"] if models.computes_int8() else [])]
 
 
 def test_each_side_is_measured(tables):

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from maskrcnn_ext.data.formats.records import Annotation, ImageRecord
-from maskrcnn_ext.data.mapping.tile_cuts import cut_annotation
 from maskrcnn_ext.data.registry.dicts import annotation_from_dict, annotation_to_dict
 from maskrcnn_ext.data.registry.source import Source
 from maskrcnn_ext.errors import InputError
@@ -43,6 +42,10 @@ class CutIntoTiles:
         return [replace(tile, image_id=str(tile.image_id)) for tile in tiles]
 
     def _cut(self, record: ImageRecord) -> list[ImageRecord]:
+        from maskrcnn_ext.data.mapping.tile_cuts import (
+            cut_annotation,
+        )  # imports Detectron2, whose hook imports this file
+
         grid = TileGrid(record.width, record.height, self.side, _OVERLAP)
         if len(grid.windows) == 1:
             return [record]

@@ -200,7 +200,7 @@ def fuse_relus(model: nn.Module) -> None:
     ]:
         layer: Any = None
         for name, child in list(sequence.named_children()):
-            takes_relu = getattr(layer, "relu", None) is False
+            takes_relu = isinstance(getattr(layer, "relu", None), bool)  # a second ReLU changes nothing
             takes_relu = takes_relu and getattr(layer, "activation", None) is None
             if type(child) is nn.ReLU and takes_relu and not has_forward_hooks(child):
                 layer.relu = True

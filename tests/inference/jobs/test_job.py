@@ -139,6 +139,7 @@ def test_another_folder_with_the_same_names_gets_its_own_outputs(predict, images
 
 def test_other_settings_are_refused_in_the_same_folder(predict, run, images, tmp_path, capsys):
     assert predict(images, "--save", "json") == 0
+    capsys.readouterr()
     assert predict(images, "--set", "model.roi_heads.box_predictor.test_topk_per_image=2") == 2
     error = capsys.readouterr().err
     assert "was started with other settings (overrides was [], is" in error

@@ -91,4 +91,4 @@ def test_known_parts_run_in_bf16(caplog):
         (form,) = check(make_model(), "bf16")
     assert "float32" not in caplog.text
     dtypes = {module.dtype for module in form.modules() if isinstance(module, FusedConv2d)}
-    assert dtypes == {torch.bfloat16, torch.float32}
+    assert dtypes == {torch.bfloat16}

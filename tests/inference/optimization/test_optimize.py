@@ -115,7 +115,7 @@ def test_wrong_arguments_are_refused():
     with pytest.raises(InputError, match="Linear is not a GeneralizedRCNN"):
         optimize(torch.nn.Linear(1, 1))
     model = GeneralizedRCNN.__new__(GeneralizedRCNN)
-    with pytest.raises(InputError, match="dtype=int4: expected fp32, bf16, auto or int8"):
+    with pytest.raises(InputError, match="dtype=int4: expected auto, fp32, bf16 or int8"):
         optimize(model, dtype="int4")
 
 

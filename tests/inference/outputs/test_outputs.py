@@ -21,6 +21,8 @@ def check_nothing_is_shown(kind, files, image):
         assert not decode(files["a/b.png"]).any()
     elif kind == "overlays":
         np.testing.assert_array_equal(decode(files["a/b.png"]), image)
+    elif kind == "table":
+        assert len(files["a/b.csv"].splitlines()) == 1, "the titles of the columns"
     else:
         assert (np.ptp(decode(files["a/b.png"]), axis=2) == 0).all()
 

@@ -144,7 +144,7 @@ def test_outputs_and_losses_of_the_stages_equal_the_reference():
         head.stages = [lambda *_: None] * 3
         _, merged = head.refine(RefinePrediction(None, [None] * 3, None), None)
         with EventStorage():
-            loss = head.stage_losses(logits, merged, targets)
+            loss = head.stage_losses(logits, merged, targets, [None] * 4)
         losses, final = reference_losses(
             *arrays, width=options.get("boundary_width", 2), start=options.get("start_stage", 1)
         )
