@@ -16,20 +16,12 @@ import torch
 from torch import Tensor
 
 from maskrcnn_ext.ops.native import function
-from maskrcnn_ext.ops.predictors import select_logits
+from maskrcnn_ext.ops.predictors import PixelRange, select_logits
 from maskrcnn_ext.ops.workspace import Workspace
 
 # Values of the product per block.
 _PIECE = 1 << 20
 _FILE = Path(__file__).with_name("_pointwise.so")
-
-
-class _Rows(ctypes.Structure):
-    """``Rows`` of the C++ source."""
-
-    _fields_ = tuple(
-        (name, ctypes.c_int64) for name in ("first", "count", "channels", "height", "width", "relu", "threads")
-    )
 
 
 @functools.cache
@@ -39,7 +31,7 @@ def library() -> tuple[Callable[..., None], Callable[..., None]]:
     Raises:
         OSError: see :func:`maskrcnn_ext.ops.native.function`.
     """
-    rows, pointer = ctypes.POINTER(_Rows), ctypes.c_void_p
+    rows, pointer = ctypes.POINTER(PixelRange), ctypes.c_void_p
     finish, spread = function(_FILE, "pointwise_finish_1"), function(_FILE, "pointwise_spread_1")
     finish.argtypes, finish.restype = [pointer, pointer, pointer, rows, ctypes.c_int64], None
     spread.argtypes, spread.restype = [pointer, pointer, pointer, rows], None
@@ -165,7 +157,7 @@ def _check(x: Tensor, inputs: int, bias: Tensor, *others: Tensor, dtype: torch.d
         raise ValueError(f"the input must be channels-last and {dtype}, and the bias float32")
 
 
-def _row_blocks(x: Tensor, channels: int, values: int, *, relu: bool) -> list[_Rows]:
+def _row_blocks(x: Tensor, channels: int, values: int, *, relu: bool) -> list[PixelRange]:
     """Returns blocks of the pixels of an input; each pixel contributes `values` values to a block."""
     number, _, height, width = x.shape
     total = number * height * width
@@ -174,7 +166,7 @@ def _row_blocks(x: Tensor, channels: int, values: int, *, relu: bool) -> list[_R
     ends = [total * index // count for index in range(count + 1)]
     threads = torch.get_num_threads()
     return [
-        _Rows(first, end - first, channels, height, width, relu, threads)
+        PixelRange(first, end - first, channels, height, width, relu, threads)
         for first, end in pairwise(ends)
         if end > first
     ]

@@ -23,8 +23,8 @@ _FILE = Path(__file__).with_name("_predictors.so")
 _DTYPES = (torch.float32, torch.bfloat16)
 
 
-class _PixelRange(ctypes.Structure):
-    """``PixelRange`` of the C++ source."""
+class PixelRange(ctypes.Structure):
+    """``PixelRange`` of the C++ source, and ``Rows`` of pointwise.cpp, which has the same fields."""
 
     _fields_ = tuple(
         (name, ctypes.c_int64) for name in ("first", "count", "channels", "height", "width", "relu", "threads")
@@ -38,7 +38,7 @@ def library() -> tuple[Callable[..., None], Callable[..., None]]:
     Raises:
         OSError: see :func:`maskrcnn_ext.ops.native.function`.
     """
-    rows, pointer, number = ctypes.POINTER(_PixelRange), ctypes.c_void_p, ctypes.c_int64
+    rows, pointer, number = ctypes.POINTER(PixelRange), ctypes.c_void_p, ctypes.c_int64
     predict, select = function(_FILE, "predict_1"), function(_FILE, "select_1")
     predict.argtypes, predict.restype = [pointer, number, pointer, pointer, pointer, number, rows], None
     select.argtypes, select.restype = [pointer, number, pointer, pointer, pointer, pointer, rows], None
@@ -75,7 +75,7 @@ def predict_pixels(x: Tensor, packed: tuple[Tensor, Tensor], outputs: int) -> Te
     if count < _PIXELS:
         pixels = F.pad(pixels, (0, 0, 0, _PIXELS - count)).contiguous()
     result = torch.empty(len(pixels), outputs)
-    rows = _PixelRange(0, len(pixels), channels, height, width, 0, torch.get_num_threads())
+    rows = PixelRange(0, len(pixels), channels, height, width, 0, torch.get_num_threads())
     predict, _ = library()
     predict(
         *(pixels.data_ptr(), x.dtype == torch.bfloat16, weight.data_ptr(), bias.data_ptr(), result.data_ptr()),
@@ -121,7 +121,7 @@ def select_logits(
         raise ValueError(f"weights {tuple(weights.shape)} do not fit {len(logits)} maps and {channels} channels")
     if not 0 <= first <= first + len(products) <= len(logits) * height * width:
         raise ValueError(f"pixels {first} to {first + len(products)} are not in {len(logits)} x {height} x {width}")
-    rows = _PixelRange(first, len(products), channels, height, width, relu, torch.get_num_threads())
+    rows = PixelRange(first, len(products), channels, height, width, relu, torch.get_num_threads())
     _, select = library()
     select(
         *(products.data_ptr(), products.dtype == torch.bfloat16, bias.data_ptr(), weights.data_ptr()),

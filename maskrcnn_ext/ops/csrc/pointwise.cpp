@@ -11,7 +11,7 @@
 #define MULTIVERSION
 #endif
 
-// Arguments of the caller, declared again in pointwise.py. A row of the matrix is a pixel, numbered along image rows, then images.
+// Arguments of the caller, declared again in predictors.py. A row of the matrix is a pixel, numbered along image rows, then images.
 struct Rows {
   int64_t first, count, channels, height, width, relu, threads;
 };
