@@ -3,7 +3,7 @@
     python scripts/plant_label_errors.py nuclei_val output/small_data/nuclei/stock/1/inference/coco_instances_results.json --seeds 1 2 3
 
 Of the objects, `--share` get an error, equally often of each kind: the object is deleted; its mask is copied to a free place; its class
-becomes another one (with several classes); its mask is shifted by 40 % of its box. Beside it stands the ranking by the score of the
+becomes another one (with several classes); its mask is shifted by 40 % of its box. It is compared with the ranking by the score of the
 detection alone: detections that match no object at IoU 0.5 by their score s, objects by 1 - s of the best detection of their class at
 IoU 0.5. The labels themselves have errors, too: a suspect that was not planted may be right.
 """

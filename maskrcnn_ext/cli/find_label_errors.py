@@ -155,7 +155,7 @@ def _write_lists(folder: Path, suspects: list[Suspect], shown: list[SuspectLabel
 
 
 def _as_labels(data: DataSet, shown: list[SuspectLabel]) -> DataSet:
-    """Returns the images with suspect labels, the worst first, as records of their own: a class is the title of a suspect."""
+    """Returns the images with suspect labels, the worst first, as records: a class is the title of a suspect."""
     from dataclasses import replace
 
     from maskrcnn_ext.data.formats.records import Annotation, DataSet

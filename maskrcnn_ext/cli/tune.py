@@ -146,7 +146,7 @@ def _line(
     unchanged: dict[str, Value],
     minutes: float | None,
 ) -> str:
-    """Returns the line of a trial; a dot stands for the config's own value."""
+    """Returns the line of a trial; a dot means the config's own value."""
     texts = [
         "." if trial.values[own.name] == unchanged[own.name] else _text(trial.values[own.name]) for own in dimensions
     ]

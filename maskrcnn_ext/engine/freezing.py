@@ -30,7 +30,7 @@ def freeze_parameters(model: nn.Module, patterns: Sequence[str]) -> None:
 
     Args:
         model: changed in place, before the optimizer is built. The names in its state dict do not change.
-        patterns: of ``fnmatch``, case-sensitive, such as ``backbone.*`` or ``*.bias``; ``*`` also stands for dots.
+        patterns: of ``fnmatch``, case-sensitive, such as ``backbone.*`` or ``*.bias``; ``*`` also matches dots.
 
     Raises:
         InputError: a pattern matches nothing, or nothing is left to train.

@@ -1,7 +1,7 @@
 """Finds labels that a model contradicts: missing and spurious objects, wrong classes and bad outlines, each with a score from 0 to 1.
 
 The model must not have seen the labels: its predictions are of a held-out part, or out of fold. As in ObjectLab (arXiv:2309.00832), each
-kind of error has a score of its own, and each object and detection the kind of its highest score. Two things make the scores comparable:
+kind of error has a separate score, and each object and detection the kind of its highest score. Two things make the scores comparable:
 
 * Confidence. As in confident learning (arXiv:1911.00068, section 3.1), a score counts in relation to the mean score ``t`` of the detections
   of its class that agree with a label: ``c = min(1, s / t)``. A model that is sure of nothing can still contradict.

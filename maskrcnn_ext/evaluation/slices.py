@@ -42,7 +42,7 @@ def evaluate_slices(
         truth: see :func:`maskrcnn_ext.evaluation.summary.evaluate`.
         results: see there.
         column: a key of the image records of the ground truth, such as ``site``, or a column of a CSV file, ``sites.csv:site``, that
-            also has a column ``file_name`` or ``image_id``. Images without a value are a slice of their own.
+            also has a column ``file_name`` or ``image_id``. Images without a value are a separate slice.
         tasks: see there.
         resamples: bootstrap draws for the interval of AP.
         **settings: other arguments of ``evaluate``.

@@ -1,4 +1,4 @@
-"""Detectron2's box predictor with a choice of how overlapping detections are told apart from duplicates of one object."""
+"""Detectron2's box predictor with a choice of which overlapping detections are suppressed as duplicates of one object."""
 
 from __future__ import annotations
 

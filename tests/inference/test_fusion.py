@@ -69,7 +69,7 @@ def reference(models, agreement):
 
 @st.composite
 def predictions(draw):
-    """Three models that see most of up to four objects, each a little elsewhere and with a score of its own."""
+    """Three models that see most of up to four objects, each a little elsewhere and with a different score."""
     numbers = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     objects = [
         (numbers.integers(0, 2), *numbers.integers(5, 20, 2), numbers.integers(2, 7))

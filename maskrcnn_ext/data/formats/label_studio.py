@@ -126,7 +126,7 @@ def _labelled(
             if kind.removesuffix("labels") in _OPEN_SHAPES:
                 tally.open_shapes.append(f"a {kind.removesuffix('labels')}, {place}")
                 continue
-            # A tag without labels of its own, such as <Polygon>, has a second entry of type "labels" with the same shape.
+            # A tag without labels, such as <Polygon>, has a second entry of type "labels" with the same shape.
             if kind not in ("labels", *(f"{shape}labels" for shape in _SHAPES)):
                 continue
             if not isinstance(value, dict):

@@ -28,7 +28,7 @@ def read_image(image: Any, image_format: str, read: Callable[[dict[str, Any]], n
         read: reads the pixels of a record in that format.
 
     Raises:
-        InputError: it cannot be read, is none of these, or has values that are not finite.
+        InputError: it cannot be read, has another type, or has values that are not finite.
     """
     if isinstance(image, str | Path):
         image = {"file_name": str(image)}

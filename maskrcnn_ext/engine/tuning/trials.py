@@ -1,4 +1,4 @@
-"""Runs the trials of a tuning: each is a training in a folder of its own, and the study remembers them all."""
+"""Runs the trials of a tuning: each is a training in a separate folder, and the study records them all."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class ScaledMaps(nn.Module):
 
 
 class SimpleFeaturePyramid(FPN):
-    """FPN without its top-down path: each map of the backbone gets a 1 x 1 and a 3 x 3 convolution of its own (arXiv:2203.16527).
+    """FPN without its top-down path: each map of the backbone gets its own 1 x 1 and 3 x 3 convolution (arXiv:2203.16527).
 
     It takes FPN's arguments. With a plain ViT in :class:`~maskrcnn_ext.TimmBackbone` it is the pyramid of ViTDet.
 
