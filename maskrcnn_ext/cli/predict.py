@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from maskrcnn_ext.inference.sources import Inputs
     from maskrcnn_ext.inference.volumes import Volume
 
-_VIDEO_KINDS = ("video", "mots")
 _SOME_FAILED = 3
 _LEAST_IOU = 0.25  # of masks of one object in neighbouring slices
 _OPTIMIZED_DTYPES = ("fp32", "bf16", "int8", "auto")
@@ -133,6 +132,7 @@ def run(args: argparse.Namespace) -> int:
     if args.ray is not None and args.ray < 1:
         raise InputError(f"--ray {args.ray}: expected at least 1 worker")
     _check_optimize(args)
+    from maskrcnn_ext.inference.outputs.kinds import choose_kinds
     from maskrcnn_ext.inference.sources import find_inputs
     from maskrcnn_ext.ops.tile_grid import TileGrid
 
@@ -144,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
     volumes = [] if args.stitch is None else _volumes(args, inputs)
     if volumes:
         inputs = replace(inputs, items=[item for volume in volumes for item in volume.items])
-    kinds = _output_kinds(args, inputs)
+    kinds = choose_kinds(args.save, has_images=bool(inputs.items), has_videos=bool(inputs.videos), tracks=args.track)
 
     from maskrcnn_ext.common.lock import lock_folder
 
@@ -194,9 +194,11 @@ def _calibration_images(args: argparse.Namespace) -> list[Any]:
 def _predict(args: argparse.Namespace, inputs: Inputs, kinds: list[str], volumes: list[Volume]) -> int:
     """Predicts all inputs in the output folder, which is locked."""
     from maskrcnn_ext.common.progress import Progress
+    from maskrcnn_ext.inference.jobs.identity import job_identity
     from maskrcnn_ext.inference.jobs.job import Job, JobSettings
     from maskrcnn_ext.inference.jobs.journal import Journal
     from maskrcnn_ext.inference.jobs.video_job import predict_video
+    from maskrcnn_ext.inference.outputs.kinds import VIDEO_KINDS
     from maskrcnn_ext.inference.outputs.label_files import LABEL_KINDS
     from maskrcnn_ext.inference.tiling.predictor import TiledPredictor
 
@@ -208,7 +210,7 @@ def _predict(args: argparse.Namespace, inputs: Inputs, kinds: list[str], volumes
         tiled = TiledPredictor(predictor, tile=args.tile, overlap=args.overlap, batch_size=args.batch)
     ids = _category_ids(predictor, inputs.data)
     of_images = dict.fromkeys(
-        "table" if kind == "parquet" else kind for kind in kinds if kind not in (*_VIDEO_KINDS, *LABEL_KINDS)
+        "table" if kind == "parquet" else kind for kind in kinds if kind not in (*VIDEO_KINDS, *LABEL_KINDS)
     )
     settings = JobSettings(list(of_images), args.threshold, args.batch, ids)
     path = args.output / "journal.jsonl"
@@ -216,7 +218,17 @@ def _predict(args: argparse.Namespace, inputs: Inputs, kinds: list[str], volumes
         path.unlink(missing_ok=True)
         shutil.rmtree(args.output / "shards", ignore_errors=True)
     start = time.monotonic()
-    identity = _identity(args, predictor, ids)
+    identity = job_identity(
+        args.configs,
+        predictor,
+        overrides=args.set,
+        dtype=args.dtype,
+        optimize=args.optimize,
+        tile=args.tile,
+        overlap=args.overlap,
+        category_ids=ids,
+        calibrate=args.calibrate,
+    )
     with contextlib.ExitStack() as stack:
         local_journal = stack.enter_context(Journal(path, identity))
         on_ray = None if args.ray is None else stack.enter_context(_on_ray(args, inputs, local_journal, identity, ids))
@@ -230,7 +242,7 @@ def _predict(args: argparse.Namespace, inputs: Inputs, kinds: list[str], volumes
         job.run(item for item in inputs.items if item.key not in failed)
         count = len(inputs.items)
         for name, video in _video_names(inputs):
-            video_kinds = [kind for kind in kinds if kind in _VIDEO_KINDS]
+            video_kinds = [kind for kind in kinds if kind in VIDEO_KINDS]
             count += predict_video(
                 job, video, args.output, name=name, first_id=count + 1, kinds=video_kinds, track=args.track
             )
@@ -351,30 +363,6 @@ def _tta_overrides(config: str) -> list[str]:
     return overrides
 
 
-def _output_kinds(args: argparse.Namespace, inputs: Inputs) -> list[str]:
-    """Returns the kinds of output to save in addition to the COCO results."""
-    from maskrcnn_ext.inference.outputs import OUTPUTS
-    from maskrcnn_ext.inference.outputs.label_files import LABEL_KINDS
-
-    if args.track and not inputs.videos:
-        raise InputError("--track: no INPUT is a video")
-    if args.save is None:
-        return (["overlays"] if inputs.items else []) + (["video"] if inputs.videos else [])
-    chosen = args.save.replace("labelstudio", "label-studio").split(",")
-    kinds = [kind for kind in dict.fromkeys(chosen) if kind != "json"]
-    known = (*OUTPUTS, "parquet", *LABEL_KINDS, *_VIDEO_KINDS)
-    for kind in kinds:
-        if kind not in known:
-            raise InputError(f"--save {kind}: expected some of json, {', '.join(known)}, separated by commas")
-        if kind in _VIDEO_KINDS and not inputs.videos:
-            raise InputError(f"--save {kind}: no INPUT is a video")
-        if kind in LABEL_KINDS and inputs.videos:
-            raise InputError(f"--save {kind}: label tools open images: cut the video into frames first")
-    if "mots" in kinds and not args.track:
-        raise InputError("--save mots: MOTS results contain tracks: add --track")
-    return kinds
-
-
 def _category_ids(predictor: Predictor, data: str | None) -> list[Any]:
     """Returns the category id of each class of the model.
 
@@ -395,39 +383,6 @@ def _category_ids(predictor: Predictor, data: str | None) -> list[Any]:
             file=sys.stderr,
         )
     return list(predictor.classes.category_ids)
-
-
-def _identity(args: argparse.Namespace, predictor: Predictor, category_ids: list[Any]) -> dict[str, Any]:
-    """Returns everything that the results depend on except the images."""
-    from maskrcnn_ext.inference.sources import file_state
-
-    configs = [_config_state(config) for config in args.configs]
-    weights = [file_state(member.weights) for member in getattr(predictor, "members", [predictor])]
-    return {
-        "config": configs if configs[1:] else configs[0],
-        "weights": weights if configs[1:] else weights[0],
-        "overrides": args.set,
-        "dtype": args.dtype,
-        "optimize": args.optimize,
-        "tile": args.tile,
-        "overlap": args.overlap if args.tile is not None else None,
-        "category_ids": category_ids,
-        **({} if args.calibrate is None else {"calibrate": args.calibrate}),
-    }
-
-
-def _config_state(config: str) -> str:
-    """Returns the name of a config and a hash of its content."""
-    import hashlib
-
-    from omegaconf import DictConfig
-
-    from maskrcnn_ext.engine.manifest import config_hash
-    from maskrcnn_ext.inference.loading import read_config
-
-    cfg = read_config(config)
-    digest = config_hash(cfg) if isinstance(cfg, DictConfig) else hashlib.sha256(cfg.dump().encode()).hexdigest()
-    return f"{Path(config).name} {digest[:16]}"
 
 
 def _video_names(inputs: Inputs) -> list[tuple[str, str | int]]:
