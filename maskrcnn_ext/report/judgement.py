@@ -12,6 +12,7 @@ from maskrcnn_ext.report.run import TASKS, Run
 
 # A change of AP, in percent, that is within the noise of a training.
 _FLAT = 0.5
+_FLAT_SHARE = 0.1  # of AP: 0.2 points are a rise at an AP of 1, and not at 30
 _NOTHING = 1.0  # AP below which a model is of no use
 _FEW_IMAGES = 10
 _SIZES = {"small": "below 32 x 32 pixels", "medium": "of 32 x 32 to 96 x 96 pixels", "large": "above 96 x 96 pixels"}
@@ -121,7 +122,7 @@ def _trend(history: Sequence[tuple[float, float]]) -> str:
     if values[best] < _NOTHING:
         return "The model has learnt next to nothing: train longer, and look at the labels (maskrcnn-ext browse-data)."
     gain = values[-1] - values[-2]
-    if best == len(values) - 1 and gain > _FLAT:
+    if best == len(values) - 1 and gain > min(_FLAT, _FLAT_SHARE * values[best]):
         return f"AP still rises ({gain:+.1f} since iteration {history[-2][0]:g}): train longer."
     if values[best] - values[-1] > _FLAT:
         return (
