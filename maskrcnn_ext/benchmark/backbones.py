@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskrcnn_ext.benchmark import models
 from maskrcnn_ext.benchmark.inference import dense_predict
-from maskrcnn_ext.benchmark.measuring import measure
+from maskrcnn_ext.benchmark.measuring import add_clock, measure
 from maskrcnn_ext.benchmark.tables import Row, Table
 from maskrcnn_ext.errors import InputError
 
@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--networks", nargs="+", metavar="NAME", help="names of `maskrcnn-ext parts` (default: all networks there)"
     )
     parser.add_argument("--size", type=models.size, help="size of the image, such as 800x1216 (default: two sizes)")
+    add_clock(parser)
 
 
 def run(args: argparse.Namespace) -> Iterator[Table]:
@@ -44,15 +45,19 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
     if not models.computes_int8():
         note += " Not measured: int8 (it is for CPUs with instructions for it)."
     for size in [args.size] if args.size else SIZES:
-        rows = [Row(one.name, values=measure_network(one, args.config, size, args.repeats)) for one in networks]
+        rows = [
+            Row(one.name, values=measure_network(one, args.config, size, args.repeats, args.clock)) for one in networks
+        ]
         yield Table(f"{args.config.removesuffix('.py')}, {size[0]} x {size[1]} pixels, by backbone", rows, note)
 
 
-def measure_network(network: Network, config: str, size: tuple[int, int], repeats: int) -> dict[str, float | int | str]:
+def measure_network(
+    network: Network, config: str, size: tuple[int, int], repeats: int, clock: str
+) -> dict[str, float | int | str]:
     """Returns parameters and MACs of a network, and the time of each side."""
     image = models.photograph(*size)
     sides = {name: partial(predict, [image]) for name, predict in open_sides(network, config, size).items()}
-    medians = {name: statistics.median(times) for name, times in measure(sides, repeats).items()}
+    medians = {name: statistics.median(times) for name, times in measure(sides, repeats, clock=clock).items()}
     values: dict[str, float | int | str] = {"M parameters": network.parameters / 1e6, "GMACs": network.macs / 1e9}
     for name, median in medians.items():
         values[f"{name}, ms"] = 1e3 * median

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from maskrcnn_ext.benchmark import models
-from maskrcnn_ext.benchmark.measuring import in_new_process, measure, memory
+from maskrcnn_ext.benchmark.measuring import add_clock, in_new_process, measure, memory
 from maskrcnn_ext.benchmark.tables import Row, Table
 from maskrcnn_ext.errors import InputError
 
@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch", type=models.positive, default=1, help="images of --size at once (default: %(default)s)"
     )
+    add_clock(parser)
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,10 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
             images = [models.photograph(*case.size, seed) for seed in range(case.batch)]
             sides = {name: partial(open_side(name, case), images) for name in names}
             rows: dict[str, Any] = {name: {"detections": count_detections(side())} for name, side in sides.items()}
-            seconds = measure(sides, args.repeats)
+            seconds = measure(sides, args.repeats, clock=args.clock)
             for name, times in seconds.items():
-                rows[name]["images/s a thread"] = case.batch / statistics.median(times) / case.threads
+                threads = 1 if args.clock == "cpu" else case.threads
+                rows[name]["images/s a thread"] = case.batch / statistics.median(times) / threads
             del sides
             if case.batch == 1:
                 rows = {name: {**row, **in_new_process(memory_of, name, case)} for name, row in rows.items()}

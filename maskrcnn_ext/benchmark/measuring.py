@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import multiprocessing
 import threading
@@ -12,29 +13,45 @@ from typing import Any
 
 # Seconds between two sides: the threads of a runtime keep spinning for a while after their work.
 _PAUSE = 0.2
+_CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
-def measure(sides: Mapping[str, Callable[[], Any]], repeats: int, *, pause: float = _PAUSE) -> dict[str, list[float]]:
+def add_clock(parser: argparse.ArgumentParser) -> None:
+    """Adds the argument of a benchmark whose sides run in this process."""
+    parser.add_argument(
+        "--clock",
+        choices=_CLOCKS,
+        default="wall",
+        help="wall: seconds of a clock; cpu: seconds of all threads, for a machine with other work on it; best with --threads 1 "
+        "(default: %(default)s)",
+    )
+
+
+def measure(
+    sides: Mapping[str, Callable[[], Any]], repeats: int, *, pause: float = _PAUSE, clock: str = "wall"
+) -> dict[str, list[float]]:
     """Returns the seconds of each side's runs. The sides run in turn, so a busy machine slows all of them.
 
     Args:
         sides: functions by name; each runs once before, unmeasured.
         repeats: number of rounds.
         pause: seconds between two sides.
+        clock: "wall", or "cpu" for the seconds of all threads of this process.
 
     Example:
         >>> seconds = measure({"sort": lambda: sorted(range(1000))}, repeats=3, pause=0)
         >>> len(seconds["sort"])
         3
     """
+    now = _CLOCKS[clock]
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(repeats + 1):
         for name, function in sides.items():
             gc.collect()
             time.sleep(pause)
-            start = time.perf_counter()
+            start = now()
             result = function()
-            elapsed = time.perf_counter() - start
+            elapsed = now() - start
             del result  # frees the memory for the other side
             if number:
                 seconds[name].append(elapsed)

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from maskrcnn_ext.benchmark import models
-from maskrcnn_ext.benchmark.measuring import in_new_process, measure, memory
+from maskrcnn_ext.benchmark.measuring import add_clock, in_new_process, measure, memory
 from maskrcnn_ext.benchmark.tables import Row, Table
 
 OURS = (
@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=models.size, default=(640, 800), help="size of the images (default: 640x800)")
     parser.add_argument("--batch", type=models.positive, default=2, help="images per step (default: %(default)s)")
     parser.add_argument("--objects", type=models.positive, default=15, help="polygons per image (default: %(default)s)")
+    add_clock(parser)
 
 
 def run(args: argparse.Namespace) -> Iterator[Table]:
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
         for name, step in steps.items():
             torch.manual_seed(0)  # the same proposals are sampled
             losses[name] = step()
-        seconds = measure(steps, args.repeats)
+        seconds = measure(steps, args.repeats, clock=args.clock)
         del steps
         grown = {name: in_new_process(memory_of, name, torch.get_num_threads(), *case) for name in names}
     rows = [Row(name, seconds[name], {"loss": losses[name], **grown[name]}) for name in names]

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,6 +105,8 @@ def _run_part(name: str, args: argparse.Namespace) -> list[Table]:
         torch.set_num_threads(args.threads)
     tables = []
     for table in _part(name).run(args):
+        if getattr(args, "clock", "wall") == "cpu":
+            table = replace(table, note=f"{table.note} Times are CPU seconds of all threads.".strip())
         print(f"{table.as_markdown()}\n", flush=True)
         tables.append(table)
         if args.part == name:

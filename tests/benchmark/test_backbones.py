@@ -13,10 +13,11 @@ SIDES = ["fp32", *(["bf16"] if models.computes_bf16() else []), *(["int8"] if mo
 
 def test_each_side_is_measured(tables):
     name = "mobilenetv3_large_100"
-    (table,) = tables("backbones", "--config", SMALL, "--size", "64x96", "--networks", name)
+    (table,) = tables("backbones", "--config", SMALL, "--size", "64x96", "--networks", name, "--clock", "cpu")
     (row,) = table["rows"]
     assert row["side"] == find_part(name).name
     ratios = [f"{side}, {text}" for side in SIDES for text in ("ms", "times as fast")]
+    assert table["note"].endswith("Times are CPU seconds of all threads.")
     assert list(row["values"]) == ["M parameters", "GMACs", "eager, ms", *ratios]
 
 

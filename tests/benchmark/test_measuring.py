@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import threading
 
 from maskrcnn_ext.benchmark.measuring import in_new_process, measure, memory_growth
 
@@ -15,6 +16,13 @@ def test_the_sides_take_turns_after_an_unmeasured_round():
     seconds = measure({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2, pause=0)
     assert order == ["a", "b"] * 3
     assert [len(times) for times in seconds.values()] == [2, 2]
+
+
+def test_the_cpu_clock_does_not_count_waiting():
+    sides = {"wait": lambda: threading.Event().wait(0.05)}
+    (waited,) = measure(sides, 1, pause=0)["wait"]
+    (worked,) = measure(sides, 1, pause=0, clock="cpu")["wait"]
+    assert worked < 0.02 < waited
 
 
 def new_pages(size):
