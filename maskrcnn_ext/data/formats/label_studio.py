@@ -88,7 +88,8 @@ def read_label_studio(
 
     records = in_threads(read, regions, faults)
     tally.warn(json)
-    repeated = next((r for i, r in enumerate(records) if r.image_id in {other.image_id for other in records[:i]}), None)
+    first = {record.image_id: record for record in reversed(records)}
+    repeated = next((record for record in records if first[record.image_id] is not record), None)
     if repeated is not None:
         raise InputError(f"{json}: two tasks have the image {repeated.image_id}; keep one of them")
     return DataSet(names, records)
