@@ -160,8 +160,7 @@ def write_comparison_page(folders: list[Path], page: Path, *, title: str | None 
             f"The runs have trained for different numbers of iterations ({each}): a difference may be due to that."
         )
     entries = [
-        ComparedRun(name, run, evaluated.summary["tasks"] if evaluated else {})
-        for name, run, (_, evaluated, _) in zip(names, runs, evaluations, strict=True)
+        ComparedRun(name, run, evaluated) for name, run, (_, evaluated, _) in zip(names, runs, evaluations, strict=True)
     ]
     differences = []
     truth, base, _ = evaluations[0]

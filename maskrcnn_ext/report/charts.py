@@ -45,7 +45,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class LineChart:
-    """A chart with curves; ticks are (position, label), `diagonal` is the path of y = x or ""."""
+    """A chart with curves; ticks are (position, label), `diagonal` is the path of y = x or "".
+
+    `shows_course` is whether any curve has two points or more.
+    """
 
     title: str
     xlabel: str
@@ -53,6 +56,7 @@ class LineChart:
     y_ticks: list[tuple[float, str]]
     lines: list[Curve]
     diagonal: str = ""
+    shows_course: bool = True
     size: dict[str, int] = field(
         default_factory=lambda: {"w": WIDTH, "h": HEIGHT, "l": LEFT, "r": RIGHT, "t": TOP, "b": BOTTOM}
     )
@@ -113,7 +117,15 @@ def line_chart(
         path = svg_path(positions) if joined else svg_path(positions).replace("L", "M")
         curves.append(Curve(name, path, dots, xs, ys, index))
     corners = [(x_axis.position(value), y_axis.position(value)) for value in (0.0, 1.0)] if diagonal else []
-    return LineChart(title, xlabel, x_axis.ticks(), y_axis.ticks(), curves, svg_path(corners) if corners else "")
+    return LineChart(
+        title,
+        xlabel,
+        x_axis.ticks(),
+        y_axis.ticks(),
+        curves,
+        svg_path(corners) if corners else "",
+        shows_course=any(len(points) > 1 for _, _, points in drawn),
+    )
 
 
 def scalar_points(scalars: list[dict[str, Any]], name: str) -> Points:
@@ -217,7 +229,12 @@ def histogram(values: Sequence[float], *, xlabel: str, ylabel: str, log: bool = 
     figure, axes = _new_figure()
     axes.hist(values, bins=edges, color=_BAR_COLOR)
     if log:
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     return _to_svg(figure, axes, xlabel, ylabel)
 
 
@@ -239,10 +256,11 @@ def bar_chart(counts: Mapping[str, int], *, xlabel: str) -> str:
     return _to_svg(figure, axes, xlabel, "")
 
 
-def _new_figure(height: float = 3.0) -> tuple[Any, Any]:
+def _new_figure(height: float = 2.8) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, height), layout="constrained")
+    # Text of 10 points is as many pixels on a phone, and half as much again in a column of a desktop.
+    figure = Figure(figsize=(5.0, height), layout="constrained")
     return figure, figure.add_subplot()
 
 
@@ -254,6 +272,7 @@ def _to_svg(figure: Any, axes: Any, xlabel: str, ylabel: str) -> str:
     axes.tick_params(which="both", colors=_GREY)
     axes.set_axisbelow(True)
     axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
     for spine in axes.spines.values():
         spine.set_color(_GREY)
     buffer = io.StringIO()

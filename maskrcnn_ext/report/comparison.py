@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.report.charts import line_chart, scalar_points
+from maskrcnn_ext.report.pictures import EvaluatedRun
 from maskrcnn_ext.report.run import TASKS, Run, precision_by_task, time_and_memory
 from maskrcnn_ext.report.template import write_page
 
 # Keys that differ between any two runs and mean nothing.
 _IGNORED_KEYS = {"train.output_dir"}
 _NO_VALUE = "\N{EN DASH}"
+_NUM_IMAGES = 6  # that the page shows
+_MAX_PICTURES = 7  # runs whose predictions it shows
 # Title of a chart: name of the scalar, and whether its axis is logarithmic.
 _CHARTS = {
     "Loss": ("total_loss", True),
@@ -33,12 +37,17 @@ class ComparedRun:
     Attributes:
         name: short and unique among the compared runs.
         run: from :func:`maskrcnn_ext.report.run.read_run`.
-        tasks: metrics by task of its evaluation; {} without one.
+        evaluated: its predictions and their metrics; None without them.
     """
 
     name: str
     run: Run
-    tasks: dict[str, Any]
+    evaluated: EvaluatedRun | None
+
+    @property
+    def tasks(self) -> dict[str, Any]:
+        """Metrics by task of its evaluation; {} without one."""
+        return self.evaluated.summary["tasks"] if self.evaluated else {}
 
 
 def write_comparison(
@@ -70,20 +79,61 @@ def write_comparison(
         line_chart(title, [(own.name, scalar_points(own.run.scalars, scalar)) for own in runs], log=log)
         for title, (scalar, log) in _CHARTS.items()
     ]
+    same_data = {
+        own.name: own.evaluated for own in runs if own.evaluated and own.run.test_data == runs[0].run.test_data
+    }
     return write_page(
         page,
         "comparison.html",
         title=title,
+        judgement=[_verdict(own, runs[0].name) for own in differences],
         notes=notes,
         names=[compared.name for compared in runs],
         tasks=TASKS,
         overview=_overview(runs, precision),
-        charts=[chart for chart in charts if chart],
+        figures=_same_images(same_data) if len(same_data) > 1 else [],
+        charts=[chart for chart in charts if chart and chart.shows_course],
         averages={task: _align([by_task.get(task, {}) for by_task in precision]) for task in TASKS},
         classes={task: _class_ap(runs, task) for task in TASKS},
         differences=differences,
         settings=_different_settings(runs),
     )
+
+
+def _verdict(found: Mapping[str, Any], base: str) -> str:
+    """Returns a sentence on the AP of a run in relation to that of the first."""
+    row, name = found["metrics"][0], found["name"]
+    if row["low"] is None:
+        return f"{name} and {base} cannot be compared: {row['reason']}."
+    what = f"AP of {TASKS[found['task']]}"
+    change = f"{abs(row['difference']):.1f} {'higher' if row['difference'] > 0 else 'lower'}"
+    interval = f"95 % interval {row['low']:+.1f} to {row['high']:+.1f}"
+    if row["real"]:
+        return f"The {what} of {name} is {change} than that of {base} ({interval})."
+    return f"Whether {name} is better than {base} cannot be told: its {what} is {change} ({interval}; {row['reason']})."
+
+
+def _same_images(evaluated: Mapping[str, EvaluatedRun]) -> list[dict[str, Any]]:
+    """Draws the images whose quality differs most between runs: the truth, where orange objects are missed by all, and each prediction."""
+    runs = list(evaluated.values())[:_MAX_PICTURES]
+    task = runs[0].main_task
+    if any(task not in own.summary["tasks"] for own in runs):
+        return []
+    rows = list(zip(*(own.summary["tasks"][task]["images"] for own in runs), strict=True))
+    rows = [row for row in rows if all(own["quality"] is not None for own in row)]
+    rows.sort(key=lambda row: min(own["quality"] for own in row) - max(own["quality"] for own in row))
+    figures = []
+    for row in rows[:_NUM_IMAGES]:
+        missed = set.intersection(*(set(own["not_found"]) for own in row))
+        drawn = [own.image_figure({**of_run, "not_found": missed}, task) for own, of_run in zip(runs, row, strict=True)]
+        truth = drawn[0]["pictures"][:1]
+        predicted = [
+            (f"{name}: quality {of_run['quality']:.2f}", picture)
+            for name, of_run, figure in zip(evaluated, row, drawn, strict=False)
+            for _, picture in figure["pictures"][1:]
+        ]
+        figures.append({**drawn[0], "caption": plural(row[0]["objects"], "object"), "pictures": truth + predicted})
+    return figures
 
 
 def _overview(runs: Sequence[ComparedRun], precision: list[dict[str, dict[str, float | None]]]) -> dict[str, Any]:

@@ -17,15 +17,26 @@ from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import decode_rle, encode_mask
 from maskrcnn_ext.report.charts import bar_chart, histogram
 from maskrcnn_ext.report.draw import DrawnObject, draw_objects
-from maskrcnn_ext.report.pictures import embed_jpeg, read_bgr, shift_box
+from maskrcnn_ext.report.pictures import embed_jpeg, read_bgr, shift_box, short_name
 from maskrcnn_ext.report.template import write_page
 
 _NUM_PICTURES = 6  # of each kind of fault, and of samples
 _NUM_LINES = 200  # of each kind of fault
-_SIDE = 300  # pixels of a picture's longer side
+_SIDE = 480  # pixels of a picture's longer side
 _MARGIN = 0.6  # around the object, as a share of its longer side
 _MIN_MARGIN = 16.0  # pixels
-_MASK_COLOR, _BOX_COLOR = (60, 160, 255), (80, 60, 255)  # blue, green, red
+# Blue, green, red: colours of Okabe and Ito, which colour-blind readers can distinguish.
+_MASK_COLOR, _BOX_COLOR = (233, 180, 86), (0, 140, 255)
+_CLASS_COLORS = (
+    (233, 180, 86),
+    (0, 140, 255),
+    (115, 158, 0),
+    (167, 121, 204),
+    (66, 228, 240),
+    (178, 114, 0),
+    (0, 94, 213),
+    (220, 220, 220),
+)
 
 
 def write_data_page(view: DatasetView, faults: list[Fault], advice: AnchorAdvice | None, page: Path) -> Path:
@@ -54,6 +65,7 @@ def write_data_page(view: DatasetView, faults: list[Fault], advice: AnchorAdvice
         num_objects=len(view.objects),
         severities=[(severity, counts[severity]) for severity in SEVERITIES],
         samples=_samples(view),
+        legend=_legend(view),
         sections=[_section(view, kind, of_kind) for kind, of_kind in group_by_kind(faults).items()],
         advice=advice,
         charts=[
@@ -78,10 +90,31 @@ def _samples(view: DatasetView) -> list[dict[str, Any]]:
         pixels = _read(image)
         if pixels is not None:
             objects = view.objects_of(image)
-            drawn = _draw(pixels, image, objects, is_cropped=False)
-            caption = f"{image.file_name}: {plural(len(objects), 'object')}"
-            samples.append({"image": embed_jpeg(drawn), "caption": caption})
+            drawn = _draw_sample(pixels, image, objects)
+            name = str(image.file_name or image.id)
+            caption = plural(len(objects), "object")
+            samples.append({"image": embed_jpeg(drawn), "name": short_name(name), "file": name, "caption": caption})
     return samples
+
+
+def _legend(view: DatasetView) -> list[tuple[str, str]]:
+    """Returns the classes with the colours of :func:`_draw_sample`; [] if they are one, or more than there are colours."""
+    if not 1 < len(view.classes) <= len(_CLASS_COLORS):
+        return []
+    colors = [f"rgb({red}, {green}, {blue})" for blue, green, red in _CLASS_COLORS]
+    return list(zip(view.classes, colors, strict=False))
+
+
+def _draw_sample(pixels: np.ndarray, image: ImageView, objects: list[ObjectView]) -> np.ndarray:
+    """Returns an image with the mask of each object, or its box if it has none, in the colour of its class."""
+    has_recorded_size = (image.height, image.width) == pixels.shape[:2]
+    drawn = []
+    for found in objects:
+        rle = found.segmentation.rle if has_recorded_size else None
+        if rle is not None or found.box is not None:
+            box = shift_box(found.box, (0, 0, pixels.shape[1], pixels.shape[0])) if found.box else (0, 0, 0, 0)
+            drawn.append(DrawnObject(rle, box, "", _CLASS_COLORS[(found.category or 0) % len(_CLASS_COLORS)]))
+    return draw_objects(pixels, drawn, scale=_SIDE / max(pixels.shape[:2]))
 
 
 def _section(view: DatasetView, kind: str, faults: list[Fault]) -> dict[str, Any]:
@@ -89,7 +122,9 @@ def _section(view: DatasetView, kind: str, faults: list[Fault]) -> dict[str, Any
     for fault in faults[:_NUM_LINES]:
         images = fault_pictures(fault, view.objects_of(fault.image) if fault.image is not None else [])
         if images:
-            pictures.append({"images": images, "where": fault.where, "message": fault.message})
+            name = short_name(str(fault.image.file_name or fault.image.id)) if fault.image else ""
+            place = f"{name}, annotation {fault.object.id}" if fault.object else name
+            pictures.append({"images": images, "where": fault.where, "place": place, "message": fault.message})
         if len(pictures) == _NUM_PICTURES:
             break
     return {
@@ -139,13 +174,11 @@ def _read(image: ImageView) -> np.ndarray | None:
         return None
 
 
-def _draw(pixels: np.ndarray, image: ImageView, objects: list[ObjectView], *, is_cropped: bool = True) -> np.ndarray:
-    """Returns an image with its objects; around the object if it is one and `is_cropped`."""
+def _draw(pixels: np.ndarray, image: ImageView, objects: list[ObjectView]) -> np.ndarray:
+    """Returns an image with its objects, or the part of it around the object if it is one."""
     height, width = pixels.shape[:2]
     has_recorded_size = (image.height, image.width) == (height, width)
-    crop = x0, y0, x1, y1 = (
-        _crop_around(objects[0], width, height) if is_cropped and len(objects) == 1 else (0, 0, width, height)
-    )
+    crop = x0, y0, x1, y1 = _crop_around(objects[0], width, height) if len(objects) == 1 else (0, 0, width, height)
     part = pixels[y0:y1, x0:x1]
     drawn = []
     for found in objects:

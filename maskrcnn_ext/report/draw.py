@@ -54,13 +54,16 @@ def palette(index: int) -> Color:
     return int(255 * blue), int(255 * green), int(255 * red)
 
 
-def draw_objects(image: np.ndarray, objects: Iterable[DrawnObject], *, scale: float = 1.0) -> np.ndarray:
+def draw_objects(
+    image: np.ndarray, objects: Iterable[DrawnObject], *, scale: float = 1.0, label_scale: float = _LABEL_SCALE
+) -> np.ndarray:
     """Returns a copy of an image with objects drawn on it.
 
     Args:
         image: (H, W, 3), uint8, BGR; it is not changed.
-        objects: drawn in this order; boxes and segmentations in pixels of the image.
+        objects: drawn in this order; boxes and segmentations in pixels of the image. Of labels that overlap, the last is drawn.
         scale: size of the picture over the size of the image. The thickness of lines and the size of labels do not depend on it.
+        label_scale: of OpenCV's font; 0.5 are letters of 11 pixels.
 
     Example:
         >>> box = DrawnObject(None, (2, 2, 8, 6), "", (0, 0, 255))
@@ -82,9 +85,11 @@ def draw_objects(image: np.ndarray, objects: Iterable[DrawnObject], *, scale: fl
         else:
             tint_mask(canvas, mask, item.color)
             outline_mask(canvas, mask, item.color)
-    for item in objects:  # last, so that no mask covers a label
+    taken = np.zeros(canvas.shape[:2], bool)
+    for item in reversed(objects):  # after the masks, so that none covers a label
         if item.label:
-            _draw_label(canvas, item.label, (round(item.box[0] * scale), round(item.box[1] * scale)), item.color)
+            corner = (round(item.box[0] * scale), round(item.box[1] * scale))
+            _draw_label(canvas, taken, item.label, corner, item.color, label_scale)
     return canvas
 
 
@@ -116,15 +121,18 @@ def outline_mask(
     cv2.drawContours(canvas, contours, -1, color, thickness, cv2.LINE_AA)
 
 
-def _draw_label(canvas: np.ndarray, text: str, corner: tuple[int, int], color: Color) -> None:
-    """Writes a label whose lower left corner is `corner`, moved into the canvas."""
+def _draw_label(
+    canvas: np.ndarray, taken: np.ndarray, text: str, corner: tuple[int, int], color: Color, scale: float
+) -> None:
+    """Writes a label whose lower left corner is `corner`, moved into the canvas, unless its place is taken; then takes it."""
     text = drawable(text)
-    (width, height), base = cv2.getTextSize(text, FONT, _LABEL_SCALE, 1)
+    (width, height), base = cv2.getTextSize(text, FONT, scale, 1)
     x = max(0, min(corner[0], canvas.shape[1] - width - 2))
     y = max(height + base, min(corner[1], canvas.shape[0] - 1))
-    draw_text_box(
-        canvas, text, (x, y - height - base, x + width + 2, y), (x + 1, y - base + 1), color, scale=_LABEL_SCALE
-    )
+    x0, y0, x1, y1 = box = (x, y - height - base, x + width + 2, y)
+    if not taken[y0:y1, x0:x1].any():
+        taken[y0:y1, x0:x1] = True
+        draw_text_box(canvas, text, box, (x + 1, y - base + 1), color, scale=scale)
 
 
 def drawable(text: str) -> str:

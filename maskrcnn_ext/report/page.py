@@ -41,6 +41,7 @@ _MAX_MATRIX = 20  # classes of a confusion matrix; the others are summed
 _MAX_CONFUSIONS = 15
 _UNIT_RANGE = (0.0, 1.0)
 _MIN_DIFFERENCE = 0.05  # of AP, in percent, that is visible on the page
+_CLASS_ERRORS = {"classification", "both"}
 _ERRORS = {
     "classification": "wrong class",
     "localisation": "wrong place",
@@ -92,7 +93,7 @@ def write_report(run: Run, evaluated: EvaluatedRun | None, page: Path, *, title:
         used=summary["settings"],
         sections={task: _task_section(metrics) for task, metrics in measured.items()},
         logged_classes={} if measured else _logged_classes(run),
-        charts=[chart for chart in _training_charts(run) if chart],
+        charts=[chart for chart in _training_charts(run) if chart and chart.shows_course],
         galleries=evaluated.galleries(main_task) if evaluated and main_task else {},
         main=main_task,
         settings=_main_settings(run),
@@ -259,14 +260,15 @@ def _calibration_chart(metrics: dict[str, Any]) -> LineChart | None:
 def _error_bars(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     deltas, counts = metrics["errors"]["delta_AP"], metrics["errors"]["counts"]
     largest = max((delta for delta in deltas.values() if delta is not None), default=0.0)
+    one_class = len(metrics["per_class"]) == 1
     return [
         {
             "name": name,
-            "value": f"{deltas[kind]:.1f}" + (f" ({counts[kind]})" if kind in counts else ""),
+            "value": f"{deltas[kind]:.1f}" + (f" ({counts[kind]:,})" if kind in counts else ""),
             "parts": [(_share(deltas[kind], largest), "--wrong" if kind in counts else "--s7")],
         }
         for kind, name in _ERRORS.items()
-        if deltas.get(kind) is not None
+        if deltas.get(kind) is not None and not (one_class and kind in _CLASS_ERRORS)
     ]
 
 
@@ -288,7 +290,7 @@ def _score_bars(metrics: dict[str, Any]) -> list[dict[str, Any]]:
         right = score_bin["count"] * (score_bin["precision"] or 0.0)
         parts = [(_share(right, largest), "--right"), (_share(score_bin["count"] - right, largest), "--wrong")]
         name = f"{score_bin['low']:.1f} to {score_bin['high']:.1f}"
-        rows.append({"name": name, "value": score_bin["count"], "parts": parts})
+        rows.append({"name": name, "value": f"{score_bin['count']:,}", "parts": parts})
     return rows
 
 

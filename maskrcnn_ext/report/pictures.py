@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.data.formats.records import keypoints_to_subpixel
 from maskrcnn_ext.data.images.pixels import read_pixels
 from maskrcnn_ext.data.tools.browse import readable_format, to_bgr
@@ -22,7 +23,8 @@ from maskrcnn_ext.ops.rle import decode_rle, encode_mask, segmentation_to_rle
 from maskrcnn_ext.report.draw import Color, DrawnObject, draw_objects, draw_skeleton
 from maskrcnn_ext.report.run import TASKS
 
-_SIDE, _CROP_SIDE = 560, 320  # pixels of a picture's longer side
+_SIDE, _CROP_SIDE = 640, 400  # pixels of a picture's longer side; the page shows them at half of it
+_LABEL_SCALE = 0.9  # letters of 10 pixels at that
 _JPEG_QUALITY = 80
 _NUM_IMAGES, _NUM_CROPS = 6, 8
 _CONTEXT = 0.75  # margin around an object in a crop, as a share of its longer side
@@ -50,6 +52,17 @@ def embed_jpeg(pixels: np.ndarray) -> str:
     """Returns an image (H, W, 3), uint8, BGR, as a ``data:`` address."""
     encoded: Any = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
     return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")
+
+
+def short_name(file: str) -> str:
+    """Returns the name of a file for a caption, without the middle of a long one.
+
+    Example:
+        >>> short_name("images/a.png"), len(short_name("x" * 99))
+        ('a.png', 25)
+    """
+    name = Path(file).name
+    return name if len(name) <= _MAX_FILE_NAME else f"{name[:12]}…{name[-12:]}"
 
 
 def shift_box(box: Box, crop: tuple[int, int, int, int]) -> Box:
@@ -114,7 +127,7 @@ class EvaluatedRun:
         """Draws the images that a task's summary calls best and worst, the wrong detections with the highest scores and missed objects.
 
         Returns:
-            ``{"worst", "best", "wrong", "missed": [{"caption", "file", "pictures": [(name, data: address), ...], "fault"}, ...]}``;
+            ``{"worst", "best", "wrong", "missed": [{"caption", "name", "file", "pictures": [(title, data: address)], "fault"}]}``;
             ``fault`` says why there is no picture, or is "".
         """
         metrics = self.summary["tasks"][task]
@@ -126,43 +139,54 @@ class EvaluatedRun:
         best = [row for row in ranked[half:] if row["quality"] > 0][-_NUM_IMAGES:]
         missed = sorted((n for row in metrics["images"] for n in row["not_found"]), key=self._area, reverse=True)
         return {
-            "worst": [self._image_figure(row, task) for row in ranked[:half]],
-            "best": [self._image_figure(row, task) for row in reversed(best)],
+            "worst": [self.image_figure(row, task) for row in ranked[:half]],
+            "best": [self.image_figure(row, task) for row in reversed(best)],
             "wrong": [self._wrong_figure(row, task) for row in metrics["wrong"][:_NUM_CROPS]],
             "missed": [self._missed_figure(index, task) for index in missed[:_NUM_CROPS]],
         }
 
-    def _image_figure(self, row: dict[str, Any], task: str) -> dict[str, Any]:
-        caption = f"{row['objects']} objects: {row['true_positives']} found, {row['missed']} missed"
+    def image_figure(self, row: dict[str, Any], task: str) -> dict[str, Any]:
+        """Returns a figure as in :meth:`galleries` of the image of a `row` of the summary's ``images``: truth and prediction."""
+        caption = f"{plural(row['objects'], 'object')}: {row['true_positives']} found, {row['missed']} missed"
         if row["false_positives"]:
             caption += f"; {row['false_positives']} wrong"
-        return self._figure(row["image_id"], task, f"{caption}; quality {row['quality']:.2f}")
+        return self._figure(row, task, f"{caption}; quality {row['quality']:.2f}")
 
     def _wrong_figure(self, row: dict[str, Any], task: str) -> dict[str, Any]:
         caption = f"{row['class']} {row['score']:.2f}: {row['kind']}"
-        return self._figure(row["image_id"], task, caption, _corner_box(self.results[row["result"]]))
+        return self._figure(
+            self._image_row(row["image_id"], task), task, caption, _corner_box(self.results[row["result"]])
+        )
 
     def _missed_figure(self, index: int, task: str) -> dict[str, Any]:
         annotation = self.annotations[index]
         caption = f"{self._class_names[annotation['category_id']]} of {self._area(index):,.0f} pixels"
-        return self._figure(annotation["image_id"], task, caption, _corner_box(annotation))
+        return self._figure(self._image_row(annotation["image_id"], task), task, caption, _corner_box(annotation))
+
+    def _image_row(self, image_id: Any, task: str) -> dict[str, Any]:
+        rows: list[dict[str, Any]] = self.summary["tasks"][task]["images"]
+        return next(row for row in rows if row["image_id"] == image_id)
 
     def _area(self, index: int) -> float:
         return float(self.annotations[index]["area"])
 
-    def _figure(self, image_id: Any, task: str, caption: str, focus: Box | None = None) -> dict[str, Any]:
+    def _figure(self, row: dict[str, Any], task: str, caption: str, focus: Box | None = None) -> dict[str, Any]:
         """Draws truth and prediction of an image, or of the part around the box `focus`."""
+        image_id = row["image_id"]
         record = self.records.get(image_id, {})
         file = str(record.get("file_name", image_id))
-        name = Path(file).name
-        short_name = name if len(name) <= _MAX_FILE_NAME else f"{name[:12]}…{name[-12:]}"
-        figure: dict[str, Any] = {"caption": f"{short_name}: {caption}", "file": file, "pictures": [], "fault": ""}
+        figure: dict[str, Any] = {
+            "caption": caption,
+            "name": short_name(file),
+            "file": file,
+            "pictures": [],
+            "fault": "",
+        }
         try:
             pixels = _read_checked(record, self._images_by_id[image_id])
         except InputError as error:
             return {**figure, "fault": str(error)}
         part = _ImagePart(pixels, focus)
-        row = next(row for row in self.summary["tasks"][task]["images"] if row["image_id"] == image_id)
         for title, shown in (("truth", self._truth(row, part)), ("predicted", self._predictions(row, task, part))):
             figure["pictures"].append((title, embed_jpeg(part.draw(list(shown), self.links))))
         return figure
@@ -185,7 +209,7 @@ class EvaluatedRun:
             for index, score in scores.items()
             if score >= min_score and part.shows(_corner_box(self.results[index]))
         ]
-        for index in sorted(indices, key=lambda index: scores[index]):
+        for index in sorted(indices, key=lambda index: (index in wrong, scores[index])):
             result = self.results[index]
             name = f"{self._class_names[result['category_id']]} " if len(self._class_names) > 1 else ""
             has_label = len(indices) <= _MAX_LABELS or (index in wrong and len(indices) <= 2 * _MAX_LABELS)
@@ -223,7 +247,7 @@ class _ImagePart:
         objects = [self._to_drawn_object(own) for own in records]
         if self._focus is not None:
             objects.append(DrawnObject(None, shift_box(self._focus, self._crop), "", _FOCUS))
-        canvas = draw_objects(self._pixels, objects, scale=self._scale)
+        canvas = draw_objects(self._pixels, objects, scale=self._scale, label_scale=_LABEL_SCALE)
         for own in records:
             if own.record.get("keypoints"):
                 points = np.array(keypoints_to_subpixel(own.record["keypoints"]), dtype=float).reshape(-1, 3)

@@ -32,6 +32,8 @@ def test_a_line_from_corner_to_corner():
     assert points_of(line.path) == [(LEFT, HEIGHT - BOTTOM), (WIDTH - RIGHT, TOP)] == line.dots
     assert chart.diagonal == line.path
     assert [label for _, label in chart.x_ticks] == ["0", "0.2", "0.4", "0.6", "0.8", "1"]
+    assert chart.shows_course
+    assert not line_chart("AP", [("a", [(0, 1.0)]), ("b", [(0, 2.0)])]).shows_course
     assert (line.xs, line.ys) == ("0 1", "0 1")
 
 

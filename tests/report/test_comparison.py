@@ -1,6 +1,7 @@
 """The page that compares runs: their metrics side by side, and differences only for equal data."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -48,6 +49,11 @@ def test_runs_side_by_side(run_folder, shapes, tmp_path):
         "cannot be told: fewer than 10 images",
     ]
     assert page.text.count('class="c1"') > 0, "the second run's colour"
+    assert "Whether other is better than run cannot be told: its AP of masks is" in page.text
+    titles = re.findall(r"<img[^>]*>([^<]*)</span>", page.text)
+    assert page.images == len(titles) == 6 * 3, "truth and both predictions of six images"
+    assert titles[:2] == ["truth", "run: quality 1.00"], "images without prediction of the other run differ most"
+    assert titles[2] == "other: quality 0.00"
 
 
 def test_runs_of_different_lengths_are_noted(run_folder, tmp_path):

@@ -116,3 +116,16 @@ def test_nothing_and_wild_numbers_are_no_fault():
     assert canvas[100, 100]
     assert not canvas[100, 130]
     assert not canvas[:80, :80].any()
+
+
+def test_of_labels_that_overlap_the_last_is_drawn():
+    image = np.zeros((60, 200, 3), np.uint8)
+    box, far = (5.0, 30.0, 25.0, 50.0), (120.0, 30.0, 140.0, 50.0)
+    first, last, apart = (
+        DrawnObject(None, *own) for own in ((box, "aa", RED), (box, "bb", (255, 0, 0)), (far, "c", RED))
+    )
+    picture = draw_objects(image, [first, last, apart])
+    np.testing.assert_array_equal(picture[:29, :60], draw_objects(image, [last])[:29, :60])
+    assert (picture[:29, 100:] == RED).all(axis=2).any()
+    heights = [(draw_objects(image, [last], label_scale=scale)[:29] > 0).any(axis=(1, 2)).sum() for scale in (0.5, 0.9)]
+    assert heights[1] > 1.5 * heights[0]

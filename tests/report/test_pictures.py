@@ -26,9 +26,9 @@ def test_the_pictures_show_what_is_wrong_and_what_is_missed(run_folder, shapes):
     names = {image["id"]: image["file_name"] for image in data["images"]}
     first = data["annotations"][0]
     name = next(own["name"] for own in data["categories"] if own["id"] == first["category_id"])
-    captions = re.findall(r"<figcaption[^>]*>([^<]*)</figcaption>", page.text)
-    assert f"{names[data['annotations'][-1]['image_id']]}: disc 0.95: background" in captions
-    assert f"{names[first['image_id']]}: {name} of {first['area']:,.0f} pixels" in captions
+    captions = re.findall(r"<figcaption[^>]*><b>([^<]*)</b> ([^<]*)</figcaption>", page.text)
+    assert ("disc 0.95: background", names[data["annotations"][-1]["image_id"]]) in captions
+    assert (f"{name} of {first['area']:,.0f} pixels", names[first["image_id"]]) in captions
     assert len(captions) == 8 + 2, "four worst, four best, one wrong, one missed"
     assert page.images == 2 * len(captions)
 
