@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from detectron2.config import instantiate
 from detectron2.engine.defaults import create_ddp_model
+from detectron2.modeling.roi_heads.keypoint_head import BaseKeypointRCNNHead
 from omegaconf import DictConfig
 from torch import nn
 
@@ -48,9 +49,18 @@ def build_model(cfg: DictConfig) -> nn.Module:
     model.to(cfg.train.device)
     if cfg.train.channels_last:
         model.to(memory_format=torch.channels_last)
+        _keep_keypoint_heads_contiguous(model)
     if cfg.train.winograd:
         logger.info("%d convolutions use Winograd's algorithm", enable_winograd(model, compiled=cfg.train.compile))
     return model
+
+
+def _keep_keypoint_heads_contiguous(model: nn.Module) -> None:
+    """Gives Detectron2's keypoint heads contiguous weights and inputs: their loss views logits (N, K, H, W) as (N K, H W)."""
+    for module in model.modules():
+        if isinstance(module, BaseKeypointRCNNHead):
+            module.to(memory_format=torch.contiguous_format)
+            module.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
 
 
 def build_model_and_optimizer(cfg: DictConfig, *, resumes: bool = False) -> tuple[nn.Module, torch.optim.Optimizer]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
 from maskrcnn_ext.data.registry.catalog import load_dataset
 from maskrcnn_ext.data.registry.listed import listed_name, split_listed_name, write_list
 from maskrcnn_ext.data.registry.resolve import absolute_name, ensure_registered
+from maskrcnn_ext.data.registry.splits import detect_splits
 from maskrcnn_ext.data.registry.tiled import tile_of, tiled_name
 from maskrcnn_ext.data.tools.hold_out import divide, hold_out
 from maskrcnn_ext.errors import InputError
@@ -39,8 +41,9 @@ class Prepared:
 def prepare_data(name: str, val_name: str | None, prefix: Path) -> Prepared:
     """Reads and measures data sets.
 
-    Without `val_name`, a fifth of the images is held out. ``<prefix>_train.txt`` and ``<prefix>_val.txt`` then list the images of each
-    part. They are written too if an image cannot be read, which the part then leaves out.
+    Without `val_name`, data with splits is validated on its own, see :func:`~maskrcnn_ext.data.registry.splits.detect_splits`. Of other
+    data, a fifth of the images is held out, and ``<prefix>_train.txt`` and ``<prefix>_val.txt`` list the images of each part. They are
+    written too if an image cannot be read, which the part then leaves out.
 
     Args:
         name: the data to train on, as in ``dataset.names``.
@@ -55,10 +58,15 @@ def prepare_data(name: str, val_name: str | None, prefix: Path) -> Prepared:
         data = prepare_data("/data/export", None, Path("my_config"))
         found = plan(data.train, inspect_machine(), val=data.val)
     """
+    splits = None if val_name is not None else _find_splits(name)
+    if splits is not None:
+        name, val_name = splits
     name, data, whole, tile = _read_and_cut(name)
     cut = [f"cut into tiles of {tile} x {tile} pixels, for training and validation: {name}"] if tile else []
     if val_name is not None:
-        val_name, val_data = _read(tiled_name(val_name, tile) if tile else val_name)
+        val_name, val_data = _read_like(val_name, data, tile)
+        if splits is not None:
+            cut.insert(0, f"validates on the data's own split: {val_name}")
         val = fingerprint(val_name, val_data)
         parts = [
             _sound_part(found, records, Path(f"{prefix}_{part}.txt"))
@@ -79,6 +87,31 @@ def prepare_data(name: str, val_name: str | None, prefix: Path) -> Prepared:
     return Prepared(train, part, (*cut, note, *_unreadable(whole)))
 
 
+def _find_splits(name: str) -> tuple[str, str | None] | None:
+    """Returns the names of a path's data to train on and to validate on; the second is None if it shows the same images."""
+    path = Path(name).expanduser().absolute()
+    splits = detect_splits(path) if path.exists() else None
+    if splits is None:
+        return None
+    train, val = splits
+    if val is None:
+        return splits
+    return train, None if _files(train) & _files(val) else val
+
+
+def _files(name: str) -> set[str]:
+    return {record.file_name for record in _read(name)[1].images}
+
+
+def _read_like(name: str, train: DataSet, tile: int) -> tuple[str, DataSet]:
+    """Returns name and records to validate on, with the tiles and, if the files only show some of them, the classes of the training."""
+    name, data = _read(name)
+    if set(data.classes) < set(train.classes) and "@list:" not in name and "@tiles:" not in name:
+        with suppress(InputError):  # the files state their classes
+            name, data = _read(f"{name}@classes:{','.join(train.classes)}")
+    return _read(tiled_name(name, tile)) if tile else (name, data)
+
+
 def prepare_folds(name: str, folds: int, prefixes: Sequence[Path]) -> tuple[str, list[Prepared]]:
     """Divides a data set into folds: each validates on one part and trains on the others, as :func:`prepare_data` does with its parts.
 
@@ -93,7 +126,8 @@ def prepare_folds(name: str, folds: int, prefixes: Sequence[Path]) -> tuple[str,
     Raises:
         InputError: the data is missing or broken, or cannot be divided into so many parts.
     """
-    name, data, whole, _ = _read_and_cut(name)
+    splits = _find_splits(name)
+    name, data, whole, _ = _read_and_cut(name if splits is None else splits[0])
     parts = divide(data.images, folds, leave_out=whole.images.unreadable_ids)
     prepared = []
     for part, prefix in zip(parts, prefixes, strict=True):
@@ -143,6 +177,8 @@ def _read(name: str) -> tuple[str, DataSet]:
         try:
             ensure_registered(name)
         except InputError as error:
+            if Path(name).expanduser().exists():
+                raise
             raise InputError(f"{name}: no such file or folder, and {error}") from error
     return name, load_dataset(name)
 

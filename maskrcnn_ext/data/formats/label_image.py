@@ -15,6 +15,7 @@ from struct import unpack
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from maskrcnn_ext.common.extras import require
 from maskrcnn_ext.data.formats import Format, Option
@@ -25,6 +26,7 @@ from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import encode_labels
 
 _MAX_COLOURS = 4096  # of a label image; a photograph has more
+_FEW = 5  # masks that are read to see what their values mean
 _LOSSY = (6, 7)  # TIFF's numbers for the two kinds of JPEG
 
 
@@ -95,6 +97,26 @@ def read_label_image(
     records = [record for of_file in in_threads(read, pairs, faults) for record in of_file]
     warn_of_parts(sorted(in_parts), sum(len(record.annotations) for record in records), labels)
     return DataSet(names, records)
+
+
+def are_two_valued(files: Sequence[Path]) -> bool:
+    """Returns whether masks show what is an object, and not which: the first few have one value beside 0, or none.
+
+    Args:
+        files: the masks.
+    """
+    most = 0
+    for file in files[:_FEW]:
+        try:
+            with Image.open(file) as mask:
+                # Values of 16 bits are numbers of objects.
+                found = mask.getcolors(maxcolors=2) if mask.mode in ("1", "L", "P", "RGB", "RGBA") else None
+        except OSError:
+            return False
+        if found is None:
+            return False
+        most = max(most, len(found))
+    return most == 2
 
 
 def _pairs(labels: Path, images: Path, suffix: str, faults: list[str] | None) -> Iterator[tuple[Path, Path]]:

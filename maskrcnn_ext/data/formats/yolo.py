@@ -1,7 +1,8 @@
 """YOLO text labels with the data YAML of Ultralytics (docs.ultralytics.com/datasets/segment): an image's objects are the rows of a text.
 
 A row is ``class x y x y ...`` (the outline) or ``class cx cy w h`` (a box), in fractions of the image's width and height. The text of
-``.../images/a.jpg`` is ``.../labels/a.txt``, or beside the image if no folder is called ``images``.
+``.../images/a.jpg`` is ``.../labels/a.txt``, or beside the image if no folder is called ``images``. LabelImg, Label Studio and CVAT write a
+text of the class names instead of the YAML.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 # How far rounding may put a coordinate outside the image, as a fraction of its size: half a pixel of an image of 50 pixels.
 _TOLERANCE = 1e-2
+# Texts of class names, one a line, and folders beside them that hold the images: "obj..." are those of CVAT.
+NAMES_FILES = ("classes.txt", "obj.names")
+_FOLDERS = ("images", "obj_train_data", ".")
 # Keys of data files whose text or list is not a split.
 _NO_SPLITS = ("names", "path", "download", "yaml_file")
 
@@ -48,7 +52,8 @@ def read_yolo(
     """Reads one split of a YOLO data set.
 
     Args:
-        yaml: the data file, with ``names`` and the splits: folders, texts that list images, or lists of such.
+        yaml: the data file, with ``names`` and the splits: folders, texts that list images, or lists of such. Or a text of class names,
+            one a line; the only split is then ``train``, the images beside it or in ``images``.
         classes: the class names that the file must have; checked when given.
         split: which of the splits.
         root: the folder that the splits are relative to. When not given: the file's ``path``, itself relative to the YAML, or the
@@ -99,6 +104,15 @@ def list_splits(yaml: Path) -> list[str]:
     return _splits(_read_yaml(yaml))
 
 
+def folder_of_images(folder: Path) -> str | None:
+    """Returns the folder of images beside a text of class names, relative to it; None if none has an image with labels."""
+    for name in _FOLDERS:
+        files = list_files(folder / name, "*")
+        if any(file.suffix.lower() in IMAGE_SUFFIXES and _labels_file(file).is_file() for file in files):
+            return name
+    return None
+
+
 def _splits(data: dict[str, Any]) -> list[str]:
     return [
         str(key) for key, value in data.items() if key not in _NO_SPLITS and value and isinstance(value, str | list)
@@ -106,6 +120,9 @@ def _splits(data: dict[str, Any]) -> list[str]:
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
+    if file.name in NAMES_FILES:
+        names = [line.strip() for line in read_text(file).splitlines() if line.strip()]
+        return {"names": names, "train": folder_of_images(file.parent) or "images"}
     data = load_yaml(read_text(file), file)
     if not isinstance(data, dict) or not isinstance(data.get("names"), (list, dict)) or not data["names"]:
         raise InputError(f"{file}: not a YOLO data file (expected a mapping with `names`, `train`, `val`)")
@@ -198,7 +215,7 @@ FORMAT = Format(
     description="YOLO texts of outlines or boxes, with a YAML file",
     read=read_yolo,
     options=(
-        Option("yaml", "the data file", "file", required=True),
+        Option("yaml", "the data file, or a text of class names", "file", required=True),
         Option("split", "which split of the data file", "text"),
         Option("root", "the folder that the splits are relative to", "folder"),
     ),

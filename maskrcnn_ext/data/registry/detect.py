@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from maskrcnn_ext.common.yaml_text import load_yaml
+from maskrcnn_ext.data.formats.label_image import are_two_valued
 from maskrcnn_ext.data.formats.reading import IMAGE_SUFFIXES, list_files, path_below, read_json, read_text
+from maskrcnn_ext.data.formats.yolo import NAMES_FILES, folder_of_images
 from maskrcnn_ext.errors import InputError
 
 # Images whose existence is tested to find their folder; some may be missing.
@@ -52,7 +54,7 @@ def described_by_files(folder: Path) -> list[str]:
     files = [
         file
         for place in (folder, folder / "annotations")
-        for kind in ("*.y*ml", "*.json", "*.xml")
+        for kind in ("*.y*ml", "*.json", "*.xml", *(f"*{suffix}" for suffix in _VECTORS))
         for file in list_files(place, kind)
     ]
     return list(dict.fromkeys(name for name in map(detect, files[:_TRIED]) if name is not None))
@@ -119,14 +121,45 @@ def _detect_json(file: Path, content: Any) -> str | None:
     return None
 
 
-def _detect_folder(folder: Path) -> str | None:
+def label_images(folder: Path, part: str = "") -> str | None:
+    """Returns the string of the label images in ``labels`` or ``masks``, whose images are in ``images``; None without any.
+
+    Args:
+        folder: that has these folders.
+        part: a folder in each of them, such as "train".
+    """
+    images = folder / "images" / part
+    for name in ("labels", "masks"):
+        files = [file for file in list_files(folder / name / part, "*") if file.suffix.lower() in IMAGE_SUFFIXES]
+        if images.is_dir() and files:
+            return f"label_image:{folder / name / part}@{images}" + (
+                "@instances:component" if are_two_valued(files) else ""
+            )
+    return None
+
+
+def _detect_voc(folder: Path) -> str | None:
     for labels, images in (("Annotations", "JPEGImages"), ("annotations", "images"), (".", ".")):
         files = list_files(folder / labels, "*.xml") if (folder / images).is_dir() else []
         if files and xml_root(files[0]) in ("annotation", ""):
-            return f"voc:{folder / labels}@{folder / images}"
-    found = described_by_files(folder)
+            place, outlines = f"voc:{folder / labels}@{folder / images}", folder / "SegmentationObject"
+            outlined = folder / "ImageSets" / "Segmentation" / "trainval.txt"
+            if all((outlines / f"{file.stem}.png").is_file() for file in files):
+                return f"{place}@objects:{outlines}"
+            return f"{place}@{outlined}@objects:{outlines}" if outlines.is_dir() and outlined.is_file() else place
+    return None
+
+
+def _detect_folder(folder: Path) -> str | None:
+    found = _detect_voc(folder)
     if found:
-        return found[0] if len(found) == 1 else None
+        return found
+    described = described_by_files(folder)
+    if described:
+        return described[0] if len(described) == 1 else None
+    for name in NAMES_FILES:
+        if (folder / name).is_file() and folder_of_images(folder) is not None:
+            return f"yolo:{folder / name}"
     if list_files(folder, "*/masks/*.png"):
         return f"dsb2018:{folder}"
     if (folder / "imagesTr").is_dir() and list_files(folder / "labelsTr", "*.nii*"):
@@ -135,8 +168,9 @@ def _detect_folder(folder: Path) -> str | None:
         # QuPath's class of an object; the reader's errors are better than what follows from looking closer here.
         attribute = "@attribute:classification" if '"classification"' in read_text(outlines[0]) else ""
         return f"geo:{folder / 'labels'}@{folder / 'images'}@pixels:true{attribute}"
-    for name in ("labels", "masks"):
-        are_images = (file.suffix.lower() in IMAGE_SUFFIXES for file in list_files(folder / name, "*"))
-        if (folder / "images").is_dir() and any(are_images):
-            return f"label_image:{folder / name}@{folder / 'images'}"
-    return None
+    found = label_images(folder)
+    if found:
+        return found
+    # Archives unpack into a folder.
+    inside = list_files(folder, "*")
+    return _detect_folder(inside[0]) if len(inside) == 1 and inside[0].is_dir() else None

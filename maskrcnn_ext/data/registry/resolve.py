@@ -13,8 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from maskrcnn_ext.common.text import did_you_mean, short_list
+from maskrcnn_ext.common.text import did_you_mean, plural, short_list
 from maskrcnn_ext.data.formats import FORMATS, Format, get_format
+from maskrcnn_ext.data.formats.reading import IMAGE_SUFFIXES, list_files
 from maskrcnn_ext.data.registry.class_map import mapped_name, split_mapped_name
 from maskrcnn_ext.data.registry.detect import described_by_files, detect
 from maskrcnn_ext.data.registry.domains import domain_sources
@@ -26,6 +27,7 @@ from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 # Options whose values are class names.
 _OF_EVERY_FORMAT = ("classes", "ignored")
 
@@ -84,10 +86,7 @@ def _unknown(name: str) -> str:
 
     formats = f"the formats are {', '.join(FORMATS)}"
     if _exists(name):
-        several = described_by_files(Path(name).expanduser().absolute())
-        if several:
-            return f"{name}: holds {len(several)} data sets, name one of {short_list(several)}"
-        return f"{name}: its format cannot be detected; name it, such as coco:{name}@/path/images ({formats})"
+        return _undetected(Path(name).expanduser().absolute(), name, formats)
     prefix, colon, _ = name.partition(":")
     if colon and "/" not in prefix:
         advice = did_you_mean(prefix, FORMATS)
@@ -96,6 +95,28 @@ def _unknown(name: str) -> str:
     names = [known for known in DatasetCatalog.list() if ":" not in known and "/" not in known]
     advice = did_you_mean(name, names) or "write coco:/path/annotations.json@/path/images, or register it"
     return f"no data set {name!r} is registered: {advice}"
+
+
+def _undetected(path: Path, name: str, formats: str) -> str:
+    """Returns the error message for a file or folder whose format is not clear."""
+    several = described_by_files(path)
+    if several:
+        return f"{name}: holds {len(several)} data sets, name one of {short_list(several)}"
+    if path.is_dir():
+        files = list_files(path, "*")
+        if not files:
+            return f"{name}: an empty folder"
+        if all(file.suffix.lower() in IMAGE_SUFFIXES for file in files):
+            return (
+                f"{name}: {plural(len(files), 'image')} without annotations: add the file or folder of the annotations"
+            )
+        archive = next((file for file in files if file.suffix.lower() in _ARCHIVES), None)
+        if archive is not None:
+            return f"{name}: unpack {archive.name} first"
+        labels = next((file for place in ("labels", "*/labels") for file in list_files(path, f"{place}/*.txt")), None)
+        if labels is not None:
+            return f"{name}: YOLO texts such as {labels.relative_to(path)}, without names of their classes: add data.yaml or classes.txt"
+    return f"{name}: its format cannot be detected; name it, such as coco:{name}@/path/images ({formats})"
 
 
 def register_named_datasets() -> None:

@@ -1,6 +1,9 @@
 """Data for a plan: measured, divided, and without what cannot be read."""
 
+import json
 from pathlib import Path
+
+from PIL import Image
 
 from maskrcnn_ext.config.plan.sources import prepare_data
 from maskrcnn_ext.data.registry.catalog import load_dataset
@@ -37,6 +40,33 @@ def test_unreadable_images_of_given_sets_are_left_out(tmp_path):
     assert found.train.name == f"{train}@list:{Path(tmp_path, 'mine_train.txt')}"
     assert found.train.num_images == 3
     assert len(found.train.images.unreadable) == 1
+
+
+def test_data_is_validated_on_its_own_split(tmp_path):
+    """The classes are those of the training, also if the split to validate on lacks one."""
+    for split, labels in (("train", ("cat", "dog")), ("valid", ("dog",))):
+        folder = tmp_path / "data" / split
+        folder.mkdir(parents=True)
+        shapes = [{"label": label, "shape_type": "polygon", "points": [[5, 5], [20, 5], [20, 20]]} for label in labels]
+        Image.fromarray(noise(48, 48, 3, seed=len(labels))).save(folder / "a.png")
+        (folder / "a.json").write_text(json.dumps({"imagePath": "a.png", "shapes": shapes}))
+    found = prepare_data(str(tmp_path / "data"), None, tmp_path / "mine")
+    assert found.val is not None
+    assert (found.train.num_images, found.val.num_images) == (1, 1)
+    assert found.train.objects.classes == found.val.objects.classes == ("cat", "dog")
+    assert "validates on the data's own split" in found.notes[0]
+
+
+def test_a_split_that_repeats_the_training_images_is_not_validated_on(tmp_path):
+    write_data(tmp_path / "data", images(10), [(0, 0, 5, 5, 20, 20)])
+    file = next((tmp_path / "data").glob("*.json"))
+    for split in ("train", "val"):
+        (tmp_path / "data" / f"{split}.json").write_text(file.read_text())
+    file.unlink()
+    found = prepare_data(str(tmp_path / "data"), None, tmp_path / "mine")
+    assert found.val is not None
+    assert (found.train.num_images, found.val.num_images) == (8, 2)
+    assert "held out 2 images of 10" in found.notes[0]
 
 
 def test_one_image_is_not_divided(tmp_path):

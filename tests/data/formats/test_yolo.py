@@ -52,6 +52,17 @@ def test_an_outline_is_scaled_point_by_point(points, tmp_path_factory):
     np.testing.assert_allclose(annotation.segmentation, [[v for x, y in points for v in (x * 64, y * 48)]])
 
 
+@pytest.mark.parametrize(("names", "folder"), [("classes.txt", "images"), ("obj.names", "obj_train_data")])
+def test_a_text_of_class_names_stands_for_the_yaml(yolo, names, folder):
+    """As Label Studio and LabelImg, and CVAT write them."""
+    file = yolo({"a": "1 0.5 0.5 0.2 0.5\n", "b": None}, folder=folder).with_name(names)
+    file.write_text("cat\n dog\n\n")
+    data = read_yolo(file)
+    assert data.classes == ["cat", "dog"]
+    assert [[each.category for each in record.annotations] for record in data.images] == [[1], []]
+    assert list_splits(file) == ["train"]
+
+
 def test_rounding_at_the_edge_is_clipped_and_counted(yolo, caplog):
     rows = [
         "0 0 0 0.5 -0.0011 0.5 1 0.003 1",

@@ -39,13 +39,30 @@ def write(folder, name, content=""):
         ({"a.json": LABELME, "b.json": LABELME}, ".", "labelme:{0}"),
         ({"a.json": LABELME}, "a.json", "labelme:{0}"),
         ({"data.yaml": "names: [cat]"}, ".", "yolo:{0}/data.yaml"),
+        ({"classes.txt": "cat", "images/a.png": "", "labels/a.txt": ""}, ".", "yolo:{0}/classes.txt"),
+        ({"obj.names": "cat", "obj_train_data/a.png": "", "obj_train_data/a.txt": ""}, ".", "yolo:{0}/obj.names"),
+        ({"classes.txt": "cat", "a.png": ""}, ".", None),
         ({"data.yaml": "names: [cat]"}, "data.yaml", "yolo:{0}/data.yaml"),
         ({"Annotations/a.xml": "", "JPEGImages/a.jpg": ""}, ".", "voc:{0}/Annotations@{0}/JPEGImages"),
+        (
+            {"Annotations/a.xml": "", "JPEGImages/a.jpg": "", "SegmentationObject/a.png": ""},
+            ".",
+            "voc:{0}/Annotations@{0}/JPEGImages@objects:{0}/SegmentationObject",
+        ),
+        (
+            {
+                **dict.fromkeys(("Annotations/a.xml", "Annotations/b.xml", "JPEGImages/a.jpg"), ""),
+                **dict.fromkeys(("SegmentationObject/a.png", "ImageSets/Segmentation/trainval.txt"), ""),
+            },
+            ".",
+            "voc:{0}/Annotations@{0}/JPEGImages@{0}/ImageSets/Segmentation/trainval.txt@objects:{0}/SegmentationObject",
+        ),
         ({"a.xml": "", "a.jpg": ""}, ".", "voc:{0}@{0}"),
         ({"a/images/a.png": "", "a/masks/1.png": ""}, ".", "dsb2018:{0}"),
         ({"images/a.png": "", "masks/a.png": ""}, ".", "label_image:{0}/masks@{0}/images"),
         ({"imagesTr/a.nii.gz": "", "labelsTr/a.nii.gz": ""}, ".", "nifti:{0}/imagesTr@{0}/labelsTr"),
         ({"a.geojson": "{}", "a.tif": ""}, "a.geojson", "geo:{0}/a.geojson@{0}/a.tif"),
+        ({"a.geojson": "{}", "a.tif": ""}, ".", "geo:{0}/a.geojson@{0}/a.tif"),
         ({"a.geojson": "{}", "a.png": ""}, "a.geojson", "geo:{0}/a.geojson@{0}/a.png@pixels:true"),
         ({"a.geojson": "{}", "a.png": "", "a.tif": ""}, "a.geojson", "geo:{0}/a.geojson@{0}/a.tif"),
         ({"a.geojson": "{}"}, "a.geojson", None),
@@ -69,6 +86,7 @@ def write(folder, name, content=""):
         ({"meta.json": {"classes": []}, "ds/ann/a.png.json": "{}"}, ".", "supervisely:{0}"),
         ({"p.json": {**COCO, "annotations": [{"segments_info": []}]}}, "p.json", "coco_panoptic:{0}/p.json@{0}"),
         ({"train.json": COCO, "val.json": COCO}, ".", None),
+        ({"export/v1/a.json": COCO}, ".", "coco:{0}/export/v1/a.json@{0}/export/v1"),
         ({"a.json": "{", "b.json": "[1]", "c.json": "{}"}, ".", None),
         ({"a.txt": "cat"}, "a.txt", None),
     ],
@@ -92,8 +110,41 @@ def test_a_path_is_a_name_and_one_that_is_not_clear_lists_the_formats(tmp_path, 
         write(tmp_path, f"two/{name}.json", COCO)
     with pytest.raises(InputError, match=r"holds 2 data sets, name one of coco:.*/a\.json@.*, coco:.*/b\.json@"):
         get_dataset_dicts(str(tmp_path / "two"))
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(
-        InputError, match=r"empty: its format cannot be detected; .* \(the formats are bdd100k, .*yolo\)"
-    ):
-        get_dataset_dicts(str(tmp_path / "empty"))
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([], "data: an empty folder"),
+        (["a.jpg", "b.png"], "data: 2 images without annotations"),
+        (["export.zip"], "unpack export.zip first"),
+        (["train/images/a.jpg", "train/labels/a.txt"], "YOLO texts such as train/labels/a.txt, .* add data.yaml"),
+        (["a.csv", "a.jpg"], r"data: its format cannot be detected; .* \(the formats are bdd100k, .*yolo\)"),
+    ],
+)
+def test_a_folder_of_no_format_is_described(tmp_path, files, message):
+    (tmp_path / "data").mkdir()
+    for name in files:
+        write(tmp_path / "data", name)
+    with pytest.raises(InputError, match=message) as error:
+        get_dataset_dicts(str(tmp_path / "data"))
+    assert "no such file" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("masks", "option"),
+    [
+        ([(0, 255), (0, 255)], "@instances:component"),
+        ([(0, 0), (0, 1)], "@instances:component"),
+        ([(0, 255), (0, 1, 2)], ""),
+        ([(0, 0)], ""),
+    ],
+)
+def test_parts_of_black_and_white_masks_are_objects(tmp_path, masks, option):
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    for number, values in enumerate(masks):
+        image = Image.new("L", (len(values), 1))
+        image.putdata(values)
+        image.save(tmp_path / "masks" / f"{number}.png")
+    assert detect(tmp_path) == f"label_image:{tmp_path}/masks@{tmp_path}/images{option}"

@@ -1,0 +1,69 @@
+"""Data to train on and to validate on is found in files and folders that hold both."""
+
+import json
+
+import pytest
+
+from maskrcnn_ext.data.registry.splits import detect_splits
+
+COCO = json.dumps({"images": [], "categories": []})
+LABELME = json.dumps({"imagePath": "a.png", "shapes": []})
+YOLO = "{names: [cat], train: train, val: valid, test: test}"
+VOC = {"Annotations/a.xml": "", "JPEGImages/a.jpg": ""}
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"data.yaml": YOLO}, ("yolo:{0}/data.yaml@train", "yolo:{0}/data.yaml@val")),
+        ({"data.yaml": "{names: [cat], train: a}"}, ("yolo:{0}/data.yaml@train", None)),
+        (
+            {f"annotations/instances_{split}2017.json": COCO for split in ("train", "val", "test")},
+            (
+                "coco:{0}/annotations/instances_train2017.json@{0}/annotations",
+                "coco:{0}/annotations/instances_val2017.json@{0}/annotations",
+            ),
+        ),
+        (
+            {f"{split}/_annotations.coco.json": COCO for split in ("train", "valid", "test")},
+            ("coco:{0}/train/_annotations.coco.json@{0}/train", "coco:{0}/valid/_annotations.coco.json@{0}/valid"),
+        ),
+        ({"train/a.json": LABELME, "test/b.json": LABELME}, ("labelme:{0}/train", None)),
+        (
+            {f"{kind}/{split}/a.png": "" for kind in ("images", "masks") for split in ("training", "validation")},
+            (
+                "label_image:{0}/masks/training@{0}/images/training",
+                "label_image:{0}/masks/validation@{0}/images/validation",
+            ),
+        ),
+        (
+            {**VOC, "ImageSets/Main/train.txt": "a", "ImageSets/Main/val.txt": "a", "ImageSets/Main/cat_train.txt": ""},
+            (
+                "voc:{0}/Annotations@{0}/JPEGImages@{0}/ImageSets/Main/train.txt",
+                "voc:{0}/Annotations@{0}/JPEGImages@{0}/ImageSets/Main/val.txt",
+            ),
+        ),
+        (
+            {**VOC, "SegmentationObject/a.png": "", "ImageSets/Segmentation/train.txt": "a"},
+            (
+                "voc:{0}/Annotations@{0}/JPEGImages@{0}/ImageSets/Segmentation/train.txt@objects:{0}/SegmentationObject",
+                None,
+            ),
+        ),
+        # Files at the top come before further ones below.
+        (
+            {"instances_train.json": COCO, "annotations/a_train.json": COCO, "train/a.json": LABELME},
+            ("coco:{0}/instances_train.json@{0}", None),
+        ),
+        ({"a_train.json": COCO, "b_train.json": COCO, "val.json": COCO}, None),
+        ({"a.json": COCO}, None),
+        ({"data.yaml": "[", "a.png": ""}, None),
+    ],
+)
+def test_splits_are_found(tmp_path, files, expected):
+    for name, content in files.items():
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+    found = detect_splits(tmp_path)
+    assert found == (expected and tuple(name and name.format(tmp_path) for name in expected))
