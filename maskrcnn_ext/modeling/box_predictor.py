@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec, batched_nms
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import Boxes, Instances
@@ -58,11 +59,14 @@ class BoxPredictor(FastRCNNOutputLayers):
     * ``mask``: a mask is dropped if its IoU with a better mask exceeds ``test_nms_thresh``. Boxes of diagonal neighbours overlap much
       more than the objects do. The mask head predicts up to twice as many masks.
 
+    In yacs configs, ``MODEL.ROI_HEADS.NAME: BoxPredictorROIHeads`` selects it, and ``MODEL.MASKRCNN_EXT.BoxPredictor`` has its arguments.
+
     Example::
 
         model.roi_heads.box_predictor._target_=maskrcnn_ext.BoxPredictor model.roi_heads.box_predictor.suppression=mask
     """
 
+    @configurable
     def __init__(
         self,
         input_shape: ShapeSpec,
@@ -105,6 +109,13 @@ class BoxPredictor(FastRCNNOutputLayers):
         self.soft_sigma = soft_sigma
         self.candidate_nms_thresh = candidate_nms_thresh
         self.use_maskness = use_maskness
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
+        """Returns the arguments from a yacs config: those of FastRCNNOutputLayers, and ``MODEL.MASKRCNN_EXT.BoxPredictor``."""
+        own = cfg.MODEL.get("MASKRCNN_EXT", CfgNode()).get("BoxPredictor", CfgNode())
+        stock: dict[str, Any] = super().from_config(cfg, input_shape)
+        return {**stock, **{name.lower(): value for name, value in own.items()}}
 
     @property
     def needs_masks(self) -> bool:

@@ -54,7 +54,11 @@ def register_rpn() -> None:
 
 
 def register_roi_heads() -> None:
-    """Registers PartialROIHeads and PartialCascadeROIHeads in Detectron2, for ``MODEL.ROI_HEADS.NAME``. Idempotent; imports neither."""
+    """Registers PartialROIHeads, PartialCascadeROIHeads and BoxPredictorROIHeads in Detectron2, for ``MODEL.ROI_HEADS.NAME``.
+
+    Detectron2 has no registry of box predictors. BoxPredictorROIHeads are its StandardROIHeads with a
+    :class:`maskrcnn_ext.BoxPredictor`. Idempotent; imports none of them.
+    """
     from detectron2.modeling import ROI_HEADS_REGISTRY
 
     def builder(name: str) -> Callable[..., nn.Module]:
@@ -67,9 +71,20 @@ def register_roi_heads() -> None:
         build.__name__ = name
         return build
 
-    for name in ("PartialROIHeads", "PartialCascadeROIHeads"):
-        if name not in ROI_HEADS_REGISTRY:
-            ROI_HEADS_REGISTRY.register(builder(name))
+    def build_with_box_predictor(cfg: CfgNode, input_shape: Any) -> nn.Module:
+        from detectron2.modeling.roi_heads import StandardROIHeads
+
+        from maskrcnn_ext.modeling.box_predictor import BoxPredictor, check_box_predictor
+
+        heads: nn.Module = StandardROIHeads(cfg, input_shape)
+        heads.box_predictor = BoxPredictor(cfg, heads.box_head.output_shape)
+        check_box_predictor(heads)
+        return heads
+
+    build_with_box_predictor.__name__ = "BoxPredictorROIHeads"
+    for build in (builder("PartialROIHeads"), builder("PartialCascadeROIHeads"), build_with_box_predictor):
+        if build.__name__ not in ROI_HEADS_REGISTRY:
+            ROI_HEADS_REGISTRY.register(build)
 
 
 def register_backbones() -> None:
@@ -111,7 +126,8 @@ def add_maskrcnn_ext_config(cfg: CfgNode) -> None:
 
     The arguments of all mask heads (convolutions, norm, class-agnostic masks) stay in ``MODEL.ROI_MASK_HEAD``. The base of a
     MaskScoringHead reads the node of its name. Heads that take the feature maps need ``POOLER_TYPE: ""``. Without this call the heads use
-    their defaults. ``MODEL.BACKBONE.NAME: TimmFPN`` selects the backbone of timm.
+    their defaults. ``MODEL.BACKBONE.NAME: TimmFPN`` selects the backbone of timm, ``MODEL.ROI_HEADS.NAME: BoxPredictorROIHeads`` the
+    selection of detections by :class:`maskrcnn_ext.BoxPredictor`.
 
     Args:
         cfg: a config from ``detectron2.config.get_cfg()``; changed in place.
@@ -139,5 +155,14 @@ def add_maskrcnn_ext_config(cfg: CfgNode) -> None:
             "DROP_PATH_RATE": None,
             "OUT_NORMS": False,
             "ACTIVATION_CHECKPOINTING": False,
+        }
+    )
+    cfg.MODEL.MASKRCNN_EXT.BoxPredictor = CfgNode(
+        {
+            "SUPPRESSION": "hard",
+            "CLASS_AGNOSTIC_SUPPRESSION": False,
+            "SOFT_SIGMA": 0.5,
+            "CANDIDATE_NMS_THRESH": 0.8,
+            "USE_MASKNESS": False,
         }
     )

@@ -1,19 +1,21 @@
 """yacs configs: the heads by name under Detectron2's own build, with the plugin hook and nothing else."""
 
+import inspect
 import json
 
 import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import ROI_MASK_HEAD_REGISTRY, build_backbone, build_model
+from detectron2.modeling import ROI_MASK_HEAD_REGISTRY, build_backbone, build_model, build_roi_heads
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.modeling.roi_heads.mask_head import build_mask_head
 
-from maskrcnn_ext import InputError, add_maskrcnn_ext_config
+from maskrcnn_ext import BoxPredictor, InputError, add_maskrcnn_ext_config
 from maskrcnn_ext.modeling.backbones.norms import has_batch_norm
 from maskrcnn_ext.modeling.fit_check import check_fit
 from maskrcnn_ext.modeling.parts import MASK_HEADS
-from maskrcnn_ext.modeling.yacs import register_backbones, register_mask_heads, registered_name
+from maskrcnn_ext.modeling.yacs import register_backbones, register_mask_heads, register_roi_heads, registered_name
 
 # What tools/plain_train_net.py does: yacs config, build_model, its own loop.
 PLAIN = """
@@ -200,3 +202,44 @@ def test_pixels_of_a_yacs_config_always_fit():
     cfg.MODEL.PIXEL_STD, cfg.INPUT.FORMAT = [57.375, 57.12, 58.395], "RGB"
     cfg.MODEL.RPN.IN_FEATURES = cfg.MODEL.ROI_HEADS.IN_FEATURES = ["p2"]
     check_fit(build_model(cfg))
+
+
+def box_predictor_cfg(name="BoxPredictorROIHeads", **own):
+    register_roi_heads()
+    cfg = small_cfg("MaskRCNNConvUpsampleHead", own=bool(own))
+    cfg.MODEL.ROI_HEADS.NAME = name
+    cfg.MODEL.ROI_HEADS.IN_FEATURES = ["p2", "p3", "p4", "p5"]
+    cfg.MODEL.ROI_BOX_HEAD.NAME = "FastRCNNConvFCHead"
+    cfg.MODEL.ROI_BOX_HEAD.NUM_FC, cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 1, 8
+    cfg.merge_from_list(
+        [entry for key, value in own.items() for entry in (f"MODEL.MASKRCNN_EXT.BoxPredictor.{key}", value)]
+    )
+    return cfg
+
+
+def test_the_box_predictor_by_name():
+    heads = build_roi_heads(box_predictor_cfg(SUPPRESSION="mask", SOFT_SIGMA=0.3, USE_MASKNESS=True), LEVELS)
+    predictor = heads.box_predictor
+    assert type(predictor) is BoxPredictor
+    assert (predictor.suppression, predictor.soft_sigma, predictor.use_maskness) == ("mask", 0.3, True)
+    stock = build_roi_heads(box_predictor_cfg("StandardROIHeads"), LEVELS)
+    assert type(stock.box_predictor) is FastRCNNOutputLayers
+    shapes = [{name: value.shape for name, value in one.state_dict().items()} for one in (heads, stock)]
+    assert shapes[0] == shapes[1]
+    undeclared = build_roi_heads(box_predictor_cfg(), LEVELS).box_predictor
+    assert (type(undeclared), undeclared.suppression) == (BoxPredictor, "hard")
+
+
+def test_every_keyword_of_the_box_predictor_is_a_key():
+    parameters = inspect.signature(BoxPredictor.__init__).parameters.values()
+    own = {p.name.upper(): p.default for p in parameters if p.kind == p.KEYWORD_ONLY}
+    assert dict(box_predictor_cfg(SUPPRESSION="hard").MODEL.MASKRCNN_EXT.BoxPredictor) == own
+
+
+def test_a_wrong_selection_in_a_yacs_config_is_an_error():
+    with pytest.raises(InputError, match="suppression=masks: expected hard, soft, diou or mask"):
+        build_roi_heads(box_predictor_cfg(SUPPRESSION="masks"), LEVELS)
+    cfg = box_predictor_cfg(SUPPRESSION="mask")
+    cfg.MODEL.MASK_ON = False
+    with pytest.raises(InputError, match="has no mask head"):
+        build_roi_heads(cfg, LEVELS)
