@@ -28,6 +28,7 @@ EXTRAS = {
     "openvino": ["openvino"],
     "progress": ["rich"],
     "medical": ["nibabel", "pydicom>=3", "pynrrd"],
+    "serve": ["starlette", "uvicorn"],
     "tiff": ["tifffile", "imagecodecs"],
     "timm": ["timm>=1.0.20", "safetensors"],
     "tune": ["optuna>=4"],
@@ -76,7 +77,7 @@ setup(
     ext_modules=LIBRARIES,
     cmdclass={"build_ext": BuildLibrary},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},
-    package_data={"maskrcnn_ext": ["__init__.pyi", "py.typed", "report/*.html"]},
+    package_data={"maskrcnn_ext": ["__init__.pyi", "py.typed", "report/*.html", "serving/page.html"]},
     # torch without a bound: the release that a team's Detectron2 was built for must stay.
     # Not named here: detectron2 (not on the package index; the name is unclaimed there) and OpenCV (opencv-python and
     # opencv-python-headless overwrite each other, so the team chooses). `maskrcnn-ext doctor` checks both.

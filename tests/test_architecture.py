@@ -15,6 +15,7 @@ TESTS = Path(__file__).parent
 LAYERS = [
     {"cli"},
     {"benchmark"},
+    {"serving"},
     {"inference", "interop"},
     {"engine"},
     {"evaluation", "report"},

@@ -41,6 +41,7 @@ COMMANDS = {
     "predict": "detect objects in images, folders, videos or a data set, and save results and pictures",
     "report": "write the HTML page of a finished run, or of several side by side",
     "select": "choose the images to label next: uncertain, and different from each other",
+    "serve": "serve a model over HTTP: JSON, and a page to drop an image on",
     "split": "divide a data set into train, val and test",
     "train": "plan, train, evaluate and report: from labelled images to a model in one command",
     "train-net": "train or evaluate a config, as scripts/train_net.py does",

@@ -30,10 +30,11 @@ PARTS = {
     "data": "reading a large COCO file into Detectron2's dicts",
     "growth": "time and memory of a prediction by image size, objects, classes and batch size",
     "roofline": "the parts of a prediction against the peak FLOPS and bandwidth of the machine",
+    "serve": "a server under load: images per second and time of an answer by the number of clients",
     "export": "an exported model in every runtime: size, speed, AP",
 }
 # Parts that need a model of the user, an extra, or many minutes.
-_BY_NAME_ONLY = ("export", "training_memory", "backbones")
+_BY_NAME_ONLY = ("export", "serve", "training_memory", "backbones")
 # Peers, in addition to the packages that every manifest lists.
 _PEERS = ("onnxruntime", "openvino", "opencv-python-headless", "opencv-python", "hotcoco", "faster-coco-eval")
 
