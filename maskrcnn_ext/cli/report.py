@@ -120,6 +120,7 @@ def evaluate_run(run: Run, threshold: float) -> tuple[Truth | None, EvaluatedRun
         note = f"No error analysis and no images: {note}"
         print(f"note: {run.folder}: {printable(note)}", file=sys.stderr)
         return None, None, note
+    truth = replace(truth, sigmas=run.keypoint_sigmas or truth.sigmas)
     results = load_results(run.results_file, truth)
     evaluated = EvaluatedRun(
         summary.evaluate(truth, results, score_threshold=threshold),

@@ -7,7 +7,7 @@ import json
 import re
 import statistics
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from maskrcnn_ext.cli.configure import add_data_arguments, command_line, write_plan
 from maskrcnn_ext.errors import InputError
@@ -106,7 +106,10 @@ def _train_folds(out: Path, args: argparse.Namespace) -> int:
         values.append(evaluated.summary["tasks"][evaluated.main_task]["AP"] or 0.0)
         predictions += json.loads(run.results_file.read_text(encoding="utf-8"))
     write_atomic(out / RESULTS_FILE, json.dumps(predictions))
-    write_atomic(out / "config.yaml", json.dumps({"dataloader": {"test": {"dataset": {"names": name}}}}) + "\n")
+    loader: dict[str, Any] = {"test": {"dataset": {"names": name}}}
+    if run.keypoint_sigmas:
+        loader["evaluator"] = {"kpt_oks_sigmas": run.keypoint_sigmas}
+    write_atomic(out / "config.yaml", json.dumps({"dataloader": loader}) + "\n")
     print(
         f"\nAP of the folds: {', '.join(f'{value:.1f}' for value in values)}; mean {statistics.mean(values):.1f}, "
         f"standard deviation {statistics.stdev(values):.1f}"

@@ -61,10 +61,20 @@ class Run:
     @property
     def test_data(self) -> list[str]:
         """Names of the datasets that the run is evaluated on."""
+        names = self._setting("dataloader", "test", "dataset", "names") or []
+        return [names] if isinstance(names, str) else [str(name) for name in names]
+
+    @property
+    def keypoint_sigmas(self) -> list[float]:
+        """OKS sigmas of the keypoints that the run is evaluated with; empty for those of the data."""
+        return [float(sigma) for sigma in self._setting("dataloader", "evaluator", "kpt_oks_sigmas") or []]
+
+    def _setting(self, *keys: str) -> Any:
+        """Returns a value of the configuration; None if it is missing."""
         node: Any = self.config
-        for key in ("dataloader", "test", "dataset", "names"):
-            node = node.get(key, []) if isinstance(node, Mapping) else []
-        return [node] if isinstance(node, str) else [str(name) for name in node]
+        for key in keys:
+            node = node.get(key) if isinstance(node, Mapping) else None
+        return node
 
     @property
     def results_file(self) -> Path:
