@@ -139,6 +139,8 @@ def ap_interval(
 ) -> tuple[float, float, float]:
     """Returns the AP of results, and the interval that holds the AP of 95 % of the bootstrap draws of the images, in percent.
 
+    The interval holds AP itself, too: draws repeat images, so that with a few images nearly all draws may have a higher AP.
+
     Args:
         truth: the ground truth, in any form that :func:`load_truth` accepts.
         results: COCO results.
@@ -161,7 +163,8 @@ def ap_interval(
     values = [100 * nan_mean(ap) for ap in resample_ap(matching, draws)]
     values = [value for value in values if not np.isnan(value)]
     low, high = np.percentile(values, [2.5, 97.5]) if values else (np.nan, np.nan)
-    return 100 * nan_mean(average_precisions(matching)[0]), float(low), float(high)
+    ap = 100 * nan_mean(average_precisions(matching)[0])
+    return ap, float(np.fmin(low, ap)), float(np.fmax(high, ap))
 
 
 def _halves(values: list[Any]) -> tuple[list[Any], list[Any]]:

@@ -44,6 +44,9 @@ def test_the_interval_of_one_result(scene):
     assert low < ap < high
     assert ap_interval(truth, results, task="segm", resamples=100) == (ap, low, high)
     assert ap_interval(truth, perfect(truth, 0.9), task="bbox", resamples=20) == pytest.approx((100, 100, 100))
+    # All of these draws of three images have a higher AP than the images themselves.
+    ap, low, high = ap_interval(*random_scene(5, images=3), task="bbox", resamples=3)
+    assert ap == low < high
     assert np.isnan(ap_interval({**truth, "annotations": []}, [], task="bbox", resamples=5)).all()
 
 

@@ -86,8 +86,8 @@ def _choose_data(situation: Situation) -> Choice:
     names = {"dataloader.train.dataset.names": train.name, "dataloader.test.dataset.names": val.name}
     classes = short_list(train.objects.classes, limit=3)
     tile = tile_of(train.name)
-    images = f"tiles of {tile} x {tile} pixels" if tile else "images"
-    value = f"{train.num_images} {images} to train on, {val.num_images} to validate on"
+    images = f"{train.num_images} tiles of {tile} x {tile} pixels" if tile else plural(train.num_images, "image")
+    value = f"{images} to train on, {val.num_images} to validate on"
     return Choice("data", value, f"{train.objects.total} and {val.objects.total} objects; {classes}", names)
 
 

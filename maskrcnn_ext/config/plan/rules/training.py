@@ -71,7 +71,7 @@ def choose_batch(situation: Situation, base: Base, canvas: Canvas) -> Choice:
     elif machine.has_bf16:
         precision = "bf16"
         settings |= {"train.amp.on_cpu": True, "train.channels_last": True}
-    size = f"{images} images" + (f" x {accumulate}" if accumulate > 1 else "")
+    size = plural(images, "image") + (f" x {accumulate}" if accumulate > 1 else "")
     rule = "proportional to the images" if base.uses_sgd else "with the root of the images"
     reason = f"{machine.description}; the rate grows {rule} from {base.rate:g} at {base.rate_images}"
     return Choice("batch", f"{size}, rate {rate:g}, {precision}, {plural(workers, 'worker')}", reason, settings)
@@ -122,7 +122,9 @@ def choose_schedule(situation: Situation, base: Base, canvas: Canvas, batch: Cho
         if situation.machine.has_gpu
         else f", at most {_MOST_ON_CPU} on a CPU: train.time=MINUTES sets another length"
     )
-    return Choice("schedule", value, f"{num_train} images, {base.weights_name}: {samples} in all{limit}", settings)
+    return Choice(
+        "schedule", value, f"{plural(num_train, 'image')}, {base.weights_name}: {samples} in all{limit}", settings
+    )
 
 
 def metric_of(situation: Situation) -> str:
