@@ -179,16 +179,12 @@ def _check_optimize(args: argparse.Namespace) -> None:
 
 
 def _calibration_images(args: argparse.Namespace) -> list[Any]:
-    """Returns the images of --calibrate, at equal distances if it has many."""
-    from maskrcnn_ext.inference.sources import find_inputs
-
+    """Returns the images of --calibrate, evenly spaced if it has many."""
     if args.calibrate is None:
         return []
-    items = find_inputs([args.calibrate]).items
-    if not items:
-        raise InputError(f"--calibrate {args.calibrate}: has no images")
-    count = min(len(items), _CALIBRATION_IMAGES)
-    return [items[index * len(items) // count].image for index in range(count)]
+    from maskrcnn_ext.inference.loading import sample_inputs
+
+    return [item.image for item in sample_inputs(args.calibrate, _CALIBRATION_IMAGES)]
 
 
 def _predict(args: argparse.Namespace, inputs: Inputs, kinds: list[str], volumes: list[Volume]) -> int:
@@ -197,13 +193,16 @@ def _predict(args: argparse.Namespace, inputs: Inputs, kinds: list[str], volumes
     from maskrcnn_ext.inference.jobs.identity import job_identity
     from maskrcnn_ext.inference.jobs.job import Job, JobSettings
     from maskrcnn_ext.inference.jobs.journal import Journal
-    from maskrcnn_ext.inference.jobs.video_job import predict_video
+    from maskrcnn_ext.inference.jobs.video_job import name_videos, predict_video
+    from maskrcnn_ext.inference.outputs.joined import write_joined
     from maskrcnn_ext.inference.outputs.kinds import VIDEO_KINDS
     from maskrcnn_ext.inference.outputs.label_files import LABEL_KINDS
     from maskrcnn_ext.inference.tiling.predictor import TiledPredictor
 
     if args.tta:
-        args.set += _tta_overrides(args.configs[0])
+        from maskrcnn_ext.inference.loading import tta_overrides
+
+        args.set += tta_overrides(args.configs[0])
     predictor = _load(args)
     tiled = None
     if args.tile is not None:
@@ -241,39 +240,18 @@ def _predict(args: argparse.Namespace, inputs: Inputs, kinds: list[str], volumes
                 job.add_failure(item, InputError(failed[item.key]))
         job.run(item for item in inputs.items if item.key not in failed)
         count = len(inputs.items)
-        for name, video in _video_names(inputs):
+        for name, video in name_videos(inputs):
             video_kinds = [kind for kind in kinds if kind in VIDEO_KINDS]
             count += predict_video(
                 job, video, args.output, name=name, first_id=count + 1, kinds=video_kinds, track=args.track
             )
-    files = _write_joined(args, job.summary, kinds, volumes)
+    files, lost = write_joined(
+        args.output, job.summary.names, kinds, threshold=args.threshold, volumes=volumes, least_iou=args.stitch
+    )
+    for problem, number in lost.items():
+        print(f"warning: {number} {problem}", file=sys.stderr)
     _print_summary(args, predictor, job.summary, kinds, files, time.monotonic() - start, inputs.data)
     return _SOME_FAILED if job.summary.failed else 0
-
-
-def _write_joined(
-    args: argparse.Namespace, summary: JobSummary, kinds: list[str], volumes: list[Volume]
-) -> dict[str, Path]:
-    """Writes the outputs that are made of all images together; returns their paths by kind."""
-    from maskrcnn_ext.inference.outputs.label_files import LABEL_KINDS, predicted_records, write_label_files
-    from maskrcnn_ext.inference.outputs.table import join_tables
-
-    files = {
-        kind: join_tables(args.output, summary.names, parquet=kind == "parquet")
-        for kind in kinds
-        if kind in ("table", "parquet")
-    }
-    label_kinds = [kind for kind in kinds if kind in LABEL_KINDS]
-    if label_kinds or volumes:
-        data = predicted_records(args.output, args.threshold)
-        for problem, count in write_label_files(data, args.output, label_kinds).items():
-            print(f"warning: {count} {problem}", file=sys.stderr)
-        if volumes:
-            from maskrcnn_ext.inference.stitching import stitch
-
-            stitch(data, volumes, args.output / "volumes", args.stitch)
-            files["volumes"] = args.output / "volumes"
-    return files
 
 
 def _models(args: argparse.Namespace) -> tuple[list[str], list[str]]:
@@ -347,22 +325,6 @@ def _on_ray(
     return predicted_on_ray(inputs.items, settings, journal, identity, workers=args.ray)
 
 
-def _tta_overrides(config: str) -> list[str]:
-    """Returns the overrides that add test-time augmentation to a config."""
-    from omegaconf import OmegaConf
-
-    from maskrcnn_ext.inference.loading import read_config
-
-    overrides = ["model._target_=maskrcnn_ext.TTARCNN"]
-    indices = "dataloader.train.mapper.keypoint_hflip_indices"
-    cfg = read_config(config)
-    if not OmegaConf.is_config(cfg):
-        raise InputError(f"--tta: {config} is a yacs config: convert it with `maskrcnn-ext yaml-to-lazy`")
-    if OmegaConf.select(cfg, indices) is not None:
-        overrides.append(f"model.tta_keypoint_flip_indices=${{{indices}}}")
-    return overrides
-
-
 def _category_ids(predictor: Predictor, data: str | None) -> list[Any]:
     """Returns the category id of each class of the model.
 
@@ -383,21 +345,6 @@ def _category_ids(predictor: Predictor, data: str | None) -> list[Any]:
             file=sys.stderr,
         )
     return list(predictor.classes.category_ids)
-
-
-def _video_names(inputs: Inputs) -> list[tuple[str, str | int]]:
-    """Returns each video with a name for its outputs that no other video and no folder of the images has."""
-    names: list[tuple[str, str | int]] = []
-    taken = {item.name.split("/")[0] for item in inputs.items}
-    for video in inputs.videos:
-        stem = f"camera_{video}" if isinstance(video, int) else Path(video).stem
-        unique, number = stem, 1
-        while unique in taken:
-            number += 1
-            unique = f"{stem}_{number}"
-        names.append((unique, video))
-        taken.add(unique)
-    return names
 
 
 def _print_summary(

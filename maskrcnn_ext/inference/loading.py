@@ -34,7 +34,7 @@ from maskrcnn_ext.engine.checkpoint import history
 from maskrcnn_ext.engine.checkpoint.checkpointer import Checkpointer
 from maskrcnn_ext.env import setup_environment
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.inference.sources import find_inputs
+from maskrcnn_ext.inference.sources import InputImage, find_inputs
 from maskrcnn_ext.modeling.fit_check import check_fit
 
 logger = logging.getLogger(__name__)
@@ -338,9 +338,36 @@ def _find_classes(model: nn.Module, data: list[str]) -> Classes:
     return Classes(tuple(f"class {index}" for index in range(count)), tuple(range(count)))
 
 
-def sample_images(given: str, count: int, mapper: Any) -> list[np.ndarray]:
-    """Reads up to `count` images of a folder or a data set, evenly spaced in its order, as the mapper does."""
+def sample_inputs(given: str, count: int) -> list[InputImage]:
+    """Returns up to `count` images of a folder or a data set, evenly spaced in its order.
+
+    Raises:
+        InputError: it has no images.
+    """
     items = find_inputs([given]).items
-    read = image_reader(mapper)
+    if not items:
+        raise InputError(f"{given}: has no images")
     chosen = np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int))
-    return [np.asarray(read(items[index].image)) for index in chosen]
+    return [items[index] for index in chosen]
+
+
+def sample_images(given: str, count: int, mapper: Any) -> list[np.ndarray]:
+    """Reads the images of :func:`sample_inputs` as the mapper does."""
+    read = image_reader(mapper)
+    return [np.asarray(read(item.image)) for item in sample_inputs(given, count)]
+
+
+def tta_overrides(config: str | Path) -> list[str]:
+    """Returns the overrides that add test-time augmentation to a config.
+
+    Raises:
+        InputError: it is a config of Detectron2's yacs.
+    """
+    overrides = ["model._target_=maskrcnn_ext.TTARCNN"]
+    indices = "dataloader.train.mapper.keypoint_hflip_indices"
+    cfg = read_config(config)
+    if not OmegaConf.is_config(cfg):
+        raise InputError(f"--tta: {config} is a yacs config: convert it with `maskrcnn-ext yaml-to-lazy`")
+    if OmegaConf.select(cfg, indices) is not None:
+        overrides.append(f"model.tta_keypoint_flip_indices=${{{indices}}}")
+    return overrides

@@ -13,10 +13,30 @@ from maskrcnn_ext.common.files import atomic_path
 from maskrcnn_ext.inference.jobs.job import Job
 from maskrcnn_ext.inference.outputs.overlays import draw_overlay
 from maskrcnn_ext.inference.outputs.predicted_image import PredictedImage
-from maskrcnn_ext.inference.sources import InputImage, file_state
+from maskrcnn_ext.inference.sources import InputImage, Inputs, file_state
 from maskrcnn_ext.inference.video.frames import VideoReader, VideoWriter
 from maskrcnn_ext.inference.video.mots import MOTSWriter
 from maskrcnn_ext.inference.video.tracking import Tracker
+
+
+def name_videos(inputs: Inputs) -> list[tuple[str, str | int]]:
+    """Returns each video with a name for its outputs that no other video and no folder of the images has.
+
+    Example:
+        >>> name_videos(Inputs([], ["a/clip.mp4", 0, "b/clip.mp4"]))
+        [('clip', 'a/clip.mp4'), ('camera_0', 0), ('clip_2', 'b/clip.mp4')]
+    """
+    names: list[tuple[str, str | int]] = []
+    taken = {item.name.split("/")[0] for item in inputs.items}
+    for video in inputs.videos:
+        stem = f"camera_{video}" if isinstance(video, int) else Path(video).stem
+        unique, number = stem, 1
+        while unique in taken:
+            number += 1
+            unique = f"{stem}_{number}"
+        names.append((unique, video))
+        taken.add(unique)
+    return names
 
 
 def predict_video(

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from maskrcnn_ext.cli.predict import _video_names
+from maskrcnn_ext.inference.jobs.video_job import name_videos
 from maskrcnn_ext.inference.predictor import Predictor as PredictorClass
 from maskrcnn_ext.inference.sources import InputImage, Inputs
 from maskrcnn_ext.inference.video.frames import VideoReader, VideoWriter
@@ -82,7 +82,7 @@ def test_images_and_videos_are_numbered_together(predict, images, tmp_path):
 
 def test_names_of_videos_differ_from_folders_of_images():
     items = [InputImage("k", "clip/000001", 1, {}, "clip/000001.png")]
-    assert _video_names(Inputs(items, ["clip.mp4", 0, "b/clip.mp4"])) == [
+    assert name_videos(Inputs(items, ["clip.mp4", 0, "b/clip.mp4"])) == [
         ("clip_2", "clip.mp4"),
         ("camera_0", 0),
         ("clip_3", "b/clip.mp4"),
