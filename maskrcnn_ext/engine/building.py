@@ -19,9 +19,7 @@ from maskrcnn_ext.engine.determinism import explain_nondeterminism
 from maskrcnn_ext.engine.freezing import freeze_parameters
 from maskrcnn_ext.engine.loader_faults import GuardedLoader
 from maskrcnn_ext.engine.train_loop import Guard, Trainer
-from maskrcnn_ext.engine.training_data import (
-    TrainingData,
-)
+from maskrcnn_ext.engine.training_data import TrainingData
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.fit_check import check_fit
 

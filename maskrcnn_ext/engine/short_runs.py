@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from detectron2.config import instantiate
 from detectron2.engine import hooks
-from detectron2.engine.defaults import create_ddp_model
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter
 from omegaconf import DictConfig
@@ -12,29 +11,21 @@ from omegaconf import DictConfig
 from maskrcnn_ext.common.random_state import preserved_random_state
 from maskrcnn_ext.engine.building import (
     batch_size,
-    build_model,
     build_model_and_optimizer,
     build_train_loader,
     make_checkpointer,
     make_trainer,
 )
-from maskrcnn_ext.engine.freezing import freeze_parameters
 from maskrcnn_ext.engine.hooks.lr_finder import LRFinder
 from maskrcnn_ext.engine.hooks.progress import make_progress_bar
 from maskrcnn_ext.engine.loader_faults import GuardedLoader
 from maskrcnn_ext.engine.run_length import CLOCKS, Speed, time_evaluation, time_steps
-from maskrcnn_ext.engine.training_data import (
-    TrainingData,
-)
+from maskrcnn_ext.engine.training_data import TrainingData
 
 
 def find_learning_rate(cfg: DictConfig, data: TrainingData) -> None:
     """Runs the learning rate finder of ``train.lr_finder``; writes no checkpoint."""
-    model = build_model(cfg)
-    freeze_parameters(model, cfg.train.freeze)
-    cfg.optimizer.params.model = model
-    optimizer = instantiate(cfg.optimizer)
-    model = create_ddp_model(model, **cfg.train.ddp)
+    model, optimizer = build_model_and_optimizer(cfg)
     make_checkpointer(cfg, model).load(cfg.train.init_checkpoint, strict=cfg.train.loading.strict)
     settings = cfg.train.lr_finder
     finder = LRFinder(
