@@ -9,19 +9,15 @@ from detectron2.modeling.proposal_generator.proposal_utils import find_top_rpn_p
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import Boxes
 
-from maskrcnn_ext.modeling.tensor_inference import (
-    clip_boxes,
-    decode_top_anchors,
+from maskrcnn_ext.modeling.list_selection import (
     first_of_each_image,
-    flatten_anchors,
-    image_window,
     nms,
     select_detections,
-    select_detections_padded,
     select_proposals,
-    select_proposals_padded,
     separate_groups,
 )
+from maskrcnn_ext.modeling.padded_selection import select_detections_padded, select_proposals_padded
+from maskrcnn_ext.modeling.tensor_inference import clip_boxes, decode_top_anchors, flatten_anchors, image_window
 
 SIZE = (60, 80)
 SIZES = torch.tensor([SIZE, SIZE], dtype=torch.float32)

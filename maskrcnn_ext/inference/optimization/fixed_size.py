@@ -11,16 +11,9 @@ from torch import Tensor, nn
 
 from maskrcnn_ext.inference.optimization.heads import OptimizedPooler, SelectedClassMaskHead
 from maskrcnn_ext.inference.optimization.known import ROI_HEADS
+from maskrcnn_ext.modeling.padded_selection import clip_padded, select_detections_padded, select_proposals_padded
 from maskrcnn_ext.modeling.rpn import FastRPN
-from maskrcnn_ext.modeling.tensor_inference import (
-    box_stages,
-    classify_boxes,
-    clip_padded,
-    decode_top_anchors,
-    flatten_anchors,
-    select_detections_padded,
-    select_proposals_padded,
-)
+from maskrcnn_ext.modeling.tensor_inference import box_stages, classify_boxes, decode_top_anchors, flatten_anchors
 
 
 class FixedSizeDetection(nn.Module):

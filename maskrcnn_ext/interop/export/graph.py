@@ -22,6 +22,7 @@ from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.export.pooling import make_boxes, pool_rois, supports_batches
 from maskrcnn_ext.modeling.box_predictor import BoxPredictor
 from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN
+from maskrcnn_ext.modeling.list_selection import select_detections, select_proposals
 from maskrcnn_ext.modeling.mask_heads.base import MaskHead
 from maskrcnn_ext.modeling.mask_heads.ground_truth import select_class
 from maskrcnn_ext.modeling.mask_heads.mask_scoring import MaskScoringHead
@@ -37,8 +38,6 @@ from maskrcnn_ext.modeling.tensor_inference import (
     decode_top_anchors,
     flatten_anchors,
     image_window,
-    select_detections,
-    select_proposals,
 )
 from maskrcnn_ext.modeling.torchvision_parts import TorchvisionRCNN
 
@@ -47,7 +46,7 @@ class Exportable(nn.Module):
     """Computes Detectron2's inference, box for box, with tensor operations that a tracer can follow.
 
     Detectron2 loops over images and branches on the values of tensors, which tracers record for one example only. The selections of
-    proposals and detections are therefore those of :mod:`maskrcnn_ext.modeling.tensor_inference`; every other part of the model is
+    proposals and detections are therefore those of :mod:`maskrcnn_ext.modeling.list_selection`; every other part of the model is
     called unchanged.
 
     Example::

@@ -10,20 +10,13 @@ from torch.nn import functional as F
 
 from maskrcnn_ext.interop.export.graph import Exportable
 from maskrcnn_ext.interop.export.pooling import pool_rois
+from maskrcnn_ext.modeling.list_selection import first_of_each_image, nms, separate_groups
 from maskrcnn_ext.modeling.mask_heads.ground_truth import select_class
 from maskrcnn_ext.modeling.matterport.boxes import inclusive
 from maskrcnn_ext.modeling.matterport.rcnn import STRIDE, LetterboxRCNN, centred
 from maskrcnn_ext.modeling.matterport.roi_heads import MatterportOutputLayers, MatterportROIHeads
 from maskrcnn_ext.modeling.matterport.rpn import MatterportRPN
-from maskrcnn_ext.modeling.tensor_inference import (
-    clip_boxes,
-    first_of_each_image,
-    flatten_anchors,
-    image_window,
-    is_finite,
-    nms,
-    separate_groups,
-)
+from maskrcnn_ext.modeling.tensor_inference import clip_boxes, flatten_anchors, image_window, is_finite
 
 
 class MatterportExportable(Exportable):
