@@ -57,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if args.trials < 2:
         raise InputError(f"--trials {args.trials}: expected 2 or more")
     from maskrcnn_ext.common.extras import require
+    from maskrcnn_ext.common.lock import lock_folder
 
     require("optuna", extra="tune", purpose="tuning")
     config = _config_file(args.config)
@@ -70,23 +71,24 @@ def run(args: argparse.Namespace) -> int:
     if not dimensions:
         raise InputError(f"{args.config}: nothing is left to vary")
     out: Path = args.output or Path("output") / f"{_name(args.config)}_tune"
-    tuning = Tuning(
-        out,
-        config,
-        dimensions,
-        metric=args.metric or _metric(cfg),
-        fixed=[*args.opts, *trial_length(cfg, args.opts)],
-        num_gpus=args.num_gpus,
-        seed=max(0, cfg.train.seed),
-    )
-    status = 0
-    try:
-        _show_trials(tuning, args.trials)
-    except StoppedTrialError as stopped:
-        status = stopped.status
-        print(f"stopped; the same command continues trial {len(tuning.trials())}", file=sys.stderr)
-    if tuning.best() is not None:
-        _conclude(tuning, args, out)
+    with lock_folder(out):
+        tuning = Tuning(
+            out,
+            config,
+            dimensions,
+            metric=args.metric or _metric(cfg),
+            fixed=[*args.opts, *trial_length(cfg, args.opts)],
+            num_gpus=args.num_gpus,
+            seed=max(0, cfg.train.seed),
+        )
+        status = 0
+        try:
+            _show_trials(tuning, args.trials)
+        except StoppedTrialError as stopped:
+            status = stopped.status
+            print(f"stopped; the same command continues trial {len(tuning.trials())}", file=sys.stderr)
+        if tuning.best() is not None:
+            _conclude(tuning, args, out)
     return status
 
 
@@ -116,10 +118,10 @@ def _metric(cfg: DictConfig) -> str:
 
 def _show_trials(tuning: Tuning, count: int) -> None:
     """Prints a line for each trial, those of earlier calls first."""
-    widths = [max(len(own.name), 6, *map(len, own.choices)) for own in tuning.dimensions]
-    names = "  ".join(own.name.rjust(width) for own, width in zip(tuning.dimensions, widths, strict=True))
+    widths = [max(len(dimension.name), 6, *map(len, dimension.choices)) for dimension in tuning.dimensions]
+    names = "  ".join(dimension.name.rjust(width) for dimension, width in zip(tuning.dimensions, widths, strict=True))
     print(f"trial  {tuning.metric:>8}  minutes  {names}")
-    unchanged = {own.name: own.unchanged for own in tuning.dimensions}
+    unchanged = {dimension.name: dimension.unchanged for dimension in tuning.dimensions}
     for trial in tuning.trials():
         print(_line(trial, tuning.dimensions, widths, unchanged, None))
     before = time.monotonic()
@@ -148,7 +150,8 @@ def _line(
 ) -> str:
     """Returns the line of a trial; a dot means the config's own value."""
     texts = [
-        "." if trial.values[own.name] == unchanged[own.name] else _text(trial.values[own.name]) for own in dimensions
+        "." if trial.values[dimension.name] == unchanged[dimension.name] else _text(trial.values[dimension.name])
+        for dimension in dimensions
     ]
     value = "failed" if trial.value is None else f"{trial.value:.1f}"
     took = "" if minutes is None else f"{minutes:.1f}"
@@ -182,7 +185,7 @@ def _conclude(tuning: Tuning, args: argparse.Namespace, out: Path) -> None:
     file = out / "best.py"
     write_atomic(file, best_config(_config_file(args.config), out, overrides, title=title, command=command))
     page = write_tuning_page(
-        [Varied(own.name, own.choices, own.log) for own in tuning.dimensions],
+        [Varied(dimension.name, dimension.choices, dimension.log) for dimension in tuning.dimensions],
         [TrialRow(trial.folder.name, trial.values, trial.value, trial.pruned, trial.failure) for trial in trials],
         tuning.importances(),
         out / "report.html",

@@ -74,14 +74,14 @@ def write_tuning_page(
         title=title,
         metric=metric,
         best=best,
-        names=[own.name for own in varied],
+        names=[quantity.name for quantity in varied],
         trials=trials,
         overrides=overrides,
         importances=bar_chart(
             {name: round(100 * share) for name, share in importances.items()},
             xlabel="share of what sets better trials apart, in %",
         ),
-        charts=[chart for chart in (progress, *(_slice(own, trials, metric) for own in varied)) if chart],
+        charts=[chart for chart in (progress, *(_slice(quantity, trials, metric) for quantity in varied)) if chart],
     )
 
 
@@ -98,17 +98,22 @@ def _progress(trials: Sequence[TrialRow]) -> list[tuple[str, list[tuple[float, f
     return [("trial", values), ("best so far", best)]
 
 
-def _slice(own: Varied, trials: Sequence[TrialRow], metric: str) -> LineChart | None:
+def _slice(quantity: Varied, trials: Sequence[TrialRow], metric: str) -> LineChart | None:
     """Returns the metric by one quantity. The positions of a quantity that is no number are its choices'."""
-    position = {choice: float(index) for index, choice in enumerate(own.choices)}
+    position = {choice: float(index) for index, choice in enumerate(quantity.choices)}
 
     def points(pruned: bool) -> list[tuple[float, float]]:
         return sorted(
-            (position[str(trial.values[own.name])] if own.choices else float(trial.values[own.name]), trial.value)
+            (
+                position[str(trial.values[quantity.name])] if quantity.choices else float(trial.values[quantity.name]),
+                trial.value,
+            )
             for trial in trials
             if trial.value is not None and trial.pruned == pruned
         )
 
-    labels = ", ".join(f"{index}: {choice}" for index, choice in enumerate(own.choices))
+    labels = ", ".join(f"{index}: {choice}" for index, choice in enumerate(quantity.choices))
     series = [("whole trials", points(False)), ("ended early", points(True))]
-    return line_chart(f"{metric} by {own.name}", series, xlabel=labels or own.name, log_x=own.log, joined=False)
+    return line_chart(
+        f"{metric} by {quantity.name}", series, xlabel=labels or quantity.name, log_x=quantity.log, joined=False
+    )

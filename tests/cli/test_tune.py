@@ -5,6 +5,7 @@ from detectron2.config import LazyConfig
 
 from maskrcnn_ext.cli import main
 from maskrcnn_ext.cli.tune import best_config
+from maskrcnn_ext.common.lock import lock_folder
 from maskrcnn_ext.config.zoo import config_path, load_config
 from tests.helpers.small_run import small_run, spec_of
 
@@ -33,12 +34,15 @@ def test_mistakes_are_one_line(tmp_path, capsys):
     assert main(["tune", "domains/shapes.py", "b"]) == 2
     assert main(["tune", "domains/shapes.py", "--trials", "1"]) == 2
     assert main(["tune", "domains/nothing.py", "-o", str(tmp_path / "out")]) == 2
+    with lock_folder(tmp_path / "busy"):
+        assert main(["tune", "domains/shapes.py", "-o", str(tmp_path / "busy")]) == 2
     errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 4
+    assert len(errors) == 5
     assert f"{tmp_path} is not the folder of a run" in errors[0]
     assert errors[1] == "maskrcnn-ext tune: error: b: expected one config, and KEY=VALUE for each override"
     assert "--trials 1: expected 2 or more" in errors[2]
     assert "no config 'domains/nothing.py'" in errors[3]
+    assert "is writing into it: wait for it or stop it" in errors[4]
 
 
 @pytest.mark.slow

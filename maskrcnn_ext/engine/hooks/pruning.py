@@ -11,6 +11,7 @@ from maskrcnn_ext.engine.hooks.evaluation import EvaluationHook, is_finished, la
 from maskrcnn_ext.engine.hooks.model_selection import read_metric
 
 STUDY = "tune"
+POINTS = 10  # of a training, at which trials are compared
 _FEWEST_TRIALS = 4  # finished trials, before which none is ended
 
 
@@ -21,7 +22,7 @@ def point_of(iteration: int, max_iter: int) -> int:
         >>> point_of(iteration=499, max_iter=1000)
         5
     """
-    return 10 * min(iteration + 1, max_iter) // max_iter
+    return POINTS * min(iteration + 1, max_iter) // max_iter
 
 
 class Pruning(EvaluationHook):

@@ -16,14 +16,15 @@ from omegaconf import DictConfig, OmegaConf
 from maskrcnn_ext.common.extras import require
 from maskrcnn_ext.common.text import one_line
 from maskrcnn_ext.config.plan.choice import override_value
-from maskrcnn_ext.engine.hooks.pruning import STUDY, point_of
+from maskrcnn_ext.engine.hooks.preemption import PREEMPTED
+from maskrcnn_ext.engine.hooks.pruning import POINTS, STUDY, point_of
 from maskrcnn_ext.engine.main import main as train
 from maskrcnn_ext.engine.run_length import COUNTS, set_length
 from maskrcnn_ext.engine.tuning.search_space import Dimension, Value, changed_settings
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.report.run import read_run
 
-_STOPPED = (75, 130)  # exit statuses of a training that a signal stopped
+_STOPPED = (PREEMPTED, 130)  # exit statuses of a training that a signal stopped
 _RANDOM_TRIALS = 6  # before the sampler follows the results
 
 
@@ -111,7 +112,7 @@ class Tuning:
         self._study.sampler = sampler
 
     def _ranges(self) -> list[list[Any]]:
-        return [[own.name, own.unchanged, own.low, own.high, *own.choices] for own in self.dimensions]
+        return [[one.name, one.unchanged, one.low, one.high, *one.choices] for one in self.dimensions]
 
     def _open(self, identity: dict[str, Any]) -> Any:
         text = json.dumps(identity)
@@ -121,7 +122,7 @@ class Tuning:
         known = study.user_attrs.get("identity")
         if known is None:
             study.set_user_attr("identity", text)
-            study.enqueue_trial({own.name: own.unchanged for own in self.dimensions})
+            study.enqueue_trial({one.name: one.unchanged for one in self.dimensions})
         elif known != text:
             differing = [key for key, value in json.loads(known).items() if value != identity[key]]
             raise InputError(
@@ -167,7 +168,7 @@ class Tuning:
         self._continue_stopped()
         while len(self.trials()) < count:
             asked = self._study.ask()
-            values = {own.name: self._suggest(asked, own) for own in self.dimensions}
+            values = {one.name: self._suggest(asked, one) for one in self.dimensions}
             folder = self.out / "trials" / asked.user_attrs.get("folder", str(asked.number))
             asked.set_user_attr("folder", folder.name)
             is_first = not self.trials()
@@ -180,10 +181,10 @@ class Tuning:
             self._remove_weights()
             yield self.trials()[-1]
 
-    def _suggest(self, asked: Any, own: Dimension) -> Value:
-        if own.choices:
-            return str(asked.suggest_categorical(own.name, own.choices))
-        return float(asked.suggest_float(own.name, own.low, own.high, log=own.log))
+    def _suggest(self, asked: Any, dimension: Dimension) -> Value:
+        if dimension.choices:
+            return str(asked.suggest_categorical(dimension.name, dimension.choices))
+        return float(asked.suggest_float(dimension.name, dimension.low, dimension.high, log=dimension.log))
 
     def _continue_stopped(self) -> None:
         """Queues the trials that were running when their process ended: they continue in their folders."""
@@ -214,7 +215,7 @@ class Tuning:
         overrides = [f"{key}={override_value(value)}" for key, value in keys.items()]
         command = ["--config-file", self._config, "--num-gpus", str(self._num_gpus), "--resume", *self._fixed]
         errors = io.StringIO()
-        # All that the training says is in its log.txt.
+        # The training also writes its output into log.txt.
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
             try:
                 status = train([*command, *overrides])
@@ -222,7 +223,7 @@ class Tuning:
                 return one_line(error)
         if status in _STOPPED:
             raise StoppedTrialError(status)
-        return errors.getvalue().strip().splitlines()[-1].removeprefix("error: ") if status else ""
+        return failure_reason(status, errors.getvalue(), folder / "log.txt") if status else ""
 
     def _tell(self, asked: Any, folder: Path, failure: str) -> None:
         """Stores the result of a training."""
@@ -239,7 +240,7 @@ class Tuning:
             if math.isfinite(value):
                 asked.report(value, point_of(line["iteration"], max_iter))
                 best = max(best, value)
-        if point_of(run.scalars[-1]["iteration"], max_iter) < 10:
+        if point_of(run.scalars[-1]["iteration"], max_iter) < POINTS:
             self._study.tell(asked, state=states.PRUNED)
         else:
             self._study.tell(asked, best)
@@ -259,6 +260,24 @@ class Tuning:
             if best is None or trial.folder != best.folder:
                 for file in trial.folder.glob("*.pth"):
                     file.unlink()
+
+
+def failure_reason(status: int, errors: str, log: Path) -> str:
+    """Returns why a training failed.
+
+    Args:
+        status: its exit status.
+        errors: what it printed to stderr. The messages of further processes, one for each GPU, are not among it.
+        log: its log file.
+
+    Example:
+        >>> failure_reason(2, "error: optimizer.lr=-1: expected a positive number", Path("run/log.txt"))
+        'optimizer.lr=-1: expected a positive number'
+        >>> failure_reason(1, "", Path("run/log.txt"))
+        'exit status 1, see run/log.txt'
+    """
+    lines = errors.strip().splitlines()
+    return lines[-1].removeprefix("error: ") if lines else f"exit status {status}, see {log}"
 
 
 def trial_length(cfg: DictConfig, fixed: Sequence[str]) -> list[str]:
