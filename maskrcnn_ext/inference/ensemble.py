@@ -47,11 +47,11 @@ class EnsemblePredictor(Predictor):
 
         Args:
             configs: of the models, each as for :class:`Predictor`.
-            device: see :class:`Predictor`, as are the following.
-            dtype: see there.
-            overrides: see there.
-            optimize: see there.
-            calibrate: see there.
+            device: as for :class:`Predictor`.
+            dtype: as for :class:`Predictor`.
+            overrides: as for :class:`Predictor`.
+            optimize: as for :class:`Predictor`.
+            calibrate: as for :class:`Predictor`.
             agreement: least IoU of the masks of one object, above 0 and up to 1.
 
         Raises:

@@ -50,8 +50,8 @@ def fuse_predictions(found: Sequence[Instances], *, agreement: float = 0.55) -> 
     boxes = torch.cat([each.pred_boxes.tensor for _, each in some]).double().numpy()
     rles = [rle for _, each in some for rle in each.pred_masks.rles] if some[0][1].has("pred_masks") else None
     clusters: list[np.ndarray] = []
-    for own in np.unique(classes):
-        members = np.flatnonzero(classes == own)
+    for label in np.unique(classes):
+        members = np.flatnonzero(classes == label)
         clusters += [
             members[part]
             for part in _cluster(_overlaps(boxes, rles, members), scores[members], model[members], agreement)

@@ -51,7 +51,7 @@ def link_slices(slices: Sequence[Sequence[SliceObject]], least_iou: float) -> li
     numbers: list[list[int]] = []
     count = 0
     for index, objects in enumerate(slices):
-        own = [0] * len(objects)
+        found = [0] * len(objects)
         before = slices[index - 1] if index else []
         if before and objects:
             overlaps = pairwise_iou([one.rle for one in objects], [one.rle for one in before])
@@ -59,12 +59,12 @@ def link_slices(slices: Sequence[Sequence[SliceObject]], least_iou: float) -> li
             overlaps[overlaps < least_iou] = 0
             for row, column in zip(*linear_sum_assignment(overlaps, maximize=True), strict=True):
                 if overlaps[row, column] > 0:
-                    own[row] = numbers[-1][column]
-        for position, number in enumerate(own):
+                    found[row] = numbers[-1][column]
+        for position, number in enumerate(found):
             if not number:
                 count += 1
-                own[position] = count
-        numbers.append(own)
+                found[position] = count
+        numbers.append(found)
     return numbers
 
 
@@ -88,13 +88,15 @@ def stitch(data: DataSet, volumes: Sequence[Volume], folder: Path, least_iou: fl
     for volume in volumes:
         known = [records.get(item.image_id) for item in volume.items]
         sizes = {(record.height, record.width) for record in known if record is not None}
-        if len(sizes) != 1:
+        if not sizes:
+            raise InputError(f"{volume.file}: none of its slices was predicted, see failed.txt")
+        if len(sizes) > 1:
             raise InputError(f"{volume.file}: its slices have {len(sizes)} sizes, expected one")
         slices = [[] if record is None else _objects(record) for record in known]
         numbers = link_slices(slices, least_iou)
         labels = np.zeros((len(slices), *sizes.pop()), np.int32)
-        for plane, objects, own in zip(labels, slices, numbers, strict=True):
-            for one, number in zip(objects, own, strict=True):  # the highest score last, on top
+        for plane, objects, found in zip(labels, slices, numbers, strict=True):
+            for one, number in zip(objects, found, strict=True):  # the highest score last, on top
                 plane[decode_rle(one.rle) > 0] = number
         target = folder / volume.name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -119,8 +121,8 @@ def _rows(
 ) -> list[list[object]]:
     """Returns the row of each object, in the order of their numbers."""
     parts: dict[int, list[tuple[int, SliceObject]]] = {}
-    for index, (objects, own) in enumerate(zip(slices, numbers, strict=True)):
-        for one, number in zip(objects, own, strict=True):
+    for index, (objects, of_slice) in enumerate(zip(slices, numbers, strict=True)):
+        for one, number in zip(objects, of_slice, strict=True):
             parts.setdefault(number, []).append((index, one))
     rows: list[list[object]] = []
     for number, found in sorted(parts.items()):

@@ -76,7 +76,7 @@ def write_comparison(
     """
     precision = [precision_by_task(compared.run, compared.tasks) for compared in runs]
     charts = [
-        line_chart(title, [(own.name, scalar_points(own.run.scalars, scalar)) for own in runs], log=log)
+        line_chart(title, [(compared.name, scalar_points(compared.run.scalars, scalar)) for compared in runs], log=log)
         for title, (scalar, log) in _CHARTS.items()
     ]
     same_data = {
@@ -161,7 +161,8 @@ def _align(of_runs: Sequence[dict[str, float | None]]) -> list[tuple[str, list[f
 
 def _class_ap(runs: Sequence[ComparedRun], task: str) -> list[tuple[str, list[float | None]]]:
     """Returns the AP of each class in all runs."""
-    return _align([{row["class"]: row["AP"] for row in own.tasks.get(task, {}).get("per_class", [])} for own in runs])
+    rows = [compared.tasks.get(task, {}).get("per_class", []) for compared in runs]
+    return _align([{row["class"]: row["AP"] for row in of_run} for of_run in rows])
 
 
 def _different_settings(runs: Sequence[ComparedRun]) -> dict[str, list[tuple[str, list[str]]]]:

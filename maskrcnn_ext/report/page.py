@@ -252,7 +252,7 @@ def _threshold_chart(metrics: dict[str, Any]) -> LineChart | None:
 
 
 def _calibration_chart(metrics: dict[str, Any]) -> LineChart | None:
-    points = [(own["score"], own["precision"]) for own in metrics["calibration"]["bins"] if own["count"]]
+    points = [(each["score"], each["precision"]) for each in metrics["calibration"]["bins"] if each["count"]]
     title, series = "Calibration: are scores probabilities?", [("precision", points)]
     return line_chart(title, series, xlabel="score", x_range=_UNIT_RANGE, y_range=_UNIT_RANGE, diagonal=True)
 

@@ -244,23 +244,25 @@ class _ImagePart:
 
     def draw(self, records: list[_ColoredRecord], links: Sequence[tuple[int, int]]) -> np.ndarray:
         """Returns the picture with objects drawn on it."""
-        objects = [self._to_drawn_object(own) for own in records]
+        objects = [self._to_drawn_object(colored) for colored in records]
         if self._focus is not None:
             objects.append(DrawnObject(None, shift_box(self._focus, self._crop), "", _FOCUS))
         canvas = draw_objects(self._pixels, objects, scale=self._scale, label_scale=_LABEL_SCALE)
-        for own in records:
-            if own.record.get("keypoints"):
-                points = np.array(keypoints_to_subpixel(own.record["keypoints"]), dtype=float).reshape(-1, 3)
+        for colored in records:
+            if colored.record.get("keypoints"):
+                points = np.array(keypoints_to_subpixel(colored.record["keypoints"]), dtype=float).reshape(-1, 3)
                 points[:, :2] -= self._crop[:2]
-                draw_skeleton(canvas, points, links, own.color, scale=self._scale)
+                draw_skeleton(canvas, points, links, colored.color, scale=self._scale)
         return canvas
 
-    def _to_drawn_object(self, own: _ColoredRecord) -> DrawnObject:
+    def _to_drawn_object(self, colored: _ColoredRecord) -> DrawnObject:
         x0, y0, x1, y1 = self._crop
-        mask = own.record.get("segmentation")
+        mask = colored.record.get("segmentation")
         if mask and self._focus is not None:
             mask = encode_mask(decode_rle(segmentation_to_rle(mask, *self._size))[y0:y1, x0:x1])
-        return DrawnObject(mask or None, shift_box(_corner_box(own.record), self._crop), own.label, own.color)
+        return DrawnObject(
+            mask or None, shift_box(_corner_box(colored.record), self._crop), colored.label, colored.color
+        )
 
 
 def _read_checked(record: dict[str, Any], image: dict[str, Any]) -> np.ndarray:

@@ -42,9 +42,8 @@ class CutIntoTiles:
         return [replace(tile, image_id=str(tile.image_id)) for tile in tiles]
 
     def _cut(self, record: ImageRecord) -> list[ImageRecord]:
-        from maskrcnn_ext.data.mapping.tile_cuts import (
-            cut_annotation,
-        )  # imports Detectron2, whose hook imports this file
+        # Here, because it imports Detectron2, whose hook imports this file.
+        from maskrcnn_ext.data.mapping.tile_cuts import cut_annotation
 
         grid = TileGrid(record.width, record.height, self.side, _OVERLAP)
         if len(grid.windows) == 1:
