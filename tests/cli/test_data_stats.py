@@ -3,27 +3,15 @@
 import json
 
 import numpy as np
-from PIL import Image
 
 from maskrcnn_ext.cli import main
-
-
-def save(folder, images, suffix="npy"):
-    records = []
-    for index, image in enumerate(images):
-        path = folder / f"{index}.{suffix}"
-        if suffix == "npy":
-            np.save(path, image)
-        else:
-            Image.fromarray(image).save(path)
-        records.append({"file_name": str(path), "height": image.shape[0], "width": image.shape[1]})
-    return records
+from tests.helpers.image_files import save_images
 
 
 def test_the_command_prints_table_and_overrides(tmp_path, capsys):
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (20, 30, 3), dtype=np.uint8) for _ in range(4)]
-    save(tmp_path, images, "png")
+    save_images(tmp_path, images, "png")
     described = [{"id": i, "file_name": f"{i}.png", "height": 20, "width": 30} for i in range(4)]
     data = {"images": described, "annotations": [], "categories": [{"id": 1, "name": "a"}]}
     (tmp_path / "a.json").write_text(json.dumps(data))

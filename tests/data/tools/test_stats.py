@@ -5,22 +5,10 @@ import pytest
 from detectron2.config import LazyConfig
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from maskrcnn_ext import InputError, get_config
 from maskrcnn_ext.data.tools.stats import overrides, pixel_statistics, sample_records
-
-
-def save(folder, images, suffix="npy"):
-    records = []
-    for index, image in enumerate(images):
-        path = folder / f"{index}.{suffix}"
-        if suffix == "npy":
-            np.save(path, image)
-        else:
-            Image.fromarray(image).save(path)
-        records.append({"file_name": str(path), "height": image.shape[0], "width": image.shape[1]})
-    return records
+from tests.helpers.image_files import save_images
 
 
 @settings(max_examples=20, deadline=None)
@@ -33,7 +21,7 @@ def save(folder, images, suffix="npy"):
 def test_they_are_those_of_all_pixels_at_once(tmp_path_factory, shapes, channels, dtype, offset):
     rng = np.random.default_rng(len(shapes))
     images = [(rng.random((*shape, channels)) * 100 + offset).astype(dtype) for shape in shapes]
-    found = pixel_statistics(save(tmp_path_factory.mktemp("a"), images), "raw")
+    found = pixel_statistics(save_images(tmp_path_factory.mktemp("a"), images), "raw")
     pixels = np.concatenate([image.reshape(-1, channels) for image in images]).astype(np.float64)
     np.testing.assert_allclose(found.mean, pixels.mean(0), rtol=1e-12)
     np.testing.assert_allclose(found.std, pixels.std(0), rtol=1e-9, atol=1e-9)
@@ -45,7 +33,7 @@ def test_they_are_those_of_all_pixels_at_once(tmp_path_factory, shapes, channels
 
 def test_large_values_with_small_spread_keep_their_deviation(tmp_path):
     image = np.where(np.indices((200, 200)).sum(0) % 2, 60001, 59999).astype(np.uint16)
-    found = pixel_statistics(save(tmp_path, [image] * 3), "raw")
+    found = pixel_statistics(save_images(tmp_path, [image] * 3), "raw")
     assert found.mean.tolist() == [60000]
     assert found.std.tolist() == [1]
 
@@ -59,7 +47,7 @@ def test_the_sample_is_the_seeds_own(tmp_path):
 
 
 def test_bad_images_are_listed_and_other_channels_refused(tmp_path):
-    good, bad, other = save(tmp_path, [np.ones((2, 2, 3)), np.ones((2, 2, 3)), np.ones((2, 2, 4))])
+    good, bad, other = save_images(tmp_path, [np.ones((2, 2, 3)), np.ones((2, 2, 3)), np.ones((2, 2, 4))])
     (tmp_path / "1.npy").write_bytes(b"")
     found = pixel_statistics([bad, good], "raw")
     assert found.num_images == 1
@@ -79,7 +67,7 @@ def test_the_printed_overrides_make_a_model_of_these_channels(tmp_path, channels
     from detectron2.config import instantiate
 
     images = [np.random.default_rng(0).integers(0, 60000, (32, 48, channels)).astype(np.uint16)]
-    records = save(tmp_path, images)
+    records = save_images(tmp_path, images)
     line = overrides(pixel_statistics(records, "raw"), "raw", pretrained=True)
     cfg = get_config("mask_rcnn_r18_fpn_scratch.py")
     cfg = LazyConfig.apply_overrides(cfg, [*line.split(), "model.vis_period=1"])
@@ -103,8 +91,8 @@ def test_the_printed_overrides_make_a_model_of_these_channels(tmp_path, channels
 
 
 def test_records_that_only_our_mapper_reads_get_it(tmp_path):
-    (record,) = save(tmp_path, [np.zeros((4, 4, 3), np.uint8)])
-    (photo,) = save(tmp_path, [np.zeros((4, 4, 3), np.uint8)], "png")
+    (record,) = save_images(tmp_path, [np.zeros((4, 4, 3), np.uint8)])
+    (photo,) = save_images(tmp_path, [np.zeros((4, 4, 3), np.uint8)], "png")
     window = {**photo, "window": [0, 0, 2, 2]}
     lines = [overrides(pixel_statistics([r], "BGR"), "BGR", pretrained=False) for r in (record, window, photo)]
     assert ["SafeMapper" in line for line in lines] == [True, True, False]

@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
-from maskrcnn_ext.interop.export import export
-from maskrcnn_ext.interop.export.recipe import build_recipe
-from maskrcnn_ext.interop.export.runtimes import open_model
-from maskrcnn_ext.interop.export.verify import Reference, verify
-from tests.helpers.calibration import images
-from tests.helpers.exporting import CLASSES
 from tests.helpers.imported_models import from_torchvision
-
-BLANK = np.full((96, 128, 3), 127, np.uint8)
-
-
-def assert_passes(model, mapper, target, file, limits=None, batched=False):
-    recipe = build_recipe(model, mapper, CLASSES, batched)
-    runtime = open_model(export(model, recipe, target, file))
-    shown = [(str(number), image) for number, image in enumerate([*images(), np.flip(images()[1]), BLANK])]
-    results = list(verify(runtime, Reference(model, mapper), recipe, shown, limits, batch=2))
-    assert [one.faults for one in results] == [[]] * len(shown), [one.line() for one in results]
-    assert sum(one.expected for one in results) > 80
-    return runtime
+from tests.helpers.verified_exports import assert_export_passes
 
 
 @pytest.mark.slow
 def test_torchvision_models_pass(tmp_path):
     pytest.importorskip("onnxruntime")
     model, mapper = from_torchvision("maskrcnn_resnet50_fpn", tmp_path)
-    runtime = assert_passes(model, mapper, "onnx", tmp_path / "a.onnx", batched=True)
+    runtime = assert_export_passes(model, mapper, "onnx", tmp_path / "a.onnx", batched=True)
     assert (runtime.recipe.resize, runtime.recipe.masks) == ("torchvision", "torchvision")
