@@ -96,7 +96,6 @@ def make_fingerprint(
     )
     pixels = ImageFigures(
         sizes=np.full((num_images, 2), size, np.int32),
-        num_files=num_images,
         image_format="BGR",
         channels=3,
         dtype="uint8",

@@ -32,7 +32,6 @@ class ImageFigures:
 
     Attributes:
         sizes: (N, 2) int32, width and height of each image in pixels.
-        num_files: number of files; a file may hold several images, such as the slices of a volume.
         image_format: what the images must be read as: "BGR" for 8-bit images, "raw" for other types and channels.
         channels: number of channels in that format.
         dtype: the type of the pixels, such as "uint8".
@@ -46,7 +45,6 @@ class ImageFigures:
     """
 
     sizes: np.ndarray
-    num_files: int
     image_format: str
     channels: int
     dtype: str
@@ -86,7 +84,6 @@ def measure_images(records: Sequence[ImageRecord]) -> ImageFigures:
     statistics = pixel_statistics(sample_records(sample, _NUM_SAMPLED, _SEED), format)
     return ImageFigures(
         sizes=np.array([(record.width, record.height) for record in records], np.int32),
-        num_files=len({record.file_name for record in records}),
         image_format=format,
         channels=channels,
         dtype=dtype,
