@@ -13,6 +13,11 @@ from maskrcnn_ext.ops.rle_masks import RLEMasks
 
 HEIGHT, WIDTH = 40, 60
 
+# In the predictions of a job.
+JOB_MASK = np.zeros((40, 60), bool)
+JOB_MASK[5:15, 10:30] = True
+JOB_MASK[7, 12] = False
+
 
 CLASSES = Classes(("cat/dog", "b"), (1, 2))
 

@@ -2,7 +2,6 @@
 
 import json
 
-import cv2
 import numpy as np
 import pytest
 
@@ -13,31 +12,7 @@ from maskrcnn_ext.data.formats.labelme import read_labelme
 from maskrcnn_ext.data.registry.catalog import load_dataset
 from maskrcnn_ext.data.writers.outlines import decode
 from maskrcnn_ext.inference.outputs.label_files import LABEL_KINDS, predicted_records, write_label_files
-from maskrcnn_ext.ops.rle import encode_mask
-
-MASK = np.zeros((40, 60), bool)
-MASK[5:15, 10:30] = True
-MASK[7, 12] = False
-
-
-@pytest.fixture
-def job(tmp_path):
-    """The folder of a job on two images; the second is in a folder below."""
-    files = [tmp_path / "images/a.png", tmp_path / "images/sub/b.png"]
-    for file in files:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(file), np.zeros((40, 60, 3), np.uint8))
-    images = [{"id": i, "file_name": str(file), "height": 40, "width": 60} for i, file in enumerate(files, start=1)]
-    categories = [{"id": 7, "name": "leaf"}, {"id": 3, "name": "stem"}]
-    common = {"category_id": 3, "image_id": 1}
-    results = [
-        {**common, "bbox": [9, 5, 21, 10], "score": 0.75, "segmentation": encode_mask(MASK)},
-        {**common, "bbox": [9, 5, 21, 10], "score": 0.25, "segmentation": encode_mask(MASK)},
-        {**common, "bbox": [1, 2, 3, 4], "score": 0.5, "segmentation": encode_mask(np.zeros((40, 60)))},
-    ]
-    (tmp_path / "predictions.json").write_text(json.dumps(results))
-    (tmp_path / "images.json").write_text(json.dumps({"images": images, "categories": categories}))
-    return tmp_path
+from tests.helpers.predicted_images import JOB_MASK
 
 
 def test_records_are_above_the_threshold_and_an_empty_mask_is_a_box(job):
@@ -62,7 +37,7 @@ def test_every_tool_reads_its_file(job):
         record = next(record for record in data.images if record.file_name.endswith("a.png"))
         masked = next(one for one in record.annotations if one.segmentation)
         assert data.classes[masked.category] == "stem"
-        np.testing.assert_array_equal(decode(masked.segmentation, 40, 60), MASK)
+        np.testing.assert_array_equal(decode(masked.segmentation, 40, 60), JOB_MASK)
     assert [len(data.images) for data in sets] == [2, 2, 2, 1]  # labelme's files are beside each other only
     assert [record.image_id for record in sets[0].images] == ["a.png", "sub/b.png"]
     assert json.loads((job / "labelme/sub/b.json").read_text())["imagePath"] == str(images / "sub/b.png")
