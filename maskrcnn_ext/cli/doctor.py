@@ -64,13 +64,14 @@ import importlib.util
 installed = importlib.util.find_spec("pkg_resources") is not None
 print(json.dumps(["installed" if installed else "missing, and not needed (Detectron2's main branch needs it: setuptools below 82)"]))""",
     "CPU libraries": """
-from maskrcnn_ext.ops import pointwise, predictors, quantized, roi_align_cpu, winograd
+from maskrcnn_ext.ops import depthwise, pointwise, predictors, quantized, roi_align_cpu, winograd
 uses = {
     roi_align_cpu: "FastROIPooler (fastest with train.channels_last=true)",
     winograd: "optimize (3 x 3)",
     pointwise: "optimize (1 x 1)",
     predictors: "optimize (last layers)",
     quantized: "optimize (int8)",
+    depthwise: "training of depthwise convolutions (with train.channels_last=true)",
 }
 compiled, notes = [], []
 for module, use in uses.items():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,10 @@ from torch import nn
 
 from maskrcnn_ext.compat import checkpoint_wrapper, is_batch_norm
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.modeling.depthwise_conv import use_fast_depthwise
 from maskrcnn_ext.modeling.winograd_conv import use_winograd
+
+logger = logging.getLogger(__name__)
 
 # Parts of Detectron2's GeneralizedRCNN, by the names that ``train.activation_checkpointing`` takes.
 PARTS = {
@@ -63,6 +67,14 @@ def enable_winograd(model: nn.Module, *, compiled: bool) -> int:
         return use_winograd(model)
     except OSError as error:
         raise InputError(f"train.winograd: {error}; install g++, then this package again") from None
+
+
+def enable_fast_depthwise(model: nn.Module) -> None:
+    """Makes depthwise convolutions use the backward pass of this package, if its library was built; `doctor` says whether it was."""
+    with suppress(OSError):
+        count = use_fast_depthwise(model)
+        if count:
+            logger.info("%d depthwise convolutions use a faster backward pass", count)
 
 
 def checkpoint_activations(model: nn.Module, parts: Sequence[str]) -> None:

@@ -13,7 +13,13 @@ from omegaconf import DictConfig
 from torch import nn
 
 from maskrcnn_ext.config.checkpoint_weights import expect_checkpoint
-from maskrcnn_ext.engine.acceleration import amp_dtype, checkpoint_activations, compile_backbone, enable_winograd
+from maskrcnn_ext.engine.acceleration import (
+    amp_dtype,
+    checkpoint_activations,
+    compile_backbone,
+    enable_fast_depthwise,
+    enable_winograd,
+)
 from maskrcnn_ext.engine.checkpoint.checkpointer import Checkpointer
 from maskrcnn_ext.engine.determinism import explain_nondeterminism
 from maskrcnn_ext.engine.freezing import freeze_parameters
@@ -48,6 +54,8 @@ def build_model(cfg: DictConfig) -> nn.Module:
     if cfg.train.channels_last:
         model.to(memory_format=torch.channels_last)
         _keep_keypoint_heads_contiguous(model)
+        if cfg.train.device == "cpu" and not cfg.train.compile:
+            enable_fast_depthwise(model)
     if cfg.train.winograd:
         logger.info("%d convolutions use Winograd's algorithm", enable_winograd(model, compiled=cfg.train.compile))
     return model
