@@ -12,12 +12,15 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 
 from maskrcnn_ext import __version__
 
+_PROGRAM = (sys.executable, "-W", "ignore", "-c")
 _TIMEOUT = 120  # seconds; the first import of torch from a cold disk is slow
 
 # Runs programs, and prints a line for each that ends without an error.
@@ -120,27 +123,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(_: argparse.Namespace) -> int:
     """Prints the findings; returns 1 if something is broken."""
-    findings = examine()
-    for finding in findings:
+    broken = 0
+    for finding in examine():
         print(f"{'BROKEN' if finding.fix else 'ok':<7}{finding.part:<15}{finding.text}")
         for note in finding.notes:
             print(f"{'':<22}{note}")
         if finding.fix:
             print(f"{'':<22}fix: {finding.fix}")
-    broken = sum(bool(finding.fix) for finding in findings)
+            broken += 1
+        sys.stdout.flush()
     print(f"\n{broken} broken: fix the topmost first, then run this again" if broken else "\neverything works")
     if not broken:
         print("\nNext:\n    maskrcnn-ext demo", file=sys.stderr)
     return 1 if broken else 0
 
 
-def examine() -> list[Finding]:
-    """Probes all parts. Returns the findings in the order in which faults should be fixed."""
-    found = _probe_together()
-    failed = [part for part in _PROBES if part not in found]
+def examine() -> Iterator[Finding]:
+    """Yields the findings in the order in which faults should be fixed, each as soon as it and all before it are known."""
+    yield _python()
+    parts, found = list(_PROBES), {}
+    for finding in _probe_together():
+        found[finding.part] = finding
+        while parts and parts[0] in found:
+            yield found[parts.pop(0)]
+    failed = [part for part in parts if part not in found]
     with ThreadPoolExecutor(4) as pool:
         found |= zip(failed, pool.map(_probe, failed), strict=True)
-    return [_python(), *(found[part] for part in _PROBES), _datasets()]
+    yield from (found[part] for part in parts)
+    yield _datasets()
 
 
 def _python() -> Finding:
@@ -162,20 +172,37 @@ def _datasets() -> Finding:
     return Finding("data sets", f"expected below {root}")
 
 
-def _probe_together() -> dict[str, Finding]:
-    """Probes all parts in one process. Returns the findings of those that work, as far as the process came."""
-    try:
-        output = _run(_TOGETHER, json.dumps(_PROBES)).stdout
-    except subprocess.TimeoutExpired as expired:
-        output = (expired.stdout or b"").decode(errors="replace")
-    lines = (line.partition("\t") for line in output.splitlines())
-    return {part: _working(part, text) for part, _, text in lines if part in _PROBES}
+def _probe_together() -> Iterator[Finding]:
+    """Probes all parts in one process. Yields the findings of those that work, as far as the process comes in time."""
+    with subprocess.Popen(
+        [*_PROGRAM, _TOGETHER, json.dumps(_PROBES)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=tempfile.gettempdir(),
+        env=_environment(),
+    ) as process:
+        timer = Timer(_TIMEOUT, process.kill)
+        timer.start()
+        assert process.stdout is not None
+        for line in process.stdout:
+            part, _, text = line.rstrip("\n").partition("\t")
+            if part in _PROBES:
+                yield _working(part, text)
+        timer.cancel()
 
 
 def _probe(part: str) -> Finding:
     """Probes one part in its own process."""
     try:
-        done = _run("import json\n" + _PROBES[part])
+        done = subprocess.run(
+            [*_PROGRAM, "import json\n" + _PROBES[part]],
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT,
+            cwd=tempfile.gettempdir(),
+            env=_environment(),
+        )
     except subprocess.TimeoutExpired:
         return Finding(part, f"did not load within {_TIMEOUT} seconds", fix=_fix(part, ""))
     if done.returncode == 0:
@@ -189,25 +216,10 @@ def _working(part: str, output: str) -> Finding:
     return Finding(part, text, notes=tuple(notes))
 
 
-def _run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs a program in a new process.
-
-    Raises:
-        subprocess.TimeoutExpired: it takes too long.
-    """
-    # Runs in another folder, because a folder called `torch` in the working directory would be imported (-P needs Python 3.11).
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")])),
-    }
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT,
-        cwd=tempfile.gettempdir(),
-        env=environment,
-    )
+def _environment() -> dict[str, str]:
+    """Returns the environment of a probe, which runs in another folder: one called `torch` in the working directory would be imported."""
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path}
 
 
 def _fix(part: str, reason: str) -> str:
