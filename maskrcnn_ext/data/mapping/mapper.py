@@ -33,6 +33,8 @@ from maskrcnn_ext.data.mapping.ground_truth import (
     transform_box,
     transform_outline,
 )
+from maskrcnn_ext.data.mapping.image_cache import ImageCache
+from maskrcnn_ext.data.mapping.image_reader import ImageReader, augmentable
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.image_colors import ImageColors
 
@@ -85,6 +87,9 @@ class SafeMapper(DatasetMapper):
         keep_image: bool = False,
         strict: bool = False,
         max_bad_share: float = 0.01,
+        cache: str | None = None,
+        cache_gb: float | None = None,
+        reduced_decoding: bool = False,
     ) -> None:
         """Builds the mapper; the first nine arguments are those of Detectron2's.
 
@@ -105,6 +110,11 @@ class SafeMapper(DatasetMapper):
             keep_image: add the image to the objects as ``gt_image``, whose colours the mask loss "box" compares.
             strict: raise at such an object or at a bad image instead.
             max_bad_share: end the training if significantly more of the images than this share are bad.
+            cache: "ram" or "disk" keeps images for the next epochs, decoded or, if all its sizes together are smaller, resized by
+                a ``ResizeShortestEdge`` that is the first augmentation. The results do not change.
+            cache_gb: see ``limit_gb`` of :class:`.image_cache.ImageCache`.
+            reduced_decoding: decode JPEGs at the smallest of 1/2, 1/4 and 1/8 of their size that such a ``ResizeShortestEdge`` does not
+                exceed, and resize that, which is faster and changes pixels slightly.
 
         Raises:
             InputError: an argument has none of these values.
@@ -129,6 +139,9 @@ class SafeMapper(DatasetMapper):
         self.missing_masks = missing_masks
         self.keep_image = keep_image
         self.strict = strict
+        self.reader = ImageReader(
+            image_format, ImageCache(cache, cache_gb) if cache else None, reduced=reduced_decoding
+        )
         self.bad_images = BadImages(max_bad_share) if is_train and not strict else None
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any] | None:
@@ -156,23 +169,29 @@ class SafeMapper(DatasetMapper):
     def _map(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         mapped = dict(dataset_dict)
         annotations = mapped.pop("annotations", None)
-        image = read_pixels(mapped, self.image_format)
-        height, width = image.shape[:2]
-        if (mapped.setdefault("height", height), mapped.setdefault("width", width)) != (height, width):
-            raise InputError(
-                f"{mapped['file_name']}: the image is {width} x {height}, its annotations are for {mapped['width']} x "
-                f"{mapped['height']} (width x height); `maskrcnn-ext check-data --fix` corrects a copy"
-            )
+        first, *others = self.augmentations.augs or [None]
+        resize = self.reader.draw_resize(mapped, first)
+        if resize is None:
+            image = self.reader.read(mapped)
+            augmentations = self.augmentations
+        else:
+            image = self.reader.read_resized(mapped, resize)
+            augmentations = T.AugmentationList(others)
+        mapped.setdefault("height", image.shape[0])
+        mapped.setdefault("width", image.shape[1])
+        height, width = mapped["height"], mapped["width"]
         semantic = mapped.pop("sem_seg_file_name", None)
         if semantic is not None:
             semantic = read_pixels({"file_name": semantic}, "L")[:, :, 0]
         try:
-            mapped["image"], transforms, semantic = augment_image(image, self.augmentations, semantic)
+            mapped["image"], transforms, semantic = augment_image(image, augmentations, semantic)
         except (AssertionError, TypeError, ValueError) as error:
             kind = f"{width} x {height}, {image.shape[2]} channels of {image.dtype}"
             raise InputError(
                 f"{mapped['file_name']}: an augmentation cannot take the image ({kind}): {first_line(error)}"
             ) from error
+        if resize is not None:
+            transforms = T.TransformList([resize, *transforms.transforms])
         image_size = (mapped["image"].shape[1], mapped["image"].shape[2])
         if semantic is not None:
             mapped["sem_seg"] = torch.as_tensor(semantic.astype("long"))
@@ -293,17 +312,14 @@ def augment_image(
     """Augments an image and converts it to a tensor. Mapper, Predictor and the verification of exports share this step.
 
     Args:
-        pixels: (H, W, C). Other pixels than uint8 with 1 or 3 channels become float32 first: Pillow, which resizes bytes, would refuse
-            them, or take the last of four channels for transparency.
+        pixels: (H, W, C), which become :func:`.image_reader.augmentable` first.
         augmentations: a mapper's ``augmentations``.
         semantic: (H, W), a semantic segmentation to augment along with the image.
 
     Returns:
         The image (C, h, w), the transforms that were drawn, and the semantic segmentation (h, w).
     """
-    if pixels.dtype != np.uint8 or pixels.shape[2] not in (1, 3):
-        pixels = pixels.astype(np.float32, copy=False)
-    augmented = T.AugInput(pixels, sem_seg=semantic)
+    augmented = T.AugInput(augmentable(pixels), sem_seg=semantic)
     transforms = augmentations(augmented)
     # Some transforms, such as OpenCV's rotation, drop the axis of a single channel.
     image = augmented.image.reshape(*augmented.image.shape[:2], -1)

@@ -1,0 +1,59 @@
+"""The cache of images: shared by processes, within its limit, and removed with its run."""
+
+import logging
+import multiprocessing
+import os
+
+import numpy as np
+import pytest
+
+from maskrcnn_ext import InputError
+from maskrcnn_ext.data.mapping import image_cache
+from maskrcnn_ext.data.mapping.image_cache import ImageCache
+
+pytestmark = pytest.mark.usefixtures("own_image_caches")
+
+
+def test_the_limit_holds_and_is_reported_once(caplog):
+    cache = ImageCache("disk", limit_gb=300_000e-9)
+    with caplog.at_level(logging.WARNING):
+        for name in ("a", "b", "c", "d"):
+            cache.store(name, np.zeros(131_072, np.uint8))
+    assert [cache.load(name) is not None for name in ("a", "b", "c", "d")] == [True, True, False, False]
+    assert cache.held_bytes() == 262_144
+    assert [message for message in caplog.messages if "is full: 2 images" in message] == caplog.messages[-1:]
+
+
+def _store(cache, name):
+    for index in range(20):
+        cache.store(f"{name}{index % 10}", np.full(1000, index % 10, np.uint8))
+
+
+def test_processes_share_it():
+    cache = ImageCache("ram")
+    processes = [multiprocessing.get_context("fork").Process(target=_store, args=(cache, "same")) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert all((cache.load(f"same{index}") == index).all() for index in range(10))
+    assert not list(cache.folder.glob("partial-*"))
+
+
+def test_folders_of_dead_runs_are_removed():
+    dead = multiprocessing.get_context("fork").Process(target=os.getpid)
+    dead.start()
+    dead.join()
+    left = image_cache._MEMORY / f"maskrcnn_ext_images-{os.getuid()}-{dead.pid}"
+    left.mkdir()
+    ImageCache("ram")
+    assert not left.exists()
+
+
+def test_unavailable_folders_are_errors(monkeypatch, tmp_path):
+    monkeypatch.setenv("MASKRCNN_EXT_CACHE", "off")
+    with pytest.raises(InputError, match="MASKRCNN_EXT_CACHE=off"):
+        ImageCache("disk")
+    monkeypatch.setattr(image_cache, "_MEMORY", tmp_path / "none")
+    with pytest.raises(InputError, match="use cache=disk"):
+        ImageCache("ram")
