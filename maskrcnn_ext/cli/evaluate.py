@@ -52,7 +52,6 @@ def add_metric_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints the tables."""
     from maskrcnn_ext.common.next_command import print_next
-    from maskrcnn_ext.evaluation.results import load_results
     from maskrcnn_ext.evaluation.slices import evaluate_slices
     from maskrcnn_ext.evaluation.summary import evaluate
     from maskrcnn_ext.evaluation.tables import overview, slice_table, write_tables
@@ -66,10 +65,9 @@ def run(args: argparse.Namespace) -> int:
         "sigmas": args.sigmas,
     }
     truth = load_truth(args.truth)
-    results = load_results(args.results, truth)
-    summary = evaluate(truth, results, **settings)
+    summary = evaluate(truth, args.results, **settings)
     print(overview(summary))
-    slices = evaluate_slices(truth, results, args.slice_by, **settings) if args.slice_by else []
+    slices = evaluate_slices(truth, args.results, args.slice_by, **settings) if args.slice_by else []
     if slices:
         print(f"\nBy {args.slice_by}, AP with its 95 % interval:\n\n{slice_table(slices)}")
     if args.output:

@@ -95,6 +95,13 @@ def _match_class(overlap: np.ndarray, crowd: np.ndarray, ignored: np.ndarray, lo
     Returns:
         (A, T, D) int, index of the object or -1.
     """
+    if (
+        len(crowd) == 1
+    ):  # the most common case by far: the first of the detections that overlap enough, or a crowd's all
+        hit = overlap[:, 0] >= lowest[:, None]
+        if not crowd[0]:
+            hit &= hit.cumsum(axis=1) == 1
+        return np.broadcast_to(np.where(hit, 0, -1), (len(ignored), *hit.shape))
     chosen = np.full((len(ignored), len(lowest), len(overlap)), -1, dtype=np.int64)
     free = np.ones((len(ignored), len(lowest), len(crowd)), dtype=bool)
     counted = ~ignored[:, None]
