@@ -14,7 +14,16 @@ from xml.etree import ElementTree
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.drawn_objects import IGNORE_LABEL, DrawnPart, add_object, join_parts
 from maskrcnn_ext.data.formats.polygons import ellipse, rotated_box
-from maskrcnn_ext.data.formats.reading import clip_box, collected, finite, image_size, in_threads, path_below, read_xml
+from maskrcnn_ext.data.formats.reading import (
+    check_different,
+    clip_box,
+    collected,
+    finite,
+    image_size,
+    in_threads,
+    path_below,
+    read_xml,
+)
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.formats.warnings import Tally, check_rectangles
 from maskrcnn_ext.errors import InputError
@@ -24,6 +33,7 @@ _OPEN_SHAPES = ("polyline", "points", "cuboid", "skeleton")
 _SHAPES = ("box", "polygon", "ellipse", "mask", *_OPEN_SHAPES)
 # The attribute that CVAT's own COCO import and export use for crowds.
 CROWD_ATTRIBUTE = "is_crowd"
+_FRAME_SUFFIX = ".PNG"  # of the frames of a video, whose names have none
 
 
 def read_cvat(
@@ -45,11 +55,12 @@ def read_cvat(
         faults: gets the faults of images and shapes, which are left out; None to raise the first.
 
     Returns:
-        One record per image, in the order of the file; its id is its name. Rotated boxes become polygons. Polylines, points, cuboids and
-        skeletons are left out. Warnings count both. A shape whose attribute ``is_crowd`` is true is a crowd.
+        One record per image, in the order of the file; its id is its name, after the subset if it has one. Rotated boxes become polygons.
+        Polylines, points, cuboids and skeletons are left out. Warnings count both. A shape whose attribute ``is_crowd`` is true is a crowd.
 
     Raises:
-        InputError: the XML is broken or of another format, an image is missing or has another size than stated, or a shape is broken.
+        InputError: the XML is broken or of another format, an image is missing, is there twice or has another size than stated, or a shape
+            is broken.
     """
     check_rectangles(rectangles, xml)
     tree = read_xml(xml)
@@ -61,6 +72,7 @@ def read_cvat(
         images = xml.parent / "images" if (xml.parent / "images").is_dir() else xml.parent
     folder = images
     elements = tree.findall("image")
+    check_different(map(_image_id, elements), f"{xml}: image")
     if not classes:
         listed = list(dict.fromkeys(_task_labels(tree)))
         used = {shape.get("label", "") for image in elements for shape in image if shape.tag in _SHAPES}
@@ -79,7 +91,22 @@ def read_cvat(
 def _task_labels(tree: ElementTree.Element) -> list[str]:
     """Returns the labels of the task, without those of the parts of skeletons."""
     labels = [label for meta in tree.iter("meta") for label in meta.iter("label") if label.find("parent") is None]
-    return [name for label in labels if (name := (label.findtext("name") or "").strip()) not in ("", IGNORE_LABEL)]
+    return [name for label in labels if (name := label.findtext("name") or "").strip() not in ("", IGNORE_LABEL)]
+
+
+def _image_id(element: ElementTree.Element) -> str:
+    """Returns the name of an image; in the export of a project, below the subset of its task."""
+    name, subset = element.get("name", ""), element.get("subset")
+    return f"{subset}/{name}" if subset else name
+
+
+def _find_image(folder: Path, element: ElementTree.Element, where: str) -> Path:
+    """Returns the file of an image. CVAT writes those of a project into a folder a subset, and frames of a video with a suffix."""
+    name = element.get("name")
+    path = path_below(folder, name, where)
+    nested = path_below(folder, _image_id(element), where)
+    candidates = (nested, path, Path(f"{nested}{_FRAME_SUFFIX}"), Path(f"{path}{_FRAME_SUFFIX}"))
+    return next((file for file in candidates if file.is_file()), path)
 
 
 def _record(
@@ -91,15 +118,14 @@ def _record(
     tally: Tally,
     faults: list[str] | None,
 ) -> ImageRecord:
-    name = element.get("name")
-    where = f"{xml}: image {name!r}"
-    file = path_below(folder, name, where)
+    where = f"{xml}: image {element.get('name')!r}"
+    file = _find_image(folder, element, where)
     height, width = image_size(file, where)
     for side, pixels in (("width", width), ("height", height)):
         stated = finite([element.get(side, pixels)], f"{where}, `{side}`")[0]
         if stated != pixels:
             raise InputError(f"{where}: `{side}` is {stated:g}, but {file} is {width} x {height} (width, height)")
-    record = ImageRecord(str(file), str(name), height, width)
+    record = ImageRecord(str(file), _image_id(element), height, width)
     objects: dict[tuple[str, str, str | int, bool], list[DrawnPart]] = {}
     for number, shape in enumerate(element):
         if shape.tag not in _SHAPES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field
@@ -14,10 +15,13 @@ import numpy as np
 import shapely
 
 from maskrcnn_ext.common.extras import require
+from maskrcnn_ext.data.formats.reading import read_text
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+# QuPath's list of features without a FeatureCollection around it, which GDAL does not read.
+_LIST = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*[{\]]")
 _AREAL = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
 
 
@@ -61,20 +65,21 @@ def read_outlines(file: Path, attribute: str | None = None, layer: str | None = 
     rasterio = require("rasterio", extra="geo", purpose="georeferenced data")
     if file.suffix.lower() == ".shp":
         _check_length(file)
+    source = _source(file)
     try:
-        layers = [str(name) for name, _ in pyogrio.list_layers(file)]
+        layers = [str(name) for name, _ in pyogrio.list_layers(source)]
         if layer is not None and layer not in layers:
             raise InputError(f"{file}: has no layer {layer!r} (it has {', '.join(layers)})")
         if layer is None and len(layers) != 1:
             raise InputError(f"{file}: has the layers {', '.join(layers) or 'none'}: choose one by `layer`")
-        info = pyogrio.read_info(file, layer=layer)
+        info = pyogrio.read_info(source, layer=layer)
         properties = [str(name) for name in info["fields"]]
         texts = [name for name, kind in zip(properties, info["dtypes"], strict=True) if kind == "object"]
         with warnings.catch_warnings():
             # Problems that GDAL warns of are reported below.
             warnings.simplefilter("ignore", RuntimeWarning)
             meta, ids, encoded, fields = pyogrio.raw.read(
-                file, layer=layer, columns=[attribute] if attribute else texts, return_fids=True, force_2d=True
+                source, layer=layer, columns=[attribute] if attribute else texts, return_fids=True, force_2d=True
             )
     except (pyogrio.errors.DataSourceError, UnicodeError) as error:
         raise InputError(f"{file}: not a readable vector file ({error})") from error
@@ -99,6 +104,22 @@ def read_outlines(file: Path, attribute: str | None = None, layer: str | None = 
         for name, column in zip(meta["fields"], fields, strict=True)
     }
     return Outlines(file, crs, geometries, [int(ids[i]) for i in kept], values, {} if attribute else counts)
+
+
+def _source(file: Path) -> Path | bytes:
+    """Returns a file for pyogrio, or its content where that cannot open it.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    suffix = file.suffix.lower()
+    if suffix in (".json", ".geojson") and file.is_file():
+        with file.open("rb") as stream:
+            first = stream.read(64)
+        if _LIST.match(first):
+            return f'{{"type": "FeatureCollection", "features": {read_text(file)}}}'.encode()
+    # pyogrio takes a path for a URL, and cuts it at these characters.
+    return file.read_bytes() if {";", "!"} & set(str(file)) and suffix != ".shp" else file
 
 
 def _check_length(file: Path) -> None:
@@ -133,9 +154,10 @@ def _valid(file: Path, ids: np.ndarray, encoded: np.ndarray) -> tuple[np.ndarray
 
 
 def _class_name(value: str) -> str:
-    """Returns the ``name`` of a JSON object; the text itself for any other text."""
+    """Returns the name in a classification of QuPath, ``{"name": "a"}`` or ``{"names": ["a", "b"]}``; any other text itself."""
     try:
-        return str(json.loads(value)["name"])
+        found = json.loads(value)
+        return ": ".join(found["names"]) if "names" in found else str(found["name"])
     except (ValueError, KeyError, TypeError):
         return value
 

@@ -18,6 +18,7 @@ from maskrcnn_ext.data.formats.drawn_objects import IGNORE_LABEL, DrawnPart, add
 from maskrcnn_ext.data.formats.polygons import ellipse
 from maskrcnn_ext.data.formats.reading import (
     IMAGE_SUFFIXES,
+    check_different,
     clip_box,
     collected,
     finite,
@@ -25,12 +26,14 @@ from maskrcnn_ext.data.formats.reading import (
     in_threads,
     parse_name,
     read_json,
+    read_xml,
 )
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.formats.warnings import Tally, check_rectangles
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.tool_rle import decode_brush
 
+CONFIG_FILE = "label_config.xml"
 _SHAPES = ("polygon", "rectangle", "ellipse", "brush")
 _OPEN_SHAPES = ("keypoint", "vector")
 _DIGITS = 9  # of coordinates in pixels: percent have rounding errors in the digits behind
@@ -49,9 +52,10 @@ def read_label_studio(
     """Reads a JSON export.
 
     Args:
-        json: the export; "JSON", not "JSON-MIN".
+        json: the export; "JSON", not "JSON-MIN". ``label_config.xml`` beside it may have the labelling interface of the project.
         images: the folder of the images. An image is found by the last parts of its URL, also if Label Studio put a hash before its name.
-        classes: class names. If None, the labels in the file, sorted. A region labelled ``__ignore__`` is a crowd of each class.
+        classes: class names. If None, the labels of the interface, and then others in the file, sorted. A region labelled ``__ignore__``
+            is a crowd of each class.
         rectangles: "boxes" if a rectangle is an object without a mask; "masks" if it is the mask of its object.
         predictions: whether tasks without annotation have the objects of their last prediction.
         faults: gets the faults of tasks and regions, which are left out; None to raise the first.
@@ -77,21 +81,22 @@ def read_label_studio(
             results = _results(task, predictions, where)
             found = list(_labelled(results, where, tally, faults))
             regions.append((number, found))
+    interface = json.parent / CONFIG_FILE
+    listed, key = _read_interface(interface) if interface.is_file() else ([], "image")
     if not classes:
-        classes = sorted({label for _, found in regions for label, _, _ in found} - {IGNORE_LABEL})
+        used = {label for _, found in regions for label, _, _ in found}
+        classes = [*listed, *sorted(used - {IGNORE_LABEL, *listed})]
     names = list(classes)
 
     def read(entry: tuple[int, list[tuple[str, dict[str, Any], str]]]) -> ImageRecord:
         number, found = entry
         where = f"{json}: task {tasks[number].get('id', number)!r:.50}"
-        return _record(tasks[number]["data"], found, images, names, rectangles, tally, faults, where)
+        file = find_image(tasks[number]["data"], images, where, key)
+        return _record(file, found, images, names, rectangles, tally, faults, where)
 
     records = in_threads(read, regions, faults)
     tally.warn(json)
-    first = {record.image_id: record for record in reversed(records)}
-    repeated = next((record for record in records if first[record.image_id] is not record), None)
-    if repeated is not None:
-        raise InputError(f"{json}: two tasks have the image {repeated.image_id}; keep one of them")
+    check_different((record.image_id for record in records), f"{json}: image")
     return DataSet(names, records)
 
 
@@ -138,8 +143,19 @@ def _labelled(
             yield labels[0], result, place
 
 
+def _read_interface(file: Path) -> tuple[list[str], str]:
+    """Returns the labels of regions in a labelling interface, and the key in the data of a task that has the image."""
+    tree = read_xml(file)
+    tags = [tag for tag in tree.iter() if tag.tag.lower().removesuffix("labels") in (*_SHAPES, "")]
+    labels = dict.fromkeys(
+        label.get("alias") or label.get("value") or "" for tag in tags for label in tag.iter("Label")
+    )
+    keys = [image.get("value", "").removeprefix("$") for image in tree.iter("Image")]
+    return [name for name in labels if name not in ("", IGNORE_LABEL)], next(iter(keys), "image")
+
+
 def _record(
-    data: dict[str, Any],
+    file: Path,
     regions: list[tuple[str, dict[str, Any], str]],
     images: Path,
     classes: Sequence[str],
@@ -148,7 +164,6 @@ def _record(
     faults: list[str] | None,
     where: str,
 ) -> ImageRecord:
-    file = find_image(data, images, where)
     height, width = image_size(file, where)
     record = ImageRecord(str(file), file.relative_to(images).as_posix(), height, width)
     for label, result, place in regions:
@@ -170,14 +185,23 @@ def _id(result: dict[str, Any]) -> str | None:
     return result["id"] if isinstance(result.get("id"), str) else None
 
 
-def find_image(data: dict[str, Any], images: Path, where: str) -> Path:
-    """Returns the file of the task's image, found by the last parts of its URL."""
-    urls = [
-        value for value in data.values() if isinstance(value, str) and _path(value).suffix.lower() in IMAGE_SUFFIXES
-    ]
-    if len(urls) != 1:
-        raise InputError(f"{where}: `data` has {len(urls)} images, expected one: {data!r:.100}")
-    path = parse_name(str(_path(urls[0])), f"{where}: `data`")
+def find_image(data: dict[str, Any], images: Path, where: str, key: str = "image") -> Path:
+    """Returns the file of the task's image, found by the last parts of its URL.
+
+    Args:
+        data: of the task. Without `key`, one of its values must be the URL of an image.
+        images: the folder of the images.
+        where: begins the error message.
+        key: of the URL.
+    """
+    found = {
+        name: value
+        for name, value in data.items()
+        if isinstance(value, str) and _path(value).suffix.lower() in IMAGE_SUFFIXES
+    }
+    if key not in found and len(found) != 1:
+        raise InputError(f"{where}: `data` has {len(found)} images and no {key!r}, expected one: {data!r:.100}")
+    path = parse_name(str(_path(found.get(key) or next(iter(found.values())))), f"{where}: `data`")
     parts = [part for part in path.relative_to(path.anchor).parts if part != ".."]
     for start in range(len(parts)):
         below = images.joinpath(*parts[start:])

@@ -120,7 +120,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _check_label(shape: Any, file: Path, number: int) -> None:
-    if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
+    if not isinstance(shape, dict) or not isinstance(shape.get("label"), str) or not shape["label"]:
         raise InputError(f"{file}: shape {number} has no `label`")
 
 

@@ -325,6 +325,19 @@ def checked_rle(rle: Any, height: int, width: int, where: str) -> tuple[Box, RLE
     return box, checked
 
 
+def check_different(names: Iterable[Any], where: str) -> None:
+    """Raises if two images have the same name, which is their id.
+
+    Raises:
+        InputError: a name occurs twice.
+    """
+    seen: set[Any] = set()
+    for name in names:
+        if name in seen:
+            raise InputError(f"{where}: {name} is there twice; keep one of them")
+        seen.add(name)
+
+
 def in_threads(
     function: Callable[[Item], Result], items: Iterable[Item], faults: list[str] | None = None
 ) -> list[Result]:

@@ -5,6 +5,7 @@ Coordinates are sub-pixel ones, as the labelling tool writes them. Polygons may 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.drawn_objects import IGNORE_LABEL, DrawnPart, add_object, join_parts, read_patch
+from maskrcnn_ext.data.formats.polygons import rotated_box
 from maskrcnn_ext.data.formats.reading import clip_box, collected, finite, image_size, in_threads, list_files, read_json
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.formats.warnings import Tally, check_rectangles
@@ -20,7 +22,8 @@ from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import decode_rle, segmentation_to_rle
 
 _OPEN_SHAPES = ("point", "line", "polyline", "graph", "cuboid", "cuboid_2d", "any")
-_SHAPES = ("polygon", "rectangle", "bitmap")
+_BITMAPS = ("bitmap", "alpha_mask")
+_SHAPES = ("polygon", "rectangle", "oriented_bbox", *_BITMAPS)
 
 
 def read_supervisely(
@@ -39,8 +42,8 @@ def read_supervisely(
         faults: gets the faults of files and objects, which are left out; None to raise the first.
 
     Returns:
-        One record per annotated image, sorted by name; its id is ``<data set>/<image>``. Points, lines, graphs and cuboids are left out,
-        with a warning that counts them.
+        One record per annotated image, sorted by name; its id is ``<data set>/<image>``. Rotated boxes become polygons; points, lines,
+        graphs and cuboids are left out. Warnings count both.
 
     Raises:
         InputError: no or broken JSON, a missing image, one of another size than its JSON says, or a broken object.
@@ -76,7 +79,7 @@ def _record(
     image = file.parent.parent / "img" / file.name.removesuffix(".json")
     height, width = image_size(image, str(file))
     size = content.get("size")
-    if size != {"height": height, "width": width}:
+    if not isinstance(size, dict) or (size.get("height"), size.get("width")) != (height, width):
         raise InputError(f"{file}: `size` is {size!r:.100}, but {image} is {width} x {height} (width, height)")
     data_set = file.parent.parent.relative_to(folder).as_posix()
     record = ImageRecord(str(image), f"{data_set}/{image.name}", height, width)
@@ -92,8 +95,10 @@ def _record(
             if kind not in _SHAPES:
                 raise InputError(f"{where} has the `geometryType` {kind!r:.50}, expected one of {', '.join(_SHAPES)}")
             key = entry.get("id") if isinstance(entry.get("id"), int | str) else None
-            if kind == "bitmap":
+            if kind in _BITMAPS:
                 annotation = join_parts([_bitmap(entry.get("bitmap"), where)], height, width, key)
+            elif kind == "oriented_bbox":
+                annotation = join_parts([_oriented(entry, where, tally)], height, width, key)
             else:
                 annotation = _outlined(kind, entry.get("points"), height, width, where, tally, key)
                 if kind == "rectangle" and rectangles == "boxes" and label != IGNORE_LABEL:
@@ -111,6 +116,14 @@ def _bitmap(bitmap: Any, where: str) -> DrawnPart:
     x, y = finite(origin, f"{where}, `origin`")
     patch = read_patch(bitmap.get("data"), f"{where}: `data`", compressed=True)
     return DrawnPart(where, [], patch, (round(x), round(y)))
+
+
+def _oriented(entry: dict[str, Any], where: str, tally: Tally) -> DrawnPart:
+    """Returns the polygon of a box that is rotated around its centre, clockwise; the angle is in radians."""
+    x0, y0, x1, y1 = _ring(entry.get("points"), f"{where}, `points`", 2)[:4]
+    angle = math.degrees(finite([entry.get("angle")], f"{where}, `angle`")[0])
+    tally.rotated.append(where)
+    return DrawnPart(where, rotated_box((x0 + x1) / 2, (y0 + y1) / 2, abs(x1 - x0), abs(y1 - y0), angle))
 
 
 def _outlined(

@@ -156,3 +156,28 @@ def test_nothing_is_logged_for_plain_files(read, caplog):
     with caplog.at_level(logging.WARNING):
         assert read("").images[0].annotations == []
     assert not caplog.records
+
+
+def test_exports_of_projects_and_of_videos_are_read(tmp_path):
+    for name in ("train/1.png", "val/1.png", "val/frame_000000.PNG"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / "images" / name), np.zeros((4, 6, 3), np.uint8))
+    entry = '<image id="0" name="{}" subset="{}" task_id="{}" width="6" height="4"/>'
+    entries = [
+        entry.format("1.png", "train", 1),
+        entry.format("1.png", "val", 2),
+        entry.format("frame_000000", "val", 3),
+    ]
+    file = tmp_path / "annotations.xml"
+    file.write_text(f"<annotations>{''.join(entries)}</annotations>")
+    data = read_cvat(file)
+    assert [record.image_id for record in data.images] == ["train/1.png", "val/1.png", "val/frame_000000"]
+    assert data.images[2].file_name.endswith("val/frame_000000.PNG")
+    file.write_text(f"<annotations>{entries[0] * 2}</annotations>")
+    with pytest.raises(InputError, match=r"image: train/1\.png is there twice; keep one of them"):
+        read_cvat(file)
+
+
+def test_labels_keep_their_spaces(read):
+    meta = "<meta><task><labels><label><name> ant</name></label></labels></task></meta>"
+    assert read('<polygon label=" ant" points="1,1;5,1;5,5"/>', meta=meta).classes == [" ant"]

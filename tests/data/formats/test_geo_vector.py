@@ -1,5 +1,7 @@
 """Outlines from GeoJSON, GeoPackage and shapefiles, and errors for damaged files."""
 
+import json
+
 import numpy as np
 import pyogrio
 import pytest
@@ -124,3 +126,15 @@ def test_outlines_have_their_numbers_classes_and_coordinate_system(tmp_path):
     assert read_outlines(write_vector(tmp_path / "b.geojson", features, code=None)).crs.to_epsg() == 4326
     empty = read_outlines(write_vector(tmp_path / "c.geojson", []))
     assert (len(empty.geometries), empty.ids, empty.values) == (0, [], [])
+
+
+@pytest.mark.parametrize("name", ["a.geojson", "a;b, c!d.geojson"])
+def test_qupaths_list_of_features_is_read(tmp_path, name):
+    raster = write_raster(tmp_path / "a.tif")
+    kinds = [{"names": ["Tumor", "Positive"], "color": [1, 2, 3]}, {"name": "Stroma"}]
+    features = [feature([closed([[1, 1], [9, 1], [9, 9]])], classification=kind) for kind in kinds]
+    for content in (features, {"type": "FeatureCollection", "features": features}):
+        (tmp_path / name).write_text(json.dumps(content))
+        data = read_geo(tmp_path / name, raster, pixels=True, attribute="classification")
+        assert data.classes == ["Stroma", "Tumor: Positive"]
+        assert [annotation.category for annotation in data.images[0].annotations] == [1, 0]

@@ -156,11 +156,32 @@ def test_a_broken_region_is_named_or_collected(read, broken, message):
         ([{"image": "a.png", "id": 1}], "not a JSON export of Label Studio .* not JSON-MIN"),
         ([task(annotations=3)], "task 7: `annotations` are not a list"),
         ([task(annotations=[{"result": 3}])], "task 7: `result` is 3"),
-        ([task(image="a.txt")], "task 7: `data` has 0 images, expected one"),
+        ([task(image="a.txt")], "task 7: `data` has 0 images and no 'image', expected one"),
         ([task(image="b.png")], "task 7: cannot read image"),
-        ([task(), task()], "two tasks have the image a.png"),
+        ([task(), task()], "export.json: image: a.png is there twice; keep one of them"),
     ],
 )
 def test_a_broken_task_is_named(read, tasks, message):
     with pytest.raises(InputError, match=message):
         read(*tasks)
+
+
+def test_the_interface_beside_it_lists_classes_and_names_the_image(read, tmp_path):
+    labels = '<Label value="z"/><Label value="__ignore__"/><Label value="long" alias="a"/>'
+    (tmp_path / "label_config.xml").write_text(
+        f'<View><Image name="i" value="$photo"/><BrushLabels name="b" toName="i">{labels}</BrushLabels>'
+        '<KeyPointLabels name="k" toName="i"><Label value="point"/></KeyPointLabels></View>'
+    )
+    data = {"photo": "/data/upload/1/a.png", "image": "https://example.org/other.png"}
+    found = read(
+        {"id": 1, "data": data, "annotations": [{"result": [TRIANGLE, region("polygon", "new", **TRIANGLE["value"])]}]}
+    )
+    assert found.classes == ["z", "a", "new"]
+    assert found.images[0].image_id == "a.png"
+
+
+def test_the_usual_key_decides_between_several_images(read):
+    (record,) = read({"id": 1, "data": {"thumbnail": "/b.png", "image": "/a.png"}, "annotations": []}).images
+    assert record.image_id == "a.png"
+    with pytest.raises(InputError, match="`data` has 2 images and no 'image', expected one"):
+        read({"id": 1, "data": {"one": "/b.png", "two": "/a.png"}, "annotations": []})

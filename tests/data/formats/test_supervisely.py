@@ -1,6 +1,7 @@
 """Supervisely projects: every shape, holes, and errors that name the place."""
 
 import json
+import math
 
 import cv2
 import numpy as np
@@ -45,11 +46,13 @@ def test_every_shape_that_encloses_an_area_is_read(read, caplog):
         shape("rectangle", "dog", exterior=[[15, 26], [5.5, 6]]),
         shape("polygon", exterior=[[20, 10], [30, 10], [30, 20], [20, 20]], interior=[hole]),
         shape("bitmap", bitmap={"data": RING, "origin": [7, 3]}),
+        shape("alpha_mask", bitmap={"data": RING, "origin": [7, 3]}),
+        {**shape("oriented_bbox"), "points": [[20, 10], [40, 20]], "angle": math.pi / 2},
         shape("point", exterior=[[1, 1]]),
     )
     assert data.classes == ["dog", "cat"]
     assert data.images[0].image_id == "ds/a.png"
-    polygon, box, ring, bitmap = data.images[0].annotations
+    polygon, box, ring, bitmap, alpha, turned = data.images[0].annotations
     assert (polygon.segmentation, polygon.id) == ([[1.5, 2, 10, 2, 10, 12.25]], 5)
     assert (box.category, box.box, box.segmentation) == (0, (5.5, 6, 15, 26), None)
     assert rle_area(ring.segmentation) == 100 - 36
@@ -57,6 +60,9 @@ def test_every_shape_that_encloses_an_area_is_read(read, caplog):
     expected[3:6, 7:10] = True
     expected[4, 8] = False
     np.testing.assert_array_equal(decode_rle(bitmap.segmentation), expected)
+    assert alpha.segmentation == bitmap.segmentation
+    assert turned.box == pytest.approx((25, 5, 35, 25))
+    assert "1 rotated boxes became polygons" in caplog.text
     assert "1 shapes that enclose no area are left out, such as a point" in caplog.text
 
 
@@ -83,7 +89,7 @@ def test_rectangles_may_be_masks_and_ignored_regions_are_crowds(read):
         (shape("bitmap"), "`bitmap` is None"),
         (shape("bitmap", bitmap={"data": "x", "origin": [1, 2]}), "`data` is not a PNG in base64"),
         (shape("bitmap", bitmap={"data": RING, "origin": [1]}), "`origin` is"),
-        (shape("blob"), "has the `geometryType` 'blob', expected one of polygon, rectangle, bitmap"),
+        (shape("blob"), "has the `geometryType` 'blob', expected one of polygon, rectangle, oriented_bbox, bitmap"),
         (shape("polygon", None, exterior=[[1, 1], [9, 1], [9, 9]]), "has no `classTitle`"),
         (shape("polygon", "cow", exterior=[[1, 1], [9, 1], [9, 9]]), "class 'cow', expected one of dog, cat"),
     ],
