@@ -77,6 +77,9 @@ def run(args: argparse.Namespace) -> int:
     partly = sum(record.labelled_classes is not None for record in data.images)
     if partly and args.to != "coco":
         lost["images label only some of the classes, which only COCO can store"] = partly
+    points = sum(bool(annotation.points) for record in data.images for annotation in record.annotations)
+    if points and args.to != "coco":
+        lost["objects lose their labelled points, which only COCO can store"] = points
     for problem, count in lost.items():
         print(f"maskrcnn-ext convert: warning: {count} {problem}", file=sys.stderr)
     if note := split_note(args.source):

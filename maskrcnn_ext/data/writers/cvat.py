@@ -1,7 +1,8 @@
 """CVAT for images 1.1: ``annotations.xml`` beside ``images/``.
 
 An object of one polygon is a polygon, any other with an outline a mask of the same pixels, and a box without one a box. The attribute
-``is_crowd`` marks crowds, ``score`` the score of a prediction; CVAT keeps attributes that the labels of its task have.
+``is_crowd`` marks crowds, the label ``__ignore__`` a region of no class, ``score`` the score of a prediction; CVAT keeps attributes that
+the labels of its task have.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from maskrcnn_ext.common.text import printable
 from maskrcnn_ext.data.formats.cvat import CROWD_ATTRIBUTE
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.writers.files import check_plain_images, each_image, image_names, place_image
+from maskrcnn_ext.data.writers.labelled_objects import label_names, labelled_objects
 from maskrcnn_ext.data.writers.outlines import decode, single_polygon
 from maskrcnn_ext.ops.tool_rle import encode_rows
 
@@ -46,13 +48,13 @@ def write_cvat_xml(data: DataSet, file: Path, names: Sequence[str]) -> Counter[s
         "<annotations>",
         "  <version>1.1</version>",
         f"  <meta><task><size>{len(data.images)}</size><labels>",
-        *(f"    <label><name>{escape(printable(name))}</name></label>" for name in data.classes),
+        *(f"    <label><name>{escape(printable(name))}</name></label>" for name in label_names(data)),
         "  </labels></task></meta>",
     ]
     for number, (record, name) in enumerate(zip(each_image(data, "annotations"), names, strict=True)):
         sides = f'width="{record.width}" height="{record.height}"'
         lines.append(f'  <image id="{number}" name={_quoted(name)} {sides}>')
-        shapes = (_shape(each, record, data.classes[each.category], lost) for each in record.annotations)
+        shapes = (_shape(each, record, label, lost) for each, label in labelled_objects(record, data.classes))
         lines += filter(None, shapes)
         lines.append("  </image>")
     text = "\n".join([*lines, "</annotations>", ""])

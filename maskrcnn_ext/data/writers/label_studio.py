@@ -1,7 +1,7 @@
 """Label Studio: ``tasks.json`` to import, ``label_config.xml`` for the labelling interface of the project, and ``images/``.
 
-The images are URLs of local files: their root in Label Studio, ``LOCAL_FILES_DOCUMENT_ROOT``, is the folder that is written. Objects with
-a score become predictions (pre-annotations), all others annotations. An object of one polygon is a polygon, any other with an outline a
+The images are URLs of local files: their root in Label Studio, ``LOCAL_FILES_DOCUMENT_ROOT``, is the folder that is written. If objects
+have scores, they are predictions (pre-annotations), else annotations. An object of one polygon is a polygon, any other with an outline a
 brush stroke of the same pixels, and a box without one a rectangle.
 """
 
@@ -16,8 +16,10 @@ from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 from maskrcnn_ext.common.text import printable
+from maskrcnn_ext.data.formats.label_studio import CONFIG_FILE
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.writers.files import check_plain_images, each_image, image_names, place_image
+from maskrcnn_ext.data.writers.labelled_objects import label_names, labelled_objects
 from maskrcnn_ext.data.writers.outlines import decode, single_polygon
 from maskrcnn_ext.ops.tool_rle import encode_brush
 
@@ -31,7 +33,9 @@ def write_label_studio(data: DataSet, folder: Path, *, link: bool) -> Counter[st
     (folder / "images").mkdir(parents=True)
     for record, name in zip(each_image(data, "images"), names, strict=True):
         place_image(record, folder / "images" / name, link=link)
-    return write_label_studio_json(data, folder, [local_file_url(f"images/{name}") for name in names])
+    predicted = any(annotation.score is not None for record in data.images for annotation in record.annotations)
+    urls = [local_file_url(f"images/{name}") for name in names]
+    return write_label_studio_json(data, folder, urls, predicted=predicted)
 
 
 def local_file_url(path: str) -> str:
@@ -44,13 +48,14 @@ def local_file_url(path: str) -> str:
     return f"/data/local-files/?d={quote(path, errors='replace')}"
 
 
-def write_label_studio_json(data: DataSet, folder: Path, urls: Sequence[str]) -> Counter[str]:
+def write_label_studio_json(data: DataSet, folder: Path, urls: Sequence[str], *, predicted: bool) -> Counter[str]:
     """Writes ``tasks.json`` and ``label_config.xml``.
 
     Args:
         data: the records.
         folder: an existing folder.
         urls: the URL of each image.
+        predicted: whether the objects are predictions. A task without objects then is one that nobody has labelled yet.
 
     Returns:
         What the format cannot express, and how often it occurred.
@@ -60,22 +65,22 @@ def write_label_studio_json(data: DataSet, folder: Path, urls: Sequence[str]) ->
     for number, (record, url) in enumerate(zip(each_image(data, "annotations"), urls, strict=True), start=1):
         regions = [
             region
-            for index, annotation in enumerate(record.annotations)
-            if (region := _region(annotation, record, data.classes[annotation.category], f"{number}_{index}", lost))
+            for index, (annotation, label) in enumerate(labelled_objects(record, data.classes))
+            if (region := _region(annotation, record, label, f"{number}_{index}", lost))
         ]
         scores = [region["score"] for region in regions if "score" in region]
         task: dict[str, Any] = {"id": number, "data": {"image": url}}
-        if scores:
-            mean = sum(scores) / len(scores)
+        if predicted:
+            mean = sum(scores) / max(len(scores), 1)
             task["predictions"] = [{"model_version": "maskrcnn_ext", "score": mean, "result": regions}]
         else:
             task["annotations"] = [{"result": regions}]
         tasks.append(task)
     (folder / "tasks.json").write_text(json.dumps(tasks), encoding="utf-8")
-    labels = "".join(f"<Label value={quoteattr(printable(name))}/>" for name in data.classes)
+    labels = "".join(f"<Label value={quoteattr(printable(name))}/>" for name in label_names(data))
     tags = "".join(f'<{tag} name="{kind}" toName="image">{labels}</{tag}>' for kind, tag in _TAGS.items())
     config = f'<View><Image name="image" value="$image"/>{tags}</View>\n'
-    (folder / "label_config.xml").write_text(config, encoding="utf-8", errors="xmlcharrefreplace")
+    (folder / CONFIG_FILE).write_text(config, encoding="utf-8", errors="xmlcharrefreplace")
     return lost
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from maskrcnn_ext.data.formats.labelme import LABELS_FILE
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.writers.files import check_plain_images, each_image, image_names, place_image
+from maskrcnn_ext.data.writers.labelled_objects import label_names, labelled_objects
 from maskrcnn_ext.data.writers.outlines import polygons_of
 
 _VERSION = "5.4.1"
@@ -24,9 +25,10 @@ def write_labelme(data: DataSet, folder: Path, *, link: bool) -> Counter[str]:
     check_plain_images(data)
     folder.mkdir(parents=True)
     lost: Counter[str] = Counter()
-    names = list(dict.fromkeys(data.classes))
-    if len(names) < len(data.classes):
-        lost["classes merged with another class of the same name"] = len(data.classes) - len(names)
+    labels = label_names(data)
+    names = list(dict.fromkeys(labels))
+    if len(names) < len(labels):
+        lost["classes merged with another class of the same name"] = len(labels) - len(names)
     (folder / LABELS_FILE).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     for record, name in zip(each_image(data, "images"), image_names(data), strict=True):
         place_image(record, folder / name, link=link)
@@ -45,8 +47,8 @@ def write_labelme_json(record: ImageRecord, classes: Sequence[str], file: Path, 
         lost: gets what the format cannot express.
     """
     shapes: list[dict[str, Any]] = []
-    for group, annotation in enumerate(record.annotations, start=1):
-        shapes += _shapes(annotation, record, classes[annotation.category], group, lost)
+    for group, (annotation, label) in enumerate(labelled_objects(record, classes), start=1):
+        shapes += _shapes(annotation, record, label, group, lost)
     content: dict[str, Any] = {
         "version": _VERSION,
         "flags": {},

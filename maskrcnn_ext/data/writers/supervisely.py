@@ -18,6 +18,7 @@ import numpy as np
 
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.writers.files import check_plain_images, each_image, image_names, place_image
+from maskrcnn_ext.data.writers.labelled_objects import label_names, labelled_objects
 from maskrcnn_ext.data.writers.outlines import decode, single_polygon
 
 
@@ -29,7 +30,7 @@ def write_supervisely(data: DataSet, folder: Path, *, link: bool) -> Counter[str
         (folder / "ds0" / part).mkdir(parents=True)
     for record, name in zip(each_image(data, "images"), image_names(data), strict=True):
         place_image(record, folder / "ds0" / "img" / name, link=link)
-        objects = [_object(each, record, data.classes[each.category], lost) for each in record.annotations]
+        objects = [_object(each, record, label, lost) for each, label in labelled_objects(record, data.classes)]
         content = {
             "description": "",
             "tags": [],
@@ -37,9 +38,10 @@ def write_supervisely(data: DataSet, folder: Path, *, link: bool) -> Counter[str
             "objects": [found for found in objects if found is not None],
         }
         (folder / "ds0" / "ann" / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
-    names = list(dict.fromkeys(data.classes))
-    if len(names) < len(data.classes):
-        lost["classes merged with another class of the same name"] = len(data.classes) - len(names)
+    labels = label_names(data)
+    names = list(dict.fromkeys(labels))
+    if len(names) < len(labels):
+        lost["classes merged with another class of the same name"] = len(labels) - len(names)
     classes = [{"title": name, "shape": "any", "color": _color(index)} for index, name in enumerate(names)]
     meta = {"classes": classes, "tags": [], "projectType": "images"}
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")

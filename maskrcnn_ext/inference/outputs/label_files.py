@@ -83,10 +83,12 @@ def write_label_files(data: DataSet, folder: Path, kinds: Sequence[str]) -> Coun
             elif kind == "cvat":
                 lost += write_cvat_xml(data, partial / "annotations.xml", names)
             elif kind == "label-studio":
-                lost += write_label_studio_json(data, partial, [local_file_url(name) for name in names])
+                lost += write_label_studio_json(data, partial, [local_file_url(name) for name in names], predicted=True)
             else:
                 for record, name in zip(data.images, names, strict=True):
                     file = (partial / name).with_suffix(".json")
+                    if file.exists():  # of an image with the same stem
+                        file = partial / f"{name}.json"
                     file.parent.mkdir(parents=True, exist_ok=True)
                     write_labelme_json(record, data.classes, file, record.file_name, lost)
     return lost

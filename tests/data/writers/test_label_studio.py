@@ -7,6 +7,7 @@ import pytest
 
 from maskrcnn_ext.data.formats.records import Annotation
 from maskrcnn_ext.data.writers import find_writer
+from maskrcnn_ext.data.writers.label_studio import write_label_studio_json
 from tests.helpers.written_sets import make_set, square
 
 
@@ -19,6 +20,14 @@ def test_objects_with_scores_are_predictions(tmp_path):
     assert "annotations" not in task
     assert task["predictions"][0]["score"] == pytest.approx(0.5625)
     assert [each["score"] for each in task["predictions"][0]["result"]] == [0.875, 0.25]
+
+
+def test_an_image_without_predictions_is_not_yet_labelled(tmp_path):
+    data = make_set(tmp_path, [])
+    for predicted in (True, False):
+        write_label_studio_json(data, tmp_path, ["/a.png"], predicted=predicted)
+        (task,) = json.loads((tmp_path / "tasks.json").read_text())
+        assert ("annotations" in task, "predictions" in task) == (not predicted, predicted)
 
 
 def test_the_labelling_interface_has_every_class_and_shape(tmp_path):

@@ -113,7 +113,7 @@ def test_what_a_format_cannot_express_is_counted(tmp_path, format):
     crowd = Annotation(0, (1, 1, 9, 9), square(1, 1, 8).segmentation, crowd=True)
     outside = Annotation(0, (70, 1, 90, 9), [[70, 1, 90, 1, 90, 9]])
     kept = Annotation(0, (11, 1, 19, 9), square(11, 1, 8).segmentation, keypoints=[1.5, 1.5, 2])
-    data = make_set(tmp_path, [crowd, outside, kept])
+    data = make_set(tmp_path, [crowd, outside, kept], classes=("thing", "other"))
     lost = find_writer(format)(data, tmp_path / "out", link=False)
     keeps_crowds = format in ("cvat", "coco_panoptic")
     expected = ["keypoints", "objects"] if keeps_crowds else ["crowds", "keypoints", "objects"]
