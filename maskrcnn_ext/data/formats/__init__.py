@@ -25,6 +25,7 @@ FORMATS = (
     "dicom",
     "dsb2018",
     "geo",
+    "kitti",
     "kitti_mots",
     "label_image",
     "label_studio",

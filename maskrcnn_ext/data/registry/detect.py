@@ -168,6 +168,8 @@ def _detect_folder(folder: Path) -> str | None:
         # QuPath's class of an object; the reader's errors are better than what follows from looking closer here.
         attribute = "@attribute:classification" if '"classification"' in read_text(outlines[0]) else ""
         return f"geo:{folder / 'labels'}@{folder / 'images'}@pixels:true{attribute}"
+    if (folder / "image_2").is_dir() and list_files(folder / "label_2", "*.txt"):
+        return f"kitti:{folder / 'label_2'}@{folder / 'image_2'}"
     found = label_images(folder)
     if found:
         return found

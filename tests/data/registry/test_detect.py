@@ -60,6 +60,7 @@ def write(folder, name, content=""):
         ({"a.xml": "", "a.jpg": ""}, ".", "voc:{0}@{0}"),
         ({"a/images/a.png": "", "a/masks/1.png": ""}, ".", "dsb2018:{0}"),
         ({"images/a.png": "", "masks/a.png": ""}, ".", "label_image:{0}/masks@{0}/images"),
+        ({"image_2/a.png": "", "label_2/a.txt": ""}, ".", "kitti:{0}/label_2@{0}/image_2"),
         ({"imagesTr/a.nii.gz": "", "labelsTr/a.nii.gz": ""}, ".", "nifti:{0}/imagesTr@{0}/labelsTr"),
         ({"a.geojson": "{}", "a.tif": ""}, "a.geojson", "geo:{0}/a.geojson@{0}/a.tif"),
         ({"a.geojson": "{}", "a.tif": ""}, ".", "geo:{0}/a.geojson@{0}/a.tif"),
