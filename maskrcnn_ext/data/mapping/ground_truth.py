@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -189,7 +190,7 @@ def make_masks(outlines: Sequence[Outline], image_size: tuple[int, int], mask_fo
 
 
 def make_points(
-    annotations: Sequence[dict[str, Any]], transforms: TransformList, image_size: tuple[int, int]
+    annotations: Sequence[dict[str, Any]], transforms: TransformList, image_size: tuple[int, int], share: float = 1.0
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Returns the labelled points of objects in the augmented image; None if no object has one.
 
@@ -197,10 +198,11 @@ def make_points(
         annotations: of N objects, with ``point_coords`` and ``point_labels`` if they have points.
         transforms: the augmentation.
         image_size: (H, W) after the augmentation.
+        share: of an object's points, rounded up, which numpy's global generator draws; all are left in their order if it is 1.
 
     Returns:
         (N, P, 2) float32, x and y in pixels; (N, P) float32: 1 for the mask, 0 for the background, -1 for a place that is no point: an
-        object has fewer points than another, or the augmentation moved a point out of the image.
+        object has fewer points than another, a point was not drawn, or the augmentation moved it out of the image.
 
     Raises:
         ValueError: an object has other numbers of points than of labels, or a coordinate is not finite.
@@ -221,6 +223,8 @@ def make_points(
             moved = transforms.apply_coords(points.copy())  # in place in some transforms
             inside = ((moved >= 0) & (moved < (width, height))).all(axis=1)
             coords[index, : len(points)] = moved
+            if share < 1:
+                inside[np.random.permutation(len(points))[math.ceil(share * len(points)) :]] = False
             labels[index, : len(points)] = np.where(inside, own, -1)
     return torch.from_numpy(coords).float(), torch.from_numpy(labels).float()
 

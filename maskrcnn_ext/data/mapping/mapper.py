@@ -85,6 +85,7 @@ class SafeMapper(DatasetMapper):
         recompute_boxes: bool = False,
         missing_masks: str = "box",
         keep_image: bool = False,
+        point_share: float = 0.5,
         strict: bool = False,
         max_bad_share: float = 0.01,
         cache: str | None = None,
@@ -108,6 +109,8 @@ class SafeMapper(DatasetMapper):
                 ``gt_has_mask`` (N,) bool says which objects have one, and the mask heads of this package skip the others. "drop" leaves
                 it out, so that it counts as background.
             keep_image: add the image to the objects as ``gt_image``, whose colours the mask loss "box" compares.
+            point_share: share of an object's labelled points that is trained each time its image is read, drawn anew, as in PointSup
+                (arXiv:2104.06404, "point-based data augmentation"); 1 for all of them.
             strict: raise at such an object or at a bad image instead.
             max_bad_share: end the training if significantly more of the images than this share are bad.
             cache: "ram" or "disk" keeps images for the next epochs, decoded or, if all its sizes together are smaller, resized by
@@ -123,6 +126,8 @@ class SafeMapper(DatasetMapper):
             raise InputError(f"instance_mask_format={instance_mask_format}: expected polygon or bitmask")
         if missing_masks not in MISSING_MASKS:
             raise InputError(f"missing_masks={missing_masks}: expected {or_list(list(MISSING_MASKS))}")
+        if not 0 < point_share <= 1:
+            raise InputError(f"point_share={point_share}: expected a share above 0, up to 1")
         if recompute_boxes and not use_instance_mask:
             raise InputError("recompute_boxes=true needs use_instance_mask=true: the boxes are those of the masks")
         super().__init__(
@@ -138,6 +143,7 @@ class SafeMapper(DatasetMapper):
         )
         self.missing_masks = missing_masks
         self.keep_image = keep_image
+        self.point_share = point_share
         self.strict = strict
         self.reader = ImageReader(
             image_format, ImageCache(cache, cache_gb) if cache else None, reduced=reduced_decoding
@@ -256,7 +262,7 @@ class SafeMapper(DatasetMapper):
             if points is not None:
                 instances.gt_keypoints = points
         try:
-            labelled_points = make_points(kept, transforms, image_size)
+            labelled_points = make_points(kept, transforms, image_size, self.point_share)
         except (TypeError, ValueError) as error:
             raise InputError(f"{record['file_name']}: image {record.get('image_id')!r}: {error}") from error
         if labelled_points is not None:

@@ -331,6 +331,7 @@ def test_labelled_points_move_with_the_image(image_file):
         annotation(50, 5),
     )
     options = {"missing_masks": "box-only", "augmentations": [T.CropTransform(12, 5, 60, 50), T.HFlipTransform(60)]}
+    options["point_share"] = 1
     before = [entry["point_coords"] for entry in record["annotations"] if "point_coords" in entry]
     found = SafeMapper(True, **arguments(**options))(record)["instances"]
     assert found.gt_point_labels.tolist() == [[1, 0, -1], [0, -1, -1], [-1, -1, -1]]
@@ -340,6 +341,23 @@ def test_labelled_points_move_with_the_image(image_file):
     record["annotations"][0]["point_labels"] = [1]
     with pytest.raises(InputError, match="`point_coords` and `point_labels` do not fit: 3 and 1"):
         SafeMapper(True, **arguments(strict=True, **options))(record)
+
+
+def test_a_random_half_of_the_points_is_trained(image_file):
+    places = [[11.5 + i, 12.5] for i in range(5)]
+    record = record_of(
+        image_file,
+        annotation(10, 10, point_coords=places, point_labels=[1] * 5),
+        annotation(40, 30, point_coords=[[45.5, 35.5]], point_labels=[0]),
+    )
+    mapper = SafeMapper(True, **arguments(missing_masks="box-only"))
+    np.random.seed(0)
+    labels = torch.stack([mapper(record)["instances"].gt_point_labels for _ in range(60)])
+    assert (labels[:, 0] == 1).sum(dim=1).unique().tolist() == [3]  # half of five, rounded up
+    assert (labels[:, 0] == 1).any(dim=0).all()
+    assert (labels[:, 1, 0] == 0).all()
+    with pytest.raises(InputError, match="point_share=0: expected a share above 0"):
+        SafeMapper(True, **arguments(point_share=0))
 
 
 def test_the_image_of_the_objects(image_file):
