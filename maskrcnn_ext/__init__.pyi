@@ -42,6 +42,7 @@ from maskrcnn_ext.modeling.mask_heads.point_rend import PointRendMaskHead as Poi
 from maskrcnn_ext.modeling.mask_heads.refine_mask import RefineMaskHead as RefineMaskHead
 from maskrcnn_ext.modeling.mask_heads.softmax import SoftmaxMaskHead as SoftmaxMaskHead
 from maskrcnn_ext.modeling.partial_labels import PartialCascadeROIHeads as PartialCascadeROIHeads
+from maskrcnn_ext.modeling.partial_labels import PartialRes5ROIHeads as PartialRes5ROIHeads
 from maskrcnn_ext.modeling.partial_labels import PartialROIHeads as PartialROIHeads
 from maskrcnn_ext.modeling.poolers.crop_resize import CropResizePooler as CropResizePooler
 from maskrcnn_ext.modeling.poolers.deformable import DeformableROIPooler as DeformableROIPooler

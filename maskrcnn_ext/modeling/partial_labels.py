@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from detectron2.modeling.matcher import Matcher
-from detectron2.modeling.roi_heads import CascadeROIHeads, ROIHeads, StandardROIHeads
+from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, ROIHeads, StandardROIHeads
 from detectron2.structures import Instances, pairwise_iou
 from torch import Tensor
 
@@ -84,7 +84,7 @@ def _attach_unlabelled(proposals: list[Instances], targets: list[Instances]) -> 
 
 
 class _PartialLabels(ROIHeads):
-    """What both forms share."""
+    """What all forms share."""
 
     ignore_threshold: float
 
@@ -165,9 +165,38 @@ class PartialCascadeROIHeads(_PartialLabels, CascadeROIHeads):
         return merge_unlabelled_classes(predictions[0], proposals), *predictions[1:]
 
 
+class PartialRes5ROIHeads(_PartialLabels, Res5ROIHeads):
+    """Detectron2's Res5ROIHeads, of C4 models, with what :class:`PartialROIHeads` does.
+
+    Example::
+
+        model.roi_heads._target_=maskrcnn_ext.PartialRes5ROIHeads model.proposal_generator._target_=maskrcnn_ext.FastRPN
+    """
+
+    def __init__(self, *args: Any, ignore_threshold: float = IGNORE_THRESHOLD, **kwargs: Any) -> None:
+        """Takes the arguments of Detectron2's heads, and ``ignore_threshold``."""
+        super().__init__(*args, **kwargs)
+        self.ignore_threshold = ignore_threshold
+
+    def label_and_sample_proposals(self, proposals: list[Instances], targets: list[Instances]) -> list[Instances]:
+        """Samples proposals, and merges the unlabelled classes of their scores."""
+        sampled = super().label_and_sample_proposals(proposals, targets)
+
+        def merge(_module: Any, _inputs: Any, predictions: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            hook.remove()
+            return merge_unlabelled_classes(predictions[0], sampled), *predictions[1:]
+
+        # Detectron2 samples, predicts and computes the losses in one method; the prediction comes next.
+        hook = self.box_predictor.register_forward_hook(merge)
+        return sampled
+
+
 # Config checks read the signature, which differs between versions of Detectron2.
 PartialROIHeads.__init__.__signature__ = with_keyword(  # type: ignore[attr-defined]
     StandardROIHeads.__init__, "ignore_threshold", IGNORE_THRESHOLD
+)
+PartialRes5ROIHeads.__init__.__signature__ = with_keyword(  # type: ignore[attr-defined]
+    Res5ROIHeads.__init__, "ignore_threshold", IGNORE_THRESHOLD
 )
 PartialCascadeROIHeads.__init__.__signature__ = with_keyword(  # type: ignore[attr-defined]
     CascadeROIHeads.__init__, "ignore_threshold", IGNORE_THRESHOLD

@@ -54,7 +54,7 @@ def register_rpn() -> None:
 
 
 def register_roi_heads() -> None:
-    """Registers PartialROIHeads, PartialCascadeROIHeads and BoxPredictorROIHeads in Detectron2, for ``MODEL.ROI_HEADS.NAME``.
+    """Registers PartialROIHeads, its other forms and BoxPredictorROIHeads in Detectron2, for ``MODEL.ROI_HEADS.NAME``.
 
     Detectron2 has no registry of box predictors. BoxPredictorROIHeads are its StandardROIHeads with a
     :class:`maskrcnn_ext.BoxPredictor`. Idempotent; imports none of them.
@@ -82,7 +82,8 @@ def register_roi_heads() -> None:
         return heads
 
     build_with_box_predictor.__name__ = "BoxPredictorROIHeads"
-    for build in (builder("PartialROIHeads"), builder("PartialCascadeROIHeads"), build_with_box_predictor):
+    partial = map(builder, ("PartialROIHeads", "PartialCascadeROIHeads", "PartialRes5ROIHeads"))
+    for build in (*partial, build_with_box_predictor):
         if build.__name__ not in ROI_HEADS_REGISTRY:
             ROI_HEADS_REGISTRY.register(build)
 

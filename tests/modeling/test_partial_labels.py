@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from detectron2.config import LazyConfig, get_cfg, instantiate
+from detectron2.config import LazyCall, LazyConfig, get_cfg, instantiate
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_roi_heads
-from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
+from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, StandardROIHeads
 from detectron2.structures import BitMasks, Boxes, BoxMode, ImageList, Instances, pairwise_iou
 from detectron2.utils.events import EventStorage
 from PIL import Image
 
 import maskrcnn_ext
-from maskrcnn_ext import PartialCascadeROIHeads, PartialROIHeads, SafeMapper
+from maskrcnn_ext import PartialCascadeROIHeads, PartialRes5ROIHeads, PartialROIHeads, SafeMapper
 from maskrcnn_ext.env import setup_environment
 from maskrcnn_ext.modeling.partial_labels import merge_unlabelled_classes
 from maskrcnn_ext.ops.unlabelled import IgnoreRegion, Unlabelled
@@ -22,6 +22,7 @@ CLASSES = 5
 FORMS = {
     "standard": ("mask_rcnn_r18_fpn_scratch.py", StandardROIHeads, PartialROIHeads),
     "cascade": ("cascade_mask_rcnn_r18_fpn_scratch.py", CascadeROIHeads, PartialCascadeROIHeads),
+    "c4": ("mask_rcnn_r50_c4_1x.py", Res5ROIHeads, PartialRes5ROIHeads),
 }
 
 
@@ -29,6 +30,15 @@ def build(form, kind, **options):
     node = maskrcnn_ext.get_config(FORMS[form][0]).model.roi_heads
     node._target_ = kind
     node.num_classes = CLASSES
+    for key, value in options.items():
+        node[key] = value
+    if form == "c4":
+        node.res5 = LazyCall(torch.nn.Conv2d)(in_channels=8, out_channels=16, kernel_size=3, stride=2, padding=1)
+        node.in_features, node.pooler.scales = ["p4"], [1 / 16]
+        node.box_predictor.input_shape.channels = node.mask_head.input_shape.channels = 16
+        node.mask_head.conv_dims = [8]
+        torch.manual_seed(0)
+        return instantiate(node).train()
     for shape in (node.box_head if form == "standard" else node.box_heads[0], node.mask_head):
         shape.input_shape.channels = 8
     node.mask_head.conv_dims = [8, 8]
@@ -36,8 +46,6 @@ def build(form, kind, **options):
         head.input_shape.channels, head.conv_dims, head.fc_dims = 8, [], [16]
     for predictor in [node.box_predictor] if form == "standard" else node.box_predictors:
         predictor.input_shape.channels = 16
-    for key, value in options.items():
-        node[key] = value
     torch.manual_seed(0)
     return instantiate(node).train()
 
@@ -214,12 +222,12 @@ def test_half_precision():
     assert torch.isfinite(loss)
 
 
-@pytest.mark.parametrize("name", ["PartialROIHeads", "PartialCascadeROIHeads"])
+@pytest.mark.parametrize("name", ["PartialROIHeads", "PartialCascadeROIHeads", "PartialRes5ROIHeads"])
 def test_yacs(name):
     setup_environment()
     cfg = get_cfg()
     cfg.MODEL.ROI_HEADS.NAME = name
-    cfg.MODEL.ROI_HEADS.IN_FEATURES = ["p2", "p3"]
+    cfg.MODEL.ROI_HEADS.IN_FEATURES = ["p2"] if name == "PartialRes5ROIHeads" else ["p2", "p3"]
     cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = True
     cfg.MODEL.ROI_BOX_HEAD.NAME, cfg.MODEL.ROI_BOX_HEAD.NUM_FC, cfg.MODEL.ROI_BOX_HEAD.FC_DIM = (
         "FastRCNNConvFCHead",

@@ -36,7 +36,7 @@ from maskrcnn_ext.modeling.mask_heads.mask_scoring import MaskScoringHead
 from maskrcnn_ext.modeling.mask_heads.mlp import MLPMaskHead
 from maskrcnn_ext.modeling.mask_heads.patch_dct import PatchDCTMaskHead
 from maskrcnn_ext.modeling.mmdet_parts import MeanLogitCascadeROIHeads, MeanMaskHead
-from maskrcnn_ext.modeling.partial_labels import PartialCascadeROIHeads, PartialROIHeads
+from maskrcnn_ext.modeling.partial_labels import PartialCascadeROIHeads, PartialRes5ROIHeads, PartialROIHeads
 from maskrcnn_ext.modeling.poolers.fast import FastROIPooler
 from maskrcnn_ext.modeling.rpn import FastRPN
 
@@ -46,6 +46,7 @@ ROI_HEADS = (
     PartialROIHeads,
     CascadeROIHeads,
     PartialCascadeROIHeads,
+    PartialRes5ROIHeads,
     MeanLogitCascadeROIHeads,
     Res5ROIHeads,
 )

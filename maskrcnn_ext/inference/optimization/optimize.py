@@ -280,7 +280,7 @@ def _has_bf16_instructions(device: torch.device) -> bool:
 def _fuse_layers(module: nn.Module, layers: FusedLayers) -> None:
     """Replaces the layers and blocks below a module by their fused forms."""
     stages = {id(stage) for part in module.modules() if type(part) is ResNet for stage in part.stages}
-    if type(module) is Res5ROIHeads:
+    if isinstance(module, Res5ROIHeads):
         stages.add(id(module.res5))
 
     def replacement(child: nn.Module, name: str, parent: nn.Module) -> nn.Module | None:

@@ -27,7 +27,7 @@ from maskrcnn_ext.modeling.mask_heads.base import MaskHead
 from maskrcnn_ext.modeling.mask_heads.ground_truth import select_class
 from maskrcnn_ext.modeling.mask_heads.mask_scoring import MaskScoringHead
 from maskrcnn_ext.modeling.mmdet_parts import MeanLogitCascadeROIHeads
-from maskrcnn_ext.modeling.partial_labels import PartialCascadeROIHeads, PartialROIHeads
+from maskrcnn_ext.modeling.partial_labels import PartialCascadeROIHeads, PartialRes5ROIHeads, PartialROIHeads
 from maskrcnn_ext.modeling.poolers.deformable import DeformableROIPooler
 from maskrcnn_ext.modeling.poolers.precise import PreciseROIPooler
 from maskrcnn_ext.modeling.rpn import FastRPN
@@ -63,6 +63,7 @@ class Exportable(nn.Module):
             PartialROIHeads,
             CascadeROIHeads,
             PartialCascadeROIHeads,
+            PartialRes5ROIHeads,
             MeanLogitCascadeROIHeads,
             Res5ROIHeads,
         ),

@@ -92,7 +92,7 @@ class MaskHead(BaseMaskRCNNHead):
             arguments["strides"] = [level.stride for level in levels]
             size = mask.POOLER_RESOLUTION
             input_shape = ShapeSpec(channels=levels[0].channels, height=size, width=size)
-        elif cfg.MODEL.ROI_HEADS.NAME == "Res5ROIHeads":
+        elif cfg.MODEL.ROI_HEADS.NAME in ("Res5ROIHeads", "PartialRes5ROIHeads"):
             # Detectron2 passes the size before res5, which halves it.
             size = input_shape.height // 2
             input_shape = ShapeSpec(channels=input_shape.channels, height=size, width=size)
