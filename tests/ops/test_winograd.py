@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from maskrcnn_ext.ops import winograd
-from maskrcnn_ext.ops.winograd import fits, transform_weight, winograd_conv2d, winograd_convolution
+from maskrcnn_ext.ops.winograd import fills_tiles, fits, transform_weight, winograd_conv2d, winograd_convolution
 from maskrcnn_ext.ops.workspace import Workspace
 
 
@@ -40,6 +40,21 @@ def test_it_equals_the_convolution(number, inputs, outputs, height, width, relu)
         wanted = expected if added is None else expected + residual.double()
         torch.testing.assert_close(found.double(), wanted.relu() if relu else wanted, atol=2e-4, rtol=0)
         assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@torch.no_grad()
+def test_bf16_is_rounded_once(relu):
+    torch.manual_seed(0)
+    x, residual = (torch.randn(2, 32, 9, 14).bfloat16().contiguous(memory_format=torch.channels_last) for _ in range(2))
+    weight, bias = torch.randn(32, 32, 3, 3) / 32**0.5, torch.randn(32)
+    exact = F.conv2d(x.double(), weight.double(), bias.double(), padding=1) + residual.double()
+    found = winograd_conv2d(x, transform_weight(weight), bias, Workspace(), relu=relu, residual=residual)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), exact.relu() if relu else exact, atol=2e-4, rtol=2**-8)
+    x[0, 3, 4, 5] = torch.nan
+    found = winograd_conv2d(x, transform_weight(weight), bias, Workspace(), relu=relu, residual=residual)
+    assert found[0, :, 4, 5].isnan().all()
 
 
 SHAPES = [(1, 16, 32, 8, 12), (2, 32, 16, 7, 9), (1, 16, 16, 1, 1), (3, 16, 16, 40, 97), (0, 16, 16, 4, 4)]
@@ -90,3 +105,10 @@ def test_convolutions_that_benefit():
     assert fits(torch.empty(256, 128, 3, 3))
     for shape in ((256, 128, 1, 1), (256, 48, 3, 3), (250, 256, 3, 3), (256, 256, 5, 5), (512, 512, 3, 3)):
         assert not fits(torch.empty(shape))
+    assert fits(torch.empty(256, 256, 3, 3, dtype=torch.bfloat16))
+    assert not fits(torch.empty(256, 128, 3, 3, dtype=torch.bfloat16))
+
+
+def test_maps_that_fill_their_tiles():
+    for height, width, fills in ((200, 304, True), (50, 76, True), (14, 14, False), (1, 400, False)):
+        assert fills_tiles(torch.empty(1, 1, height, width)) is fills

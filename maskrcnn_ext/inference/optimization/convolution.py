@@ -10,11 +10,11 @@ from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskrcnn_ext.compat import fused_cpu_convolution, is_batch_norm
+from maskrcnn_ext.compat import cpu_instructions, fused_cpu_convolution, is_batch_norm
 from maskrcnn_ext.ops import pointwise, predictors, winograd
 from maskrcnn_ext.ops.native import loads
 from maskrcnn_ext.ops.pointwise import pointwise_conv2d, upsampling_conv2d, upsampling_weight
-from maskrcnn_ext.ops.winograd import fits, transform_weight, winograd_conv2d
+from maskrcnn_ext.ops.winograd import fills_tiles, fits, transform_weight, winograd_conv2d
 from maskrcnn_ext.ops.workspace import Workspace
 
 _RELUS = (F.relu, F.relu_, torch.relu)
@@ -74,8 +74,9 @@ class FusedConv2d(nn.Module):
     """A Detectron2 ``Conv2d`` for inference, with folded norm and fused epilogue (bias, residual sum, activation).
 
     On a CPU, float32 convolutions of 1 x 1 pixels are GEMMs, and those of 3 x 3 use Winograd's algorithm, which needs fewer
-    multiplications. Both write into a shared workspace and need the package's compiled kernels. All others use oneDNN if PyTorch has it,
-    else PyTorch's own kernel. The epilogue runs while the output is written. The output is channels-last, with the dtype of the weights.
+    multiplications. Both write into a shared workspace and need the package's compiled kernels. In bfloat16, only large maps of 256
+    channels use Winograd's algorithm, on a CPU without AMX. All others use oneDNN if PyTorch has it, else PyTorch's own kernel. The
+    epilogue runs while the output is written. The output is channels-last, with the dtype of the weights.
     """
 
     def __init__(self, conv: nn.Conv2d, *, dtype: torch.dtype, workspace: Workspace, relu: bool = False) -> None:
@@ -133,6 +134,9 @@ class FusedConv2d(nn.Module):
         """Stores weight (O, I / groups, h, w) and bias (O,), given in float64, in the layout of the kernel."""
         weight = exact.to(self.dtype)
         self.kernel = self._choose_kernel(weight)
+        self.winograd_weight: Tensor | None = None
+        if self.kernel is _Kernel.ONEDNN and self._suits_winograd(weight) and "AMX" not in cpu_instructions():
+            self.winograd_weight = transform_weight(exact).float().contiguous()
         # Not buffers: the layout is that of this machine's kernels and must not get into a state dict.
         if self.kernel is _Kernel.POINTWISE:
             self.weight = weight[:, :, 0, 0].T.contiguous()
@@ -158,6 +162,9 @@ class FusedConv2d(nn.Module):
             )
         if self.kernel is _Kernel.WINOGRAD:
             return winograd_conv2d(x, self.weight, self.bias, self.workspace, relu=relu, residual=residual)
+        if self.winograd_weight is not None and fills_tiles(x):
+            weight, bias = self.winograd_weight, self.bias.float()
+            return winograd_conv2d(x, weight, bias, self.workspace, relu=relu, residual=residual)
         parameters = self._arguments()
         if self.kernel is _Kernel.ONEDNN and x.numel():
             operator = fused_cpu_convolution()
@@ -175,12 +182,16 @@ class FusedConv2d(nn.Module):
         if weight.device.type != "cpu":
             return _Kernel.TORCH
         is_plain = self.groups == 1 and self.dilation == [1, 1] and weight.dtype == torch.float32
-        if is_plain and self.stride == [1, 1] and self.padding == [1, 1] and fits(weight) and loads(winograd.library):
+        if weight.dtype == torch.float32 and self._suits_winograd(weight):
             return _Kernel.WINOGRAD
         is_gemm = weight.shape[2:] == (1, 1) and self.padding == [0, 0] and self.stride[0] == self.stride[1]
         if is_plain and is_gemm and len(weight) >= _MIN_GEMM_CHANNELS and loads(pointwise.library):
             return _Kernel.POINTWISE
         return _Kernel.ONEDNN if fused_cpu_convolution(weight.dtype) else _Kernel.TORCH
+
+    def _suits_winograd(self, weight: Tensor) -> bool:
+        sizes = self.groups, self.dilation, self.stride, self.padding
+        return sizes == (1, [1, 1], [1, 1], [1, 1]) and fits(weight) and loads(winograd.library)
 
     def _input(self, x: Tensor) -> Tensor:
         return x.to(self.dtype).contiguous(memory_format=torch.channels_last)

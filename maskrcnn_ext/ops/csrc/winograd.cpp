@@ -30,6 +30,23 @@ INLINE Vector load(const float* from) {
 
 INLINE void store(float* to, Vector value) { std::memcpy(to, &value, sizeof value); }
 
+typedef uint16_t Half __attribute__((vector_size(2 * kLanes)));
+typedef uint32_t Bits __attribute__((vector_size(4 * kLanes)));
+
+// A value in bf16 is the upper half of a float32.
+INLINE Vector load(const uint16_t* from) {
+  Half half;
+  std::memcpy(&half, from, sizeof half);
+  return (Vector)(__builtin_convertvector(half, Bits) << 16);
+}
+
+// Rounds to the nearest, ties to even; NaN stays.
+INLINE void store(uint16_t* to, Vector value) {
+  const Bits bits = (Bits)value, rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+  const Half half = __builtin_convertvector(value == value ? rounded : Bits{} + 0x7fc0, Half);
+  std::memcpy(to, &half, sizeof half);
+}
+
 // B^T of the paper, applied to six values at a distance of `step`.
 INLINE void transform_input(const Vector* from, int64_t step, Vector* to, int64_t to_step) {
   const Vector a = from[0], b = from[step], c = from[2 * step], d = from[3 * step], e = from[4 * step], f = from[5 * step];
@@ -73,9 +90,10 @@ struct Grid {
 
 namespace {
 
-MULTIVERSION void input_tile(const float* image, float* transformed, const Grid& g, int64_t tile) {
+template <typename T>
+INLINE void input_tile(const T* image, float* transformed, const Grid& g, int64_t tile) {
   const int64_t place = g.first_tile + tile, per_image = g.tiles_y * g.tiles_x;
-  const float* own = image + place / per_image * g.height * g.width * g.channels;
+  const T* own = image + place / per_image * g.height * g.width * g.channels;
   const int64_t top = place % per_image / g.tiles_x * kTile - 1, left = place % g.tiles_x * kTile - 1;
   for (int64_t channel = 0; channel < g.channels; channel += kLanes) {
     Vector patch[kPatch * kPatch], rows[kPatch * kPatch];
@@ -110,8 +128,8 @@ MULTIVERSION void gradient_tile(const float* image, float* transformed, const Gr
   }
 }
 
-MULTIVERSION void output_tile(const float* products, const float* bias, const float* residual, float* image, const Grid& g, int64_t tile,
-                              bool relu) {
+template <typename T>
+INLINE void output_tile(const float* products, const float* bias, const T* residual, T* image, const Grid& g, int64_t tile, bool relu) {
   const int64_t place = g.first_tile + tile, per_image = g.tiles_y * g.tiles_x;
   const int64_t first = place / per_image * g.height * g.width * g.channels;
   const int64_t top = place % per_image / g.tiles_x * kTile, left = place % g.tiles_x * kTile;
@@ -133,12 +151,36 @@ MULTIVERSION void output_tile(const float* products, const float* bias, const fl
   }
 }
 
+MULTIVERSION void input_of_float(const float* image, float* transformed, const Grid& g, int64_t tile) {
+  input_tile(image, transformed, g, tile);
+}
+
+MULTIVERSION void input_of_bf16(const uint16_t* image, float* transformed, const Grid& g, int64_t tile) {
+  input_tile(image, transformed, g, tile);
+}
+
+MULTIVERSION void output_in_float(const float* products, const float* bias, const float* residual, float* image, const Grid& g,
+                                  int64_t tile, bool relu) {
+  output_tile(products, bias, residual, image, g, tile, relu);
+}
+
+MULTIVERSION void output_in_bf16(const float* products, const float* bias, const uint16_t* residual, uint16_t* image, const Grid& g,
+                                 int64_t tile, bool relu) {
+  output_tile(products, bias, residual, image, g, tile, relu);
+}
+
 }  // namespace
 
 // image: (N, H, W, C). transformed: (36, num_tiles, C).
 extern "C" __attribute__((visibility("default"))) void winograd_input_1(const float* image, float* transformed, const Grid* grid) {
 #pragma omp parallel for schedule(static) num_threads(grid->threads)
-  for (int64_t tile = 0; tile < grid->num_tiles; ++tile) input_tile(image, transformed, *grid, tile);
+  for (int64_t tile = 0; tile < grid->num_tiles; ++tile) input_of_float(image, transformed, *grid, tile);
+}
+
+// The same for an image in bf16.
+extern "C" __attribute__((visibility("default"))) void winograd_input_bf16_1(const uint16_t* image, float* transformed, const Grid* grid) {
+#pragma omp parallel for schedule(static) num_threads(grid->threads)
+  for (int64_t tile = 0; tile < grid->num_tiles; ++tile) input_of_bf16(image, transformed, *grid, tile);
 }
 
 // image: (N, H, W, C), gradient of a convolution's output. transformed: (36, num_tiles, C).
@@ -152,5 +194,12 @@ extern "C" __attribute__((visibility("default"))) void winograd_gradient_1(const
 extern "C" __attribute__((visibility("default"))) void winograd_output_2(
     const float* products, const float* bias, const float* residual, float* image, const Grid* grid, int64_t relu) {
 #pragma omp parallel for schedule(static) num_threads(grid->threads)
-  for (int64_t tile = 0; tile < grid->num_tiles; ++tile) output_tile(products, bias, residual, image, *grid, tile, relu != 0);
+  for (int64_t tile = 0; tile < grid->num_tiles; ++tile) output_in_float(products, bias, residual, image, *grid, tile, relu != 0);
+}
+
+// The same for residual and image in bf16.
+extern "C" __attribute__((visibility("default"))) void winograd_output_bf16_1(
+    const float* products, const float* bias, const uint16_t* residual, uint16_t* image, const Grid* grid, int64_t relu) {
+#pragma omp parallel for schedule(static) num_threads(grid->threads)
+  for (int64_t tile = 0; tile < grid->num_tiles; ++tile) output_in_bf16(products, bias, residual, image, *grid, tile, relu != 0);
 }

@@ -125,3 +125,19 @@ def test_upsampling_equals_the_transposed_convolution(dtype, error, relu):
     expected = torch.einsum("nchw,nc->nhw", expected, weight)[:, None] + bias[:, None, None, None]
     torch.testing.assert_close(fused(x, (weight, bias)), expected, atol=10 * error, rtol=10 * error)
     assert not is_fusible_upsampling(nn.ConvTranspose2d(32, 16, 3, stride=2))
+
+
+@pytest.mark.parametrize(
+    "side", [8, 14]
+)  # Winograd's algorithm, and, as 14 is no multiple of its tiles, a direct convolution
+@torch.no_grad()
+def test_wide_convolutions_in_bf16(side):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(256, 256, 3, padding=1)
+    x, residual = (torch.randn(1, 256, side, side).bfloat16() for _ in range(2))
+    fused = FusedConv2d(conv, dtype=torch.bfloat16, workspace=Workspace())
+    expected = conv(x.float()) + residual.float()
+    for relu in (False, True):
+        found = fused.add(x, residual, relu=relu)
+        assert found.dtype == torch.bfloat16
+        torch.testing.assert_close(found.float(), expected.relu() if relu else expected, atol=0.02, rtol=0.01)
