@@ -53,7 +53,7 @@ LIBRARIES = [
         extra_link_args=OPENMP,
         optional=True,
     )
-    for name in ("depthwise", "pointwise", "predictors", "quantize", "roi_align", "winograd")
+    for name in ("depthwise", "group_norm", "pointwise", "predictors", "quantize", "roi_align", "winograd")
 ]
 
 

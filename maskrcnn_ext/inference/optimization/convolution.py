@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskrcnn_ext.compat import cpu_instructions, fused_cpu_convolution, is_batch_norm
-from maskrcnn_ext.ops import pointwise, predictors, winograd
+from maskrcnn_ext.ops import group_norm, pointwise, predictors, winograd
+from maskrcnn_ext.ops.group_norm import group_norm_
 from maskrcnn_ext.ops.native import loads
 from maskrcnn_ext.ops.pointwise import pointwise_conv2d, upsampling_conv2d, upsampling_weight
 from maskrcnn_ext.ops.winograd import fills_tiles, fits, transform_weight, winograd_conv2d
@@ -197,6 +198,25 @@ class FusedConv2d(nn.Module):
         return x.to(self.dtype).contiguous(memory_format=torch.channels_last)
 
 
+class GroupNormConv2d(nn.Module):
+    """A convolution on a CPU, and the group normalisation and ReLU that follow, computed in place.
+
+    Attributes:
+        relu: whether a ReLU is applied to the output.
+    """
+
+    def __init__(self, conv: FusedConv2d, norm: nn.GroupNorm, *, relu: bool) -> None:
+        """Takes over a convolution without activation, and the parameters of a norm."""
+        super().__init__()
+        self.conv, self.relu, self.activation = conv, relu, None
+        self.groups, self.epsilon = norm.num_groups, norm.eps
+        self.weight, self.bias = norm.weight.detach().float(), norm.bias.detach().float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (N, C, H, W) to (N, out_channels, H', W')."""
+        return group_norm_(self.conv(x), self.groups, self.weight, self.bias, self.epsilon, relu=self.relu)
+
+
 class FusedUpsampling(nn.Module):
     """A transposed convolution with 2 x 2 kernels and stride 2, on a CPU.
 
@@ -260,3 +280,27 @@ def is_fusible_conv(module: nn.Module) -> bool:
         and not isinstance(module.padding, str)
         and module.padding_mode == "zeros"
     )
+
+
+def is_group_norm_conv(module: nn.Module) -> bool:
+    """Whether a module is a convolution with affine group normalisation, on a CPU, that :class:`GroupNormConv2d` can replace."""
+    norm: Any = getattr(module, "norm", None)
+    return (
+        type(module) is Conv2d
+        and type(norm) is nn.GroupNorm
+        and norm.affine
+        and (module.activation is None or module.activation in _RELUS or type(module.activation) is nn.ReLU)
+        and not isinstance(module.padding, str)
+        and module.padding_mode == "zeros"
+        and module.weight.device.type == "cpu"
+        and loads(group_norm.library)
+    )
+
+
+def as_detectron2(conv: nn.Conv2d, norm: nn.Module | None = None, activation: nn.Module | None = None) -> Conv2d:
+    """Returns Detectron2's convolution with the weights of another, the norm and the activation."""
+    sizes = conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups
+    with torch.device("meta"):
+        layer = Conv2d(conv.in_channels, conv.out_channels, *sizes, norm=norm, activation=activation)
+    layer.weight, layer.bias, layer.padding_mode = conv.weight, conv.bias, conv.padding_mode
+    return layer

@@ -24,7 +24,7 @@ from detectron2.projects.point_rend.mask_head import ConvFCHead
 from torch import nn
 
 from maskrcnn_ext.compat import has_forward_hooks
-from maskrcnn_ext.inference.optimization.convolution import is_fusible_conv
+from maskrcnn_ext.inference.optimization.convolution import is_fusible_conv, is_group_norm_conv
 from maskrcnn_ext.inference.optimization.timm_nets import TracedTimmBackbone, is_known_transformer
 from maskrcnn_ext.modeling.backbones.feature_pyramid import ChannelLayerNorm, SimpleFeaturePyramid
 from maskrcnn_ext.modeling.backbones.timm_backbone import TimmBackbone
@@ -109,7 +109,9 @@ def unknown_in_bf16(part: nn.Module) -> Iterator[str]:
         yield type(part).__name__ + (f" with {type(norm).__name__}" if norm is not None else "")
         return
     for child in part.children():
-        yield from unknown_in_bf16(child)
+        is_replaced = only_calls_layers(part) and is_group_norm_conv(child)
+        if not is_replaced or any(map(has_forward_hooks, child.modules())):
+            yield from unknown_in_bf16(child)
 
 
 def _is_known_conv(part: nn.Module) -> bool:

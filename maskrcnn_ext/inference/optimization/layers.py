@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from maskrcnn_ext.inference.optimization.convolution import FusedConv2d, FusedUpsampling, is_fusible_upsampling
+from maskrcnn_ext.inference.optimization.convolution import (
+    FusedConv2d,
+    FusedUpsampling,
+    GroupNormConv2d,
+    as_detectron2,
+    is_fusible_upsampling,
+    is_group_norm_conv,
+)
 from maskrcnn_ext.ops.workspace import Workspace
 
 # Layers whose outputs are decoded; they stay in float32.
@@ -44,7 +51,12 @@ class FusedLayers:
         return FusedConv2d(conv, dtype=self._dtype_of(name), workspace=self.workspace, relu=relu)
 
     def layer(self, layer: nn.Module, name: str) -> nn.Module | None:
-        """Returns the fused form of a transposed convolution or fully connected layer; None to keep it."""
+        """Returns the fused form of a transposed convolution, fully connected layer or convolution with group normalisation.
+
+        None to keep the layer.
+        """
+        if is_group_norm_conv(layer):
+            return GroupNormConv2d(self.conv(as_detectron2(layer), name), layer.norm, relu=layer.activation is not None)
         if is_fusible_upsampling(layer):
             return FusedUpsampling(layer, dtype=self.dtype, workspace=self.workspace)
         if type(layer) in (nn.Linear, nn.ConvTranspose2d) and self.dtype != torch.float32:

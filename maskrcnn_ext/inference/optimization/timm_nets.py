@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeGuard
 
 import torch
-from detectron2.layers import Conv2d, FrozenBatchNorm2d
+from detectron2.layers import FrozenBatchNorm2d
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional as F
@@ -22,7 +22,12 @@ from maskrcnn_ext.common.extras import require
 from maskrcnn_ext.common.text import first_line, short_list
 from maskrcnn_ext.compat import has_forward_hooks, is_batch_norm
 from maskrcnn_ext.inference.optimization.backbone import WrappedBackbone
-from maskrcnn_ext.inference.optimization.convolution import ACTIVATIONS, FusedConv2d, is_fusible_conv
+from maskrcnn_ext.inference.optimization.convolution import (
+    ACTIVATIONS,
+    FusedConv2d,
+    as_detectron2,
+    is_fusible_conv,
+)
 from maskrcnn_ext.modeling.backbones.norms import FrozenBatchNormAct
 from maskrcnn_ext.modeling.backbones.swin_windows import DetectionBlock
 from maskrcnn_ext.modeling.backbones.timm_backbone import TimmBackbone
@@ -216,7 +221,7 @@ def _fuse_conv(net: fx.GraphModule, node: fx.Node, make_conv: MakeConv) -> None:
     if activation is None and (follower := _only_user(chain[-1])) and _is_call(net, follower, tuple(ACTIVATIONS)):
         activation = net.get_submodule(follower.target)
         chain.append(follower)
-    layer = _as_detectron2(conv, norm, activation)
+    layer = as_detectron2(conv, norm, activation)
     if not is_fusible_conv(layer):
         return
     net.set_submodule(node.target, make_conv(layer) if type(conv) is nn.Conv2d else SameConv2d(layer, make_conv))
@@ -255,15 +260,6 @@ def _changes_memory(net: fx.GraphModule, first: fx.Node, last: fx.Node) -> bool:
             return True
         node = node.next
     return False
-
-
-def _as_detectron2(conv: nn.Conv2d, norm: nn.Module | None, activation: nn.Module | None) -> Conv2d:
-    """Returns Detectron2's convolution with the weights of another, the norm and the activation."""
-    sizes = conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups
-    with torch.device("meta"):
-        layer = Conv2d(conv.in_channels, conv.out_channels, *sizes, norm=norm, activation=activation)
-    layer.weight, layer.bias, layer.padding_mode = conv.weight, conv.bias, conv.padding_mode
-    return layer
 
 
 def _is_call(net: fx.GraphModule, node: Any, types: tuple[type[nn.Module], ...]) -> TypeGuard[fx.Node]:

@@ -13,6 +13,7 @@ from maskrcnn_ext.inference.optimization.convolution import (
     fold_norm,
     is_fusible_conv,
     is_fusible_upsampling,
+    is_group_norm_conv,
 )
 from maskrcnn_ext.ops.workspace import Workspace
 
@@ -141,3 +142,15 @@ def test_wide_convolutions_in_bf16(side):
         found = fused.add(x, residual, relu=relu)
         assert found.dtype == torch.bfloat16
         torch.testing.assert_close(found.float(), expected.relu() if relu else expected, atol=0.02, rtol=0.01)
+
+
+def test_group_norms_that_are_fused():
+    conv = random_conv(nn.GroupNorm(4, 32), F.relu, kernel_size=1)
+    assert is_group_norm_conv(conv)
+    for other in (
+        random_conv(nn.GroupNorm(4, 32), nn.SiLU(), kernel_size=1),
+        random_conv(nn.GroupNorm(4, 32, affine=False), kernel_size=1),
+        random_conv(nn.GroupNorm(4, 32), kernel_size=3, padding="same"),
+        random_conv(FrozenBatchNorm2d(32), kernel_size=1),
+    ):
+        assert not is_group_norm_conv(other)

@@ -10,7 +10,7 @@ from detectron2.modeling.roi_heads import MaskRCNNConvUpsampleHead, StandardROIH
 from detectron2.modeling.roi_heads.mask_head import mask_rcnn_inference
 from torch import nn
 
-from maskrcnn_ext.inference.optimization.convolution import FusedConv2d
+from maskrcnn_ext.inference.optimization.convolution import FusedConv2d, GroupNormConv2d
 from maskrcnn_ext.modeling.inflate import InflatedStem
 from tests.inference.optimization.test_matrix import check, make_model
 
@@ -92,3 +92,14 @@ def test_known_parts_run_in_bf16(caplog):
     assert "float32" not in caplog.text
     dtypes = {module.dtype for module in form.modules() if isinstance(module, FusedConv2d)}
     assert dtypes == {torch.bfloat16}
+
+
+def test_group_norms_of_pyramid_and_heads_are_fused(caplog):
+    norms = [f"model.roi_heads.{name}.conv_norm=GN" for name in ("box_head", "mask_head")]
+    model = make_model(*norms, "model.roi_heads.box_head.conv_dims=[32]", fpn_norm="GN")
+    expected = sum(isinstance(module, nn.GroupNorm) for module in model.modules())
+    with caplog.at_level(logging.INFO, "maskrcnn_ext"):
+        forms = check(model, "fp32", "bf16")
+    assert "float32" not in caplog.text
+    for form in forms:
+        assert sum(isinstance(module, GroupNormConv2d) for module in form.modules()) == expected == 10

@@ -24,7 +24,7 @@ IMAGE = torch.rand(3, 64, 96, generator=torch.Generator().manual_seed(0)) * 255
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def make_backbone(*, stem=None, norm="FrozenBN", bottom_up=None):
+def make_backbone(*, stem=None, norm="FrozenBN", fpn_norm="", bottom_up=None):
     stages = [
         [BasicBlock(a, b, stride=stride, norm=norm), BasicBlock(b, b, norm=norm)]
         for a, b, stride in ((32, 32, 1), (32, 64, 2), (64, 96, 2), (96, 128, 2))
@@ -32,7 +32,7 @@ def make_backbone(*, stem=None, norm="FrozenBN", bottom_up=None):
     names = ["res2", "res3", "res4", "res5"]
     top_block = instantiate(get_config(CONFIG).model.backbone.top_block)
     bottom_up = bottom_up or ResNet(stem or BasicStem(3, 32, norm=norm), stages, out_features=names)
-    return FPN(bottom_up, names, CHANNELS, top_block=top_block)
+    return FPN(bottom_up, names, CHANNELS, norm=fpn_norm, top_block=top_block)
 
 
 def make_model(*overrides, channels=3, **backbone):
