@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
     Predict = Callable[[list[np.ndarray]], list[Any]]
 
-CASES = (((800, 1216), 1), ((640, 640), 8), ((256, 256), 16))
+SIZES = (((800, 1216), 1), ((640, 640), 8), ((256, 256), 16))
+LIGHT_SIZES = (((640, 640), 1),)
 _NOTE = (
     "Detectron2 returns masks as arrays of the image's size, torchvision as probabilities of that size, exported models as pixels of the "
     "boxes, and maskrcnn_ext as RLEs. torchvision's ResNet has its strides in the 3 x 3 convolutions and computes more."
@@ -31,9 +33,12 @@ _NOTE = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of this benchmark to the parser."""
     parser.add_argument(
-        "--config", default=models.R50, help="config of Detectron2 and maskrcnn_ext (default: %(default)s)"
+        "--config",
+        help=f"config of Detectron2 and maskrcnn_ext (default: {models.R50}, then {models.LIGHT} if timm is installed)",
     )
-    parser.add_argument("--size", type=models.size, help="size of the images, such as 800x1216 (default: three cases)")
+    parser.add_argument(
+        "--size", type=models.size, help="size of the images, such as 800x1216 (default: several cases)"
+    )
     parser.add_argument(
         "--batch", type=models.positive, default=1, help="images of --size at once (default: %(default)s)"
     )
@@ -65,65 +70,82 @@ class Case:
 
 def run(args: argparse.Namespace) -> Iterator[Table]:
     """Measures the sides in turn, each as its users run it. New processes measure the memory of single images."""
+    given = [(args.size, args.batch)] if args.size else None
+    plans: dict[str, Sequence[tuple[tuple[int, int], int]]] = {args.config or models.R50: given or SIZES}
+    if not args.config and find_spec("timm"):
+        plans[models.LIGHT] = given or LIGHT_SIZES
+    for config, sizes in plans.items():
+        with TemporaryDirectory() as folder:
+            yield from _measure_config(Path(folder), config, sizes, args)
+
+
+def _measure_config(
+    folder: Path, config: str, sizes: Sequence[tuple[tuple[int, int], int]], args: argparse.Namespace
+) -> Iterator[Table]:
     import torch
 
-    with TemporaryDirectory() as folder:
-        cases = [
-            Case(Path(folder), args.config, size, batch, torch.get_num_threads())
-            for size, batch in ([(args.size, args.batch)] if args.size else CASES)
-        ]
-        absent = write_models(cases)
-        names = [name for name in SIDES if name.partition(",")[0] not in absent]
-        if not models.computes_bf16():
-            names = [name for name in names if not name.endswith("bf16")]
-            absent["bf16"] = "this processor has no instructions for it"
-        if not models.computes_int8():
-            names = [name for name in names if not name.endswith("int8")]
-            absent["int8"] = "it is for CPUs with instructions for it"
-        note = " ".join([_NOTE, *(f"Not measured: {name} ({reason})." for name, reason in absent.items())])
-        for case in cases:
-            images = [models.photograph(*case.size, seed) for seed in range(case.batch)]
-            sides = {name: partial(open_side(name, case), images) for name in names}
-            rows: dict[str, Any] = {name: {"detections": count_detections(side())} for name, side in sides.items()}
-            seconds = measure(sides, args.repeats, clock=args.clock)
-            for name, times in seconds.items():
-                threads = 1 if args.clock == "cpu" else case.threads
-                rows[name]["images/s a thread"] = case.batch / statistics.median(times) / threads
-            del sides
-            if case.batch == 1:
-                rows = {name: {**row, **in_new_process(memory_of, name, case)} for name, row in rows.items()}
-            yield Table(
-                f"{case.config.removesuffix('.py')}, {case.batch} x {case.size[0]} x {case.size[1]} pixels",
-                [Row(name, seconds[name], row) for name, row in rows.items()],
-                note,
-            )
+    cases = [Case(folder, config, size, batch, torch.get_num_threads()) for size, batch in sizes]
+    absent = write_models(cases)
+    names = [name for name in SIDES if name.partition(",")[0] not in absent]
+    if not models.computes_bf16():
+        names = [name for name in names if not name.endswith("bf16")]
+        absent["bf16"] = "this processor has no instructions for it"
+    if not models.computes_int8():
+        names = [name for name in names if not name.endswith("int8")]
+        absent["int8"] = "it is for CPUs with instructions for it"
+    note = " ".join([_NOTE, *(f"Not measured: {name} ({reason})." for name, reason in absent.items())])
+    for case in cases:
+        images = [models.photograph(*case.size, seed) for seed in range(case.batch)]
+        sides = {name: partial(open_side(name, case), images) for name in names}
+        rows: dict[str, Any] = {name: {"detections": count_detections(side())} for name, side in sides.items()}
+        seconds = measure(sides, args.repeats, clock=args.clock)
+        for name, times in seconds.items():
+            threads = 1 if args.clock == "cpu" else case.threads
+            rows[name]["images/s a thread"] = case.batch / statistics.median(times) / threads
+        del sides
+        if case.batch == 1:
+            rows = {name: {**row, **in_new_process(memory_of, name, case)} for name, row in rows.items()}
+        yield Table(
+            f"{case.config.removesuffix('.py')}, {case.batch} x {case.size[0]} x {case.size[1]} pixels",
+            [Row(name, seconds[name], row) for name, row in rows.items()],
+            note,
+        )
 
 
 def write_models(cases: list[Case]) -> dict[str, str]:
     """Writes the weights and exported models of all sides. Returns the runtimes that are missing, with the reason."""
     from maskrcnn_ext.inference.loading import load_model
-    from maskrcnn_ext.interop.export import export
+    from maskrcnn_ext.interop.export import Options, export
     from maskrcnn_ext.interop.export.recipe import build_recipe
 
     first = cases[0]
-    weights = models.detectron2_weights(first.folder / "detectron2.pth", first.config, [models.NO_RESIZE], first.size)
-    models.torchvision_weights(first.folder / "torchvision.pth", first.size)
+    is_light = first.config == models.LIGHT
+    overrides = [models.NO_RESIZE, *(["model.backbone.bottom_up.pretrained=false"] if is_light else [])]
+    weights = models.detectron2_weights(first.folder / "detectron2.pth", first.config, overrides, first.size)
     loaded = load_model(first.config, str(weights), device="cpu", overrides=[models.NO_RESIZE])
     absent = {}
-    for target, (name, library, file) in _EXPORTED.items():
+    if is_light:
+        absent["torchvision"] = "it has no model of this size"
+    else:
+        models.torchvision_weights(first.folder / "torchvision.pth", first.size)
+    for target, (name, library, files) in _EXPORTED.items():
         try:
             __import__(library)
             for case in {case.batch > 1: case for case in cases}.values():
                 recipe = build_recipe(loaded.model, loaded.mapper, loaded.classes, batched=case.batch > 1)
-                export(loaded.model, recipe, target, case.exported(file))
+                for file in files:
+                    images = models.calibration_images(case.size) if file == _INT8 and models.computes_int8() else []
+                    if file != _INT8 or images:
+                        export(loaded.model, recipe, target, case.exported(file), Options(calibration=images))
         except (ImportError, InputError) as error:
             absent[name] = str(error)
     return absent
 
 
+_INT8 = "model.int8.xml"
 _EXPORTED = {
-    "onnx": ("ONNX Runtime", "onnxruntime", "model.onnx"),
-    "openvino": ("OpenVINO", "openvino", "model.xml"),
+    "onnx": ("ONNX Runtime", "onnxruntime", ["model.onnx"]),
+    "openvino": ("OpenVINO", "openvino", ["model.xml", _INT8]),
 }
 
 
@@ -178,7 +200,7 @@ def _exported(case: Case, *, file: str) -> Predict:
     return open_model(case.exported(file), case.threads)
 
 
-def _openvino_bf16(case: Case) -> Predict:
+def _openvino_bf16(case: Case, *, file: str = "model.xml") -> Predict:
     import openvino
 
     from maskrcnn_ext.interop.export.runtimes import OpenVinoRuntime
@@ -190,7 +212,7 @@ def _openvino_bf16(case: Case) -> Predict:
             hints["INFERENCE_NUM_THREADS"] = threads
             self._model = openvino.Core().compile_model(file, "CPU", hints)
 
-    return Hinted(case.exported("model.xml"), case.threads)
+    return Hinted(case.exported(file), case.threads)
 
 
 def _ours(case: Case, *, dtype: str) -> Predict:
@@ -206,6 +228,8 @@ SIDES: dict[str, Callable[[Case], Predict]] = {
     "ONNX Runtime": lambda case: _exported(case, file="model.onnx"),
     "OpenVINO": lambda case: _exported(case, file="model.xml"),
     "OpenVINO, bf16": _openvino_bf16,
+    # What is not in 8 bits is in bf16, as in maskrcnn_ext.
+    "OpenVINO, int8": lambda case: _openvino_bf16(case, file=_INT8),
     "maskrcnn_ext": lambda case: _ours(case, dtype="fp32"),
     "maskrcnn_ext, bf16": lambda case: _ours(case, dtype="bf16"),
     "maskrcnn_ext, int8": lambda case: _ours(case, dtype="int8"),

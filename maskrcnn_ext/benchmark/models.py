@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _LEVEL_DEVIATIONS = (0.4, 0.7, 1.0, 1.3)
 R50 = "mask_rcnn_r50_fpn_1x.py"
+LIGHT = "mask_rcnn_efficientnet_lite0_fpn_1x.py"
 # Overrides for all configs: images are not resized.
 NO_RESIZE = "dataloader.test.mapper.augmentations=[]"
 # Layers of Detectron2 and torchvision -> standard deviation of their outputs: objectness and classes differ between positions, boxes move
@@ -43,6 +44,11 @@ def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
         pixels += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC) / octave
     pixels = 127 + 50 * (pixels - pixels.mean((0, 1))) / pixels.std((0, 1))
     return np.asarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+def calibration_images(size: tuple[int, int]) -> list[np.ndarray]:
+    """Returns the images of `size` (height, width) on which models in 8 bits are calibrated."""
+    return [photograph(*size, seed) for seed in (1, 2)]
 
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:
@@ -144,7 +150,7 @@ def quick_predictor(
     """Builds an optimized Predictor that does not resize images; int8 is calibrated on two images of `size`."""
     from maskrcnn_ext import Predictor
 
-    images = [photograph(*size, seed) for seed in (1, 2)] if dtype == "int8" else []
+    images = calibration_images(size) if dtype == "int8" else []
     overrides = [NO_RESIZE, *overrides]
     return Predictor(config, str(weights), overrides=overrides, optimize=True, dtype=dtype, calibrate=images)
 
