@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -92,7 +93,8 @@ def write_plan(args: argparse.Namespace, data: Prepared, config: Path, command: 
     write_atomic(config, write_config(found, command=command_line(args, command)))
     for note in data.notes:
         print(printable(note))
-    print(f"{printable(found.data)}: {found.summary}\n\n{_printable_lines(found.table())}\n")
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print(f"{printable(found.data)}: {found.summary}\n\n{_printable_lines(found.table(width))}\n")
     for warning in found.warnings:
         print(f"maskrcnn-ext {command}: warning: {printable(warning)}", file=sys.stderr)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from maskrcnn_ext.common.text import printable
 
@@ -13,7 +14,11 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def text_table(
-    rows: Iterable[Sequence[object]], headers: Sequence[str] = (), *, align: Sequence[str] | None = None
+    rows: Iterable[Sequence[object]],
+    headers: Sequence[str] = (),
+    *,
+    align: Sequence[str] | None = None,
+    widths: Sequence[int] | None = None,
 ) -> str:
     """Returns a table for the terminal. Cells are shown as ``str`` formats them: format numbers first.
 
@@ -21,6 +26,7 @@ def text_table(
         rows: the cells, row by row. None leaves a cell empty.
         headers: names of the columns; none by default.
         align: ``"left"``, ``"right"`` or ``"center"`` for each column; all left by default.
+        widths: of the columns, in which long cells continue on further lines; those of the longest cells by default.
 
     Example:
         >>> print(text_table([["BoundaryMaskHead", "+1.4"]], headers=["head", "AP"]))
@@ -28,7 +34,7 @@ def text_table(
         ----------------  ----
         BoundaryMaskHead  +1.4
     """
-    return _tabulate(rows, headers, "simple" if headers else "plain", align)
+    return _tabulate(rows, headers, "simple" if headers else "plain", align, widths)
 
 
 def markdown_table(
@@ -62,14 +68,28 @@ def _without_formula(cell: object) -> object:
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
-def _tabulate(rows: Iterable[Sequence[object]], headers: Sequence[str], style: str, align: Sequence[str] | None) -> str:
+def _tabulate(
+    rows: Iterable[Sequence[object]],
+    headers: Sequence[str],
+    style: str,
+    align: Sequence[str] | None,
+    widths: Sequence[int] | None = None,
+) -> str:
     from tabulate import tabulate
 
     cells = [[printable(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
     columns = max(map(len, [headers, *cells]))
     # Without disable_numparse, tabulate would turn "1e5" or "007" into numbers.
+    options: dict[str, Any] = {} if widths is None else {"maxcolwidths": list(widths)}
     return str(
-        tabulate(cells, headers=headers, tablefmt=style, colalign=align or ["left"] * columns, disable_numparse=True)
+        tabulate(
+            cells,
+            headers=headers,
+            tablefmt=style,
+            colalign=align or ["left"] * columns,
+            disable_numparse=True,
+            **options,
+        )
         if columns
         else ""
     )

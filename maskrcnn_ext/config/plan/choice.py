@@ -9,6 +9,8 @@ from typing import Any
 
 from maskrcnn_ext.common.tables import text_table
 
+_GAP = 2  # columns between two cells of a table
+
 
 @dataclass(frozen=True)
 class Target:
@@ -84,9 +86,20 @@ class Plan:
         """Returns the value that the plan sets a key to; None if it leaves the base's."""
         return next((choice.settings[key] for choice in self.choices if key in choice.settings), None)
 
-    def table(self) -> str:
-        """Returns one line for each choice: topic, value, reason."""
-        return text_table([[choice.topic, choice.value, choice.reason] for choice in self.choices])
+    def table(self, width: int | None = None) -> str:
+        """Returns one line for each choice: topic, value, reason.
+
+        Args:
+            width: of the terminal in columns, within which values and reasons continue on further lines; None for any width.
+        """
+        rows = [[choice.topic, choice.value, choice.reason] for choice in self.choices]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        if width is None or sum(widths) + 2 * _GAP <= width:
+            return text_table(rows)
+        topic, value, _ = widths
+        rest = width - topic - 2 * _GAP
+        value = min(value, rest // 2)
+        return text_table(rows, widths=[topic, value, rest - value])
 
 
 def override_value(value: Any) -> str:

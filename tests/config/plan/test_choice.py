@@ -34,3 +34,12 @@ def test_a_plan_lists_its_choices():
     assert plan.value("optimizer.lr") is None
     assert plan.choice("b").value == "left"
     assert plan.table().splitlines()[0].split() == ["a", "one", "because"]
+
+
+def test_a_plan_fits_a_narrow_terminal():
+    choices = (Choice("input", "whole images " * 4, "objects of 3 to 9 pixels " * 4), Choice("b", "left", "fits"))
+    plan = Plan("base.py", "train", "val", "two images", choices)
+    assert plan.table(300) == plan.table()
+    narrow = plan.table(60)
+    assert max(map(len, narrow.splitlines())) <= 60
+    assert narrow.split().count("pixels") == plan.table().split().count("pixels") == 4
