@@ -31,7 +31,7 @@ COMMANDS = {
     "data-stats": "measure the pixels of a data set, and print the overrides that fit a model to them",
     "demo": "train, evaluate and show a Mask R-CNN on generated images, in minutes on a CPU",
     "doctor": "report what is installed, what is wrong, and the command that fixes it",
-    "evaluate": "evaluate COCO results without the model: AP, errors, thresholds, calibration",
+    "evaluate": "evaluate COCO results without the model: AP, errors, thresholds, calibration; or tracks: HOTA, sMOTSA",
     "export": "export a model for ONNX Runtime, OpenVINO, libtorch or OpenCV",
     "find-label-errors": "rank the labels that a model contradicts: missing and spurious objects, wrong classes, bad outlines",
     "import-weights": "convert weights of torchvision, MMDetection, Matterport or Detectron2 to a checkpoint and its config",

@@ -1,16 +1,25 @@
-"""``maskrcnn-ext evaluate``: evaluates COCO results without the model."""
+"""``maskrcnn-ext evaluate``: evaluates COCO results, or tracks of masks, without the model."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from maskrcnn_ext.errors import InputError
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("results", metavar="RESULTS.json", type=Path, help="COCO results")
     parser.add_argument(
-        "truth", metavar="TRUTH", help="COCO annotations, or a data set: nuclei_val, coco:a.json@images"
+        "results",
+        metavar="RESULTS",
+        type=Path,
+        help="COCO results (.json); or tracks of masks: a MOTS text of `predict --track --save mots`, or a folder of them",
+    )
+    parser.add_argument(
+        "truth",
+        metavar="TRUTH",
+        help="COCO annotations, or a data set: nuclei_val, coco:a.json@images; for tracks texts or folders of PNGs as KITTI MOTS has them",
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FOLDER", help="write the tables to this folder as JSON, CSV and Markdown"
@@ -51,6 +60,8 @@ def add_metric_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the tables."""
+    if args.results.is_dir() or args.results.suffix == ".txt":
+        return _evaluate_tracks(args)
     from maskrcnn_ext.common.next_command import print_next
     from maskrcnn_ext.evaluation.slices import evaluate_slices
     from maskrcnn_ext.evaluation.summary import evaluate
@@ -73,4 +84,26 @@ def run(args: argparse.Namespace) -> int:
     if args.output:
         print("\n" + "\n".join(map(str, write_tables(summary, args.output, slices=slices))))
     print_next(["compare", str(args.results), "OTHER_RESULTS.json", args.truth])
+    return 0
+
+
+def _evaluate_tracks(args: argparse.Namespace) -> int:
+    import json
+
+    from maskrcnn_ext.common.files import write_atomic
+    from maskrcnn_ext.common.next_command import print_next
+    from maskrcnn_ext.evaluation.tracks import evaluate_tracks, read_tracks, track_table
+
+    if args.slice_by or args.task:
+        raise InputError(f"{args.results}: tracks are measured by HOTA and MOTS only: leave out --slice-by and --task")
+    truth, found = read_tracks(Path(args.truth)), read_tracks(args.results)
+    if len(truth) == len(found) == 1:  # two files, which may have other names
+        found = dict(zip(truth, found.values(), strict=True))
+    summary = evaluate_tracks(truth, found)
+    print(track_table(summary))
+    if args.output:
+        file = args.output / "tracks.json"
+        write_atomic(file, json.dumps(summary, indent=1))
+        print(f"\n{file}")
+    print_next(["predict", "RUN", "VIDEO", "--track", "--save", "mots,video"])
     return 0
