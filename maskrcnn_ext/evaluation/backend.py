@@ -35,7 +35,7 @@ def backend_name(truth: COCO, *, fast: bool) -> str:
 
 def run_coco_eval(
     truth: COCO,
-    results: list[dict[str, Any]],
+    results: Sequence[dict[str, Any]],
     task: str,
     *,
     fast: bool = True,

@@ -187,7 +187,7 @@ class COCOEvaluator(evaluation.COCOEvaluator):
             {**result, "category_id": ids[result["category_id"]]} for result in results if result["category_id"] in ids
         ]
 
-    def _tasks_from_predictions(self, predictions: list[dict[str, Any]]) -> list[str]:
+    def _tasks_from_predictions(self, predictions: Sequence[dict[str, Any]]) -> list[str]:
         allowed = {task for task in _TASKS if self._truth.annotations and self._truth.allows(task)}
         if not predictions:
             return sorted({"bbox", *allowed})

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from maskrcnn_ext.evaluation.average_precision import IOUS, nan_mean
-from maskrcnn_ext.evaluation.results import Results, by_mask_score
+from maskrcnn_ext.evaluation.results import Results
+from maskrcnn_ext.evaluation.stored_results import columns_of, scores_of
 from maskrcnn_ext.evaluation.truth import Truth
 from maskrcnn_ext.ops.rle import rle_area, rle_box, segmentation_to_rle
 from maskrcnn_ext.ops.rle_segments import rle_window
@@ -45,12 +46,13 @@ def nuclei_metrics(truth: Truth, results: Results, *, score_threshold: float = 0
         The metrics of :func:`label_metrics`.
     """
     objects: dict[Any, list[dict[str, Any]]] = {image["id"]: [] for image in truth.images}
-    detections: dict[Any, list[dict[str, Any]]] = {image["id"]: [] for image in truth.images}
+    detections: dict[Any, list[int]] = {image["id"]: [] for image in truth.images}
     for found in truth.annotations:
         objects[found["image_id"]].append(found)
-    for result in map(by_mask_score, results):
-        if result["score"] >= score_threshold:
-            detections[result["image_id"]].append(result)
+    columns = columns_of(results)
+    scores = scores_of(columns, of_masks=True)
+    for index in np.flatnonzero(scores >= score_threshold).tolist():
+        detections[columns.image_ids[index]].append(index)
     rows = []
     for image in truth.images:
         size = image["height"], image["width"]
@@ -58,8 +60,8 @@ def nuclei_metrics(truth: Truth, results: Results, *, score_threshold: float = 0
         crowd = [bool(found["iscrowd"]) for found in objects[image["id"]]]
         masks = [rle for rle, is_crowd in zip(rles, crowd, strict=True) if not is_crowd]
         masks.sort(key=rle_area)
-        ranked = sorted(detections[image["id"]], key=lambda result: -result["score"])
-        labels = [label_image(masks, size), label_image([result["segmentation"] for result in ranked], size)]
+        ranked = sorted(detections[image["id"]], key=lambda index: -scores[index])
+        labels = [label_image(masks, size), label_image([results[index]["segmentation"] for index in ranked], size)]
         outside = label_image([rle for rle, is_crowd in zip(rles, crowd, strict=True) if is_crowd], size) == 0
         rows.append(label_metrics(labels[0] * outside, labels[1] * outside))
     table = np.array([[row[name] for name in METRICS] for row in rows]).reshape(-1, len(METRICS))

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from maskrcnn_ext.common.text import or_list
 from maskrcnn_ext.data.registry.keypoints import check_sigmas
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.evaluation.results import Results, by_mask_score
+from maskrcnn_ext.evaluation.results import Results
+from maskrcnn_ext.evaluation.stored_results import Columns, columns_of, scores_of
 from maskrcnn_ext.evaluation.truth import Truth
 from maskrcnn_ext.ops.rle import pairwise_iou, rle_area, rle_boundary, segmentation_to_rle
 
@@ -21,6 +22,45 @@ TASKS = ("bbox", "segm", "boundary", "keypoints")
 KEYPOINT_LIMIT = 20
 # COCO's (cocodataset.org/#keypoints-eval), nose to ankles.
 COCO_SIGMAS = np.repeat([0.026, 0.025, 0.035, 0.079, 0.072, 0.062, 0.107, 0.087, 0.089], [1] + 8 * [2])
+
+
+class Overlaps(Sequence[np.ndarray]):
+    """A matrix for each image, of which only the entries that are not 0 are in memory: few detections overlap the same object.
+
+    Example:
+        >>> overlaps = Overlaps()
+        >>> overlaps.append(np.array([[0.0, 0.5]]))
+        >>> overlaps[0], len(overlaps)
+        (array([[0. , 0.5]]), 1)
+    """
+
+    def __init__(self) -> None:
+        """Starts without images."""
+        self._shapes: list[tuple[int, ...]] = []
+        self._entries: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def append(self, matrix: np.ndarray) -> None:
+        """Adds the matrix of the next image."""
+        places = np.flatnonzero(matrix)
+        self._shapes.append(matrix.shape)
+        self._entries.append((places.astype(np.uint32), matrix.ravel()[places]))
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[np.ndarray]: ...
+
+    def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
+        if isinstance(index, slice):
+            return [self[one] for one in range(*index.indices(len(self)))]
+        places, values = self._entries[index]
+        matrix = np.zeros(self._shapes[index])
+        matrix.ravel()[places] = values
+        return matrix
 
 
 @dataclass(frozen=True)
@@ -60,7 +100,7 @@ class Pairs:
     object_area: np.ndarray
     crowd: np.ndarray
     ignored: np.ndarray
-    overlaps: list[np.ndarray]
+    overlaps: Overlaps
     detection_starts: np.ndarray
     object_starts: np.ndarray
 
@@ -94,17 +134,16 @@ def pair_up(
         InputError: the task is unknown, objects or results lack what it needs, or the number of keypoints differs.
     """
     sigmas = list(sigmas or truth.sigmas)
-    _check(truth, results, task, sigmas)
+    columns = columns_of(results)
+    _check(truth, columns, task, sigmas)
     if task == "keypoints" and max_detections is None:
         max_detections = KEYPOINT_LIMIT
-    if task in ("segm", "boundary"):
-        results = [by_mask_score(result) for result in results]
     images = {image["id"]: index for index, image in enumerate(truth.images)}
     classes = {category["id"]: index for index, category in enumerate(truth.categories)}
     annotations = sorted(truth.annotations, key=lambda found: images[found["image_id"]])
-    image = np.array([images[found["image_id"]] for found in results], dtype=np.int64)
-    category = np.array([classes[found["category_id"]] for found in results], dtype=np.int64)
-    score = np.array([found["score"] for found in results], dtype=np.float64)
+    image = np.array([images[key] for key in columns.image_ids], dtype=np.int64)
+    category = np.array([classes[key] for key in columns.category_ids], dtype=np.int64)
+    score = scores_of(columns, of_masks=task in ("segm", "boundary"))
     order = np.lexsort((-score, image))
     if max_detections is not None:
         order = order[_rank_in_group(image[order] * len(classes) + category[order]) < max_detections]
@@ -112,7 +151,7 @@ def pair_up(
     crowd = np.array([bool(found["iscrowd"]) for found in annotations], dtype=bool)
     no_keypoints = [task == "keypoints" and found["num_keypoints"] == 0 for found in annotations]
     starts = [np.searchsorted(index, np.arange(len(images) + 1)) for index in (image[order], object_image)]
-    overlaps, areas = [], [np.zeros(0)]
+    overlaps, areas = Overlaps(), [np.zeros(0)]
     for index, record in enumerate(truth.images):
         found = [results[i] for i in order[starts[0][index] : starts[0][index + 1]]]
         objects = slice(starts[1][index], starts[1][index + 1])
@@ -201,18 +240,17 @@ def _measure_image(
     return overlap, area
 
 
-def _check(truth: Truth, results: Results, task: str, sigmas: Sequence[float]) -> None:
+def _check(truth: Truth, columns: Columns, task: str, sigmas: Sequence[float]) -> None:
     if task not in TASKS:
         raise InputError(f"unknown task {task!r}: choose {or_list(TASKS)}")
     key = {"boundary": "segmentation", "segm": "segmentation"}.get(task, task)
-    for what, records, name in (("annotation", truth.annotations, truth.name), ("entry", results, "the results")):
-        index = next((index for index, found in enumerate(records) if not found.get(key)), None)
-        if index is not None:
-            number = records[index]["id"] if what == "annotation" else index
-            raise InputError(f"{name}: {what} {number} has no `{key}`, which task {task} needs: choose another task")
-    if task == "keypoints" and results and truth.annotations:
+    lacking = next((found["id"] for found in truth.annotations if not found.get(key)), None)
+    for where, number in ((f"{truth.name}: annotation", lacking), ("the results: entry", columns.lacking[key])):
+        if number is not None:
+            raise InputError(f"{where} {number} has no `{key}`, which task {task} needs: choose another task")
+    if task == "keypoints" and truth.annotations:
         annotated = len(truth.annotations[0]["keypoints"]) // 3
-        for number in {len(result["keypoints"]) // 3 for result in results}:
+        for number in columns.num_keypoints:
             check_sigmas(sigmas, predicted=number, annotated=annotated)
 
 

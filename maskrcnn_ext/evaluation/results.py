@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from maskrcnn_ext.data.formats.polygons import check_outline
 from maskrcnn_ext.data.formats.reading import read_json
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.evaluation.stored_results import StoredResults
 from maskrcnn_ext.evaluation.truth import LARGEST, Truth
 from maskrcnn_ext.ops.rle import check_rle, find_broken_rle, rle_box, segmentation_to_rle
 
-Results: TypeAlias = list[dict[str, Any]]
+# In the order of the file; `StoredResults` of a large one.
+Results: TypeAlias = Sequence[dict[str, Any]]
 # What load_results accepts.
 ResultsLike: TypeAlias = Sequence[dict[str, Any]] | Path | str
+# Files with more bytes stay on the disk: as Python objects they would take several times as much memory.
+_IN_MEMORY = 2**28
 
 
-def load_results(results: ResultsLike, truth: Truth) -> Results:
+def load_results(results: ResultsLike, truth: Truth, *, in_memory: int = _IN_MEMORY) -> Results:
     """Reads COCO results, such as ``inference/coco_instances_results.json`` of a run.
 
     Args:
         results: a file or its content; it is not changed.
         truth: the ground truth of the same images.
+        in_memory: bytes of a file from which on the detections of an image are read when they are used.
 
     Returns:
         One dict per detection, in the same order, with ``image_id``, ``category_id``, ``score`` and ``bbox``, and with ``segmentation``
@@ -31,22 +36,52 @@ def load_results(results: ResultsLike, truth: Truth) -> Results:
     Raises:
         InputError: the format is another one, a detection is of an image or category that the ground truth lacks, or a value is broken.
     """
+    if isinstance(results, StoredResults):
+        return results
     name = str(results) if isinstance(results, str | Path) else "the results"
-    content = read_json(Path(results)) if isinstance(results, str | Path) else results
+    check = _Check(truth, name)
+    if isinstance(results, str | Path):
+        path = Path(results)
+        if path.is_file() and path.stat().st_size > in_memory:
+            return StoredResults(path, check)
+        content = read_json(path)
+    else:
+        content = results
     if isinstance(content, dict) and "annotations" in content:
         raise InputError(
             f"{name}: these are annotations, expected COCO results: a list of detections, each with a score"
         )
-    if not isinstance(content, Sequence) or not all(isinstance(found, dict) for found in content):
+    if not isinstance(content, Sequence):
         raise InputError(f"{name}: not COCO results, which are a list of detections")
-    sizes = {image["id"]: (image["height"], image["width"]) for image in truth.images}
-    _check_ids(content, "image_id", set(sizes), name, f"image of {truth.name}", "results of other images?")
-    own = {category["id"] for category in truth.categories}
-    known = "its ids are " + ", ".join(map(str, sorted(own)[:10])) + (", ..." if len(own) > 10 else "")
-    _check_ids(content, "category_id", own, name, f"category of {truth.name}", known)
-    checked = [_check_result(found, sizes[found["image_id"]], f"{name}: entry {i}") for i, found in enumerate(content)]
-    _check_masks(checked, name)
-    return [_with_box(found) for found in checked]
+    return check(content, 0)
+
+
+class _Check:
+    """Checks entries against the ground truth, and completes them."""
+
+    def __init__(self, truth: Truth, name: str) -> None:
+        self._name, self._truth_name = name, truth.name
+        self._sizes = {image["id"]: (image["height"], image["width"]) for image in truth.images}
+        self._categories = {category["id"] for category in truth.categories}
+        own = sorted(self._categories)
+        self._known = "its ids are " + ", ".join(map(str, own[:10])) + (", ..." if len(own) > 10 else "")
+
+    def __call__(self, content: Sequence[Any], first: int) -> list[dict[str, Any]]:
+        """Returns the entries, completed; `first` is the number of the first."""
+        name = self._name
+        if not all(isinstance(found, dict) for found in content):
+            raise InputError(f"{name}: not COCO results, which are a list of detections")
+        what = f"image of {self._truth_name}"
+        _check_ids(content, "image_id", self._sizes, name, what, "results of other images?", first)
+        _check_ids(
+            content, "category_id", self._categories, name, f"category of {self._truth_name}", self._known, first
+        )
+        checked = [
+            _check_result(found, self._sizes[found["image_id"]], f"{name}: entry {first + i}")
+            for i, found in enumerate(content)
+        ]
+        _check_masks(checked, name, first)
+        return [_with_box(found) for found in checked]
 
 
 def by_mask_score(result: dict[str, Any]) -> dict[str, Any]:
@@ -54,8 +89,10 @@ def by_mask_score(result: dict[str, Any]) -> dict[str, Any]:
     return {**result, "score": result.get("mask_score", result["score"])}
 
 
-def _check_ids(content: Sequence[dict[str, Any]], key: str, known: set[Any], name: str, what: str, hint: str) -> None:
-    for number, found in enumerate(content):
+def _check_ids(
+    content: Sequence[dict[str, Any]], key: str, known: Container[Any], name: str, what: str, hint: str, first: int
+) -> None:
+    for number, found in enumerate(content, start=first):
         if key not in found:
             raise InputError(f"{name}: entry {number} has no `{key}`")
         if isinstance(found[key], list | dict):
@@ -103,14 +140,14 @@ def _check_result(found: dict[str, Any], size: tuple[int, int], where: str) -> d
         raise InputError(f"{where} has a `segmentation` that is neither an RLE nor polygons") from error
 
 
-def _check_masks(results: Results, name: str) -> None:
+def _check_masks(results: Results, name: str, first: int) -> None:
     with_mask = [number for number, found in enumerate(results) if found.get("segmentation")]
     broken = find_broken_rle([results[number]["segmentation"] for number in with_mask])
     if broken is not None:
         try:
             check_rle(results[with_mask[broken]]["segmentation"])
         except ValueError as error:
-            raise InputError(f"{name}: entry {with_mask[broken]} has {error}") from error
+            raise InputError(f"{name}: entry {first + with_mask[broken]} has {error}") from error
 
 
 def _with_box(found: dict[str, Any]) -> dict[str, Any]:

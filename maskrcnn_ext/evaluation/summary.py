@@ -32,6 +32,7 @@ from maskrcnn_ext.evaluation.operating_point import (
 )
 from maskrcnn_ext.evaluation.overlaps import TASKS, Pairs, pair_up
 from maskrcnn_ext.evaluation.results import Results, ResultsLike, load_results
+from maskrcnn_ext.evaluation.stored_results import columns_of
 from maskrcnn_ext.evaluation.tables import to_json_values
 from maskrcnn_ext.evaluation.truth import Truth, TruthLike, load_truth
 
@@ -148,10 +149,11 @@ def evaluate(
 
 def possible_tasks(truth: Truth, results: Results) -> list[str]:
     """Returns which of bbox, segm and keypoints can be measured; without results, those that the ground truth allows."""
+    lacking = columns_of(results).lacking
 
     def is_possible(task: str) -> bool:
         key = {"segm": "segmentation"}.get(task, task)
-        results_allow = all(result.get(key) for result in results) and bool(results or truth.annotations)
+        results_allow = lacking[key] is None and bool(results or truth.annotations)
         if results_allow and results and not truth.allows(task):
             logger.warning("%s is not evaluated: %s", task, truth.why_not(task))
         return task == "bbox" or (truth.allows(task) and results_allow)

@@ -97,7 +97,7 @@ class EvaluatedRun:
     images: list[dict[str, Any]]
     categories: list[dict[str, Any]]
     annotations: list[dict[str, Any]]
-    results: list[dict[str, Any]]
+    results: Sequence[dict[str, Any]]
     records: dict[Any, dict[str, Any]]
     links: Sequence[tuple[int, int]]
     interval: tuple[float, float] | None = None
@@ -300,7 +300,7 @@ def _ranking_score(result: dict[str, Any], task: str) -> float:
     return float(result.get("mask_score", result["score"]) if task == "segm" else result["score"])
 
 
-def _group_by_image(records: list[dict[str, Any]]) -> dict[Any, list[int]]:
+def _group_by_image(records: Sequence[dict[str, Any]]) -> dict[Any, list[int]]:
     indices: dict[Any, list[int]] = defaultdict(list)
     for index, record in enumerate(records):
         indices[record["image_id"]].append(index)
