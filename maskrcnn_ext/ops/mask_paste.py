@@ -1,6 +1,15 @@
-"""Pastes predicted masks into their image and encodes them as RLEs, without an array of the image's size."""
+"""Pastes predicted masks into their image and encodes them as RLEs, without an array of the image's size.
+
+Masks in float32 are sampled by compiled code (``csrc/mask_paste.cpp``), on all threads; others, and all without a compiler, by PyTorch.
+"""
 
 from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,19 +17,46 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from maskrcnn_ext.ops.native import function, loads
 from maskrcnn_ext.ops.rle import RLE, encode_edges
 
 # Pixels of a window that are sampled at a time: a few megabytes, and larger strips are not faster.
 _STRIP_PIXELS = 2**17
+# Edges of runs for which the compiled code has room, for each column of the image.
+_EDGES_PER_COLUMN = 8
+# Smaller integers are exact in float32.
+_EXACT_SIDE = 2**24
+_FILE = Path(__file__).with_name("_mask_paste.so")
+
+
+class _Paste(ctypes.Structure):
+    """``Paste`` of the C++ source."""
+
+    _fields_ = tuple((name, ctypes.c_int64) for name in ("masks", "side", "height", "width", "capacity", "threads"))
+
+
+@functools.cache
+def library() -> Callable[..., None]:
+    """Returns the compiled function.
+
+    Raises:
+        OSError: see :func:`maskrcnn_ext.ops.native.function`.
+    """
+    compiled: Callable[..., None] = function(_FILE, "mask_paste_1")
+    pointer = ctypes.c_void_p
+    compiled.argtypes = [pointer, pointer, ctypes.c_float, pointer, pointer, ctypes.POINTER(_Paste)]  # type: ignore[attr-defined]
+    compiled.restype = None  # type: ignore[attr-defined]
+    return compiled
 
 
 def paste_to_rle(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float = 0.5) -> list[RLE]:
     """Pastes masks into an image and encodes them. The result equals Detectron2's ``paste_masks_in_image`` on the CPU followed by
     pycocotools' ``encode``, bit for bit.
 
-    Like Detectron2 on the CPU, it samples the box and one or two pixels around it, but strip by strip: memory depends neither on the
-    image nor on the box. It always computes on the CPU. Detectron2 on a GPU samples the whole image, so its masks can differ by
-    rounding. They also differ below a threshold of 0.5, where a mask that touches the border of its box reaches beyond that window.
+    Like Detectron2 on the CPU, it samples the box and one or two pixels around it, but column by column or strip by strip: memory does not
+    depend on the box, and little on the image. It always computes on the CPU. Detectron2 on a GPU samples the whole image, so its masks
+    can differ by rounding. They also differ below a threshold of 0.5, where a mask that touches the border of its box reaches beyond that
+    window.
 
     Args:
         masks: (R, M, M) probabilities of R masks, sampled in their own dtype; integers are converted to float32.
@@ -47,7 +83,24 @@ def paste_to_rle(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold:
         raise ValueError(f"an RLE cannot hold an image of {size[0]} x {size[1]} pixels: paste into tiles of it")
     masks = masks.detach().to("cpu", masks.dtype if masks.is_floating_point() else torch.float32)
     boxes = boxes.detach().to("cpu", torch.float32)
-    return [encode_edges(_run_edges(mask, box, size, threshold), size) for mask, box in zip(masks, boxes, strict=True)]
+    edges: list[Any] = [None] * len(masks)
+    if masks.dtype == torch.float32 and masks.numel() and max(size) < _EXACT_SIDE and loads(library):
+        edges = _compiled_edges(masks.contiguous(), boxes.contiguous(), size, threshold)
+    return [
+        encode_edges(_run_edges(mask, box, size, threshold) if found is None else found, size)
+        for mask, box, found in zip(masks, boxes, edges, strict=True)
+    ]
+
+
+def _compiled_edges(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float) -> list[Any]:
+    """Returns what :func:`_run_edges` does for each mask, with PyTorch's number of threads; None for masks of very many runs."""
+    height, width = size
+    capacity = _EDGES_PER_COLUMN * width
+    edges, counts = np.empty((len(masks), capacity), np.int64), np.empty(len(masks), np.int64)
+    sizes = _Paste(len(masks), masks.shape[1], height, width, capacity, torch.get_num_threads())
+    pointers = edges.ctypes.data, counts.ctypes.data, ctypes.byref(sizes)
+    library()(masks.data_ptr(), boxes.data_ptr(), threshold, *pointers)
+    return [own[:count] if count <= capacity else None for own, count in zip(edges, counts.tolist(), strict=True)]
 
 
 def _run_edges(mask: Tensor, box: Tensor, size: tuple[int, int], threshold: float) -> NDArray[np.int64]:

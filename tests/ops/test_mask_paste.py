@@ -164,3 +164,15 @@ print(kilobytes("VmHWM") - before)
 def test_sixty_masks_of_nine_megapixels_need_less_than_30_megabytes(run_python):
     """Stock pasting needs 540, and one array of the image's size 9 at least."""
     assert int(run_python("-c", MEMORY).stdout) < 30_000
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_noise_has_more_runs_than_the_compiled_code_has_room_for(threads):
+    masks = torch.rand(3, 96, 96, generator=torch.Generator().manual_seed(0))
+    boxes = torch.tensor([[0.0, 0.0, 24.0, 300.0], [3.2, 4.1, 19.9, 280.0], [0.0, 0.0, 5.0, 5.0]])
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        assert paste_to_rle(masks, boxes, (300, 24)) == stock(masks, boxes, (300, 24))
+    finally:
+        torch.set_num_threads(before)
