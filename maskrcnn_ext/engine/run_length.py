@@ -41,7 +41,21 @@ class Speed(NamedTuple):
     evaluation: float
 
 
-def fit_length(cfg: DictConfig, data: TrainingData, measure: Callable[[float], Speed], *, resumes: bool) -> None:
+def read_began(folder: Path) -> DictConfig | None:
+    """Returns the config that the run in a folder began with; None if it has none that can be read.
+
+    Call it before Detectron2's ``default_setup``, which replaces the file.
+    """
+    file = folder / "config.yaml"
+    try:
+        return read_config_file(str(file)) if file.is_file() else None
+    except InputError:
+        return None
+
+
+def fit_length(
+    cfg: DictConfig, data: TrainingData, measure: Callable[[float], Speed], *, began: DictConfig | None
+) -> None:
     """Sets ``train.max_iter`` from ``train.epochs`` or ``train.time``, and scales the periods of evaluations and checkpoints with it.
 
     A resumed run keeps the length that it began with, if the setting is the same. Schedules of Detectron2 are relative to the length.
@@ -50,7 +64,7 @@ def fit_length(cfg: DictConfig, data: TrainingData, measure: Callable[[float], S
         cfg: a LazyConfig with all keys of this package; changed in place.
         data: of the training.
         measure: returns the speed of the training, in about the given number of seconds.
-        resumes: whether a checkpoint is resumed.
+        began: the config of the run that is resumed, of :func:`read_began`; None for a new run.
 
     Raises:
         InputError: the number of images is unknown, or the time is too short.
@@ -58,7 +72,7 @@ def fit_length(cfg: DictConfig, data: TrainingData, measure: Callable[[float], S
     settings = cfg.train
     if settings.epochs is None and settings.time is None:
         return
-    if resumes and _restore_length(cfg):
+    if began is not None and _restore_length(cfg, began):
         logger.info("train.max_iter=%d, as the run began", settings.max_iter)
     elif settings.epochs is not None:
         if data.records is None:
@@ -90,20 +104,13 @@ def set_length(cfg: DictConfig, max_iter: int) -> None:
     cfg.train.max_iter = max_iter
 
 
-def _restore_length(cfg: DictConfig) -> bool:
-    """Gives a run the length and counts that it began with; returns False if it had other settings, or they are unknown."""
-    file = Path(cfg.train.output_dir) / "config.yaml"
-    if not file.is_file():
-        return False
-    try:
-        saved = read_config_file(str(file))
-    except InputError:
-        return False
-    if any(saved.train.get(key) != cfg.train[key] for key in ("epochs", "time", "clock")):
+def _restore_length(cfg: DictConfig, began: DictConfig) -> bool:
+    """Gives a run the length and counts that it began with; returns False if it had other settings."""
+    if any(began.train.get(key) != cfg.train[key] for key in ("epochs", "time", "clock")):
         return False
     for key in ("train.max_iter", *COUNTS):
         if OmegaConf.select(cfg, key):
-            OmegaConf.update(cfg, key, OmegaConf.select(saved, key))
+            OmegaConf.update(cfg, key, OmegaConf.select(began, key))
     return True
 
 

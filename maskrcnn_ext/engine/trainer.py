@@ -6,6 +6,7 @@ import argparse
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ from maskrcnn_ext.engine.manifest import finish_manifest, write_manifest
 from maskrcnn_ext.engine.resume.hyperparameters import hyperparameters, restore_hyperparameters
 from maskrcnn_ext.engine.resume.loader import ResumableLoader
 from maskrcnn_ext.engine.resume.state import LoopState, Restore
-from maskrcnn_ext.engine.run_length import fit_length
+from maskrcnn_ext.engine.run_length import fit_length, read_began
 from maskrcnn_ext.engine.short_runs import find_learning_rate, measure_speed
 from maskrcnn_ext.engine.training_data import (
     TrainingData,
@@ -79,6 +80,7 @@ def run(args: argparse.Namespace, cfg: DictConfig) -> int:
         shows_page = cfg.train.progress == "page" and trains and comm.is_main_process()
         console = stack.enter_context(quiet_terminal()) if shows_page else None
         decide_on_main(lambda: stack.enter_context(lock_folder(Path(cfg.train.output_dir))))
+        began = read_began(Path(cfg.train.output_dir))
         default_setup(cfg, args)
         stack.enter_context(logged_like_detectron2())
         if args.eval_only:
@@ -89,7 +91,7 @@ def run(args: argparse.Namespace, cfg: DictConfig) -> int:
         data = read_training_data(cfg, unset)
         if not cfg.train.lr_finder.enabled:
             resumes = args.resume and bool(history.list_newest_first(Path(cfg.train.output_dir)))
-            fit_length(cfg, data, lambda seconds: measure_speed(cfg, data, seconds), resumes=resumes)
+            fit_length(cfg, data, partial(measure_speed, cfg, data), began=began if resumes else None)
         _save_config(cfg)
         return _train(cfg, data, resume=args.resume, console=console)
 
