@@ -51,14 +51,17 @@ def find(name: str, images: Path | None = None, faults: list[str] | None = None)
     elif file.suffix == ".json" and ":" not in name:
         raise InputError(f"there is no file {name}")
 
-    from detectron2.data import DatasetCatalog, MetadataCatalog
-
     from maskrcnn_ext.data.registry.catalog import load_dataset
-    from maskrcnn_ext.data.registry.resolve import ensure_registered
+    from maskrcnn_ext.data.registry.resolve import described_source, ensure_registered
     from maskrcnn_ext.data.registry.source import Source
 
-    ensure_registered(name)
-    source, metadata = DatasetCatalog[name], MetadataCatalog.get(name)
+    source: Any = described_source(name)
+    metadata: Any = {}
+    if source is None:
+        from detectron2.data import DatasetCatalog, MetadataCatalog
+
+        ensure_registered(name)
+        source, metadata = DatasetCatalog[name], MetadataCatalog.get(name)
     if isinstance(source, Source) and source.format == "coco" and source.select is None and not source.ignored:
         found = _of_file(source.path_of("json"), images or source.path_of("images"), name)
         return found._replace(data=_with_options(found.data, source.options, name))
@@ -66,9 +69,10 @@ def find(name: str, images: Path | None = None, faults: list[str] | None = None)
         return _of_file(Path(metadata.json_file), images or Path(metadata.image_root), name)
     if images is not None:
         raise InputError(f"--images is for COCO files: data set {name} has its own image folder")
-    if isinstance(source, Source) and faults is not None:
+    if isinstance(source, Source):
         data = source.read(faults)
-        faults.sort(key=natural_sort_key)
+        if faults is not None:
+            faults.sort(key=natural_sort_key)
         return of_records(data, name)
     return of_records(load_dataset(name), name)
 

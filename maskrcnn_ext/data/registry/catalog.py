@@ -15,7 +15,7 @@ from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
 from maskrcnn_ext.data.registry.classes import first_difference, map_by_name
 from maskrcnn_ext.data.registry.dicts import from_dicts
 from maskrcnn_ext.data.registry.keypoints import Skeleton
-from maskrcnn_ext.data.registry.resolve import ensure_registered
+from maskrcnn_ext.data.registry.resolve import described_source, ensure_registered
 from maskrcnn_ext.data.registry.source import Source, not_found_message
 from maskrcnn_ext.errors import InputError
 
@@ -118,10 +118,12 @@ def split_note(name: str) -> str:
     Raises:
         InputError: the name is unknown, or the file that lists the splits cannot be read.
     """
-    from detectron2.data import DatasetCatalog
+    source: Any = described_source(name)
+    if source is None:
+        from detectron2.data import DatasetCatalog
 
-    ensure_registered(name)
-    source = DatasetCatalog[name]
+        ensure_registered(name)
+        source = DatasetCatalog[name]
     return source.split_note() if isinstance(source, Source) else ""
 
 

@@ -182,6 +182,24 @@ def parse_source(name: str) -> Source | None:
     return Source(name, prefix, classes, options=values, ignored=ignored)
 
 
+def described_source(name: str) -> Source | None:
+    """Returns the data set that a path or string describes by itself; None for registered names and for parts of data sets.
+
+    It does not import Detectron2, whose catalogue has the registered names: the import takes as long as reading thousands of images.
+
+    Raises:
+        InputError: as :func:`parse_source`.
+
+    Example:
+        >>> described_source("balloon_train")
+    """
+    is_part = any(split(name)[1] for split in (split_tiled_name, split_mapped_name, split_listed_name))
+    source = parse_source(name) if not is_part and (":" in name or "/" in name) else None
+    if source is not None:
+        source.check()
+    return source
+
+
 def absolute_name(name: str) -> str:
     """Returns a name that means the same data in any working directory: paths become absolute, and a path gets its format.
 

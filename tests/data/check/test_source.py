@@ -205,3 +205,21 @@ def test_a_file_of_another_format_is_read_by_its_content(tmp_path):
     assert [entry["name"] for entry in find(str(tmp_path / "a.json")).data["categories"]] == ["cat"]
     with pytest.raises(InputError, match="there is no file"):
         find(str(tmp_path / "b.json"))
+
+
+def test_a_set_given_by_its_files_is_checked_without_torch(run_python, tmp_path):
+    """Whose import takes as long as the check of thousands of images."""
+    image = {"id": 1, "file_name": "a.png", "height": 8, "width": 8}
+    thing = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 4], "area": 16, "iscrowd": 0}
+    thing["segmentation"] = [[1, 1, 5, 1, 5, 5, 1, 5]]
+    content = {"images": [image], "annotations": [thing], "categories": [{"id": 1, "name": "thing"}]}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "images/a.png")
+    code = (
+        "import sys; from maskrcnn_ext.cli import main; "
+        "main(['check-data', 'coco:a.json@images']); print('torch' in sys.modules)"
+    )
+    done = run_python("-c", code)
+    assert done.stdout.splitlines()[-1] == "False", done.stderr
+    assert "1 images, 1 objects, 1 classes" in done.stdout
