@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from maskrcnn_ext.common.extras import require
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.outputs import OUTPUTS
 from maskrcnn_ext.inference.outputs.label_files import LABEL_KINDS
@@ -19,7 +20,7 @@ def choose_kinds(save: str | None, *, has_images: bool, has_videos: bool, tracks
         tracks: whether objects are tracked through the videos.
 
     Raises:
-        InputError: a kind is unknown, or does not fit the inputs.
+        InputError: a kind is unknown, does not fit the inputs, or needs a package that is not installed.
 
     Example:
         >>> choose_kinds("json,crops,crops", has_images=True, has_videos=False, tracks=False)
@@ -39,6 +40,8 @@ def choose_kinds(save: str | None, *, has_images: bool, has_videos: bool, tracks
             raise InputError(f"--save {kind}: no INPUT is a video")
         if kind in LABEL_KINDS and has_videos:
             raise InputError(f"--save {kind}: label tools open images: cut the video into frames first")
+    if "parquet" in kinds:  # before a prediction that may take hours
+        require("pyarrow", extra="parquet", purpose="--save parquet")
     if "mots" in kinds and not tracks:
         raise InputError("--save mots: MOTS results contain tracks: add --track")
     return kinds

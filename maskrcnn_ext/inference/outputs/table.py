@@ -22,6 +22,8 @@ _COLUMNS = (
     *(f"{name}_px" for name in _LENGTHS),
     *("orientation", "eccentricity", "unit", *_LENGTHS, "map_x", "map_y"),
 )
+# Of the columns that are no numbers, or whole ones, so that all files of a table have the same schema.
+_PARQUET_TYPES = {"image": "string", "class": "string", "unit": "string", "id": "int64", "track_id": "int64"}
 _CHANNELS = {"BGR": ("blue", "green", "red"), "RGB": ("red", "green", "blue"), "L": ("grey",)}
 
 
@@ -72,7 +74,7 @@ def join_tables(folder: Path, names: Sequence[str], *, parquet: bool = False) ->
     Args:
         folder: of the outputs; the CSVs are in ``table`` below it.
         names: of the items, in the order of the rows; those without a CSV are skipped.
-        parquet: whether to write Parquet, where numbers keep their types.
+        parquet: whether to write Parquet: texts, whole numbers and, all others, float64.
 
     Returns:
         The file.
@@ -94,19 +96,18 @@ def join_tables(folder: Path, names: Sequence[str], *, parquet: bool = False) ->
         if parquet:
             pyarrow = require("pyarrow", extra="parquet", purpose="--save parquet")
             parquet_module = require("pyarrow.parquet", extra="parquet", purpose="--save parquet")
-            arrays = {column: _typed([row.get(column) or None for row in rows]) for column in columns}
-            parquet_module.write_table(pyarrow.table(arrays), partial)
+            types = {column: _PARQUET_TYPES.get(column, "float64") for column in columns}
+            cells = {column: [_cell(row.get(column), types[column]) for row in rows] for column in columns}
+            schema = pyarrow.schema([(column, pyarrow.type_for_alias(kind)) for column, kind in types.items()])
+            parquet_module.write_table(pyarrow.table(cells, schema=schema), partial)
         else:
             text = csv_table(list(columns), [[row.get(column) for column in columns] for row in rows])
             partial.write_bytes(text.encode("utf-8"))
     return target
 
 
-def _typed(cells: list[str | None]) -> list[Any]:
-    """Returns cells as whole numbers, numbers or texts, whichever all of them are."""
-    for kind in (int, float):
-        try:
-            return [None if cell is None else kind(cell) for cell in cells]
-        except ValueError:
-            continue
-    return list(cells)
+def _cell(text: str | None, kind: str) -> str | int | float | None:
+    """Returns the value of a cell of the CSV in a column of a type; None if it is empty."""
+    if not text:
+        return None
+    return text if kind == "string" else int(text) if kind == "int64" else float(text)

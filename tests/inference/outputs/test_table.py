@@ -8,6 +8,7 @@ import pytest
 
 from maskrcnn_ext import InputError
 from maskrcnn_ext.inference.outputs import find_output
+from maskrcnn_ext.inference.outputs.kinds import choose_kinds
 from maskrcnn_ext.inference.outputs.predicted_image import PredictedImage
 from maskrcnn_ext.inference.outputs.table import join_tables
 from maskrcnn_ext.inference.sources import InputImage
@@ -91,16 +92,23 @@ def test_tables_of_images_are_joined_in_order(tmp_path):
 
 
 def test_parquet_keeps_numbers_or_names_its_extra(tmp_path):
-    write(tmp_path, "a", "image,id,score\r\na.png,1,0.25\r\nb.png,2,1\r\n")
+    write(tmp_path, "a", "image,id,score\r\n1,1,0.25\r\n002,2,1\r\n")
     try:
         import pyarrow.parquet
     except ImportError:
         with pytest.raises(InputError, match=r'--save parquet needs pyarrow: pip install "maskrcnn_ext\[parquet\]"'):
             join_tables(tmp_path, ["a"], parquet=True)
+        with pytest.raises(InputError, match="--save parquet needs pyarrow"):
+            choose_kinds("parquet", has_images=True, has_videos=False, tracks=False)
         assert not (tmp_path / "objects.parquet").exists()
     else:
-        columns = pyarrow.parquet.read_table(join_tables(tmp_path, ["a"], parquet=True)).to_pydict()
-        assert (columns["image"], columns["id"], columns["score"]) == (["a.png", "b.png"], [1, 2], [0.25, 1.0])
+        found = pyarrow.parquet.read_table(join_tables(tmp_path, ["a"], parquet=True))
+        columns = found.to_pydict()
+        assert (columns["image"], columns["id"], columns["score"]) == (["1", "002"], [1, 2], [0.25, 1.0])
+        assert columns["x0"] == [None, None]
+        # Tables of several jobs can be read as one.
+        nothing = pyarrow.parquet.read_table(join_tables(tmp_path / "none", [], parquet=True))
+        assert nothing.schema == found.schema
 
 
 def test_an_image_of_another_size_than_predicted_is_named():
