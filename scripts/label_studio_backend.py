@@ -15,6 +15,7 @@ import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
 from maskrcnn_ext import InputError, Predictor
@@ -32,10 +33,14 @@ class Backend:
         self.predictor, self.images, self.threshold = predictor, images, threshold
         self.version = Path(predictor.weights).name or "maskrcnn_ext"
 
-    def answer(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
+    def answer(self, path: str, request: Any) -> dict[str, Any]:
         """Returns the answer to a request; an InputError for a fault of the request."""
+        if not isinstance(request, dict) or not isinstance(request.get("tasks", []), list):
+            raise InputError("the request is no mapping with a list of `tasks`")
         if path in ("/", "/health"):
             return {"status": "UP", "model_class": "maskrcnn_ext"}
+        if path == "/is_training":
+            return {"is_training": False}
         if path == "/setup":
             return {"model_version": self.version}
         if path != "/predict":
@@ -47,13 +52,15 @@ class Backend:
         if tag is None:
             raise InputError("the labelling interface has no <BrushLabels>")
         place = {"from_name": tag.get("name"), "to_name": tag.get("toName")}
-        return {"results": [self.predict(task, place) for task in request.get("tasks", [])]}
+        results = [self.predict(task, place) for task in request.get("tasks", [])]
+        return {"results": results, "model_version": self.version}
 
     def predict(self, task: dict[str, Any], place: dict[str, Any]) -> dict[str, Any]:
         """Returns the prediction of a task."""
-        found = self.predictor(
-            find_image(task["data"], self.images, f"task {task.get('id')}"), threshold=self.threshold
-        )
+        if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
+            raise InputError(f"a task has no `data`: {task!r:.100}")
+        file = find_image(task["data"], self.images, f"task {task.get('id')}")
+        found = self.predictor(file, threshold=self.threshold)
         height, width = found.image_size
         regions = []
         for index, (name, score) in enumerate(zip(found.class_names, found.scores.tolist(), strict=True)):
@@ -80,7 +87,7 @@ def serve(backend: Backend, port: int) -> HTTPServer:
 
         def _reply(self, request: dict[str, Any]) -> None:
             try:
-                self._send(200, backend.answer(self.path, request))
+                self._send(200, backend.answer(urlsplit(self.path).path, request))
             except InputError as error:
                 self._send(400, {"error": str(error)})
 

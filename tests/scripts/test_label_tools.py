@@ -1,6 +1,7 @@
 """The examples for label tools: a CVAT function and a Label Studio backend, on a small model."""
 
 import json
+import logging
 import threading
 from types import SimpleNamespace
 from urllib.error import HTTPError
@@ -39,10 +40,17 @@ def test_the_backend_answers_label_studio(predictor, photo):
         assert ask("/health")["status"] == "UP"
         assert ask("/setup", {})["model_version"] == "model_final.pth"
         task = {"id": 1, "data": {"image": f"/data/upload/1/0123abcd-{photo.name}"}}
-        (result,) = ask("/predict", {"tasks": [task], "label_config": INTERFACE})["results"]
+        assert ask("/is_training?project=1") == {"is_training": False}
+        answer = ask("/predict", {"tasks": [task], "label_config": INTERFACE})
+        (result,) = answer["results"]
+        assert answer["model_version"] == "model_final.pth"
         with pytest.raises(HTTPError) as error:
             ask("/predict", {"tasks": [task]})
         assert "no <BrushLabels>" in json.load(error.value)["error"]
+        for broken in ([], {"tasks": 3}, {"tasks": [{"id": 1}], "label_config": INTERFACE}):
+            with pytest.raises(HTTPError) as error:
+                ask("/predict", broken)
+            assert error.value.code == 400
     finally:
         server.shutdown()
         thread.join()
@@ -56,27 +64,43 @@ def test_the_backend_answers_label_studio(predictor, photo):
 
 
 @pytest.mark.parametrize("polygons", [False, True])
-def test_the_function_has_the_models_objects(run, predictor, photo, polygons):
-    pytest.importorskip("cvat_sdk")
+def test_cvat_annotates_a_task_with_the_models_objects(run, predictor, photo, polygons, monkeypatch):
+    """cvat-sdk's own driver, on a task whose images and labels are here instead of on a server."""
+    cvat_sdk = pytest.importorskip("cvat_sdk")
+    from cvat_sdk.auto_annotation import driver
     from cvat_sdk.masks import decode_mask
 
     from scripts.cvat_function import create
 
-    function = create(str(run), device="cpu")
-    assert [label.name for label in function.spec.labels] == list(predictor.classes.names)
-    context = SimpleNamespace(conf_threshold=0.1, conv_mask_to_poly=polygons, frame_name="a")
+    names = list(predictor.classes.names)
+    labels = [
+        SimpleNamespace(name=name, id=100 + index, type="any", attributes=[], sublabels=[])
+        for index, name in enumerate(names)
+    ]
     image = Image.open(photo)
-    shapes = function.detect(context, image)
+    sample = SimpleNamespace(frame_name=photo.name, frame_index=7, media=SimpleNamespace(load_image=lambda: image))
+    task = SimpleNamespace(labels=labels, samples=[sample])
+    monkeypatch.setattr(driver, "TaskDataset", lambda *_, **__: task)
+    uploads = []
+    api = SimpleNamespace(update_annotations=lambda _, labeled_data_request: uploads.append(labeled_data_request))
+    client = SimpleNamespace(logger=logging.getLogger("cvat"), tasks=SimpleNamespace(api=api))
+    function = create(run=str(run), device="cpu")
+    for threshold in (0.1, 1.0):
+        cvat_sdk.auto_annotation.annotate_task(
+            client, 1, function, clear_existing=True, conf_threshold=threshold, conv_mask_to_poly=polygons
+        )
+    shapes, nothing = (upload.shapes for upload in uploads)
+    assert nothing == []
     found = predictor(photo, threshold=0.1)
     masks = [(label, mask.numpy()) for label, mask in zip(found.pred_classes.tolist(), found.pred_masks, strict=True)]
     masks = [(label, mask) for label, mask in masks if mask.any()]
     assert masks
+    assert {shape.frame for shape in shapes} == {7}
     if polygons:
         assert {shape.type.value for shape in shapes} == {"polygon"}
         assert len(shapes) >= len(masks)
         return
     for shape, (label, mask) in zip(shapes, masks, strict=True):
-        assert shape.label_id == label
+        assert shape.label_id == 100 + label
         decoded = decode_mask(shape.points, image_width=image.width, image_height=image.height)
         np.testing.assert_array_equal(decoded, mask)
-    assert function.detect(SimpleNamespace(conf_threshold=1.0, conv_mask_to_poly=False), image) == []
