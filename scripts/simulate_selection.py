@@ -41,7 +41,18 @@ def main() -> int:
         chosen = folder / "selected" / "selected.txt"
         if not chosen.is_file():
             rest = listed(folder / "rest.txt", pool[args.first :], args.data)
-            call("select", str(folder / "first"), rest, "--count", str(args.count), "-o", str(chosen.parent))
+            labelled = listed(folder / "first.txt", parts["first"], args.data)
+            call(
+                "select",
+                str(folder / "first"),
+                rest,
+                "--labelled",
+                labelled,
+                "--count",
+                str(args.count),
+                "-o",
+                str(chosen.parent),
+            )
         parts["select"] = parts["first"] + chosen.read_text().splitlines()
         for name, images in parts.items():
             train(folder / name, images, args, [*overrides, f"train.seed={seed}"])

@@ -30,6 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="INPUT",
         help="images without labels: file, folder, glob, data set, or - for paths on stdin",
     )
+    parser.add_argument(
+        "--labelled",
+        metavar="DATA",
+        help="the data set or folder of images that are labelled already, such as the training data: the chosen ones differ from them",
+    )
     parser.add_argument("--count", type=int, default=50, help="number of images to choose (default: %(default)s)")
     parser.add_argument("--device", help="such as cuda:1 or cpu (default: a GPU if available)")
     parser.add_argument(
@@ -48,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from maskrcnn_ext.common.files import write_atomic
     from maskrcnn_ext.common.tables import csv_table
     from maskrcnn_ext.inference.predictor import Predictor
-    from maskrcnn_ext.inference.selection import choose, score_images
+    from maskrcnn_ext.inference.selection import choose, image_features, score_images
     from maskrcnn_ext.inference.sources import find_inputs
 
     inputs = find_inputs(args.inputs, stdin=sys.stdin, outputs=args.output)
@@ -59,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
     scored, failed = score_images(members, inputs.items)
     for file, error in failed.items():
         print(f"maskrcnn-ext select: warning: {file} is left out: {error}", file=sys.stderr)
-    chosen = choose(scored, args.count)
+    labelled = find_inputs([args.labelled]).items if args.labelled else []
+    chosen = choose(scored, args.count, image_features(members[0], labelled))
     names = [str(one.item.image_id if inputs.data else one.item.file_name) for one in scored]
     ranking = sorted(range(len(scored)), key=lambda index: -scored[index].score)
     rows = [

@@ -1,4 +1,5 @@
-"""Chooses the images whose labels would teach a model most: uncertain ones, on which views disagree, and that differ from each other.
+"""Chooses the images whose labels would teach a model most: uncertain ones, on which views disagree, and that differ from each other and
+from those that are labelled.
 
 Two stages, as in PPAL (CVPR 2024, arXiv:2211.11612): the images of the highest score are candidates, a few times as many as are wanted,
 and of these the ones are taken that lie furthest apart in the features of the backbone (k-center greedy, arXiv:1708.00489, algorithm 1).
@@ -152,34 +153,53 @@ def disagreement(one: View, other: View) -> float:
     return round(float(lacking) / 2, 6)
 
 
-def choose(scored: Sequence[ScoredImage], count: int) -> list[int]:
+def image_features(predictor: Predictor, items: Sequence[InputImage]) -> NDArray[np.float32]:
+    """Returns the features (N, F) of images as :class:`ScoredImage` has them; images that cannot be read are left out."""
+    found: list[NDArray[np.float32]] = []
+    with _backbone_features(predictor) as features, Progress(len(items), description="labelled images") as progress:
+        for item in items:
+            with contextlib.suppress(InputError):
+                _predict(predictor, predictor.pixels(item.image))
+                found.append(features[-1])
+                features.clear()
+            progress.step()
+    return np.stack(found) if found else np.zeros((0, 0), np.float32)
+
+
+def choose(scored: Sequence[ScoredImage], count: int, labelled: NDArray[np.float32] | None = None) -> list[int]:
     """Returns the indices of the images to label, in the order of their choice: far apart, among those of the highest scores.
 
     Args:
         scored: the images.
         count: how many to choose; all if there are fewer.
+        labelled: (L, F) features of the images that are labelled already, from which the chosen ones shall differ, too; None or none if
+            they are unknown.
     """
     order = sorted(range(len(scored)), key=lambda index: -scored[index].score)[: _CANDIDATES * count]
     if not order:
         return []
     features = np.stack([scored[index].feature for index in order])
-    return [order[index] for index in k_center_greedy(features, count)]
+    return [order[index] for index in k_center_greedy(features, count, labelled)]
 
 
-def k_center_greedy(features: NDArray[np.float32], count: int) -> list[int]:
-    """Returns the indices of points that lie far apart: the first, and then again and again the one furthest from those before.
+def k_center_greedy(features: NDArray[np.float32], count: int, centres: NDArray[np.float32] | None = None) -> list[int]:
+    """Returns the indices of points that lie far apart: again and again the one furthest from the centres and from those before.
 
     Args:
         features: (N, F).
         count: how many; all if there are fewer.
+        centres: (L, F); without any, the first point is the first.
 
     Example:
         >>> k_center_greedy(np.float32([[0], [1], [9], [10]]), 3)
         [0, 3, 1]
+        >>> k_center_greedy(np.float32([[0], [1], [9], [10]]), 2, centres=np.float32([[0]]))
+        [3, 1]
     """
-    chosen = [0]
-    distance = np.linalg.norm(features - features[0], axis=1)
-    distance[0] = -1
+    distance = np.full(len(features), np.inf)
+    for centre in centres if centres is not None else ():
+        distance = np.minimum(distance, np.linalg.norm(features - centre, axis=1))
+    chosen: list[int] = []
     while len(chosen) < min(count, len(features)):
         chosen.append(int(distance.argmax()))
         distance = np.minimum(distance, np.linalg.norm(features - features[chosen[-1]], axis=1))

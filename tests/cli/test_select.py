@@ -18,6 +18,11 @@ def test_a_data_set_gives_ids_and_a_folder_gives_paths(run, spec, shapes, tmp_pa
     assert scores == sorted(scores, reverse=True)
     assert chosen[0] == table[1][0]
     assert (out / "index.html").read_text().count("<figure>") == 3
+    labelled = f"{spec}@list:{out / 'selected.txt'}"
+    again = ["select", str(run), spec, "--labelled", labelled, "--count", "3", "-o", str(tmp_path / "again")]
+    assert main([*again, "--device", "cpu"]) == 0
+    # The features of three images are as they were, and the others lie further from them.
+    assert not set((tmp_path / "again/selected.txt").read_text().split()) & set(chosen)
     # The list names that part of the data set.
     assert main(["data-stats", f"{spec}@list:{out / 'selected.txt'}"]) == 0
     folder = shapes.parent / "images"

@@ -64,6 +64,18 @@ def test_each_next_point_is_the_furthest(points, count):
         assert distances[chosen[position]] == distances[left].max()
 
 
+@settings(max_examples=20, deadline=None)
+@given(
+    points=arrays(np.float32, (6, 2), elements=st.integers(0, 50)),
+    centres=arrays(np.float32, (3, 2), elements=st.integers(0, 50)),
+)
+def test_the_first_point_is_the_furthest_from_the_centres(points, centres):
+    chosen = k_center_greedy(points, 2, centres)
+    distances = np.linalg.norm(points[:, None] - centres, axis=2).min(axis=1)
+    assert distances[chosen[0]] == distances.max()
+    assert chosen == k_center_greedy(np.concatenate([points, centres]), 6, centres)[:2]
+
+
 def test_only_images_of_high_scores_are_candidates_and_alike_ones_are_not_chosen_together():
     def image(score, angle):
         feature = np.float32([np.cos(angle), np.sin(angle)])
@@ -73,6 +85,8 @@ def test_only_images_of_high_scores_are_candidates_and_alike_ones_are_not_chosen
     assert choose(scored, 2) == [0, 7]  # 8 candidates: the last image differs most, and is certain
     assert sorted(choose(scored, 20)) == list(range(9))
     assert choose([], 3) == []
+    # An image like a labelled one comes last, whatever its score.
+    assert choose(scored, 2, np.float32([[1, 0]])) == [7, 6]
 
 
 def test_a_model_is_compared_with_its_mirror_image_or_with_other_models(run, spec, tmp_path):
