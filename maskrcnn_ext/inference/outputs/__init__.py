@@ -22,6 +22,7 @@ OUTPUTS = {
     "crops": "images",  # PNG: the box of each object
     "cutouts": "images",  # PNG: the box of each object, transparent outside its mask
     "polygons": "polygons",  # GeoJSON: outlines with holes; in map coordinates if the image is georeferenced
+    "geopackage": "polygons",  # GPKG: the same, of georeferenced images
     "table": "table",  # CSV: class, score, place, size, shape and intensity of each object
     "labels": "images",  # 16-bit PNG: 0 outside of objects, else the object's number from 1, the highest score first
 }

@@ -1,4 +1,4 @@
-"""Outlines of objects as GeoJSON, in map coordinates if the image is georeferenced.
+"""Outlines of objects as GeoJSON or GeoPackage, in map coordinates if the image is georeferenced.
 
 The coordinates are
 
@@ -11,6 +11,7 @@ The coordinates are
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from pathlib import Path
@@ -18,10 +19,12 @@ from typing import Any
 
 import numpy as np
 import shapely
+from shapely import MultiPolygon
 
 from maskrcnn_ext.common.extras import require
 from maskrcnn_ext.data.formats.geo_transform import Grid, read_grid
 from maskrcnn_ext.data.writers.outlines import geometry_of_mask, orient
+from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.outputs.predicted_image import PredictedImage
 
 
@@ -34,6 +37,49 @@ def polygons(predicted: PredictedImage) -> dict[str, bytes]:
     Raises:
         InputError: the image is a TIFF, and rasterio is not installed.
     """
+    outlines, rows, crs = _outlines(predicted)
+    collection: dict[str, Any] = {"type": "FeatureCollection"}
+    if crs is not None:
+        collection["crs"] = {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{crs}"}}
+    collection["features"] = [
+        {"type": "Feature", "properties": row, "geometry": shapely.geometry.mapping(outline)}
+        for outline, row in zip(outlines, rows, strict=True)
+    ]
+    return {f"{predicted.item.name}.geojson": json.dumps(collection, ensure_ascii=False).encode("utf-8")}
+
+
+def geopackage(predicted: PredictedImage) -> dict[str, bytes]:
+    """Returns a GeoPackage with the features of :func:`polygons` in a layer ``objects``, as multipolygons.
+
+    Raises:
+        InputError: the image has no georeference, or pyogrio or rasterio is not installed.
+    """
+    raw = require("pyogrio.raw", extra="geo", purpose="--save geopackage")
+    file = Path(predicted.item.file_name)
+    grid = _read_georeference(file)
+    if grid is None:
+        raise InputError(f"--save geopackage: {file} has no map coordinates: use --save polygons")
+    outlines, rows, crs = _outlines(predicted)
+    shapes = np.empty(len(outlines), dtype=object)
+    shapes[:] = [outline if outline.geom_type == "MultiPolygon" else MultiPolygon([outline]) for outline in outlines]
+    names = list(rows[0]) if rows else ["id", "class", "score", "area"]
+    columns = [np.array([row[name] for row in rows], dtype=object if name == "class" else None) for name in names]
+    buffer = io.BytesIO()
+    raw.write(
+        buffer,
+        shapely.to_wkb(shapes),
+        columns,
+        names,
+        layer="objects",
+        driver="GPKG",
+        geometry_type="MultiPolygon",
+        crs=f"EPSG:{crs or 4326}",
+    )
+    return {f"{predicted.item.name}.gpkg": buffer.getvalue()}
+
+
+def _outlines(predicted: PredictedImage) -> tuple[list[Any], list[dict[str, Any]], int | None]:
+    """Returns the outlines of the objects that have a pixel, their properties, and the EPSG code of :func:`_to_map`."""
     image = predicted.item.image if isinstance(predicted.item.image, dict) else {}
     grid = _read_georeference(Path(predicted.item.file_name)) if image else None
     outlines = [geometry_of_mask(window.mask, (window.x, window.y)) for window in predicted.masks()]
@@ -42,22 +88,18 @@ def polygons(predicted: PredictedImage) -> dict[str, bytes]:
     if grid is not None:
         outlines, crs = _to_map(outlines, grid, image.get("window", (0, 0))[:2])
     tracks = predicted.instances.track_ids.tolist() if predicted.instances.has("track_ids") else None
-    features = []
+    kept, rows = [], []
     for index, (outline, area, name, score) in enumerate(
         zip(outlines, areas, predicted.names, predicted.instances.scores.tolist(), strict=True)
     ):
         if outline.is_empty:
             continue
-        properties = {"id": index + 1, "class": name, "score": score, "area": area}
+        row = {"id": index + 1, "class": name, "score": score, "area": area}
         if tracks is not None:
-            properties["track_id"] = tracks[index]
-        geometry = shapely.geometry.mapping(outline)
-        features.append({"type": "Feature", "properties": properties, "geometry": geometry})
-    collection: dict[str, Any] = {"type": "FeatureCollection"}
-    if crs is not None:
-        collection["crs"] = {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{crs}"}}
-    collection["features"] = features
-    return {f"{predicted.item.name}.geojson": json.dumps(collection, ensure_ascii=False).encode("utf-8")}
+            row["track_id"] = tracks[index]
+        kept.append(outline)
+        rows.append(row)
+    return kept, rows, crs
 
 
 def _read_georeference(file: Path) -> Grid | None:

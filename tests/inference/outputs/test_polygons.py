@@ -44,6 +44,25 @@ def write_raster(file, crs, transform):
     return file
 
 
+def test_a_geopackage_has_the_same_features(tmp_path, image, masks):
+    pyogrio = pytest.importorskip("pyogrio")
+    file = write_raster(tmp_path / "a.tif", "EPSG:32633", (0.5, 0, 500_000, 0, -0.5, 5_000_000))
+    for found in (masks, np.zeros((0, HEIGHT, WIDTH))):
+        item = InputImage("key", "a/b", 1, {"file_name": str(file)}, str(file))
+        shown = PredictedImage(item, instances(found), CLASSES, lambda: image)
+        package = tmp_path / "b.gpkg"
+        package.write_bytes(only(find_output("geopackage")(shown), "a/b.gpkg"))
+        meta, _, shapes, columns = pyogrio.raw.read(package, layer="objects")
+        expected = polygons(shown)["features"]
+        assert meta["crs"] == "EPSG:32633"
+        rows = [dict(zip(meta["fields"], row, strict=True)) for row in zip(*columns, strict=True)]
+        assert rows == [feature["properties"] for feature in expected]
+        for shape, feature in zip(shapely.from_wkb(shapes), expected, strict=True):
+            assert shape.equals(shapely.geometry.shape(feature["geometry"]))
+    with pytest.raises(InputError, match="has no map coordinates: use --save polygons"):
+        find_output("geopackage")(predicted(instances(masks), image))
+
+
 @pytest.mark.parametrize("window", [None, (100, 200, WIDTH, HEIGHT)])
 def test_polygons_of_a_geotiff_are_in_its_coordinates(tmp_path, image, masks, window):
     pytest.importorskip("pyogrio")
