@@ -35,6 +35,17 @@ PARTS = {
 }
 # Parts that need a model of the user, an extra, or many minutes.
 _BY_NAME_ONLY = ("export", "serve", "training_memory", "backbones")
+# The use of what was measured.
+_NEXT = {
+    "all": ["predict", "RUN", "IMAGES", "--optimize", "-o", "predictions"],
+    "training": ["train", "DATA"],
+    "training_memory": ["train", "DATA"],
+    "loading": ["train", "DATA"],
+    "data": ["check-data", "DATA"],
+    "evaluation": ["evaluate", "RESULTS.json", "TRUTH"],
+    "export": ["export", "RUN", "--to", "onnx", "-o", "FILE.onnx"],
+    "serve": ["serve", "RUN"],
+}
 # Peers, in addition to the packages that every manifest lists.
 _PEERS = ("onnxruntime", "openvino", "opencv-python-headless", "opencv-python", "hotcoco", "faster-coco-eval")
 
@@ -60,6 +71,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints each table as soon as it is measured, and writes all tables."""
     from maskrcnn_ext.benchmark.measuring import in_new_process
+    from maskrcnn_ext.common.next_command import print_next
 
     if args.repeats < 1 or (args.threads is not None and args.threads < 1):
         raise InputError("--threads and --repeats: expected 1 or more")
@@ -68,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
             _run_part(args.part, args)
         except BrokenProcessPool:
             raise InputError(_KILLED) from None
+        print_next(_NEXT.get(args.part, _NEXT["all"]))
         return 0
     print(f"{_machine_line(args)}\n", flush=True)
     tables, failed = [], []
@@ -83,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
         _write(tables, args)  # a later part may fail
     if failed:
         raise InputError(f"not measured: {', '.join(failed)}")
+    print_next(_NEXT["all"])
     return 0
 
 

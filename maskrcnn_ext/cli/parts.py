@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +21,9 @@ def run(args: argparse.Namespace) -> int:
     from maskrcnn_ext.modeling.parts import MASK_HEADS, NETWORKS, OTHERS, POOLERS, find_part
 
     if args.name:
-        print(find_part(args.name).describe())
+        part = find_part(args.name)
+        print(part.describe())
+        print_next(["train-net", "--config-file", "CONFIG.py", *shlex.split(part.override())])
         return 0
     costs = tables.RECORDED_COSTS
     if (args.channels, args.num_classes) != (tables.CHANNELS, tables.NUM_CLASSES):

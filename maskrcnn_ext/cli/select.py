@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     if args.count < 1:
         raise InputError(f"--count {args.count}: expected at least 1")
     from maskrcnn_ext.common.files import write_atomic
+    from maskrcnn_ext.common.next_command import print_next
     from maskrcnn_ext.common.tables import csv_table
     from maskrcnn_ext.inference.predictor import Predictor
     from maskrcnn_ext.inference.selection import choose, image_features, score_images
@@ -81,9 +82,12 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"{len(chosen)} of {len(scored)} images: {args.output / 'selected.txt'}\n{args.output / 'scores.csv'}\n{page}"
     )
-    if not inputs.data:
-        words = ["maskrcnn-ext", "predict", args.run, "-", "-o", str(args.output / "labels"), "--save", "cvat"]
-        redirected = f"{shlex.join(words)} < {shlex.quote(str(args.output / 'selected.txt'))}"
+    selected, labels = str(args.output / "selected.txt"), ["-o", str(args.output / "labels"), "--save", "cvat"]
+    if inputs.data:
+        print_next(["predict", args.run, f"{inputs.data}@list:{selected}", *labels])
+    else:
+        words = ["maskrcnn-ext", "predict", args.run, "-", *labels]
+        redirected = f"{shlex.join(words)} < {shlex.quote(selected)}"
         print(f"\nNext, with the model's objects as a start:\n    {redirected}", file=sys.stderr)
     return 0
 

@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--batch {args.batch}: expected at least 1")
     if len(args.against) > 2:
         raise InputError(f"--against {' '.join(args.against)}: expected a config and at most one file of weights")
+    from maskrcnn_ext.common.next_command import print_next
     from maskrcnn_ext.inference.loading import load_model
     from maskrcnn_ext.interop.export.recipe import build_recipe
     from maskrcnn_ext.interop.export.runtimes import open_model
@@ -98,7 +99,10 @@ def run(args: argparse.Namespace) -> int:
         print(
             "the model detected nothing: use images with objects, or lower model.roi_heads.box_predictor.test_score_thresh"
         )
-    return 1 if bad or not expected or agreed < limits.agreement else 0
+    if bad or not expected or agreed < limits.agreement:
+        return 1
+    print_next(["benchmark", "export", *args.against, "--data", args.images])
+    return 0
 
 
 def _images(loaded: LoadedModel, args: argparse.Namespace) -> Iterator[tuple[str, Any]]:

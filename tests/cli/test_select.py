@@ -9,7 +9,9 @@ from tests.inference.conftest import run, spec  # noqa: F401 (fixtures)
 def test_a_data_set_gives_ids_and_a_folder_gives_paths(run, spec, shapes, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["select", str(run), spec, "--count", "3", "-o", str(out), "--device", "cpu"]) == 0
-    assert "3 of 8 images" in capsys.readouterr().out
+    printed, following = capsys.readouterr()
+    assert "3 of 8 images" in printed
+    assert f"predict {run} {spec}@list:{out / 'selected.txt'} -o {out / 'labels'} --save cvat\n" in following
     chosen = (out / "selected.txt").read_text().split()
     table = [line.split(",") for line in (out / "scores.csv").read_text().splitlines()]
     assert table[0] == ["image", "selected", "score", "uncertainty", "disagreement", "objects"]

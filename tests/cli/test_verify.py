@@ -19,7 +19,8 @@ def test_the_commands_agree(weights, pictures, tmp_path, capsys):
     assert str(file) in capsys.readouterr().out
     arguments = ["verify", str(file), "--against", CONFIG, str(weights), "--images", str(pictures), "--set", *SETTINGS]
     assert main(arguments) == 0
-    printed = capsys.readouterr().out
+    printed, following = capsys.readouterr()
+    assert following.endswith(f"maskrcnn-ext benchmark export {CONFIG} {weights} --data {pictures}\n")
     assert f"{len(images())} images" in printed
     assert "all within the limits" in printed
     assert main([*arguments, "--limit", "1", "--box", "0"]) == 1
