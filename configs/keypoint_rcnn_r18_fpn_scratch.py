@@ -8,4 +8,4 @@ from .keypoint_rcnn_r50_fpn_1x import dataloader, model, train
 to_r18_from_scratch(model)
 dataloader.train.total_batch_size = 4
 train.update(init_checkpoint="", max_iter=5000, eval_period=1000)
-train.checkpointer.update(period=1000, max_to_keep=2)
+train.checkpointer.period = 1000

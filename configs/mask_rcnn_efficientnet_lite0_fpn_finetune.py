@@ -16,4 +16,4 @@ model.roi_heads.mask_pooler.update(_target_=FastROIPooler, sampling_ratio=2)
 optimizer.lr = 5e-4
 dataloader.train.update(total_batch_size=2, num_workers=2)
 train.update(init_checkpoint="", max_iter=1000, eval_period=500)
-train.checkpointer.update(period=500, max_to_keep=2)
+train.checkpointer.period = 500

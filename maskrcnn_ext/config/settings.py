@@ -101,7 +101,7 @@ SETTINGS: dict[str, Setting] = {
     "lr_finder.lowest": Setting(1e-6, _number("a number above 0", lambda value: value > 0)),
     "lr_finder.highest": Setting(1.0, _number("a number above 0", lambda value: value > 0)),
     "lr_finder.steps": Setting(100, _whole(10)),
-    "image_panel.count": Setting(0, _whole(0)),
+    "image_panel.count": Setting(4, _whole(0)),
     "writers": Setting([], _names("wandb", "mlflow")),
     "progress": Setting("auto", _one_of("auto", "bar", "plain", "page")),
     "guard.enabled": Setting(True, _FLAG),

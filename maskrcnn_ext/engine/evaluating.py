@@ -73,8 +73,9 @@ def make_evaluation_hooks(
     if settings.validation_loss:
         yield ValidationLoss(period, model, lambda: build_validation_loader(cfg))
     yield Evaluation(period, evaluate_with_average)
-    if settings.image_panel.count:
-        count = settings.image_panel.count
+    count = settings.image_panel.count
+    # A team's own loader may have neither.
+    if count and "dataset" in cfg.dataloader.test and "mapper" in cfg.dataloader.test:
         yield ImagePanel(period, model, lambda: load_panel_data(cfg, count), output_dir=settings.output_dir)
     if settings.best.metric is not None:
         yield Best(period, checkpointer, metric=settings.best.metric, mode=settings.best.mode)

@@ -52,7 +52,7 @@ def nuclei():
         ("train.best.mode", "max", "default of maskrcnn_ext"),
         ("train.max_iter", "800", "override 'train.max_iter=800'"),  # the last one counts
         ("train.checkpointer.period", "500", "override 'train.checkpointer={period: 500}'"),
-        ("train.checkpointer.max_to_keep", "2", "configs/mask_rcnn_r18_fpn_scratch.py"),  # the mapping was merged
+        ("train.checkpointer.max_to_keep", "2", "configs/common/train/default.py"),  # the mapping was merged
         ("train.mine.a", "1", "override '+train.mine={a: 1}'"),
         ("train.ema.decay", "0.9", "override 'train.ema.decay=0.9'"),
         ("model.pixel_mean", "[1, 116.28, 123.675]", "override 'model.pixel_mean.0=1'"),

@@ -4,6 +4,8 @@ One override for each split selects other data, a registered name or a file:
 `dataloader.train.dataset.names=coco:/data/train.json@/data/images`.
 """
 
+import os
+
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
@@ -29,7 +31,7 @@ dataloader.train = L(build_detection_train_loader)(
         use_instance_mask=True,
     ),
     total_batch_size=16,
-    num_workers=4,
+    num_workers=min(4, os.cpu_count() or 1),
 )
 
 dataloader.test = L(build_detection_test_loader)(
@@ -39,7 +41,7 @@ dataloader.test = L(build_detection_test_loader)(
         augmentations=[L(T.ResizeShortestEdge)(short_edge_length=800, max_size=1333)],
         image_format="${...train.mapper.image_format}",
     ),
-    num_workers=4,
+    num_workers=min(4, os.cpu_count() or 1),
 )
 
 dataloader.evaluator = L(COCOEvaluator)(

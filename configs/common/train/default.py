@@ -1,4 +1,4 @@
-"""Settings of the training script: the keys and values of Detectron2's configs/common/train.py, with an available device."""
+"""Settings of the training script: the keys and values of Detectron2's configs/common/train.py, but an available device and few files."""
 
 import torch
 
@@ -8,7 +8,7 @@ train = dict(
     max_iter=90000,
     amp=dict(enabled=False),
     ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
-    checkpointer=dict(period=5000, max_to_keep=100),
+    checkpointer=dict(period=5000, max_to_keep=2),  # beside model_final and model_best; null keeps all
     eval_period=5000,
     log_period=20,
     device="cuda" if torch.cuda.is_available() else "cpu",

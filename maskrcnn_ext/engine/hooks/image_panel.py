@@ -59,7 +59,7 @@ class ImagePanel(EvaluationHook):
 
     Example::
 
-        train.image_panel.count=4
+        train.image_panel.count=8
     """
 
     def __init__(
