@@ -31,3 +31,10 @@ def test_pages_are_copied_and_links_to_code_are_text(build_docs, tmp_path):
     assert "](notebooks/predict.ipynb)" in (ROOT / "docs/predict.md").read_text()
     assert "](notebooks/predict.ipynb)" not in (tmp_path / "docs/predict.md").read_text()
     assert "](parts.md" in (tmp_path / "docs/README.md").read_text()
+
+
+def test_examples_are_read_as_code(build_docs, tmp_path):
+    build_docs.copy_code(tmp_path)
+    text = (tmp_path / "maskrcnn_ext/common/text.py").read_text()
+    assert "Examples:\n        >>> plural(1" in text
+    compile(text, "text.py", "exec")
