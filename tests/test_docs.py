@@ -1,6 +1,9 @@
 """What the documents say works: the code in them runs, the files and configs that they name are there."""
 
+import argparse
 import re
+from functools import cache
+from importlib import import_module
 
 import pytest
 import torch
@@ -9,9 +12,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes
 
 from maskrcnn_ext import get_config
+from maskrcnn_ext.cli import COMMANDS
+from maskrcnn_ext.config.settings import TRAIN
 from maskrcnn_ext.config.zoo import config_path
 from maskrcnn_ext.data.formats import FORMATS, get_format
 from maskrcnn_ext.data.registry.catalog import register
+from maskrcnn_ext.engine.main import build_parser
 from tests.conftest import ROOT
 
 DOCUMENTS = [
@@ -86,3 +92,71 @@ def test_files_and_configs_that_a_document_names_are_there(document):
         assert (ROOT / path).is_file(), path
     for name in re.findall(r"(?:maskrcnn-ext configs|--config-file) ([\w/]+\.py)", text):
         assert (ROOT / name).is_file() or config_path(name).is_file()
+
+
+def documented_commands(text: str) -> list[list[str]]:
+    """Returns the words of each ``maskrcnn-ext`` command in code, without what a shell does with it."""
+    code = re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
+    lines = [line for block in code for line in block.replace("\\\n", " ").splitlines()]
+    lines += [found for found in re.findall(r"`([^`\n]+)`", text) if found.startswith("maskrcnn-ext ")]
+    commands = []
+    for line in lines:
+        line = re.sub(r"(?<!\S)#.*", "", line)
+        inner = re.findall(r"\$\(([^)]*)\)", line)
+        for part in [*inner, *re.split(r"[|;<>]|&&", re.sub(r"\$\([^)]*\)", "FILE", line))]:
+            words = part.split()
+            if "maskrcnn-ext" in words:
+                commands.append(words[words.index("maskrcnn-ext") + 1 :])
+    return commands
+
+
+@pytest.fixture(scope="module")
+def options_of():
+    """Returns the options of a command, those of its parts included."""
+
+    def options(parser: argparse.ArgumentParser) -> set[str]:
+        found = set(parser._option_string_actions)
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                found |= set().union(*map(options, action.choices.values()))
+        return found
+
+    @cache
+    def of_command(name: str) -> set[str]:
+        if name == "train-net":
+            return options(build_parser())
+        module = import_module(f"maskrcnn_ext.cli.{name.replace('-', '_')}")
+        if hasattr(module, "build_parser"):
+            return options(module.build_parser())
+        parser = argparse.ArgumentParser()
+        module.add_arguments(parser)
+        return options(parser)
+
+    return of_command
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_and_options_that_a_document_shows_exist(document, options_of):
+    for command, *words in documented_commands(document.read_text()):
+        if not command[0].islower():  # COMMAND, --help
+            continue
+        assert command in COMMANDS
+        for word in words:
+            if re.match(r"--?[a-z]", word):
+                assert word.partition("=")[0].rstrip(",.:") in options_of(command), f"{command} {word}"
+            elif match := re.match(r"train\.(\w+)[\w.]*=", word):
+                assert match[1] in {
+                    "max_itr": "a misspelt key in an example",
+                    **TRAIN,
+                    **get_config("common/train/default.py").train,
+                }, word
+
+
+def test_a_command_with_a_wrong_option_would_be_found(options_of):
+    text = "```bash\nX=1 maskrcnn-ext predict RUN a.jpg \\\n    --optimise | sort --reverse   # --none\n```\n`maskrcnn-ext train --folds 5`"
+    assert documented_commands(text) == [["predict", "RUN", "a.jpg", "--optimise"], ["train", "--folds", "5"]]
+    assert "--optimise" not in options_of("predict")
+    assert {"--optimize", "-o"} <= options_of("predict")
+    assert "--folds" in options_of("train")
+    assert "--num-gpus" in options_of("train-net")
+    assert "--threads" in options_of("benchmark")

@@ -28,6 +28,11 @@ after writing a checkpoint; 130 stopped by a second Ctrl-C.
 
 def main(argv: list[str]) -> int:
     """Runs the command, which parses its own arguments because flags and overrides may be mixed."""
+    return run(build_parser().parse_intermixed_args(argv))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command."""
     parser = argparse.ArgumentParser(
         prog="maskrcnn-ext train",
         description="Plans a training from your data and this machine, trains, evaluates, and writes a report.",
@@ -52,7 +57,7 @@ def main(argv: list[str]) -> int:
         help="train N models, each validated on another part of the data, and judge all data",
     )
     parser.add_argument("opts", nargs="*", metavar="KEY=VALUE", help="overrides of the plan, such as train.epochs=50")
-    return run(parser.parse_intermixed_args(argv))
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:

@@ -32,6 +32,11 @@ _LENGTH = ("train.max_iter", "train.epochs", "train.time", "train.clock")
 
 def main(argv: list[str]) -> int:
     """Runs the command, which parses its own arguments because flags and overrides may be mixed."""
+    return run(build_parser().parse_intermixed_args(argv))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command."""
     parser = argparse.ArgumentParser(
         prog="maskrcnn-ext tune",
         description="Trains a config with other rates, scales, losses, augmentations and thresholds, and writes the best.",
@@ -46,7 +51,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--metric", help="what is maximised (default: train.best.metric, or the AP of masks or boxes)")
     parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="GPUs to train on; without one, the CPU")
     parser.add_argument("opts", nargs="*", metavar="KEY=VALUE", help="overrides of all trials, such as train.time=10")
-    return run(parser.parse_intermixed_args(argv))
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:
