@@ -15,6 +15,7 @@ from typing import Any
 from maskrcnn_ext import __version__
 from maskrcnn_ext.common.stopping import STOPPED, Stopped, stoppable
 from maskrcnn_ext.common.text import did_you_mean, one_line, printable
+from maskrcnn_ext.common.torch_notice import torch_notice
 from maskrcnn_ext.errors import InputError
 
 # Command -> its description in `--help`. The module with its name (data-stats: data_stats) has add_arguments(parser) and
@@ -94,7 +95,7 @@ def _run(command: str, body: Callable[[], int]) -> int:
         if isinstance(stream, TextIOWrapper):  # a file name may have characters that the terminal cannot encode
             stream.reconfigure(errors="backslashreplace")
     try:
-        with stoppable() if command in _STOPPABLE else nullcontext():
+        with stoppable() if command in _STOPPABLE else nullcontext(), torch_notice():
             status = body()
             sys.stdout.flush()
             return status
