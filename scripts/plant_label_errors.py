@@ -44,9 +44,9 @@ def main() -> int:
         for name, rank in rankings.items():
             suspects = rank(planted, results)
             hits = [hit(one, errors, results) for one in suspects]
-            for k in (len(errors) // 2, len(errors), 2 * len(errors)):
+            # An error that has no free place is not planted, so n differs between seeds.
+            for column, k in (("k = n/2", len(errors) // 2), ("k = n", len(errors)), ("k = 2 n", 2 * len(errors))):
                 number = len({index for index in hits[:k] if index is not None})
-                column = f"k = {k / len(errors):g} n"
                 found.setdefault((name, f"precision, {column}"), []).append(number / k)
                 found.setdefault((name, f"recall, {column}"), []).append(number / len(errors))
             for kind in KINDS:
