@@ -17,6 +17,7 @@ _TRIED = 20
 _ROOT = re.compile(rb"<([A-Za-z]\w*)")
 _RASTERS = (".tif", ".tiff")
 _VECTORS = (".geojson", ".gpkg", ".shp", ".fgb")
+_MASK_SUFFIXES = ("_mask", "_masks", "_label", "_labels", "_seg")
 
 
 def detect(path: Path) -> str | None:
@@ -129,13 +130,22 @@ def label_images(folder: Path, part: str = "") -> str | None:
         part: a folder in each of them, such as "train".
     """
     images = folder / "images" / part
-    for name in ("labels", "masks"):
-        files = [file for file in list_files(folder / name / part, "*") if file.suffix.lower() in IMAGE_SUFFIXES]
-        if images.is_dir() and files:
-            return f"label_image:{folder / name / part}@{images}" + (
-                "@instances:component" if are_two_valued(files) else ""
-            )
-    return None
+    places = (folder / name / part for name in ("labels", "masks") if images.is_dir())
+    return next(filter(None, (_label_images(place, images) for place in places)), None)
+
+
+def _label_images(labels: Path, images: Path) -> str | None:
+    """Returns the string of label images that have the name of their image, or that and a suffix such as "_mask"; None without any."""
+    files = [file for file in list_files(labels, "*") if file.suffix.lower() in IMAGE_SUFFIXES]
+    stems = {file.stem for file in list_files(images, "*")}
+    for suffix in _MASK_SUFFIXES if labels == images else ("", *_MASK_SUFFIXES):
+        found = [
+            file for file in files if file.stem.endswith(suffix) and file.stem[: len(file.stem) - len(suffix)] in stems
+        ]
+        if found:
+            option = f"@suffix:{suffix}" if suffix else ""
+            return f"label_image:{labels}@{images}{option}" + ("@instances:component" if are_two_valued(found) else "")
+    return f"label_image:{labels}@{images}" if files and labels != images else None
 
 
 def _detect_voc(folder: Path) -> str | None:
@@ -170,7 +180,7 @@ def _detect_folder(folder: Path) -> str | None:
         return f"geo:{folder / 'labels'}@{folder / 'images'}@pixels:true{attribute}"
     if (folder / "image_2").is_dir() and list_files(folder / "label_2", "*.txt"):
         return f"kitti:{folder / 'label_2'}@{folder / 'image_2'}"
-    found = label_images(folder)
+    found = label_images(folder) or _label_images(folder, folder)
     if found:
         return found
     # Archives unpack into a folder.

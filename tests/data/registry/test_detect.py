@@ -61,6 +61,10 @@ def write(folder, name, content=""):
         ({"a/images/a.png": "", "a/masks/1.png": ""}, ".", "dsb2018:{0}"),
         ({"images/a.png": "", "masks/a.png": ""}, ".", "label_image:{0}/masks@{0}/images"),
         ({"image_2/a.png": "", "label_2/a.txt": ""}, ".", "kitti:{0}/label_2@{0}/image_2"),
+        ({"images/a.jpg": "", "masks/a_mask.png": ""}, ".", "label_image:{0}/masks@{0}/images@suffix:_mask"),
+        ({"images/a.jpg": "", "masks/b.png": ""}, ".", "label_image:{0}/masks@{0}/images"),
+        ({"a.png": "", "a_masks.png": "", "b.png": ""}, ".", "label_image:{0}@{0}@suffix:_masks"),
+        ({"a.png": "", "b_masks.png": ""}, ".", None),
         ({"imagesTr/a.nii.gz": "", "labelsTr/a.nii.gz": ""}, ".", "nifti:{0}/imagesTr@{0}/labelsTr"),
         ({"a.geojson": "{}", "a.tif": ""}, "a.geojson", "geo:{0}/a.geojson@{0}/a.tif"),
         ({"a.geojson": "{}", "a.tif": ""}, ".", "geo:{0}/a.geojson@{0}/a.tif"),
@@ -147,5 +151,6 @@ def test_parts_of_black_and_white_masks_are_objects(tmp_path, masks, option):
     for number, values in enumerate(masks):
         image = Image.new("L", (len(values), 1))
         image.putdata(values)
-        image.save(tmp_path / "masks" / f"{number}.png")
+        for name in ("images", "masks"):
+            image.save(tmp_path / name / f"{number}.png")
     assert detect(tmp_path) == f"label_image:{tmp_path}/masks@{tmp_path}/images{option}"
