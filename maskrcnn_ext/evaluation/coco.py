@@ -112,7 +112,10 @@ class COCOEvaluator(evaluation.COCOEvaluator):
         self._logger.info(f"Up to {limit} boxes and masks of an image count (COCO: {_LIMIT}).")
         self._logger.info(f"Evaluated with {backend_name(self._coco_api, fast=self._use_fast_impl)}.")
         if not results:
-            self._logger.warning("The model has made no predictions: metrics of classes with objects are 0.")
+            self._logger.warning(
+                "The model has made no predictions: metrics of classes with objects are 0. If this is not the start of a training, check "
+                "the weights, and lower model.roi_heads.box_predictor.test_score_thresh."
+            )
         self._results.update(self._evaluate_tasks(results, limit, img_ids))
 
     def _evaluate_tasks(

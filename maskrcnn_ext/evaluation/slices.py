@@ -134,7 +134,10 @@ def _values_in_file(truth: Truth, file: Path, column: str) -> dict[Any, str]:
     if not found:
         raise InputError(f"{file}: no `{key}` is one of {truth.name}, such as {truth.images[0].get('file_name')!r}")
     if len(found) < len(truth.images):
-        logger.warning("%s has no value for %d of %d images", file, len(truth.images) - len(found), len(truth.images))
+        count = len(truth.images) - len(found)
+        logger.warning(
+            "%s has no value for %d of %d images: their slice is %r", file, count, len(truth.images), _MISSING
+        )
     return found
 
 

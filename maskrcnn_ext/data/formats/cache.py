@@ -60,7 +60,7 @@ def load(key: str) -> tuple[DataSet, Any] | None:
     try:
         with path.open("rb") as file:
             if not _is_private(os.fstat(file.fileno())):
-                logger.warning("%s: not read, since others may write it", path)
+                logger.warning("%s: not read, since others may write it: delete it", path)
                 return None
             content = file.read()
         if hashlib.sha256(memoryview(content)[_DIGEST:]).digest() != content[:_DIGEST]:

@@ -128,7 +128,12 @@ def read_geo(
             raise InputError(message)
     for file, ids in nowhere.items():
         if ids:
-            logger.warning("%s: %d features lie on no raster, such as feature %d", file, len(ids), min(ids))
+            logger.warning(
+                "%s: %d features lie on no raster, such as feature %d: they are left out; add their rasters",
+                file,
+                len(ids),
+                min(ids),
+            )
     return DataSet(names, records)
 
 

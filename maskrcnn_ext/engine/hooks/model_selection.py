@@ -197,7 +197,9 @@ def read_metric(trainer: Any, metric: str, key: str) -> float:
     if metric not in latest and not found_nothing:
         advice = did_you_mean(metric, latest, cutoff=0.4) or f"it has {', '.join(sorted(latest)) or 'no metrics'}"
         raise InputError(f"{key}={metric}: the evaluation has no such metric; {advice}")
-    logger.warning("The evaluation after iteration %d has no %s", now, metric)
+    logger.warning(
+        "The evaluation after iteration %d has no %s: early in a training, nothing may be detected", now, metric
+    )
     return math.nan
 
 
