@@ -1,6 +1,9 @@
 """One command from labelled images to a judged model, which the same command continues."""
 
+import contextlib
+import io
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,15 +23,13 @@ SMALL = [
 @pytest.fixture(scope="module")
 def trained(shapes, tmp_path_factory):
     """The output of a training, its folder and its arguments."""
-    import subprocess
-    import sys
-
     out = tmp_path_factory.mktemp("train") / "out"
     arguments = ["train", str(shapes.parent), "--any-orientation", "-o", str(out)]
-    command = [sys.executable, "-m", "maskrcnn_ext", *arguments, *SMALL]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr
-    return run, out, arguments
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        status = main([*arguments, *SMALL])
+    assert status == 0, stderr.getvalue()
+    return SimpleNamespace(stdout=stdout.getvalue(), stderr=stderr.getvalue()), out, arguments
 
 
 def test_the_page_of_a_training(trained):
