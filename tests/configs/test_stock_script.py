@@ -137,13 +137,28 @@ WIDE = {
     "ImplicitPointRendMaskHead": "fc_dim=16",
     "MLPMaskHead": "fc_dims=[16]",
     "MaskScoringHead": "fc_dims=[16]",
-    "PatchDCTMaskHead": "fc_dims=[16]",
+    "PatchDCTMaskHead": "patch_dim=16",
 }
+
+
+BOTTOM_UP = "model.backbone.bottom_up"
+MOBILENET = [
+    f"{BOTTOM_UP}._target_=maskrcnn_ext.TimmBackbone",
+    f"{BOTTOM_UP}.name=mobilenetv4_conv_small_035",
+    f"{BOTTOM_UP}.pretrained=false",
+]
+# Pixels as small() sets the model's.
+SMALL_BACKBONE = [*MOBILENET, f"{BOTTOM_UP}.pixel_std=[10000,10000,10000]"]
+
+
+def backbone_for(part):
+    """The config's ResNet-50 for the first head and the first pooler; a small network for the others, which read the same pyramid."""
+    return [] if part in (MASK_HEADS[0], POOLERS[0]) else SMALL_BACKBONE
 
 
 @pytest.mark.parametrize("part", MASK_HEADS, ids=lambda part: part.name)
 def test_a_mask_head_on_detectron2s_own_config(part, stock, pair, tmp_path):
-    overrides = part.override().split()
+    overrides = [*part.override().split(), *backbone_for(part)]
     if part.name in WIDE:
         overrides.append(f"model.roi_heads.mask_head.{WIDE[part.name]}")
     run_zoo(stock, pair, tmp_path, "mask_rcnn_R_50_FPN_1x", overrides)
@@ -156,6 +171,9 @@ def test_a_mask_head_on_detectron2s_own_config(part, stock, pair, tmp_path):
 def test_a_pooler_on_detectron2s_own_config(part, stock, pair, tmp_path):
     overrides = part.override().split()
     overrides += [line.replace("mask_pooler", "box_pooler") for line in overrides]
+    overrides += backbone_for(part)
+    if part.name == "DeformableROIPooler":
+        overrides += [f"model.roi_heads.{node}_pooler.fc_dim=16" for node in ("box", "mask")]
     run_zoo(stock, pair, tmp_path, "mask_rcnn_R_50_FPN_1x", overrides)
     check_run(tmp_path)
 
@@ -208,22 +226,10 @@ def test_real_nuclei_by_name_through_the_hook(real_data, stock_script, run_pytho
 
 
 def test_a_backbone_of_timm_on_detectron2s_own_config(stock, pair, tmp_path):
-    bottom_up = "model.backbone.bottom_up"
-    overrides = [
-        f"{bottom_up}._target_=maskrcnn_ext.TimmBackbone",
-        f"{bottom_up}.name=mobilenetv4_conv_small_035",
-        f"{bottom_up}.pretrained=false",
-        f"{bottom_up}.pixel_std=[10000,10000,10000]",  # as small() sets the model's
-    ]
-    run_zoo(stock, pair, tmp_path, "mask_rcnn_R_50_FPN_1x", overrides)
+    run_zoo(stock, pair, tmp_path, "mask_rcnn_R_50_FPN_1x", SMALL_BACKBONE)
     check_run(tmp_path)
 
 
 def test_pixels_of_another_config_are_an_error_in_the_first_step(stock, pair, tmp_path):
-    overrides = [
-        "model.backbone.bottom_up._target_=maskrcnn_ext.TimmBackbone",
-        "model.backbone.bottom_up.name=mobilenetv4_conv_small_035",
-        "model.backbone.bottom_up.pretrained=false",
-    ]
     with pytest.raises(InputError, match=r"the model divides them.*model\.backbone\.bottom_up\.pixel_std="):
-        run_zoo(stock, pair, tmp_path, "mask_rcnn_R_50_FPN_1x", overrides)
+        run_zoo(stock, pair, tmp_path, "mask_rcnn_R_50_FPN_1x", MOBILENET)
