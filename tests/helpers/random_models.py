@@ -39,8 +39,8 @@ def spread(model):
     return model
 
 
-def build(config, **changes):
-    """Returns the small model of a shipped config, with changes to the configs of its RoI heads."""
+def build(config, *, detects=True, **changes):
+    """Returns the small model of a shipped config, with changes to the configs of its RoI heads; it may detect nothing."""
     torch.manual_seed(0)
     cfg = get_config(config).model
     heads = cfg.roi_heads
@@ -53,7 +53,8 @@ def build(config, **changes):
         heads[key].update(value)
     if changes.get("mask_head", {}).get("_target_", "").endswith("PointRendMaskHead"):
         heads.mask_pooler = None
-    return spread(instantiate(cfg))
+    model = instantiate(cfg)
+    return spread(model) if detects else model.eval()
 
 
 MODELS = {
