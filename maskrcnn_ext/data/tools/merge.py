@@ -6,9 +6,10 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from maskrcnn_ext.common.text import plural
-from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
+from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.registry.class_map import ClassMap
 from maskrcnn_ext.errors import InputError
 
@@ -18,8 +19,8 @@ logger = logging.getLogger(__name__)
 def merge(sets: Sequence[DataSet], class_map: ClassMap | None = None) -> DataSet:
     """Returns one data set of several.
 
-    An image that several sets have, by its path, occurs once, with the objects of all. If two sets label the same class in it, the first
-    counts for that class, with a warning. An image states the classes that it labels, if these are not all.
+    An image that several sets have, by its path or by a link to it, occurs once, with the objects of all. If two sets label the same class
+    in it, the first counts for that class, with a warning. An image states the classes that it labels, if these are not all.
 
     Args:
         sets: the data sets.
@@ -44,7 +45,7 @@ def merge(sets: Sequence[DataSet], class_map: ClassMap | None = None) -> DataSet
     merged: dict[tuple[str, str], ImageRecord] = {}
     twice = 0
     for record in (record for data in mapped for record in data.images):
-        key = (str(Path(record.file_name).absolute()), repr(sorted(record.extra.items())))
+        key = (str(Path(record.file_name).resolve()), repr(sorted(record.extra.items())))
         if key not in merged:
             merged[key] = record
             continue
@@ -52,8 +53,13 @@ def merge(sets: Sequence[DataSet], class_map: ClassMap | None = None) -> DataSet
         known = set(every if first.labelled_classes is None else first.labelled_classes)
         own = set(every if record.labelled_classes is None else record.labelled_classes)
         twice += bool(known & own)
-        # A crowd of every class is an ignore region, wherever it comes from.
-        added = [found for found in record.annotations if found.category not in known or found.crowd]
+        # A crowd is an ignore region, wherever it comes from.
+        crowds = {_region(found) for found in first.annotations if found.crowd}
+        added = [
+            found
+            for found in record.annotations
+            if found.category not in known or (found.crowd and _region(found) not in crowds)
+        ]
         labelled = sorted(known | own)
         merged[key] = replace(
             first,
@@ -67,3 +73,7 @@ def merge(sets: Sequence[DataSet], class_map: ClassMap | None = None) -> DataSet
     keypoints, skeleton = skeletons[0] if skeletons else ([], [])
     images = [replace(record, image_id=number) for number, record in enumerate(merged.values(), start=1)]
     return DataSet(list(class_map.classes), images, None, keypoints, skeleton)
+
+
+def _region(crowd: Annotation) -> tuple[Any, ...]:
+    return crowd.category, crowd.box, str(crowd.segmentation)

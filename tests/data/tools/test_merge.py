@@ -62,3 +62,15 @@ def test_different_keypoints_are_refused_and_equal_ones_kept():
     two.keypoints = ["n"]
     with pytest.raises(InputError, match="different keypoints"):
         merge([one, two])
+
+
+def test_a_link_is_the_image_that_it_leads_to_and_regions_are_not_doubled(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "b.png").symlink_to(tmp_path / "a.png")
+    one = data("ab", str(tmp_path / "a.png"), crowd=True)
+    two = data("ab", str(tmp_path / "b.png"), crowd=True)
+    (record,) = merge([one, two]).images
+    assert record.file_name == str(tmp_path / "a.png")
+    assert [(each.category, each.crowd) for each in record.annotations] == [(0, True), (1, True)]
+    two.images[0].annotations[0].box = (4, 4, 6, 6)
+    assert len(merge([one, two]).images[0].annotations) == 3
