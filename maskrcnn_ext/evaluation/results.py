@@ -43,7 +43,7 @@ def load_results(results: ResultsLike, truth: Truth, *, in_memory: int = _IN_MEM
     if isinstance(results, str | Path):
         path = Path(results)
         if path.is_file() and path.stat().st_size > in_memory:
-            return StoredResults(path, check)
+            return StoredResults(path, check, check.complete)
         content = read_json(path)
     else:
         content = results
@@ -82,6 +82,10 @@ class _Check:
         ]
         _check_masks(checked, name, first)
         return [_with_box(found) for found in checked]
+
+    def complete(self, found: dict[str, Any]) -> dict[str, Any]:
+        """Returns an entry that was checked before, completed."""
+        return _with_box(_check_result(found, self._sizes[found["image_id"]], self._name))
 
 
 def by_mask_score(result: dict[str, Any]) -> dict[str, Any]:

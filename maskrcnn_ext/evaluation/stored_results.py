@@ -64,17 +64,23 @@ class StoredResults(Sequence[dict[str, Any]]):
         columns: images, classes and scores, in memory.
     """
 
-    def __init__(self, file: Path, check: Callable[[Sequence[Any], int], list[dict[str, Any]]]) -> None:
+    def __init__(
+        self,
+        file: Path,
+        check: Callable[[Sequence[Any], int], list[dict[str, Any]]],
+        complete: Callable[[dict[str, Any]], dict[str, Any]],
+    ) -> None:
         """Reads the file once.
 
         Args:
             file: COCO results.
             check: returns entries, completed, of which the first has the given number; raises InputError if one is wrong.
+            complete: returns an entry, which was checked, completed.
 
         Raises:
             InputError: the file is no list in JSON, or as `check`.
         """
-        self._check = check
+        self._check, self._complete = check, complete
         self.columns = Columns()
         self._starts, self._ends = array("q"), array("q")
         with file.open("rb") as stream:
@@ -104,9 +110,8 @@ class StoredResults(Sequence[dict[str, Any]]):
     def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
         if isinstance(index, slice):
             return [self[one] for one in range(*index.indices(len(self)))]
-        start, end = self._starts[index], self._ends[index]
-        (found,) = self._check([json.loads(self._content[start:end])], range(len(self))[index])
-        return found
+        found: dict[str, Any] = json.loads(self._content[self._starts[index] : self._ends[index]])
+        return self._complete(found)
 
 
 def columns_of(results: Sequence[dict[str, Any]]) -> Columns:
