@@ -14,6 +14,7 @@ from PIL import Image
 from maskrcnn_ext import InputError, Predictor, TiledPredictor
 from maskrcnn_ext.inference.outputs.overlays import draw_overlay
 from maskrcnn_ext.inference.predictions import Predictions
+from maskrcnn_ext.inference.results import to_coco
 from tests.helpers.predicted_images import CLASSES, instances, predicted
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
@@ -115,6 +116,31 @@ def test_the_conversion_that_fiftyone_documents(predictions):
     ]
     assert [crop.shape for crop in crops] == [(15, 20), (16, 20), (6, 18)]
     assert all(crop.all() for crop in crops)
+
+
+def drawn_by_fiftyone(detection, truth):
+    """Checks the mask that FiftyOne draws. It rounds relative boxes, so that a row or a column may be missing."""
+    drawn = detection.to_segmentation(frame_size=(60, 40)).mask > 0
+    assert (drawn & truth).sum() == drawn.sum() > 0.8 * truth.sum()
+
+
+def test_fiftyone_takes_the_crops_of_its_tutorial(predictions):
+    labels = pytest.importorskip("fiftyone.core.labels")
+    masks = predictions["instances"].pred_masks
+    for (x0, y0, x1, y1), mask, truth in zip(predictions.pred_boxes, masks, MASKS, strict=True):
+        box = [float(x0) / 60, float(y0) / 40, float(x1 - x0) / 60, float(y1 - y0) / 40]
+        crop = mask.numpy()[int(y0) : int(y1), int(x0) : int(x1)]
+        drawn_by_fiftyone(labels.Detection(label="cat", bounding_box=box, mask=crop, confidence=0.9), truth)
+
+
+def test_fiftyone_takes_the_results_file(predictions):
+    coco = pytest.importorskip("fiftyone.utils.coco")
+    names = dict(zip(CLASSES.category_ids, CLASSES.names, strict=True))
+    for result, truth in zip(to_coco(predictions, 1, CLASSES.category_ids), MASKS, strict=True):
+        expected = (names[result["category_id"]], result["score"])
+        taken = coco.COCOObject.from_anno_dict(result).to_detection((60, 40), classes_map=names, load_segmentation=True)
+        assert (taken.label, taken.confidence) == expected
+        drawn_by_fiftyone(taken, truth)
 
 
 def test_supervision_takes_them(predictions):
