@@ -130,6 +130,25 @@ def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
     return integers, scales.float()
 
 
+def rounding_shift(weight: Tensor, means: Tensor, groups: int = 1) -> Tensor:
+    """Returns what rounding the weights takes from each output on average; the bias makes up for it.
+
+    Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", arXiv:1906.04721, section 4.2.
+
+    Args:
+        weight: (O, I / groups, ...) of a convolution, or (O, I) of a fully connected layer.
+        means: (I,), of the channels of the input.
+        groups: of the convolution.
+
+    Returns:
+        (O,) float32
+    """
+    integers, scales = quantize_weight(weight)
+    lost = weight.double() - integers * scales.double().view(-1, *[1] * (weight.dim() - 1))
+    of_group = means.double().view(groups, -1).repeat_interleave(len(weight) // groups, 0)
+    return (lost.reshape(*lost.shape[:2], -1).sum(2) * of_group).sum(1).float()
+
+
 class ConvSizes(NamedTuple):
     """Strides and the like of a convolution."""
 

@@ -19,6 +19,7 @@ from maskrcnn_ext.ops.quantized import (
     quantize_weight,
     quantized_conv2d,
     quantized_linear,
+    rounding_shift,
     scale_of_range,
 )
 
@@ -141,3 +142,24 @@ def test_weights_of_zeros_stay_zero():
     whole, scales = quantize_weight(torch.zeros(2, 3, 1, 1))
     assert whole.abs().sum() == 0
     assert scales.isfinite().all()
+
+
+@pytest.mark.parametrize("groups", [1, 4, 24])
+def test_the_shift_of_rounded_weights_is_exact_for_constant_channels(groups):
+    torch.manual_seed(0)
+    weight, means = torch.randn(24, 24 // groups, 3, 3).double(), torch.randn(24).double()
+    maps = means[None, :, None, None].expand(1, 24, 5, 5)
+    rounded, scales = quantize_weight(weight)
+    exact = F.conv2d(maps, weight, groups=groups)
+    found = F.conv2d(maps, rounded * scales.double().view(-1, 1, 1, 1), groups=groups)
+    shift = rounding_shift(weight, means, groups).double()
+    torch.testing.assert_close(found + shift.view(1, -1, 1, 1), exact, atol=1e-6, rtol=0)
+    assert shift.abs().max() > 1e-3
+
+
+def test_the_shift_of_a_fully_connected_layer():
+    torch.manual_seed(0)
+    weight, means = torch.randn(8, 20), torch.randn(20)
+    rounded, scales = quantize_weight(weight)
+    expected = means @ weight.T - means @ (rounded * scales[:, None]).T
+    torch.testing.assert_close(rounding_shift(weight, means), expected, atol=1e-5, rtol=0)

@@ -1,4 +1,4 @@
-"""The scales of the maps of an int8 model: measured on images, and kept in a file beside the weights."""
+"""The scales and means of the maps of an int8 model: measured on images, and kept in a file beside the weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +23,22 @@ _SAMPLES = 8192
 # Ranges that are tried, as shares of the range of all values.
 _SHARES = torch.linspace(1.0, 0.3, 29).tolist()
 # Changes when scales are chosen or named in another way.
-_VERSION = 1
+_VERSION = 2
 
 # (name of a layer's weight, "input" or "output") -> scale of that map.
 Scales = dict[tuple[str, str], Scale]
+
+
+class Calibration(NamedTuple):
+    """What is measured on the images.
+
+    Attributes:
+        scales: of the maps.
+        means: name of a layer's weight -> mean of each channel of its input.
+    """
+
+    scales: Scales
+    means: dict[str, list[float]]
 
 
 class Observer:
@@ -36,6 +48,7 @@ class Observer:
         """Starts without samples."""
         self._samples: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
         self._ranges: dict[tuple[str, str], tuple[float, float]] = {}
+        self._sums: dict[str, tuple[Tensor | float, int]] = {}
 
     def see(self, layer: str, kind: str, x: Tensor) -> None:
         """Takes samples of the input or output of a layer."""
@@ -45,14 +58,19 @@ class Observer:
         low, high = (float(value) for value in x.aminmax())
         known = self._ranges.get(key, (low, high))
         self._ranges[key] = min(low, known[0]), max(high, known[1])
-        values = x.permute(0, 2, 3, 1).reshape(-1) if x.dim() == 4 else x.reshape(-1)
+        pixels = x.permute(0, 2, 3, 1).flatten(0, 2) if x.dim() == 4 else x
+        if kind == "input":
+            total, count = self._sums.get(layer, (0.0, 0))
+            self._sums[layer] = total + pixels.sum(0, dtype=torch.float64), count + len(pixels)
+        values = pixels.reshape(-1)
         # An odd step visits all channels, whose number is even.
         step = max(len(values) // _SAMPLES, 1) | 1
         self._samples[key].append(values[::step].float().clone())
 
-    def scales(self) -> Scales:
-        """Returns the scale of each map that was seen, with the smallest squared error of its samples."""
-        return {key: choose_scale(torch.cat(self._samples[key]), *limits) for key, limits in self._ranges.items()}
+    def result(self) -> Calibration:
+        """Returns the scale of each map that was seen, with the smallest squared error of its samples, and the means of inputs."""
+        scales = {key: choose_scale(torch.cat(self._samples[key]), *limits) for key, limits in self._ranges.items()}
+        return Calibration(scales, {layer: torch.div(*sums).tolist() for layer, sums in self._sums.items()})
 
 
 def choose_scale(samples: Tensor, low: float, high: float) -> Scale:
@@ -139,38 +157,40 @@ def weights_digest(model: nn.Module) -> str:
 
 
 class CalibrationFile:
-    """Scales in a JSON file, for one state of the weights and the images.
+    """A calibration in a JSON file, for one state of the weights and the images.
 
     Example::
 
         file = CalibrationFile(Path("output/run/model_final.int8.json"), key)
-        scales = file.read()  # None if they are of other weights or images
+        calibration = file.read()  # None if it is of other weights or images
     """
 
     def __init__(self, path: Path, key: str) -> None:
         """Sets the file; `key` identifies weights and images."""
         self.path, self.key = path, key
 
-    def read(self) -> Scales | None:
-        """Returns the scales; None if the file is missing, damaged, or of another key."""
+    def read(self) -> Calibration | None:
+        """Returns the calibration; None if the file is missing, damaged, or of another key."""
         try:
             content: Any = json.loads(self.path.read_text(encoding="utf-8"))
             if content["key"] != self.key:
                 return None
-            return {
+            scales = {
                 (layer, kind): Scale(float(scale), int(zero_point))
                 for layer, kinds in content["scales"].items()
                 for kind, (scale, zero_point) in kinds.items()
             }
+            means = {layer: [float(mean) for mean in means] for layer, means in content["means"].items()}
+            return Calibration(scales, means)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
-    def write(self, scales: Scales) -> None:
-        """Writes the scales."""
+    def write(self, calibration: Calibration) -> None:
+        """Writes a calibration."""
         layers: dict[str, dict[str, Scale]] = defaultdict(dict)
-        for (layer, kind), scale in scales.items():
+        for (layer, kind), scale in calibration.scales.items():
             layers[layer][kind] = scale
-        write_atomic(self.path, json.dumps({"key": self.key, "scales": layers}, indent=1))
+        write_atomic(self.path, json.dumps({"key": self.key, "scales": layers, "means": calibration.means}, indent=1))
 
 
 def digest_of(parts: Iterable[str]) -> str:

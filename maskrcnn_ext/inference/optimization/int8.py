@@ -1,5 +1,7 @@
 """Layers in 8-bit integers: convolutions, transposed convolutions and fully connected layers by oneDNN's int8 kernels.
 
+Rounding the weights shifts the mean of each output; the biases are corrected for it.
+
 A layer takes numbers or a :class:`QuantizedMap`. It returns numbers unless ``quantizes_output`` is set, which is done where all that
 follows takes a QuantizedMap: within residual blocks and from block to block, and in chains of layers.
 """
@@ -16,11 +18,12 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from maskrcnn_ext.inference.optimization.backbone import FusedBlock, FusedFPN
-from maskrcnn_ext.inference.optimization.calibration import Scales
+from maskrcnn_ext.inference.optimization.calibration import Calibration
 from maskrcnn_ext.inference.optimization.convolution import (
     ACTIVATIONS,
     FusedConv2d,
     FusedUpsampling,
+    fold_norm,
     is_fusible_upsampling,
 )
 from maskrcnn_ext.inference.optimization.heads import SelectedClassMaskHead
@@ -39,6 +42,7 @@ from maskrcnn_ext.ops.quantized import (
     quantize,
     quantized_conv2d,
     quantized_linear,
+    rounding_shift,
 )
 from maskrcnn_ext.ops.workspace import Workspace
 
@@ -191,40 +195,53 @@ class Int8Upsampling(FusedUpsampling):
 class Int8Layers(FusedLayers):
     """Makes int8 layers of those whose scales are known, else the layers of :class:`FusedLayers`."""
 
-    def __init__(self, dtype: torch.dtype, workspace: Workspace, names: dict[int, str], scales: Scales) -> None:
+    def __init__(
+        self, dtype: torch.dtype, workspace: Workspace, names: dict[int, str], calibration: Calibration
+    ) -> None:
         """Sets the layers' settings.
 
         Args:
             dtype: of maps that are not quantized and of layers that stay as they are, float32 or bfloat16.
             workspace: memory that they share.
             names: what :func:`weight_names` returned before any layer was replaced.
-            scales: of the layers' maps.
+            calibration: of the layers' maps.
         """
         super().__init__(dtype, workspace)
-        self.names, self.scales = names, scales
+        self.names, self.calibration = names, calibration
 
     def conv(self, conv: nn.Module, name: str = "", *, relu: bool = False) -> FusedConv2d:
         """See :meth:`FusedLayers.conv`."""
         scales = self._scales_of(conv, name)
         if scales is None or not is_int8_conv(conv):
             return super().conv(conv, name, relu=relu)
-        return Int8Conv2d(conv, scales, dtype=self.dtype, workspace=self.workspace, relu=relu)
+        fused = Int8Conv2d(conv, scales, dtype=self.dtype, workspace=self.workspace, relu=relu)
+        exact, _ = fold_norm(conv) or (conv.weight, None)
+        fused.bias += rounding_shift(exact, self._means_of(conv), conv.groups)
+        return fused
 
     def layer(self, layer: nn.Module, name: str) -> nn.Module | None:
         """See :meth:`FusedLayers.layer`."""
         scales = self._scales_of(layer, name)
         if scales is not None and type(layer) is nn.Linear:
-            return Int8Linear(layer, scales, dtype=self.dtype)
+            linear = Int8Linear(layer, scales, dtype=self.dtype)
+            linear.bias = linear.bias + rounding_shift(layer.weight.detach(), self._means_of(layer))
+            return linear
         if scales is not None and is_fusible_upsampling(layer):
             return Int8Upsampling(layer, scales[0], dtype=self.dtype, workspace=self.workspace)
         return super().layer(layer, name)
 
+    def _means_of(self, layer: nn.Module) -> Tensor:
+        """Returns the mean of each channel of the input of a layer whose scales are known."""
+        return torch.tensor(self.calibration.means[self.names[id(layer.weight)]])
+
     def _scales_of(self, layer: nn.Module, name: str) -> tuple[Scale, Scale] | None:
         """Returns the scales of a layer's input and output; None if the layer stays as it is."""
         label = self.names.get(id(getattr(layer, "weight", None)))
-        given = None if label is None or name in FLOAT32_LAYERS else self.scales.get((label, "input"))
+        given = None if label is None or name in FLOAT32_LAYERS else self.calibration.scales.get((label, "input"))
         # A transposed convolution and a convolution whose sum is never quantized need no scale of the output.
-        return None if given is None or label is None else (given, self.scales.get((label, "output"), given))
+        return (
+            None if given is None or label is None else (given, self.calibration.scales.get((label, "output"), given))
+        )
 
 
 def is_int8_conv(conv: nn.Module) -> bool:

@@ -23,10 +23,10 @@ from maskrcnn_ext.common.text import first_line, or_list, short_list
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.optimization.backbone import AutocastBackbone, FusedFPN, fuse_block, is_fusible_fpn
 from maskrcnn_ext.inference.optimization.calibration import (
+    Calibration,
     CalibrationFile,
     ObservedLayers,
     Observer,
-    Scales,
     weight_names,
 )
 from maskrcnn_ext.inference.optimization.convolution import is_fusible_conv
@@ -128,7 +128,7 @@ def optimize_in_place(
         dtype = "bf16" if _has_bf16_instructions(model.device) else "fp32"
     make_layers: _MakeLayers = FusedLayers
     if dtype == "int8":
-        known = _find_scales(model, calibrate, scales)
+        known = _find_calibration(model, calibrate, scales)
         names = weight_names(model)
         dtype = "bf16" if _has_bf16_instructions(model.device) else "fp32"
 
@@ -189,8 +189,10 @@ def _replace_parts(model: GeneralizedRCNN, dtype: torch.dtype, make_layers: _Mak
     return _compact(model) if type(model) in (GeneralizedRCNN, CompactRCNN) else model
 
 
-def _find_scales(model: GeneralizedRCNN, images: Iterable[Any] | None, file: CalibrationFile | None) -> Scales:
-    """Returns the scales of the maps of a model, from the file or else measured on images."""
+def _find_calibration(
+    model: GeneralizedRCNN, images: Iterable[Any] | None, file: CalibrationFile | None
+) -> Calibration:
+    """Returns the calibration of a model, from the file or else measured on images."""
     if model.device.type != "cpu":
         raise InputError(f"optimize: int8 is for the CPU, not {model.device}: set the device to cpu, or use bf16")
     if not is_supported():
@@ -212,7 +214,7 @@ def _find_scales(model: GeneralizedRCNN, images: Iterable[Any] | None, file: Cal
         raise InputError(
             "optimize: int8 needs images to calibrate: calibrate=images, or --calibrate DATA; about 32 like those to predict"
         )
-    found = observer.scales()
+    found = observer.result()
     logger.info("optimize: calibrated int8 on %d images", count)
     if file is not None:
         try:

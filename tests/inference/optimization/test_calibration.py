@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from maskrcnn_ext.inference.optimization.calibration import (
+    Calibration,
     CalibrationFile,
     Observer,
     choose_scale,
@@ -43,8 +44,10 @@ def test_an_observer_sees_all_channels_and_images():
     observer.see("layer", "input", -maps / 2)
     observer.see("layer", "input", maps[:0])
     observer.see("unused", "input", maps[:0])
-    assert list(observer.scales()) == [("layer", "input")]
-    scale, zero_point = observer.scales()["layer", "input"]
+    scales, means = observer.result()
+    assert list(scales) == [("layer", "input")]
+    assert means == {"layer": [0.0, 0.0, 0.0, 0.0, 0.0, 0.5, 0.0, 0.0]}
+    scale, zero_point = scales["layer", "input"]
     assert abs(scale * (255 - zero_point) - 2) <= scale
     assert abs(scale * zero_point - 1) <= scale
 
@@ -52,9 +55,10 @@ def test_an_observer_sees_all_channels_and_images():
 def test_a_file_holds_the_scales_of_one_key(tmp_path):
     path = tmp_path / "model.int8.json"
     scales = {("a", "input"): Scale(0.1, 3), ("a", "output"): Scale(0.2, 0), ("b", "input"): Scale(0.3, 255)}
+    calibration = Calibration(scales, {"a": [0.1, -2.0], "b": [0.0]})
     assert CalibrationFile(path, "one").read() is None
-    CalibrationFile(path, "one").write(scales)
-    assert CalibrationFile(path, "one").read() == scales
+    CalibrationFile(path, "one").write(calibration)
+    assert CalibrationFile(path, "one").read() == calibration
     assert CalibrationFile(path, "other").read() is None
     for damage in ("", "{", "[]", '{"key": "one"}', '{"key": "one", "scales": {"a": {"input": 3}}}'):
         path.write_text(damage)

@@ -12,7 +12,7 @@ from torch import nn
 
 from maskrcnn_ext import InputError, Predictor, optimize
 from maskrcnn_ext.inference.optimization.backbone import FusedBlock
-from maskrcnn_ext.inference.optimization.calibration import ObservedLayers, Observer, weight_names
+from maskrcnn_ext.inference.optimization.calibration import Calibration, ObservedLayers, Observer, weight_names
 from maskrcnn_ext.inference.optimization.int8 import (
     Int8Conv2d,
     Int8Layers,
@@ -23,7 +23,7 @@ from maskrcnn_ext.inference.optimization.int8 import (
 )
 from maskrcnn_ext.inference.optimization.timm_nets import trace_timm
 from maskrcnn_ext.modeling.backbones.timm_backbone import TimmBackbone
-from maskrcnn_ext.ops.quantized import QuantizedMap, Scale, is_supported
+from maskrcnn_ext.ops.quantized import QuantizedMap, Scale, is_supported, rounding_shift
 from maskrcnn_ext.ops.workspace import Workspace
 from tests.helpers.random_models import FPN, INPUTS, MODELS, build
 from tests.helpers.small_model import make_run, same
@@ -38,7 +38,8 @@ def layers_of(module, dtype=torch.float32):
     scales = {
         (name, kind): INPUT if kind == "input" else OUTPUT for name in names.values() for kind in ("input", "output")
     }
-    return Int8Layers(dtype, Workspace(), names, scales)
+    means = {name: [0.0] * weight.shape[1] for name, weight in module.named_parameters() if weight.dim() > 1}
+    return Int8Layers(dtype, Workspace(), names, Calibration(scales, means))
 
 
 def near(found, expected, share=0.04):
@@ -91,12 +92,29 @@ def test_other_layers(dtype):
         assert upsampling(maps[:0], (then[0][:0], then[1][:0])).shape == (0, 1, 10, 8)
 
 
+def test_biases_make_up_for_rounded_weights():
+    torch.manual_seed(0)
+    model = nn.Sequential(Conv2d(32, 16, 1), nn.Linear(16, 8))
+    plain, layers = layers_of(model), layers_of(model)
+    layers.calibration.means.update({"0.weight": [2.0] * 32, "1.weight": [3.0] * 16})
+    shifts = [
+        rounding_shift(part.weight.detach(), torch.full((size,), mean))
+        for part, size, mean in zip(model, (32, 16), (2.0, 3.0), strict=True)
+    ]
+    torch.testing.assert_close(layers.conv(model[0]).bias - plain.conv(model[0]).bias, shifts[0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        layers.layer(model[1], "fc1").bias - model[1].bias.detach(), shifts[1], atol=1e-6, rtol=0
+    )
+
+
 def test_layers_that_stay_as_they_are():
     model = nn.ModuleDict(
         {"predictor": nn.Conv2d(32, 4, 1), "first": nn.Conv2d(3, 32, 3), "unseen": nn.Conv2d(32, 32, 1)}
     )
     layers = layers_of(model)
-    layers.scales = {key: scale for key, scale in layers.scales.items() if not key[0].startswith("unseen")}
+    scales = layers.calibration.scales
+    for kind in ("input", "output"):
+        del scales["unseen.weight", kind]
     for name, conv in model.items():
         assert not isinstance(layers.conv(conv, name), Int8Conv2d)
     assert not is_int8_conv(Conv2d(32, 32, 1, activation=nn.Sigmoid()))
@@ -161,7 +179,7 @@ def test_networks_of_timm_hand_on_integers(name):
         observed = copy.deepcopy(backbone)
         layers = ObservedLayers(workspace, weight_names(observed), observer)
         trace_timm(observed).fuse(layers.conv)(image)
-        layers = Int8Layers(torch.float32, workspace, weight_names(backbone), observer.scales())
+        layers = Int8Layers(torch.float32, workspace, weight_names(backbone), observer.result())
         traced = trace_timm(backbone).fuse(layers.conv)
         keep_quantized(nn.Sequential(traced))
         assert any(getattr(module, "quantizes_output", False) for module in traced.modules())
