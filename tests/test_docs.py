@@ -110,6 +110,20 @@ def documented_commands(text: str) -> list[list[str]]:
     return commands
 
 
+@cache
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """Returns the parser of a command."""
+    if name == "train-net":
+        return build_parser()
+    module = import_module(f"maskrcnn_ext.cli.{name.replace('-', '_')}")
+    if hasattr(module, "build_parser"):
+        found: argparse.ArgumentParser = module.build_parser()
+        return found
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    return parser
+
+
 @pytest.fixture(scope="module")
 def options_of():
     """Returns the options of a command, those of its parts included."""
@@ -121,18 +135,7 @@ def options_of():
                 found |= set().union(*map(options, action.choices.values()))
         return found
 
-    @cache
-    def of_command(name: str) -> set[str]:
-        if name == "train-net":
-            return options(build_parser())
-        module = import_module(f"maskrcnn_ext.cli.{name.replace('-', '_')}")
-        if hasattr(module, "build_parser"):
-            return options(module.build_parser())
-        parser = argparse.ArgumentParser()
-        module.add_arguments(parser)
-        return options(parser)
-
-    return of_command
+    return lambda name: options(parser_of(name))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -141,6 +144,9 @@ def test_commands_and_options_that_a_document_shows_exist(document, options_of):
         if not command[0].islower():  # COMMAND, --help
             continue
         assert command in COMMANDS
+        given = {word.partition("=")[0] for word in words if word.startswith("-")}
+        for action in parser_of(command)._actions if given else ():
+            assert not (action.required and action.option_strings) or given & set(action.option_strings), action
         for word in words:
             if re.match(r"--?[a-z]", word):
                 assert word.partition("=")[0].rstrip(",.:") in options_of(command), f"{command} {word}"
