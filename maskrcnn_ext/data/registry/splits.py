@@ -57,6 +57,8 @@ def _groups(path: Path) -> Iterator[list[tuple[str, str]]]:
     yield [(folder.name, name) for folder in folders if (name := detect(folder)) is not None]
     parts = [folder.name for folder in list_files(path / "images", "*") if folder.is_dir()]
     yield [(part, name) for part in parts if (name := label_images(path, part)) is not None]
+    if len(folders) == 1:  # archives unpack into a folder
+        yield from _groups(folders[0])
 
 
 def _splits_of(name: str) -> Iterator[tuple[str, str]]:

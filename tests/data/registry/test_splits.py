@@ -28,6 +28,10 @@ VOC = {"Annotations/a.xml": "", "JPEGImages/a.jpg": ""}
             {f"{split}/_annotations.coco.json": COCO for split in ("train", "valid", "test")},
             ("coco:{0}/train/_annotations.coco.json@{0}/train", "coco:{0}/valid/_annotations.coco.json@{0}/valid"),
         ),
+        (
+            {"export/train/a.json": LABELME, "export/dev/b.json": LABELME},
+            ("labelme:{0}/export/train", "labelme:{0}/export/dev"),
+        ),
         ({"train/a.json": LABELME, "test/b.json": LABELME}, ("labelme:{0}/train", None)),
         (
             {f"{kind}/{split}/a.png": "" for kind in ("images", "masks") for split in ("training", "validation")},
