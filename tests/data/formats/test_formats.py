@@ -43,4 +43,4 @@ def test_formats_load_one_at_a_time(run_python):
     code = "import sys; from maskrcnn_ext.data import formats; formats.get_format('coco'); print(*sys.modules)"
     loaded = run_python("-c", code).stdout.split()
     assert "maskrcnn_ext.data.formats.coco" in loaded
-    assert not any(name.startswith("maskrcnn_ext.data.formats.yolo") for name in loaded)
+    assert not any(name.startswith("maskrcnn_ext.data.formats.openimages") for name in loaded)
