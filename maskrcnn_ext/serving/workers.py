@@ -87,10 +87,11 @@ class Worker:
             EOFError: the process has died, as with OSError.
         """
         settings = [{key: value for key, value in asdict(one).items() if key != "content"} for one in requests]
-        self._connection.send_bytes(json.dumps(settings).encode())
+        connection = self._connection  # a later one belongs to another process
+        connection.send_bytes(json.dumps(settings).encode())
         for request in requests:
-            self._connection.send_bytes(request.content)
-        replies = [self._connection.recv_bytes() for _ in requests]
+            connection.send_bytes(request.content)
+        replies = [connection.recv_bytes() for _ in requests]
         return [(int(reply[:3]), reply[3:]) for reply in replies]
 
     def stop(self) -> None:
