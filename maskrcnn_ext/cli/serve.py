@@ -97,6 +97,8 @@ def run(args: argparse.Namespace) -> int:
             uvicorn.Server(config).run(sockets=[listener])
         except Stopped as signal_name:
             print(f"stopped by {signal_name}", file=sys.stderr)
+        finally:
+            workers.stop()
     return 0
 
 

@@ -37,6 +37,11 @@ class _Job:
     request: Request
     answer: asyncio.Future[Answer]
 
+    def finish(self, answer: Answer) -> None:
+        """Gives the answer, unless the client's time is over."""
+        if not self.answer.done():
+            self.answer.set_result(answer)
+
 
 class Worker:
     """A process that holds a model.
@@ -54,6 +59,7 @@ class Worker:
         self._max_pixels = max_pixels
         self.state, self.error = "loading", ""
         self.info: dict[str, Any] = {}
+        self._process: Any = None
 
     def start(self) -> None:
         """Starts a process and waits until the model is loaded; sets `state`."""
@@ -74,11 +80,11 @@ class Worker:
     @property
     def pid(self) -> int | None:
         """The id of the process."""
-        return self._process.pid
+        return self._process.pid if self._process else None
 
     def is_alive(self) -> bool:
         """Returns whether the process runs."""
-        return self._process.is_alive()
+        return bool(self._process.is_alive())
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
         """Returns the answers of the process.
@@ -96,8 +102,9 @@ class Worker:
 
     def stop(self) -> None:
         """Kills the process, so that :meth:`answer` raises in the thread that waits for it."""
-        self._process.kill()
-        self._process.join()
+        if self._process:
+            self._process.kill()
+            self._process.join()
 
 
 def _work(load: Callable[[], Detector], max_pixels: int, connection: Connection) -> None:
@@ -241,7 +248,7 @@ class Workers:
                 jobs.append(self._waiting.get_nowait())
             await self._answer(worker, jobs)
         while self._is_failed and not self._waiting.empty():
-            self._waiting.get_nowait().answer.set_result(self._failure())
+            self._waiting.get_nowait().finish(self._failure())
 
     async def _answer(self, worker: Worker, jobs: Sequence[_Job], *, again: bool = True) -> None:
         """Answers jobs with a process. If it dies, they are tried again, one by one, so that only the image at fault is lost."""
@@ -250,7 +257,7 @@ class Workers:
             return
         if worker.state == "failed":
             for job in jobs:
-                job.answer.set_result(self._failure())
+                job.finish(self._failure())
             return
         loop = asyncio.get_running_loop()
         requests = [job.request for job in jobs]
@@ -268,8 +275,7 @@ class Workers:
                 return
             answers = [error_answer(503, "the process died while it predicted the image") for _ in jobs]
         for job, answer in zip(jobs, answers, strict=True):
-            if not job.answer.done():
-                job.answer.set_result(answer)
+            job.finish(answer)
 
     async def _restart(self, worker: Worker) -> None:
         worker.stop()
