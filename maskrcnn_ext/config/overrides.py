@@ -5,6 +5,7 @@ Valid overrides have the same effect as with ``LazyConfig.apply_overrides``; mis
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import re
@@ -26,7 +27,7 @@ from maskrcnn_ext.config.callables import (
     to_plain,
     unknown_arguments,
 )
-from maskrcnn_ext.config.settings import add_missing_settings
+from maskrcnn_ext.config.settings import add_missing_settings, takes_null
 from maskrcnn_ext.config.value_kinds import check_value
 from maskrcnn_ext.errors import InputError
 
@@ -210,6 +211,8 @@ class _Checker:
             for name, entry in value.items():
                 self.check(override, f"{key}.{name}", entry)
             return
+        if value is None and takes_null(key):
+            return
         argument = _has_target(parent) or OmegaConf.is_list(parent)
         parameter = _parameters(parent, parts[:-1]).get(parts[-1])
         if old is _MISSING:
@@ -253,7 +256,7 @@ class _Checker:
             )
         similar = [".".join([*prefix, name, *rest]) for name in nearest(parts[index], names)]
         if not similar:
-            paths = [path for path in _mapping_keys(to_plain(self._before)) if path.rpartition(".")[2] == parts[-1]]
+            paths = [path for path in _all_keys(to_plain(self._before)) if path.rpartition(".")[2] == parts[-1]]
             similar = nearest(key, paths, cutoff=0.7)
         advice = (
             f"did you mean {' or '.join(similar)}?"
@@ -306,6 +309,15 @@ def _check_targets(parsed: list[Override], after: DictConfig) -> None:
             target = find_target(node["_target_"], where)
             for line in unknown_arguments(where, node, target):
                 raise InputError(line)
+
+
+def _all_keys(tree: Any) -> list[str]:
+    """Returns the keys of a config, and the arguments that it leaves at their defaults."""
+    keys = list(_mapping_keys(tree))
+    for where, node in iter_nodes(tree):
+        with contextlib.suppress(InputError):  # of a target that cannot be imported
+            keys += [f"{where}.{name}" for name in named_arguments(find_target(node["_target_"], where))]
+    return keys
 
 
 def _mapping_keys(tree: Any, prefix: str = "") -> Iterator[str]:

@@ -127,6 +127,17 @@ SETTINGS: dict[str, Setting] = {
 _SHARED = {"amp"}
 
 
+def takes_null(key: str) -> bool:
+    """Returns whether null is a valid value of a key below ``train``, of this package or of Detectron2.
+
+    Example:
+        >>> takes_null("train.epochs"), takes_null("train.accumulate")
+        (True, False)
+    """
+    setting = SETTINGS.get(key.removeprefix("train."))
+    return key == "train.checkpointer.max_to_keep" if setting is None else setting.rule[0](None)
+
+
 def _nested_defaults(settings: Mapping[str, Setting]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for key, setting in settings.items():

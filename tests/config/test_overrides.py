@@ -61,6 +61,7 @@ VALID = {
     "over an interpolation": [f"{HEAD}.num_classes=1", "dataloader.evaluator.dataset_name=x"],
     "a whole number for another": ["model.roi_heads.box_predictor.smooth_l1_beta=1"],
     "any keyword of a target that takes any": ["model.backbone.bottom_up.stages.res4_dilation=2"],
+    "null where it is a choice": ["train.checkpointer.max_to_keep=null", "train.epochs=3", "train.epochs=null"],
     "our keys": ["train.ema.decay=0.99", "train.amp.dtype=bf16", "train.best.metric=segm/AP"],
     "a hook": ["train.hooks=[{_target_: detectron2.engine.hooks.IterationTimer}]"],
     "what DistributedDataParallel takes": ["train.ddp.static_graph=true"],
@@ -96,6 +97,7 @@ INVALID = {
     f"{HEAD}.conv_dim=[1]": "did you mean model.roi_heads.mask_head.conv_dims",
     f"{HEAD}={{conv_dim:[1]}}": "did you mean model.roi_heads.mask_head.conv_dims",
     "model.roi_heads.mask_pooler.sampling_rate=2": "did you mean model.roi_heads.mask_pooler.sampling_ratio?",
+    "dataloader.train.use_keypoint=true": "did you mean dataloader.train.mapper.use_keypoint",  # at its default
     "dataloader.train.dataset.nmes=coco:a": "did you mean dataloader.train.dataset.names?",
     "dataloader.train.mapper.augmentations.7.max_size=1": "augmentations has 2 entries",
     "dataloader.train.mapper.augmentations.0.crop_size=1": "has _target_, interp, max_size, sample_style, short_edge_length",
