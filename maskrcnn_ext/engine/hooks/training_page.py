@@ -42,7 +42,10 @@ def quiet_terminal() -> Iterator[Any]:
             yield console
         finally:
             for logger in loggers:
-                logger.removeHandler(warnings)
+                for handler in list(logger.handlers):
+                    # What is logged at the exit of the process, after the page, must not be written to a closed file.
+                    if handler is warnings or getattr(handler, "stream", None) is nowhere:
+                        logger.removeHandler(handler)
             toolkit.setLevel(level)
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import sys
 
 from detectron2.engine.hooks import IterationTimer
 
@@ -57,3 +58,12 @@ def test_on_a_terminal(tmp_path):
     log = (tmp_path / "out/log.txt").read_text()
     assert "the model" in log
     assert "total_loss" in log
+
+
+def test_messages_after_the_page_are_not_written_to_its_closed_file(capsys):
+    """As the report of bad images at the end of the process."""
+    logger = logging.getLogger("maskrcnn_ext")
+    with quiet_terminal():
+        logger.addHandler(logging.StreamHandler(sys.stdout))
+    logger.warning("later")
+    assert "I/O operation on closed file" not in capsys.readouterr().err
