@@ -18,6 +18,7 @@ from maskrcnn_ext.config.zoo import config_path
 from maskrcnn_ext.data.formats import FORMATS, get_format
 from maskrcnn_ext.data.registry.catalog import register
 from maskrcnn_ext.engine.main import build_parser
+from maskrcnn_ext.modeling.parts import MASK_HEADS, POOLERS
 from tests.conftest import ROOT
 
 DOCUMENTS = [
@@ -26,6 +27,14 @@ DOCUMENTS = [
     *sorted(ROOT.glob("docs/*.md")),
     *sorted(ROOT.glob("projects/*/README.md")),
 ]
+
+
+def test_the_front_page_counts_the_parts():
+    text = (ROOT / "README.md").read_text()
+    words = {6: "six", 12: "twelve"}
+    assert f"{len(FORMATS)} annotation formats" in text
+    assert f"{words[len(MASK_HEADS)]} mask heads" in text
+    assert f"{words[len(POOLERS)]} RoI poolers" in text
 
 
 def code_blocks(name: str) -> list[str]:
