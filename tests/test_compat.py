@@ -239,7 +239,7 @@ def defined_names(tree):
     """Returns the names that a module defines: functions, classes, variables, and attributes that it assigns to `self` or `cls`."""
     names = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)

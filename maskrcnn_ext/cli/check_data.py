@@ -189,8 +189,7 @@ def _fix(
     unreadable = sum(fault.kind == "record-unreadable" for fault in faults)
     losses = [*([f"{plural(unreadable, 'record')}: cannot be read"] if unreadable else []), *describe_losses(log)]
     print(f"left out:{'' if losses else ' nothing'}")
-    for line in losses:
-        print(f"  {line}")
+    _print_lines(losses, all_lines=True)
     remaining = find_faults(view_dataset(data, found.folder, str(file)), pixels or None, against, other_pixels)
     errors = [fault for fault in remaining if fault.severity == "error"]
     print(f"wrote {file} with {len(errors)} errors left; use it as {usage}")

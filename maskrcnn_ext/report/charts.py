@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from maskrcnn_ext.common.text import printable
+
 # Units of the SVG's viewBox; on a phone, one is about a pixel.
 WIDTH, HEIGHT = 400, 250
 LEFT, RIGHT, TOP, BOTTOM = 54, 16, 8, 38
@@ -249,7 +251,7 @@ def bar_chart(counts: Mapping[str, int], *, xlabel: str) -> str:
     shown = sorted(counts.items(), key=lambda item: -item[1])[:_MAX_BARS]
     figure, axes = _new_figure(height=max(1.6, 0.8 + 0.22 * len(shown)))
     # By position, so that two classes of one name have a bar each. An unescaped dollar sign would start a formula.
-    names = [name.replace("$", r"\$") for name, _ in shown]
+    names = [printable(name).replace("$", r"\$") for name, _ in shown]
     axes.barh(range(len(shown)), [count for _, count in shown], color=_BAR_COLOR)
     axes.set_yticks(range(len(shown)), names)
     axes.invert_yaxis()
