@@ -17,10 +17,10 @@ from maskrcnn_ext.errors import InputError
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from maskrcnn_ext.inference.base_predictor import BasePredictor
     from maskrcnn_ext.inference.jobs.job import JobSummary
     from maskrcnn_ext.inference.jobs.journal import Journal
     from maskrcnn_ext.inference.jobs.ray_job import RayResults
-    from maskrcnn_ext.inference.predictor import Predictor
     from maskrcnn_ext.inference.sources import Inputs
     from maskrcnn_ext.inference.volumes import Volume
 
@@ -288,7 +288,7 @@ def _tile_of_training(config: str) -> int | None:
     return tile or None
 
 
-def _load(args: argparse.Namespace) -> Predictor:
+def _load(args: argparse.Namespace) -> BasePredictor:
     """Returns the model, or the ensemble of several."""
     options = {"device": args.device, "dtype": args.dtype, "overrides": args.set, "optimize": args.optimize}
     options["calibrate"] = _calibration_images(args)
@@ -325,7 +325,7 @@ def _on_ray(
     return predicted_on_ray(inputs.items, settings, journal, identity, workers=args.ray)
 
 
-def _category_ids(predictor: Predictor, data: str | None) -> list[Any]:
+def _category_ids(predictor: BasePredictor, data: str | None) -> list[Any]:
     """Returns the category id of each class of the model.
 
     The ids are those of data set `data` if it has all classes of the model, else those of the training data set.
@@ -349,7 +349,7 @@ def _category_ids(predictor: Predictor, data: str | None) -> list[Any]:
 
 def _print_summary(
     args: argparse.Namespace,
-    predictor: Predictor,
+    predictor: BasePredictor,
     summary: JobSummary,
     kinds: list[str],
     files: dict[str, Path],

@@ -13,17 +13,18 @@ from omegaconf import DictConfig
 
 from maskrcnn_ext.common.text import short_list
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.inference.base_predictor import BasePredictor
 from maskrcnn_ext.inference.fusion import fuse_predictions
 from maskrcnn_ext.inference.predictor import Predictor
 
 _BATCHES_AT_ONCE = 4  # of which the images of one size share a batch
 
 
-class EnsemblePredictor(Predictor):
-    """A :class:`Predictor` of several models: it returns what :func:`.fusion.fuse_predictions` makes of their predictions.
+class EnsemblePredictor(BasePredictor):
+    """Predicts with several models as :class:`Predictor` does with one: :func:`.fusion.fuse_predictions` joins their predictions.
 
     Attributes:
-        members: the predictors of the models. Other attributes are those of the first.
+        members: the predictors of the models. Other attributes are those of the first; ``weights`` names all files.
 
     Example:
         ::
@@ -76,9 +77,8 @@ class EnsemblePredictor(Predictor):
                     f"{_name(config)} reads images as {member.image_format}, {_name(configs[0])} as {first.image_format}: an ensemble "
                     "needs models of the same images"
                 )
-        self.model, self.classes, self.read = first.model, first.classes, first.read
-        self.weights = ", ".join(member.weights for member in self.members)
-        self.image_format, self.device = first.image_format, first.device
+        weights = ", ".join(member.weights for member in self.members)
+        super().__init__(first.model, first.classes, weights, first.image_format, first.read)
         self._agreement = agreement
 
     def __repr__(self) -> str:

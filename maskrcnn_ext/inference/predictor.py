@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,12 @@ from detectron2.structures import Instances
 from omegaconf import DictConfig
 
 from maskrcnn_ext.common.text import or_list, short_list
-from maskrcnn_ext.data.images.memory import read_image
 from maskrcnn_ext.data.mapping.mapper import augment_image
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.inference.base_predictor import BasePredictor
 from maskrcnn_ext.inference.loading import image_reader, load_model
 from maskrcnn_ext.inference.optimization.calibration import CalibrationFile, digest_of, weights_digest
 from maskrcnn_ext.inference.optimization.optimize import optimize_in_place
-from maskrcnn_ext.inference.predictions import Predictions
 from maskrcnn_ext.inference.sources import file_state
 from maskrcnn_ext.inference.value_scale import ValueScale
 from maskrcnn_ext.modeling.compact_rcnn import compact_postprocess, output_size
@@ -32,20 +30,12 @@ _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _MAX_WAITING_BATCHES = 4
 
 
-class Predictor:
+class Predictor(BasePredictor):
     """A model with weights, ready to predict.
 
     It returns :class:`maskrcnn_ext.inference.predictions.Predictions`, which are Detectron2's ``Instances`` on the CPU: ``pred_boxes`` in
     pixels of the image as stored, ``scores``, ``pred_classes``, ``pred_masks`` as :class:`maskrcnn_ext.ops.rle_masks.RLEMasks`
-    (``.numpy()`` returns an array), and ``pred_keypoints``.
-
-    Attributes:
-        model: the model, in evaluation mode.
-        classes: the meaning of its outputs, a :class:`maskrcnn_ext.inference.loading.Classes`.
-        image_format: format of the pixels that the model takes: "BGR", "RGB", "L" or "raw".
-        device: device of the model.
-        weights: file or URL of the weights.
-        read: returns the pixels (H, W, C) of a record of Detectron2, as they were read in training.
+    (``.numpy()`` returns an array), and ``pred_keypoints``. Its attributes are those of :class:`.base_predictor.BasePredictor`.
 
     Example:
         ::
@@ -88,13 +78,10 @@ class Predictor:
         loaded = load_model(config, weights, device=device, overrides=overrides)
         if not isinstance(loaded.model, GeneralizedRCNN):
             raise InputError(f"{type(loaded.model).__name__} is not a GeneralizedRCNN, which prediction needs")
-        self.model = loaded.model
-        self.classes = loaded.classes
-        self.weights = loaded.weights
-        self.image_format: str = loaded.mapper.image_format
-        self.device = self.model.device
+        super().__init__(
+            loaded.model, loaded.classes, loaded.weights, loaded.mapper.image_format, image_reader(loaded.mapper)
+        )
         self._augmentations = loaded.mapper.augmentations
-        self.read = image_reader(loaded.mapper)
         self._scale = ValueScale(self.model)
         self._dtype = None if optimize else _DTYPES[dtype]
         if optimize:
@@ -125,62 +112,6 @@ class Predictor:
         classes = short_list([str(name) for name in self.classes.names])
         weights = self.weights or "random weights"
         return f"Predictor({type(self.model).__name__} of {classes}; {weights}; {self.device})"
-
-    @property
-    def input_format(self) -> str:
-        """Order of the channels of arrays, under the name that Detectron2's DefaultPredictor has for it; SAHI reads it."""
-        return "raw" if self.image_format == "raw" else "BGR"
-
-    def __call__(self, image: Any, *, threshold: float = 0.0) -> Predictions:
-        """Predicts one image.
-
-        Args:
-            image: see :meth:`pixels`.
-            threshold: least score of the objects. The model itself leaves out those below ``box_predictor.test_score_thresh``, mostly 0.05.
-
-        Raises:
-            InputError: it cannot be read, or the threshold is not a score.
-        """
-        found = next(self.run([self.prepare(self.pixels(image))]))
-        return Predictions.of(found, self.classes, image, image_format=self.image_format, threshold=threshold)
-
-    def predict(self, images: Iterable[Any], *, batch_size: int = 1, threshold: float = 0.0) -> Iterator[Predictions]:
-        """Predicts images and yields the predictions in the same order. Batches do not change the result of an image.
-
-        Only images of the same padded size share a batch, because more padding beside an image would change its detections.
-
-        Args:
-            images: see :meth:`pixels`; read when they are needed. Of those that are files, the predictions know the path; arrays are not
-                kept.
-            batch_size: how many images to predict at once, if that many of one size are among the next ones.
-            threshold: least score of the objects.
-
-        Raises:
-            InputError: an image cannot be read, or the threshold is not a score.
-        """
-        files: deque[Any] = deque()
-
-        def inputs() -> Iterator[dict[str, Any]]:
-            for image in images:
-                files.append(image if isinstance(image, str | Path | dict) else None)
-                yield self.prepare(self.pixels(image))
-
-        for found in self.run(inputs(), batch_size=batch_size):
-            file = files.popleft()
-            yield Predictions.of(found, self.classes, file, image_format=self.image_format, threshold=threshold)
-
-    def pixels(self, image: Any) -> np.ndarray:
-        """Returns the pixels (H, W, C) of an image in :attr:`image_format`.
-
-        Args:
-            image: a path; the bytes of a file; a PIL image; an array (H, W) or (H, W, C); or a record of Detectron2 (``file_name`` and
-                optionally ``window`` or ``slice``, see :func:`maskrcnn_ext.data.images.pixels.read_pixels`). The channels of an array are
-                blue, green, red as OpenCV reads them, or those of the training for "raw".
-
-        Raises:
-            InputError: it cannot be read, is none of these, or has values that are not finite.
-        """
-        return read_image(image, self.image_format, self.read)
 
     def prepare(self, pixels: np.ndarray) -> dict[str, Any]:
         """Returns the model's input for pixels (H, W, C): the resized ``image`` (C, h, w), and ``height`` and ``width`` H and W.

@@ -87,6 +87,7 @@ class RunDetector:
         """Loads the model; see :meth:`ModelSource.load`."""
         import torch
 
+        from maskrcnn_ext.inference.base_predictor import BasePredictor
         from maskrcnn_ext.inference.ensemble import EnsemblePredictor
         from maskrcnn_ext.inference.predictor import Predictor
 
@@ -95,7 +96,7 @@ class RunDetector:
         if source.models[1:]:
             if source.weights:
                 raise InputError(f"{source.weights}: {len(source.models)} models have their own weights")
-            self._predictor: Predictor = EnsemblePredictor(
+            self._predictor: BasePredictor = EnsemblePredictor(
                 source.models, device=source.device, dtype=source.dtype, optimize=source.optimize
             )
         else:

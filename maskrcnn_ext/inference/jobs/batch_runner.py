@@ -14,8 +14,8 @@ from detectron2.structures import Instances
 
 from maskrcnn_ext.common.text import one_line
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.inference.base_predictor import BasePredictor
 from maskrcnn_ext.inference.jobs.journal import Journal, Journals
-from maskrcnn_ext.inference.predictor import Predictor
 from maskrcnn_ext.inference.results import to_coco
 from maskrcnn_ext.inference.sources import InputImage
 from maskrcnn_ext.inference.tiling.predictor import TiledPredictor
@@ -44,7 +44,7 @@ class BatchRunner:
 
     def __init__(
         self,
-        predictor: Predictor,
+        predictor: BasePredictor,
         journal: Journal | Journals,
         on_failure: Callable[[InputImage, Exception], None],
         *,

@@ -10,14 +10,14 @@ from typing import Any
 from omegaconf import DictConfig
 
 from maskrcnn_ext.engine.manifest import config_hash
+from maskrcnn_ext.inference.base_predictor import BasePredictor
 from maskrcnn_ext.inference.loading import read_config
-from maskrcnn_ext.inference.predictor import Predictor
 from maskrcnn_ext.inference.sources import file_state
 
 
 def job_identity(
     configs: Sequence[str],
-    predictor: Predictor,
+    predictor: BasePredictor,
     *,
     overrides: Sequence[str],
     dtype: str,

@@ -15,11 +15,11 @@ from detectron2.structures import Instances
 from maskrcnn_ext.common.files import JsonListWriter, WriteError, remove_partials, write_atomic
 from maskrcnn_ext.common.progress import Progress
 from maskrcnn_ext.data.tools.browse import to_bgr
+from maskrcnn_ext.inference.base_predictor import BasePredictor
 from maskrcnn_ext.inference.jobs.batch_runner import BatchRunner, failure_reason
 from maskrcnn_ext.inference.jobs.journal import Journal, Journals
 from maskrcnn_ext.inference.outputs import OBJECT_OUTPUTS, find_output
 from maskrcnn_ext.inference.outputs.predicted_image import PredictedImage
-from maskrcnn_ext.inference.predictor import Predictor
 from maskrcnn_ext.inference.results import from_coco, to_coco
 from maskrcnn_ext.inference.sources import InputImage
 from maskrcnn_ext.inference.tiling.predictor import TiledPredictor
@@ -77,7 +77,7 @@ class Job:
 
     def __init__(
         self,
-        predictor: Predictor,
+        predictor: BasePredictor,
         folder: Path,
         journal: Journal | Journals,
         settings: JobSettings,

@@ -11,9 +11,9 @@ import numpy as np
 from detectron2.structures import Instances
 
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.inference.base_predictor import BasePredictor
 from maskrcnn_ext.inference.jobs.journal import Journal, Journals
 from maskrcnn_ext.inference.predictions import Predictions
-from maskrcnn_ext.inference.predictor import Predictor
 from maskrcnn_ext.inference.results import from_coco, to_coco
 from maskrcnn_ext.inference.tiling.merge import merge_tiles
 from maskrcnn_ext.inference.tiling.windowed import WindowedImage
@@ -24,7 +24,7 @@ Results = list[dict[str, Any]]
 
 
 class TiledPredictor:
-    """A :class:`Predictor` for images that are larger than those of the training, or than memory.
+    """A :class:`maskrcnn_ext.Predictor` for images that are larger than those of the training, or than memory.
 
     It returns for an image what the predictor returns. Objects should have the size in a tile that they had in the images of the training:
     the config's test augmentations, such as ResizeShortestEdge, are applied to each tile.
@@ -38,7 +38,7 @@ class TiledPredictor:
 
     def __init__(
         self,
-        predictor: Predictor,
+        predictor: BasePredictor,
         *,
         tile: int = 1024,
         overlap: float = 0.2,
