@@ -32,6 +32,7 @@ EXTRAS = {
     "tiff": ["tifffile", "imagecodecs"],
     "timm": ["timm>=1.0.20", "safetensors"],
     "tune": ["optuna>=4"],
+    "video": ["av"],
 }
 
 # Large packages with many dependencies; not tested by default.

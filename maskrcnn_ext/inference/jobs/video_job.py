@@ -14,9 +14,10 @@ from maskrcnn_ext.inference.jobs.job import Job
 from maskrcnn_ext.inference.outputs.overlays import draw_overlay
 from maskrcnn_ext.inference.outputs.predicted_image import PredictedImage
 from maskrcnn_ext.inference.sources import InputImage, Inputs, file_state
-from maskrcnn_ext.inference.video.frames import VideoReader, VideoWriter
+from maskrcnn_ext.inference.video.frames import VideoReader
 from maskrcnn_ext.inference.video.mots import MOTSWriter
 from maskrcnn_ext.inference.video.tracking import Tracker
+from maskrcnn_ext.inference.video.writer import VideoWriter
 
 
 def name_videos(inputs: Inputs) -> list[tuple[str, str | int]]:

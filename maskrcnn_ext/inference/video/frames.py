@@ -1,4 +1,4 @@
-"""Reads the frames of a video file or a camera one at a time, and writes videos frame by frame."""
+"""Reads the frames of a video file or a camera one at a time."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from maskrcnn_ext.common.text import or_list
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 # Frames per second of a camera that does not report them.
 _DEFAULT_FPS = 25.0
-# Codecs that the OpenCV on PyPI encodes by itself. Browsers play WebM, but not MPEG-4 of this kind.
-_CODECS = {".mp4": "mp4v", ".webm": "VP80", ".avi": "MJPG", ".mkv": "mp4v", ".mov": "mp4v"}
 
 
 class VideoReader:
@@ -49,7 +46,7 @@ class VideoReader:
         file = None if isinstance(source, int) or "://" in str(source) else Path(source)
         if file is not None and not file.is_file():
             raise InputError(f"{file}: no such file")
-        self._capture = cv2.VideoCapture(source if isinstance(source, int) else _utf8(str(source)))
+        self._capture = cv2.VideoCapture(source if isinstance(source, int) else check_utf8(str(source)))
         self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
         self._first: np.ndarray | None = self._capture.read()[1]
         if self._first is None:
@@ -90,62 +87,7 @@ class VideoReader:
         self.close()
 
 
-class VideoWriter:
-    """Writes a video frame by frame: .mp4, .webm (which browsers play), .avi, .mkv or .mov. A context manager.
-
-    Codecs halve the resolution of colours, so the last row or column of an odd height or width is left out.
-
-    Example:
-        >>> with VideoWriter(tmp_path / "a.mp4", size=(48, 64), fps=10) as video:
-        ...     video.write(np.zeros((48, 64, 3), np.uint8))
-        >>> with VideoReader(tmp_path / "a.mp4") as video:
-        ...     video.size, video.num_frames
-        ((48, 64), 1)
-    """
-
-    def __init__(self, file: Path, size: tuple[int, int], fps: float) -> None:
-        """Opens the file.
-
-        Args:
-            file: the file to write, replaced if it exists; its suffix selects the format.
-            size: height and width of the frames in pixels.
-            fps: frames per second.
-
-        Raises:
-            InputError: the suffix is unknown, or the file cannot be written.
-        """
-        codec = _CODECS.get(file.suffix.lower())
-        if codec is None:
-            raise InputError(f"{file}: unknown video format: expected {or_list(list(_CODECS))}")
-        self._size = size
-        self._writer = cv2.VideoWriter(_utf8(str(file)), cv2.VideoWriter.fourcc(*codec), fps, (size[1], size[0]))
-        if not self._writer.isOpened():
-            raise InputError(
-                f"{file}: cannot write a video of {size[1]} x {size[0]} pixels at {fps:g} frames per second there"
-            )
-
-    def write(self, frame: np.ndarray) -> None:
-        """Adds a frame (height, width, 3), uint8, BGR.
-
-        Raises:
-            ValueError: the frame has another size or dtype; OpenCV would drop it silently.
-        """
-        if frame.shape != (*self._size, 3) or frame.dtype != np.uint8:
-            raise ValueError(f"the frame is {frame.shape} {frame.dtype}: expected {(*self._size, 3)} uint8")
-        self._writer.write(frame)
-
-    def close(self) -> None:
-        """Completes the file. Before that, it cannot be played."""
-        self._writer.release()
-
-    def __enter__(self) -> VideoWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def _utf8(name: str) -> str:
+def check_utf8(name: str) -> str:
     """Returns a name; raises an InputError for one that is not UTF-8, with which OpenCV crashes."""
     try:
         name.encode()

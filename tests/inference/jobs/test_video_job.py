@@ -9,7 +9,8 @@ import pytest
 from maskrcnn_ext.inference.jobs.video_job import name_videos
 from maskrcnn_ext.inference.predictor import Predictor as PredictorClass
 from maskrcnn_ext.inference.sources import InputImage, Inputs
-from maskrcnn_ext.inference.video.frames import VideoReader, VideoWriter
+from maskrcnn_ext.inference.video.frames import VideoReader
+from maskrcnn_ext.inference.video.writer import VideoWriter
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")
 
