@@ -91,9 +91,11 @@ def run(args: argparse.Namespace) -> int:
     advice = suggest_anchors(view)
 
     counts = Counter(fault.severity for fault in faults)
-    print(f"{view.name}: {len(view.images)} images, {_count_objects(view)}, {len(view.classes)} classes")
+    print(
+        f"{view.name}: {plural(len(view.images), 'image')}, {_count_objects(view)}, {plural(len(view.classes), 'class', 'classes')}"
+    )
     _print_faults(faults, args.all)
-    print(f"{counts['error']} errors, {counts['warning']} warnings, {counts['info']} infos")
+    print(", ".join(plural(counts[severity], severity) for severity in SEVERITIES))
     if advice is not None:
         _print_advice(advice)
     if args.fix is not None:
@@ -113,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _count_objects(view: DatasetView) -> str:
     crowds = sum(found.crowd for found in view.objects)
-    return f"{len(view.objects) - crowds} objects" + (f" and {plural(crowds, 'crowd')}" if crowds else "")
+    return plural(len(view.objects) - crowds, "object") + (f" and {plural(crowds, 'crowd')}" if crowds else "")
 
 
 def _print_faults(faults: list[Fault], all_lines: bool) -> None:
@@ -184,7 +186,7 @@ def _fix(
     else:
         write_atomic(file, json.dumps(data))
         usage = f"coco:{file.resolve()}@{found.folder.resolve()}"
-    print(f"\n{len(log)} repairs:")
+    print(f"\n{plural(len(log), 'repair')}:")
     _print_lines([str(change) for change in log], args.all)
     unreadable = sum(fault.kind == "record-unreadable" for fault in faults)
     losses = [*([f"{plural(unreadable, 'record')}: cannot be read"] if unreadable else []), *describe_losses(log)]
@@ -192,7 +194,7 @@ def _fix(
     _print_lines(losses, all_lines=True)
     remaining = find_faults(view_dataset(data, found.folder, str(file)), pixels or None, against, other_pixels)
     errors = [fault for fault in remaining if fault.severity == "error"]
-    print(f"wrote {file} with {len(errors)} errors left; use it as {usage}")
+    print(f"wrote {file} with {plural(len(errors), 'error')} left; use it as {usage}")
     _print_faults(errors, args.all)
     print_next(["train", usage])
 

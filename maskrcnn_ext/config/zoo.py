@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskrcnn_ext.common.next_command import runs_near
-from maskrcnn_ext.common.text import did_you_mean, short_list
+from maskrcnn_ext.common.text import did_you_mean
 from maskrcnn_ext.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ def config_path(name: str) -> Path:
         return config_root() / same_name[0]
     advice = did_you_mean(name, [*known, *(config.rpartition("/")[2] for config in known)])
     raise InputError(
-        f"no config {name!r} ships with maskrcnn_ext: {f'{advice}; ' if advice else ''}`maskrcnn-ext configs` lists {len(known)}, "
-        f"such as {short_list(known[::6], 10)}"
+        f"no config {name!r} ships with maskrcnn_ext: {f'{advice}; ' if advice else ''}`maskrcnn-ext configs` lists all {len(known)}"
     )
 
 

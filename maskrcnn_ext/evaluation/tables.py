@@ -12,6 +12,7 @@ import numpy as np
 
 from maskrcnn_ext.common.files import write_atomic
 from maskrcnn_ext.common.tables import csv_table, markdown_table
+from maskrcnn_ext.common.text import plural
 
 _PER_CLASS = ("class", "objects", "AP", "AP50", "AP75", "AR", "precision", "recall", "F1")
 _PER_IMAGE = ("image_id", "file_name", "objects", "true_positives", "false_positives", "missed", "F1", "quality")
@@ -66,7 +67,10 @@ def overview(summary: dict[str, Any]) -> str:
     averages, rates = ("AP", "AP50", "AP75", "AR"), ("precision", "recall", "F1")
     error_kinds = list(next(iter(tasks.values()))["errors"]["delta_AP"]) if tasks else []
     parts = [
-        f"{data['images']} images, {data['objects']} objects, {data['crowds']} crowds, {data['results']} detections",
+        ", ".join(
+            plural(data[key], noun)
+            for key, noun in (("images", "image"), ("objects", "object"), ("crowds", "crowd"), ("results", "detection"))
+        ),
         metric_table(
             ("task", *averages, *(f"AP {area}" for area in ("small", "medium", "large"))),
             [

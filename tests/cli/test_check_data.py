@@ -239,4 +239,4 @@ def test_a_copy_has_the_format_of_its_source(tmp_path, format, capsys):
     usage = capsys.readouterr().out.partition("use it as ")[2].split()[0]
     assert usage.startswith(f"{format}:{tmp_path}/fixed")
     assert main(["check-data", usage]) == 0
-    assert "1 images, 1 objects, 1 classes" in capsys.readouterr().out
+    assert "1 image, 1 object, 1 class" in capsys.readouterr().out

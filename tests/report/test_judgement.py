@@ -74,6 +74,19 @@ def test_no_detections_and_no_objects(truth):
     assert judged(empty, [])[0] == "The validation images have no objects, so nothing can be judged."
 
 
+def test_a_single_object():
+    truth = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 60, "height": 60}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [5, 5, 30, 20], "area": 600, "iscrowd": 0}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    found = {"image_id": 1, "category_id": 1, "bbox": [5, 5, 30, 20], "score": 0.9}
+    assert judged(truth, [])[0] == "The only object was missed: no detection has a high enough score."
+    assert judged(truth, [found])[0] == "The only object was found, and the only detection is right."
+    wrong = {**found, "bbox": [40, 40, 10, 10]}
+    assert judged(truth, [wrong])[0] == "The only object was missed, and the only detection is wrong."
+
+
 def test_the_sum_of_a_run(shapes, tmp_path):
     run = read_run(shapes_run(tmp_path / "run", shapes))
     evaluated, _ = evaluate_with_interval(run, 0.5)

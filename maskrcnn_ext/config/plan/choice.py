@@ -107,7 +107,7 @@ def override_value(value: Any) -> str:
 
     Example:
         >>> override_value([Call("a.B", {"c": "d e"}), None, 1e-4])
-        "[{_target_:a.B,c:'d e'},null,0.0001]"
+        '[{_target_:a.B,c:"d e"},null,0.0001]'
     """
     if value is None:
         return "null"
@@ -124,6 +124,7 @@ def override_value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(override_value, value)) + "]"
     text = str(value)
-    return (
-        text if re.fullmatch(r"[\w./-][\w./+-]*(:[\w./@-]+)?", text, re.ASCII) else "'" + text.replace("'", "\\'") + "'"
-    )
+    if re.fullmatch(r"[\w./-][\w./+-]*(:[\w./@-]+)?", text, re.ASCII):
+        return text
+    # Double quotes, because the shell's quotes around an override are single ones.
+    return '"' + text.replace('"', '\\"') + '"'

@@ -81,7 +81,7 @@ def prepare_data(name: str, val_name: str | None, prefix: Path) -> Prepared:
     how = (
         "the end of the only sequence of images"
         if held.num_groups == 1
-        else f"by class, and without dividing any of {held.num_groups} groups of similar images"
+        else "by class" + (", similar images in one part" if held.num_groups < len(held.train) + len(held.val) else "")
     )
     note = f"held out {plural(len(held.val), 'image')} of {len(data.images)} for validation, {how}: {prefix}_val.txt"
     return Prepared(train, part, (*cut, note, *_unreadable(whole)))

@@ -1,5 +1,7 @@
 """Choices print as overrides that are read back as the same values."""
 
+import shlex
+
 import pytest
 
 from maskrcnn_ext.config.overrides import parse_override
@@ -15,6 +17,11 @@ from maskrcnn_ext.config.plan.choice import Call, Choice, Plan, Target, override
 )
 def test_values_survive_as_overrides(value):
     assert parse_override(f"train.key={override_value(value)}").value == value
+
+
+def test_values_need_one_kind_of_quotes_in_a_shell():
+    name = "labelme:/a@list:/b.txt"
+    assert shlex.quote(f"key={override_value(name)}") == f"'key=\"{name}\"'"
 
 
 def test_calls_and_targets():

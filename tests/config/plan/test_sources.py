@@ -66,7 +66,7 @@ def test_a_split_that_repeats_the_training_images_is_not_validated_on(tmp_path):
     found = prepare_data(str(tmp_path / "data"), None, tmp_path / "mine")
     assert found.val is not None
     assert (found.train.num_images, found.val.num_images) == (8, 2)
-    assert "held out 2 images of 10" in found.notes[0]
+    assert f"held out 2 images of 10 for validation, by class: {tmp_path}" in found.notes[0]
 
 
 def test_one_image_is_not_divided(tmp_path):

@@ -222,4 +222,4 @@ def test_a_set_given_by_its_files_is_checked_without_torch(run_python, tmp_path)
     )
     done = run_python("-c", code)
     assert done.stdout.splitlines()[-1] == "False", done.stderr
-    assert "1 images, 1 objects, 1 classes" in done.stdout
+    assert "1 image, 1 object, 1 class" in done.stdout

@@ -110,7 +110,7 @@ def test_a_path_is_a_name_and_one_that_is_not_clear_lists_the_formats(tmp_path, 
     assert len(get_dataset_dicts(str(tmp_path / "a.json"))) == len(get_dataset_dicts(str(tmp_path))) == 1
     assert main(["convert", str(tmp_path), str(tmp_path / "out"), "--to", "yolo"]) == 0
     assert main(["check-data", str(tmp_path / "out")]) == 0
-    assert "1 images, 1 objects, 1 classes" in capsys.readouterr().out
+    assert "1 image, 1 object, 1 class" in capsys.readouterr().out
     for name in ("a", "b"):
         write(tmp_path, f"two/{name}.json", COCO)
     with pytest.raises(InputError, match=r"holds 2 data sets, name one of coco:.*/a\.json@.*, coco:.*/b\.json@"):

@@ -210,7 +210,7 @@ def _describe(canvas: Canvas, data: Fingerprint) -> str:
     if not canvas.resizes:
         return f"{size} at the original scale"
     edges = [_multiple(data.images.short * canvas.scale * factor) for factor in canvas.factors]
-    inference = _multiple(data.images.short * canvas.scale)
+    inference = "at the original scale" if canvas.scale == 1 else _multiple(data.images.short * canvas.scale)
     return f"{size}, shorter side {edges[0]} to {edges[1]}, inference {inference}"
 
 

@@ -116,7 +116,8 @@ def choose_schedule(situation: Situation, base: Base, canvas: Canvas, batch: Cho
         kept = f"best {metric} kept"
         if count > _PATIENCE:
             settings |= {"train.early_stopping.metric": metric, "train.early_stopping.patience": _PATIENCE}
-    value = f"{iterations} iterations, {samples / num_train:.0f} epochs, {count} evaluations; {kept}"
+    each = plural(situation.val.num_images, "image")
+    value = f"{iterations} iterations, {samples / num_train:.0f} epochs, {count} evaluations of {each}; {kept}"
     limit = (
         ""
         if situation.machine.has_gpu

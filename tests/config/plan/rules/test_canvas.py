@@ -34,6 +34,7 @@ def test_inference_does_not_enlarge_images_that_training_reduces():
     canvas, choice = canvas_of(make_fingerprint((70,), size=(800, 600)))
     assert canvas.scale == 1
     assert canvas.factors == pytest.approx((0.8 * 64 / 70, 1.25 * 64 / 70))
+    assert choice.value.endswith(", inference at the original scale")
     assert choice.settings["dataloader.test.mapper.augmentations"] == []
 
 
