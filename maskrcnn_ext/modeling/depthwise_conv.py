@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -34,6 +36,17 @@ class _DepthwiseConv2dSame(DepthwiseConv2d):
         layers = require("timm.layers", extra="timm", purpose="this backbone")
         padded: Tensor = layers.pad_same(x, self.kernel_size, self.stride)
         return padded
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickle finds classes by name, and the class of this module is made from timm's.
+        return _new_same, (type(self).__bases__[1],), vars(self)
+
+
+def _new_same(plain: type[nn.Conv2d]) -> nn.Module:
+    """Returns an instance without state, for pickle."""
+    faster = _faster_class(plain)
+    assert faster is not None
+    return faster.__new__(faster)
 
 
 def use_fast_depthwise(model: nn.Module) -> int:

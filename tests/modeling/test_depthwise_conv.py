@@ -1,5 +1,8 @@
 """Depthwise convolutions with a faster backward pass: the same numbers and names, and only where it applies."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -51,3 +54,13 @@ def test_other_inputs_are_computed_as_before():
     x = torch.randn(1, 16, 8, 8)
     assert torch.equal(model(x), net()(x))  # channels first
     assert model.double()(x.double()).dtype == torch.float64
+
+
+def test_models_can_be_pickled():
+    model = net()
+    use_fast_depthwise(model)
+    x = torch.randn(1, 16, 6, 6)
+    for same in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert [type(layer).__name__ for layer in same] == [type(layer).__name__ for layer in model]
+        assert same[0].weight is not model[0].weight
+        torch.testing.assert_close(same(x), model(x))
