@@ -65,6 +65,8 @@ class ImageCache:
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             free = float(shutil.disk_usage(self.folder).free)
+            if comm.get_local_rank() == 0:
+                (self.folder / _FULL).unlink(missing_ok=True)  # an earlier run's report
         except OSError as error:
             raise InputError(f"cache={kind}: {self.folder} cannot be written ({error.strerror})") from error
         if kind == "ram":
@@ -140,7 +142,7 @@ class ImageCache:
             return 0
 
     def _report_full(self) -> None:
-        """Logs once, of all processes, that nothing more is kept."""
+        """Logs once, of all processes of a run, that nothing more is kept."""
         with contextlib.suppress(OSError), (self.folder / _FULL).open("x"):
             logger.warning(
                 "The image cache is full: %d images in %.1f GB; all others are decoded every time. For more, raise cache_gb, or delete %s",

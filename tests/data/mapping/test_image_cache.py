@@ -24,6 +24,15 @@ def test_the_limit_holds_and_is_reported_once(caplog):
     assert [message for message in caplog.messages if "is full: 2 images" in message] == caplog.messages[-1:]
 
 
+def test_each_run_reports_a_full_cache(caplog):
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            cache = ImageCache("disk", limit_gb=100_000e-9)
+            cache.store("a", np.zeros(131_072, np.uint8))
+            cache.store("b", np.zeros(131_072, np.uint8))
+    assert ["is full: 0 images" in message for message in caplog.messages] == [True, True]
+
+
 def _store(cache, name):
     for index in range(20):
         cache.store(f"{name}{index % 10}", np.full(1000, index % 10, np.uint8))
