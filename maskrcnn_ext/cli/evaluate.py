@@ -100,6 +100,8 @@ def _evaluate_tracks(args: argparse.Namespace) -> int:
     if len(truth) == len(found) == 1:  # two files, which may have other names
         found = dict(zip(truth, found.values(), strict=True))
     summary = evaluate_tracks(truth, found)
+    if not summary["classes"]:
+        raise InputError(f"{args.truth}: no objects in any frame, so that no tracks can be measured")
     print(track_table(summary))
     if args.output:
         file = args.output / "tracks.json"

@@ -6,6 +6,7 @@ headless build.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -19,6 +20,8 @@ from maskrcnn_ext.data.formats.reading import checked_rle, list_files, read_pixe
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.evaluation.tables import to_json_values
 from maskrcnn_ext.ops.rle import RLE, encode_labels, pairwise_iou
+
+logger = logging.getLogger(__name__)
 
 # HOTA's thresholds of localisation, and the IoU that a match of MOTS exceeds.
 _ALPHAS = np.arange(1, 20) / 20
@@ -44,14 +47,20 @@ def read_tracks(path: Path) -> dict[str, Frames]:
         The frames of each sequence by its name. Frames without objects may be missing.
 
     Raises:
-        InputError: there are none, or a row or a file is broken.
+        InputError: there are none, a sequence is there twice, or a row or a file is broken.
     """
     if not path.is_dir():
         return {path.stem: _read_rows(path)}
     found = [one for one in list_files(path, "*") if one.is_dir() or one.suffix == ".txt"]
     if not found:
         raise InputError(f"{path}: no <sequence>.txt or <sequence>/<frame>.png here")
-    return {one.stem: _read_pngs(one) if one.is_dir() else _read_rows(one) for one in found}
+    sequences: dict[str, Frames] = {}
+    for one in found:
+        name = one.name if one.is_dir() else one.stem
+        if name in sequences:
+            raise InputError(f"{path}: sequence {name} is there twice, as a folder and as a text: remove one")
+        sequences[name] = _read_pngs(one) if one.is_dir() else _read_rows(one)
+    return sequences
 
 
 def _read_rows(file: Path) -> Frames:
@@ -119,7 +128,13 @@ def evaluate_tracks(truth: Mapping[str, Frames], found: Mapping[str, Frames]) ->
         raise InputError(
             f"sequence {unknown[0]} has no ground truth: the sequences there are {', '.join(sorted(truth)[:10])}"
         )
-    class_ids = sorted({key for frames in truth.values() for frame in frames.values() for key in frame} - {_IGNORED})
+    class_ids = _class_ids(truth)
+    others = [class_id for class_id in _class_ids(found) if class_id not in class_ids]
+    if others:
+        logger.warning(
+            "Not measured: class %s of the results, which the ground truth does not have; it has class %s",
+            *(", ".join(map(str, ids[:10])) or "-" for ids in (others, class_ids)),
+        )
     rows = []
     for class_id in class_ids:
         counts = {name: _count(truth[name], found.get(name, {}), class_id, name) for name in sorted(truth)}
@@ -128,6 +143,11 @@ def evaluate_tracks(truth: Mapping[str, Frames], found: Mapping[str, Frames]) ->
         rows.append({"class": class_id, **total.metrics(), "sequences": sequences})
     values: dict[str, Any] = to_json_values({"classes": rows})
     return values
+
+
+def _class_ids(sequences: Mapping[str, Frames]) -> list[int]:
+    """Returns the classes of all masks, without that of ignored regions."""
+    return sorted({key for frames in sequences.values() for frame in frames.values() for key in frame} - {_IGNORED})
 
 
 def track_table(summary: dict[str, Any]) -> str:

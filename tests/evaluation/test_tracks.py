@@ -209,6 +209,19 @@ def test_sequences_and_sizes_that_do_not_fit(tmp_path):
         read_tracks(tmp_path)
 
 
+def test_results_that_would_be_left_out(tmp_path, caplog):
+    (row,) = evaluate_tracks({"a": frames([0])}, {"a": frames([0], class_id=2)})["classes"]
+    assert (row["HOTA"], row["FP"]) == (0, 0)
+    assert "Not measured: class 2 of the results, which the ground truth does not have; it has class 1" in caplog.text
+    for name in ("camera.1", "camera.2"):
+        (tmp_path / name).mkdir()
+    assert sorted(read_tracks(tmp_path)) == ["camera.1", "camera.2"]
+    write(tmp_path, "0002", frames([0]))
+    (tmp_path / "0002").mkdir()
+    with pytest.raises(InputError, match="sequence 0002 is there twice"):
+        read_tracks(tmp_path)
+
+
 def test_the_command(tmp_path, capsys):
     write(tmp_path, "street", frames([0, 1, 2], [30, 31, 32]))
     write(tmp_path / "truth", "0002", frames([0, 1, 2], [30, 31, 32]))
@@ -217,3 +230,6 @@ def test_the_command(tmp_path, capsys):
     assert json.loads((tmp_path / "out/tracks.json").read_text())["classes"][0]["sMOTSA"] == 100
     assert main(["evaluate", f"{tmp_path}/street.txt", f"{tmp_path}/truth", "--slice-by", "site"]) == 2
     assert "leave out --slice-by" in capsys.readouterr().err
+    (tmp_path / "empty.txt").touch()
+    assert main(["evaluate", f"{tmp_path}/street.txt", f"{tmp_path}/empty.txt"]) == 2
+    assert "empty.txt: no objects in any frame" in capsys.readouterr().err
