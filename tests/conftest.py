@@ -108,7 +108,7 @@ def _log_handlers() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of the real data sets; skips where it is not there."""
+    """The folder of the real data sets; skips if it is missing."""
     folder = os.environ.get("DETECTRON2_DATASETS")
     if not folder or not Path(folder).is_dir():
         pytest.skip("set DETECTRON2_DATASETS to the folder of the real data sets")

@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Converts a data set, and prints the size of the result."""
     from maskrcnn_ext.common.next_command import print_next
+    from maskrcnn_ext.common.text import plural
     from maskrcnn_ext.data.registry.catalog import load_dataset, split_note
     from maskrcnn_ext.data.writers import find_writer
     from maskrcnn_ext.data.writers.coco import write_coco_json
@@ -85,8 +86,9 @@ def run(args: argparse.Namespace) -> int:
     if note := split_note(args.source):
         print(note)
     crowds = Counter(annotation.crowd for record in data.images for annotation in record.annotations)
-    objects = f"{crowds[False]} objects" + (f" and {crowds[True]} crowds" if crowds[True] else "")
-    print(f"{args.target}: {len(data.images)} images, {objects} read, {len(data.classes)} classes")
+    objects = plural(crowds[False], "object") + (f" and {plural(crowds[True], 'crowd')}" if crowds[True] else "")
+    images, classes = plural(len(data.images), "image"), plural(len(data.classes), "class", "classes")
+    print(f"{args.target}: {images}, {objects} read, {classes}")
     if args.to == "coco":
         json = args.target if json_only else args.target / "annotations.json"
         print_next(["check-data", f"coco:{json}@{folder}"], ["train", f"coco:{json}@{folder}"])

@@ -177,7 +177,7 @@ def _chained_messages(error: BaseException | None) -> str:
 
 
 def _without_worker_traceback(error: InputError) -> InputError | None:
-    """Returns an error without the traceback that torch has added to its message; None if there is none."""
+    """Returns an error without the traceback that torch has added to its message; None if it has added none."""
     text = str(error)
     if not text.startswith("Caught "):
         return None
@@ -207,7 +207,7 @@ def _describe_record(record: WorkerRecord) -> str:
 
 
 def _find_loader(wrapper: Any, depth: int = 6) -> DataLoader | None:
-    """Returns the DataLoader inside wrappers such as Detectron2's AspectRatioGroupedDataset; None if there is none."""
+    """Returns the DataLoader inside wrappers such as Detectron2's AspectRatioGroupedDataset; None without a DataLoader."""
     if isinstance(wrapper, DataLoader):
         return wrapper
     if depth == 0 or not hasattr(wrapper, "__iter__"):

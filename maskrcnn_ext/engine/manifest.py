@@ -97,7 +97,7 @@ def _stable_text(value: Any) -> str:
 
 
 def _git_state(folder: Path) -> dict[str, Any] | None:
-    """Returns root, commit and whether tracked files differ from it of the repository around `folder`; None if there is none."""
+    """Returns root, commit and whether tracked files differ from it of the repository around `folder`; None without a repository."""
 
     def run_git(*arguments: str) -> str:
         command = ["git", "-C", str(folder), *arguments]

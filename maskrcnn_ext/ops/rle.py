@@ -291,7 +291,7 @@ def find_broken_rle(rles: Sequence[RLE]) -> int | None:
         rles: compressed RLEs, each with a valid size.
 
     Returns:
-        The index of a broken RLE, or None if there is none. :func:`check_rle` says what is wrong with it.
+        The index of a broken RLE; None if all are valid. :func:`check_rle` says what is wrong with it.
 
     Raises:
         TypeError: an RLE is not compressed.

@@ -83,7 +83,7 @@ def build_app(workers: Workers, *, max_bytes: int = 32 * 2**20, seconds: float =
             content = await asyncio.wait_for(_read(request, max_bytes), seconds)
         except asyncio.TimeoutError:
             return reply(*error_answer(408, f"the upload took longer than {seconds:g} seconds"))
-        except requests.ClientDisconnect:  # nobody reads this
+        except requests.ClientDisconnect:  # no client reads this
             return reply(*error_answer(400, "the upload was broken off"))
         if content is None:
             return reply(*error_answer(413, f"the upload has more than {max_bytes} bytes"))

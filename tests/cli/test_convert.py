@@ -67,7 +67,9 @@ def test_the_split_that_is_read_and_the_others_are_said(tmp_path, capsys):
     for name, chosen, other in (("data.yaml", "train", "val"), ("data.yaml@val", "val", "train")):
         assert main(["convert", f"yolo:{tmp_path / name}", str(tmp_path / chosen), "--to", "coco"]) == 0
         note = f"split {chosen} of {tmp_path}/data.yaml; it also has {other}, such as yolo:{tmp_path}/data.yaml@{other}"
-        assert capsys.readouterr().out.startswith(note)
+        printed = capsys.readouterr().out
+        assert printed.startswith(note)
+        assert f"{tmp_path / chosen}: 1 image, 1 object read, 1 class\n" in printed
 
 
 @pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM], ids=str)

@@ -1,6 +1,6 @@
 """Every command that writes files says in one line that it cannot, and leaves nothing half written under a final name.
 
-A limit on the size of files stands for a full disk: the write fails in the middle, and no root is needed.
+A limit on the size of files acts as a full disk: the write fails in the middle, and no root is needed.
 """
 
 import errno

@@ -62,7 +62,7 @@ def test_minutes_have_room_for_the_evaluations(tmp_path):
 
 
 class Ticking(torch.nn.Linear):
-    """A model that needs three seconds of its own clock for a batch."""
+    """A model that needs three seconds of a simulated clock for a batch."""
 
     now = 0.0
 

@@ -12,7 +12,7 @@ from tests.helpers.small_run import small_run, spec_of
 
 
 def start(spec, output_dir):
-    """Starts an endless training in a process group of its own, and waits for its first iterations."""
+    """Starts an endless training in a separate process group, and waits for its first iterations."""
     overrides = small_run(spec, output_dir, **{"train.max_iter": 100000, "dataloader.train.num_workers": 2})
     command = [sys.executable, str(ROOT / "scripts/train_net.py"), "--config-file", "domains/shapes.py", *overrides]
     process = subprocess.Popen(

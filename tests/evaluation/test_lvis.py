@@ -13,7 +13,7 @@ pytest.importorskip("hotcoco")
 
 
 def scene(negative=(), not_exhaustive=()):
-    """A frequent and a rare class; each has an object in image 2, and a detection with a higher score where there is none."""
+    """A frequent and a rare class; each has an object in image 2, and a detection with a higher score outside of it."""
     truth = truth_of([(1, 0, 10, 10, 20, 20), (2, 0, 10, 10, 20, 20), (2, 1, 50, 50, 20, 20)], images=2, classes=2)
     for category, frequency in zip(truth["categories"], "fr", strict=True):
         category["frequency"] = frequency

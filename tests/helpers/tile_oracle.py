@@ -133,7 +133,7 @@ def main(*arguments):
     """
     detect([np.zeros((64, 64, 1), np.uint16)])  # what is loaded once
     before = psutil.Process().memory_info().rss
-    runs, told = [], []
+    runs, summaries = [], []
     for file, tile, overlap in zip(*[iter(arguments)] * 3, strict=True):
         begin = time.perf_counter()
         found = predict_tiled(detect, WindowedImage(Path(file)), tile=int(tile), overlap=float(overlap))
@@ -142,8 +142,8 @@ def main(*arguments):
         runs.append((file, found, {"found": len(found), "mb": growth / 2**20, "s": seconds}))
     for file, found, numbers in runs:  # the truth needs more memory
         ious = compare(found, np.load(file))
-        told.append({**numbers, "iou": ious.mean(), "least": ious.min()})
-    print(json.dumps(told))
+        summaries.append({**numbers, "iou": ious.mean(), "least": ious.min()})
+    print(json.dumps(summaries))
 
 
 if __name__ == "__main__":

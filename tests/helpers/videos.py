@@ -1,4 +1,4 @@
-"""Small videos whose frames can be told apart after compression."""
+"""Small videos whose frames remain distinct after compression."""
 
 import numpy as np
 

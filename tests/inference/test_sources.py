@@ -91,7 +91,7 @@ def test_slices_of_one_file_are_items_of_their_own(tmp_path):
     assert [item.image["slice"] for item in inputs.items] == [0, 1, 2]
 
 
-def test_videos_and_cameras_are_told_apart(folder):
+def test_videos_and_cameras_are_distinguished(folder):
     (folder / "a.MP4").write_bytes(b"")
     inputs = find_inputs([str(folder / "a.MP4"), "camera:2", str(folder / "img2.png")])
     assert inputs.videos == [str(folder / "a.MP4"), 2]

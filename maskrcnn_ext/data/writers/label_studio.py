@@ -55,7 +55,7 @@ def write_label_studio_json(data: DataSet, folder: Path, urls: Sequence[str], *,
         data: the records.
         folder: an existing folder.
         urls: the URL of each image.
-        predicted: whether the objects are predictions. A task without objects then is one that nobody has labelled yet.
+        predicted: whether the objects are predictions. A task without objects is then written as unlabelled.
 
     Returns:
         What the format cannot express, and how often it occurred.

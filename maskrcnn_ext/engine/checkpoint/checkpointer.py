@@ -113,7 +113,7 @@ class Checkpointer(DetectionCheckpointer):
     def resume_or_load(
         self, path: str, *, resume: bool = True, strict: str = "none", class_rows: ClassRows | None = None
     ) -> dict[str, Any]:
-        """Resumes from the newest undamaged checkpoint, or loads the weights of `path` if there is none. Call this on every rank.
+        """Resumes from the newest undamaged checkpoint, or loads the weights of `path` if no checkpoint exists. Call this on every rank.
 
         Args:
             path: initial weights, as for :meth:`load`.

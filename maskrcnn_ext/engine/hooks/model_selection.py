@@ -159,7 +159,7 @@ def is_better(value: float, best: float | None, mode: str, min_delta: float = 0.
 
     Args:
         value: the new value.
-        best: the best value so far; None if there is none.
+        best: the best value so far; None before the first.
         mode: "max" or "min".
         min_delta: smallest improvement that counts.
 

@@ -51,7 +51,7 @@ def pool_rois(pooler: Any, maps: list[Tensor], rois: Tensor) -> Tensor:
             parts.append(level_pooler(level_map, rois[index]))
         places.append(index)
     pooled = torch.cat(parts)[torch.cat(places).argsort()] if len(maps) > 1 else parts[0]
-    return pooled.reshape(-1, maps[0].shape[1], *pooler.output_size)  # tells tracers the size
+    return pooled.reshape(-1, maps[0].shape[1], *pooler.output_size)  # states the size for tracers
 
 
 def make_boxes(tensor: Tensor) -> Boxes:

@@ -105,7 +105,7 @@ class TimmNet:
         maps of strides 4, 8, 16 and 32. A plain ViT has four stages of a quarter of its blocks each, after the embedding.
 
         Raises:
-            InputError: the network's maps do not tell where its stages end.
+            InputError: the ends of the stages do not follow from the network's maps.
         """
         if self.is_plain:
             count = len(self.maps)

@@ -17,7 +17,7 @@ class DeformableROIPooler(BasePooler):
     """Pools by RoIAlign, predicts from the result where to move each bin, and pools again (v1, section 2.2; v2, section 3.2).
 
     All levels share two hidden layers. The last layer starts at zero: no bin moves. Offsets and modulation share the hidden layers, as
-    the text of v2 says, or with ``mask_branch`` the modulation has one of its own, as its authors' code has. By default each bin starts
+    the text of v2 says, or with ``mask_branch`` the modulation has a separate one, as in its authors' code. By default each bin starts
     with weight 1, so that training starts from RoIAlign: the modulation is twice a sigmoid. In v2 it is a sigmoid, ``max_modulation=1``.
 
     The first hidden layer of each branch has ``channels * h * w * fc_dim`` weights: 12.8 million for 7 x 7 bins, 51 million for 14 x 14.

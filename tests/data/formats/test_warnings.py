@@ -1,4 +1,4 @@
-"""Values of a property that may be classes are told from names of objects by their number."""
+"""Values of a property that may be classes are distinguished from names of objects by their number."""
 
 from collections import Counter
 from pathlib import Path

@@ -56,7 +56,7 @@ def test_ids_are_kept_while_objects_move_and_change_their_order(masks):
 
 @pytest.mark.parametrize("masks", [True, False], ids=["masks", "boxes"])
 def test_objects_that_meet_and_pass_keep_their_ids(masks):
-    """At 6 pixels a frame each: where one was stands the other now, and only the motion tells them apart."""
+    """At 6 pixels a frame each: each is where the other was, and only the motion distinguishes them."""
     tracker = Tracker()
     for step in range(26):
         assert ids(tracker, [(20 + 6 * step, 30), (170 - 6 * step, 30)], masks=masks) == [1, 2]

@@ -77,7 +77,7 @@ def test_a_batch_finds_what_its_images_do(exported, batched, target):
         found = together(group()[:count])
         assert len(found) == count
         for one, image in zip(found, group(), strict=False):
-            # Of the almost grey image, many scores are equal: which of these are first is nobody's choice.
+            # Of the almost grey image, many scores are equal: their order is arbitrary.
             if image[0, 0, 0] != 90:
                 assert len(one["boxes"]) == 100
                 assert_same(one, alone(image))

@@ -46,7 +46,7 @@ def test_the_loss_is_half_the_squared_error_of_targets_above_zero():
 
 
 @pytest.mark.parametrize("mask_gradient", [True, False])
-def test_the_loss_of_the_iou_trains_the_masks_unless_told_not_to(mask_gradient):
+def test_the_loss_of_the_iou_trains_the_masks_unless_disabled(mask_gradient):
     head = build("MaskScoringHead", mask_gradient=mask_gradient)
     with EventStorage():
         head(features("MaskScoringHead"), truth())["loss_mask_iou"].backward()

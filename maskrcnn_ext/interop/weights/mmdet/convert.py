@@ -153,7 +153,7 @@ def _in_stage(part: str, name: str, *, norm: bool = False) -> Callable[[re.Match
     Args:
         part: of the RoI heads.
         name: of the layer; with a group for the number of the layer, layer n becomes n + 1.
-        norm: whether a group before the last tells the norm from the convolution.
+        norm: whether a group before the last distinguishes the norm from the convolution.
     """
 
     def rename(match: re.Match[str]) -> str:
