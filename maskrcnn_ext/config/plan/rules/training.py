@@ -124,7 +124,10 @@ def choose_schedule(situation: Situation, base: Base, canvas: Canvas, batch: Cho
         else f", at most {_MOST_ON_CPU} on a CPU: train.time=MINUTES sets another length"
     )
     return Choice(
-        "schedule", value, f"{plural(num_train, 'image')}, {base.weights_name}: {samples} in all{limit}", settings
+        "schedule",
+        value,
+        f"{plural(num_train, 'image')}, {base.weights_name}: {samples} samples in all{limit}",
+        settings,
     )
 
 
