@@ -111,9 +111,12 @@ def _source(args: argparse.Namespace) -> ModelSource:
     )
     if source.is_exported:
         return source
-    from maskrcnn_ext.inference.loading import members_of
+    from maskrcnn_ext.inference.loading import members_of, read_config
 
-    return replace(source, models=tuple(member for model in models for member in members_of(model) or [model]))
+    members = tuple(member for model in models for member in members_of(model) or [model])
+    for member in members:
+        read_config(member)  # raises for a wrong path now, not after the start of a process
+    return replace(source, models=members)
 
 
 def _threads(workers: int) -> int:

@@ -54,6 +54,8 @@ def test_mistakes_are_one_line(tmp_path, capsys):
         port = other.getsockname()[1]
         for arguments, message in (
             ([str(tmp_path), "--port", str(port)], f"--port {port}: Address already in use"),
+            ([str(tmp_path / "nowhere"), "--port", "0"], "no config"),
+            ([str(tmp_path), "--port", "0"], "is not the folder of a run"),
             ([str(tmp_path), "--port", "99999"], "--port 99999"),
             ([str(tmp_path), "--workers", "0"], "--workers 0: expected at least 1"),
             ([str(tmp_path), "--time-limit", "0"], "--time-limit 0: expected more than 0"),
