@@ -52,6 +52,7 @@ LIBRARIES = [
     Extension(
         f"maskrcnn_ext.ops._{name}",
         [f"maskrcnn_ext/ops/csrc/{name}.cpp"],
+        depends=["maskrcnn_ext/ops/csrc/kernel.h"],
         language="c++",
         extra_compile_args=[
             "-std=c++17",

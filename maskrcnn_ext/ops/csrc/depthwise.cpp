@@ -4,15 +4,8 @@
 // bfloat16 is read and written, sums are in float32.
 
 #include <algorithm>
-#include <cstdint>
-#include <cstring>
 
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__SANITIZE_ADDRESS__)
-#define MULTIVERSION __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define MULTIVERSION
-#endif
-#define INLINE static inline __attribute__((always_inline))
+#include "kernel.h"
 
 // Arguments of the caller, declared again in depthwise.py: the input (N, height, width, C) of the convolution, and the gradient
 // (N, out_height, out_width, C) of its output.
@@ -22,39 +15,8 @@ struct Sizes {
 
 namespace {
 
-constexpr int64_t kLanes = 16;
 constexpr int64_t kPixels = 8;     // sums that do not wait for each other
 constexpr int64_t kSegment = 32;  // pixels of the output whose channels stay in the cache
-
-typedef float Vector __attribute__((vector_size(4 * kLanes)));
-typedef uint32_t Bits __attribute__((vector_size(4 * kLanes)));
-typedef uint16_t HalfBits __attribute__((vector_size(2 * kLanes)));
-struct BFloat16 {
-  uint16_t bits;
-};
-
-INLINE Vector load(const float* from) {
-  Vector value;
-  std::memcpy(&value, from, sizeof value);
-  return value;
-}
-
-INLINE Vector load(const BFloat16* from) {
-  HalfBits half;
-  std::memcpy(&half, from, sizeof half);
-  return (Vector)(__builtin_convertvector(half, Bits) << 16);
-}
-
-INLINE void store(float* to, Vector value) { std::memcpy(to, &value, sizeof value); }
-
-// Rounds to nearest, ties to even.
-INLINE void store(BFloat16* to, Vector value) {
-  const Bits bits = (Bits)value;
-  const Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  const Bits nan = (Bits)(value != value);
-  const HalfBits half = __builtin_convertvector((nan & 0x7fc0) | (~nan & rounded), HalfBits);
-  std::memcpy(to, &half, sizeof half);
-}
 
 // ------------------------------------------------------------------------------------------------------------ of the input
 
@@ -79,7 +41,10 @@ INLINE void input_pixels(const T* gradient, const float* weight, T* to, const Si
 }
 
 template <int64_t Kernel, typename T>
-INLINE void input_row(const T* gradient, const float* weight, T* to, const Sizes& s, int64_t row) {
+INLINE void input_row(const void* gradients, const float* weight, void* inputs, const Sizes& s, int64_t index) {
+  const int64_t image = index / s.height, row = index % s.height;
+  const T* gradient = static_cast<const T*>(gradients) + image * s.out_height * s.out_width * s.channels;
+  T* to = static_cast<T*>(inputs) + index * s.width * s.channels;
   for (int64_t start = 0; start < s.width; start += kPixels * s.stride)
     for (int64_t channel = 0; channel < s.channels; channel += kLanes)
       for (int64_t column = start; column < std::min(start + s.stride, s.width); ++column) {
@@ -105,7 +70,10 @@ INLINE void add_products(Vector* sum, const T* input, const T* gradient, const S
 
 // Adds the products of a row of the output with the rows of the input.
 template <int64_t Kernel, typename T>
-INLINE void weight_row(const T* image, const T* gradient, float* sums, const Sizes& s, int64_t y) {
+INLINE void weight_row(const void* inputs, const void* gradients, float* sums, const Sizes& s, int64_t index) {
+  const int64_t y = index % s.out_height;
+  const T* image = static_cast<const T*>(inputs) + index / s.out_height * s.height * s.width * s.channels;
+  const T* gradient = static_cast<const T*>(gradients) + index * s.out_width * s.channels;
   for (int64_t start = 0; start < s.out_width; start += kSegment) {
     const int64_t end = std::min(start + kSegment, s.out_width);
     // Between these, all columns of the kernel are inside the image.
@@ -133,37 +101,26 @@ INLINE void weight_row(const T* image, const T* gradient, float* sums, const Siz
   }
 }
 
+// Returns the call of a template for the side of the kernel and the dtype.
+#define CALL(function, ...)                                                                                \
+  switch (s.kernel) {                                                                                      \
+    case 3: return s.is_bfloat16 ? function<3, BFloat16>(__VA_ARGS__) : function<3, float>(__VA_ARGS__);   \
+    case 5: return s.is_bfloat16 ? function<5, BFloat16>(__VA_ARGS__) : function<5, float>(__VA_ARGS__);   \
+    default: return s.is_bfloat16 ? function<7, BFloat16>(__VA_ARGS__) : function<7, float>(__VA_ARGS__); \
+  }
+
 MULTIVERSION void input_row_of(const void* gradient, const float* weight, void* to, const Sizes& s, int64_t index) {
-  const int64_t image = index / s.height, row = index % s.height;
-  const int64_t from = image * s.out_height * s.out_width * s.channels, at = index * s.width * s.channels;
-#define ROW(K, T) return input_row<K>(static_cast<const T*>(gradient) + from, weight, static_cast<T*>(to) + at, s, row)
-  if (s.kernel == 3 && s.is_bfloat16) ROW(3, BFloat16);
-  if (s.kernel == 5 && s.is_bfloat16) ROW(5, BFloat16);
-  if (s.kernel == 7 && s.is_bfloat16) ROW(7, BFloat16);
-  if (s.kernel == 3) ROW(3, float);
-  if (s.kernel == 5) ROW(5, float);
-  ROW(7, float);
-#undef ROW
+  CALL(input_row, gradient, weight, to, s, index)
 }
 
 MULTIVERSION void weight_row_of(const void* input, const void* gradient, float* sums, const Sizes& s, int64_t index) {
-  const int64_t image = index / s.out_height, row = index % s.out_height;
-  const int64_t from = image * s.height * s.width * s.channels, at = index * s.out_width * s.channels;
-#define ROW(K, T) \
-  return weight_row<K>(static_cast<const T*>(input) + from, static_cast<const T*>(gradient) + at, sums, s, row)
-  if (s.kernel == 3 && s.is_bfloat16) ROW(3, BFloat16);
-  if (s.kernel == 5 && s.is_bfloat16) ROW(5, BFloat16);
-  if (s.kernel == 7 && s.is_bfloat16) ROW(7, BFloat16);
-  if (s.kernel == 3) ROW(3, float);
-  if (s.kernel == 5) ROW(5, float);
-  ROW(7, float);
-#undef ROW
+  CALL(weight_row, input, gradient, sums, s, index)
 }
 
 }  // namespace
 
 // weight: (kernel, kernel, C). to: (N, height, width, C), the gradient of the input.
-extern "C" __attribute__((visibility("default"))) void depthwise_input_gradient_1(
+EXPORT void depthwise_input_gradient_1(
     const void* gradient, const float* weight, void* to, const Sizes* sizes) {
 #pragma omp parallel for schedule(static) num_threads(sizes->threads)
   for (int64_t index = 0; index < sizes->number * sizes->height; ++index)
@@ -171,7 +128,7 @@ extern "C" __attribute__((visibility("default"))) void depthwise_input_gradient_
 }
 
 // sums: zeros (threads, kernel, kernel, C), whose sum over the threads becomes the gradient of the weights.
-extern "C" __attribute__((visibility("default"))) void depthwise_weight_gradient_1(
+EXPORT void depthwise_weight_gradient_1(
     const void* input, const void* gradient, float* sums, const Sizes* sizes) {
   const int64_t rows = sizes->number * sizes->out_height;
 #pragma omp parallel for schedule(static) num_threads(sizes->threads)

@@ -5,16 +5,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
-#include <cstring>
 #include <vector>
 
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__SANITIZE_ADDRESS__)
-#define MULTIVERSION __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define MULTIVERSION
-#endif
-#define INLINE static inline __attribute__((always_inline))
+#include "kernel.h"
 
 // Arguments of the caller, declared again in group_norm.py.
 struct Maps {
@@ -28,24 +21,6 @@ constexpr int64_t kBlock = 8192;  // values of a block of pixels
 struct Moments {
   double mean, squares;  // mean, and sum of the squared distances from it
 };
-
-INLINE float to_float(float value) { return value; }
-
-INLINE float to_float(uint16_t bf16) {
-  const uint32_t bits = static_cast<uint32_t>(bf16) << 16;
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-INLINE void store(float* to, float value) { *to = value; }
-
-// Rounds to the nearest, ties to even; NaN stays.
-INLINE void store(uint16_t* to, float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  *to = static_cast<uint16_t>(value == value ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fc0);
-}
 
 // Moments of each group in `count` pixels. `sums` and `means` have room for a value of each channel.
 template <typename T>
@@ -86,7 +61,7 @@ MULTIVERSION void measure_block(const float* x, int64_t count, const Maps& maps,
   measure(x, count, maps, sums, means, moments);
 }
 
-MULTIVERSION void measure_block(const uint16_t* x, int64_t count, const Maps& maps, float* sums, float* means, Moments* moments) {
+MULTIVERSION void measure_block(const BFloat16* x, int64_t count, const Maps& maps, float* sums, float* means, Moments* moments) {
   measure(x, count, maps, sums, means, moments);
 }
 
@@ -94,7 +69,7 @@ MULTIVERSION void apply_block(float* x, int64_t count, const Maps& maps, const f
   apply(x, count, maps, means, scale, bias);
 }
 
-MULTIVERSION void apply_block(uint16_t* x, int64_t count, const Maps& maps, const float* means, const float* scale, const float* bias) {
+MULTIVERSION void apply_block(BFloat16* x, int64_t count, const Maps& maps, const float* means, const float* scale, const float* bias) {
   apply(x, count, maps, means, scale, bias);
 }
 
@@ -145,10 +120,10 @@ void normalise_all(T* x, const Maps& maps, const float* weight, const float* bia
 }  // namespace
 
 // x: (number, pixels, channels), float32, or bf16 if `is_bf16`, at least one pixel. weight, bias: (channels,).
-extern "C" __attribute__((visibility("default"))) void group_norm_1(
+EXPORT void group_norm_1(
     void* x, int64_t is_bf16, const float* weight, const float* bias, double epsilon, const Maps* maps) {
   if (is_bf16)
-    normalise_all(static_cast<uint16_t*>(x), *maps, weight, bias, epsilon);
+    normalise_all(static_cast<BFloat16*>(x), *maps, weight, bias, epsilon);
   else
     normalise_all(static_cast<float*>(x), *maps, weight, bias, epsilon);
 }

@@ -5,14 +5,9 @@
 // A plain C interface: the library needs neither Python nor torch, and works with every release of both.
 
 #include <cmath>
-#include <cstdint>
 #include <vector>
 
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__SANITIZE_ADDRESS__)
-#define MULTIVERSION __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define MULTIVERSION
-#endif
+#include "kernel.h"
 
 // Arguments of the caller, declared again in mask_paste.py.
 struct Paste {
@@ -89,7 +84,7 @@ int64_t paste(const float* mask, const float* box, float threshold, const Paste&
 
 // masks: (masks, side, side). boxes: (masks, 4). edges: (masks, capacity), which receives where runs start and end. counts: (masks,), the
 // numbers of edges; only those of masks with no more than the capacity are complete.
-extern "C" __attribute__((visibility("default"))) void mask_paste_1(const float* masks, const float* boxes, float threshold, int64_t* edges,
+EXPORT void mask_paste_1(const float* masks, const float* boxes, float threshold, int64_t* edges,
                                                                     int64_t* counts, const Paste* sizes) {
 #pragma omp parallel for schedule(dynamic) num_threads(sizes->threads)
   for (int64_t m = 0; m < sizes->masks; ++m)

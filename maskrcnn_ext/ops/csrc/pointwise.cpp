@@ -3,13 +3,7 @@
 //
 // A plain C interface: the library needs neither Python nor torch, and works with every release of both.
 
-#include <cstdint>
-
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__SANITIZE_ADDRESS__)
-#define MULTIVERSION __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define MULTIVERSION
-#endif
+#include "kernel.h"
 
 // Arguments of the caller, declared again in predictors.py. A row of the matrix is a pixel, numbered along image rows, then images.
 struct Rows {
@@ -44,7 +38,7 @@ MULTIVERSION void spread_row(const float* row, const float* bias, float* to, con
 
 // image: (N, H, W, C), whose `count` pixels from `first` on become max(pixel + bias + residual, 0).
 // residual: null, (N, H, W, C), or with `half` (N, H / 2, W / 2, C), upsampled by nearest neighbour.
-extern "C" __attribute__((visibility("default"))) void pointwise_finish_1(
+EXPORT void pointwise_finish_1(
     float* image, const float* bias, const float* residual, const Rows* rows, int64_t half) {
 #pragma omp parallel for schedule(static) num_threads(rows->threads)
   for (int64_t index = 0; index < rows->count; ++index) {
@@ -59,7 +53,7 @@ extern "C" __attribute__((visibility("default"))) void pointwise_finish_1(
 }
 
 // products: (count, 2, 2, C) of the pixels from `first` on of an image (N, H, W). image: (N, 2 H, 2 W, C), which receives them with the bias.
-extern "C" __attribute__((visibility("default"))) void pointwise_spread_1(
+EXPORT void pointwise_spread_1(
     const float* products, const float* bias, float* image, const Rows* rows) {
 #pragma omp parallel for schedule(static) num_threads(rows->threads)
   for (int64_t index = 0; index < rows->count; ++index) {

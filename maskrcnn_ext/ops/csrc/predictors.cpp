@@ -3,14 +3,7 @@
 //
 // A plain C interface: the library needs neither Python nor torch, and works with every release of both.
 
-#include <cstdint>
-#include <cstring>
-
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__SANITIZE_ADDRESS__)
-#define MULTIVERSION __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define MULTIVERSION
-#endif
+#include "kernel.h"
 
 // Arguments of the caller, declared again in predictors.py. A row of the matrix is a pixel, numbered along image rows, then images.
 struct PixelRange {
@@ -19,51 +12,39 @@ struct PixelRange {
 
 namespace {
 
-// Outputs of a predictor that are computed at once, and pixels whose sums stay in registers meanwhile.
-constexpr int64_t LANES = 16, PIXELS = 8;
-using Lanes = float __attribute__((vector_size(LANES * sizeof(float))));
+// Pixels whose sums of kLanes outputs of a predictor stay in registers.
+constexpr int64_t kPixels = 8;
 
-inline float to_float(float value) { return value; }
-
-inline float to_float(uint16_t bf16) {
-  const uint32_t bits = static_cast<uint32_t>(bf16) << 16;
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-// sums[p][l] = bias[l] + sum over c of x[p][c] * weight[c][l] of PIXELS consecutive pixels.
+// sums[p][l] = bias[l] + sum over c of x[p][c] * weight[c][l] of kPixels consecutive pixels.
 template <typename T>
-inline __attribute__((always_inline)) void predict_pixels(const T* x, const float* weight, const float* bias,
-                                                          float (*sums)[LANES], int64_t channels) {
-  Lanes own[PIXELS], from;
-  std::memcpy(&from, bias, sizeof from);
+INLINE void predict_pixels(const T* x, const float* weight, const float* bias, float (*sums)[kLanes], int64_t channels) {
+  Vector own[kPixels];
 #pragma GCC unroll 8
-  for (int64_t p = 0; p < PIXELS; ++p) own[p] = from;
+  for (int64_t p = 0; p < kPixels; ++p) own[p] = load(bias);
   for (int64_t c = 0; c < channels; ++c) {
-    std::memcpy(&from, weight + c * LANES, sizeof from);
+    const Vector from = load(weight + c * kLanes);
 #pragma GCC unroll 8
-    for (int64_t p = 0; p < PIXELS; ++p) own[p] += to_float(x[p * channels + c]) * from;
+    for (int64_t p = 0; p < kPixels; ++p) own[p] += to_float(x[p * channels + c]) * from;
   }
   std::memcpy(sums, own, sizeof own);
 }
 
-MULTIVERSION void predict_float(const float* x, const float* weight, const float* bias, float (*sums)[LANES], int64_t channels) {
+MULTIVERSION void predict_float(const float* x, const float* weight, const float* bias, float (*sums)[kLanes], int64_t channels) {
   predict_pixels(x, weight, bias, sums, channels);
 }
 
-MULTIVERSION void predict_bf16(const uint16_t* x, const float* weight, const float* bias, float (*sums)[LANES], int64_t channels) {
+MULTIVERSION void predict_bf16(const BFloat16* x, const float* weight, const float* bias, float (*sums)[kLanes], int64_t channels) {
   predict_pixels(x, weight, bias, sums, channels);
 }
 
 // Sum over c of max(row[c] + bias[c], 0) * weight[c].
 template <typename T>
-inline __attribute__((always_inline)) float select(const T* row, const float* bias, const float* weight, const PixelRange& rows) {
+INLINE float select(const T* row, const float* bias, const float* weight, const PixelRange& rows) {
   const float floor = rows.relu ? 0.0f : -__builtin_inff();
-  float sums[LANES] = {};
+  float sums[kLanes] = {};
   int64_t c = 0;
-  for (; c + LANES <= rows.channels; c += LANES)
-    for (int64_t l = 0; l < LANES; ++l) {
+  for (; c + kLanes <= rows.channels; c += kLanes)
+    for (int64_t l = 0; l < kLanes; ++l) {
       const float value = to_float(row[c + l]) + bias[c + l];
       sums[l] += (value < floor ? floor : value) * weight[c + l];
     }
@@ -72,7 +53,7 @@ inline __attribute__((always_inline)) float select(const T* row, const float* bi
     const float value = to_float(row[c]) + bias[c];
     sum += (value < floor ? floor : value) * weight[c];
   }
-  for (int64_t l = 0; l < LANES; ++l) sum += sums[l];
+  for (int64_t l = 0; l < kLanes; ++l) sum += sums[l];
   return sum;
 }
 
@@ -80,7 +61,7 @@ MULTIVERSION float select_float(const float* row, const float* bias, const float
   return select(row, bias, weight, rows);
 }
 
-MULTIVERSION float select_bf16(const uint16_t* row, const float* bias, const float* weight, const PixelRange& rows) {
+MULTIVERSION float select_bf16(const BFloat16* row, const float* bias, const float* weight, const PixelRange& rows) {
   return select(row, bias, weight, rows);
 }
 
@@ -88,7 +69,7 @@ MULTIVERSION float select_bf16(const uint16_t* row, const float* bias, const flo
 
 // products: (count, 2, 2, C) float32 or bf16, of the pixels from `first` on of maps (N, H, W). logits: (N, 2 H, 2 W), which receive
 // last[n] + sum over c of max(product + bias, 0) * weights[n, c].
-extern "C" __attribute__((visibility("default"))) void select_1(
+EXPORT void select_1(
     const void* products, int64_t is_bf16, const float* bias, const float* weights, const float* last, float* logits, const PixelRange* rows) {
 #pragma omp parallel for schedule(static) num_threads(rows->threads)
   for (int64_t index = 0; index < rows->count; ++index) {
@@ -97,33 +78,33 @@ extern "C" __attribute__((visibility("default"))) void select_1(
     const float* weight = weights + image * rows->channels;
     for (int64_t part = 0; part < 4; ++part) {
       const int64_t at = (index * 4 + part) * rows->channels;
-      const float sum = is_bf16 ? select_bf16(static_cast<const uint16_t*>(products) + at, bias, weight, *rows)
+      const float sum = is_bf16 ? select_bf16(static_cast<const BFloat16*>(products) + at, bias, weight, *rows)
                                 : select_float(static_cast<const float*>(products) + at, bias, weight, *rows);
       logits[(2 * line + part / 2) * 2 * rows->width + 2 * column + part % 2] = last[image] + sum;
     }
   }
 }
 
-// x: (count, channels) float32 or bf16. weight: (blocks, channels, LANES), bias: (blocks, LANES). out: (count, outputs), float32, with
-// outputs <= blocks * LANES.
-extern "C" __attribute__((visibility("default"))) void predict_1(
+// x: (count, channels) float32 or bf16. weight: (blocks, channels, kLanes), bias: (blocks, kLanes). out: (count, outputs), float32, with
+// outputs <= blocks * kLanes.
+EXPORT void predict_1(
     const void* x, int64_t is_bf16, const float* weight, const float* bias, float* out, int64_t outputs, const PixelRange* rows) {
-  const int64_t channels = rows->channels, groups = (rows->count + PIXELS - 1) / PIXELS;
+  const int64_t channels = rows->channels, groups = (rows->count + kPixels - 1) / kPixels;
 #pragma omp parallel for schedule(static) num_threads(rows->threads)
   for (int64_t group = 0; group < groups; ++group) {
-    // The last pixels again if the number is no multiple of PIXELS; of fewer than PIXELS pixels, a copy is padded by the caller.
-    int64_t first = group * PIXELS;
-    if (first + PIXELS > rows->count) first = rows->count - PIXELS;
-    for (int64_t block = 0; block * LANES < outputs; ++block) {
-      float sums[PIXELS][LANES];
-      const float* own = weight + block * channels * LANES;
+    // The last pixels again if the number is no multiple of kPixels; of fewer than kPixels pixels, a copy is padded by the caller.
+    int64_t first = group * kPixels;
+    if (first + kPixels > rows->count) first = rows->count - kPixels;
+    for (int64_t block = 0; block * kLanes < outputs; ++block) {
+      float sums[kPixels][kLanes];
+      const float* own = weight + block * channels * kLanes;
       if (is_bf16)
-        predict_bf16(static_cast<const uint16_t*>(x) + first * channels, own, bias + block * LANES, sums, channels);
+        predict_bf16(static_cast<const BFloat16*>(x) + first * channels, own, bias + block * kLanes, sums, channels);
       else
-        predict_float(static_cast<const float*>(x) + first * channels, own, bias + block * LANES, sums, channels);
-      const int64_t width = outputs - block * LANES < LANES ? outputs - block * LANES : LANES;
-      for (int64_t p = 0; p < PIXELS; ++p)
-        std::memcpy(out + (first + p) * outputs + block * LANES, sums[p], width * sizeof(float));
+        predict_float(static_cast<const float*>(x) + first * channels, own, bias + block * kLanes, sums, channels);
+      const int64_t width = outputs - block * kLanes < kLanes ? outputs - block * kLanes : kLanes;
+      for (int64_t p = 0; p < kPixels; ++p)
+        std::memcpy(out + (first + p) * outputs + block * kLanes, sums[p], width * sizeof(float));
     }
   }
 }

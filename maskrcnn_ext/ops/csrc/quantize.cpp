@@ -2,14 +2,7 @@
 //
 // A plain C interface: the library needs neither Python nor torch, and works with every release of both.
 
-#include <cstdint>
-#include <cstring>
-
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__SANITIZE_ADDRESS__)
-#define MULTIVERSION __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define MULTIVERSION
-#endif
+#include "kernel.h"
 
 namespace {
 
@@ -30,25 +23,20 @@ MULTIVERSION void quantize_float(const float* x, uint8_t* out, int64_t count, fl
   for (int64_t i = 0; i < count; ++i) out[i] = nearest(x[i], inverse, zero_point);
 }
 
-MULTIVERSION void quantize_bf16(const uint16_t* x, uint8_t* out, int64_t count, float inverse, float zero_point) {
-  for (int64_t i = 0; i < count; ++i) {
-    const uint32_t bits = static_cast<uint32_t>(x[i]) << 16;
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    out[i] = nearest(value, inverse, zero_point);
-  }
+MULTIVERSION void quantize_bf16(const BFloat16* x, uint8_t* out, int64_t count, float inverse, float zero_point) {
+  for (int64_t i = 0; i < count; ++i) out[i] = nearest(to_float(x[i]), inverse, zero_point);
 }
 
 }  // namespace
 
 // x: `count` values in float32, or bf16 if `is_bf16`. out: `count` bytes.
-extern "C" __attribute__((visibility("default"))) void quantize_1(
+EXPORT void quantize_1(
     const void* x, int64_t is_bf16, uint8_t* out, int64_t count, float inverse, float zero_point, int64_t threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t first = 0; first < count; first += CHUNK) {
     const int64_t own = count - first < CHUNK ? count - first : CHUNK;
     if (is_bf16)
-      quantize_bf16(static_cast<const uint16_t*>(x) + first, out + first, own, inverse, zero_point);
+      quantize_bf16(static_cast<const BFloat16*>(x) + first, out + first, own, inverse, zero_point);
     else
       quantize_float(static_cast<const float*>(x) + first, out + first, own, inverse, zero_point);
   }

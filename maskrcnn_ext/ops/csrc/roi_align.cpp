@@ -11,38 +11,22 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
-#include <cstring>
 #include <tuple>
 #include <vector>
+
+#include "kernel.h"
 
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
 
-// One library for all x86-64 processors: the loader selects the version that the processor supports.
-#if !defined(__x86_64__) || !defined(__GLIBC__) || defined(__clang__) || defined(__SANITIZE_ADDRESS__)
-#define MULTIVERSION
-#elif __GNUC__ >= 12
-#define MULTIVERSION __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define MULTIVERSION __attribute__((target_clones("avx512f", "avx2", "default")))
-#endif
-#define INLINE static inline __attribute__((always_inline))
-
 namespace {
 
-constexpr int kLanes = 16;
 constexpr int kRows = 7;    // bins along y that the kernel for planes keeps in registers
 constexpr int kPlanes = 4;  // channels pooled along y at a time
 // Beyond it, float32 does not represent every pixel, and an int32 may overflow.
 constexpr float kLargest = 16777216.0f;
 
-typedef float Vector __attribute__((vector_size(4 * kLanes)));
-typedef uint32_t Bits __attribute__((vector_size(4 * kLanes)));
-typedef uint16_t HalfBits __attribute__((vector_size(2 * kLanes)));
-
-struct BFloat16 { uint16_t bits; };
 struct Float16 { uint16_t bits; };
 
 // Arguments of the caller, declared again in roi_align_cpu.py. Strides count elements.
@@ -178,35 +162,17 @@ std::vector<Plan> make_plans(const Arguments& a) {
 
 // ------------------------------------------------------------------------------------------------------------- vectors
 
-INLINE void load(Vector& v, const float* p) { std::memcpy(&v, p, sizeof v); }
-INLINE void store(float* p, const Vector& v) { std::memcpy(p, &v, sizeof v); }
-
-INLINE void load(Vector& v, const BFloat16* p) {
-  HalfBits half;
-  std::memcpy(&half, p, sizeof half);
-  v = (Vector)(__builtin_convertvector(half, Bits) << 16);
-}
-
-// Rounds to nearest, ties to even.
-INLINE void store(BFloat16* p, const Vector& v) {
-  const Bits bits = (Bits)v;
-  const Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  const Bits nan = (Bits)(v != v);
-  const HalfBits half = __builtin_convertvector((nan & 0x7fc0) | (~nan & rounded), HalfBits);
-  std::memcpy(p, &half, sizeof half);
-}
-
 // The exponent of float16 is rebiased by a multiplication, which is exact, also for subnormal numbers.
-INLINE void load(Vector& v, const Float16* p) {
+INLINE Vector load(const Float16* p) {
   HalfBits half;
   std::memcpy(&half, p, sizeof half);
   const Bits bits = __builtin_convertvector(half, Bits);
   const Vector magnitude = (Vector)((bits & 0x7fff) << 13) * 0x1p112f;
   const Bits infinite = (Bits)((bits & 0x7c00) == 0x7c00);
-  v = (Vector)((Bits)magnitude | (infinite & 0x7f800000) | ((bits & 0x8000) << 16));
+  return (Vector)((Bits)magnitude | (infinite & 0x7f800000) | ((bits & 0x8000) << 16));
 }
 
-INLINE void store(Float16* p, const Vector& v) {
+INLINE void store(Float16* p, Vector v) {
   const Bits bits = (Bits)v, sign = (bits >> 16) & 0x8000, magnitude = bits & 0x7fffffff;
   // Normal: rebias, round to the nearest even. Below: adding 0.5 aligns the mantissa, and the addition itself rounds.
   const Bits normal = (magnitude - 0x38000000 + 0xfff + ((magnitude >> 13) & 1)) >> 13;
@@ -220,15 +186,15 @@ INLINE void store(Float16* p, const Vector& v) {
 
 // Loads the first `count` lanes; the others are zero and are not read.
 template <typename T>
-INLINE void load_part(Vector& v, const T* p, int64_t count) {
-  if (__builtin_expect(count >= kLanes, 1)) return load(v, p);
+INLINE Vector load_part(const T* p, int64_t count) {
+  if (__builtin_expect(count >= kLanes, 1)) return load(p);
   T part[kLanes] = {};
   std::memcpy(part, p, count * sizeof(T));
-  load(v, part);
+  return load(part);
 }
 
 template <typename T>
-INLINE void store_part(T* p, const Vector& v, int64_t count) {
+INLINE void store_part(T* p, Vector v, int64_t count) {
   if (__builtin_expect(count >= kLanes, 1)) return store(p, v);
   T part[kLanes];
   store(part, v);
@@ -244,9 +210,7 @@ INLINE void sum_taps(float* out, int64_t out_step, const T* source, int64_t step
   for (; tap < last; ++tap)
     for (int u = 0; u < Unroll; ++u) {
       const T* p = source + tap->pixel * tap_step + u * step;
-      Vector v;
-      load_part(v, p, end - p);
-      sum[u] += v * tap->weight;
+      sum[u] += load_part(p, end - p) * tap->weight;
     }
   for (int u = 0; u < Unroll; ++u) store(out + u * out_step, sum[u]);
 }
@@ -282,11 +246,8 @@ INLINE void pool_pixels(const Plan& plan, const Arguments& a, int64_t, int64_t, 
       const Tap *first = along_x + plan.x.start[j], *last = along_x + plan.x.start[j + 1];
       for (int64_t c = 0; c < channels; c += kLanes) {
         Vector sum = {};
-        for (const Tap* tap = first; tap < last; ++tap) {
-          Vector v;
-          load(v, scratch + (tap->pixel - plan.x.low) * row_size + c);
-          sum += v * tap->weight;
-        }
+        for (const Tap* tap = first; tap < last; ++tap)
+          sum += load(scratch + (tap->pixel - plan.x.low) * row_size + c) * tap->weight;
         store_part(out + c, sum, channels - c);
       }
     }
@@ -307,14 +268,10 @@ INLINE void spread_pixels(const Plan& plan, const Arguments& a, int64_t first, i
     for (int64_t c = first; c < end; c += kLanes) {
       const int64_t count = end - c;
       for (int64_t j = 0; j < a.bins_x; ++j) {
-        Vector g;
-        load_part(g, gradient + j * a.channels + c, count);
+        const Vector g = load_part(gradient + j * a.channels + c, count);
         for (int32_t k = plan.x.start[j]; k < plan.x.start[j + 1]; ++k) {
           float* p = scratch + (plan.x.taps[k].pixel - plan.x.low) * row_size + c - first;
-          Vector v;
-          load(v, p);
-          v += g * plan.x.taps[k].weight;
-          store(p, v);
+          store(p, load(p) + g * plan.x.taps[k].weight);
         }
       }
     }
@@ -322,11 +279,8 @@ INLINE void spread_pixels(const Plan& plan, const Arguments& a, int64_t first, i
       float* row = image + plan.y.taps[k].pixel * level.stride_row + plan.x.low * level.stride_column;
       for (int64_t column = 0; column < plan.x.size; ++column, row += level.stride_column)
         for (int64_t c = first; c < end; c += kLanes) {
-          Vector v, s;
-          load_part(v, row + c, end - c);
-          load(s, scratch + column * row_size + c - first);
-          v += s * plan.y.taps[k].weight;
-          store_part(row + c, v, end - c);
+          const Vector s = load(scratch + column * row_size + c - first);
+          store_part(row + c, load_part(row + c, end - c) + s * plan.y.taps[k].weight, end - c);
         }
     }
   }
@@ -358,8 +312,7 @@ INLINE void pool_some_planes(const Plan& plan, const Arguments& a, int64_t chann
         const float* weights = plan.dense.data() + j * plan.x.size;
         Vector sum[kRows] = {};
         for (int64_t column = 0; column < plan.x.size; ++column) {
-          Vector w;
-          load(w, weights + column * kLanes);
+          const Vector w = load(weights + column * kLanes);
           for (int r = 0; r < kRows; ++r) sum[r] += pooled_y[r * columns + column] * w;
         }
         T* row = out + i * a.bins_x + j;
@@ -390,32 +343,22 @@ INLINE void spread_planes(const Plan& plan, const Arguments& a, int64_t channel,
   float* gradient = scratch + columns;
   for (; channel < end; ++channel) {
     const T* source = static_cast<const T*>(a.pooled) + (plan.roi * a.channels + channel) * bins;
-    for (int64_t b = 0; b < bins; b += kLanes) {
-      Vector v;
-      load_part(v, source + b, bins - b);
-      store(gradient + b, v);
-    }
+    for (int64_t b = 0; b < bins; b += kLanes) store(gradient + b, load_part(source + b, bins - b));
     float* plane = static_cast<float*>(level.data) + plan.image * level.stride_image + channel * level.stride_channel;
     for (int64_t i = 0; i < a.bins_y; ++i) {
       if (plan.y.start[i] == plan.y.start[i + 1]) continue;
       for (int64_t column = 0; column < columns; column += kLanes) {
         Vector sum = {};
-        for (int64_t j = 0; j < a.bins_x; ++j) {
-          Vector w;
-          load(w, plan.dense.data() + j * columns + column);
-          sum += w * gradient[i * a.bins_x + j];
-        }
+        for (int64_t j = 0; j < a.bins_x; ++j)
+          sum += load(plan.dense.data() + j * columns + column) * gradient[i * a.bins_x + j];
         store(scratch + column, sum);
       }
       for (int32_t k = plan.y.start[i]; k < plan.y.start[i + 1]; ++k)
         for (int64_t column = 0; column < columns; column += kLanes) {
           // After the window, zeros are added.
           const int64_t at = plan.y.taps[k].pixel * level.stride_row + plan.x.low + column;
-          Vector v, s;
-          load_part(v, plane + at, plane_size - at);
-          load(s, scratch + column);
-          v += s * plan.y.taps[k].weight;
-          store_part(plane + at, v, plane_size - at);
+          const Vector s = load(scratch + column);
+          store_part(plane + at, load_part(plane + at, plane_size - at) + s * plan.y.taps[k].weight, plane_size - at);
         }
     }
   }
@@ -486,4 +429,4 @@ void run(const Arguments& a) {
 }  // namespace
 
 // The number increases with each change of the arguments, so that a library of another release is not found under this name.
-extern "C" __attribute__((visibility("default"))) void roi_align_1(const Arguments* arguments) { run(*arguments); }
+EXPORT void roi_align_1(const Arguments* arguments) { run(*arguments); }

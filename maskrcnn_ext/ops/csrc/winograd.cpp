@@ -4,48 +4,13 @@
 // A plain C interface: the library needs neither Python nor torch, and works with every release of both. Channels are multiples of 16.
 
 #include <algorithm>
-#include <cstdint>
-#include <cstring>
 
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__SANITIZE_ADDRESS__)
-#define MULTIVERSION __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define MULTIVERSION
-#endif
-#define INLINE static inline __attribute__((always_inline))
+#include "kernel.h"
 
 namespace {
 
-constexpr int64_t kLanes = 16;
 constexpr int64_t kTile = 4;          // pixels of the output along a side
 constexpr int64_t kPatch = kTile + 2;  // pixels of the input along a side
-
-typedef float Vector __attribute__((vector_size(4 * kLanes)));
-
-INLINE Vector load(const float* from) {
-  Vector value;
-  std::memcpy(&value, from, sizeof value);
-  return value;
-}
-
-INLINE void store(float* to, Vector value) { std::memcpy(to, &value, sizeof value); }
-
-typedef uint16_t Half __attribute__((vector_size(2 * kLanes)));
-typedef uint32_t Bits __attribute__((vector_size(4 * kLanes)));
-
-// A value in bf16 is the upper half of a float32.
-INLINE Vector load(const uint16_t* from) {
-  Half half;
-  std::memcpy(&half, from, sizeof half);
-  return (Vector)(__builtin_convertvector(half, Bits) << 16);
-}
-
-// Rounds to the nearest, ties to even; NaN stays.
-INLINE void store(uint16_t* to, Vector value) {
-  const Bits bits = (Bits)value, rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-  const Half half = __builtin_convertvector(value == value ? rounded : Bits{} + 0x7fc0, Half);
-  std::memcpy(to, &half, sizeof half);
-}
 
 // B^T of the paper, applied to six values at a distance of `step`.
 INLINE void transform_input(const Vector* from, int64_t step, Vector* to, int64_t to_step) {
@@ -155,7 +120,7 @@ MULTIVERSION void input_of_float(const float* image, float* transformed, const G
   input_tile(image, transformed, g, tile);
 }
 
-MULTIVERSION void input_of_bf16(const uint16_t* image, float* transformed, const Grid& g, int64_t tile) {
+MULTIVERSION void input_of_bf16(const BFloat16* image, float* transformed, const Grid& g, int64_t tile) {
   input_tile(image, transformed, g, tile);
 }
 
@@ -164,7 +129,7 @@ MULTIVERSION void output_in_float(const float* products, const float* bias, cons
   output_tile(products, bias, residual, image, g, tile, relu);
 }
 
-MULTIVERSION void output_in_bf16(const float* products, const float* bias, const uint16_t* residual, uint16_t* image, const Grid& g,
+MULTIVERSION void output_in_bf16(const float* products, const float* bias, const BFloat16* residual, BFloat16* image, const Grid& g,
                                  int64_t tile, bool relu) {
   output_tile(products, bias, residual, image, g, tile, relu);
 }
@@ -172,34 +137,34 @@ MULTIVERSION void output_in_bf16(const float* products, const float* bias, const
 }  // namespace
 
 // image: (N, H, W, C). transformed: (36, num_tiles, C).
-extern "C" __attribute__((visibility("default"))) void winograd_input_1(const float* image, float* transformed, const Grid* grid) {
+EXPORT void winograd_input_1(const float* image, float* transformed, const Grid* grid) {
 #pragma omp parallel for schedule(static) num_threads(grid->threads)
   for (int64_t tile = 0; tile < grid->num_tiles; ++tile) input_of_float(image, transformed, *grid, tile);
 }
 
 // The same for an image in bf16.
-extern "C" __attribute__((visibility("default"))) void winograd_input_bf16_1(const uint16_t* image, float* transformed, const Grid* grid) {
+EXPORT void winograd_input_bf16_1(const BFloat16* image, float* transformed, const Grid* grid) {
 #pragma omp parallel for schedule(static) num_threads(grid->threads)
   for (int64_t tile = 0; tile < grid->num_tiles; ++tile) input_of_bf16(image, transformed, *grid, tile);
 }
 
 // image: (N, H, W, C), gradient of a convolution's output. transformed: (36, num_tiles, C).
-extern "C" __attribute__((visibility("default"))) void winograd_gradient_1(const float* image, float* transformed, const Grid* grid) {
+EXPORT void winograd_gradient_1(const float* image, float* transformed, const Grid* grid) {
 #pragma omp parallel for schedule(static) num_threads(grid->threads)
   for (int64_t tile = 0; tile < grid->num_tiles; ++tile) gradient_tile(image, transformed, *grid, tile);
 }
 
 // products: (36, num_tiles, C). bias: (C,). residual: null, or (N, H, W, C), which is added. image: (N, H, W, C), whose pixels in the
 // tiles are written.
-extern "C" __attribute__((visibility("default"))) void winograd_output_2(
+EXPORT void winograd_output_2(
     const float* products, const float* bias, const float* residual, float* image, const Grid* grid, int64_t relu) {
 #pragma omp parallel for schedule(static) num_threads(grid->threads)
   for (int64_t tile = 0; tile < grid->num_tiles; ++tile) output_in_float(products, bias, residual, image, *grid, tile, relu != 0);
 }
 
 // The same for residual and image in bf16.
-extern "C" __attribute__((visibility("default"))) void winograd_output_bf16_1(
-    const float* products, const float* bias, const uint16_t* residual, uint16_t* image, const Grid* grid, int64_t relu) {
+EXPORT void winograd_output_bf16_1(
+    const float* products, const float* bias, const BFloat16* residual, BFloat16* image, const Grid* grid, int64_t relu) {
 #pragma omp parallel for schedule(static) num_threads(grid->threads)
   for (int64_t tile = 0; tile < grid->num_tiles; ++tile) output_in_bf16(products, bias, residual, image, *grid, tile, relu != 0);
 }
