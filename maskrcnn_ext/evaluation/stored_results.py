@@ -6,6 +6,7 @@ import json
 import mmap
 import re
 from array import array
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,7 +143,7 @@ def _entries(content: mmap.mmap, file: Path) -> Iterator[tuple[int, int, Any]]:
         place = between.end() if between else place
         return content[place : place + 1], place + 1
 
-    found, place = mark(0)
+    found, place = mark(len(BOM_UTF8) if content[: len(BOM_UTF8)] == BOM_UTF8 else 0)
     if found != b"[":
         raise InputError(f"{file}: not COCO results, which are a list of detections")
     if mark(place)[0] == b"]":
@@ -166,9 +167,8 @@ def _decode(content: mmap.mmap, start: int, file: Path) -> tuple[Any, int]:
         text = content[start : start + size].decode("latin-1")
         try:
             value, end = decoder.raw_decode(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            if start + size >= len(content) or isinstance(error, RecursionError):
+            return (value if text[:end].isascii() else json.loads(content[start : start + end])), start + end
+        except (ValueError, RecursionError) as error:
+            if start + size >= len(content) or not isinstance(error, json.JSONDecodeError):
                 raise InputError(f"{file}: not JSON at byte {start} ({first_line(error)})") from error
             size *= 2  # the piece may have ended within the value
-            continue
-        return (value if text[:end].isascii() else json.loads(content[start : start + end])), start + end

@@ -108,5 +108,11 @@ def test_an_entry_longer_than_a_piece_and_other_alphabets(tmp_path):
     stored = load_results(tmp_path / "results.json", truth, in_memory=0)
     assert [result["image_id"] for result in stored] == ["Straße"] * 2
     assert len(stored[1]["note"]) == 20_000
+    content = json.dumps([one], ensure_ascii=False)
+    (tmp_path / "marked.json").write_text(content, encoding="utf-8-sig")
+    assert len(load_results(tmp_path / "marked.json", truth, in_memory=0)) == 1
+    (tmp_path / "latin.json").write_text(content, encoding="latin-1")
+    with pytest.raises(InputError, match=r"latin\.json: not JSON at byte 1 \('utf-8' codec can't decode"):
+        load_results(tmp_path / "latin.json", truth, in_memory=0)
     (tmp_path / "empty.json").write_text("[ ]")
     assert list(load_results(tmp_path / "empty.json", truth, in_memory=0)) == []
