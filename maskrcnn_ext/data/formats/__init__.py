@@ -6,11 +6,16 @@ The module ``<format>`` defines ``FORMAT``, a :class:`Format`: the function that
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from maskrcnn_ext.data.formats.records import DataSet
 from maskrcnn_ext.errors import InputError
@@ -39,21 +44,52 @@ FORMATS = (
 )
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_list(value: Any, is_item: Callable[[Any], bool]) -> bool:
+    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes) and all(map(is_item, value))
+
+
+Kind = Literal[
+    "file", "folder", "path", "function", "text", "texts", "number", "whole number", "numbers", "switch", "names"
+]
+_PATH: tuple[str, Callable[[Any], bool]] = ("a path", lambda value: isinstance(value, str | os.PathLike))
+# Kind of an option -> what its values are, in messages, and whether a value is one.
+_KINDS: dict[Kind, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(("file", "folder", "path"), _PATH),
+    "function": ("a function: register the data set in Python", callable),
+    "text": ("a text", lambda value: isinstance(value, str)),
+    "texts": ("a list of texts", lambda value: _is_list(value, lambda item: isinstance(item, str))),
+    "number": ("a number", _is_number),
+    "whole number": ("a whole number", lambda value: _is_number(value) and isinstance(value, Integral)),
+    "numbers": ("a list of numbers", lambda value: _is_list(value, _is_number)),
+    "switch": ("true or false", lambda value: isinstance(value, bool)),
+    "names": (
+        "a mapping of numbers to class names",
+        lambda value: (
+            isinstance(value, Mapping) and all(name is None or isinstance(name, str) for name in value.values())
+        ),
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Option:
     """One keyword of a format's read function, such as ``json=`` of "coco".
 
     Attributes:
         name: the keyword.
-        meaning: what it is, in a few words.
-        kind: "file", "folder", or "path" for either; "function" for a callable, which a YAML file cannot hold; "text"; "list"; "value" for
-            numbers, switches and mappings.
+        meaning: its meaning, in a few words.
+        kind: "file", "folder", or "path" for either; "function" for a callable, which neither a string nor a YAML file can hold; "names"
+            for a mapping of numbers to class names or None.
         required: whether the format cannot be read without it.
     """
 
     name: str
     meaning: str
-    kind: Literal["file", "folder", "path", "function", "text", "list", "value"] = "value"
+    kind: Kind
     required: bool = False
 
     @property
@@ -68,25 +104,39 @@ class Option:
             InputError: the text is no such value, or the option is a function.
 
         Example:
-            >>> Option("tile", "side of a tile").parse("512"), Option("ignore", "numbers", "list").parse("3,255")
+            >>> Option("tile", "side of a tile", "whole number").parse("512"), Option("ignore", "numbers", "numbers").parse("3,255")
             (512, [3, 255])
         """
-        if self.kind == "function":
-            raise InputError(f"`{self.name}` is a function: register the data set in Python")
-        if self.kind == "list":
-            return [_json_or_text(item) for item in text.split(",")]
-        if self.kind != "value":
-            return text
-        try:
-            return json.loads(text)
-        except ValueError:
-            raise InputError(f"`{self.name}` is {text!r}, expected true, false, a number or JSON") from None
+        value: Any = text
+        if self.kind == "texts":
+            value = text.split(",")
+        elif self.kind == "numbers":
+            value = [_json_or_text(item) for item in text.split(",")]
+        elif self.kind in ("number", "whole number", "switch", "names"):
+            value = _json_or_text(text)
+        self.check(value)
+        return value
+
+    def check(self, value: Any) -> None:
+        """Checks the type of a value.
+
+        Raises:
+            InputError: it is not of the option's kind.
+
+        Example:
+            >>> Option("tile", "side of a tile", "whole number").check(512.5)
+            Traceback (most recent call last):
+            maskrcnn_ext.errors.InputError: `tile` is 512.5, expected a whole number
+        """
+        expected, is_valid = _KINDS[self.kind]
+        if not is_valid(value):
+            raise InputError(f"`{self.name}` is {value!r:.100}, expected {expected}")
 
 
 def _json_or_text(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

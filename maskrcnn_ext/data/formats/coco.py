@@ -226,7 +226,7 @@ FORMAT = Format(
     options=(
         Option("json", "the annotation file", "file", required=True),
         Option("images", "the folder that every file_name is relative to", "folder", required=True),
-        Option("only", "the classes to read, in this order", "list"),
+        Option("only", "the classes to read, in this order", "texts"),
         Option("crowds", '"ignore", or "objects" to read objects with `iscrowd` as objects', "text"),
     ),
     shorthand=("json", "images"),

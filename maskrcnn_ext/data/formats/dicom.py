@@ -124,9 +124,9 @@ FORMAT = Format(
     options=(
         Option("series", "a series, or a folder of series, one a patient", "folder", required=True),
         Option("labels", "the label map or SEG, or a folder of them", "path", required=True),
-        Option("values", "the class name of every label value"),
+        Option("values", "the class name of every label value", "names"),
         Option("instances", '"value" or "component": what counts as one object', "text"),
-        Option("level", "(center, width) of the grey values to show", "list"),
+        Option("level", "(center, width) of the grey values to show", "numbers"),
         Option("series_uid", "which series of a folder that has several", "text"),
     ),
     shorthand=("series", "labels"),

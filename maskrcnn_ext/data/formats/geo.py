@@ -72,8 +72,9 @@ def read_geo(
         raise InputError(
             f"{vector}: with {len(classes)} classes, `attribute` must name the property that holds the class"
         )
-    if tile is not None and not 0 <= overlap < tile:
-        raise InputError(f"{raster}: `overlap` is {overlap}, expected 0 or more and less than `tile`, {tile}")
+    if not 0 <= overlap < (1 if tile is None else tile):
+        limit = "0 without `tile`" if tile is None else f"0 or more and less than `tile`, {tile}"
+        raise InputError(f"{raster}: `overlap` is {overlap}, expected {limit}")
     suffixes = IMAGE_SUFFIXES if pixels else RASTERS
     if raster.is_dir() and vector.is_file():
         pairs = [(file, vector) for file in files_by_stem(raster, suffixes).values()]
@@ -223,10 +224,10 @@ FORMAT = Format(
         Option("raster", "a raster, or a folder of them", "path", required=True),
         Option("attribute", "the property that holds the class name", "text"),
         Option("layer", "which layer of a GeoPackage", "text"),
-        Option("tile", "the side of square windows, in pixels"),
-        Option("overlap", "how far neighbouring windows overlap, in pixels"),
-        Option("min_visible", "the share of an outline's area that a window must show"),
-        Option("pixels", "whether the outlines are in pixels of the image, as of QuPath"),
+        Option("tile", "the side of square windows, in pixels", "whole number"),
+        Option("overlap", "how far neighbouring windows overlap, in pixels", "whole number"),
+        Option("min_visible", "the share of an outline's area that a window must show", "number"),
+        Option("pixels", "whether the outlines are in pixels of the image, as of QuPath", "switch"),
     ),
     shorthand=("vector", "raster"),
     extra="geo",

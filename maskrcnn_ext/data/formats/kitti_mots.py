@@ -149,7 +149,7 @@ FORMAT = Format(
     options=(
         Option("instances", "the sequences' folders of PNGs, or their texts", "folder", required=True),
         Option("images", "the sequences' folders of frames", "folder", required=True),
-        Option("sequences", 'which sequences, such as "0002"', "list"),
+        Option("sequences", 'which sequences, such as "0002"', "texts"),
     ),
     shorthand=("instances", "images"),
     split_option="sequences",

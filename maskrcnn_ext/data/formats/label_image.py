@@ -19,7 +19,15 @@ from PIL import Image
 
 from maskrcnn_ext.common.extras import require
 from maskrcnn_ext.data.formats import Format, Option
-from maskrcnn_ext.data.formats.reading import collected, image_size, in_threads, list_images, read_json, read_pixels
+from maskrcnn_ext.data.formats.reading import (
+    IMAGE_ERRORS,
+    collected,
+    image_size,
+    in_threads,
+    list_images,
+    read_json,
+    read_pixels,
+)
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, crowds_of_mask
 from maskrcnn_ext.data.formats.volume import connected_parts, count_parts, warn_of_parts, whole_numbers
 from maskrcnn_ext.errors import InputError
@@ -100,7 +108,7 @@ def read_label_image(
 
 
 def are_two_valued(files: Sequence[Path]) -> bool:
-    """Returns whether masks show what is an object, and not which: the first few have one value beside 0, or none.
+    """Returns whether masks are binary, so that they do not separate objects: the first few have one value beside 0, or none.
 
     Args:
         files: the masks.
@@ -111,7 +119,7 @@ def are_two_valued(files: Sequence[Path]) -> bool:
             with Image.open(file) as mask:
                 # Values of 16 bits are numbers of objects.
                 found = mask.getcolors(maxcolors=2) if mask.mode in ("1", "L", "P", "RGB", "RGBA") else None
-        except OSError:
+        except IMAGE_ERRORS:
             return False
         if found is None:
             return False
@@ -292,9 +300,9 @@ FORMAT = Format(
         Option("labels", "the label images, or one of them", "path", required=True),
         Option("images", "the images, or the one image", "path", required=True),
         Option("suffix", "what follows the image's name in the name of its label image, such as _mask", "text"),
-        Option("ignore", "numbers that are no objects but background", "list"),
-        Option("void", "numbers of unlabelled pixels, such as 255: ignore regions", "list"),
-        Option("categories", "the class name of every number, if the numbers are classes"),
+        Option("ignore", "numbers that are no objects but background", "numbers"),
+        Option("void", "numbers of unlabelled pixels, such as 255: ignore regions", "numbers"),
+        Option("categories", "the class name of every number, if the numbers are classes", "names"),
         Option("instances", '"value" or "component": what counts as one object', "text"),
     ),
     shorthand=("labels", "images"),

@@ -282,7 +282,7 @@ FORMAT = Format(
         Option("json", "the export", "file", required=True),
         Option("images", "the images", "folder", required=True),
         Option("rectangles", '"boxes", or "masks" to read rectangles as masks', "text"),
-        Option("predictions", "whether tasks without annotation have the objects of their prediction"),
+        Option("predictions", "whether tasks without annotation have the objects of their prediction", "switch"),
     ),
     shorthand=("json", "images"),
     lists_faults=True,

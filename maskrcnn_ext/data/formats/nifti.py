@@ -169,10 +169,10 @@ FORMAT = Format(
     options=(
         Option("images", "a volume, or a folder of them", "path", required=True),
         Option("labels", "its label map, or the folder of the label maps", "path", required=True),
-        Option("values", "the class name of every label value"),
+        Option("values", "the class name of every label value", "names"),
         Option("instances", '"value" or "component": what counts as one object', "text"),
-        Option("axis", "the axis along which slices are taken (0, 1 or 2)"),
-        Option("level", "(center, width) of the grey values to show", "list"),
+        Option("axis", "the axis along which slices are taken (0, 1 or 2)", "whole number"),
+        Option("level", "(center, width) of the grey values to show", "numbers"),
     ),
     shorthand=("images", "labels"),
     extra="medical",

@@ -20,6 +20,7 @@ from maskrcnn_ext.data.formats.polygons import box_of_polygons, check_outline, r
 from maskrcnn_ext.data.formats.reading import (
     IMAGE_SUFFIXES,
     category_of,
+    check_different,
     clip_box,
     collected,
     finite,
@@ -76,10 +77,11 @@ def read_voc(
 
     Raises:
         InputError: there is no XML or it is broken; an image or PNG is missing, unreadable or of another size than the XML says; a class
-            is not in ``classes``; a box is outside of the image; an instance overlaps no object.
+            is not in ``classes``; a box is outside of the image; an instance overlaps no object; ``split`` lists an image twice.
     """
     if split is not None:
         names = [line.split()[0] for line in read_text(split).splitlines() if line.strip()]
+        check_different(names, str(split))
         files = [path_below(annotations, f"{name}.xml", str(split)) for name in names]
     else:
         files = list_files(annotations, "*.xml")
@@ -254,8 +256,8 @@ FORMAT = Format(
         Option("images", "the images, such as JPEGImages", "folder", required=True),
         Option("objects", "the instance PNGs, such as SegmentationObject", "folder"),
         Option("split", "a list of image ids, such as ImageSets/Segmentation/train.txt", "file"),
-        Option("keep_difficult", "whether objects marked difficult are trained on and counted"),
-        Option("one_based", "whether coordinates count from 1 as in VOC"),
+        Option("keep_difficult", "whether objects marked difficult are trained on and counted", "switch"),
+        Option("one_based", "whether coordinates count from 1 as in VOC", "switch"),
     ),
     shorthand=("annotations", "images"),
     split_option="split",

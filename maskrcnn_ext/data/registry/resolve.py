@@ -156,30 +156,17 @@ def parse_source(name: str) -> Source | None:
         >>> parse_source("coco:/data/train.json@/data/images").path_of("images")
         PosixPath('/data/images')
     """
-    prefix, _, places = name.partition(":")
-    if prefix not in FORMATS:
-        detected = detect(Path(name).expanduser().absolute()) if _exists(name) else None
-        if detected is None:
-            return None
-        logger.info("%s: read as %s", name, detected)
-        prefix, _, places = detected.partition(":")
-    if not places:
-        return None
-    format = get_format(prefix)
     try:
-        places, options = _cut_options(places, format)
-        paths = _split_paths(places, format)
-        if len(paths) < sum(option.required for option in format.options):
-            raise InputError(f"write {format.usage}")
-        split = format.string_split
-        if split is not None and len(paths) > len(format.shorthand):
-            options = {split.name: paths.pop(), **options}
-        values = {key: _parse_value(format, key, text) for key, text in options.items()}
+        parts = _cut(name)
+        if parts is None:
+            return None
+        format, paths, texts = parts
+        values: dict[str, Any] = {key: _parse_value(format, key, text) for key, text in texts.items()}
     except InputError as error:
         raise InputError(f"data set {name!r}: {error}") from None
     classes, ignored = values.pop("classes", ()), values.pop("ignored", ())
-    values |= {key: Path(path).expanduser().absolute() for key, path in zip(format.shorthand, paths, strict=False)}
-    return Source(name, prefix, classes, options=values, ignored=ignored)
+    values |= dict(zip(format.shorthand, paths, strict=False))
+    return Source(name, format.name, classes, options=values, ignored=ignored)
 
 
 def described_source(name: str) -> Source | None:
@@ -219,21 +206,44 @@ def absolute_name(name: str) -> str:
     whole, file = split_listed_name(name)
     if file is not None:
         return listed_name(absolute_name(whole), file)
-    source = parse_source(name)
-    if source is None:
+    try:
+        parts = _cut(name)
+    except InputError as error:
+        raise InputError(f"data set {name!r}: {error}") from None
+    if parts is None:
         return name
-    format = get_format(source.format)
-    keys = [*format.shorthand, *([format.string_split.name] if format.string_split else [])]
-    places = [str(source.options[key]) for key in keys if key in source.options]
-    found = name if name.startswith(f"{source.format}:") else detect(Path(name).expanduser().absolute()) or name
-    texts = _cut_options(found.partition(":")[2], format)[1]
-    options = [f"{key}:{source.options[key] if _is_path(format, key) else text}" for key, text in texts.items()]
-    return f"{source.format}:{'@'.join([*places, *options])}"
+    format, paths, texts = parts
+    texts = {key: str(_absolute(text)) if _is_path(format, key) else text for key, text in texts.items()}
+    split = format.string_split
+    places = [*map(str, paths), *([texts.pop(split.name)] if split and split.name in texts else [])]
+    return f"{format.name}:{'@'.join([*places, *(f'{key}:{text}' for key, text in texts.items())])}"
 
 
 def _is_path(format: Format, key: str) -> bool:
     option = format.option(key)
     return option is not None and option.is_path
+
+
+def _cut(name: str) -> tuple[Format, list[Path], dict[str, str]] | None:
+    """Returns the format, the absolute paths of its shorthand, and the texts of the split and of options; None as :func:`parse_source`."""
+    prefix, _, places = name.partition(":")
+    if prefix not in FORMATS:
+        detected = detect(_absolute(name)) if _exists(name) else None
+        if detected is None:
+            return None
+        logger.info("%s: read as %s", name, detected)
+        prefix, _, places = detected.partition(":")
+    if not places:
+        return None
+    format = get_format(prefix)
+    places, texts = _cut_options(places, format)
+    paths = _split_paths(places, format)
+    if len(paths) < sum(option.required for option in format.options):
+        raise InputError(f"write {format.usage}")
+    split = format.string_split
+    if split is not None and len(paths) > len(format.shorthand):
+        texts = {split.name: paths.pop(), **texts}
+    return format, [_absolute(path) for path in paths], texts
 
 
 def _cut_options(places: str, format: Format) -> tuple[str, dict[str, str]]:
@@ -259,7 +269,11 @@ def _parse_value(format: Format, key: str, text: str) -> Any:
         return tuple(text.split(","))
     option = format.option(key)
     assert option is not None
-    return Path(text).expanduser().absolute() if option.is_path else option.parse(text)
+    return _absolute(text) if option.is_path else option.parse(text)
+
+
+def _absolute(path: str) -> Path:
+    return Path(path).expanduser().absolute()
 
 
 def _split_paths(places: str, format: Format) -> list[str]:

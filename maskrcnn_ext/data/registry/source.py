@@ -134,7 +134,7 @@ class Source:
         """Checks the arguments; reads no data.
 
         Raises:
-            InputError: the format is unknown, an option is unknown or missing, or the colours are for other classes.
+            InputError: the format is unknown, an option is unknown, missing or of another type, or the colours are for other classes.
         """
         where = f"data set {self.name}"
         if self.classes and self.colors and set(self.colors) != set(self.classes):
@@ -145,10 +145,16 @@ class Source:
             format = get_format(self.format)
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
-        for name in self.options:
-            if format.option(name) is None:
+        for name, value in self.options.items():
+            option = format.option(name)
+            if option is None:
                 takes = ", ".join(option.name for option in format.options)
                 raise InputError(f"{where}: format {self.format} takes no `{name}` (it takes {takes})")
+            try:
+                if value is not None:
+                    option.check(value)
+            except InputError as error:
+                raise InputError(f"{where}: {error}") from None
         for option in format.options:
             if option.required and self.options.get(option.name) is None:
                 raise InputError(f"{where}: format {self.format} needs `{option.name}`: {option.meaning}")

@@ -84,10 +84,11 @@ def _source(file: Path, name: Any, entry: Any) -> Source:
         raise InputError(f"{where}: `format`: {error}") from None
     for key, value in options.items():
         option = record.option(key)
-        if option and option.kind == "function":
-            raise InputError(f"{where}: `{key}` is a function, which YAML cannot hold; register the data set in Python")
-        if option and option.is_path and not isinstance(value, str):
-            raise InputError(f"{where}: `{key}` is {value!r}, expected a path")
+        try:
+            if option and value is not None:
+                option.check(value)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
     parsed = None if skeleton is None else _skeleton(where, skeleton)
     return Source(name, format, tuple(classes), layout, file.parent, options, skeleton=parsed, ignored=tuple(ignored))
 

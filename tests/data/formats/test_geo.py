@@ -226,6 +226,8 @@ def test_broken_files_are_named(tmp_path):
     vector = write_vector(tmp_path / "a.geojson", [box_feature(1, 2, 3, 4)] * 40)
     with pytest.raises(InputError, match="`overlap` is 40, expected 0 or more and less than `tile`, 40"):
         read_geo(vector, raster, tile=40, overlap=40)
+    with pytest.raises(InputError, match="`overlap` is 8, expected 0 without `tile`"):
+        read_geo(vector, raster, overlap=8)
     with pytest.raises(InputError, match="expected two files or two folders"):
         read_geo(tmp_path, raster)
     text = vector.read_text()

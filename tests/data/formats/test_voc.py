@@ -183,6 +183,9 @@ def test_a_split_names_the_images_in_its_order(voc, tmp_path):
     assert [record.image_id for record in data.images] == ["c", "a"]
     assert data.classes == ["dog_a", "dog_c"]
     assert [record.image_id for record in read_voc(*folders).images] == ["a", "b", "c"]
+    split.write_text("a\r\nb\r\na\r\n")
+    with pytest.raises(InputError, match=r"dog_train\.txt: a occurs twice: keep one of them"):
+        read_voc(*folders, split=split)
     split.write_text("missing\n")
     with pytest.raises(InputError, match=r"missing\.xml: not a readable XML file"):
         read_voc(*folders, split=split)

@@ -154,3 +154,15 @@ def test_parts_of_black_and_white_masks_are_objects(tmp_path, masks, option):
         for name in ("images", "masks"):
             image.save(tmp_path / name / f"{number}.png")
     assert detect(tmp_path) == f"label_image:{tmp_path}/masks@{tmp_path}/images{option}"
+
+
+def test_a_damaged_mask_does_not_hide_the_format(tmp_path):
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+        Image.effect_noise((64, 64), 50).convert("1").save(tmp_path / name / "0.png")
+    mask = tmp_path / "masks/0.png"
+    content = bytearray(mask.read_bytes())
+    place = content.index(b"IDAT")
+    content[place - 4 : place] = b"\0\0\0\1"  # a length of the chunk for which Pillow raises a SyntaxError
+    mask.write_bytes(content)
+    assert detect(tmp_path) == f"label_image:{tmp_path}/masks@{tmp_path}/images"

@@ -52,4 +52,8 @@ def test_absolute_names(name, tmp_path, monkeypatch):
     assert absolute_name("coco:data/data.json@data@crowds:objects") == f"{name}@crowds:objects"
     assert absolute_name("coco:data/data.json@data@list:a.txt") == f"{name}@list:{Path('a.txt').absolute()}"
     assert absolute_name("yolo:data/a.yaml@val") == f"yolo:{tmp_path}/data/a.yaml@val"
+    assert absolute_name("kitti_mots:a@b@0002,0006") == f"kitti_mots:{tmp_path}/a@{tmp_path}/b@0002,0006"
+    assert absolute_name("voc:a@b@split:c.txt") == f"voc:{tmp_path}/a@{tmp_path}/b@{tmp_path}/c.txt"
+    with pytest.raises(InputError, match=r"data set 'coco:a\.json': write coco:JSON@IMAGES"):
+        absolute_name("coco:a.json")
     assert absolute_name("no_such_name") == "no_such_name"

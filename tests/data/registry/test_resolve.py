@@ -91,6 +91,7 @@ def test_a_string_is_split_into_a_format_and_paths(name, expected):
         ("kitti_mots:/a@/b@0002,0006", {"instances": "/a", "images": "/b", "sequences": ["0002", "0006"]}),
         ("voc:/a@/b@keep_difficult:true", {"annotations": "/a", "images": "/b", "keep_difficult": True}),
         ("via:/a.json@/b@attribute:1", {"json": "/a.json", "images": "/b", "attribute": "1"}),
+        ("kitti_mots:/a@/b@10,11", {"instances": "/a", "images": "/b", "sequences": ["10", "11"]}),
         ("geo:/a@/b@tile:512@attribute:kind", {"vector": "/a", "raster": "/b", "tile": 512, "attribute": "kind"}),
         (
             "coco:/a.json@/b@only:cat,dog@crowds:objects",
@@ -112,9 +113,18 @@ def test_a_string_holds_classes():
     ("name", "message"),
     [
         ("coco:/a.json@/b@crowd:objects", "format coco takes no `crowd`: did you mean crowds?"),
-        ("geo:/a@/b@tile:large", "`tile` is 'large', expected true, false, a number or JSON"),
+        ("geo:/a@/b@tile:large", "`tile` is 'large', expected a whole number"),
         ("geo:/a@/b@tile:1@tile:2", "`tile` is set twice"),
-        ("dsb2018:/a@split:first", "`split` is a function: register the data set in Python"),
+        ("geo:/a@/b@tile:512.5", "`tile` is 512.5, expected a whole number"),
+        ("geo:/a@/b@tile:true", "`tile` is True, expected a whole number"),
+        ("geo:/a@/b@min_visible:most", "`min_visible` is 'most', expected a number"),
+        ("voc:/a@/b@keep_difficult:no", "`keep_difficult` is 'no', expected true or false"),
+        ("label_image:/a@/b@void:border", "`void` is ['border'], expected a list of numbers"),
+        (
+            'label_image:/a@/b@categories:["cat"]',
+            "`categories` is ['cat'], expected a mapping of numbers to class names",
+        ),
+        ("dsb2018:/a@split:first", "`split` is 'first', expected a function: register the data set in Python"),
         ("yolo:", None),
     ],
 )
