@@ -47,7 +47,7 @@ def read_tracks(path: Path) -> dict[str, Frames]:
         The frames of each sequence by its name. Frames without objects may be missing.
 
     Raises:
-        InputError: there are none, a sequence is there twice, or a row or a file is broken.
+        InputError: there are none, a sequence occurs twice, or a row or a file is broken.
     """
     if not path.is_dir():
         return {path.stem: _read_rows(path)}
@@ -58,7 +58,7 @@ def read_tracks(path: Path) -> dict[str, Frames]:
     for one in found:
         name = one.name if one.is_dir() else one.stem
         if name in sequences:
-            raise InputError(f"{path}: sequence {name} is there twice, as a folder and as a text: remove one")
+            raise InputError(f"{path}: sequence {name} occurs twice, as a folder and as a text: remove one")
         sequences[name] = _read_pngs(one) if one.is_dir() else _read_rows(one)
     return sequences
 
@@ -76,7 +76,7 @@ def _read_rows(file: Path) -> Frames:
         _, rle = checked_rle({"size": [height, width], "counts": row[5]}, height, width, where)
         tracks = frames.setdefault(frame, {}).setdefault(class_id, {})
         if track in tracks and class_id != _IGNORED:
-            raise InputError(f"{where}: object {track} is twice in frame {frame}")
+            raise InputError(f"{where}: object {track} occurs twice in frame {frame}")
         tracks[track] = rle
     return frames
 

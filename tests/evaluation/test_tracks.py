@@ -189,7 +189,7 @@ def decode(rle):
         ("0 1 1 40 60", "line 2: expected `frame id class height width rle`"),
         ("0 -1 1 40 60 PPP", "line 2: expected"),
         ("0 2 1 40 60 PPP", "line 2: "),
-        ("0 1 1 40 60 " + block(30)["counts"], "line 2: object 1 is twice in frame 0"),
+        ("0 1 1 40 60 " + block(30)["counts"], "line 2: object 1 occurs twice in frame 0"),
     ],
 )
 def test_broken_rows_are_one_line(tmp_path, row, message):
@@ -218,7 +218,7 @@ def test_results_that_would_be_left_out(tmp_path, caplog):
     assert sorted(read_tracks(tmp_path)) == ["camera.1", "camera.2"]
     write(tmp_path, "0002", frames([0]))
     (tmp_path / "0002").mkdir()
-    with pytest.raises(InputError, match="sequence 0002 is there twice"):
+    with pytest.raises(InputError, match="sequence 0002 occurs twice"):
         read_tracks(tmp_path)
 
 

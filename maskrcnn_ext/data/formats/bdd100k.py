@@ -122,7 +122,7 @@ def _read_frames(file: Path, images: Path, names: list[str], faults: list[str] |
                 raise InputError(f"{where}: `size` is {size}, but {path} is {width} x {height} (width, height)")
             image_id = path.relative_to(images).with_suffix("").as_posix()
             if image_id in records:
-                raise InputError(f"{where}: there are two of it")
+                raise InputError(f"{where}: the frame occurs twice")
             record = records[image_id] = ImageRecord(str(path), image_id, height, width)
             for number, label in enumerate(_field(frame, "labels", list, where)):
                 label_where = f"{where}, label {number}"

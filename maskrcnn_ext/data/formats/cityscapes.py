@@ -75,7 +75,7 @@ def _record(file: Path, images: Path, categories: dict[int, int]) -> ImageRecord
 
 FORMAT = Format(
     name="cityscapes",
-    description="Cityscapes: polygons or instance PNGs, a folder a city",
+    description="Cityscapes: instance PNGs, a folder a city",
     read=read_cityscapes,
     options=(
         Option("annotations", "the split's folder of city folders, such as gtFine/train", "folder", required=True),

@@ -13,6 +13,7 @@ import numpy as np
 
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.coco import load_coco
+from maskrcnn_ext.data.formats.coco_fields import ById
 from maskrcnn_ext.data.formats.coco_records import parse_categories, parse_images
 from maskrcnn_ext.data.formats.reading import collected, in_threads, path_below, read_pixels
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
@@ -45,13 +46,13 @@ def read_coco_panoptic(
             whose id no pixel has.
     """
     content = load_coco(json)
-    things = [each for each in content["categories"] if not isinstance(each, dict) or each.get("isthing", 1)]
-    stuff = {each.get("id") for each in content["categories"] if isinstance(each, dict) and not each.get("isthing", 1)}
-    categories = parse_categories(things, json)
-    names = [category["name"] for category in categories]
+    categories = parse_categories(content["categories"], json)
+    things = [category for category in categories if category.get("isthing", 1)]
+    names = [category["name"] for category in things]
     if classes and list(classes) != names:
         raise InputError(f"`classes` are {', '.join(classes)}, but the things of {json} are {', '.join(names)}")
-    index_of = {category["id"]: index for index, category in enumerate(categories)}
+    index_of: ById[int | None] = ById((category["id"], None) for category in categories)
+    index_of.update((category["id"], index) for index, category in enumerate(things))
     records = parse_images(content["images"], json, images)
     folder = segments or json.with_suffix("")
 
@@ -66,22 +67,22 @@ def read_coco_panoptic(
         except (KeyError, TypeError):
             raise InputError(f"{where} refers to image {annotation.get('image_id')!r:.50}, which is missing") from None
         record.annotations += _things(
-            path_below(folder, annotation.get("file_name"), where), infos, record, index_of, stuff, where, faults
+            path_below(folder, annotation.get("file_name"), where), infos, record, index_of, where, faults
         )
 
     in_threads(add, enumerate(content["annotations"]), faults)
-    return DataSet(names, list(records.values()), [category["id"] for category in categories])
+    return DataSet(names, list(records.values()), [category["id"] for category in things])
 
 
 def _things(
     file: Path,
     infos: list[Any],
     record: ImageRecord,
-    index_of: dict[Any, int],
-    stuff: set[Any],
+    index_of: ById[int | None],
     where: str,
     faults: list[str] | None,
 ) -> list[Annotation]:
+    """Returns the things of an image; `index_of` has the class index of each category id, None for stuff."""
     pixels = read_pixels(file)
     if pixels.ndim != 3 or pixels.shape[2] < 3 or pixels.shape[:2] != (record.height, record.width):
         raise InputError(f"{file}: expected a colour PNG of {record.width} x {record.height}, found {pixels.shape}")
@@ -94,15 +95,16 @@ def _things(
                 raise InputError(f"{where}: a segment has no `id`: {info!r:.100}")
             place = f"{where}, segment {info['id']}"
             category = info.get("category_id")
-            if isinstance(category, int | str) and category in stuff:
-                continue
             if not isinstance(category, int | str) or category not in index_of:
                 raise InputError(f"{place} refers to category {category!r:.50}, which is missing")
+            index = index_of[category]
+            if index is None:
+                continue
             mask = masks.get(info["id"])
             if mask is None:
                 raise InputError(f"{place}: no pixel of {file} has its colour")
             crowd = info.get("iscrowd") in (1, True)
-            found.append(Annotation(index_of[category], mask.box, mask.rle, crowd=crowd, id=info["id"]))
+            found.append(Annotation(index, mask.box, mask.rle, crowd=crowd, id=info["id"]))
     return found
 
 

@@ -36,19 +36,23 @@ def parse_categories(records: list[Any], source: Path | str) -> list[dict[str, A
     """Returns the categories in the order of their ids.
 
     Raises:
-        InputError: a category lacks an id or a name, or two have the same id.
+        InputError: a category lacks an id or a name, two have the same id, or its keypoints are not a list of names.
     """
     categories = _sort_by_id(records, source, "category", "categories")
     for category in categories:
-        name = _field(category, "name", source, "category")
+        where = f"{source}: category {category['id']!r}"
+        name, keypoints = _field(category, "name", source, "category"), category.get("keypoints") or []
         if not isinstance(name, str):
-            raise InputError(f"{source}: category {category['id']!r}: `name` is {name!r:.100}, expected a text")
+            raise InputError(f"{where}: `name` is {name!r:.100}, expected a text")
+        if not isinstance(keypoints, list) or not all(isinstance(keypoint, str | int) for keypoint in keypoints):
+            raise InputError(f"{where}: `keypoints` is {keypoints!r:.100}, expected a list of names")
     return categories
 
 
 def keypoint_names(categories: list[dict[str, Any]]) -> list[str]:
     """Returns the names of the keypoints; Detectron2 and the evaluation know one skeleton per dataset, that of the first category."""
-    return list(next((category["keypoints"] for category in categories if category.get("keypoints")), []))
+    names: list[Any] = next((category["keypoints"] for category in categories if category.get("keypoints")), [])
+    return [str(name) for name in names]
 
 
 def parse_images(records: list[Any], source: Path | str, images: Path | None = None) -> ById[ImageRecord]:
@@ -87,6 +91,8 @@ def add_labelled_classes(
         if ids is None:
             continue
         try:
+            if isinstance(ids, str):
+                raise TypeError
             classes = sorted({index_of[category_id] for category_id in ids})
         except (KeyError, TypeError):
             raise InputError(

@@ -59,8 +59,8 @@ def read_cvat(
         Polylines, points, cuboids and skeletons are left out. Warnings count both. A shape whose attribute ``is_crowd`` is true is a crowd.
 
     Raises:
-        InputError: the XML is broken or of another format, an image is missing, is there twice or has another size than stated, or a shape
-            is broken.
+        InputError: the XML is broken or of another format, an image is missing, occurs twice or has another size than stated, or a shape is
+            broken.
     """
     check_rectangles(rectangles, xml)
     tree = read_xml(xml)

@@ -92,8 +92,8 @@ def read_labelme(
 def _listed_classes(folder: Path) -> list[str]:
     """Returns the class names in ``labels.txt``, which labelme takes with ``--labels``; none if there is no such file."""
     file = folder / LABELS_FILE
-    names = read_text(file).splitlines() if file.is_file() else ()
-    return list(dict.fromkeys(name for name in names if name.strip() not in ("", IGNORE_LABEL, "_background_")))
+    names = map(str.strip, read_text(file).splitlines() if file.is_file() else ())
+    return list(dict.fromkeys(name for name in names if name not in ("", IGNORE_LABEL, "_background_")))
 
 
 def _read_collected(file: Path, tally: Tally, faults: list[str] | None) -> tuple[Path, dict[str, Any]] | None:

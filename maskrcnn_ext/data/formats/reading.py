@@ -326,7 +326,7 @@ def checked_rle(rle: Any, height: int, width: int, where: str) -> tuple[Box, RLE
 
 
 def check_different(names: Iterable[Any], where: str) -> None:
-    """Raises if two images have the same name, which is their id.
+    """Checks that no two images have the same name, which is their id.
 
     Raises:
         InputError: a name occurs twice.
@@ -334,7 +334,7 @@ def check_different(names: Iterable[Any], where: str) -> None:
     seen: set[Any] = set()
     for name in names:
         if name in seen:
-            raise InputError(f"{where}: {name} is there twice; keep one of them")
+            raise InputError(f"{where}: {name} occurs twice: keep one of them")
         seen.add(name)
 
 

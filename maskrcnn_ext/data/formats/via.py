@@ -100,7 +100,7 @@ def _record(name: Any, images: Path, records: dict[str, ImageRecord], where: str
     file = path_below(images, name, where)
     height, width = image_size(file, where)
     if name in records:
-        raise InputError(f"{where}: {name} has another record already; keep one of them")
+        raise InputError(f"{where}: {name} has another record: keep one of them")
     record = records[name] = ImageRecord(str(file), name, height, width)
     return record
 

@@ -260,7 +260,7 @@ def test_broken_json_files_are_named(write_json, images):
         ("{", "not a JSON file"),
         ('{"images": []}', "not a BDD100K file"),
         ("[1]", "not a BDD100K file"),
-        (json.dumps(frames * 2), "there are two of it"),
+        (json.dumps(frames * 2), "the frame occurs twice"),
     ):
         file.write_text(text)
         with pytest.raises(InputError, match=message):

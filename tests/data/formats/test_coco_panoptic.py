@@ -51,6 +51,8 @@ def test_things_are_objects_and_stuff_is_left_out(read, tmp_path):
     assert (cats.category, cats.box, cats.crowd) == (0, (50, 30, 60, 40), True)
     assert decode_rle(dog.segmentation).sum() == 20
     assert read(segments=[]).images[0].annotations == []
+    as_text = [{**segment, "category_id": str(segment["category_id"])} for segment in SEGMENTS]
+    assert read(as_text).images[0].annotations == data.images[0].annotations
 
 
 def test_broken_files_are_named(read, tmp_path):
@@ -66,6 +68,8 @@ def test_broken_files_are_named(read, tmp_path):
         faults = []
         assert len(read([*segments, SEGMENTS[0]], faults=faults).images[0].annotations) == 1
         assert len(faults) == 1
+    with pytest.raises(InputError, match=r"category has the `id` \[9\], expected a number or a text"):
+        read(categories=[CATEGORIES[0], {**CATEGORIES[1], "id": [9]}])
     with pytest.raises(InputError, match="has no list `segments_info`"):
         read(None)
     with pytest.raises(InputError, match="refers to image 8, which is missing"):

@@ -174,7 +174,7 @@ def test_exports_of_projects_and_of_videos_are_read(tmp_path):
     assert [record.image_id for record in data.images] == ["train/1.png", "val/1.png", "val/frame_000000"]
     assert data.images[2].file_name.endswith("val/frame_000000.PNG")
     file.write_text(f"<annotations>{entries[0] * 2}</annotations>")
-    with pytest.raises(InputError, match=r"image: train/1\.png is there twice; keep one of them"):
+    with pytest.raises(InputError, match=r"image: train/1\.png occurs twice: keep one of them"):
         read_cvat(file)
 
 

@@ -158,7 +158,7 @@ def test_a_broken_region_is_named_or_collected(read, broken, message):
         ([task(annotations=[{"result": 3}])], "task 7: `result` is 3"),
         ([task(image="a.txt")], "task 7: `data` has 0 images and no 'image', expected one"),
         ([task(image="b.png")], "task 7: cannot read image"),
-        ([task(), task()], "export.json: image: a.png is there twice; keep one of them"),
+        ([task(), task()], "export.json: image: a.png occurs twice: keep one of them"),
     ],
 )
 def test_a_broken_task_is_named(read, tasks, message):

@@ -205,7 +205,7 @@ def test_points_and_lines_are_left_out_with_a_count(write, caplog):
 
 def test_listed_classes_come_first_and_others_follow(write):
     folder = write(shape(TRIANGLE, label="bug"), shape(TRIANGLE, label="leaf"))
-    (folder / "labels.txt").write_text("__ignore__\n_background_\nstem\nleaf\n\n", newline="\r\n")
+    (folder / "labels.txt").write_text("__ignore__\n_background_\n stem\nleaf \n\n", newline="\r\n")
     assert read_labelme(folder).classes == ["stem", "leaf", "bug"]
 
 

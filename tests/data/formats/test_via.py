@@ -183,7 +183,7 @@ def test_a_record_leads_to_one_image_in_the_folder(write, tmp_path):
     file = write([])
     entry = json.loads(file.read_text())["a.png1234"]
     file.write_text(json.dumps({"a.png1234": entry, "a.png-1": {**entry, "size": -1}}))
-    with pytest.raises(InputError, match=r"record 'a\.png-1': a\.png has another record already"):
+    with pytest.raises(InputError, match=r"record 'a\.png-1': a\.png has another record: keep"):
         read_via(file, tmp_path)
 
 
