@@ -35,8 +35,9 @@ INHERITED_MEMBERS = {
     "detectron2.evaluation.COCOEvaluator": (
         "_coco_api",
         "_derive_coco_results",
+        "_distributed",
         "_do_evaluation",
-        "_eval_predictions",
+        "_eval_box_proposals",
         "_kpt_oks_sigmas",
         "_logger",
         "_max_dets_per_image",
@@ -45,7 +46,6 @@ INHERITED_MEMBERS = {
         "_predictions",
         "_results",
         "_tasks",
-        "_tasks_from_predictions",
         "_use_fast_impl",
     ),
     "detectron2.modeling.anchor_generator.DefaultAnchorGenerator": ("_grid_anchors",),

@@ -284,7 +284,7 @@ def private_uses(tree, of_package):
         ("getattr(torch.cpu, '_is_amx_tile_supported')", ["1: _is_amx_tile_supported"]),
         ("module.__class__ = Other", ["1: __class__"]),
         ("self._unknown()", ["1: _unknown"]),
-        ("self._eval_predictions(); self._of_package; node._target_; type(x).__name__", []),
+        ("self._eval_box_proposals(); self._of_package; node._target_; type(x).__name__", []),
         ("class A:\n def f(self, other):\n  self._x = other._x", []),
     ],
 )

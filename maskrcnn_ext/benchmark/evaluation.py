@@ -28,6 +28,7 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
     from maskrcnn_ext.evaluation.average_precision import ALL_AREAS, IOUS, average_precisions, match, nan_mean
     from maskrcnn_ext.evaluation.backend import backend_name, run_coco_eval
     from maskrcnn_ext.evaluation.overlaps import pair_up
+    from maskrcnn_ext.evaluation.results import by_image
     from maskrcnn_ext.evaluation.truth import load_truth
 
     content, results = make_detections(args.images, args.objects, args.classes)
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
 
     def library(task: str, *, fast: bool) -> float:
         with contextlib.redirect_stdout(io.StringIO()):
-            return float(run_coco_eval(coco, results, task, fast=fast, max_detections=1000).stats[0] * 100)
+            return float(run_coco_eval(coco, by_image(results), task, fast=fast, max_detections=1000).stats[0] * 100)
 
     def ours(task: str) -> float:
         areas = [ALL_AREAS, (0, 32**2), (32**2, 96**2), (96**2, np.inf)]

@@ -95,9 +95,10 @@ def average_precision(
 ) -> float:
     """Returns COCO's AP, in percent, of the images with these ids."""
     from maskrcnn_ext.evaluation.backend import run_coco_eval
+    from maskrcnn_ext.evaluation.results import by_image
 
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = run_coco_eval(truth, results, task, max_detections=max_detections, img_ids=image_ids)
+        evaluation = run_coco_eval(truth, by_image(results), task, max_detections=max_detections, img_ids=image_ids)
     return float(evaluation.stats[0] * 100)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from detectron2.evaluation.coco_evaluation import COCOeval_opt, COCOevalMaxDets
 from pycocotools.coco import COCO
+
+from maskrcnn_ext.evaluation.results import Results, by_mask_score
 
 # The fastest first.
 _PACKAGES = {"hotcoco": "hotcoco", "faster-coco-eval": "faster_coco_eval"}
@@ -35,7 +37,7 @@ def backend_name(truth: COCO, *, fast: bool) -> str:
 
 def run_coco_eval(
     truth: COCO,
-    results: Sequence[dict[str, Any]],
+    results: Mapping[Any, Results],
     task: str,
     *,
     fast: bool = True,
@@ -47,7 +49,8 @@ def run_coco_eval(
 
     Args:
         truth: the ground truth with all fields, as :class:`maskrcnn_ext.evaluation.truth.Truth` has them.
-        results: COCO results. The area of a mask is measured, not taken from its box.
+        results: COCO results by the id of their image. Masks are ranked by ``mask_score`` if they have one, and their area is measured,
+            not taken from their box. hotcoco takes the results of one image at a time; the others need all of them in memory.
         task: bbox, segm or keypoints.
         fast: whether a program other than pycocotools may be used.
         max_detections: limit of detections per image and class; for keypoints it is always 20.
@@ -57,37 +60,57 @@ def run_coco_eval(
     Returns:
         An object like pycocotools' COCOeval after ``summarize``: ``stats``, ``eval`` and ``params`` are set.
     """
-    name = backend_name(truth, fast=fast) if results and truth.anns else "pycocotools"
-    # With a box, the area of a mask would be that of its box.
-    results = [{key: value for key, value in result.items() if task != "segm" or key != "bbox"} for result in results]
+    name = backend_name(truth, fast=fast) if any(results.values()) and truth.anns else "pycocotools"
     evaluator: Any
     with contextlib.redirect_stdout(io.StringIO()):
         if name == "hotcoco":
             import hotcoco
 
-            hot_truth = hotcoco.COCO({**truth.dataset, "annotations": list(truth.anns.values())})
-            evaluator = hotcoco.COCOeval(hot_truth, hot_truth.load_res(results), task)
-            evaluator.params.catIds = sorted(truth.getCatIds())
-        elif name == "faster-coco-eval":
-            import faster_coco_eval as faster
-
-            # The annotations are copied, because faster-coco-eval changes them.
-            fast_truth = faster.COCO({**truth.dataset, "annotations": [dict(found) for found in truth.anns.values()]})
-            evaluator = faster.COCOeval_faster(fast_truth, fast_truth.loadRes(results), task, print_function=print)
-            evaluator.params.catIds = sorted(truth.getCatIds())
+            params = hotcoco.Params(task)
+            _set_limits(params, task, max_detections, sigmas)
+            stream = hotcoco.StreamingEval(truth.loadCats(sorted(truth.getCatIds())), task, params=params)
+            for image_id in truth.imgs if img_ids is None else img_ids:
+                found = _ranked_by(task, results.get(image_id, ()))
+                stream.update([truth.imgs[image_id]], truth.imgToAnns.get(image_id, []), found)
+            evaluator = stream.finalize()
         else:
-            detections = truth.loadRes(results) if results else COCO()
-            evaluator_class = _DetectronEval if name == "Detectron2" else COCOevalMaxDets
-            evaluator = evaluator_class(truth, detections, task)
-        if task != "keypoints":
-            evaluator.params.maxDets = [1, 10, max_detections]
-        elif sigmas:
-            evaluator.params.kpt_oks_sigmas = np.array(sigmas)
-        if img_ids is not None:
-            evaluator.params.imgIds = list(img_ids)
-        evaluator.evaluate()
+            evaluator = _evaluate_in_memory(name, truth, results, task)
+            _set_limits(evaluator.params, task, max_detections, sigmas)
+            if img_ids is not None:
+                evaluator.params.imgIds = list(img_ids)
+            evaluator.evaluate()
         evaluator.accumulate()
     with warnings.catch_warnings():  # of hotcoco, of limits and sigmas that are not COCO's: they are asked for
         warnings.filterwarnings("ignore", message="hotcoco:")
         evaluator.summarize()
     return evaluator
+
+
+def _evaluate_in_memory(name: str, truth: COCO, results: Mapping[Any, Results], task: str) -> Any:
+    """Returns an evaluator of all results that has not run."""
+    found = [result for of_image in results.values() for result in _ranked_by(task, of_image)]
+    if name == "faster-coco-eval":
+        import faster_coco_eval as faster
+
+        # The annotations are copied, because faster-coco-eval changes them.
+        fast_truth = faster.COCO({**truth.dataset, "annotations": [dict(one) for one in truth.anns.values()]})
+        evaluator = faster.COCOeval_faster(fast_truth, fast_truth.loadRes(found), task, print_function=print)
+        evaluator.params.catIds = sorted(truth.getCatIds())
+        return evaluator
+    evaluator_class = _DetectronEval if name == "Detectron2" else COCOevalMaxDets
+    return evaluator_class(truth, truth.loadRes(found) if found else COCO(), task)
+
+
+def _ranked_by(task: str, results: Results) -> list[dict[str, Any]]:
+    """Returns copies of an image's results, which pycocotools changes, with the scores that rank a task."""
+    if task != "segm":
+        return [dict(one) for one in results]
+    # With a box, the area of a mask would be that of its box.
+    return [{key: value for key, value in by_mask_score(one).items() if key != "bbox"} for one in results]
+
+
+def _set_limits(params: Any, task: str, max_detections: int, sigmas: Sequence[float]) -> None:
+    if task != "keypoints":
+        params.maxDets = [1, 10, max_detections]
+    elif sigmas:
+        params.kpt_oks_sigmas = np.array(sigmas)

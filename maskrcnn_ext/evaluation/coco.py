@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
+import itertools
 import json
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -14,10 +15,12 @@ from typing import Any
 
 from detectron2 import evaluation
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
+from detectron2.utils import comm
 from pycocotools.coco import COCO
 
-from maskrcnn_ext.common.files import write_atomic
+from maskrcnn_ext.common.files import JsonListWriter, write_atomic
 from maskrcnn_ext.common.signatures import with_keyword
 from maskrcnn_ext.common.silence import log_silenced
 from maskrcnn_ext.common.text import or_list
@@ -28,8 +31,10 @@ from maskrcnn_ext.data.registry.resolve import ensure_registered
 from maskrcnn_ext.data.writers.coco import to_coco_dict
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.evaluation.backend import backend_name, run_coco_eval
-from maskrcnn_ext.evaluation.results import Results, by_mask_score
+from maskrcnn_ext.evaluation.results import Results
+from maskrcnn_ext.evaluation.spooled_results import SpooledResults
 from maskrcnn_ext.evaluation.truth import Truth, complete, load_truth
+from maskrcnn_ext.ops.rle import with_text_counts
 from maskrcnn_ext.ops.rle_masks import RLEMasks
 
 # COCO's limit of detections per image.
@@ -51,6 +56,8 @@ class COCOEvaluator(evaluation.COCOEvaluator):
       is converted every time; files of an earlier run in ``output_dir`` are not reused.
     * ``classes``, the names of the model's outputs or a data set that has them, maps predictions to the categories of the data set by
       name; predictions of other classes do not count, since the data set has no objects of theirs. None for the data set's own order.
+    * Results wait in a temporary file in ``output_dir``, and hotcoco measures them image by image, so that memory does not hold the masks
+      of all images. Other programs need them all at once. ``instances_predictions.pth`` is not written: the results file has its content.
     * ``use_fast_impl=True`` uses hotcoco or faster-coco-eval if installed (``pip install "maskrcnn_ext[eval]"``), which return
       pycocotools' numbers in less time. ``use_fast_impl=False`` uses pycocotools.
 
@@ -83,53 +90,85 @@ class COCOEvaluator(evaluation.COCOEvaluator):
             self._truth = complete(self._coco_api.dataset, f"data set {name}")
             self._coco_api: COCO = self._truth.as_coco()
 
-    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Collects the results of a batch. The model's outputs are not changed."""
-        for image, output in zip(inputs, outputs, strict=True):
-            if "instances" not in output:
-                super().process([image], [output])
-                continue
-            instances, rles = _split_rles(output["instances"].to("cpu"))
-            super().process([image], [{**output, "instances": instances}])
-            results = self._predictions[-1]["instances"]
-            for result, rle in zip(results, rles, strict=False):
-                result["segmentation"] = {**rle, "counts": rle["counts"].decode("ascii")}
-            if instances.has("pred_mask_scores"):
-                for result, score in zip(results, instances.pred_mask_scores.tolist(), strict=True):
-                    result["mask_score"] = score
+    def reset(self) -> None:
+        """Forgets all predictions."""
+        self._predictions: list[dict[str, Any]] = []
+        self._found = SpooledResults(Path(self._output_dir) if self._output_dir else None)
 
-    def _eval_predictions(self, predictions: list[dict[str, Any]], img_ids: list[int] | None = None) -> None:
-        # Copies, so that a second evaluation starts from the same predictions.
-        results = self._with_dataset_ids([result for prediction in predictions for result in prediction["instances"]])
+    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
+        """Stores the results of a batch in a temporary file. The model's outputs are not changed.
+
+        Raises:
+            InputError: a prediction is of a class that the data set does not have.
+        """
+        for image, output in zip(inputs, outputs, strict=True):
+            if "proposals" in output:
+                super().process([image], [{"proposals": output["proposals"]}])
+            if "instances" in output:
+                instances = output["instances"].to("cpu")
+                self._found.add(image["image_id"], self._with_dataset_ids(_to_results(instances, image["image_id"])))
+
+    def evaluate(self, img_ids: list[int] | None = None) -> dict[str, Any]:
+        """Returns the metrics of each task on the main process, {} on the others.
+
+        Args:
+            img_ids: ids of the images to evaluate; None for all.
+
+        Raises:
+            InputError: predictions are of images that the data set lacks, or do not allow a task.
+        """
+        if self._distributed:
+            comm.synchronize()
+            self._found.gather()
+            self._predictions = list(itertools.chain(*comm.gather(self._predictions)))
+            if not comm.is_main_process():
+                return {}
+        self._results: dict[str, Any] = {}
+        if not self._found and not self._predictions:
+            self._logger.warning("The evaluator has seen no image.")
+        if self._predictions:
+            self._eval_box_proposals(self._predictions)
+        if self._found:
+            self._evaluate_instances(img_ids)
+        return copy.deepcopy(self._results)
+
+    def _evaluate_instances(self, img_ids: list[int] | None) -> None:
         if self._output_dir:
-            write_atomic(Path(self._output_dir, "coco_instances_results.json"), json.dumps(results))
+            with JsonListWriter(Path(self._output_dir, "coco_instances_results.json")) as file:
+                for results in self._found.values():
+                    file.extend(results)
         if not self._do_evaluation:
             self._logger.info("The dataset has no annotations to evaluate with.")
             return
+        unknown = next(
+            (key for key, count in self._found.counts.items() if count and key not in self._coco_api.imgs), None
+        )
+        if unknown is not None:
+            raise InputError(f"predictions are of image {unknown!r}, which {self._truth.name} does not have")
         limit = max(self._max_dets_per_image)
         if self._counts_all:
-            limit = max([_LIMIT, *Counter(result["image_id"] for result in results).values()])
+            limit = max([_LIMIT, *self._found.counts.values()])
         self._logger.info(f"Up to {limit} boxes and masks of an image count (COCO: {_LIMIT}).")
         self._logger.info(f"Evaluated with {backend_name(self._coco_api, fast=self._use_fast_impl)}.")
-        if not results:
+        if not self._found.having:
             self._logger.warning(
                 "The model has made no predictions: metrics of classes with objects are 0. If this is not the start of a training, check "
                 "the weights, and lower model.roi_heads.box_predictor.test_score_thresh."
             )
-        self._results.update(self._evaluate_tasks(results, limit, img_ids))
+        self._results.update(self._evaluate_tasks(self._found, limit, img_ids))
 
     def _evaluate_tasks(
-        self, results: Results, limit: int, img_ids: list[int] | None = None
+        self, results: SpooledResults, limit: int, img_ids: list[int] | None = None
     ) -> dict[str, dict[str, float]]:
         """Returns the metrics of each task."""
         sigmas = self._kpt_oks_sigmas or self._metadata.get("keypoint_oks_sigmas", ())
         metrics = {}
-        for task in sorted(self._tasks or self._tasks_from_predictions(results)):
+        for task in sorted(self._tasks or self._possible_tasks(results)):
             evaluator = None
             if self._can_evaluate(task, results, sigmas):
                 evaluator = run_coco_eval(
                     self._coco_api,
-                    [by_mask_score(result) for result in results] if task == "segm" else results,
+                    results,
                     task,
                     fast=self._use_fast_impl,
                     max_detections=limit,
@@ -152,7 +191,7 @@ class COCOEvaluator(evaluation.COCOEvaluator):
         if not self._do_evaluation:
             return set()
         with log_silenced(self._logger):
-            metrics = self._evaluate_tasks([], _LIMIT)
+            metrics = self._evaluate_tasks(SpooledResults(), _LIMIT)
         return {f"{task}/{name}" for task, found in metrics.items() for name in found}
 
     def _names_by_id(self) -> dict[Any, str]:
@@ -190,17 +229,17 @@ class COCOEvaluator(evaluation.COCOEvaluator):
             {**result, "category_id": ids[result["category_id"]]} for result in results if result["category_id"] in ids
         ]
 
-    def _tasks_from_predictions(self, predictions: Sequence[dict[str, Any]]) -> list[str]:
+    def _possible_tasks(self, results: SpooledResults) -> list[str]:
         allowed = {task for task in _TASKS if self._truth.annotations and self._truth.allows(task)}
-        if not predictions:
+        if not results.having:
             return sorted({"bbox", *allowed})
-        tasks = set(super()._tasks_from_predictions(predictions))
+        tasks = {"bbox", *(task for task in _TASKS if results.having[_key(task)])}
         for task in sorted(tasks - allowed if self._truth.annotations else ()):
             self._logger.warning(f"{task} is not evaluated: {self._truth.why_not(task)}")
             tasks.remove(task)
         return sorted(tasks)
 
-    def _can_evaluate(self, task: str, results: Results, sigmas: Sequence[float]) -> bool:
+    def _can_evaluate(self, task: str, results: SpooledResults, sigmas: Sequence[float]) -> bool:
         """Returns whether a task can be measured.
 
         Raises:
@@ -209,30 +248,42 @@ class COCOEvaluator(evaluation.COCOEvaluator):
         if task not in _TASKS:
             raise InputError(f"COCOEvaluator: unknown task {task!r}: choose {or_list(_TASKS)}")
         objects, allowed = self._truth.annotations, self._truth.allows(task)
-        if not results or not objects:
-            return bool(results) or (bool(objects) and allowed)
-        key = "segmentation" if task == "segm" else task
-        if not allowed or not all(result.get(key) for result in results):
+        count = results.counts.total()
+        if not count or not objects:
+            return bool(count) or (bool(objects) and allowed)
+        key = _key(task)
+        if not allowed or results.having[key] < count:
             who = "the model's predictions" if allowed else "some objects of the dataset"
             raise InputError(
                 f"COCOEvaluator: {task} is one of its tasks, but {who} have no `{key}`: remove it from `tasks`"
             )
         if task == "keypoints":
-            annotated, predicted = (len(of[0]["keypoints"]) // 3 for of in (objects, results))
+            first = next(found for of_image in results.values() for found in of_image)
+            annotated, predicted = (len(of["keypoints"]) // 3 for of in (objects[0], first))
             check_sigmas(sigmas, predicted=predicted, annotated=annotated)
         return True
 
 
-def _split_rles(instances: Instances) -> tuple[Instances, list[dict[str, Any]]]:
-    """Returns a copy of the instances without masks that are already RLEs, and these RLEs."""
-    prepared = Instances(instances.image_size, **instances.get_fields())
+def _key(task: str) -> str:
+    return "segmentation" if task == "segm" else task
+
+
+def _to_results(found: Instances, image_id: Any) -> list[dict[str, Any]]:
+    """Returns the instances as COCO results. Masks that are RLEs are not decoded."""
+    prepared = Instances(found.image_size, **found.get_fields())
+    if found.has("pred_keypoints"):
+        prepared.pred_keypoints = found.pred_keypoints.clone()  # Detectron2 shifts them in place
     rles: list[dict[str, Any]] = []
-    if instances.has("pred_keypoints"):
-        prepared.pred_keypoints = instances.pred_keypoints.clone()  # Detectron2 shifts them in place
-    if instances.has("pred_masks") and isinstance(instances.pred_masks, RLEMasks):
-        rles = instances.pred_masks.rles
+    if found.has("pred_masks") and isinstance(found.pred_masks, RLEMasks):
+        rles = found.pred_masks.rles
         prepared.remove("pred_masks")
-    return prepared, rles
+    results: list[dict[str, Any]] = instances_to_coco_json(prepared, image_id)
+    for result, rle in zip(results, rles, strict=False):
+        result["segmentation"] = with_text_counts(rle)
+    if found.has("pred_mask_scores"):
+        for result, score in zip(results, found.pred_mask_scores.tolist(), strict=True):
+            result["mask_score"] = score
+    return results
 
 
 @contextmanager

@@ -93,6 +93,19 @@ def by_mask_score(result: dict[str, Any]) -> dict[str, Any]:
     return {**result, "score": result.get("mask_score", result["score"])}
 
 
+def by_image(results: Results) -> dict[Any, list[dict[str, Any]]]:
+    """Returns results by the id of their image.
+
+    Example:
+        >>> by_image([{"image_id": 7, "score": 0.5}])
+        {7: [{'image_id': 7, 'score': 0.5}]}
+    """
+    found: dict[Any, list[dict[str, Any]]] = {}
+    for result in results:
+        found.setdefault(result["image_id"], []).append(result)
+    return found
+
+
 def _check_ids(
     content: Sequence[dict[str, Any]], key: str, known: Container[Any], name: str, what: str, hint: str, first: int
 ) -> None:

@@ -8,6 +8,7 @@ from pycocotools import mask as mask_util
 
 from maskrcnn_ext.evaluation import backend
 from maskrcnn_ext.evaluation.backend import backend_name, run_coco_eval
+from maskrcnn_ext.evaluation.results import by_image
 from maskrcnn_ext.evaluation.truth import load_truth
 from tests.helpers.scenes import add_keypoints, found, random_scene, truth_of
 
@@ -23,7 +24,7 @@ def program(request, monkeypatch):
 
 def measured(truth, results, task, **options):
     """Returns all precisions, recalls and averages."""
-    evaluator = run_coco_eval(load_truth(truth).as_coco(), results, task, **options)
+    evaluator = run_coco_eval(load_truth(truth).as_coco(), by_image(results), task, **options)
     num = 10 if task == "keypoints" else 12  # faster-coco-eval has more
     return [
         np.asarray(values) for values in (evaluator.eval["precision"], evaluator.eval["recall"], evaluator.stats[:num])

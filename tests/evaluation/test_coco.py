@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import tracemalloc
 from itertools import count
 from pathlib import Path
 
@@ -280,15 +281,16 @@ def test_nothing_to_find_and_nothing_found_is_nan(tmp_path):
     assert all(math.isnan(value) for value in results["bbox"].values())
 
 
-def test_a_batch_may_have_outputs_of_other_kinds(people):
+def test_a_batch_may_have_outputs_of_other_kinds(people, tmp_path):
     get_dataset_dicts(people)
-    ours = COCOEvaluator(people, **PLAIN)
+    ours = COCOEvaluator(people, output_dir=str(tmp_path), **PLAIN)
     ours.reset()
     scored = detections([[0, 5, 5, 20, 20]], size=SIZE)
     scored.pred_mask_scores = torch.tensor([0.25])
     ours.process([{"image_id": 1}, {"image_id": 2}], [{"instances": scored}, {"sem_seg": torch.zeros(1)}])
     ours.process([], [])
-    assert [[result["mask_score"] for result in p["instances"]] for p in ours._predictions] == [[0.25]]
+    assert ours.evaluate()["bbox"]["AP"] == 0
+    assert [one["mask_score"] for one in json.loads((tmp_path / "coco_instances_results.json").read_text())] == [0.25]
 
 
 def test_it_is_one_override_of_a_config(people, tmp_path):
@@ -306,6 +308,41 @@ def test_it_is_one_override_of_a_config(people, tmp_path):
     assert isinstance(instantiate(cfg.dataloader.evaluator), COCOEvaluator)
     node = {"_target_": "maskrcnn_ext.COCOEvaluator", "dataset_name": people, "max_det_per_image": 200}
     assert "did you mean max_dets_per_image" in "".join(node_faults("dataloader.evaluator", node))
+
+
+def test_the_evaluation_holds_the_masks_of_one_image(tmp_path):
+    """Ten times as many images take hardly more memory, where the masks of all would take ten times as much."""
+    pytest.importorskip("hotcoco")
+    noise = np.random.default_rng(0).integers(0, 2, (100, 100), dtype=np.uint8)
+    counts = mask_util.encode(np.asfortranarray(noise))["counts"]
+    peaks = []
+    for number in (4, 40):
+        name = register(tmp_path / f"{number}.json", [[[0, 5, 5, 20, 20]]] * number, size=(100, 100), classes=1)
+        ours = COCOEvaluator(name, distributed=False)
+        tracemalloc.start()
+        ours.reset()
+        for image_id in range(1, number + 1):
+            found = detections([[0, 5, 5, 20, 20]] * 30, size=(100, 100))
+            found.remove("pred_masks")
+            # As from a model: each mask is memory that no other has.
+            found.pred_masks = RLEMasks(
+                [{"size": [100, 100], "counts": bytes(bytearray(counts))} for _ in range(30)], (100, 100)
+            )
+            ours.process([{"image_id": image_id}], [{"instances": found}])
+        assert ours.evaluate()["segm"]["AP"] == 0
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    masks = 30 * len(counts)
+    assert peaks[0] > masks, "those of an image are in memory"
+    assert peaks[1] - peaks[0] < 5 * masks < 36 * masks
+
+
+def test_predictions_of_an_image_that_the_data_set_lacks_are_one_line(tmp_path):
+    name = register(tmp_path / "truth.json", [[[0, 5, 5, 20, 20]]], size=ORDINARY_SIZE)
+    found = detections([[0, 5, 5, 20, 20]], size=ORDINARY_SIZE)
+    with pytest.raises(InputError, match=f"of image 2, which data set {name} does not have"):
+        evaluate(COCOEvaluator(name, **PLAIN), [found, found])
+    assert evaluate(COCOEvaluator(name, **PLAIN), [found, *nothing(1)])["bbox"]["AP"] == pytest.approx(100)
 
 
 def test_masks_that_are_rles_are_taken_as_they_are(tmp_path):
