@@ -77,7 +77,7 @@ def _check(situation: Situation) -> None:
     if val.objects.classes != train.objects.classes:
         raise InputError(
             f"{val.name} has the classes {short_list(val.objects.classes)}, {train.name} has "
-            f"{short_list(train.objects.classes)}: give both the same classes in the same order"
+            f"{short_list(train.objects.classes)}: no class is the same; @map:FILE (docs/data.md) renames those of one"
         )
 
 

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
-from maskrcnn_ext.common.text import plural
+from maskrcnn_ext.common.text import plural, short_list
 from maskrcnn_ext.config.plan.machine import inspect_machine
 from maskrcnn_ext.config.plan.rules.canvas import choose_tile
 from maskrcnn_ext.data.fingerprint import Fingerprint, fingerprint
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
 from maskrcnn_ext.data.registry.catalog import load_dataset
+from maskrcnn_ext.data.registry.class_map import mapped_name, write_class_map
 from maskrcnn_ext.data.registry.listed import listed_name, split_listed_name, write_list
 from maskrcnn_ext.data.registry.resolve import absolute_name, ensure_registered
 from maskrcnn_ext.data.registry.splits import detect_splits
@@ -58,25 +60,27 @@ def prepare_data(name: str, val_name: str | None, prefix: Path) -> Prepared:
         data = prepare_data("/data/export", None, Path("my_config"))
         found = plan(data.train, inspect_machine(), val=data.val)
     """
-    splits = None if val_name is not None else _find_splits(name)
-    if splits is not None:
-        name, val_name = splits
-    name, data, whole, tile = _read_and_cut(name)
-    cut = [f"cut into tiles of {tile} x {tile} pixels, for training and validation: {name}"] if tile else []
-    if val_name is not None:
-        val_name, val_data = _read_like(val_name, data, tile)
-        if splits is not None:
-            cut.insert(0, f"validates on the data's own split: {val_name}")
-        val = fingerprint(val_name, val_data)
+    notes: list[str] = []
+    train, val = _read_splits(name) if val_name is None else (_read(name), _read(val_name))
+    if val is not None:
+        train, val = _with_same_classes(train, val, Path(f"{prefix}_classes.yaml"), notes)
+        if val_name is None:
+            notes.insert(0, f"validates on the data's own split: {val.name}")
+    (name, data), whole, tile = _cut(train)
+    if tile:
+        notes.append(f"cut into tiles of {tile} x {tile} pixels, for training and validation: {name}")
+    if val is not None:
+        if tile:
+            val = _read(tiled_name(val.name, tile))
         parts = [
             _sound_part(found, records, Path(f"{prefix}_{part}.txt"))
-            for found, records, part in ((whole, data, "train"), (val, val_data, "val"))
+            for found, records, part in ((whole, data, "train"), (fingerprint(*val), val.data, "val"))
         ]
-        return Prepared(parts[0], parts[1], tuple(cut))
+        return Prepared(parts[0], parts[1], tuple(notes))
     if len(data.images) - len(whole.images.unreadable_ids) < 2:
-        return Prepared(whole, None, tuple(cut))
+        return Prepared(whole, None, tuple(notes))
     held = hold_out(data.images, _SHARE, leave_out=whole.images.unreadable_ids)
-    train = _part(whole, data, _apart(held.train, held.val), Path(f"{prefix}_train.txt"))
+    kept = _part(whole, data, _apart(held.train, held.val), Path(f"{prefix}_train.txt"))
     part = _part(whole, data, held.val, Path(f"{prefix}_val.txt"))
     how = (
         "the end of the only sequence of images"
@@ -84,32 +88,57 @@ def prepare_data(name: str, val_name: str | None, prefix: Path) -> Prepared:
         else "by class" + (", similar images in one part" if held.num_groups < len(held.train) + len(held.val) else "")
     )
     note = f"held out {plural(len(held.val), 'image')} of {len(data.images)} for validation, {how}: {prefix}_val.txt"
-    return Prepared(train, part, (*cut, note, *_unreadable(whole)))
+    return Prepared(kept, part, (*notes, note, *_unreadable(whole)))
 
 
-def _find_splits(name: str) -> tuple[str, str | None] | None:
-    """Returns the names of a path's data to train on and to validate on; the second is None if it shows the same images."""
+class _Read(NamedTuple):
+    """A data set: its absolute name and its records."""
+
+    name: str
+    data: DataSet
+
+
+def _read_splits(name: str) -> tuple[_Read, _Read | None]:
+    """Returns the data to train on and to validate on; the second is None if the name means no splits, or they show the same images."""
     path = Path(name).expanduser().absolute()
     splits = detect_splits(path) if path.exists() else None
     if splits is None:
-        return None
-    train, val = splits
-    if val is None:
-        return splits
-    return train, None if _files(train) & _files(val) else val
+        return _read(name), None
+    train, val = _read(splits[0]), None if splits[1] is None else _read(splits[1])
+    return train, None if val is None or _files(train) & _files(val) else val
 
 
-def _files(name: str) -> set[str]:
-    return {record.file_name for record in _read(name)[1].images}
+def _files(read: _Read) -> set[str]:
+    return {record.file_name for record in read.data.images}
 
 
-def _read_like(name: str, train: DataSet, tile: int) -> tuple[str, DataSet]:
-    """Returns name and records to validate on, with the tiles and, if the files only show some of them, the classes of the training."""
-    name, data = _read(name)
-    if set(data.classes) < set(train.classes) and "@list:" not in name and "@tiles:" not in name:
+def _with_same_classes(train: _Read, val: _Read, file: Path, notes: list[str]) -> tuple[_Read, _Read]:
+    """Returns both with the same classes: those of the training, and then those that only the validation has.
+
+    Args:
+        train: to train on.
+        val: to validate on. Data that shares no class is not changed.
+        file: of the map of the classes, which is written if the files state other classes.
+        notes: gets what was done.
+    """
+    classes = list(dict.fromkeys([*train.data.classes, *val.data.classes]))
+    if train.data.classes == val.data.classes or not set(train.data.classes) & set(val.data.classes):
+        return train, val
+    notes.append(
+        f"training has the classes {short_list(train.data.classes)}, validation {short_list(val.data.classes)}: "
+        f"both are read with {short_list(classes)}"
+    )
+    return _with_classes(train, classes, file), _with_classes(val, classes, file)
+
+
+def _with_classes(read: _Read, classes: list[str], file: Path) -> _Read:
+    if read.data.classes == classes:
+        return read
+    if "@list:" not in read.name and "@tiles:" not in read.name:
         with suppress(InputError):  # the files state their classes
-            name, data = _read(f"{name}@classes:{','.join(train.classes)}")
-    return _read(tiled_name(name, tile)) if tile else (name, data)
+            return _read(f"{read.name}@classes:{','.join(classes)}")
+    write_class_map(file, classes)
+    return _read(mapped_name(read.name, file.absolute()))
 
 
 def prepare_folds(name: str, folds: int, prefixes: Sequence[Path]) -> tuple[str, list[Prepared]]:
@@ -126,8 +155,7 @@ def prepare_folds(name: str, folds: int, prefixes: Sequence[Path]) -> tuple[str,
     Raises:
         InputError: the data is missing or broken, or cannot be divided into so many parts.
     """
-    splits = _find_splits(name)
-    name, data, whole, _ = _read_and_cut(name if splits is None else splits[0])
+    (name, data), whole, _ = _cut(_read_splits(name)[0])
     parts = divide(data.images, folds, leave_out=whole.images.unreadable_ids)
     prepared = []
     for part, prefix in zip(parts, prefixes, strict=True):
@@ -138,18 +166,19 @@ def prepare_folds(name: str, folds: int, prefixes: Sequence[Path]) -> tuple[str,
     return name, prepared
 
 
-def _read_and_cut(name: str) -> tuple[str, DataSet, Fingerprint, int]:
-    """Returns name, records and figures of a data set, cut into tiles if its images are large, and the side of the tiles; 0 for none."""
-    name, data = _read(name)
-    found = fingerprint(name, data)
-    tile = 0 if tile_of(name) else choose_tile(found, inspect_machine())
+def _cut(read: _Read) -> tuple[_Read, Fingerprint, int]:
+    """Returns a data set, cut into tiles if its images are large, its figures, and the side of the tiles; 0 for none."""
+    found = fingerprint(*read)
+    tile = 0 if tile_of(read.name) else choose_tile(found, inspect_machine())
     if not tile:
-        return name, data, found, 0
-    whole, file = split_listed_name(name)
+        return read, found, 0
+    whole, file = split_listed_name(read.name)
     if file is not None:
-        raise InputError(f"{name}: its images are large: list tiles of {tiled_name(whole, tile)} instead of images")
-    name, data = _read(tiled_name(name, tile))
-    return name, data, fingerprint(name, data), tile
+        raise InputError(
+            f"{read.name}: its images are large: list tiles of {tiled_name(whole, tile)} instead of images"
+        )
+    read = _read(tiled_name(read.name, tile))
+    return read, fingerprint(*read), tile
 
 
 def _apart(train: Sequence[ImageRecord], val: Sequence[ImageRecord]) -> list[ImageRecord]:
@@ -171,7 +200,7 @@ def _meet(one: Sequence[int], other: Sequence[int]) -> bool:
     return all(one[i] < other[i] + other[i + 2] and other[i] < one[i] + one[i + 2] for i in (0, 1))
 
 
-def _read(name: str) -> tuple[str, DataSet]:
+def _read(name: str) -> _Read:
     name = absolute_name(name)
     if ":" not in name:
         try:
@@ -180,7 +209,7 @@ def _read(name: str) -> tuple[str, DataSet]:
             if Path(name).expanduser().exists():
                 raise
             raise InputError(f"{name}: no such file or folder, and {error}") from error
-    return name, load_dataset(name)
+    return _Read(name, load_dataset(name))
 
 
 def _sound_part(found: Fingerprint, data: DataSet, file: Path) -> Fingerprint:

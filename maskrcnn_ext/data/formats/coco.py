@@ -29,6 +29,7 @@ from maskrcnn_ext.data.formats.coco_records import (
     keypoint_names,
     parse_categories,
     parse_images,
+    placeholder_class,
 )
 from maskrcnn_ext.data.formats.records import DataSet
 from maskrcnn_ext.errors import InputError
@@ -200,14 +201,8 @@ def _parse(content: bytes, json: Path, images: Path) -> tuple[DataSet, tuple[lis
     )
     data_set = DataSet(names, list(records.values()), ids, keypoint_names(categories), skeleton)
     used = {annotation.category for record in data_set.images for annotation in record.annotations}
-    placeholders = (
-        category["name"]
-        for index, category in enumerate(categories)
-        if index not in used
-        and len(categories) > 1
-        and all(other.get("supercategory") == category["name"] for other in categories if other is not category)
-    )
-    return data_set, (without_area, num_rotated, next(placeholders, ""))
+    placeholder = placeholder_class(categories, lambda category: categories.index(category) in used)
+    return data_set, (without_area, num_rotated, placeholder)
 
 
 def _skeleton(categories: list[dict[str, Any]], json: Path) -> list[tuple[int, int]]:

@@ -2,13 +2,14 @@
 
 Annotations take a fast path without separate checks; if it fails for one of them, :func:`_fault` finds out why.
 
-A ``file_name`` that leads out of the image folder is refused, since annotation files may come from anywhere.
+A ``file_name`` that leads out of the image folder is that of another machine: its last parts name a file in the folder, or it is refused.
 """
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from maskrcnn_ext.data.formats.coco_fields import (
     read_side,
 )
 from maskrcnn_ext.data.formats.polygons import box_of_polygons, check_outline
-from maskrcnn_ext.data.formats.reading import image_size
+from maskrcnn_ext.data.formats.reading import image_size, path_below
 from maskrcnn_ext.data.formats.records import Annotation, ImageRecord, keypoints_to_subpixel
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import check_rle, check_rle_parts, find_broken_rle, with_text_counts
@@ -47,6 +48,20 @@ def parse_categories(records: list[Any], source: Path | str) -> list[dict[str, A
         if not isinstance(keypoints, list) or not all(isinstance(keypoint, str | int) for keypoint in keypoints):
             raise InputError(f"{where}: `keypoints` is {keypoints!r:.100}, expected a list of names")
     return categories
+
+
+def placeholder_class(categories: list[dict[str, Any]], has_objects: Callable[[dict[str, Any]], bool]) -> str:
+    """Returns the name of a class without objects that is the supercategory of all others, as Roboflow writes it; "" without one.
+
+    Args:
+        categories: the records.
+        has_objects: returns whether a category has objects.
+    """
+    for category in categories if len(categories) > 1 else []:
+        others = [other.get("supercategory") for other in categories if other is not category]
+        if not has_objects(category) and all(other == category.get("name") for other in others):
+            return str(category["name"])
+    return ""
 
 
 def keypoint_names(categories: list[dict[str, Any]]) -> list[str]:
@@ -244,11 +259,9 @@ def _image(image: dict[str, Any], images: Path | None, source: Path | str) -> Im
             raise InputError(f"{source}: image {image['id']!r}: `file_name` is {name!r}, expected a path")
         if "\\" in name:
             name = name.replace("\\", "/")  # written on Windows
-        if name.startswith("/") or ".." in name.split("/") or name[1:3] == ":/":
-            raise InputError(
-                f"{source}: image {image['id']!r}: `file_name` {name!r} leads out of {images}; make it relative to that folder"
-            )
         file = os.path.join(images, name)  # noqa: PTH118, faster than pathlib
+        if name.startswith("/") or ".." in name.split("/") or name[1:3] == ":/":  # a path of another machine
+            file = str(path_below(images, name, f"{source}: image {image['id']!r}"))
         if height is None and width is None:  # some tools write neither
             height, width = image_size(Path(file), f"{source}: image {image['id']!r} has no `height` and `width`")
     return ImageRecord(file, image["id"], _side("height", height, image, source), _side("width", width, image, source))

@@ -41,6 +41,7 @@ def read_cvat(
     images: Path | None = None,
     *,
     classes: Sequence[str] | None = None,
+    subset: str | None = None,
     rectangles: str = "boxes",
     faults: list[str] | None = None,
 ) -> DataSet:
@@ -51,6 +52,7 @@ def read_cvat(
         images: the folder that the names of the images are relative to. If None, ``images`` beside the file, or else its own folder.
         classes: class names. If None, the labels of the task in their order, and then other labels, sorted. A shape labelled
             ``__ignore__`` is a crowd of each class.
+        subset: the subset of a project to read, such as "Train"; None for all.
         rectangles: "boxes" if a drawn box is an object without a mask; "masks" if it is the mask of its object.
         faults: gets the faults of images and shapes, which are left out; None to raise the first.
 
@@ -72,6 +74,11 @@ def read_cvat(
         images = xml.parent / "images" if (xml.parent / "images").is_dir() else xml.parent
     folder = images
     elements = tree.findall("image")
+    if subset is not None:
+        names_of = _subsets(elements)
+        elements = [element for element in elements if element.get("subset") == subset]
+        if not elements:
+            raise InputError(f"{xml}: no subset {subset!r}, it has {', '.join(names_of) or 'none'}")
     check_different(map(_image_id, elements), f"{xml}: image")
     if not classes:
         listed = list(dict.fromkeys(_task_labels(tree)))
@@ -86,6 +93,15 @@ def read_cvat(
     records = in_threads(read, elements, faults)
     tally.warn(xml)
     return DataSet(names, records)
+
+
+def list_subsets(xml: Path) -> list[str]:
+    """Returns the names of the subsets of a file."""
+    return _subsets(read_xml(xml).findall("image"))
+
+
+def _subsets(elements: Sequence[ElementTree.Element]) -> list[str]:
+    return list(dict.fromkeys(subset for element in elements if (subset := element.get("subset"))))
 
 
 def _task_labels(tree: ElementTree.Element) -> list[str]:
@@ -214,8 +230,11 @@ FORMAT = Format(
     options=(
         Option("xml", "the annotations", "file", required=True),
         Option("images", "the images, if they are neither in `images` beside the file nor beside it", "folder"),
+        Option("subset", "which subset of a project", "text"),
         Option("rectangles", '"boxes", or "masks" to read drawn boxes as masks', "text"),
     ),
     shorthand=("xml", "images"),
+    split_option="subset",
+    list_splits=list_subsets,
     lists_faults=True,
 )

@@ -4,11 +4,12 @@ PNGs have 1 to 16 bits; the values of a palette image are its indices. In a colo
 number red + 256 green + 65536 blue. TIFFs hold a plane (H, W) or a stack (Z, H, W), as StarDist,
 Cellpose and ImageJ write them, and may store the numbers as floats. The masks of Penn-Fudan (``PedMasks/*_mask.png``) are label images
 with ``suffix="_mask"``. A file ``classes.json`` beside the folder of the label images, as ``maskrcnn-ext convert`` writes it, holds the
-class of every object.
+class of every object. A file ``_classes.csv`` in the folder, as Roboflow writes it, holds the class of every number.
 """
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from struct import unpack
@@ -27,6 +28,7 @@ from maskrcnn_ext.data.formats.reading import (
     list_images,
     read_json,
     read_pixels,
+    read_text,
 )
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, crowds_of_mask
 from maskrcnn_ext.data.formats.volume import connected_parts, count_parts, warn_of_parts, whole_numbers
@@ -35,6 +37,7 @@ from maskrcnn_ext.ops.rle import encode_labels
 
 _MAX_COLOURS = 4096  # of a label image; a photograph has more
 _FEW = 5  # masks that are read to see what their values mean
+_CLASSES_TABLE = "_classes.csv"
 _LOSSY = (6, 7)  # TIFF's numbers for the two kinds of JPEG
 
 
@@ -56,11 +59,12 @@ def read_label_image(
         labels: the folder of the label images, or one label image.
         images: the folder of the images, or the one image.
         classes: the name of the only class; with ``categories``, the class names in the order of the model. Default: the classes of
-            ``classes.json``, or "object".
+            ``classes.json`` or ``_classes.csv``, or "object".
         suffix: the text after the image's name in the name of its label image, such as "_mask".
         ignore: numbers that are not objects but background.
         void: numbers of unlabelled pixels, such as 255: they are ignore regions, stored as a crowd of each class.
-        categories: the class name of each number, if numbers are classes. Each connected component is then an object.
+        categories: the class name of each number, if numbers are classes. Each connected component is then an object. Default: those of
+            ``_classes.csv``.
         instances: "value" if all pixels of a number are one object; "component" if each connected component is one. A warning counts the
             objects of several unconnected parts.
         faults: gets the faults of label images, which are left out; None to raise the first.
@@ -76,6 +80,9 @@ def read_label_image(
     kinds_of: dict[str, list[int]] = {}
     if classes is None and categories is None and written.is_file():
         classes, kinds_of = _read_classes(written)
+    listed = labels / _CLASSES_TABLE
+    if classes is None and categories is None and listed.is_file():
+        categories = _read_categories(listed)
     names = list(classes or (dict.fromkeys(categories.values()) if categories else ("object",)))
     if categories is None and not kinds_of and len(names) != 1:
         raise InputError(
@@ -154,6 +161,16 @@ def _read_classes(file: Path) -> tuple[list[str], dict[str, list[int]]]:
     except (AttributeError, KeyError, TypeError):
         pass
     raise InputError(f'{file}: expected {{"classes": [names], "objects": {{"<label image>": [index of a name, ...]}}}}')
+
+
+def _read_categories(file: Path) -> dict[int, str]:
+    """Returns the class names of numbers in a table of Roboflow: a row ``number, name`` for each, with 0 for the background."""
+    rows = list(csv.reader(read_text(file).splitlines()))[1:]
+    try:
+        names = {int(number): name.strip() for number, name in rows}
+    except ValueError:
+        raise InputError(f"{file}: expected a number and a class name in each row below the first") from None
+    return {number: name for number, name in names.items() if number}
 
 
 def _read_pair(

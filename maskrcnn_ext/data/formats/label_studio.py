@@ -21,6 +21,7 @@ from maskrcnn_ext.data.formats.reading import (
     check_different,
     clip_box,
     collected,
+    find_by_last_parts,
     finite,
     image_size,
     in_threads,
@@ -202,11 +203,9 @@ def find_image(data: dict[str, Any], images: Path, where: str, key: str = "image
     if key not in found and len(found) != 1:
         raise InputError(f"{where}: `data` has {len(found)} images and no {key!r}, expected one: {data!r:.100}")
     path = parse_name(str(_path(found.get(key) or next(iter(found.values())))), f"{where}: `data`")
-    parts = [part for part in path.relative_to(path.anchor).parts if part != ".."]
-    for start in range(len(parts)):
-        below = images.joinpath(*parts[start:])
-        if below.is_file():
-            return below
+    found_below = find_by_last_parts(images, path)
+    if found_below is not None:
+        return found_below
     uploaded = images / _UPLOAD_HASH.sub("", path.name, count=1)
     return uploaded if uploaded.is_file() else images / path.name
 

@@ -15,6 +15,7 @@ from maskrcnn_ext.data.formats.drawn_objects import IGNORE_LABEL, DrawnPart, add
 from maskrcnn_ext.data.formats.polygons import ellipse
 from maskrcnn_ext.data.formats.reading import (
     collected,
+    find_by_last_parts,
     finite,
     image_size,
     in_threads,
@@ -51,7 +52,7 @@ def read_labelme(
     """Reads a folder of labelme files.
 
     Args:
-        folder: of the ``*.json``.
+        folder: of the ``*.json``; of folders that have them, if it has none itself.
         images: the folder of the images. If None, ``imagePath`` is relative to the JSON file, or the image is beside it.
         classes: class names. If None, those of ``labels.txt`` in the folder, one a line, and then the other labels, sorted. A region
             labelled ``__ignore__``, which labelme's converters leave out of every class, is a crowd of each class.
@@ -67,7 +68,7 @@ def read_labelme(
             ``classes``, or a shape of an unknown type.
     """
     check_rectangles(rectangles, folder)
-    files = list_files(folder, "*.json")
+    files = list_files(folder, "*.json") or list_files(folder, "**/*.json")
     if not files:
         raise InputError(f"{folder}: no *.json files here, one an image is expected")
     tally = Tally()
@@ -79,7 +80,8 @@ def read_labelme(
     names = list(classes)
 
     def read(pair: tuple[Path, dict[str, Any]]) -> ImageRecord:
-        return _record(*pair, images, names, rectangles, faults)
+        image_id = pair[0].relative_to(folder).with_suffix("").as_posix()
+        return _record(*pair, image_id, images, names, rectangles, faults)
 
     records = in_threads(read, entries, faults)
     tally.warn(folder)
@@ -127,6 +129,7 @@ def _check_label(shape: Any, file: Path, number: int) -> None:
 def _record(
     file: Path,
     entry: dict[str, Any],
+    image_id: str,
     images: Path | None,
     classes: Sequence[str],
     rectangles: str,
@@ -139,7 +142,7 @@ def _record(
     stated = (entry.get("imageHeight") or height, entry.get("imageWidth") or width)
     if stated != (height, width):
         raise InputError(f"{file}: says {stated[1]} x {stated[0]} (width, height), but {image} is {width} x {height}")
-    record = ImageRecord(str(image), file.stem, height, width)
+    record = ImageRecord(str(image), image_id, height, width)
     objects: dict[Any, list[tuple[dict[str, Any], str]]] = {}
     for number, shape in entry["shapes"]:
         label, group = str(shape["label"]), shape.get("group_id")
@@ -160,9 +163,7 @@ def _image_file(file: Path, path: PureWindowsPath, images: Path | None) -> Path:
         there = file.parent / path.as_posix()
         beside = file.parent / path.name  # where the two were moved together
         return there if there.is_file() or not beside.is_file() else beside
-    # The path is that of another machine: only its last parts can be valid here.
-    below = images / Path(*[part for part in path.relative_to(path.anchor).parts if part != ".."])
-    return below if below.is_file() else images / path.name
+    return find_by_last_parts(images, path) or images / path.name
 
 
 def _part(shape: dict[str, Any], where: str) -> DrawnPart:

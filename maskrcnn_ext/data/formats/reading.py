@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -44,6 +45,7 @@ _OPENERS: dict[bytes, type[ImageFile.ImageFile]] = {
 }
 _ROUNDING = 1e-3  # pixels; a box that extends beyond its image by less is not counted
 _LONGEST_NAME = 255  # bytes, the limit of file systems
+_LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini")  # of macOS and Windows
 _DECLARATION = re.compile(rb"<\?xml[^>]*?encoding\s*=\s*[\"']([\w.-]+)", re.ASCII)
 
 
@@ -170,12 +172,12 @@ def _stretch(file: Path) -> int:
 
 
 def list_files(folder: Path, pattern: str) -> list[Path]:
-    """Returns the files and folders that match a pattern, sorted, without hidden ones.
+    """Returns the files and folders that match a pattern, sorted, without hidden ones and those that operating systems leave.
 
     Archives made on a Mac hold a ``._a.xml`` beside every ``a.xml``, and notebooks leave copies in ``.ipynb_checkpoints``.
     """
     found = ((path, path.relative_to(folder).parts) for path in folder.glob(pattern))
-    return sorted(path for path, parts in found if not any(part.startswith(".") for part in parts))
+    return sorted(path for path, parts in found if not any(part.startswith(".") or part in _LITTER for part in parts))
 
 
 def stem_of(file: Path, suffixes: Sequence[str]) -> str | None:
@@ -253,11 +255,35 @@ def parse_name(name: Any, where: str) -> PureWindowsPath:
 
 
 def path_below(folder: Path, name: Any, where: str) -> Path:
-    """Returns ``folder / name`` for a name from an annotation file; raises InputError if it leads out of the folder."""
+    """Returns ``folder / name`` for a name from an annotation file.
+
+    If the name leads out of the folder, it is that of another machine, and its last parts name a file in the folder.
+
+    Raises:
+        InputError: the name leads out of the folder, which has no such file.
+    """
     path = parse_name(name, where)
-    if path.anchor or ".." in path.parts:
-        raise InputError(f"{where}: file name {name!r} leads out of {folder}; make it relative to that folder")
-    return folder / path.as_posix()
+    if not path.anchor and ".." not in path.parts:
+        return folder / path.as_posix()
+    found = find_by_last_parts(folder, path)
+    if found is None:
+        raise InputError(
+            f"{where}: file name {name!r} leads out of {folder}, which has no {path.name}; make it relative to that folder"
+        )
+    return found
+
+
+def find_by_last_parts(folder: Path, path: PureWindowsPath, *, least: int = 1) -> Path | None:
+    """Returns the file or folder below `folder` that most of the last parts of a path name; None if there is none.
+
+    Args:
+        folder: to look in.
+        path: usually of another machine, so that only its last parts can be valid here.
+        least: the number of parts that must be valid.
+    """
+    parts = [part for part in path.relative_to(path.anchor).parts if part != ".."]
+    places = (folder.joinpath(*parts[start:]) for start in range(len(parts) - least + 1))
+    return next((place for place in places if os.path.exists(place)), None)  # noqa: PTH110, no error for a long name
 
 
 def finite(values: Iterable[Any], where: str) -> list[float]:

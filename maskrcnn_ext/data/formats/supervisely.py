@@ -30,6 +30,7 @@ def read_supervisely(
     folder: Path,
     *,
     classes: Sequence[str] | None = None,
+    dataset: str | None = None,
     rectangles: str = "boxes",
     faults: list[str] | None = None,
 ) -> DataSet:
@@ -38,6 +39,7 @@ def read_supervisely(
     Args:
         folder: the project, with ``meta.json``; data sets may be nested.
         classes: class names. If None, those of ``meta.json``. An object of the class ``__ignore__`` is a crowd of each class.
+        dataset: the data set of the project to read; None for all.
         rectangles: "boxes" if a rectangle is an object without a mask; "masks" if it is the mask of its object.
         faults: gets the faults of files and objects, which are left out; None to raise the first.
 
@@ -59,6 +61,10 @@ def read_supervisely(
     files = [file for file in list_files(folder, "**/*.json") if file.parent.name == "ann"]
     if not files:
         raise InputError(f"{folder}: no files */ann/*.json here")
+    if dataset is not None:
+        files = [file for file in files if file.relative_to(folder).parts[0] == dataset]
+        if not files:
+            raise InputError(f"{folder}: no data set {dataset!r}, it has {', '.join(list_data_sets(folder))}")
     tally = Tally()
 
     def read(file: Path) -> ImageRecord:
@@ -67,6 +73,11 @@ def read_supervisely(
     records = in_threads(read, files, faults)
     tally.warn(folder)
     return DataSet(names, records)
+
+
+def list_data_sets(folder: Path) -> list[str]:
+    """Returns the names of the data sets of a project."""
+    return [place.name for place in list_files(folder, "*") if list_files(place, "**/ann")]
 
 
 def _record(
@@ -161,8 +172,11 @@ FORMAT = Format(
     read=read_supervisely,
     options=(
         Option("folder", "the project, with `meta.json`", "folder", required=True),
+        Option("dataset", "which data set of the project", "text"),
         Option("rectangles", '"boxes", or "masks" to read rectangles as masks', "text"),
     ),
     shorthand=("folder",),
+    split_option="dataset",
+    list_splits=list_data_sets,
     lists_faults=True,
 )

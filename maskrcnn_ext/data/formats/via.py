@@ -1,23 +1,35 @@
 """VGG Image Annotator JSON, versions 1.x and 2.x (www.robots.ox.ac.uk/~vgg/software/via).
 
 The file maps "<file name><size in bytes>" to ``{"filename", "regions", ...}``. Regions are a dict ("0", "1", ...) in 1.x and a list in
-2.x; a 2.x *project* file has the same mapping under ``_via_img_metadata``. Polygons keep their coordinates; rectangles, circles and
-ellipses become polygons.
+2.x; a 2.x *project* file has the same mapping under ``_via_img_metadata``, and VIA's CSV has a region a row. Polygons keep their
+coordinates; rectangles, circles and ellipses become polygons.
 """
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from collections.abc import Sequence
+from json import loads
 from pathlib import Path
 from typing import Any
 
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.polygons import box_of_polygons, check_outline, ellipse
-from maskrcnn_ext.data.formats.reading import category_of, collected, finite, image_size, path_below, read_json
+from maskrcnn_ext.data.formats.reading import (
+    category_of,
+    collected,
+    finite,
+    image_size,
+    path_below,
+    read_json,
+    read_text,
+)
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
-from maskrcnn_ext.data.formats.warnings import Tally, check_rectangles, warn_of_classes, warn_of_rectangles
+from maskrcnn_ext.data.formats.warnings import MAX_CLASSES, Tally, check_rectangles, warn_of_classes, warn_of_rectangles
 from maskrcnn_ext.errors import InputError
+
+_COLUMNS = {"filename", "region_shape_attributes", "region_attributes"}  # of VIA's CSV
 
 
 def read_via(
@@ -53,17 +65,11 @@ def read_via(
             f"{json}: with {len(classes)} classes, `attribute` must name the region attribute that holds the class"
         )
     check_rectangles(rectangles, json)
-    data = read_json(json)
-    entries = data.get("_via_img_metadata", data) if isinstance(data, dict) else None
-    if not isinstance(entries, dict) or not all(isinstance(e, dict) and "filename" in e for e in entries.values()):
-        raise InputError(
-            f"{json}: not a VIA annotation file (expected a mapping to entries with `filename` and `regions`)"
-        )
-
+    entries = read_entries(json)
     regions: dict[str, list[dict[str, dict[str, Any]]]] = {}
     for key, entry in entries.items():
         with collected(faults):
-            regions[key] = _regions(entry, f"{json}: record {key!r}")
+            regions[key] = read_regions(entry, f"{json}: record {key!r}")
     every = [region for of_entry in regions.values() for region in of_entry]
     if attribute is None and not classes:
         _warn_of_attributes(json, every)
@@ -117,7 +123,46 @@ def _annotation(
     return Annotation(category, box_of_polygons([polygon], height, width), [polygon])
 
 
-def _regions(entry: dict[str, Any], where: str) -> list[dict[str, dict[str, Any]]]:
+def read_entries(file: Path) -> dict[str, Any]:
+    """Returns the entries of a file by key, each with ``filename`` and ``regions``.
+
+    Raises:
+        InputError: the file is broken, or of another program.
+    """
+    if file.suffix.lower() == ".csv":
+        return _read_table(file)
+    data = read_json(file)
+    entries = data.get("_via_img_metadata", data) if isinstance(data, dict) else None
+    if not isinstance(entries, dict) or not all(isinstance(e, dict) and "filename" in e for e in entries.values()):
+        raise InputError(
+            f"{file}: not a VIA annotation file (expected a mapping to entries with `filename` and `regions`)"
+        )
+    return entries
+
+
+def is_via_table(file: Path) -> bool:
+    """Returns whether a CSV file has VIA's columns."""
+    return set(next(csv.reader(read_text(file).splitlines()), ())) >= _COLUMNS
+
+
+def _read_table(file: Path) -> dict[str, Any]:
+    """Returns the entries of a CSV file: a row for each region, or for an image without any."""
+    entries: dict[str, Any] = {}
+    rows = csv.DictReader(read_text(file).splitlines())
+    if not set(rows.fieldnames or ()) >= _COLUMNS:
+        raise InputError(f"{file}: not a VIA table (expected the columns {', '.join(sorted(_COLUMNS))})")
+    for number, row in enumerate(rows, start=2):
+        entry = entries.setdefault(row["filename"], {"filename": row["filename"], "regions": []})
+        try:
+            shape, attributes = loads(row["region_shape_attributes"]), loads(row["region_attributes"])
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{file}, line {number}: not JSON ({error})") from error
+        if shape:
+            entry["regions"].append({"shape_attributes": shape, "region_attributes": attributes})
+    return entries
+
+
+def read_regions(entry: dict[str, Any], where: str) -> list[dict[str, dict[str, Any]]]:
     """Returns the regions of an image, each with both kinds of attributes."""
     regions = entry.get("regions") or []
     regions = list(regions.values()) if isinstance(regions, dict) else regions
@@ -135,6 +180,21 @@ def _values(region: dict[str, dict[str, Any]], attribute: str) -> list[str]:
     value = region["region_attributes"].get(attribute, "")
     found = [name for name, ticked in value.items() if ticked] if isinstance(value, dict) else [value]
     return [text for text in (str(one).strip() for one in found) if text]
+
+
+def class_attribute(regions: Sequence[dict[str, dict[str, Any]]]) -> str | None:
+    """Returns the attribute that holds the class: the only one of all regions, with one value in each; None if it is not clear.
+
+    Args:
+        regions: see :func:`read_regions`.
+    """
+    names = {name for region in regions for name in region["region_attributes"]}
+    if len(names) != 1:
+        return None
+    (name,) = names
+    values = [_values(region, name) for region in regions]
+    is_class = all(len(one) == 1 for one in values) and len({one[0] for one in values}) <= MAX_CLASSES
+    return name if is_class else None
 
 
 def _warn_of_attributes(json: Path, regions: list[dict[str, dict[str, Any]]]) -> None:
@@ -171,7 +231,7 @@ def _polygon(shape: dict[str, Any], where: str) -> list[float]:
 
 FORMAT = Format(
     name="via",
-    description="VGG Image Annotator JSON",
+    description="VGG Image Annotator JSON or CSV",
     read=read_via,
     options=(
         Option("json", "the annotations as VIA saves or exports them", "file", required=True),

@@ -12,7 +12,7 @@ from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-_MAX_CLASSES = 100  # a property with more values is no class
+MAX_CLASSES = 100  # a property with more values is no class
 
 
 @dataclass
@@ -68,7 +68,7 @@ def warn_of_rectangles(count: int, num_objects: int, source: Path) -> None:
 def warn_of_classes(values: Counter[str], attribute: str, source: Path) -> None:
     """Warns that objects become one class, though a property that is not used has several values, which may be classes."""
     # A property whose many values all differ is a name or a number of the object.
-    if 1 < len(values) <= _MAX_CLASSES and not 10 < len(values) == values.total():
+    if 1 < len(values) <= MAX_CLASSES and not 10 < len(values) == values.total():
         counts = [f"{value} ({count})" for value, count in values.most_common()]
         logger.warning(
             "%s: all objects become one class, but their property %r is %s; add @attribute:%s to the string of the data set "

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from maskrcnn_ext.common.yaml_text import load_yaml
@@ -20,6 +20,7 @@ from maskrcnn_ext.data.formats.reading import (
     IMAGE_SUFFIXES,
     clip_box,
     collected,
+    find_by_last_parts,
     finite,
     image_size,
     in_threads,
@@ -144,11 +145,16 @@ def _names(data: dict[str, Any], file: Path) -> list[str]:
 def _resolve(root: Path, entry: str, yaml: Path) -> Path:
     # Exported files write ../train/images for a folder beside the YAML, and Ultralytics reads them so.
     entry = entry.replace("\\", "/")
-    candidates = [root / entry, *([root / entry[3:]] if entry.startswith("../") else [])]
-    for path in candidates:
-        if os.path.exists(path):  # noqa: PTH110, pathlib's raises where a name is too long
-            return path
-    raise InputError(f"{yaml}: no {candidates[0]}; give `root`, the folder that the splits are relative to")
+    place = root / entry
+    if not os.path.exists(place):  # noqa: PTH110, pathlib's raises where a name is too long
+        # Of another machine. One part alone may be that of another split: ../valid/images is not images.
+        found = find_by_last_parts(root, PureWindowsPath(entry), least=min(2, entry.removeprefix("../").count("/") + 1))
+        if found is None:
+            raise InputError(
+                f"{yaml}: no {entry} below {root}; correct the paths of {yaml.name}, or name their folder by @root:FOLDER"
+            )
+        return found
+    return place
 
 
 def _images(place: Path, root: Path) -> list[Path]:

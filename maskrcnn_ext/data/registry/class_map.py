@@ -16,11 +16,13 @@ class of its data set becomes; training and evaluation ignore the others in it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from maskrcnn_ext.common.files import write_atomic
 from maskrcnn_ext.common.text import did_you_mean, short_list
 from maskrcnn_ext.common.yaml_text import load_yaml
 from maskrcnn_ext.data.formats.drawn_objects import IGNORE_LABEL
@@ -117,6 +119,15 @@ def read_class_map(file: Path) -> ClassMap:
         fault = f"`map` names {short_list(unknown)}, which `classes` lacks" if unknown else "`classes` has a name twice"
         raise InputError(f"{file}: {fault}")
     return ClassMap(str(file), tuple(classes), names)
+
+
+def write_class_map(file: Path, classes: Sequence[str]) -> None:
+    """Writes a map that keeps the names of classes, and adds those that a data set lacks.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    write_atomic(file, json.dumps({"classes": list(classes), "map": {}}, ensure_ascii=False) + "\n")
 
 
 def mapped_name(name: str, file: Path) -> str:

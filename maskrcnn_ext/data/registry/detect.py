@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from glob import escape
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from maskrcnn_ext.common.yaml_text import load_yaml
+from maskrcnn_ext.data.formats.coco_records import placeholder_class
 from maskrcnn_ext.data.formats.label_image import are_two_valued
-from maskrcnn_ext.data.formats.reading import IMAGE_SUFFIXES, list_files, path_below, read_json, read_text
+from maskrcnn_ext.data.formats.reading import IMAGE_SUFFIXES, list_files, parse_name, path_below, read_json, read_text
+from maskrcnn_ext.data.formats.via import class_attribute, is_via_table, read_entries, read_regions
 from maskrcnn_ext.data.formats.yolo import NAMES_FILES, folder_of_images
 from maskrcnn_ext.errors import InputError
 
@@ -18,6 +21,12 @@ _ROOT = re.compile(rb"<([A-Za-z]\w*)")
 _RASTERS = (".tif", ".tiff")
 _VECTORS = (".geojson", ".gpkg", ".shp", ".fgb")
 _MASK_SUFFIXES = ("_mask", "_masks", "_label", "_labels", "_seg")
+IMAGE_FOLDERS = ("images", "image", "imgs", "img")
+_MASK_FOLDERS = ("labels", "masks", "annotations", "label", "mask", "gt")
+# Words in the names of splits.
+TRAIN = {"train", "training"}
+VAL = {"val", "valid", "validation", "dev"}
+_TEST = {"test", "testing"}
 
 
 def detect(path: Path) -> str | None:
@@ -37,7 +46,8 @@ def detect(path: Path) -> str | None:
 def images_folder(file: Path, images: list[Any]) -> Path:
     """Returns the folder that has some of the images of a COCO file.
 
-    It is the folder of the file, its parent, or a folder in one of these that is called ``images`` or like the split of the file.
+    It is the folder of the file, its parent, a folder in one of these that is called ``images`` or like the split of the file, or else any
+    folder below.
 
     Args:
         file: the COCO file.
@@ -45,9 +55,14 @@ def images_folder(file: Path, images: list[Any]) -> Path:
     """
     here, split = file.parent, file.stem.rpartition("_")[2]  # of annotations/instances_val2017.json
     names = [image.get("file_name") for image in images[:_TRIED] if isinstance(image, dict)]
-    return _folder_with(
-        names, [here, here / "images", here.parent, here.parent / "images", here / split, here.parent / split]
-    )
+    near = [here, here / "images", here.parent, here.parent / "images"]
+    near += [folder / split for folder in (here, here.parent, here / "images", here.parent / "images")]
+    found = _folder_with(names, near)
+    if found is None and names and isinstance(names[0], str):
+        parts = PureWindowsPath(names[0]).parts
+        below = list_files(here.parent if here.name == "annotations" else here, f"**/{escape(parts[-1])}")
+        found = next((file.parents[len(parts) - 1] for file in below if file.parts[-len(parts) :] == parts), None)
+    return found or here
 
 
 def described_by_files(folder: Path) -> list[str]:
@@ -55,7 +70,7 @@ def described_by_files(folder: Path) -> list[str]:
     files = [
         file
         for place in (folder, folder / "annotations")
-        for kind in ("*.y*ml", "*.json", "*.xml", *(f"*{suffix}" for suffix in _VECTORS))
+        for kind in ("*.y*ml", "*.json", "*.xml", "*.csv", *(f"*{suffix}" for suffix in _VECTORS))
         for file in list_files(place, kind)
     ]
     return list(dict.fromkeys(name for name in map(detect, files[:_TRIED]) if name is not None))
@@ -71,9 +86,9 @@ def xml_root(file: Path) -> str:
     return found[1].decode("ascii") if found else ""
 
 
-def _folder_with(names: list[Any], folders: list[Path]) -> Path:
-    """Returns the first folder with one of the files; the first of all if none has one."""
-    return next((folder for folder in folders if any(_exists(folder, name) for name in names)), folders[0])
+def _folder_with(names: list[Any], folders: list[Path]) -> Path | None:
+    """Returns the first folder with one of the files; None if none has one."""
+    return next((folder for folder in folders if any(_exists(folder, name) for name in names)), None)
 
 
 def _exists(folder: Path, name: Any) -> bool:
@@ -95,6 +110,8 @@ def _detect_file(file: Path) -> str | None:
         return None
     if suffix == ".xml" and xml_root(file) == "annotations":
         return f"cvat:{file}"
+    if suffix == ".csv":
+        return _detect_via(file) if is_via_table(file) else None
     return _detect_json(file, read_json(file)) if suffix == ".json" else None
 
 
@@ -111,27 +128,54 @@ def _detect_json(file: Path, content: Any) -> str | None:
         first = annotations[0] if isinstance(annotations, list) and annotations else None
         if isinstance(first, dict) and "segments_info" in first:
             return f"coco_panoptic:{file}@{images_folder(file, content['images'])}"
-        return f"coco:{file}@{images_folder(file, content['images'])}"
+        return f"coco:{file}@{images_folder(file, content['images'])}{_without_placeholder(content)}"
     if "shapes" in content and "imagePath" in content:
-        return f"labelme:{file.parent}"
+        return _detect_labelme(file, content["imagePath"])
     entries = content.get("_via_img_metadata", content)
     records = list(entries.values()) if isinstance(entries, dict) else []
     if records and all(isinstance(entry, dict) and {"filename", "regions"} <= set(entry) for entry in records):
-        names = [entry["filename"] for entry in records[:_TRIED]]
-        return f"via:{file}@{_folder_with(names, [file.parent, file.parent / 'images'])}"
+        return _detect_via(file)
     return None
 
 
+def _without_placeholder(content: dict[str, Any]) -> str:
+    """Returns the option that leaves out the placeholder class of a COCO file of Roboflow; "" without one."""
+    annotations = content.get("annotations") or []
+    used = {entry.get("category_id") for entry in annotations if isinstance(entry, dict)}
+    categories = [category for category in content["categories"] if isinstance(category, dict)]
+    placeholder = placeholder_class(categories, lambda category: category.get("id") in used)
+    text = ",".join(str(category.get("name")) for category in categories if category.get("name") != placeholder)
+    return f"@only:{text}" if placeholder and "@" not in text and text.count(",") == len(categories) - 2 else ""
+
+
+def _detect_labelme(file: Path, image: Any) -> str:
+    """Returns the string of a labelme file and those beside it; their images may have been moved to a folder beside theirs."""
+    here, path = file.parent, parse_name(image, str(file))
+    if any(place.is_file() for place in (here / path.as_posix(), here / path.name)):
+        return f"labelme:{here}"
+    beside = [folder for folder in list_files(here.parent, "*")[:_TRIED] if folder.is_dir()]
+    images = _folder_with([path.name], [here / name for name in IMAGE_FOLDERS] + beside)
+    return f"labelme:{here}@{images}" if images else f"labelme:{here}"
+
+
+def _detect_via(file: Path) -> str:
+    entries = read_entries(file).values()
+    names = [entry["filename"] for entry in entries][:_TRIED]
+    images = _folder_with(names, [file.parent, *(file.parent / name for name in IMAGE_FOLDERS)]) or file.parent
+    attribute = class_attribute([region for entry in entries for region in read_regions(entry, str(file))])
+    return f"via:{file}@{images}" + (f"@attribute:{attribute}" if attribute and "@" not in attribute else "")
+
+
 def label_images(folder: Path, part: str = "") -> str | None:
-    """Returns the string of the label images in ``labels`` or ``masks``, whose images are in ``images``; None without any.
+    """Returns the string of the label images in ``labels`` or ``masks``, whose images are in ``images``, or such names; None without any.
 
     Args:
         folder: that has these folders.
         part: a folder in each of them, such as "train".
     """
-    images = folder / "images" / part
-    places = (folder / name / part for name in ("labels", "masks") if images.is_dir())
-    return next(filter(None, (_label_images(place, images) for place in places)), None)
+    pairs = [(folder / name / part, folder / other / part) for name in IMAGE_FOLDERS for other in _MASK_FOLDERS]
+    found = (_label_images(labels, images) for images, labels in pairs if images.is_dir() and labels.is_dir())
+    return next(filter(None, found), None)
 
 
 def _label_images(labels: Path, images: Path) -> str | None:
@@ -170,7 +214,8 @@ def _detect_folder(folder: Path) -> str | None:
     for name in NAMES_FILES:
         if (folder / name).is_file() and folder_of_images(folder) is not None:
             return f"yolo:{folder / name}"
-    if list_files(folder, "*/masks/*.png"):
+    masks = list_files(folder, "*/masks/*.png")
+    if masks and len(list_files(masks[0].parent.parent / "images", "*")) == 1:  # one image for the masks of its objects
         return f"dsb2018:{folder}"
     if (folder / "imagesTr").is_dir() and list_files(folder / "labelsTr", "*.nii*"):
         return f"nifti:{folder / 'imagesTr'}@{folder / 'labelsTr'}"
@@ -183,6 +228,10 @@ def _detect_folder(folder: Path) -> str | None:
     found = label_images(folder) or _label_images(folder, folder)
     if found:
         return found
-    # Archives unpack into a folder.
-    inside = list_files(folder, "*")
-    return _detect_folder(inside[0]) if len(inside) == 1 and inside[0].is_dir() else None
+    # Archives unpack into a folder, and labels may have a folder beside that of their images.
+    inside = [place for place in list_files(folder, "*") if place.is_dir()]
+    names = {place: each for place in inside if len(inside) <= _TRIED and (each := _detect_folder(place)) is not None}
+    if len(names) > 1 and all(name.startswith("labelme:") and "@" not in name for name in names.values()):
+        words = {word for place in names for word in re.findall("[a-z]+", place.name.lower())}
+        return None if words & (TRAIN | VAL | _TEST) else f"labelme:{folder}"
+    return next(iter(names.values())) if len(names) == 1 else None

@@ -15,7 +15,7 @@ from typing import Any
 
 from maskrcnn_ext.common.text import did_you_mean, plural, short_list
 from maskrcnn_ext.data.formats import FORMATS, Format, get_format
-from maskrcnn_ext.data.formats.reading import IMAGE_SUFFIXES, list_files
+from maskrcnn_ext.data.formats.reading import IMAGE_SUFFIXES, list_files, read_json
 from maskrcnn_ext.data.registry.class_map import mapped_name, split_mapped_name
 from maskrcnn_ext.data.registry.detect import described_by_files, detect
 from maskrcnn_ext.data.registry.domains import domain_sources
@@ -28,6 +28,7 @@ from maskrcnn_ext.errors import InputError
 logger = logging.getLogger(__name__)
 
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
+_CVAT_BACKUP = ("task.json", "project.json")
 # Options whose values are class names.
 _OF_EVERY_FORMAT = ("classes", "ignored")
 
@@ -102,6 +103,8 @@ def _undetected(path: Path, name: str, formats: str) -> str:
     several = described_by_files(path)
     if several:
         return f"{name}: holds {len(several)} data sets, name one of {short_list(several)}"
+    if path.suffix.lower() in _ARCHIVES:
+        return f"{name}: unpack it first"
     if path.is_dir():
         files = list_files(path, "*")
         if not files:
@@ -113,9 +116,19 @@ def _undetected(path: Path, name: str, formats: str) -> str:
         archive = next((file for file in files if file.suffix.lower() in _ARCHIVES), None)
         if archive is not None:
             return f"{name}: unpack {archive.name} first"
-        labels = next((file for place in ("labels", "*/labels") for file in list_files(path, f"{place}/*.txt")), None)
+        places = ("labels", "labels/*", "*/labels")
+        labels = next((file for place in places for file in list_files(path, f"{place}/*.txt")), None)
         if labels is not None:
             return f"{name}: YOLO texts such as {labels.relative_to(path)}, without names of their classes: add data.yaml or classes.txt"
+    for file in [path] if path.is_file() else list_files(path, "*.json"):
+        try:
+            content = read_json(file) if file.suffix.lower() == ".json" else None
+        except InputError as error:
+            return str(error)
+        if file.name in _CVAT_BACKUP and isinstance(content, dict) and "labels" in content:
+            return f"{file}: a backup of CVAT: export the task as CVAT for images 1.1 instead"
+        if isinstance(content, list) and all(isinstance(task, dict) and "annotation_id" in task for task in content):
+            return f"{file}: a short export of Label Studio (JSON-MIN): export as JSON instead"
     return f"{name}: its format cannot be detected; name it, such as coco:{name}@/path/images ({formats})"
 
 
@@ -215,7 +228,9 @@ def absolute_name(name: str) -> str:
     format, paths, texts = parts
     texts = {key: str(_absolute(text)) if _is_path(format, key) else text for key, text in texts.items()}
     split = format.string_split
-    places = [*map(str, paths), *([texts.pop(split.name)] if split and split.name in texts else [])]
+    places = [str(path) for path in paths]
+    if split and split.name in texts and len(places) == len(format.shorthand):
+        places.append(texts.pop(split.name))
     return f"{format.name}:{'@'.join([*places, *(f'{key}:{text}' for key, text in texts.items())])}"
 
 

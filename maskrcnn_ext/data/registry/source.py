@@ -183,6 +183,8 @@ class Source:
         if format.list_splits is None or format.split_option is None:
             return ""
         chosen = self.options.get(format.split_option) or format.default_split
+        if chosen is None:  # all of them
+            return ""
         others = [split for split in format.list_splits(self.path_of(format.shorthand[0])) if split != chosen]
         if not others:
             return ""

@@ -8,18 +8,16 @@ from pathlib import Path
 
 from maskrcnn_ext.data.formats import get_format
 from maskrcnn_ext.data.formats.reading import list_files
-from maskrcnn_ext.data.registry.detect import described_by_files, detect, label_images
+from maskrcnn_ext.data.registry.detect import IMAGE_FOLDERS, TRAIN, VAL, described_by_files, detect, label_images
 from maskrcnn_ext.errors import InputError
-
-_TRAIN = {"train", "training"}
-_VAL = {"val", "valid", "validation", "dev"}
 
 
 def detect_splits(path: Path) -> tuple[str, str | None] | None:
     """Returns the strings that name the data to train on and to validate on at a path.
 
-    Splits are those of a YOLO data file, the lists in ``ImageSets`` of VOC, files such as ``instances_train2017.json``, or folders such as
-    ``train`` and ``valid``. The second is None if no split is named so; further ones, such as ``test``, are left alone.
+    Splits are those of a YOLO data file, the subsets of CVAT, the data sets of a Supervisely project, the lists in ``ImageSets`` of VOC,
+    files such as ``instances_train2017.json``, or folders such as ``train`` and ``valid``. The second is None if no split is named so;
+    further ones, such as ``test``, are left alone.
 
     Returns:
         None if the path is no data set of splits, or holds several to train on.
@@ -38,7 +36,7 @@ def detect_splits(path: Path) -> tuple[str, str | None] | None:
 def _choose(group: list[tuple[str, str]]) -> tuple[str, str | None] | None:
     """Returns the strings to train on and to validate on of the names and strings of splits."""
     words = [(set(re.findall("[a-z]+", split.lower())), name) for split, name in group]
-    train, val = ([name for found, name in words if found & wanted] for wanted in (_TRAIN, _VAL))
+    train, val = ([name for found, name in words if found & wanted] for wanted in (TRAIN, VAL))
     return (train[0], val[0] if val else None) if len(train) == 1 and len(val) < 2 else None
 
 
@@ -55,7 +53,9 @@ def _groups(path: Path) -> Iterator[list[tuple[str, str]]]:
         yield [(file.stem, name) for file, name in files if file.parent == place]
     folders = [folder for folder in list_files(path, "*") if folder.is_dir()]
     yield [(folder.name, name) for folder in folders if (name := detect(folder)) is not None]
-    parts = [folder.name for folder in list_files(path / "images", "*") if folder.is_dir()]
+    parts = dict.fromkeys(
+        folder.name for name in IMAGE_FOLDERS for folder in list_files(path / name, "*") if folder.is_dir()
+    )
     yield [(part, name) for part in parts if (name := label_images(path, part)) is not None]
     if len(folders) == 1:  # archives unpack into a folder
         yield from _groups(folders[0])
@@ -66,8 +66,9 @@ def _splits_of(name: str) -> Iterator[tuple[str, str]]:
     prefix, _, places = name.partition(":")
     format = get_format(prefix)
     if format.list_splits is not None:
+        key = "" if len(format.shorthand) == 1 else f"{format.split_option}:"
         for split in format.list_splits(Path(places)):
-            yield split, f"{name}@{split}"
+            yield split, f"{name}@{key}{split}"
     elif prefix == "voc":
         annotations, images, *options = places.split("@")
         lists = Path(annotations).parent / "ImageSets" / ("Segmentation" if options else "Main")

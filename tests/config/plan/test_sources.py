@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from maskrcnn_ext.config.plan.sources import prepare_data
@@ -55,6 +56,38 @@ def test_data_is_validated_on_its_own_split(tmp_path):
     assert (found.train.num_images, found.val.num_images) == (1, 1)
     assert found.train.objects.classes == found.val.objects.classes == ("cat", "dog")
     assert "validates on the data's own split" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "classes"),
+    [
+        (("cat", "dog"), ("dog", "cat"), ("cat", "dog")),
+        (("cat", "dog"), ("cat",), ("cat", "dog")),
+        (("cat",), ("dog", "cat"), ("cat", "dog")),
+        (("a, b", "cat"), ("cat", "a, b"), ("a, b", "cat")),
+    ],
+)
+def test_both_sets_are_read_with_the_same_classes(tmp_path, train, val, classes):
+    """Each file states other classes; the objects keep theirs."""
+    names = [
+        write_data(tmp_path / part, images(2), [(0, index, 5, 5, 20, 20 + index) for index in range(len(has))], has)
+        for part, has in (("train", train), ("val", val))
+    ]
+    found = prepare_data(*names, tmp_path / "mine")
+    assert found.val is not None
+    for has, part in ((train, found.train), (val, found.val)):
+        assert part.objects.classes == classes
+        data = load_dataset(part.name)
+        sizes = {data.classes[each.category]: each.box[3] - each.box[1] for each in data.images[0].annotations}
+        assert sizes == {name: 20 + index for index, name in enumerate(has)}
+    assert "both are read with" in found.notes[0]
+
+
+def test_sets_without_a_common_class_are_left_as_they_are(tmp_path):
+    names = [write_data(tmp_path / part, images(2), [(0, 0, 5, 5, 20, 20)], (part,)) for part in ("cat", "dog")]
+    found = prepare_data(*names, tmp_path / "mine")
+    assert found.val is not None
+    assert (found.train.objects.classes, found.val.objects.classes) == (("cat",), ("dog",))
 
 
 def test_a_split_that_repeats_the_training_images_is_not_validated_on(tmp_path):

@@ -290,7 +290,7 @@ def test_a_missing_field_of_an_annotation_is_named(tmp_path, field):
         ({"annotations": [GOOD, "x"]}, "entry 1 of `annotations` is a str, expected a mapping"),
         ({"images": [IMAGE, IMAGE]}, "two images have the id 0"),
         ({"images": [IMAGE, {**IMAGE, "id": "0"}]}, "the ids of `images` are of different types"),
-        ({"images": [{**IMAGE, "file_name": "../a.jpg"}]}, "image 0: `file_name` '../a.jpg' leads out of"),
+        ({"images": [{**IMAGE, "file_name": "../a.jpg"}]}, "image 0: file name '../a.jpg' leads out of"),
         ({"images": [{**IMAGE, "file_name": "/a.jpg"}]}, "leads out of"),
         ({"images": [{**IMAGE, "file_name": None}]}, "image 0: `file_name` is None"),
         ({"images": [{**IMAGE, "height": "40"}]}, "image 0: `height` is '40', expected a whole number"),

@@ -140,7 +140,7 @@ def test_broken_files_are_named(read, tmp_path):
     with pytest.raises(InputError, match="image None: None is not a file name"):
         read("", image="")
     with pytest.raises(InputError, match="leads out of"):
-        read("", image='name="../a.png"')
+        read("", image='name="../none.png"')
     (tmp_path / "annotations.xml").write_text("<annotations>")
     with pytest.raises(InputError, match="not a readable XML file"):
         read_cvat(tmp_path / "annotations.xml")
@@ -181,3 +181,24 @@ def test_exports_of_projects_and_of_videos_are_read(tmp_path):
 def test_labels_keep_their_spaces(read):
     meta = "<meta><task><labels><label><name> ant</name></label></labels></task></meta>"
     assert read('<polygon label=" ant" points="1,1;5,1;5,5"/>', meta=meta).classes == [" ant"]
+
+
+def test_a_subset_of_a_project_is_read(tmp_path):
+    elements = []
+    for subset, name in (("Train", "a.png"), ("Train", "b.png"), ("Validation", "a.png")):
+        file = tmp_path / "images" / subset / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(file), np.zeros((40, 60, 3), np.uint8))
+        elements.append(f'<image name="{name}" subset="{subset}"/>')
+    file = tmp_path / "annotations.xml"
+    file.write_text(f"<annotations>{''.join(elements)}</annotations>")
+    ids = [
+        [record.image_id for record in read_cvat(file, subset=each).images] for each in ("Train", "Validation", None)
+    ]
+    assert ids == [
+        ["Train/a.png", "Train/b.png"],
+        ["Validation/a.png"],
+        ["Train/a.png", "Train/b.png", "Validation/a.png"],
+    ]
+    with pytest.raises(InputError, match="no subset 'Test', it has Train, Validation"):
+        read_cvat(file, subset="Test")

@@ -333,3 +333,16 @@ def test_all_faults_are_listed_and_the_rest_is_read(folders):
         True,
         True,
     ]
+
+
+def test_roboflows_table_names_the_classes_of_the_numbers(folders):
+    Image.fromarray(np.array([[0, 1, 0, 2, 1]] * 3, np.uint8)).save(folders[0] / "a.png")
+    table = folders[0] / "_classes.csv"
+    table.write_text("Pixel Value, Class\n0, background\n1, bolt\n2, nut\n")
+    data = read_label_image(*folders)
+    assert data.classes == ["bolt", "nut"]
+    found = sorted((data.classes[each.category], each.box) for each in data.images[0].annotations)
+    assert found == [("bolt", (1, 0, 2, 3)), ("bolt", (4, 0, 5, 3)), ("nut", (3, 0, 4, 3))]
+    table.write_text("Pixel Value, Class\nbolt\n")
+    with pytest.raises(InputError, match=r"_classes\.csv: expected a number and a class name"):
+        read_label_image(*folders)

@@ -239,3 +239,17 @@ def test_an_image_that_was_moved_along_is_found_beside_its_file(write, path):
     assert read_labelme(folder).images[0].file_name == str(folder / "a.jpg")
     (folder / "._a.json").write_bytes(b"\0\5\x16\7Mac OS X")  # in archives made on a Mac
     assert len(read_labelme(folder).images) == 1
+
+
+def test_files_may_be_in_folders(write, tmp_path):
+    folder = write(shape(TRIANGLE))
+    for place in ("x/one", "x/two"):
+        (folder / place).mkdir(parents=True)
+        for name in ("a.json", "a.jpg"):
+            (folder / place / name).write_bytes((folder / name).read_bytes())
+    assert [record.image_id for record in read_labelme(folder).images] == ["a"]
+    data = read_labelme(folder / "x")
+    assert [record.image_id for record in data.images] == ["one/a", "two/a"]
+    assert [record.file_name for record in data.images] == [
+        str(folder / f"x/{place}/a.jpg") for place in ("one", "two")
+    ]

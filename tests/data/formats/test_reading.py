@@ -197,3 +197,12 @@ def test_a_text_that_is_not_unicode_names_its_encoding(tmp_path, read):
         read(file)
     file.write_bytes('["\u732b\u72d7"]'.encode("utf-16"))
     assert read(file) in (["\u732b\u72d7"], '["\u732b\u72d7"]')
+
+
+@pytest.mark.parametrize("name", ["D:\\me\\b\\a.jpg", "/home/me/b/a.jpg", "../../me/b/a.jpg", "/c/a.jpg"])
+def test_a_name_of_another_machine_is_found_by_its_last_parts(tmp_path, name):
+    for place in ("a.jpg", "b/a.jpg"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).touch()
+    expected = tmp_path / ("a.jpg" if "/c/" in name else "b/a.jpg")
+    assert path_below(tmp_path, name, "here") == expected

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import cv2
 import numpy as np
@@ -114,3 +115,12 @@ def test_broken_files_are_named(read, tmp_path):
     (tmp_path / "ds/ann/a.png.json").unlink()
     with pytest.raises(InputError, match=r"no files \*/ann/\*.json"):
         read_supervisely(tmp_path)
+
+
+def test_one_data_set_of_a_project_is_read(read, tmp_path):
+    read(TRIANGLE)
+    shutil.copytree(tmp_path / "ds", tmp_path / "other" / "inner")
+    for name, count in ((None, 2), ("ds", 1), ("other", 1)):
+        assert len(read_supervisely(tmp_path, dataset=name).images) == count
+    with pytest.raises(InputError, match="no data set 'ds2', it has ds, other"):
+        read_supervisely(tmp_path, dataset="ds2")

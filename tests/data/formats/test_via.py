@@ -1,5 +1,6 @@
 """VIA 1.x and 2.x files, every shape, and errors for broken files."""
 
+import csv
 import json
 
 import cv2
@@ -178,8 +179,8 @@ def test_broken_regions_are_named(write, tmp_path, regions, message):
 
 
 def test_a_record_leads_to_one_image_in_the_folder(write, tmp_path):
-    with pytest.raises(InputError, match=r"file name '\.\./a\.png' leads out of"):
-        read_via(write([], filename="../a.png"), tmp_path)
+    with pytest.raises(InputError, match=r"file name '\.\./none\.png' leads out of .*, which has no none\.png"):
+        read_via(write([], filename="../none.png"), tmp_path)
     file = write([])
     entry = json.loads(file.read_text())["a.png1234"]
     file.write_text(json.dumps({"a.png1234": entry, "a.png-1": {**entry, "size": -1}}))
@@ -192,3 +193,27 @@ def test_every_encoding_of_unicode_is_read(write, tmp_path, encoding):
     file = write([region(TRIANGLE, kind="h\u00e9")])
     file.write_bytes(file.read_text().encode(encoding))
     assert read_via(file, tmp_path, attribute="kind").classes == ["h\u00e9"]
+
+
+def test_the_csv_is_read_as_the_json(write, tmp_path):
+    regions = [
+        region(TRIANGLE, kind="leaf"),
+        region({"name": "rect", "x": 1, "y": 2, "width": 3, "height": 4}, kind="bug"),
+    ]
+    file = tmp_path / "via.csv"
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        table = csv.writer(stream)
+        table.writerow(["filename", "file_size", "region_count", "region_shape_attributes", "region_attributes"])
+        for each in regions:
+            table.writerow(["a.png", 1, 2, json.dumps(each["shape_attributes"]), json.dumps(each["region_attributes"])])
+    found, expected = (read_via(each, tmp_path, attribute="kind") for each in (file, write(regions)))
+    assert (found.classes, found.images) == (expected.classes, expected.images)
+    file.write_text("filename,region_shape_attributes,region_attributes\na.png,{},{}\n")
+    (record,) = read_via(file, tmp_path).images
+    assert record.annotations == []
+    file.write_text("filename,region_shape_attributes,region_attributes\na.png,{,{}\n")
+    with pytest.raises(InputError, match=r"via\.csv, line 2: not JSON"):
+        read_via(file, tmp_path)
+    file.write_text("filename,x\na.png,1\n")
+    with pytest.raises(InputError, match="not a VIA table"):
+        read_via(file, tmp_path)

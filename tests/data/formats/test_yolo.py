@@ -124,7 +124,10 @@ def test_an_absolute_path_and_another_root(yolo, tmp_path):
     file = yolo({"a": ""}, yaml=f"path: {tmp_path}/images\ntrain: train\nnames: [cat]")
     assert len(read_yolo(file).images) == 1
     file = yolo({"a": ""}, yaml="path: /gone/images\ntrain: train\nnames: [cat]")
-    with pytest.raises(InputError, match=r"data\.yaml: no .*/train; give `root`"):
+    with pytest.raises(
+        InputError,
+        match=r"data\.yaml: no .*train below .*; correct the paths of data\.yaml, or name their folder by @root:",
+    ):
         read_yolo(file)
     assert len(read_yolo(file, root=tmp_path / "images").images) == 1
 
@@ -182,7 +185,7 @@ def test_rounding_may_lead_a_little_beyond_the_edge(yolo):
         ("train: images/train\nnames: {1: a, 2: b}", "the keys of `names` are 1, 2, expected 0, 1, 2"),
         ("train: images/train\nnc: 3\nnames: [a]", "`nc` is 3, but there are 1 names"),
         ("train: images/train\nkpt_shape: [17, 3]\nnames: [a]", "rows with keypoints"),
-        ("train: nowhere\nnames: [a]", "no .*nowhere; give `root`"),
+        ("train: nowhere\nnames: [a]", "no nowhere below"),
         ("train: labels\nnames: [a]", "split `train` has no images"),
         ("train: [images/train, images]\nnames: [a]", "split `train` names an image twice"),
     ],
@@ -227,3 +230,14 @@ def test_images_without_labels_are_counted_and_never_all_of_them(yolo, caplog):
 def test_labels_in_the_wrong_place_are_not_empty_images(yolo):
     with pytest.raises(InputError, match=r"no image of split `train` has labels, such as .*labels/train/a\.txt"):
         read_yolo(yolo({"a": None, "b": None}))
+
+
+@pytest.mark.parametrize("entry", ["D:\\my\\images\\train", "/content/set/images/train", "../images/train"])
+def test_splits_of_another_machine_are_found_by_their_last_parts(yolo, entry):
+    assert len(read_yolo(yolo({"a": ROW}, yaml=f"train: '{entry}'\nnames: [cat]\n")).images) == 1
+
+
+def test_a_missing_split_is_not_taken_for_another_folder(yolo):
+    file = yolo({"a": ROW}, folder="images", yaml="{train: images, val: ../valid/images, names: [cat]}")
+    with pytest.raises(InputError, match=r"no \.\./valid/images below"):
+        read_yolo(file, split="val")

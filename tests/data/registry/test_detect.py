@@ -12,6 +12,16 @@ from maskrcnn_ext.data.registry.detect import detect
 COCO = {"images": [{"id": 1, "file_name": "a.png", "height": 8, "width": 8}], "categories": [{"id": 1, "name": "cat"}]}
 VIA = {"a.png": {"filename": "a.png", "regions": []}}
 LABELME = {"imagePath": "a.png", "shapes": []}
+ROBOFLOW = [
+    {"id": 0, "name": "parts-x", "supercategory": "none"},
+    {"id": 1, "name": "bolt", "supercategory": "parts-x"},
+    {"id": 2, "name": "nut", "supercategory": "parts-x"},
+]
+
+
+def via_of(*attributes):
+    """Returns a VIA file of one region for each of the attributes."""
+    return {"a.png": {"filename": "a.png", "regions": [{"region_attributes": each} for each in attributes]}}
 
 
 def write(folder, name, content=""):
@@ -34,10 +44,42 @@ def write(folder, name, content=""):
             ".",
             "coco:{0}/annotations/instances_val.json@{0}/val",
         ),
+        # CVAT writes images/<split> or images/<subset>, and images may be anywhere below.
+        (
+            {"annotations/instances_default.json": COCO, "images/default/a.png": ""},
+            ".",
+            "coco:{0}/annotations/instances_default.json@{0}/images/default",
+        ),
+        ({"a.json": COCO, "photos/2024/a.png": ""}, ".", "coco:{0}/a.json@{0}/photos/2024"),
+        (
+            {"a.json": {**COCO, "images": [{"id": 1, "file_name": "D:\\my\\a.png"}]}, "images/a.png": ""},
+            ".",
+            "coco:{0}/a.json@{0}/images",
+        ),
+        ({"a.json": {**COCO, "categories": ROBOFLOW}, "a.png": ""}, ".", "coco:{0}/a.json@{0}@only:bolt,nut"),
+        (
+            {"a.json": {**COCO, "categories": ROBOFLOW, "annotations": [{"category_id": 0}]}, "a.png": ""},
+            ".",
+            "coco:{0}/a.json@{0}",
+        ),
         ({"via.json": VIA, "a.png": ""}, "via.json", "via:{0}/via.json@{0}"),
+        # The only attribute of all regions is the class.
+        ({"v.json": via_of({"kind": "a"}, {"kind": "b"})}, "v.json", "via:{0}/v.json@{0}@attribute:kind"),
+        ({"v.json": via_of({"kind": "a"}, {})}, "v.json", "via:{0}/v.json@{0}"),
+        ({"v.json": via_of({"kind": "a", "age": "1"})}, "v.json", "via:{0}/v.json@{0}"),
+        (
+            {"v.csv": "filename,region_shape_attributes,region_attributes\na.png,{},{}", "img/a.png": ""},
+            ".",
+            "via:{0}/v.csv@{0}/img",
+        ),
         ({"via.json": {"_via_img_metadata": VIA}, "images/a.png": ""}, ".", "via:{0}/via.json@{0}/images"),
         ({"a.json": LABELME, "b.json": LABELME}, ".", "labelme:{0}"),
         ({"a.json": LABELME}, "a.json", "labelme:{0}"),
+        ({"json/a.json": LABELME, "img/a.png": ""}, ".", "labelme:{0}/json@{0}/img"),
+        ({"json/a.json": {**LABELME, "imagePath": "..\\img\\a.png"}, "img/a.png": ""}, ".", "labelme:{0}/json"),
+        ({"one/x/a.json": LABELME, "two/x/a.json": LABELME}, ".", "labelme:{0}"),
+        ({"train/a.json": LABELME, "val/a.json": LABELME}, ".", None),
+        ({"__MACOSX/a": "", "export/data.yaml": "names: [cat]", "Thumbs.db": ""}, ".", "yolo:{0}/export/data.yaml"),
         ({"data.yaml": "names: [cat]"}, ".", "yolo:{0}/data.yaml"),
         ({"classes.txt": "cat", "images/a.png": "", "labels/a.txt": ""}, ".", "yolo:{0}/classes.txt"),
         ({"obj.names": "cat", "obj_train_data/a.png": "", "obj_train_data/a.txt": ""}, ".", "yolo:{0}/obj.names"),
@@ -59,7 +101,14 @@ def write(folder, name, content=""):
         ),
         ({"a.xml": "", "a.jpg": ""}, ".", "voc:{0}@{0}"),
         ({"a/images/a.png": "", "a/masks/1.png": ""}, ".", "dsb2018:{0}"),
+        (
+            {"s/images/a.png": "", "s/images/b.png": "", "s/masks/a.png": ""},
+            ".",
+            "label_image:{0}/s/masks@{0}/s/images",
+        ),
         ({"images/a.png": "", "masks/a.png": ""}, ".", "label_image:{0}/masks@{0}/images"),
+        ({"img/a.png": "", "mask/a.png": ""}, ".", "label_image:{0}/mask@{0}/img"),
+        ({"images/a.png": "", "annotations/a.png": ""}, ".", "label_image:{0}/annotations@{0}/images"),
         ({"image_2/a.png": "", "label_2/a.txt": ""}, ".", "kitti:{0}/label_2@{0}/image_2"),
         ({"images/a.jpg": "", "masks/a_mask.png": ""}, ".", "label_image:{0}/masks@{0}/images@suffix:_mask"),
         ({"images/a.jpg": "", "masks/b.png": ""}, ".", "label_image:{0}/masks@{0}/images"),
@@ -123,6 +172,7 @@ def test_a_path_is_a_name_and_one_that_is_not_clear_lists_the_formats(tmp_path, 
         ([], "data: an empty folder"),
         (["a.jpg", "b.png"], "data: 2 images without annotations"),
         (["export.zip"], "unpack export.zip first"),
+        (["images/train/a.jpg", "labels/train/a.txt"], "YOLO texts such as labels/train/a.txt, .* add data.yaml"),
         (["train/images/a.jpg", "train/labels/a.txt"], "YOLO texts such as train/labels/a.txt, .* add data.yaml"),
         (["a.csv", "a.jpg"], r"data: its format cannot be detected; .* \(the formats are bdd100k, .*yolo\)"),
     ],
@@ -134,6 +184,25 @@ def test_a_folder_of_no_format_is_described(tmp_path, files, message):
     with pytest.raises(InputError, match=message) as error:
         get_dataset_dicts(str(tmp_path / "data"))
     assert "no such file" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.json", '{"images": [', r"a\.json: not a JSON file \(Expecting"),
+        ("task.json", '{"labels": []}', "task.json: a backup of CVAT: export the task as CVAT for images 1.1"),
+        ("a.json", '[{"id": 1, "annotation_id": 1}]', "a short export of Label Studio .* export as JSON"),
+        ("export.zip", "PK", "export.zip: unpack it first"),
+    ],
+)
+def test_a_file_of_no_format_is_described(tmp_path, name, content, message):
+    write(tmp_path, name, content)
+    for path in (tmp_path / name, tmp_path):
+        with pytest.raises(
+            InputError,
+            match=message.replace("export.zip: unpack it", "unpack (export.zip|it)") if path == tmp_path else message,
+        ):
+            get_dataset_dicts(str(path))
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,18 @@ VOC = {"Annotations/a.xml": "", "JPEGImages/a.jpg": ""}
                 None,
             ),
         ),
+        (
+            {"a.xml": '<annotations><image subset="Train"/><image subset="Val"/></annotations>'},
+            ("cvat:{0}/a.xml@subset:Train", "cvat:{0}/a.xml@subset:Val"),
+        ),
+        (
+            {"meta.json": '{"classes": []}', "train/ann/a.png.json": "{}", "val/ann/b.png.json": "{}"},
+            ("supervisely:{0}@train", "supervisely:{0}@val"),
+        ),
+        (
+            {f"{split}/{kind}/{n}.png": "" for split in ("train", "val") for kind in ("images", "masks") for n in "ab"},
+            ("label_image:{0}/train/masks@{0}/train/images", "label_image:{0}/val/masks@{0}/val/images"),
+        ),
         # Files at the top come before further ones below.
         (
             {"instances_train.json": COCO, "annotations/a_train.json": COCO, "train/a.json": LABELME},
