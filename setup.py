@@ -1,4 +1,4 @@
-"""Packaging. The pinned versions that scripts/setup.sh installs stand in scripts/requirements.txt."""
+"""Packaging. The pinned versions that scripts/setup.sh installs are in scripts/requirements.txt."""
 
 import sys
 from pathlib import Path

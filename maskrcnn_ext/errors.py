@@ -2,7 +2,7 @@
 
 
 class InputError(ValueError):
-    """An input of the user is wrong. The message says in one line what is wrong, where, and how to fix it.
+    """An input of the user is wrong. The message names in one line the fault, its place and its fix.
 
     The command line and ``scripts/train_net.py`` print it without a traceback.
 

@@ -97,7 +97,7 @@ def plant(truth: Truth, share: float, rng: random.Random) -> tuple[Truth, list[d
         if kind == "missing":
             del annotations[number]
     dataset = {"images": truth.images, "categories": truth.categories, "annotations": list(annotations.values())}
-    place = {number: index for index, number in enumerate(annotations)}  # `complete` numbers them anew
+    place = {number: index for index, number in enumerate(annotations)}  # `complete` numbers them again
     errors = [
         {"kind": kind, "object": place.get(number), "mask": rle, "image": truth_image(truth, annotations, number)}
         for kind, number, rle in planted

@@ -1,4 +1,4 @@
-"""Measures what `maskrcnn-ext select` brings: AP after labelling the images that it chooses, beside random ones of the same number.
+"""Measures the benefit of `maskrcnn-ext select`: AP after labelling the images that it chooses, beside random ones of the same number.
 
 For each seed, a model is trained on a few random images of a labelled set; as many more are chosen from the rest of a random pool, by
 `select` and at random; and both are trained from the start. A run that is finished is not repeated. Everything is in the output folder.
@@ -20,7 +20,7 @@ from maskrcnn_ext.report.run import read_run
 
 
 def main() -> int:
-    """Runs what is missing, and prints the table."""
+    """Runs missing trainings, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="a config, whose test data measures AP")
     parser.add_argument("data", help="a labelled data set")

@@ -27,7 +27,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(GUARD), os.environ.
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     # One thread for each of several processes (pytest-xdist).
     os.environ[_variable] = "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"
-# What the machine's user may have set must not steer the tests.
+# Settings of the machine's user must not change the tests.
 os.environ.pop("DETECTRON2_ENV_MODULE", None)
 os.environ.pop("MASKRCNN_EXT_CATALOG", None)
 os.environ["MASKRCNN_EXT_CACHE"] = "off"

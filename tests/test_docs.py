@@ -1,4 +1,4 @@
-"""What the documents say works: the code in them runs, the files and configs that they name are there."""
+"""The documents are true: the code in them runs, and the files and configs that they name exist."""
 
 import argparse
 import re
@@ -90,7 +90,7 @@ def test_the_page_on_data_lists_every_format(name):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_files_and_configs_that_a_document_names_are_there(document):
+def test_files_and_configs_that_a_document_names_exist(document):
     text = document.read_text()
     for target in re.findall(r"\]\((?!http)([^)]+)\)", text):
         file, _, anchor = target.partition("#")

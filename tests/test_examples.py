@@ -1,4 +1,4 @@
-"""The examples in docstrings run, and print what they say. Examples write files below ``tmp_path`` only."""
+"""The examples in docstrings run, and print the stated output. Examples write files below ``tmp_path`` only."""
 
 import doctest
 import inspect

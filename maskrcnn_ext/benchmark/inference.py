@@ -228,7 +228,7 @@ SIDES: dict[str, Callable[[Case], Predict]] = {
     "ONNX Runtime": lambda case: _exported(case, file="model.onnx"),
     "OpenVINO": lambda case: _exported(case, file="model.xml"),
     "OpenVINO, bf16": _openvino_bf16,
-    # What is not in 8 bits is in bf16, as in maskrcnn_ext.
+    # Layers that are not in 8 bits are in bf16, as in maskrcnn_ext.
     "OpenVINO, int8": lambda case: _openvino_bf16(case, file=_INT8),
     "maskrcnn_ext": lambda case: _ours(case, dtype="fp32"),
     "maskrcnn_ext, bf16": lambda case: _ours(case, dtype="bf16"),

@@ -33,7 +33,7 @@ class Table:
     """The measurements of all sides in one case.
 
     Attributes:
-        title: what was measured.
+        title: the name of the measurement.
         rows: the sides; the ratios refer to the first.
         note: a note for the reader.
 

@@ -14,7 +14,7 @@ def require(module: str, *, extra: str, purpose: str) -> Any:
     Args:
         module: its import path, such as ``"h5py"`` or ``"onnxruntime.quantization"``.
         extra: the extra of this package that installs it.
-        purpose: what the module is needed for, as the first words of the error, such as ``"reading Keras weights"``.
+        purpose: the purpose of the module, as the first words of the error, such as ``"reading Keras weights"``.
 
     Returns:
         The module.

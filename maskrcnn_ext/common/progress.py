@@ -28,7 +28,7 @@ class Progress:
 
         Args:
             total: number of items; None if it is unknown, as for a camera.
-            description: what is being done, such as ``"reading"``.
+            description: the action, such as ``"reading"``.
             unit: the noun for one item.
         """
         self._total, self._description, self._unit = total, description, unit
@@ -92,7 +92,7 @@ def track(items: Iterable[T], *, description: str = "", unit: str = "image", tot
 
     Args:
         items: the items to yield.
-        description: what is being done, such as ``"copying"``.
+        description: the action, such as ``"copying"``.
         unit: the noun for one item.
         total: number of items, for an iterator without a length.
 

@@ -1,4 +1,4 @@
-"""Stops a command on Ctrl-C or SIGTERM, with time to keep what is done."""
+"""Stops a command on Ctrl-C or SIGTERM, with time to save finished work."""
 
 from __future__ import annotations
 

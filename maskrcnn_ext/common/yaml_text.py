@@ -69,5 +69,5 @@ def _check_aliases(root: Any, file: str | Path) -> None:
     values = size(root)
     if values > max(_MAX_VALUES, sum(1 for _ in sizes)):
         raise InputError(
-            f"{file}: its aliases (*name) stand for {float(values):.3g} values, more than {_MAX_VALUES:,}: write the values out"
+            f"{file}: its aliases (*name) expand to {float(values):.3g} values, more than {_MAX_VALUES:,}: write the values out"
         )

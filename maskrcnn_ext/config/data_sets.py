@@ -1,4 +1,4 @@
-"""Reads the data sets of a config before training, and checks what would end or spoil it later: files, classes and their order."""
+"""Reads the data sets of a config before training, and checks for faults that would stop it later: files, classes and their order."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def read_split(cfg: DictConfig, part: str) -> Split | None:
 
 
 def known_split(cfg: DictConfig, part: str) -> Split | None:
-    """Returns what is known of ``dataloader.<part>`` without reading it: no records; the classes if they are registered."""
+    """Returns ``dataloader.<part>`` without reading its data: no records, and the classes only if they are registered."""
     node = OmegaConf.select(cfg, f"dataloader.{part}.dataset")
     names = data_set_names(node)
     return Split(part, names, [], _split_classes(node, names)) if names else None

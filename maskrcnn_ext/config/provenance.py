@@ -121,7 +121,7 @@ class _File:
 
 
 def _imports(node: ast.stmt, file: Path, loaded: dict[str, Path | None]) -> Iterator[tuple[str, Path, str]]:
-    """Yields what a statement imports from other config files: the local name, the other file, and the name there."""
+    """Yields the imports of a statement from other config files: the local name, the other file, and the name there."""
     if isinstance(node, ast.ImportFrom) and node.level:
         folder = file.parent
         for _ in range(node.level - 1):
@@ -201,7 +201,7 @@ def _target(entry: Any) -> Any:
 
 def _is_equal(a: Any, b: Any) -> bool:
     if callable(a) and callable(b):
-        # Each load of a config file creates its functions anew.
+        # Each load of a config file creates new functions.
         return a is b or (target_name(a), getattr(a, "__code__", a)) == (target_name(b), getattr(b, "__code__", b))
     try:
         return type(a) is type(b) and bool(a == b)

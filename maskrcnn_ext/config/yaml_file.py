@@ -51,7 +51,7 @@ _PARTS = (
 )
 # Classes from which parts are derived, also those of other packages.
 _BASES = (nn.Module, Augmentation, Transform, DatasetMapper)
-# Values that a name may stand for.
+# Types of the values that a name may have.
 _PLAIN = (str, int, float, bool, Enum, PurePath, torch.dtype, torch.device, torch.memory_format)
 _LAMBDA_NODES = (ast.Lambda, ast.arguments, ast.arg, ast.keyword, ast.Name, ast.Load, ast.Constant)
 _TRUST = "if you trust the file, add the override train.loading.allow_pickle=true"
@@ -144,7 +144,7 @@ def _text(file: Path) -> str:
 
 
 def build_tags(cfg: DictConfig) -> DictConfig:
-    """Returns a config whose tags are replaced by what they stand for, where this builds a part of a model and runs nothing else.
+    """Returns a config whose tags are replaced by their values, where this builds a part of a model and runs nothing else.
 
     These are names of parts, partials of them, dataclasses, named tuples, enumerations, dtypes, paths, and lambdas that only call parts.
 
@@ -163,7 +163,7 @@ def check_parts(cfg: DictConfig, keys: tuple[str, ...], file: str) -> None:
 
     Args:
         cfg: the config.
-        keys: the keys of what is to be built.
+        keys: the keys of the object to build.
         file: the file that contains the config, for messages.
 
     Example:
@@ -255,7 +255,7 @@ def _only_calls_parts(source: Any, names: Any) -> bool:
 
 
 def _named(node: ast.AST, names: Mapping[str, Any]) -> Any:
-    """Returns what a name, or a name in a module such as ``nn.LayerNorm``, refers to; None for anything else."""
+    """Returns the object of a name, or of a name in a module such as ``nn.LayerNorm``; None for anything else."""
     if isinstance(node, ast.Attribute):
         owner = _named(node.value, names)
         return getattr(owner, node.attr, None) if inspect.ismodule(owner) else None

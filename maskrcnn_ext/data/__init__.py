@@ -1,4 +1,4 @@
-"""Data sets: formats on disk, named domains, and the catalogue that hands them to Detectron2."""
+"""Data sets: formats on disk, named domains, and the catalogue that registers them with Detectron2."""
 
 from maskrcnn_ext.common.moved import forward
 from maskrcnn_ext.data.registry.catalog import get_dataset_dicts, register

@@ -74,7 +74,7 @@ def build_model_and_optimizer(cfg: DictConfig, *, resumes: bool = False) -> tupl
 
     Args:
         cfg: a LazyConfig with all keys of this package.
-        resumes: whether a checkpoint will bring all weights.
+        resumes: whether a checkpoint will supply all weights.
     """
     model = build_model(expect_checkpoint(cfg) if resumes else cfg)
     freeze_parameters(model, cfg.train.freeze)

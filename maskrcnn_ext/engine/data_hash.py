@@ -83,7 +83,7 @@ def hash_path(path: Path) -> dict[str, Any]:
     """Hashes a file by its content, or a folder: annotation files by content, other files by name and size.
 
     Returns:
-        ``hash``: SHA-256; ``files`` and ``bytes``: their numbers; ``notes``: what the hash leaves out.
+        ``hash``: SHA-256; ``files`` and ``bytes``: their numbers; ``notes``: the parts that the hash leaves out.
 
     Example:
         >>> (tmp_path / "a.json").write_text("[]")

@@ -24,7 +24,7 @@ class Guard(Protocol):
     """Checks every step before the weights change. Its methods are called on every rank."""
 
     def allows_backward(self, trainer: Trainer, error: FloatingPointError | None) -> bool:
-        """Returns whether to run the backward pass; `error` is what the forward pass raised."""
+        """Returns whether to run the backward pass; `error` is the exception of the forward pass."""
 
     def allows_step(self, trainer: Trainer, losses: dict[str, Tensor]) -> bool:
         """Returns whether the optimizer may step, after the backward pass."""

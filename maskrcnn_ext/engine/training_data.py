@@ -1,4 +1,4 @@
-"""Everything about data and evaluation that would end or spoil a training later, found before its first iteration."""
+"""Finds faults of data and evaluation that would stop or invalidate a training later, before its first iteration."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class Matching:
     """The objects that N detections found, at T IoU thresholds, and for M objects in A ranges of area.
 
     Attributes:
-        pairs: what was matched.
+        pairs: the matches.
         thresholds: (T) IoU.
         found: (A, T, N) int32, index of the object that the detection found; -1 if none.
         ignored: (A, T, N) bool, detections that count neither as right nor as wrong: they found a crowd or an object of another area,
@@ -60,7 +60,7 @@ def match(pairs: Pairs, thresholds: np.ndarray, areas: Sequence[tuple[float, flo
     low, high = np.array(areas).T[:, :, None]
     object_ignored = pairs.ignored | (pairs.object_area < low) | (pairs.object_area > high)
     found = np.full((len(low), len(thresholds), len(pairs.image)), -1, dtype=np.int32)
-    # Rounding may bring the IoU of a perfect detection below 1.
+    # Rounding may make the IoU of a perfect detection less than 1.
     lowest = np.minimum(thresholds, 1 - 1e-10)
     for index, overlap in enumerate(pairs.overlaps):
         detections, objects = pairs.of_image(index)

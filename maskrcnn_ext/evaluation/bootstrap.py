@@ -1,4 +1,4 @@
-"""Tests whether the difference of two models exceeds what the choice of images in the dataset explains."""
+"""Tests whether the difference of two models exceeds the effect of the choice of images in the dataset."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class COCOEvaluator(evaluation.COCOEvaluator):
             try:
                 super().__init__(*args, max_dets_per_image=max_dets_per_image, **kwargs)
             except (AttributeError, LookupError, OSError, TypeError, ValueError):
-                load_truth(Path(file))  # raises an error that says what is wrong
+                load_truth(Path(file))  # raises an error that names the fault
                 raise
         self._classes = None if classes is None else class_names(classes)
         self._counts_all = max_dets_per_image is None
@@ -243,7 +243,7 @@ class COCOEvaluator(evaluation.COCOEvaluator):
         """Returns whether a task can be measured.
 
         Raises:
-            InputError: the task is unknown, or there are results, but they or the dataset's objects lack what the task needs.
+            InputError: the task is unknown, or there are results, but they or the dataset's objects lack a field that the task needs.
         """
         if task not in _TASKS:
             raise InputError(f"COCOEvaluator: unknown task {task!r}: choose {or_list(_TASKS)}")

@@ -35,7 +35,7 @@ KINDS = ("missing", "spurious", "class", "outline")
 _AGREE = 0.5  # IoU from which a detection and an object agree
 _BELONGS = 0.1  # IoU from which a detection is of an object whose outline may be bad
 _PRIOR = 5  # objects that the objects of similar size count as, beside the others of an image
-_NEIGHBOURS = 50  # objects of similar area that say what is normal
+_NEIGHBOURS = 50  # objects of similar area that define the normal quality
 _LEAST = 0.05  # scores below it are no suspicion
 
 

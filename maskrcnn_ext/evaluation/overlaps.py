@@ -80,7 +80,7 @@ class Pairs:
         object_image: (M) int64, index of the image.
         object_category: (M) int64, index of the class.
         object_area: (M) float64 in pixels.
-        crowd: (M) bool, groups of objects. Any number of detections may lie in a crowd; they count neither as right nor as wrong.
+        crowd: (M) bool, groups of objects. Any number of detections may be inside a crowd; they count neither as right nor as wrong.
         ignored: (M) bool, crowds, and for keypoints also objects without a visible keypoint.
         overlaps: for each image an array (detections of the image, objects of the image) float64. For a crowd, the overlap is the share
             of the detection that lies inside it.
@@ -131,7 +131,7 @@ def pair_up(
         sigmas: of the keypoints; by default those of the dataset, or COCO's.
 
     Raises:
-        InputError: the task is unknown, objects or results lack what it needs, or the number of keypoints differs.
+        InputError: the task is unknown, objects or results lack a field that it needs, or the number of keypoints differs.
     """
     sigmas = list(sigmas or truth.sigmas)
     columns = columns_of(results)

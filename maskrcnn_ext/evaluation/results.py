@@ -15,7 +15,7 @@ from maskrcnn_ext.ops.rle import check_rle, find_broken_rle, rle_box, segmentati
 
 # In the order of the file; `StoredResults` of a large one.
 Results: TypeAlias = Sequence[dict[str, Any]]
-# What load_results accepts.
+# The types that load_results accepts.
 ResultsLike: TypeAlias = Sequence[dict[str, Any]] | Path | str
 # Files with more bytes stay on the disk: as Python objects they would take several times as much memory.
 _IN_MEMORY = 2**28
@@ -27,7 +27,7 @@ def load_results(results: ResultsLike, truth: Truth, *, in_memory: int = _IN_MEM
     Args:
         results: a file or its content; it is not changed.
         truth: the ground truth of the same images.
-        in_memory: bytes of a file from which on the detections of an image are read when they are used.
+        in_memory: files of more bytes stay on the disk; the detections of an image are read when they are used.
 
     Returns:
         One dict per detection, in the same order, with ``image_id``, ``category_id``, ``score`` and ``bbox``, and with ``segmentation``

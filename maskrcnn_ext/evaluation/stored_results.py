@@ -26,15 +26,15 @@ _KEYS = ("bbox", "segmentation", "keypoints")
 
 @dataclass
 class Columns:
-    """What matching needs of N results beside their shapes.
+    """The fields of N results that matching needs beside their shapes.
 
     Attributes:
         image_ids: (N).
         category_ids: (N).
         scores: (N).
-        mask_scores: (N), the score of the box without an own one.
-        lacking: for ``bbox``, ``segmentation`` and ``keypoints`` the index of the first result without; None if all have it.
-        num_keypoints: the numbers of keypoints that results have.
+        mask_scores: (N), the scores of the boxes where results have no mask score.
+        lacking: for ``bbox``, ``segmentation`` and ``keypoints`` the index of the first result without the field; None if all have it.
+        num_keypoints: the different numbers of keypoints of results.
     """
 
     image_ids: list[Any] = field(default_factory=list)

@@ -102,7 +102,7 @@ def evaluate_tracks(truth: Mapping[str, Frames], found: Mapping[str, Frames]) ->
       from which a mask is localised. LocA is the mean IoU of the matches.
     * sMOTSA, MOTSA and MOTSP count matches of an IoU above 0.5 (TP), other masks (FP, FN) and switches of identity (IDS).
 
-    Masks that match no object and lie in ignored regions (class 10 of the ground truth) to more than half do not count.
+    Masks that match no object and are more than half inside ignored regions (class 10 of the ground truth) do not count.
 
     Args:
         truth: the true tracks of each sequence, see :func:`read_tracks`.

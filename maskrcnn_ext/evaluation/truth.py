@@ -49,12 +49,12 @@ class Truth:
     sigmas: list[float] = field(default_factory=list)
 
     def allows(self, task: str) -> bool:
-        """Returns whether each object has what a task (bbox, boundary, keypoints or segm) needs."""
+        """Returns whether each object has the fields that a task (bbox, boundary, keypoints or segm) needs."""
         key = {"segm": "segmentation", "boundary": "segmentation"}.get(task, task)
         return all(annotation.get(key) for annotation in self.annotations)
 
     def why_not(self, task: str) -> str:
-        """Returns how many objects lack what a task needs, which of them is the first, and in which image."""
+        """Returns how many objects lack a field that a task needs, which of them is the first, and in which image."""
         key = {"segm": "segmentation", "boundary": "segmentation"}.get(task, task)
         lacking = [annotation for annotation in self.annotations if not annotation.get(key)]
         return (
@@ -105,7 +105,7 @@ def load_truth(truth: TruthLike) -> Truth:
 
 
 def complete(dataset: Mapping[str, Any], name: str) -> Truth:
-    """Checks COCO content as the reader for training does, and fills in what is missing.
+    """Checks COCO content as the reader for training does, and fills in missing fields.
 
     A missing ``area`` is that of the mask, or of the box without a mask; a missing ``iscrowd`` is 0. If any object has ``keypoints``,
     an object without them gets invisible ones. Annotations are numbered from 1: pycocotools takes the id 0 for "no match", and
@@ -195,7 +195,7 @@ def _complete_annotation(
     Args:
         entry: the record.
         image: its image.
-        annotation: what the parser has read from the record.
+        annotation: the record as the parser has read it.
         num_values: how many numbers ``keypoints`` must have; 0 for a dataset without keypoints.
         where: begins the error message.
     """

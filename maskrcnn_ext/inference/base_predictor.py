@@ -1,4 +1,4 @@
-"""What predictors of one model and of several have in common: they read images, and make predictions of what the models find."""
+"""Base class of the predictors of one model and of several: it reads images, and returns the instances of the models as predictions."""
 
 from __future__ import annotations
 

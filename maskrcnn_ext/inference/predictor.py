@@ -67,7 +67,7 @@ class Predictor(BasePredictor):
             overrides: ``key=value`` for the config, as in training.
             optimize: whether to make the model faster with :func:`maskrcnn_ext.optimize`; `dtype` may then also be "auto", or
                 "int8" for 8-bit integers on a CPU.
-            calibrate: for "int8", about 32 images like those to predict; see :meth:`pixels`. What is measured on them is kept in a file
+            calibrate: for "int8", about 32 images like those to predict; see :meth:`pixels`. The measurements are kept in a file
                 beside the weights: a later start with the same weights and images does not read them.
 
         Raises:

@@ -7,10 +7,10 @@ and of these the ones are taken that lie furthest apart in the features of the b
 The score of an image is the sum over its detections, in "uncertain objects", of
 
 * uncertainty: the binary entropy of the score, in bits, 1 at a score of 0.5;
-* disagreement: how much the score exceeds what the other view confirms, ``|s - max(s' * IoU)|`` over its detections of the class. The
+* disagreement: how much the score exceeds the confirmation by the other view, ``|s - max(s' * IoU)|`` over its detections of the class. The
   other view is the mirror image, as in CALD (arXiv:2103.10374), or another model of a cross-validation.
 
-It is a sum because an image costs one place of the selection, whatever it shows: crowded images come first.
+It is a sum because each image costs one place of the selection, however crowded: crowded images come first.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _CANDIDATES = 4
 
 @dataclass(frozen=True)
 class View:
-    """What one model finds in one view of an image: N detections.
+    """The N detections of one model in one view of an image.
 
     Attributes:
         boxes: (N, 4) float64, x0, y0, x1, y1 in pixels of the image that is not mirrored.
@@ -65,12 +65,12 @@ class View:
 
 @dataclass(frozen=True)
 class ScoredImage:
-    """An image and what its labels would be worth.
+    """An image and the value of its labels for the training.
 
     Attributes:
         item: the image.
         uncertainty: sum of the entropies of its detections, in bits.
-        disagreement: sum over its detections of what the other views do not confirm.
+        disagreement: sum over its detections of the part that the other views do not confirm.
         objects: number of its detections with a score of at least 0.5.
         feature: (F) float32, the mean features of its backbone, of length 1.
     """

@@ -193,7 +193,7 @@ def _timm_positions(net: nn.Module) -> dict[str, Position]:
     )
     classifiers = whole.pretrained_cfg.get("classifier") or ()
     heads = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
-    # timm puts what it cannot match into the group of the classifier.
+    # timm puts parameters that it cannot match into the group of the classifier.
     unmatched = {blocks[name] for name in blocks if name.startswith(tuple(f"{head}." for head in heads))}
     first = {stage: min(blocks[name] for name in stages if stages[name] == stage) for stage in set(stages.values())}
     if all(blocks[name] == first[stages[name]] for name in stages):  # plain ViTs: every block is a stage

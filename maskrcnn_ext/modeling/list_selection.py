@@ -1,6 +1,6 @@
 """Selects proposals and detections in one list: the RoIs (R, 5) of all images, image index first.
 
-R depends on what is found. Exported models use this layout, because every runtime has non-maximum suppression for a list.
+R varies between images. Exported models use this layout, because every runtime has non-maximum suppression for a list.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from torch import Tensor
 from maskrcnn_ext.common.signatures import with_keyword
 from maskrcnn_ext.ops.unlabelled import Unlabelled
 
-# A box that lies in an ignore region by this share of its area is no background, as COCO ignores such detections at an IoU of 0.5.
+# A box with this share of its area inside an ignore region is no background, as COCO ignores such detections at an IoU of 0.5.
 IGNORE_THRESHOLD = 0.5
 
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from maskrcnn_ext.modeling.mmdet_parts import MeanLogitCascadeROIHeads, mean_logit_probs, select_box
 
-# A number: a Python one, or what a tracer uses instead.
+# A number: a Python one, or a tracer's symbol for one.
 Number = Any
 # (height, width) in pixels.
 Size = Sequence[Number]

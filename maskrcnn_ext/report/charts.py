@@ -79,10 +79,10 @@ def line_chart(
     """Lays out curves.
 
     Args:
-        title: what the vertical axis shows.
+        title: the quantity on the vertical axis.
         series: names and points by ascending x. Points that are not finite, or not above 0 on a logarithmic axis, are left out. The colour
             of a curve is its position in the series, even if other curves have no points.
-        xlabel: what the horizontal axis shows.
+        xlabel: the quantity on the horizontal axis.
         log: whether the vertical axis is logarithmic.
         log_x: whether the horizontal axis is logarithmic; x values are then above 0.
         x_range: of the axis; by default that of the points.

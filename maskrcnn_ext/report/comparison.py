@@ -110,7 +110,9 @@ def _verdict(found: Mapping[str, Any], base: str) -> str:
     interval = f"95 % interval {row['low']:+.1f} to {row['high']:+.1f}"
     if row["real"]:
         return f"The {what} of {name} is {change} than that of {base} ({interval})."
-    return f"Whether {name} is better than {base} cannot be told: its {what} is {change} ({interval}; {row['reason']})."
+    return (
+        f"Whether {name} is better than {base} cannot be decided: its {what} is {change} ({interval}; {row['reason']})."
+    )
 
 
 def _same_images(evaluated: Mapping[str, EvaluatedRun]) -> list[dict[str, Any]]:

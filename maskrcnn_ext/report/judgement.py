@@ -1,4 +1,4 @@
-"""Sums an evaluation up in three sentences: what is missed or wrong, which error costs most, and whether training on would help."""
+"""Sums an evaluation up in three sentences: missed and wrong objects, the error that costs most, and whether longer training would help."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _main_error(metrics: Mapping[str, Any]) -> str:
         if kind in {*_CAUSES, "classification"} and cost
     }
     if not costs:
-        return "No kind of error stands out."
+        return "No kind of error dominates."
     kind = max(costs, key=lambda name: costs[name])
     if kind == "classification":
         return f"{_confused_pair(metrics['confusion'])} ({costs[kind]:.1f} points of AP)."

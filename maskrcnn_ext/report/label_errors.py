@@ -1,4 +1,4 @@
-"""The page of suspect labels: each in a crop of its image, the label beside what the model finds."""
+"""The page of suspect labels: each in a crop of its image, the label beside the model's detection."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class Outline:
 
 @dataclass(frozen=True)
 class SuspectLabel:
-    """What the page shows of one suspect label.
+    """One suspect label on the page.
 
     Attributes:
         record: the image, a dict of Detectron2.
-        title: what is wrong with the label.
+        title: the kind of the error, in words.
         score: from 0 to 1.
         label: the label; None if it is missing.
-        found: what the model finds instead; None if it finds nothing.
+        found: the model's detection instead; None if there is none.
     """
 
     record: dict[str, Any]
@@ -85,7 +85,7 @@ def write_label_errors_page(page: Path, suspects: Sequence[SuspectLabel], *, tit
 
 
 def draw_suspect(pixels: np.ndarray, suspect: SuspectLabel) -> np.ndarray:
-    """Returns a crop (h, w, 3), uint8, BGR, around the label and what is found, with both drawn.
+    """Returns a crop (h, w, 3), uint8, BGR, around the label and the detection, with both drawn.
 
     Args:
         pixels: the image (H, W, 3), uint8, BGR.

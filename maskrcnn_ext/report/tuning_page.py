@@ -44,11 +44,11 @@ def write_tuning_page(
     """Writes the page: one HTML file that needs no other file.
 
     Args:
-        varied: what was varied.
+        varied: the settings that varied.
         trials: in their order.
         importances: share of each quantity in the result; empty if it is unknown.
         page: the file to write.
-        metric: what was maximised.
+        metric: the metric that was maximised.
         title: of the page.
         best: name of the best trial.
         overrides: that the best trial sets.

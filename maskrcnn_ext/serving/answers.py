@@ -26,7 +26,7 @@ MASKS = ("rle", "polygons", "none")
 
 @dataclass(frozen=True)
 class Request:
-    """An image, and what to answer.
+    """An image, and the form of the answer.
 
     Attributes:
         content: the bytes of an image file.
@@ -44,7 +44,7 @@ Answer = tuple[int, bytes]
 
 
 def error_answer(status: int, message: str) -> Answer:
-    """Returns an answer that says what is wrong.
+    """Returns an answer with an error message.
 
     Example:
         >>> error_answer(400, "not an image")
@@ -86,7 +86,7 @@ class Answerer:
         return [answers[index] for index in range(len(requests))]
 
     def _check(self, content: bytes) -> Answer | None:
-        """Returns an error if the header is not that of an image, or that of a larger one than is allowed."""
+        """Returns an error if the bytes are not an image, or one with more pixels than are allowed."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)

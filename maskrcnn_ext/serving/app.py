@@ -84,7 +84,7 @@ def build_app(workers: Workers, *, max_bytes: int = 32 * 2**20, seconds: float =
         except asyncio.TimeoutError:
             return reply(*error_answer(408, f"the upload took longer than {seconds:g} seconds"))
         except requests.ClientDisconnect:  # no client reads this
-            return reply(*error_answer(400, "the upload was broken off"))
+            return reply(*error_answer(400, "the upload was interrupted"))
         if content is None:
             return reply(*error_answer(413, f"the upload has more than {max_bytes} bytes"))
         return reply(*await workers.predict(Request(content, **settings)))
@@ -107,7 +107,7 @@ def build_app(workers: Workers, *, max_bytes: int = 32 * 2**20, seconds: float =
 
 
 def _settings(request: WebRequest) -> dict[str, Any] | str:
-    """Returns the settings in a query, or what is wrong with them."""
+    """Returns the settings in a query, or an error message."""
     query = dict(request.query_params)
     unknown = sorted(query.keys() - {"threshold", "masks"})
     if unknown:

@@ -18,10 +18,10 @@ _EXPORTED_SUFFIXES = (".onnx", ".xml", ".ts", ".pt2")
 
 
 class Detector(Protocol):
-    """What :class:`maskrcnn_ext.serving.answers.Answerer` needs of a model.
+    """The interface that :class:`maskrcnn_ext.serving.answers.Answerer` needs.
 
     Attributes:
-        name: what is served, for the page and ``/info``: the last two parts of the path, since clients need not know the server's folders.
+        name: of the model, for the page and ``/info``: the last two parts of its path, since clients need not know the server's folders.
         classes: the class names.
     """
 
@@ -29,7 +29,7 @@ class Detector(Protocol):
     classes: list[str]
 
     def pixels(self, content: bytes) -> np.ndarray:
-        """Returns the pixels (H, W, C) of the bytes of an image file; raises InputError if they are none."""
+        """Returns the pixels (H, W, C) of the bytes of an image file; raises InputError if they are not an image."""
 
     def detect(self, images: Sequence[np.ndarray]) -> list[list[dict[str, Any]]]:
         """Returns the objects of each image as COCO results with ``category_id``, ``class``, ``bbox``, ``score`` and RLEs."""

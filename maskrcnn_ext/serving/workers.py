@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 MAX_WAITING = 64
 # Seconds between checks that a process without work is alive.
 _CHECK_EVERY = 1.0
-# A process that dies raises one of these where it is read or written.
+# Raised by a connection whose process has died.
 _DIED = (EOFError, OSError)
 
 
@@ -38,7 +38,7 @@ class _Job:
     answer: asyncio.Future[Answer]
 
     def finish(self, answer: Answer) -> None:
-        """Gives the answer, unless the client's time is over."""
+        """Sets the answer, unless the request has timed out."""
         if not self.answer.done():
             self.answer.set_result(answer)
 
@@ -222,7 +222,7 @@ class Workers:
         """Returns the answer to a request: 200 with the objects, or an error.
 
         The errors are 400, 413 or 415 of the image, 500 of the model, 503 if the process died, too many images wait or no process works,
-        and 504 if the time is over.
+        and 504 after the time limit.
         """
         if self._is_failed:
             return self._failure()
@@ -236,7 +236,7 @@ class Workers:
             return error_answer(504, f"no answer within {self._seconds:g} seconds")
 
     async def _serve(self, worker: Worker) -> None:
-        """Lets a process answer what waits, until it cannot be started again."""
+        """Answers waiting requests with a process, until it cannot be started again."""
         while worker.state == "ready":
             jobs: list[_Job] = []
             with contextlib.suppress(asyncio.TimeoutError):
@@ -252,7 +252,7 @@ class Workers:
 
     async def _answer(self, worker: Worker, jobs: Sequence[_Job], *, again: bool = True) -> None:
         """Answers jobs with a process. If it dies, they are tried again, one by one, so that only the image at fault is lost."""
-        jobs = [job for job in jobs if not job.answer.done()]  # those whose time is over
+        jobs = [job for job in jobs if not job.answer.done()]  # without those that have timed out
         if not jobs:
             return
         if worker.state == "failed":

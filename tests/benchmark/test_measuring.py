@@ -26,7 +26,7 @@ def test_the_cpu_clock_does_not_count_waiting():
 
 
 def new_pages(size):
-    """Memory that the system has to hand over, whatever this process has freed before."""
+    """Memory that the system must provide, independently of memory that this process has freed before."""
     memory = mmap.mmap(-1, size)
     for start in range(0, size, mmap.PAGESIZE):
         memory[start] = 1

@@ -1,4 +1,4 @@
-"""What the memory of a training step is counted from."""
+"""The tensors that the memory of a training step consists of."""
 
 import pytest
 import torch

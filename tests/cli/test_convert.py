@@ -58,7 +58,7 @@ def test_a_target_that_cannot_be_written_is_named(shapes, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_the_split_that_is_read_and_the_others_are_said(tmp_path, capsys):
+def test_the_split_that_is_read_and_the_others_are_printed(tmp_path, capsys):
     (tmp_path / "images").mkdir()
     (tmp_path / "labels").mkdir()
     Image.new("L", (8, 8)).save(tmp_path / "images/a.png")

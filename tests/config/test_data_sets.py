@@ -1,4 +1,4 @@
-"""What would end or spoil a training later is found when its data sets are read."""
+"""Faults that would stop or invalidate a training later are found when its data sets are read."""
 
 import copy
 import json

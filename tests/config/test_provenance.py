@@ -34,7 +34,7 @@ def nuclei():
         ("dataloader.train.dataset.names", "nuclei_train", "configs/common/data/nuclei.py"),
         ("dataloader.train.total_batch_size", "4", "configs/common/data/nuclei.py"),
         ("dataloader.train.mapper.is_train", "true", "configs/common/data/coco.py"),
-        # The list was replaced; that its second entry is what it was is chance.
+        # The list was replaced; its second entry is equal by chance.
         ("dataloader.train.mapper.augmentations.1.horizontal", "true", "configs/common/data/nuclei.py"),
         ("dataloader.test.mapper.augmentations", "[]", "configs/common/data/nuclei.py"),
         (

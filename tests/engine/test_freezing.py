@@ -24,7 +24,7 @@ def small_net():
 
 
 def changed_by_a_step(net, patterns):
-    """Returns the names of what a step changes."""
+    """Returns the names of the tensors that a step changes."""
     freeze_parameters(net, patterns)
     before = copy.deepcopy(net.state_dict())
     optimizer = torch.optim.SGD((p for p in net.parameters() if p.requires_grad), lr=1.0)

@@ -89,7 +89,7 @@ def test_a_run_with_pretrained_weights_goes_on_without_them(spec, tmp_path, capl
     assert main([*arguments, *overrides(spec, run, **{**swap, "train.max_iter": 1})]) == 0
     weights.unlink()
     assert main([*arguments, "--resume", *overrides(spec, run, **{**swap, "train.max_iter": 2})]) == 0
-    assert "pretrained: " + str(weights) in (run / "config.yaml").read_text(), "the config says what the user said"
+    assert "pretrained: " + str(weights) in (run / "config.yaml").read_text(), "the config has the user's value"
     model = load_model(run, device="cpu").model
     assert model.backbone.bottom_up.input.is_identity
     saved = torch.load(run / "model_final.pth", weights_only=True)["model"]

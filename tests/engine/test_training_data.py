@@ -1,4 +1,4 @@
-"""What would end or spoil a training at its first evaluation ends it before its first iteration, in one line."""
+"""Faults that would stop or invalidate a training at its first evaluation stop it before its first iteration, with one line."""
 
 import json
 import re

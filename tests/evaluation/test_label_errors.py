@@ -1,4 +1,4 @@
-"""Suspect labels: each kind of error is found first, what is normal is no suspicion, and scores follow the rules."""
+"""Suspect labels: each kind of error is found first, normal deviations are not, and scores follow the rules."""
 
 import numpy as np
 import pytest

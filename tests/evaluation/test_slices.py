@@ -22,7 +22,7 @@ def scene():
     return truth, results
 
 
-def test_a_slice_is_measured_as_a_data_set_of_its_own(scene):
+def test_a_slice_is_measured_like_a_separate_data_set(scene):
     truth, results = scene
     rows = evaluate_slices(truth, results, "site", resamples=20, score_threshold=0.3)
     assert [(row["task"], row["slice"]) for row in rows] == [

@@ -1,4 +1,4 @@
-"""HOTA and MOTS: values computed by hand, parity with TrackEval, and files as KITTI MOTS has them."""
+"""HOTA and MOTS: values computed by hand, parity with TrackEval, and files of KITTI MOTS."""
 
 import contextlib
 import io

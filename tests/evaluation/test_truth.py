@@ -1,4 +1,4 @@
-"""Ground truth is completed, and what is wrong with it is said in one line, as when training reads it."""
+"""Ground truth is completed, and its first fault is reported in one line, as when training reads it."""
 
 import numpy as np
 import pytest

@@ -26,7 +26,7 @@ def write_photo(file, height=H, width=W):
 
 
 def label_image(*values, dtype=np.uint16):
-    """Squares of 8 pixels, one a value, from left to right."""
+    """Squares of 8 pixels, one for each value, from left to right."""
     labels = np.zeros((H, W), dtype)
     for index, value in enumerate(values):
         labels[10:18, 2 + 10 * index : 10 + 10 * index] = value

@@ -26,7 +26,7 @@ def build(name, **options):
 
 
 def truth(counts=(3, 2), *, polygons=False):
-    """Foreground proposals with ground truth, as RoI heads hand them to a mask head in training."""
+    """Foreground proposals with ground truth, as RoI heads pass them to a mask head in training."""
     generator = torch.Generator().manual_seed(1)
     found = []
     for count in counts:

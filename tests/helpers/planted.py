@@ -1,4 +1,4 @@
-"""A clean dataset and forty ways to spoil it. Each returns the faults to find: (kind, image id, annotation id)."""
+"""A clean dataset and forty ways to break it. Each returns the faults to find: (kind, image id, annotation id)."""
 
 import json
 import shutil

@@ -32,7 +32,7 @@ POOLERS = [
     pytest.param(DeformableROIPooler, {"mask_branch": True, **DEFORMABLE}, id="deformable-v2-own-mask"),
     pytest.param(DeformableROIPooler, {"modulated": False, **DEFORMABLE}, id="deformable-v1"),
 ]
-# One box for every level, by the canonical size of 56 pixels, and what detectors come up with on bad days.
+# One box for every level, by the canonical size of 56 pixels, and degenerate boxes that detectors may predict.
 BOXES = torch.tensor(
     [
         [3.0, 5, 18, 21],

@@ -1,4 +1,4 @@
-"""Runs of random weights that find much: what a training leaves behind, without the training."""
+"""Run folders with random weights that detect many objects, written without a training."""
 
 import numpy as np
 import torch

@@ -120,7 +120,7 @@ def cut(rle, box):
 
 
 def peak_memory():
-    """The most bytes that this process has held; what ``getrusage`` tells begins with those of the process that started it."""
+    """The most bytes that this process has held; the maximum of ``getrusage`` includes the process that started it."""
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) * 1024
 
@@ -131,7 +131,7 @@ def main(*arguments):
     Args:
         arguments: file, tile and overlap, again and again.
     """
-    detect([np.zeros((64, 64, 1), np.uint16)])  # what is loaded once
+    detect([np.zeros((64, 64, 1), np.uint16)])  # loads lazily imported modules
     before = psutil.Process().memory_info().rss
     runs, summaries = [], []
     for file, tile, overlap in zip(*[iter(arguments)] * 3, strict=True):

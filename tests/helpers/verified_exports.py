@@ -1,4 +1,4 @@
-"""The check that an exported model finds what the model finds."""
+"""The check that an exported model and the model find the same."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BLANK = np.full((96, 128, 3), 127, np.uint8)
 
 
 def assert_export_passes(model, mapper, target, file, limits=None, batched=False):
-    """Exports a model, checks that the runtime finds what the model finds, and returns the runtime."""
+    """Exports a model, checks that the runtime and the model find the same, and returns the runtime."""
     recipe = build_recipe(model, mapper, CLASSES, batched)
     runtime = open_model(export(model, recipe, target, file))
     shown = [(str(number), image) for number, image in enumerate([*images(), np.flip(images()[1]), BLANK])]

@@ -1,4 +1,4 @@
-"""What every predictor does with images and with what a model finds in them."""
+"""How every predictor reads images and returns the instances of a model."""
 
 from functools import partial
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Loading a model from a run or a config: weights, class names, and errors that name what is wrong."""
+"""Loading a model from a run or a config: weights, class names, and errors that name the fault."""
 
 import json
 import logging

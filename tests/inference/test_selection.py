@@ -85,7 +85,7 @@ def test_only_images_of_high_scores_are_candidates_and_alike_ones_are_not_chosen
     assert choose(scored, 2) == [0, 7]  # 8 candidates: the last image differs most, and is certain
     assert sorted(choose(scored, 20)) == list(range(9))
     assert choose([], 3) == []
-    # An image like a labelled one comes last, whatever its score.
+    # An image like a labelled one comes last, independently of its score.
     assert choose(scored, 2, np.float32([[1, 0]])) == [7, 6]
 
 

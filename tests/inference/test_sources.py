@@ -1,4 +1,4 @@
-"""What is predicted: files of every kind of input, in an order that people expect, under names that no two share."""
+"""Items to predict: files of every kind of input, in natural order, with unique names."""
 
 import shutil
 from pathlib import Path
@@ -82,7 +82,7 @@ def test_a_data_set_keeps_its_ids_and_windows(shapes):
         find_inputs([str(shapes.parent / "images"), spec])
 
 
-def test_slices_of_one_file_are_items_of_their_own(tmp_path):
+def test_slices_of_one_file_are_separate_items(tmp_path):
     nibabel = pytest.importorskip("nibabel")
     for name in ("scan.nii.gz", "labels.nii.gz"):
         nibabel.save(nibabel.Nifti1Image(np.ones((8, 6, 3), np.int16), np.eye(4)), tmp_path / name)
@@ -108,7 +108,7 @@ def test_videos_and_cameras_are_distinguished(folder):
         ("coco:gone.json@x", "no such file or folder: "),
     ],
 )
-def test_what_is_nothing_is_said(tmp_path, monkeypatch, given, message):
+def test_an_unknown_source_is_reported(tmp_path, monkeypatch, given, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=message.replace("*", r"\*")) as caught:

@@ -1,4 +1,4 @@
-"""InflatedStem: the features of the three-channel network, through every way weights come in, and what is trained."""
+"""InflatedStem: the features of the three-channel network, for every way of loading weights, and the trained parameters."""
 
 import pickle
 

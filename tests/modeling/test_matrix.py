@@ -56,7 +56,7 @@ def small(name):
 
 
 def head_overrides(head, config):
-    """What a user writes to swap the head, and what keeps it small here."""
+    """The overrides that swap the head, and those that make it small."""
     lines = [f"{MASK_HEAD}._target_=maskrcnn_ext.{head}"]
     if head in PYRAMID:
         lines.append("model.roi_heads.mask_pooler=null")
@@ -83,14 +83,14 @@ def pooler_overrides(pooler, node):
 
 @pytest.fixture(scope="module")
 def trunks():
-    """Backbone and proposal generator of a config, made once: the matrix is about what comes after."""
+    """Backbone and proposal generator of a config, made once: the matrix tests the parts after it."""
     made = {}
 
     def trunk(name, cfg):
         if name not in made:
             torch.manual_seed(0)
             backbone = instantiate(cfg.model.backbone)
-            getattr(backbone, "bottom_up", backbone).freeze(4)  # what is below the last stage learns nothing here
+            getattr(backbone, "bottom_up", backbone).freeze(4)  # only the last stage is trained here
             made[name] = backbone, instantiate(cfg.model.proposal_generator)
         return made[name]
 
@@ -204,7 +204,7 @@ def test_every_head_in_every_model(config, head, trunks):
 
 @pytest.mark.parametrize(("pooler", "head"), pairs(ROI_POOLERS, HEADS, every=3))
 def test_every_head_with_every_pooler(pooler, head, trunks):
-    """Heads that pool by themselves meet the pooler in the box branch."""
+    """Heads that pool by themselves are combined with the pooler in the box branch."""
     node = "box_pooler" if head in PYRAMID else "mask_pooler"
     config = "mask_rcnn_r18_fpn_scratch"
     _, model = build(config, [*head_overrides(head, config), *pooler_overrides(pooler, node)], trunks)
@@ -224,7 +224,7 @@ def test_every_pooler_in_every_model_with_its_defaults(config, pooler, trunks):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_saved_and_reloaded(head, trunks, tmp_path):
-    """The YAML that Detectron2's trainer writes builds the same head, and the weights go over."""
+    """The YAML that Detectron2's trainer writes builds the same head, and takes the weights."""
     name = "mask_rcnn_r18_fpn_scratch"
     cfg, model = build(name, head_overrides(head, name), trunks)
     LazyConfig.save(cfg, str(tmp_path / "config.yaml"))

@@ -239,7 +239,7 @@ def test_yacs(name):
 
 
 def test_a_stock_config_takes_part_by_overrides(tmp_path):
-    """From dicts to losses: what lies in a region, and a class that an image leaves open, change what is trained."""
+    """From dicts to losses: ignore regions, and classes that an image does not label, change the training."""
     cfg = maskrcnn_ext.get_config("mask_rcnn_r18_fpn_scratch.py")
     overrides = [
         "model.proposal_generator._target_=maskrcnn_ext.FastRPN",

@@ -96,7 +96,7 @@ def test_patch_kinds_and_filling_of_uniform_patches():
     patches = to_patches(mask, 2)
     kinds = patch_kinds(patches)
     assert kinds.tolist() == [[[BACKGROUND, FOREGROUND, MIXED], [BACKGROUND, BACKGROUND, BACKGROUND]]]
-    # Whatever the vectors of the others decode to, only mixed patches show it.
+    # Only mixed patches use their vectors; those of others may decode to anything.
     noise = torch.where((kinds == MIXED)[..., None, None], patches, torch.rand_like(patches))
     torch.testing.assert_close(from_patches(fill_patches(kinds, noise)), mask)
 

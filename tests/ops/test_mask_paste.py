@@ -28,7 +28,7 @@ def counts_of(rle):
 
 @st.composite
 def boxes_near(draw, size):
-    """Boxes that Detectron2 can paste: at least a part of the pixel next to them lies in the image."""
+    """Boxes that Detectron2 can paste: at least a part of the pixel next to them is inside the image."""
     ends = []
     for length in reversed(size):
         low = draw(st.floats(-2.0 * length, length, width=32))
@@ -141,7 +141,7 @@ def test_mismatched_arguments_raise():
         paste_to_rle(torch.ones(1, 28, 28), torch.ones(1, 4), (65536, 65536))
 
 
-# The kernel's own record of the highest resident set, which misses nothing and starts anew with a program.
+# The kernel's own record of the highest resident set, which has no gaps and starts at 0 with each program.
 MEMORY = """
 import torch
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""RLEs against dense masks and pycocotools, and what is wrong with broken ones."""
+"""RLEs against dense masks and pycocotools, and errors for broken ones."""
 
 import re
 

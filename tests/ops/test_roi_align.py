@@ -15,7 +15,7 @@ from tests.helpers.roi_pyramid import LAYOUTS, LEVELS, ROIS, SCALES, SIZES, is_b
 
 @pytest.fixture(params=["compiled", "reference"])
 def implementation(request, monkeypatch, tmp_path):
-    """What the operator runs; the reference is what is left where the library is not built."""
+    """The kernel that the operator runs; the reference, if the library is not built."""
     if request.param == "reference":
         monkeypatch.setattr(roi_align_cpu, "_FILE", tmp_path / "none.so")
         roi_align_cpu.library.cache_clear()

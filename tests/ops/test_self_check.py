@@ -114,7 +114,7 @@ def test_a_wrong_roi_align_is_found_in_its_first_step(wrong, monkeypatch, caplog
         torch.testing.assert_close(maps[0].grad, expected)
 
     with caplog.at_level(logging.WARNING):
-        step(0)  # says nothing
+        step(0)  # logs nothing
         step(2)
         step(2)
     expected = {"forward": ["RoIAlign on the GPU: "], "backward": ["RoIAlign's backward pass on the GPU: "], "": []}

@@ -46,10 +46,10 @@ def test_runs_side_by_side(run_folder, shapes, tmp_path):
         "AP",
         *pair,
         *(f"{expected[key]:+.1f}" for key in ("difference", "low", "high")),
-        "cannot be told: fewer than 10 images",
+        "cannot be decided: fewer than 10 images",
     ]
     assert page.text.count('class="c1"') > 0, "the second run's colour"
-    assert "Whether other is better than run cannot be told: its AP of masks is" in page.text
+    assert "Whether other is better than run cannot be decided: its AP of masks is" in page.text
     titles = re.findall(r"<img[^>]*>([^<]*)</span>", page.text)
     assert page.images == len(titles) == 6 * 3, "truth and both predictions of six images"
     assert titles[:2] == ["truth", "run: quality 1.00"], "images without prediction of the other run differ most"

@@ -26,7 +26,7 @@ def test_perfect_results(truth):
     objects = sum(not annotation["iscrowd"] for annotation in truth["annotations"])
     assert counts.startswith(f"0 % of the {objects:,} objects were missed")
     assert "and 0 % of the" in counts
-    assert error == "No kind of error stands out."
+    assert error == "No kind of error dominates."
     assert trend == "AP still rises (+11.5 since iteration 99): train longer."
 
 

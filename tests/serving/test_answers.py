@@ -1,4 +1,4 @@
-"""Each image has its own answer: objects, or what is wrong with it."""
+"""Each image has its own answer: objects, or an error."""
 
 import io
 import json

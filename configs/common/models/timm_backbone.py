@@ -9,7 +9,7 @@ def to_timm(model, name, **options):
     """Changes a feature-pyramid model in place and returns it.
 
     Args:
-        model: with ``backbone.bottom_up``. Images stay as they are: the backbone converts them to what it was trained on.
+        model: with ``backbone.bottom_up``. Images stay as they are: the backbone converts them to the normalisation of its pre-training.
         name: timm's name, with the tag of the weights.
         options: of ``maskrcnn_ext.TimmBackbone``.
     """

@@ -1,4 +1,4 @@
-"""What a repair has changed, and what it has left out."""
+"""The list of what a repair has changed and left out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Change:
 
     Attributes:
         where: the record, such as ``image 3, annotation 17``.
-        what: what was changed, in words.
+        what: the change, in words.
         num_images: how many images were left out.
         num_objects: how many objects were left out.
     """

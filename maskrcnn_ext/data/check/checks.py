@@ -20,7 +20,7 @@ from maskrcnn_ext.ops.rle import pairwise_iou
 
 # Pixels by which an edge of a box may differ from the mask's: tools round coordinates and count pixels from 0 or from 1.
 _BOX_TOLERANCE = 2.0
-# Hand-drawn boxes may also differ by this share of the mask's side.
+# Boxes that people drew may also differ by this share of the mask's side.
 _BOX_TOLERANCE_SHARE = 0.1
 # IoU of box and mask below which they show different places. Amodal boxes of half-hidden objects overlap more.
 _MIN_BOX_MASK_IOU = 0.3

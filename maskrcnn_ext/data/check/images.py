@@ -25,7 +25,7 @@ SWAPPING_ORIENTATIONS = (5, 6, 7, 8)  # EXIF orientations that swap height and w
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pixels:
-    """What was found by reading one image file.
+    """The result of reading one image file.
 
     Attributes:
         problem: a kind of fault if the file cannot be read; the other attributes mean nothing then, unless `has_size`.

@@ -1,4 +1,4 @@
-"""Checks of ids, names and what they refer to."""
+"""Checks of ids, names and references."""
 
 from __future__ import annotations
 

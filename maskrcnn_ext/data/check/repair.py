@@ -28,7 +28,7 @@ def repair(
 ) -> tuple[dict[str, Any], list[Change]]:
     """Repairs a dataset. Records without faults stay equal, number by number.
 
-    An object is left out only if its image or category is missing, no part of it lies in its image, or another annotation is the same.
+    An object is left out only if its image or category is missing, no part of it is inside its image, or another annotation is the same.
 
     Args:
         data: a COCO mapping; it is not changed.
@@ -187,7 +187,7 @@ def _repair_boxes(data: dict[str, Any], view: DatasetView, log: list[Change]) ->
         if found.index in wrong_box:
             box = _correct_box(found)
             if box is None:
-                what = "left out, no part of its box lies in the image, and it has no mask there"
+                what = "left out, no part of its box is inside the image, and it has no mask there"
                 log.append(Change(_describe(found), what, num_objects=1))
                 continue
             entry["bbox"] = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
@@ -198,7 +198,7 @@ def _repair_boxes(data: dict[str, Any], view: DatasetView, log: list[Change]) ->
 
 
 def _correct_box(found: ObjectView) -> Box | None:
-    """Returns the box of the mask, or without a mask the part of the annotated box that lies in the image."""
+    """Returns the box of the mask, or without a mask the part of the annotated box inside the image."""
     image, mask = found.image, found.segmentation
     if image is None or image.height is None or image.width is None:
         return None

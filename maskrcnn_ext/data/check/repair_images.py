@@ -20,7 +20,7 @@ from maskrcnn_ext.data.formats.records import keypoints_to_pixel_indices, keypoi
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import decode_rle, encode_mask
 
-# What the objects of an image with an EXIF rotation were drawn on: the image as it is stored, or as it is shown.
+# The image on which the objects of an image with an EXIF rotation were drawn: as it is stored, or as it is shown.
 Frame = Literal["stored", "shown"]
 
 # Kinds of fault with which an image cannot stay.
@@ -175,7 +175,7 @@ def _frame_of(image: ImageView, data: dict[str, Any], view: DatasetView) -> Fram
 
 
 def _rotated_correction(image: ImageView, read: Pixels, frame: Frame | None) -> _Correction | None:
-    """Returns how objects move onto an image that EXIF rotates; None if it is not known what they were drawn on."""
+    """Returns how objects move onto an image that EXIF rotates; None if it is unknown on which image they were drawn."""
     shown = (read.width, read.height)
     stored = shown[::-1]
     if frame is None:

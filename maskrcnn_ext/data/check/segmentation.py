@@ -1,4 +1,4 @@
-"""Reads as much as possible of an annotation's segmentation, and reports what is wrong with the rest."""
+"""Reads as much as possible of an annotation's segmentation, and reports the faults of the rest."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def _of_file(file: Path, images: Path | None, name: str) -> Found:
 
 
 def _with_options(data: dict[str, Any], options: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Returns what the options of the format leave of the records."""
+    """Returns the records that the options of the format select."""
     annotations, categories = data["annotations"], data["categories"]
     if options.get("crowds") == "objects":
         annotations = [{**entry, "iscrowd": 0} if isinstance(entry, dict) else entry for entry in annotations]

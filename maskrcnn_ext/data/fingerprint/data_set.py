@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Fingerprint:
-    """What is known of a data set without training on it.
+    """Facts about a data set that need no training.
 
     Attributes:
         name: as in ``dataset.names``.

@@ -32,7 +32,7 @@ class ImageFigures:
 
     Attributes:
         sizes: (N, 2) int32, width and height of each image in pixels.
-        image_format: what the images must be read as: "BGR" for 8-bit images, "raw" for other types and channels.
+        image_format: the format to read the images in: "BGR" for 8-bit images, "raw" for other types and channels.
         channels: number of channels in that format.
         dtype: the type of the pixels, such as "uint8".
         mean: of each channel in that format, of the sample.

@@ -146,7 +146,7 @@ def _boxes(record: ImageRecord, objects: Sequence[Annotation]) -> Iterator[tuple
 
 @dataclass
 class _Drawn:
-    """What the masks of a sample of images show: numbers of objects, and the share of its box that each mask fills."""
+    """Numbers of objects in a sample of images, and the share of its box that each mask fills."""
 
     num_objects: int = 0
     touching: int = 0

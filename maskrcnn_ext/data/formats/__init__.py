@@ -56,7 +56,7 @@ Kind = Literal[
     "file", "folder", "path", "function", "text", "texts", "number", "whole number", "numbers", "switch", "names"
 ]
 _PATH: tuple[str, Callable[[Any], bool]] = ("a path", lambda value: isinstance(value, str | os.PathLike))
-# Kind of an option -> what its values are, in messages, and whether a value is one.
+# Kind of an option -> the name of its values in messages, and the test of a value.
 _KINDS: dict[Kind, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("file", "folder", "path"), _PATH),
     "function": ("a function: register the data set in Python", callable),

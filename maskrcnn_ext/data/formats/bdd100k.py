@@ -1,6 +1,6 @@
 """BDD100K instance segmentation (doc.bdd100k.com/format.html): bitmask PNGs, or JSON in Scalabel's format (doc.scalabel.ai/format.html).
 
-Bitmasks are what its evaluation reads, and no two objects in them overlap: R is the category from 1, the four low bits of G are truncated,
+Its evaluation reads bitmasks, in which no two objects overlap: R is the category from 1, the four low bits of G are truncated,
 occluded, crowd and ignore, and ``(B << 8) + A`` is the object's number. In JSON an outline is ``{"vertices", "types", "closed"}``: the
 type L is a corner, and C a control point of a cubic Bezier curve; a curve takes two of them and the vertex after.
 """

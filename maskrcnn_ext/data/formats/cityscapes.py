@@ -1,7 +1,7 @@
 """Cityscapes (cityscapes-dataset.com; arXiv:1604.01685): gtFine or gtCoarse, ``<split>/<city>/*_instanceIds.png`` of 16 bits.
 
 A pixel is ``1000 * label id + number`` on an object, and the label id for a group of objects. The PNG is read rather than
-``*_polygons.json``: in it the polygons, which overlap, have been drawn from back to front already, so that it shows what is visible.
+``*_polygons.json``: in it the polygons, which overlap, are drawn from back to front, so that it shows the visible pixels.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Reads single fields of COCO records. A reader returns None for a value that the field cannot have.
 
-What follows from None is the caller's policy: :mod:`maskrcnn_ext.data.formats.coco` raises an InputError that names the record,
+The caller decides what None means: :mod:`maskrcnn_ext.data.formats.coco` raises an InputError that names the record,
 :mod:`maskrcnn_ext.data.check` collects a fault and continues.
 """
 

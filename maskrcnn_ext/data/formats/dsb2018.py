@@ -42,9 +42,7 @@ def read_dsb2018(
     """
     names = list(classes or ("object",))
     if len(names) != 1:
-        raise InputError(
-            f"{images}: mask folders do not tell classes apart, so `classes` must be one name, not {names}"
-        )
+        raise InputError(f"{images}: mask folders have one class, so `classes` must be one name, not {names}")
     ids = list_ids(images)
     folders = [images / name for name in (split(ids) if split else ids)]
     if not any((folder / "masks").is_dir() for folder in folders):

@@ -1,4 +1,4 @@
-"""Helpers of the readers for files, names and numbers. Their errors say what is wrong, and where."""
+"""Helpers of the readers for files, names and numbers. Their errors name the fault and its place."""
 
 from __future__ import annotations
 
@@ -371,7 +371,7 @@ def in_threads(
 
     Args:
         function: reads an item.
-        items: what to read.
+        items: the items to read.
         faults: see :func:`collected`; items with a fault have no result.
     """
 

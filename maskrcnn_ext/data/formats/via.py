@@ -223,7 +223,7 @@ def _polygon(shape: dict[str, Any], where: str) -> list[float]:
     except InputError:
         raise
     except (KeyError, OverflowError, TypeError, ValueError) as error:
-        raise InputError(f"{where}: {name} lacks or spoils {error}") from error
+        raise InputError(f"{where}: the {name} is broken, or has no {error}") from error
     if len(points) < 3:
         raise InputError(f"{where}: a polygon needs 3 points, this one has {len(points)}")
     return finite((value for point in points for value in point), where)

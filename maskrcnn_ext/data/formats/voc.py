@@ -63,7 +63,7 @@ def read_voc(
         classes: the class names. Default: the names of all objects, sorted.
         objects: the folder of the instance PNGs (``SegmentationObject``). The instances of a PNG are assigned to the objects of the XML
             by the overlap of their boxes. An object without pixels in the PNG has only its box. Pixels of value 255, the borders of
-            objects and what is unclear, are an ignore region: a crowd of each class.
+            objects and unclear pixels, are an ignore region: a crowd of each class.
         split: a file whose lines start with an image id, such as ``ImageSets/Segmentation/train.txt``. Default: all XML files.
         keep_difficult: whether objects marked ``difficult`` are trained on and counted. By default they are crowds, which training and
             evaluation ignore as VOC's rules require.

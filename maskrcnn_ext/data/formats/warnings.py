@@ -1,4 +1,4 @@
-"""Warnings of what a reader does with annotations that are ambiguous: how many there are, and the option that reads them otherwise."""
+"""Warnings about ambiguous annotations: how many there are, how they are read, and the option that reads them otherwise."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def is_large(path: str) -> bool:
     try:
         with open_image(path) as image:
             return image.width * image.height > LARGE
-    except IMAGE_ERRORS:  # its reader says what is wrong
+    except IMAGE_ERRORS:  # its reader raises an error that names the fault
         return False
 
 
@@ -45,7 +45,7 @@ def read_large_window(path: str, record: dict[str, Any]) -> np.ndarray:
 def _stored_window(
     window: tuple[int, int, int, int], shown: tuple[int, int], orientation: int
 ) -> tuple[int, int, int, int]:
-    """Returns where a window (x, y, width, height) of an image that is shown as (height, width) lies in the file."""
+    """Returns where a window (x, y, width, height) of an image that is shown as (height, width) is in the file."""
     x, y, width, height = window
     if orientation in (2, 3, 6, 7):
         x = shown[1] - x - width

@@ -26,7 +26,7 @@ _UNITS = {
 
 @dataclass(frozen=True)
 class PixelGeometry:
-    """How pixels lie in space.
+    """Positions of pixels in space.
 
     Attributes:
         matrix: (2, 2), its columns are the steps of one pixel to the right and one down, with the y axis up.

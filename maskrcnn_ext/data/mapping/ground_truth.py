@@ -130,7 +130,7 @@ def make_unlabelled(
     Args:
         region: (H, W) uint8, the ignore regions in the augmented image; None for an image without.
         labelled_classes: the classes that are labelled in this image; None for all.
-        outlines: of the objects in the augmented image. Their pixels are labelled, whatever region they lie in.
+        outlines: of the objects in the augmented image. Their pixels are labelled, also inside ignore regions.
         image_size: (H, W).
         count: number of objects.
     """

@@ -52,7 +52,7 @@ class ImageCache:
         Args:
             kind: "ram" for files in /dev/shm, which the processes of a run share and which are removed at its end; "disk" for files in the
                 folder ``images`` of ``$MASKRCNN_EXT_CACHE`` or ``~/.cache/maskrcnn_ext``, which later runs read too.
-            limit_gb: gigabytes to hold at most, of all processes together; None for half of what is free.
+            limit_gb: gigabytes to hold at most, of all processes together; None for half of the free space.
 
         Raises:
             InputError: the kind is unknown or not available here, or the limit is not positive.
@@ -60,7 +60,7 @@ class ImageCache:
         if kind not in KINDS:
             raise InputError(f"cache={kind}: expected null, {or_list(list(KINDS))}")
         if limit_gb is not None and not limit_gb > 0:
-            raise InputError(f"cache_gb={limit_gb}: expected a number above 0, or null for half of what is free")
+            raise InputError(f"cache_gb={limit_gb}: expected a number above 0, or null for half of the free space")
         self.folder = _memory_folder() if kind == "ram" else _disk_folder()
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -81,12 +81,12 @@ class ImageCache:
         )
 
     def key(self, record: dict[str, Any], image_format: str, *details: Any) -> str:
-        """Returns the key of a record's pixels: its file with size and time of change, and all that determines what is read of it.
+        """Returns the key of a record's pixels: its file with size and time of change, and all settings that the pixels depend on.
 
         Args:
             record: of Detectron2.
             image_format: of the mapper.
-            details: what is done with the pixels before they are kept.
+            details: the processing of the pixels before they are stored.
         """
         path = Path(PathManager.get_local_path(str(record["file_name"]))).resolve()
         try:

@@ -42,7 +42,7 @@ class ImageReader:
     def draw_resize(self, record: dict[str, Any], augmentation: Any) -> T.ResizeTransform | None:
         """Draws the resizing of :meth:`read_resized` from the first augmentation; None if the whole image is to be read.
 
-        The augmentation needs the size of the image only, so that its numbers are drawn as ever.
+        The augmentation needs only the size of the image, so it draws the same random numbers as for the pixels.
         """
         if type(augmentation) is not T.ResizeShortestEdge or "sem_seg_file_name" in record:
             return None

@@ -109,7 +109,7 @@ class SafeMapper(DatasetMapper):
                 ``gt_has_mask`` (N,) bool says which objects have one, and the mask heads of this package skip the others. "drop" leaves
                 it out, so that it counts as background.
             keep_image: add the image to the objects as ``gt_image``, whose colours the mask loss "box" compares.
-            point_share: share of an object's labelled points that is trained each time its image is read, drawn anew, as in PointSup
+            point_share: share of an object's labelled points that is trained each time its image is read, drawn again, as in PointSup
                 (arXiv:2104.06404, "point-based data augmentation"); 1 for all of them.
             strict: raise at such an object or at a bad image instead.
             max_bad_share: end the training if significantly more of the images than this share are bad.

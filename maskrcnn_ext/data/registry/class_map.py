@@ -35,7 +35,7 @@ _OPTION = "@map:"
 
 @dataclass(frozen=True)
 class ClassMap:
-    """The classes of the result, and what each class of a data set becomes.
+    """The classes of the result, and the new class of each class of a data set.
 
     Attributes:
         source: the file, for messages.
@@ -48,10 +48,10 @@ class ClassMap:
     names: Mapping[str, str | None]
 
     def target(self, name: str) -> str | None:
-        """Returns what a class becomes.
+        """Returns the new name of a class.
 
         Raises:
-            InputError: the map does not say.
+            InputError: the map lacks the class.
         """
         if name in self.names:
             return self.names[name]

@@ -220,7 +220,7 @@ def _detect_folder(folder: Path) -> str | None:
     if (folder / "imagesTr").is_dir() and list_files(folder / "labelsTr", "*.nii*"):
         return f"nifti:{folder / 'imagesTr'}@{folder / 'labelsTr'}"
     if (folder / "images").is_dir() and (outlines := list_files(folder / "labels", "*.geojson")):
-        # QuPath's class of an object; the reader's errors are better than what follows from looking closer here.
+        # QuPath's class of an object; the reader reports errors better than a closer look here would.
         attribute = "@attribute:classification" if '"classification"' in read_text(outlines[0]) else ""
         return f"geo:{folder / 'labels'}@{folder / 'images'}@pixels:true{attribute}"
     if (folder / "image_2").is_dir() and list_files(folder / "label_2", "*.txt"):

@@ -101,7 +101,7 @@ class Source:
         )
 
     def part(self, name: str, select: Select) -> Source:
-        """Returns the data set of a name that has what a function selects of the records of this one."""
+        """Returns a data set of the records of this one that a function selects."""
         return replace(self, name=name, select=select if self.select is None else InTurn(self.select, select))
 
     def register(self) -> None:

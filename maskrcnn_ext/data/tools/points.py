@@ -14,8 +14,8 @@ from maskrcnn_ext.ops.rle import decode_rle, segmentation_to_rle
 def make_points(data: DataSet, count: int, *, seed: int = 0) -> DataSet:
     """Returns the data with points instead of masks.
 
-    The points of an object are drawn uniformly from the pixels of its box, as for PointSup (arXiv:2104.06404), and labelled by the mask:
-    what an annotator does who says "inside" or "outside" for each. Crowds keep their masks, and objects without mask stay as they are.
+    The points of an object are drawn uniformly from the pixels of its box, as for PointSup (arXiv:2104.06404), and labelled by the mask,
+    as an annotator would who marks each as inside or outside. Crowds keep their masks, and objects without mask stay as they are.
 
     Args:
         data: is not changed.
@@ -33,7 +33,7 @@ def make_points(data: DataSet, count: int, *, seed: int = 0) -> DataSet:
         for record in data.images
     ]
     if not any(annotation.points for record in images for annotation in record.annotations):
-        raise InputError("no object has a mask, of which points could be made")
+        raise InputError("no object has a mask to draw points from")
     return replace(data, images=images)
 
 

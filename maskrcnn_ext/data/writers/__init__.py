@@ -1,7 +1,7 @@
 """Output formats, one per file. Each writes the records that all readers return.
 
 The module ``<format>`` has ``write_<format>(data: DataSet, folder: Path, *, link: bool) -> Counter[str]``. It fills an empty folder,
-with copies of the images or links to them, and returns what the format cannot express: a description and how often it occurred.
+with copies of the images or links to them, and returns the contents that the format cannot express: a description and its count.
 """
 
 from __future__ import annotations

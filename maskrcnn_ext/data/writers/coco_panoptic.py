@@ -71,5 +71,5 @@ def _segments(record: ImageRecord, ids: list[int], lost: Counter[str]) -> tuple[
     if hidden:
         lost["pixels that two objects share, which the later one keeps"] += hidden
     if len(infos) < drawn:
-        lost["objects left out because they have no pixel of their own"] += drawn - len(infos)
+        lost["objects left out because none of their pixels is visible"] += drawn - len(infos)
     return painted, infos

@@ -40,7 +40,7 @@ def write_cvat_xml(data: DataSet, file: Path, names: Sequence[str]) -> Counter[s
         names: the name of each image in CVAT's task.
 
     Returns:
-        What the format cannot express, and how often it occurred.
+        The contents that the format cannot express, each with its count.
     """
     lost: Counter[str] = Counter()
     lines = [

@@ -64,7 +64,7 @@ def _paint(record: ImageRecord, lost: Counter[str]) -> tuple[np.ndarray, list[in
     numbers = numbers.reshape(painted.shape) + (seen[0] != 0)
     kept = [categories[number - 1] for number in seen if number]
     if len(kept) < len(categories):
-        lost["objects left out because later ones cover all of their pixels"] += len(categories) - len(kept)
+        lost["objects left out because none of their pixels is visible"] += len(categories) - len(kept)
     if len(kept) > _MAX_OBJECTS:
         raise InputError(f"image {record.image_id!r} has {len(kept)} objects, a label image holds {_MAX_OBJECTS}")
     return numbers.astype(np.uint16), kept

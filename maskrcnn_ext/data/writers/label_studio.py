@@ -58,7 +58,7 @@ def write_label_studio_json(data: DataSet, folder: Path, urls: Sequence[str], *,
         predicted: whether the objects are predictions. A task without objects is then written as unlabelled.
 
     Returns:
-        What the format cannot express, and how often it occurred.
+        The contents that the format cannot express, each with its count.
     """
     lost: Counter[str] = Counter()
     tasks = []

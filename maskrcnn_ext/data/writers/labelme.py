@@ -44,7 +44,7 @@ def write_labelme_json(record: ImageRecord, classes: Sequence[str], file: Path, 
         classes: the class names.
         file: the JSON file to write.
         image: path of the image, absolute or relative to the folder of the file.
-        lost: gets what the format cannot express.
+        lost: gets the contents that the format cannot express.
     """
     shapes: list[dict[str, Any]] = []
     for group, (annotation, label) in enumerate(labelled_objects(record, classes), start=1):

@@ -48,8 +48,8 @@ def outlines_of_mask(mask: np.ndarray) -> list[list[float]]:
     if not len(xs):
         return []
     crop = mask[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1].astype(np.uint8)
-    # OpenCV's contours pass through pixel centres. In a mask of twice the size, the centres 2x and 2x + 1 stand for the left and the
-    # right edge of pixel x.
+    # OpenCV's contours pass through pixel centres. In a mask of twice the size, the centres 2x and 2x + 1 are the left and the right
+    # edge of pixel x.
     contours, hierarchy = cv2.findContours(
         np.kron(crop, np.ones((2, 2), np.uint8)), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
     )

@@ -88,7 +88,7 @@ def class_axes(key: str, model: nn.Module) -> list[Axis]:
 
 
 def differ_by_classes(key: str, model: nn.Module, old: Sequence[int], new: Sequence[int]) -> bool:
-    """Returns whether two shapes of the model's tensor `key` are equal but for the number of classes."""
+    """Returns whether two shapes of the model's tensor `key` are equal except for the number of classes."""
     numbers = {axis.number for axis in class_axes(key, model)}
     return len(old) == len(new) and {axis for axis in range(len(old)) if old[axis] != new[axis]} <= numbers
 
@@ -202,7 +202,7 @@ def _copy_block(new: Tensor, old: Tensor, places: list[tuple[int, Tensor, Tensor
 
     Args:
         new: changed in place.
-        old: equal in shape but for the axes in `places`.
+        old: equal in shape except for the axes in `places`.
         places: axis number, indices in `new` and indices in `old`.
     """
     (axis, to, where), *rest = places

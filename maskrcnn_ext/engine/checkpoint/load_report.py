@@ -35,7 +35,7 @@ _NEW = "newly initialised"
 
 @dataclass
 class LoadReport:
-    r"""Describes what was loaded from a file. Names are those of the model's tensors, if the model has the part.
+    r"""Describes the weights that were loaded from a file. Names are those of the model's tensors, if the model has the part.
 
     Attributes:
         source: the file.
@@ -127,7 +127,7 @@ class LoadReport:
 
 
 def own_weights(model: nn.Module) -> tuple[str, ...]:
-    """Returns the prefixes of the parts that bring their own pre-trained weights, as :class:`maskrcnn_ext.TimmBackbone` does.
+    """Returns the prefixes of the parts that load their own pre-trained weights, as :class:`maskrcnn_ext.TimmBackbone` does.
 
     Example:
         >>> own_weights(nn.Linear(1, 1))

@@ -50,7 +50,7 @@ class RerunResult:
     Attributes:
         first: the first output that is not finite, in the order in which modules finish; None if all are finite.
         losses: values by name; empty if the model raised.
-        error: what the model raised; "" for nothing.
+        error: the exception of the model; "" for none.
         bad_gradients: whether the losses are finite and their gradients are not; False if gradients were not computed.
     """
 
@@ -67,12 +67,12 @@ class RerunResult:
 
 @dataclass(frozen=True)
 class DivergedIteration:
-    """What is known about a diverged iteration.
+    """The facts about a diverged iteration.
 
     Attributes:
         iteration: counted from 0.
         losses: values by name.
-        error: what the model raised instead of returning losses; "" for nothing.
+        error: the exception that the model raised instead of returning losses; "" for none.
         rates: learning rate of every parameter group.
         inputs: the inputs of the model.
         input_faults: faults of each input, in the same order.
@@ -108,7 +108,7 @@ class DivergedIteration:
         return next((str(rerun.first) for rerun in reruns if rerun.first is not None), "")
 
     def symptom(self) -> str:
-        """Returns what was observed, in a few words."""
+        """Returns the observation in a few words."""
         bad = [f"{name} is {value}" for name, value in self.losses.items() if not math.isfinite(value)]
         averaged = ", averaged over the processes," if comm.get_world_size() > 1 else ""
         return self.error or ", ".join(bad) or f"the gradients{averaged} are not finite"
@@ -144,7 +144,7 @@ def diagnose_iteration(
     autocast: Callable[[], AbstractContextManager[Any]],
     history: list[float],
 ) -> DivergedIteration:
-    """Runs a diverged batch again, whole and image by image, and collects what is known about it. Changes nothing.
+    """Runs a diverged batch again, whole and image by image, and collects the facts about it. Changes nothing.
 
     Args:
         model: not wrapped in DistributedDataParallel; it still has the weights that diverged.
@@ -152,7 +152,7 @@ def diagnose_iteration(
         inputs: the inputs of the iteration.
         iteration: counted from 0.
         losses: scalars; empty if the model raised.
-        error: what the model raised; "" for nothing.
+        error: the exception of the model; "" for none.
         random_state: state of the generators before the iteration; None if it is unknown.
         autocast: returns the mixed precision context of the training.
         history: earlier total losses.

@@ -90,7 +90,7 @@ class DivergenceGuard(HookBase):
 
         Args:
             trainer: has model, optimizer, batch, iter and storage.
-            error: what the model raised; None for nothing.
+            error: the exception of the model; None for none.
 
         Raises:
             Diverged: the run has to end.

@@ -43,7 +43,7 @@ def quiet_terminal() -> Iterator[Any]:
         finally:
             for logger in loggers:
                 for handler in list(logger.handlers):
-                    # What is logged at the exit of the process, after the page, must not be written to a closed file.
+                    # Lines that are logged at the exit of the process, after the page, must not be written to a closed file.
                     if handler is warnings or getattr(handler, "stream", None) is nowhere:
                         logger.removeHandler(handler)
             toolkit.setLevel(level)

@@ -146,6 +146,6 @@ class StrictMapper:
         if mapped is None:  # Detectron2's loader would use another image instead
             raise InputError(
                 f"{record['file_name']} cannot be used, but the validation loss needs all images: fix it or leave it out "
-                "(`maskrcnn-ext check-data` reports what is wrong), or set train.validation_loss=false"
+                "(`maskrcnn-ext check-data` reports the faults), or set train.validation_loss=false"
             )
         return mapped

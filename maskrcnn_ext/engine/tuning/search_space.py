@@ -1,4 +1,4 @@
-"""What a tuning varies: dimensions that fit a config, each with its range and the keys that it sets."""
+"""The dimensions of a tuning: those that fit a config, each with its range and the keys that it sets."""
 
 from __future__ import annotations
 

@@ -61,8 +61,8 @@ class Tuning:
 
     Attributes:
         out: the folder of everything: ``study.db`` and the runs in ``trials/``.
-        dimensions: what is varied.
-        metric: what is maximised.
+        dimensions: the settings that vary.
+        metric: the metric to maximise.
 
     Example:
         ::
@@ -219,7 +219,7 @@ class Tuning:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
             try:
                 status = train([*command, *overrides])
-            except Exception as error:  # such as out of memory: other trials may fit
+            except Exception as error:  # such as out of memory: the tuning continues: other trials may fit
                 return one_line(error)
         if status in _STOPPED:
             raise StoppedTrialError(status)
@@ -267,7 +267,7 @@ def failure_reason(status: int, errors: str, log: Path) -> str:
 
     Args:
         status: its exit status.
-        errors: what it printed to stderr. The messages of further processes, one for each GPU, are not among it.
+        errors: its output to stderr. The messages of further processes, one for each GPU, are not among it.
         log: its log file.
 
     Example:

@@ -98,7 +98,7 @@ class BatchRunner:
             if future is not None:
                 try:
                     read[item.key] = item, future.result()
-                except Exception as error:  # whatever is wrong with one image, the others are predicted
+                except Exception as error:  # of any type: the other images are predicted
                     self._on_failure(item, error)
         try:
             batch_inputs = (inputs for _, (_, inputs) in read.values())

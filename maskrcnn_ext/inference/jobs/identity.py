@@ -1,4 +1,4 @@
-"""What the results of a prediction job depend on except the images: an interrupted job continues only if it is the same."""
+"""The settings that the results of a prediction job depend on, besides the images: an interrupted job continues only if they are equal."""
 
 from __future__ import annotations
 

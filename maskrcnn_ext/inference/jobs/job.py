@@ -27,7 +27,7 @@ from maskrcnn_ext.inference.tiling.predictor import TiledPredictor
 
 @dataclass(frozen=True)
 class JobSettings:
-    """How a job predicts, and what it saves.
+    """The settings of the predictions and outputs of a job.
 
     Attributes:
         outputs: kinds of :data:`maskrcnn_ext.inference.outputs.OUTPUTS`.
@@ -205,7 +205,7 @@ class Job:
         return PredictedImage(item, shown, self.predictor.classes, read, read_values, self.predictor.image_format)
 
     def _save_outputs(self, predicted: PredictedImage) -> None:
-        """Makes the outputs that are missing or out of date. The journal stores what the existing ones were made of."""
+        """Makes the outputs that are missing or out of date. The journal stores the inputs of the existing ones."""
         if not self._outputs:
             return
         name = predicted.item.name

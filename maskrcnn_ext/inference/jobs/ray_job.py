@@ -1,4 +1,4 @@
-"""Predicts items on the workers of a Ray cluster. Each worker writes shards: journals that the job then reads together with its own."""
+"""Predicts items on the workers of a Ray cluster. Each worker writes shards: journals that the job then reads beside its own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from maskrcnn_ext.inference.predictor import Predictor
 from maskrcnn_ext.inference.sources import InputImage
 from maskrcnn_ext.inference.tiling.predictor import TiledPredictor
 
-# Most images of a shard. A restarted worker predicts fewer again, as a shard keeps what is finished.
+# Most images of a shard. A restarted worker predicts fewer again, as a shard keeps finished images.
 _MAX_SHARD_IMAGES = 128
 # Least shards per worker, if there are enough images, so that all workers finish at about the same time.
 _SHARDS_PER_WORKER = 4
@@ -180,7 +180,7 @@ class _Worker:
         def add_failure(item: InputImage, error: Exception) -> None:
             failed[item.key] = failure_reason(error)
 
-        # The name depends on the items only, so a second attempt finds what the first one has finished.
+        # The name depends on the items only, so a second attempt finds the images that the first one has finished.
         name = hashlib.sha1("\n".join(item.key for item in items).encode()).hexdigest()[:16]
         with Journal(self._folder / f"{name}.jsonl", self._identity) as shard:
             runner = BatchRunner(

@@ -1,6 +1,6 @@
 """``maskrcnn_ext.optimize``: the same model with the same weights, faster.
 
-``optimize`` goes through a model once and replaces its parts:
+``optimize`` replaces the parts of a model in one pass:
 
 * ``convolution``: norms folded into convolutions, and convolutions with bias, activation and residual sum fused into one kernel;
 * ``backbone``: residual blocks, stem and FPN made of these convolutions;

@@ -30,7 +30,7 @@ Scales = dict[tuple[str, str], Scale]
 
 
 class Calibration(NamedTuple):
-    """What is measured on the images.
+    """The measurements on the images.
 
     Attributes:
         scales: of the maps.

@@ -1,4 +1,4 @@
-"""What follows the backbone in an optimized model: RPN, RoI pooler, box head and mask head."""
+"""The parts after the backbone of an optimized model: RPN, RoI pooler, box head and mask head."""
 
 from __future__ import annotations
 

@@ -252,7 +252,7 @@ def is_int8_conv(conv: nn.Module) -> bool:
 
 
 def keep_quantized(model: nn.Module) -> None:
-    """Lets layers return their results in 8-bit integers wherever all that follows takes them."""
+    """Makes layers return 8-bit integers where all following layers take them."""
     parts = list(model.modules())
     for part in parts:
         if isinstance(part, SelectedClassMaskHead):
@@ -281,7 +281,7 @@ def _keep_in_chain(layers: list[nn.Module]) -> None:
 
 
 def _keep_between_stages(fpn: Any) -> None:
-    """Quantizes the maps that the stages of a ResNet hand to the next stage and to a pyramid."""
+    """Quantizes the maps that the stages of a ResNet pass to the next stage and to a pyramid."""
     resnet = fpn.bottom_up
     if type(resnet) is not ResNet or type(fpn.top_block) not in (LastLevelMaxPool, type(None)):
         return

@@ -1,4 +1,4 @@
-"""Networks of timm as graphs of fused convolutions, whatever their blocks are.
+"""Networks of timm as graphs of fused convolutions, for blocks of any kind.
 
 ``torch.fx`` records the operators of a network once. If all of them are known, norms are folded into the convolutions before them, and
 activations and residual sums become epilogues of the convolutions.
@@ -35,7 +35,7 @@ from maskrcnn_ext.ops.quantized import QuantizedMap
 
 logger = logging.getLogger(__name__)
 
-# What a graph may consist of.
+# Operations that a graph may have.
 _NOTHING = (nn.Identity, nn.Dropout)
 _LAYERS = (nn.Conv2d, nn.Linear, nn.LayerNorm, nn.MaxPool2d, nn.AvgPool2d)
 _NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d, FrozenBatchNormAct)
@@ -186,7 +186,7 @@ def _unknown_operators(net: fx.GraphModule) -> Iterator[str]:
 
 
 def fuse_graph(net: fx.GraphModule, make_conv: MakeConv, image: Tensor) -> None:
-    """Fuses convolutions with what follows them, in place.
+    """Fuses convolutions with the operations that follow them, in place.
 
     Args:
         net: a graph of known operators.

@@ -32,7 +32,7 @@ def write_joined(
         least_iou: of the masks of one object in neighbouring slices of `volumes`.
 
     Returns:
-        The files and folders, by kind; and what the formats of label tools cannot express, with how often it occurred.
+        The files and folders, by kind; and the contents that the formats of label tools cannot express, each with its count.
 
     Raises:
         InputError: label files are asked for images that are parts of one file, or pyarrow is not installed.

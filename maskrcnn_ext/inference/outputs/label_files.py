@@ -61,7 +61,7 @@ def write_label_files(data: DataSet, folder: Path, kinds: Sequence[str]) -> Coun
         kinds: of :data:`LABEL_KINDS`.
 
     Returns:
-        What the formats cannot express, and how often it occurred.
+        The contents that the formats cannot express, each with its count.
 
     Raises:
         InputError: several records are parts of one file.

@@ -26,7 +26,7 @@ Results = list[dict[str, Any]]
 class TiledPredictor:
     """A :class:`maskrcnn_ext.Predictor` for images that are larger than those of the training, or than memory.
 
-    It returns for an image what the predictor returns. Objects should have the size in a tile that they had in the images of the training:
+    It returns the same type as the predictor. Objects should have the size in a tile that they had in the images of the training:
     the config's test augmentations, such as ResizeShortestEdge, are applied to each tile.
 
     Example:

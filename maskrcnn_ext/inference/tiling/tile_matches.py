@@ -34,9 +34,9 @@ def group_tile_detections(
     """Groups the detections of each object, in the order of their first ones.
 
     Two detections of one class match if the IoU of their masks, within the window that both tiles show, is at least `min_agreement`. A
-    detection that its tile cuts also matches if that fraction of it lies in the other one (IoS): a tile may show several parts of an
+    detection that its tile cuts also matches if that fraction of it is inside the other one (IoS): a tile may show several parts of an
     object that are connected outside of it. Objects that merely touch share no pixels. Two objects that one tile shows whole are never
-    joined, whatever other tiles show.
+    joined, independently of other tiles.
 
     Args:
         tiles: the detections of each tile.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from maskrcnn_ext.interop.export.recipe import Recipe
 
-# Target -> what is written.
+# Target -> the written files.
 TARGETS = {
     "onnx": "one .onnx file, opset 16 or more, for ONNX Runtime and what reads ONNX",
     "openvino": "an .xml and a .bin file for OpenVINO",
@@ -58,7 +58,7 @@ def export(model: nn.Module, recipe: Recipe, target: str, output: str | Path, op
 
     Args:
         model: a GeneralizedRCNN in evaluation mode.
-        recipe: how an image becomes the model's input, and what its outputs mean; see :func:`.recipe.build_recipe`.
+        recipe: how an image becomes the model's input, and the meaning of its outputs; see :func:`.recipe.build_recipe`.
         target: one of :data:`TARGETS`.
         output: the file, or the folder for OpenCV, to write; parent folders are made.
         options: of the export.

@@ -20,7 +20,7 @@ from maskrcnn_ext.modeling.tensor_inference import clip_boxes, flatten_anchors, 
 
 
 class MatterportExportable(Exportable):
-    """Computes the inference of a :class:`LetterboxRCNN`, whose images lie in the middle of a canvas.
+    """Computes the inference of a :class:`LetterboxRCNN`, whose images are centred on a canvas.
 
     Returned boxes are in pixels of the images. Overlaps are computed in float32, whereas the model in PyTorch uses float64.
     """

@@ -1,4 +1,4 @@
-"""Opens files of ``torch.export`` without running what a hostile one contains.
+"""Opens files of ``torch.export`` without running code in them.
 
 ``torch.export.load`` runs code of a file in several ways: it unpickles tensors and constants, evaluates symbolic expressions and
 guards as Python, finds operators by any path below ``torch`` (also ``torch.os.system``), loads compiled libraries, and writes names
@@ -86,7 +86,7 @@ def load_program(file: Path) -> Any:
 
 
 def _checked(file: Path) -> io.BytesIO:
-    """Returns the records of an archive as a new archive, so that torch reads what was checked and nothing else."""
+    """Returns the records of an archive as a new archive, so that torch reads only the checked records."""
     copy = io.BytesIO()
     try:
         with zipfile.ZipFile(file) as archive, zipfile.ZipFile(copy, "w") as target:

@@ -1,4 +1,4 @@
-"""The recipe of an exported model: how an image becomes its input, and what its outputs mean. Reading one needs no torch."""
+"""The recipe of an exported model: how an image becomes its input, and the meaning of its outputs. Reading one needs no torch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MASKS = ("detectron2", "torchvision")
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an image becomes a model's input, and what the model's outputs mean.
+    """How an image becomes a model's input, and the meaning of the model's outputs.
 
     Attributes:
         image_format: order of the input's channels: "BGR", "RGB", "L" for grey, or "raw" for channels as stored.

@@ -27,7 +27,7 @@ class Runtime:
 
     Attributes:
         file: the model's file or folder.
-        recipe: how an image becomes the model's input, and what its outputs mean.
+        recipe: how an image becomes the model's input, and the meaning of its outputs.
     """
 
     recipe: Recipe

@@ -48,7 +48,7 @@ def export_torchscript(model: nn.Module, recipe: Recipe, output: Path, options: 
 
 
 def export_program(model: nn.Module, recipe: Recipe, output: Path, options: Options) -> Path:  # noqa: ARG001
-    """Writes a program of torch.export, for AOTInductor and whatever else reads .pt2, and the recipe to the .json beside it.
+    """Writes a program of torch.export, for AOTInductor and other programs that read .pt2, and the recipe to the .json beside it.
 
     Args:
         model: a GeneralizedRCNN in evaluation mode.

@@ -113,7 +113,7 @@ class Reference:
         self.model, self.mapper = model, mapper
 
     def __call__(self, image: Array) -> Found:
-        """Detects the objects of an image (H, W, C) as the mapper reads it; returns what a :class:`.runtimes.Runtime` does."""
+        """Detects the objects of an image (H, W, C) as the mapper reads it; returns the same as a :class:`.runtimes.Runtime`."""
         tensor, _, _ = augment_image(image, self.mapper.augmentations)
         with torch.no_grad():
             given = {"image": tensor.float(), "height": image.shape[0], "width": image.shape[1]}

@@ -20,7 +20,7 @@ from maskrcnn_ext.modeling.backbones.lite_weights import PACKAGES, is_lite, rena
 
 logger = logging.getLogger(__name__)
 
-# The value for a network whose weights a checkpoint of the whole model will bring.
+# The value for a network whose weights a checkpoint of the whole model will supply.
 FROM_CHECKPOINT = "checkpoint"
 # Licences that permit commercial use without conditions beyond naming the authors.
 _FREE_LICENCES = ("apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "bsd", "cc-by-4.0", "cc0-1.0", "isc")
@@ -35,7 +35,7 @@ def find_source(pretrained: bool | str, name: str) -> Path | bool:
     """Returns the file of weights, True for timm's own, or False for none.
 
     Args:
-        pretrained: what the user set.
+        pretrained: the user's setting.
         name: timm's name of the network, which must be that of a package.
 
     Raises:
@@ -95,7 +95,7 @@ def warn_of_licence(name: str, config: Mapping[str, Any]) -> None:
 
 
 def load_file(net: nn.Module, path: Path, name: str) -> None:
-    """Loads a file of weights for this network, and logs what was loaded. Layers for images of other channels are adapted as timm does.
+    """Loads a file of weights for this network, and logs the loaded tensors. Layers for images of other channels are adapted as timm does.
 
     Args:
         net: a network of timm without classifier, before layers after its last feature map are removed. On the meta device, the file is

@@ -64,7 +64,7 @@ class DetectionBlock(nn.Module):
 
 
 def shift_mask(size: tuple[int, int], window: tuple[int, int], shift: tuple[int, ...], *, like: Tensor) -> Tensor:
-    """Returns what is added to the attention in shifted windows: 0 between pixels that were in one window before, -100 between others.
+    """Returns the mask to add to the attention in shifted windows: 0 between pixels that were in one window before, -100 between others.
 
     Args:
         size: (height, width) of the padded map.

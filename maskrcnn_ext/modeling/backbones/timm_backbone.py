@@ -39,8 +39,8 @@ class TimmBackbone(Backbone):
     has one of stride 16, from which :class:`.feature_pyramid.ScaledMaps` makes them. Images may have any size: they are padded on the
     right and at the bottom to a multiple of the largest stride, as a feature pyramid asks of Detectron2 anyway.
 
-    Images arrive as the model normalises them, and are converted to what the network was pre-trained on. `pixel_mean`, `pixel_std` and
-    `input_format` must therefore be those of the model; their defaults are those of Detectron2's own configs.
+    Images arrive as the model normalises them, and are converted to the normalisation of the network's pre-training. So `pixel_mean`,
+    `pixel_std` and `input_format` must be those of the model; their defaults are those of Detectron2's own configs.
 
     Attributes:
         net: the network of timm, with timm's parameter names.
@@ -194,7 +194,7 @@ class TimmBackbone(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """The largest stride: what the height and width of a batch should be divisible by."""
+        """The largest stride; the height and width of a batch should be divisible by it."""
         return max(PATCH if self.is_plain else 1, *self._strides.values())
 
     def output_shape(self) -> dict[str, ShapeSpec]:

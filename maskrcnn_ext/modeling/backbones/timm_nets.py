@@ -27,7 +27,7 @@ def import_timm() -> Any:
 
 
 class TimmNet:
-    """What is known of a network before its weights exist.
+    """The facts about a network that need no weights.
 
     Attributes:
         name: timm's name, with or without the tag of its weights.
@@ -101,7 +101,7 @@ class TimmNet:
     def parameters_before(self, net: nn.Module, freeze_at: int) -> set[str]:
         """Returns the parameters of the stem and of the first ``freeze_at - 1`` stages.
 
-        timm registers modules in the order in which they run. The stem is what comes before the map of stride 4; the stages end at the
+        timm registers modules in the order in which they run. The stem is all modules before the map of stride 4; the stages end at the
         maps of strides 4, 8, 16 and 32. A plain ViT has four stages of a quarter of its blocks each, after the embedding.
 
         Raises:

@@ -73,7 +73,7 @@ class FullRefineMaskHead(StagedMaskHead):
 
         Args:
             conv_dims: the last entry is the width of the instance and of the semantic convolutions, which each stage halves. There are two
-                instance convolutions, whatever the number of entries.
+                instance convolutions, for any number of entries.
             conv_norm: norm of the convolutions; none in the paper.
             last_class_agnostic: whether the finest mask is the same for all classes, as the authors have it for the 1203 of LVIS.
         """

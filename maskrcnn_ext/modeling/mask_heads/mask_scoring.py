@@ -27,7 +27,7 @@ class ScoredPrediction(NamedTuple):
 
 
 def mask_iou(probs: Tensor, instances: list[Instances]) -> Tensor:
-    """Returns the IoU of predicted masks with the whole ground truth, including what the box cuts off (arXiv:1903.00241, section 3.3).
+    """Returns the IoU of predicted masks with the whole ground truth, with the part outside of the box (arXiv:1903.00241, section 3.3).
 
     Predicted pixels in ignore regions do not count.
 

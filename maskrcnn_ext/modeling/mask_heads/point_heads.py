@@ -102,7 +102,7 @@ def point_labels(instances: list[Instances], coords: Tensor) -> Tensor:
 
 
 def known_points(instances: list[Instances], coords: Tensor) -> Tensor | None:
-    """Returns which points ``coords`` (R, P, 2) lie in no ignore region, (R, P) bool; None if no image has a region."""
+    """Returns which points ``coords`` (R, P, 2) are in no ignore region, (R, P) bool; None if no image has a region."""
     regions = [image.gt_unlabelled.region if image.has("gt_unlabelled") else None for image in instances]
     if all(region is None for region in regions):
         return None

@@ -35,7 +35,7 @@ from maskrcnn_ext.ops.boundary import boundary_region, double_region, merge_at_b
 
 # Weights of the losses at side 14, 28, 56 and 112, as in the paper (arXiv:2104.08569).
 STAGE_WEIGHTS = (0.25, 0.5, 0.75, 1.0)
-# In pixels of the coarser mask: what is replaced in the mask. Training covers more, see `boundary_width`.
+# In pixels of the coarser mask: the width of the boundary that is replaced. Training covers more, see `boundary_width`.
 MERGED_WIDTH = 1
 # A narrower layer may lose all its channels to ReLU.
 MIN_DIM = 8
@@ -95,7 +95,7 @@ def select_class_logits(layer: Conv2d, features: Tensor, classes: Tensor) -> Ten
 
 
 class StagedMaskHead(MaskHead):
-    """What the forms of RefineMask share: the refinement by ``stages`` and ``predictors``, which a subclass builds, and the losses.
+    """Base class of the forms of RefineMask: the refinement by ``stages`` and ``predictors``, which a subclass builds, and the losses.
 
     A stage computes only the class of the RoI (the ground truth in training), because 80 classes of 112 x 112 would fill the memory.
     Therefore the refinement runs in :meth:`losses` and :meth:`probs`, where the classes are known.
@@ -131,7 +131,7 @@ class StagedMaskHead(MaskHead):
             stage_weights: factors of the losses of the masks, coarsest first.
             boundary_width: of the regions where the finer masks are trained, in pixels of the mask before, see :func:`.boundary_region`.
             start_stage: the last mask, from 0, that is trained on its whole grid and replaces the one before it everywhere.
-            merged_input: whether a stage takes the merged mask as its input, instead of what the stage before it predicts.
+            merged_input: whether a stage takes the merged mask as its input, instead of the prediction of the stage before it.
             mask_loss: of the masks up to ``start_stage``, see :class:`.base.GridMaskHead`; the others use :func:`boundary_aware_loss`.
             semantic_loss_weight: factor of ``loss_semantic``, for a head that has one.
             loss_weight: see :class:`.base.MaskHead`.
@@ -172,7 +172,7 @@ class StagedMaskHead(MaskHead):
             classes: (R,) int64.
 
         Returns:
-            Four tensors of logits (R, S, S), S from 14 to 112: what the stages predict, and the masks that are merged from them.
+            Four tensors of logits (R, S, S), S from 14 to 112: the predictions of the stages, and the masks that are merged from them.
         """
         x = prediction.features
         logits = [self.class_logits(0, x, classes)]

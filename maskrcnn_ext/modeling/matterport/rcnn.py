@@ -1,4 +1,4 @@
-"""Mask R-CNN whose images lie in the middle of a canvas, and the conversion of boxes between canvas and image."""
+"""Mask R-CNN whose images are centred on a canvas, and the conversion of boxes between canvas and image."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Frame:
 class LetterboxRCNN(GeneralizedRCNN):
     """Detectron2's GeneralizedRCNN with Matterport's padding: on all sides, with pixels of 0 before the mean is subtracted.
 
-    Mappers return images without padding, and results are in pixels of those, as usual in Detectron2. In training, images lie in the
+    Mappers return images without padding, and results are in pixels of those, as usual in Detectron2. In training, images are in the
     corner of the canvas, as their ground truth does;
     :class:`maskrcnn_ext.data.mapping.augmentation.resizing.Letterbox` pads them on all sides before.
 

@@ -1,4 +1,4 @@
-"""Checks of annotations: empty masks, datasets without masks, objects annotated many times, boxes by hand."""
+"""Checks of annotations: empty masks, datasets without masks, objects annotated many times, hand-drawn boxes."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Repaired polygons are valid, lie in the image and cover what they covered."""
+"""Repaired polygons are valid, are inside the image and cover the same pixels."""
 
 import numpy as np
 import pycocotools.mask as mask_util

@@ -1,4 +1,4 @@
-"""Checks of ids, names and references: each message says what is missing or what has the same id."""
+"""Checks of ids, names and references: each message names the missing or repeated id."""
 
 import pytest
 
@@ -50,7 +50,7 @@ def test_records_with_the_same_id_name_each_other(tmp_path):
     assert messages_of(tmp_path, annotations=same) == [("annotation-id-duplicate", "so has entry 0 of `annotations`")]
 
 
-def test_categories_of_one_name_are_said(tmp_path):
+def test_categories_of_one_name_are_reported(tmp_path):
     names = ("id card", "id card", "ID  card ", "cat")
     categories = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
     assert messages_of(tmp_path, categories=categories) == [

@@ -1,4 +1,4 @@
-"""A repair changes what is wrong, leaves the rest as it is, and lists each change."""
+"""A repair changes only faulty records, and lists each change."""
 
 import copy
 import json

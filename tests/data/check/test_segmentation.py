@@ -1,4 +1,4 @@
-"""Broken segmentations are reported with what is wrong, and a repair removes them; their objects keep their boxes."""
+"""Broken segmentations are reported with their fault, and a repair removes them; their objects keep their boxes."""
 
 import pytest
 

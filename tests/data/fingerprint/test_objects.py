@@ -1,4 +1,4 @@
-"""The figures of objects are those that one counts by hand."""
+"""The figures of objects equal counts by hand."""
 
 import numpy as np
 import pytest

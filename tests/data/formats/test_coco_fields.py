@@ -1,4 +1,4 @@
-"""Fields of COCO records: what is read, and what is None."""
+"""Fields of COCO records: values, and None for wrong ones."""
 
 import pytest
 

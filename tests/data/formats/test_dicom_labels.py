@@ -141,7 +141,7 @@ def test_truncated_files_are_named(tmp_path, labels, part, share):
 
 
 @pytest.mark.realdata
-def test_a_segmentation_is_what_the_label_maps_say(real_data, tmp_path):
+def test_a_segmentation_equals_the_label_maps(real_data, tmp_path):
     folder = real_data / "medical_ct_dicom"
     for name in ("liver", "partial_overlaps"):
         maps = tmp_path / name

@@ -95,8 +95,8 @@ def test_an_image_without_regions_is_kept(write, tmp_path):
     ("shape", "message"),
     [
         ({"name": "spline", "cx": 1, "cy": 2}, "shape 'spline' encloses no area"),
-        ({"name": "rect", "x": 5, "y": 6, "width": 10}, "rect lacks or spoils 'height'"),
-        ({**TRIANGLE, "all_points_y": [5, 15]}, "polygon lacks or spoils"),
+        ({"name": "rect", "x": 5, "y": 6, "width": 10}, "the rect is broken, or has no 'height'"),
+        ({**TRIANGLE, "all_points_y": [5, 15]}, "the polygon is broken"),
         ({**TRIANGLE, "all_points_x": [1, 2], "all_points_y": [1, 2]}, "needs 3 points, this one has 2"),
         ({}, "shape None encloses no area"),
     ],
@@ -168,8 +168,8 @@ def test_drawn_rectangles_are_counted_and_may_be_boxes(write, tmp_path, caplog):
         ("x", "`regions` is 'x', expected a list"),
         (["x"], "region 0: expected `shape_attributes`"),
         ([{"shape_attributes": [1]}], "region 0: expected `shape_attributes`"),
-        ([region({"name": "circle", "cx": None, "cy": 1, "r": 2})], "region 0: circle lacks or spoils"),
-        ([region({"name": "circle", "cx": 10**400, "cy": 1, "r": 2})], "region 0: circle lacks or spoils"),
+        ([region({"name": "circle", "cx": None, "cy": 1, "r": 2})], "region 0: the circle is broken"),
+        ([region({"name": "circle", "cx": 10**400, "cy": 1, "r": 2})], "region 0: the circle is broken"),
         ([region({**TRIANGLE, "all_points_x": [1, float("nan"), 2]})], "region 0: expected finite numbers"),
     ],
 )

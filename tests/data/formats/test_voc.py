@@ -133,7 +133,7 @@ def test_difficult_objects_are_crowds_unless_kept(voc):
 
 
 def test_instances_go_to_the_objects_whose_boxes_they_fill(voc, tmp_path):
-    # In the XML the smaller object, which lies in the larger one's box, comes second; in the PNG it is the first.
+    # In the XML the smaller object, which is inside the larger one's box, comes second; in the PNG it is the first.
     folders = voc(thing("cow", 6, 6, 40, 35), thing("dog", 11, 11, 20, 20), thing("cat", 45, 1, 46, 2))
     labels = np.zeros((40, 50), int)
     labels[5:35, 5:40], labels[6:34, 6:39] = 255, 2

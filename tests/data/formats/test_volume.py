@@ -139,7 +139,7 @@ def test_a_plane_is_picked_for_every_order_and_direction_of_axes(order, flips):
 
 
 def test_voxels_of_another_size_are_not_the_pixels():
-    """A single pixel agrees at its corners, whatever its size."""
+    """A single pixel agrees at its corners, for any size."""
     plane = np.array([[0.8, 0, 0], [0, 0.5, 0], [0, 0, 0]])
     assert pick_plane(np.ones((1, 1, 1)), np.diag([0.8, 0.5, 2]), np.zeros(3), plane, 1, 1) == 1
     assert pick_plane(np.ones((1, 1, 1)), np.diag([1.0, 0.5, 2]), np.zeros(3), plane, 1, 1) is None

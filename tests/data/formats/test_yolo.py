@@ -85,7 +85,7 @@ def test_a_missing_split_lists_those_of_the_file(yolo):
     assert list_splits(yaml) == ["train", "test"]
 
 
-def test_a_split_that_is_the_training_split_is_said(yolo, caplog):
+def test_a_split_that_is_the_training_split_gives_a_warning(yolo, caplog):
     read_yolo(yolo({"a": ROW}, yaml="train: images/train\nval: images/train\nnames: [cat]\n"), split="val")
     assert "split val is the same as train" in caplog.text
 

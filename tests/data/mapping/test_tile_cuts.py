@@ -1,4 +1,4 @@
-"""Annotations cut at the edges of tiles: outlines, boxes and keypoints of what a tile shows."""
+"""Annotations cut at the edges of tiles: outlines, boxes and keypoints inside a tile."""
 
 import cv2
 import numpy as np

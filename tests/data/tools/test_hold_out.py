@@ -1,4 +1,4 @@
-"""What is held out is not seen in training."""
+"""Held-out images are not similar to images of the training."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Points of objects: where they are, what they say, and which objects keep their masks."""
+"""Points of objects: positions, labels, and the objects that keep their masks."""
 
 import numpy as np
 import pycocotools.mask as mask_util

@@ -38,7 +38,7 @@ def test_large_values_with_small_spread_keep_their_deviation(tmp_path):
     assert found.std.tolist() == [1]
 
 
-def test_the_sample_is_the_seeds_own(tmp_path):
+def test_the_sample_depends_on_the_seed(tmp_path):
     records = [{"file_name": str(index)} for index in range(50)]
     sample = sample_records(records, 10, seed=3)
     assert sample == sample_records(records, 10, seed=3) != sample_records(records, 10, seed=4)

@@ -14,7 +14,7 @@ def test_later_segments_cover_earlier_ones(tmp_path):
     lost = find_writer("coco_panoptic")(data, tmp_path / "out", link=False)
     assert lost == {
         "pixels that two objects share, which the later one keeps": 16 + 9,
-        "objects left out because they have no pixel of their own": 1,
+        "objects left out because none of their pixels is visible": 1,
     }
     after = read_coco_panoptic(tmp_path / "out/panoptic.json", tmp_path / "out/images")
     first = np.zeros((40, 60), bool)

@@ -50,7 +50,7 @@ def test_in_a_label_image_the_later_object_wins_and_hidden_ones_leave(tmp_path, 
     half.category, last.category = 1, 2
     data = make_set(tmp_path, [hidden, half, last], classes=("a", "b", "c"))
     lost = find_writer("label_image")(data, tmp_path / "out", link=False)
-    assert lost["objects left out because later ones cover all of their pixels"] == 1
+    assert lost["objects left out because none of their pixels is visible"] == 1
     assert lost["pixels that two objects share, which the later one keeps"] == 16 + 36
     labels = cv2.imread(str(tmp_path / "out/labels/a.png"), cv2.IMREAD_UNCHANGED)
     assert (np.unique(labels).tolist(), labels[7, 7], labels[0, 0]) == ([0, 1, 2], 2, 1)

@@ -1,4 +1,4 @@
-"""The YOLO writer: boxes, and what the format cannot express."""
+"""The YOLO writer: boxes, and objects that the format cannot express."""
 
 import numpy as np
 import pytest

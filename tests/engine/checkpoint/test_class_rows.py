@@ -68,7 +68,7 @@ def test_rows_of_the_stock_heads():
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_every_tensor_that_depends_on_the_classes_is_known(head):
+def test_every_tensor_that_depends_on_the_classes_is_found(head):
     model = with_head(head, 4)
     theirs, ours = model.state_dict(), with_head(head, 3).state_dict()
     for key in theirs:

@@ -286,7 +286,7 @@ def mask_rcnn(shapes):
     cfg.dataloader.train.dataset.names = f"coco:{shapes}@{shapes.parent / 'images'}"
     cfg.dataloader.train.update(total_batch_size=2, num_workers=0)
     cfg.dataloader.train.dataset.filter_empty = True
-    # Iterated once only: Detectron2's grouped loader is empty the second time if the first iteration was broken off.
+    # Iterated once only: Detectron2's grouped loader is empty the second time if the first iteration was interrupted.
     return instantiate(cfg.model), lambda: instantiate(cfg.dataloader.train)
 
 

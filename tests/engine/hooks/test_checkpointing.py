@@ -152,7 +152,7 @@ def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(tmp_path, limit
 
 
 def in_processes(function, folder, count):
-    """Runs ``function(folder, rank, send)`` in processes of one group and returns what they have sent.
+    """Runs ``function(folder, rank, send)`` in processes of one group and returns the objects that they have sent.
 
     They must not train: autograd does not survive a fork.
     """

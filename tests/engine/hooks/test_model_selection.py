@@ -151,7 +151,7 @@ def test_the_count_survives_a_resume():
     assert ran == 2
     assert "no better than 9 for 4 evaluations" in reason
     assert run_early_stopping([6, 5, 4, 3], start=3, state=state, patience=4, mode="min")[0] == 4, (
-        "another metric is counted anew"
+        "another metric is counted from 0"
     )
 
 

@@ -20,7 +20,7 @@ CONFIG = OmegaConf.create({"optimizer": {"lr": 0.1, "betas": [0.9, 0.99]}, "trai
 
 
 class Kept(TrackingWriter):
-    """A tracker that keeps what it receives, and can be made to fail."""
+    """A tracker that stores the calls it receives, and can be made to fail."""
 
     def _start(self, _, config, run_id):
         self.config, self.resumed = config, run_id

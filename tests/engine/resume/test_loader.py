@@ -19,7 +19,7 @@ SIZES = [(64, 48), (48, 64)]  # width, height
 
 
 def draw(record):
-    """A mapper that records what it draws from each generator; the number of draws varies."""
+    """A mapper that records its draws from each generator; their number varies."""
     for _ in range(record["image_id"] % 3):
         random.random()
         torch.rand(2)

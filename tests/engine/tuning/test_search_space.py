@@ -1,4 +1,4 @@
-"""What is varied fits the config: each value that can be drawn is a valid override."""
+"""The dimensions fit the config: each value that can be drawn is a valid override."""
 
 import pytest
 

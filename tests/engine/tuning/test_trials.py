@@ -1,4 +1,4 @@
-"""A study remembers its trials, continues those that were stopped, and knows what it belongs to."""
+"""A study stores its trials, continues those that were stopped, and is tied to its config and data."""
 
 import pytest
 

@@ -49,7 +49,7 @@ def test_results_are_complete_and_equal_after_a_worker_was_killed(folder, tmp_pa
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # Without the guard against the network: Ray speaks to itself by the machine's own address.
+        # Without the guard against the network: Ray's processes connect by the machine's own address.
         env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
     )
     killed = None
@@ -66,7 +66,7 @@ def test_results_are_complete_and_equal_after_a_worker_was_killed(folder, tmp_pa
     assert "known from an earlier run" not in output
     assert contents(out) == contents(tmp_path / "alone")
 
-    # What is there is not predicted again: no worker is started for it.
+    # Finished images are not predicted again: no worker is started for them.
     (folder / "data/images/broken.png").rename(tmp_path / "broken.png")
     try:
         assert main(["predict", *arguments(folder, out, "--ray", "2")]) == 0

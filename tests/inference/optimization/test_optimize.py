@@ -127,7 +127,7 @@ def test_a_predictor_can_be_optimized(tmp_path, shapes):
     torch.testing.assert_close(found.scores, expected.scores, atol=1e-3, rtol=0)
 
 
-# Another order of the same sums rounds in another way: what the optimized model is compared with.
+# Tolerances of the comparison: another order of the same sums rounds in another way.
 ROUNDED = ("channels_last", "optimized")
 
 

@@ -1,4 +1,4 @@
-"""Graphs of timm's networks: what is fused, what is not, and that they compute the same."""
+"""Graphs of timm's networks: the fused parts, the others, and equal outputs."""
 
 import copy
 import logging
@@ -90,7 +90,7 @@ def fuse(module, channels=8):
 
 
 class Block(nn.Module):
-    """A convolution and what a test makes of its output and the input."""
+    """A convolution, and the operations of a test on its output and the input."""
 
     def __init__(self, use):
         super().__init__()

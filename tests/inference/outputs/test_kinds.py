@@ -1,4 +1,4 @@
-"""Which outputs are saved: defaults, several names, and what does not fit the inputs."""
+"""The outputs that are saved: defaults, several names, and kinds that do not fit the inputs."""
 
 import pytest
 

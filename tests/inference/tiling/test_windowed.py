@@ -87,7 +87,7 @@ class TestWindowedImage:
             np.testing.assert_array_equal(opened.read((10, 20, 30, 40)), pixels[20:60, 10:40])
 
     @pytest.mark.parametrize("suffix", ["png", "tif"])
-    def test_a_window_of_a_record_is_an_image_of_its_own(self, pixels, suffix, tmp_path):
+    def test_a_window_of_a_record_is_a_separate_image(self, pixels, suffix, tmp_path):
         cv2.imwrite(str(tmp_path / f"image.{suffix}"), pixels)
         opened = WindowedImage({"file_name": str(tmp_path / f"image.{suffix}"), "window": [8, 4, 50, 40]})
         assert (opened.height, opened.width) == (40, 50)

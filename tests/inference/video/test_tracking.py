@@ -25,7 +25,7 @@ def disc(x, y, radius=8):
 
 
 def frame(objects, *, masks=True):
-    """Detections of discs (x, y, score, category) that lie in the frame."""
+    """Detections of discs (x, y, score, category) that are inside the frame."""
     objects = [(*each, 0.9, 0)[:4] if len(each) == 2 else each for each in objects]
     objects = [each for each in objects if disc(*each[:2]).any()]
     rles = [rle_of(disc(x, y)) for x, y, *_ in objects]

@@ -106,7 +106,7 @@ def test_images_of_several_sizes_are_no_batch(batched, exported):
     pytest.importorskip("onnxruntime")
     with pytest.raises(InputError, match=r"a\.onnx: images of 256 x 102, 160 x 175 after resizing|images of 160 x 175"):
         open_model(batched("onnx"))(images())
-    # One by one they are no trouble.
+    # One by one they pass.
     assert len(open_model(exported("onnx"))(images())) == 2
 
 

@@ -1,4 +1,4 @@
-"""Detectors on networks of timm: `verify` agrees with what is exported, in other sizes than the traced one."""
+"""Detectors on networks of timm: `verify` passes, also at other sizes than the traced one."""
 
 import copy
 

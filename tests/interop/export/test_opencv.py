@@ -1,4 +1,4 @@
-"""Exports for OpenCV: what is written, and which parts of models are refused."""
+"""Exports for OpenCV: the files, and the parts of models that are refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.helpers.opencv_models import exported  # noqa: F401 (fixtures)
 
 
 def test_no_tensor_is_shared_through_an_identity(exported):
-    """OpenCV 4.10 and 4.12 read such a bias as garbage, and say nothing."""
+    """OpenCV 4.10 and 4.12 read such a bias as garbage, without an error."""
     import onnx
 
     for file in exported.folder.glob("*.onnx"):

@@ -1,4 +1,4 @@
-"""`maskrcnn-ext export` and `verify`: what is the same passes, what is not does not."""
+"""`maskrcnn-ext export` and `verify`: equal models pass, others fail."""
 
 from __future__ import annotations
 

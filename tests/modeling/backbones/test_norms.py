@@ -1,4 +1,4 @@
-"""BatchNorm layers change their kind and keep what they compute."""
+"""BatchNorm layers change their type, and their outputs stay the same."""
 
 import pytest
 import timm

@@ -251,7 +251,7 @@ def batch(height=64, width=96, count=2):
 def test_two_overrides_on_a_config_train_two_steps(config):
     file = ZOO / f"{config}.py"
     cfg = LazyConfig.load(str(file)) if file.is_file() else get_config(config)
-    # Frozen random weights let the losses explode; pre-trained ones are not at hand.
+    # Frozen random weights let the losses explode; pre-trained ones are not available.
     swap = [*SWAP, "model.backbone.bottom_up.freeze_at=0"] if "freeze_at" in cfg.model.backbone.bottom_up else SWAP
     small = ["model.proposal_generator.post_nms_topk=[20,20]", "model.roi_heads.batch_size_per_image=8"]
     cfg = LazyConfig.apply_overrides(cfg, [*swap, *small])

@@ -114,7 +114,7 @@ def test_unsuitable_inputs_raise_one_line_with_the_override(name, x, message):
     "part", [part for part in MASK_HEADS if part.name != "MaskScoringHead"], ids=lambda part: part.name
 )
 def test_masks_in_an_ignore_region_have_no_influence(part):
-    """The ground truth of pixels in a region, whatever it is, changes neither losses nor gradients, but for a rim of a grid cell.
+    """No ground truth of pixels in a region changes losses or gradients, except in a rim of one grid cell.
 
     The target of MaskScoringHead's IoU is the whole mask, of which the mapper leaves nothing in a region.
     """

@@ -117,7 +117,7 @@ def test_outputs_and_losses_equal_the_reference(form):
     for mine, reference in zip(found, expected, strict=True):
         torch.testing.assert_close(mine.double(), reference, rtol=1e-4, atol=1e-4)
 
-    # The losses and the final mask from the head's own logits: a logit at zero may fall on either side by rounding.
+    # The losses and the final mask from the head's own logits: rounding may change the sign of a logit at zero.
     arrays = [stage.double().numpy() for stage in found]
     targets = [
         torch.cat([i.gt_masks.crop_and_resize(i.proposal_boxes.tensor, size) for i in instances]).numpy()

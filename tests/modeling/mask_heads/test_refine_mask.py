@@ -138,7 +138,7 @@ def test_outputs_and_losses_of_the_stages_equal_the_reference():
         ({"stage_weights": [1, 2, 0, 3], "boundary_width": 3, "start_stage": 0}, (1, 2, 0, 3)),
     ):
         head = make_head(**options)
-        # The stages return the given masks, whatever their input.
+        # The stages return the given masks for any input.
         head.class_logits = lambda stage, *_: logits[stage]
         del head.stages
         head.stages = [lambda *_: None] * 3

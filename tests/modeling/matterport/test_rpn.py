@@ -61,7 +61,7 @@ def test_topk_and_nms_are_joint_over_levels():
     # Eight of the coarse level, and two are left for the fine one.
     assert best.objectness_logits.tolist() == pytest.approx([*coarse[::-1], *fine[:-3:-1]])
     assert len(propose(rpn(logits, pre=10, post=3), logits)) == 3
-    # With a low threshold the coarse boxes drive out fine ones that lie in them.
+    # With a low threshold the coarse boxes suppress fine ones inside them.
     strict = propose(rpn(logits, threshold=0.1), logits)
     assert 0 < len(strict) < 20
 

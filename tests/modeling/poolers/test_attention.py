@@ -1,4 +1,4 @@
-"""RelativePositionAttention equals a reference; what is wrong with too few channels. The non-local block: test_generic.py."""
+"""RelativePositionAttention equals a reference; the error for too few channels. The non-local block: test_generic.py."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Balloons on photographs: the teaching data set of Matterport's Mask R-CNN (its release v2.1, MIT), with its own split."""
+"""Balloons on photographs: the example of Matterport's Mask R-CNN (its release v2.1, MIT), with its own split."""
 
 from __future__ import annotations
 

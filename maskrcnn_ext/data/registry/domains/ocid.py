@@ -1,4 +1,4 @@
-"""OCID, the Object Clutter Indoor Dataset (arXiv:1902.07000): what a robot sees of things on a floor or a table, one class.
+"""OCID, the Object Clutter Indoor Dataset (arXiv:1902.07000): a robot's images of things on a floor or a table, one class.
 
 It names no split. A scene's frames follow one another, so that images drawn by chance would be in both parts: floor and table are kept
 apart instead. In the label images 1 is the floor and, of scenes on a table, 2 the table.

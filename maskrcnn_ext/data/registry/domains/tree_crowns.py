@@ -20,7 +20,7 @@ DATASETS: dict[str, dict[str, Any]] = {
         "vector": "tree_crowns/crowns.gpkg",
         "raster": "tree_crowns/rgb",
         "tile": TILE,
-        "min_visible": 0.25,  # the rim of a crown whose stem is elsewhere tells nothing
+        "min_visible": 0.25,  # the rim of a crown whose stem is outside shows no crown
         "select": select,
         "classes": CLASSES,
         "layout": LAYOUT,

@@ -39,7 +39,7 @@ Found = dict[str, Any]
 
 
 class InputError(ValueError):
-    """An input cannot be used; the message says what is wrong and how to fix it, in one line."""
+    """An input cannot be used; the message names the fault and its fix in one line."""
 
 
 def load(folder: str | Path, engine: str = "auto") -> MaskRCNN | TensorflowMaskRCNN:

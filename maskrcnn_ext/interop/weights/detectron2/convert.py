@@ -27,7 +27,7 @@ _ANCHORS = r"proposal_generator\.anchor_generator\.cell_anchors\.(\d+)"
 def convert(path: Path) -> Converted:
     """Finds the shipped config whose model has a checkpoint's tensors, by name and shape.
 
-    Mean and standard deviation of the pixels are taken from the file if it contains them, as files of the model zoo do. Whatever does
+    Mean and standard deviation of the pixels are taken from the file if it contains them, as files of the model zoo do. Anything that does
     not follow from the tensors is the config's: where a ResNet has its strides, thresholds, the size of images.
 
     Args:

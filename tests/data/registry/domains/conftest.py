@@ -8,7 +8,7 @@ from maskrcnn_ext.data.registry.domains import domain_sources
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """An empty folder of data sets. The named data sets are registered anew, because Detectron2 caches their metadata."""
+    """An empty folder of data sets. The named data sets are registered again, because Detectron2 caches their metadata."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     unregister_domains()
     yield tmp_path

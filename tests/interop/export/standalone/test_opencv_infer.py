@@ -310,7 +310,7 @@ def test_of_a_damaged_file_opencv_itself_says_nothing(exported, picture, run_pyt
     assert process.stderr.count("\n") == 1
 
 
-def test_engines_that_are_not_there(exported, monkeypatch):
+def test_missing_engines(exported, monkeypatch):
     with pytest.raises(runner.InputError, match="engine 'fast': expected auto, new, classic"):
         runner.load(exported.folder, "fast")
     monkeypatch.delattr(cv2.dnn, "ENGINE_NEW", raising=False)

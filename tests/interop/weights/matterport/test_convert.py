@@ -1,4 +1,4 @@
-"""A Mask R-CNN that Keras has saved computes in Detectron2 what it computes there."""
+"""A Mask R-CNN that Keras has saved gives the same results in Detectron2."""
 
 import copy
 import json
