@@ -18,38 +18,51 @@ from maskrcnn_ext.common.text import did_you_mean, one_line, printable
 from maskrcnn_ext.common.torch_notice import torch_notice
 from maskrcnn_ext.errors import InputError
 
-# Command -> its description in `--help`. The module with its name (data-stats: data_stats) has add_arguments(parser) and
+# Command -> its description in `--help`, in groups. The module with its name (data-stats: data_stats) has add_arguments(parser) and
 # run(args) -> exit status. Those of _OWN_PARSER have main(argv) -> exit status instead.
-COMMANDS = {
-    "benchmark": "measure time and memory against Detectron2 and every installed peer",
-    "browse-data": "draw a data set as stored, or as a config's augmentations change it",
-    "check-config": "find faults of a config: misspelt keys, incompatible parts, unknown data, wrong class counts",
-    "check-data": "list every fault of a data set, write a repaired copy, and suggest anchors that fit it",
-    "compare": "compare two runs, and report whether their difference is significant",
-    "configs": "list the configs that ship with the package, or print the path of one",
-    "configure": "plan a training from the data and the machine, and write it as a config",
-    "convert": "write a data set in another format: COCO, YOLO, label images, or that of a label tool",
-    "data-stats": "measure the pixels of a data set, and print the overrides that fit a model to them",
-    "demo": "train, evaluate and show a Mask R-CNN on generated images, in minutes on a CPU",
-    "doctor": "report what is installed, what is wrong, and the command that fixes it",
-    "evaluate": "evaluate COCO results without the model: AP, errors, thresholds, calibration; or tracks: HOTA, sMOTSA",
-    "export": "export a model for ONNX Runtime, OpenVINO, libtorch or OpenCV",
-    "find-label-errors": "rank the labels that a model contradicts: missing and spurious objects, wrong classes, bad outlines",
-    "import-weights": "convert weights of torchvision, MMDetection, Matterport or Detectron2 to a checkpoint and its config",
-    "make-points": "write a data set with labelled points instead of masks, to try point supervision",
-    "merge": "write several data sets as one, with a map of their classes",
-    "parts": "list mask heads, RoI poolers and tested backbones: paper, cost, and the override that swaps each in",
-    "predict": "detect objects in images, folders, videos or a data set, and save results and pictures",
-    "report": "write the HTML page of a finished run, or of several side by side",
-    "select": "choose the images to label next: uncertain, and different from each other",
-    "serve": "serve a model over HTTP: JSON, and a page to drop an image on",
-    "split": "divide a data set into train, val and test",
-    "train": "plan, train, evaluate and report: from labelled images to a model in one command",
-    "train-net": "train or evaluate a config, as scripts/train_net.py does",
-    "tune": "train a config with other rates, scales, losses, augmentations and thresholds, and write the best",
-    "verify": "compare an exported model with its original, detection by detection",
-    "yaml-to-lazy": "convert a yacs config of Mask R-CNN or a related model to a LazyConfig with the same weight layout",
+_GROUPS = {
+    "start": {
+        "doctor": "report what is installed, what is wrong, and the command that fixes it",
+        "demo": "train, evaluate and show a Mask R-CNN on generated images, in minutes on a CPU",
+        "train": "plan, train, evaluate and report: from labelled images to a model in one command",
+    },
+    "data": {
+        "check-data": "list every fault of a data set, write a repaired copy, and suggest anchors that fit it",
+        "data-stats": "measure the pixels of a data set, and print the overrides that fit a model to them",
+        "browse-data": "draw a data set as stored, or as a config's augmentations change it",
+        "convert": "write a data set in another format: COCO, YOLO, label images, or that of a label tool",
+        "split": "divide a data set into train, val and test",
+        "merge": "write several data sets as one, with a map of their classes",
+        "make-points": "write a data set with labelled points instead of masks, to try point supervision",
+    },
+    "labels": {
+        "select": "choose the images to label next: uncertain, and different from each other",
+        "find-label-errors": "rank the labels that a model contradicts: missing and spurious objects, wrong classes, bad outlines",
+    },
+    "training": {
+        "configs": "list the configs that ship with the package, or print the path of one",
+        "parts": "list mask heads, RoI poolers and tested backbones: paper, cost, and the override that swaps each in",
+        "configure": "plan a training from the data and the machine, and write it as a config",
+        "check-config": "find faults of a config: misspelt keys, incompatible parts, unknown data, wrong class counts",
+        "train-net": "train or evaluate a config, as scripts/train_net.py does",
+        "tune": "train a config with other rates, scales, losses, augmentations and thresholds, and write the best",
+        "yaml-to-lazy": "convert a yacs config of Mask R-CNN or a related model to a LazyConfig with the same weight layout",
+    },
+    "results": {
+        "predict": "detect objects in images, folders, videos or a data set, and save results and pictures",
+        "evaluate": "evaluate COCO results without the model: AP, errors, thresholds, calibration; or tracks: HOTA, sMOTSA",
+        "compare": "compare two runs, and report whether their difference is significant",
+        "report": "write the HTML page of a finished run, or of several side by side",
+        "serve": "serve a model over HTTP: JSON, and a page to drop an image on",
+    },
+    "models": {
+        "import-weights": "convert weights of torchvision, MMDetection, Matterport or Detectron2 to a checkpoint and its config",
+        "export": "export a model for ONNX Runtime, OpenVINO, libtorch or OpenCV",
+        "verify": "compare an exported model with its original, detection by detection",
+        "benchmark": "measure time and memory against Detectron2 and every installed peer",
+    },
 }
+COMMANDS = {name: text for group in _GROUPS.values() for name, text in group.items()}
 
 # Commands that parse their own arguments, because flags and overrides may be mixed.
 _OWN_PARSER = ("train", "train-net", "tune")
@@ -75,15 +88,32 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    parser = argparse.ArgumentParser(prog="maskrcnn-ext", description="Mask R-CNN on Detectron2, by overrides.")
-    parser.add_argument("--version", action="version", version=f"maskrcnn-ext {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, text in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        if arguments[:1] == [name]:  # the modules of the other commands are not imported
-            _module(name).add_arguments(command)
-    args = parser.parse_args(arguments)
-    return _run(args.command, lambda: _module(args.command).run(args))
+    if not arguments or arguments[0].startswith("-"):
+        parser = argparse.ArgumentParser(
+            prog="maskrcnn-ext",
+            usage="maskrcnn-ext COMMAND ...",
+            description="Mask R-CNN on Detectron2, by overrides.",
+            epilog=_overview(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        parser.add_argument("--version", action="version", version=f"maskrcnn-ext {__version__}")
+        parser.parse_args(arguments)
+        parser.print_help()
+        return 2
+    name, text = arguments[0], COMMANDS[arguments[0]]
+    module = _module(name)  # those of the other commands are not imported
+    parser = argparse.ArgumentParser(prog=f"maskrcnn-ext {name}", description=text[0].upper() + text[1:] + ".")
+    module.add_arguments(parser)
+    args = parser.parse_args(arguments[1:])
+    return _run(name, lambda: module.run(args))
+
+
+def _overview() -> str:
+    """Returns the commands in their groups, one a line."""
+    lines = []
+    for title, commands in _GROUPS.items():
+        lines += [f"{title}:", *(f"    {name:<19}{text}" for name, text in commands.items()), ""]
+    return "\n".join([*lines, "`maskrcnn-ext COMMAND --help` lists the options of a command."])
 
 
 def _run(command: str, body: Callable[[], int]) -> int:

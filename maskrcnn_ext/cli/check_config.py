@@ -47,6 +47,5 @@ def run(args: argparse.Namespace) -> int:
         data = ", ".join(report.datasets) or "none"
         text = f"{args.config}: {report.num_nodes} calls, {report.num_parameters / 1e6:.1f} M parameters, data {data}: no fault found"
         print(text, file=sys.stderr if args.print else sys.stdout)
-        if not args.print:
-            print_next(["train-net", "--config-file", args.config, *args.overrides])
+        print_next(["train-net", "--config-file", args.config, *args.overrides])
     return 2 if report.faults else 0

@@ -81,8 +81,10 @@ def run(args: argparse.Namespace) -> int:
             print()
         if found["images"] < MIN_IMAGES:
             print(f"With fewer than {MIN_IMAGES} images, no difference can be called real.\n")
-    if args.a.is_dir() and seeds == [""]:
-        print_next(["report", str(args.a), str(args.b)])
+    if args.a.is_dir() and args.b.is_dir():
+        print_next(["report", str(args.a / seeds[0]), str(args.b / seeds[0])])
+    else:
+        print_next(["evaluate", str(_results_file(args.b)), args.truth, "-o", "metrics"])
     return 0
 
 

@@ -89,7 +89,9 @@ def run(args: argparse.Namespace) -> int:
     objects = plural(crowds[False], "object") + (f" and {plural(crowds[True], 'crowd')}" if crowds[True] else "")
     images, classes = plural(len(data.images), "image"), plural(len(data.classes), "class", "classes")
     print(f"{args.target}: {images}, {objects} read, {classes}")
+    written = str(args.target)  # whose format is detected
     if args.to == "coco":
         json = args.target if json_only else args.target / "annotations.json"
-        print_next(["check-data", f"coco:{json}@{folder}"], ["train", f"coco:{json}@{folder}"])
+        written = f"coco:{json}@{folder}"
+    print_next(["check-data", written], ["train", written])
     return 0

@@ -26,6 +26,7 @@ def run(args: argparse.Namespace) -> int:
     if args.target.exists() and not args.overwrite:
         raise InputError(f"{args.target} exists: choose another DST, or add --overwrite")
 
+    from maskrcnn_ext.common.next_command import print_next
     from maskrcnn_ext.common.text import plural
     from maskrcnn_ext.data.registry.catalog import load_dataset
     from maskrcnn_ext.data.tools.points import make_points
@@ -41,9 +42,15 @@ def run(args: argparse.Namespace) -> int:
         write_coco_json(pointed, partial, [path.relative_to(folder).as_posix() for path in paths])
     found = sum(bool(a.points) for record in pointed.images for a in record.annotations)
     print(f"{plural(found, 'object')} with {plural(args.count, 'point')} each: {args.target}")
-    print(
-        "next: maskrcnn-ext train-net --config-file mask_rcnn_r50_fpn_1x.py "
-        f"dataloader.train.dataset.names=coco:{args.target}@{folder} dataloader.train.mapper.missing_masks=box-only "
-        "model.roi_heads.mask_head._target_=maskrcnn_ext.FCNMaskHead model.roi_heads.mask_head.mask_loss=points"
+    print_next(
+        [
+            "train-net",
+            "--config-file",
+            "mask_rcnn_r50_fpn_1x.py",
+            f"dataloader.train.dataset.names=coco:{args.target}@{folder}",
+            "dataloader.train.mapper.missing_masks=box-only",
+            "model.roi_heads.mask_head._target_=maskrcnn_ext.FCNMaskHead",
+            "model.roi_heads.mask_head.mask_loss=points",
+        ]
     )
     return 0

@@ -67,12 +67,18 @@ def find_config(config_file: str) -> str:
     Raises:
         InputError: no such file exists, and no shipped config has this name; the message lists runs near the path.
     """
-    if Path(config_file).is_file():
+    path = Path(config_file)
+    if path.is_file():
         return config_file
+    if path.is_dir():
+        own = f": name {path / 'config.yaml'}" if (path / "config.yaml").is_file() else runs_near(path)
+        raise InputError(f"{config_file} is a folder, not a config file{own}")
+    if path.is_absolute() or config_file.startswith((".", "~")):
+        raise InputError(f"{config_file}: no such file or folder{runs_near(path)}")
     try:
         return str(config_path(config_file))
     except InputError as error:
-        raise InputError(f"{error}{runs_near(Path(config_file))}") from None
+        raise InputError(f"{error}{runs_near(path)}") from None
 
 
 def get_config(name: str) -> DictConfig:

@@ -21,6 +21,23 @@ def test_help_names_every_command_and_loads_nothing_heavy(run_python):
     assert all(re.search(rf"\n    {name}\s", done.stdout) for name in COMMANDS)
 
 
+def test_no_command_lists_all_in_groups(capsys):
+    assert main([]) == 2
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    lines = printed.out.splitlines()
+    for name, text in COMMANDS.items():
+        assert f"    {name:<19}{text}" in lines
+    assert lines.index("data:") < lines.index(next(line for line in lines if "check-data" in line))
+
+
+def test_an_unknown_option_shows_the_options_of_the_command(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["split", "a", "b", "--val", "0.2", "--sede", "1"])
+    assert ended.value.code == 2
+    assert "usage: maskrcnn-ext split [-h] --val" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(name, capsys):
     with pytest.raises(SystemExit) as ended:

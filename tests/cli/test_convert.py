@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import threading
 
@@ -10,6 +11,8 @@ from PIL import Image
 
 from maskrcnn_ext import get_dataset_dicts
 from maskrcnn_ext.cli import main
+from maskrcnn_ext.cli.convert import _FORMATS
+from maskrcnn_ext.data.registry.catalog import load_dataset
 
 
 def test_mistakes_are_one_line_and_leave_nothing(shapes, tmp_path, capsys):
@@ -96,6 +99,18 @@ def test_a_signal_stops_it_in_one_line_and_leaves_nothing(command, name, tmp_pat
     assert status == 75
     assert capsys.readouterr().err == f"maskrcnn-ext {command[0]}: stopped by {name.name}; run the same command again\n"
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("format", _FORMATS)
+def test_the_next_command_reads_what_was_written(format, shapes, tmp_path, capsys):
+    target = tmp_path / "written"
+    assert main(["convert", f"coco:{shapes}@{shapes.parent / 'images'}", str(target), "--to", format]) == 0
+    line = capsys.readouterr().err.splitlines()[-2]
+    command, data = shlex.split(line)[1:]
+    assert command == "check-data"
+    assert sum(len(record.annotations) for record in load_dataset(data).images) == len(
+        json.loads(shapes.read_text())["annotations"]
+    )
 
 
 @pytest.mark.parametrize("format", ["coco", "yolo", "labelme", "label-image"])

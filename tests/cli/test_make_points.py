@@ -10,9 +10,9 @@ def test_the_file_has_points_and_no_masks(shapes, tmp_path, capsys):
     images, target = shapes.parent / "images", tmp_path / "points.json"
     command = ["make-points", f"coco:{shapes}@{images}", str(target), "--count", "7"]
     assert main(command) == 0
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().err
     assert (
-        f"next: maskrcnn-ext train-net --config-file mask_rcnn_r50_fpn_1x.py dataloader.train.dataset.names=coco:{target}@{images}"
+        f"maskrcnn-ext train-net --config-file mask_rcnn_r50_fpn_1x.py dataloader.train.dataset.names=coco:{target}@{images}"
         in printed
     )
     before, after = (

@@ -1,6 +1,7 @@
 """``maskrcnn-ext train-net`` does exactly what ``scripts/train_net.py`` does."""
 
 import json
+import shlex
 
 import pytest
 import torch
@@ -34,7 +35,26 @@ def test_the_command_and_the_script_print_the_same_config(run_python, tmp_path, 
     script = run_python(*SCRIPT, *arguments).stdout
     assert main(["train-net", *arguments]) == 0
     assert "train.max_iter: 7  # override 'train.max_iter=7'" in script
-    assert capsys.readouterr().out == script
+    printed = capsys.readouterr()
+    assert printed.out == script
+    assert shlex.split(printed.err.splitlines()[-1])[1:3] == ["train-net", "--config-file"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "commands"),
+    [
+        ([], [["report", "out"], ["predict", "out"]]),
+        (["--eval-only"], [["report", "out"], ["compare", "out"]]),
+        (["train.lr_finder.enabled=true"], [["train-net", "--config-file"]]),
+    ],
+)
+def test_it_ends_with_the_next_command(arguments, commands, monkeypatch, capsys):
+    monkeypatch.setattr("maskrcnn_ext.engine.launching.launch", lambda *_: 0)
+    assert main(["train-net", "--config-file", "domains/shapes.py", "train.output_dir=out", *arguments]) == 0
+    lines = [shlex.split(line) for line in capsys.readouterr().err.partition("Next:")[2].splitlines()[1:]]
+    assert [line[1:3] for line in lines] == commands
+    if commands[0][0] == "train-net":
+        assert lines[0][-2:] == ["train.lr_finder.enabled=false", "optimizer.lr=RATE"]
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import zipfile
 import pytest
 
 from maskrcnn_ext import InputError, compat, get_config
-from maskrcnn_ext.config.zoo import config_path, config_root, list_configs
+from maskrcnn_ext.config.zoo import config_path, config_root, find_config, list_configs
 from tests.conftest import ROOT
 
 
@@ -26,6 +26,21 @@ def test_a_wrong_name_suggests_similar_ones():
         get_config("mask_rcnn_r50_fpn_2x.py")
     with pytest.raises(InputError, match=rf"`maskrcnn-ext configs` lists all {len(list_configs())}$"):
         get_config("zzz")
+
+
+def test_a_path_is_not_taken_for_the_name_of_a_shipped_config(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").touch()
+    for path in (tmp_path / "rnu", tmp_path / "no_config.py"):
+        with pytest.raises(InputError) as found:
+            find_config(str(path))
+        assert str(found.value) == f"{path}: no such file or folder; runs near it: {tmp_path / 'run'}"
+    with pytest.raises(InputError, match=r"^\./my.py: no such file or folder"):
+        find_config("./my.py")
+    with pytest.raises(InputError, match=f"run is a folder, not a config file: name {tmp_path}/run/config.yaml$"):
+        find_config(str(tmp_path / "run"))
+    with pytest.raises(InputError, match=r"^no config 'domains/zzz' ships"):
+        find_config("domains/zzz")
 
 
 @pytest.mark.skipif(compat.has_vit(), reason="this Detectron2 has ViT")
