@@ -22,8 +22,8 @@ _NUM_SAMPLED = 24  # images whose pixels are read
 _LARGE = 16_000_000  # pixels; of a larger image the middle is read
 _WINDOW = 2048  # its side in pixels
 _SEED = 0
-_PHOTO = {(channels, "uint8") for channels in (1, 3, 4)}
 _TIFF = (".tif", ".tiff")
+_BANDS = (*_TIFF, ".npy")  # files in which a second or fourth channel is not transparency
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +115,13 @@ def _header_fault(record: ImageRecord) -> str:
     except InputError as error:
         return str(error).removeprefix("image: ")
     if (height, width) != (record.height, record.width):
-        return f"{record.file_name}: {width} x {height} pixels, its record says {record.width} x {record.height}"
+        turned = (height, width) == (record.width, record.height)
+        advice = (
+            ", as before the rotation in its EXIF data; maskrcnn-ext check-data --fix corrects that" if turned else ""
+        )
+        return (
+            f"{record.file_name}: {width} x {height} pixels, its record says {record.width} x {record.height}{advice}"
+        )
     return ""
 
 
@@ -132,28 +138,29 @@ def _pixel_record(record: ImageRecord) -> dict[str, Any]:
 def _choose_format(records: Sequence[dict[str, Any]]) -> tuple[str, int, str]:
     """Returns the format to read the images in, their number of channels in it, and their type."""
     kinds: dict[tuple[int, str], str] = {}
-    problem = ""
+    problem, are_photos = "", True
     for record in records:
         try:
             pixels = read_pixels(record, "raw")
         except InputError as error:
             problem = str(error)
             continue
-        kinds.setdefault((pixels.shape[2], str(pixels.dtype)), str(record["file_name"]))
+        name, channels = str(record["file_name"]), pixels.shape[2]
+        kinds.setdefault((channels, str(pixels.dtype)), name)
+        photo_channels = (1, 3) if name.lower().endswith(_BANDS) else (1, 2, 3, 4)
+        are_photos = are_photos and pixels.dtype == np.uint8 and channels in photo_channels
     if not kinds:
         raise InputError(f"no image could be read: {problem}")
     dtypes = sorted({dtype for _, dtype in kinds})
     dtype = dtypes[0] if len(dtypes) == 1 else "float32"
-    of_four = next((name for (channels, _), name in kinds.items() if channels == 4), "")
-    # Four channels of a PNG are colours and transparency, of a TIFF usually four bands.
-    if set(kinds) <= _PHOTO and not of_four.lower().endswith((*_TIFF, ".npy")):
+    if are_photos:
         return "BGR", 3, dtype
-    channels = {channels for channels, _ in kinds}
-    if channels == {1, 3}:  # grey images among colours: as three equal channels
+    numbers = {channels for channels, _ in kinds}
+    if numbers == {1, 3}:  # grey images among colours: as three equal channels
         return "BGR", 3, dtype
-    if len(channels) > 1:
+    if len(numbers) > 1:
         examples = ", ".join(f"{name} has {count}" for (count, _), name in sorted(kinds.items()))
         raise InputError(
             f"the images differ in their number of channels ({examples}): save them with the same channels"
         )
-    return "raw", channels.pop(), dtype
+    return "raw", numbers.pop(), dtype

@@ -68,7 +68,7 @@ def read_dicom(
                     where = f"{one.file}: slice {images.slices[index].file.name}"
                     of_series[index].annotations += own.annotations(plane, where)
             records += of_series
-    warn_of_parts(table.in_parts, sum(len(record.annotations) for record in records), labels)
+    warn_of_parts(table.in_parts, sum(len(record.annotations) for record in records), labels, "values")
     return DataSet(table.names, records)
 
 

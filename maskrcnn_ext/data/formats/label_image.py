@@ -110,7 +110,7 @@ def read_label_image(
 
     pairs = list(_pairs(labels, images, suffix, faults))
     records = [record for of_file in in_threads(read, pairs, faults) for record in of_file]
-    warn_of_parts(sorted(in_parts), sum(len(record.annotations) for record in records), labels)
+    warn_of_parts(sorted(in_parts), sum(len(record.annotations) for record in records), labels, "categories")
     return DataSet(names, records)
 
 

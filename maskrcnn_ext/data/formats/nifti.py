@@ -75,7 +75,7 @@ def read_nifti(
     for image, label_map in pair_files(images, labels, SUFFIXES, SUFFIXES):
         with collected(faults):
             records += _read_pair(image, label_map, table, extra)
-    warn_of_parts(table.in_parts, sum(len(record.annotations) for record in records), labels)
+    warn_of_parts(table.in_parts, sum(len(record.annotations) for record in records), labels, "values")
     return DataSet(table.names, records)
 
 

@@ -76,16 +76,24 @@ def count_parts(labels: np.ndarray, region: LabelMask) -> int:
     return int(cv2.connectedComponents(inside, connectivity=8)[0]) - 1
 
 
-def warn_of_parts(places: Sequence[str], num_objects: int, source: Path) -> None:
-    """Warns that objects consist of several unconnected parts, if any do; each part may be an object."""
+def warn_of_parts(places: Sequence[str], num_objects: int, source: Path, option: str) -> None:
+    """Warns that objects consist of several unconnected parts, if any do: each part may be an object, and numbers may be classes.
+
+    Args:
+        places: of these objects.
+        num_objects: number of all objects.
+        source: the file or folder.
+        option: that names the classes of numbers.
+    """
     if places:
         logger.warning(
             "%s: %d of %d objects consist of several unconnected parts, such as %s; add @instances:component to the string of the data set "
-            '(or instances="component") if each part is an object',
+            '(or instances="component") if each part is an object, or @%s:{"1":"NAME"} if the numbers are classes',
             source,
             len(places),
             num_objects,
             places[0],
+            option,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,9 @@ from maskrcnn_ext.errors import InputError
 
 # The number of keypoints that the default sigmas of Detectron2 and pycocotools are for.
 _COCO_KEYPOINTS = 17
+# Names of the left side, and of the right: as a part of a name, or a single letter between others.
+_LEFT = re.compile(r"left|Left|LEFT|(?<![^\W\d_])[lL](?![^\W\d_])")
+_RIGHT = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "l": "r", "L": "R"}
 
 
 @dataclass(frozen=True)
@@ -76,15 +80,15 @@ class Skeleton:
 
 
 def flip_map(keypoint_names: Sequence[str]) -> list[tuple[str, str]]:
-    """Returns the pairs of keypoints that a horizontal flip exchanges: ``left_x`` and ``right_x`` if both names exist.
+    """Returns the pairs of keypoints that a horizontal flip exchanges: ``left_x`` and ``right_x``, or ``l_x`` and ``r_x``, if both exist.
 
     Example:
-        >>> flip_map(["nose", "left_ear", "right_ear", "left_paw"])
-        [('left_ear', 'right_ear')]
+        >>> flip_map(["nose", "left_ear", "right_ear", "left_paw", "Eye L", "Eye R"])
+        [('left_ear', 'right_ear'), ('Eye L', 'Eye R')]
     """
     names = set(keypoint_names)
-    pairs = ((name, name.replace("left", "right", 1)) for name in keypoint_names if "left" in name)
-    return [(left, right) for left, right in pairs if right in names]
+    pairs = ((name, _LEFT.sub(lambda found: _RIGHT[found[0]], name, count=1)) for name in keypoint_names)
+    return [(left, right) for left, right in pairs if right != left and right in names]
 
 
 def hflip_indices(names: str | Sequence[str]) -> list[int]:

@@ -13,6 +13,7 @@ from maskrcnn_ext.common.gc_pause import gc_paused
 from maskrcnn_ext.common.text import did_you_mean
 from maskrcnn_ext.data.formats import Format, get_format
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
+from maskrcnn_ext.data.registry.check_boxes import check_boxes
 from maskrcnn_ext.data.registry.class_map import read_class_map
 from maskrcnn_ext.data.registry.dicts import to_dicts
 from maskrcnn_ext.data.registry.keypoints import Skeleton
@@ -189,7 +190,8 @@ class Source:
         if not others:
             return ""
         paths = [str(self.path_of(option)) for option in format.shorthand if option in self.options]
-        example = f"{self.format}:{'@'.join([*paths, others[0]])}"
+        key = "" if len(paths) == len(format.shorthand) else f"{format.split_option}:"
+        example = f"{self.format}:{'@'.join([*paths, key + others[0]])}"
         return f"split {chosen} of {paths[0]}; it also has {', '.join(others)}, such as {example}"
 
     def paths(self) -> dict[str, Path]:
@@ -221,30 +223,26 @@ class Source:
             data = ignore_classes(data, self.ignored) if self.ignored else data
             data = read_class_map(self.class_map).apply(data) if self.class_map else data
         except InputError as error:
-            advice = "; maskrcnn-ext check-data lists all faults" if format.lists_faults and faults is None else ""
+            advice = "; maskrcnn-ext check-data lists all faults, and repairs some with --fix" if faults is None else ""
             raise InputError(f"data set {self.name}: {error}{advice}") from error
         except OSError as error:  # a folder instead of a file, no permission, a failing disk
             raise InputError(f"data set {self.name}: {error.filename}: {error.strerror}") from error
-        self._warn_of_flat_boxes(data)
+        check_boxes(data, self.name)
+        self._warn_of_equal_names(data.classes)
         if advice := crowd_advice(data.images, format):
             logger.warning("data set %s: %s", self.name, advice)
         if self.skeleton:
             data = self._with_skeleton(data, self.skeleton)
         return replace(data, images=self.select(data.images)) if self.select else data
 
-    def _warn_of_flat_boxes(self, data: DataSet) -> None:
-        flat = [
-            record.image_id
-            for record in data.images
-            for annotation in record.annotations
-            if annotation.box[0] >= annotation.box[2] or annotation.box[1] >= annotation.box[3]
-        ]
-        if flat:
+    def _warn_of_equal_names(self, classes: Sequence[str]) -> None:
+        name = next((name for index, name in enumerate(classes) if name in classes[:index]), None)
+        if name is not None:
             logger.warning(
-                "data set %s: %d objects have no area or lie outside of their image, such as one of image %r; see maskrcnn-ext check-data",
+                "data set %s: %d classes are called %r and are learned as different ones: rename one, or join them by @map:FILE",
                 self.name,
-                len(flat),
-                flat[0],
+                classes.count(name),
+                name,
             )
 
     def _with_skeleton(self, data: DataSet, skeleton: Skeleton) -> DataSet:

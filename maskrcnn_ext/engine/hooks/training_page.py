@@ -50,14 +50,18 @@ def quiet_terminal() -> Iterator[Any]:
 
 
 class _WarningsOn(logging.Handler):
-    """Prints warnings and errors as lines above the progress."""
+    """Prints warnings and errors as lines above the progress, each text once: data is read for training and for each evaluation."""
 
     def __init__(self, console: Any) -> None:
         super().__init__(logging.WARNING)
         self._console = console
+        self._printed: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._console.print(f"{record.levelname.lower()}: {record.getMessage()}", markup=False)
+        line = f"{record.levelname.lower()}: {record.getMessage()}"
+        if line not in self._printed:
+            self._printed.add(line)
+            self._console.print(line, markup=False)
 
 
 class TrainingPage(HookBase):

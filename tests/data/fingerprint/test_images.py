@@ -24,6 +24,27 @@ def test_photographs_grey_and_colour(tmp_path):
     assert found.unreadable == ()
 
 
+def test_transparency_is_no_channel_of_a_photograph(tmp_path):
+    """Two channels are grey and transparency; in a TIFF or an array, they are bands."""
+    grey = np.stack([noise(20, 30), noise(20, 30)], axis=2)
+    found = measured(tmp_path, ("a.png", noise(20, 30, 3)), ("b.png", noise(20, 30, 4)), ("c.png", grey))
+    assert (found.image_format, found.channels) == ("BGR", 3)
+    bands = write_data(tmp_path / "bands", [("a.npy", grey)], [])
+    found = measure_images(load_dataset(bands).images)
+    assert (found.image_format, found.channels) == ("raw", 2)
+
+
+def test_a_size_before_the_exif_rotation_is_explained(tmp_path):
+    record = load_dataset(
+        write_data(tmp_path / "data", [("a.png", noise(20, 30, 3)), ("b.png", noise(9, 9, 3))], [])
+    ).images
+    found = measure_images([replace(record[0], height=30, width=20), record[1]])
+    assert (
+        "30 x 20 pixels, its record says 20 x 30, as before the rotation in its EXIF data; maskrcnn-ext check-data --fix"
+        in found.unreadable[0]
+    )
+
+
 def test_sixteen_bits_keep_their_one_channel(tmp_path):
     pixels = noise(20, 30, dtype=np.uint16)
     found = measured(tmp_path, ("a.png", pixels))

@@ -93,6 +93,21 @@ def test_a_flip_map_pairs_only_names_that_have_both_sides():
     assert flip_map(names) == [("left_wing", "right_wing"), ("front_left_paw", "front_right_paw")]
 
 
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("Left Eye", "Right Eye"),
+        ("EYE_LEFT", "EYE_RIGHT"),
+        ("l_ear", "r_ear"),
+        ("ear-L", "ear-R"),
+        ("knee_l1", "knee_r1"),
+    ],
+)
+def test_sides_may_be_single_letters(left, right):
+    assert flip_map([right, "nose", left]) == [(left, right)]
+    assert flip_map(["tail", "tair", "lip", "rip", "heel", "heer"]) == []
+
+
 def test_plain_records_of_a_name_or_a_string(shapes, name):
     images = shapes.parent / "images"
     register(name, format="coco", json=shapes, images=images)

@@ -43,7 +43,7 @@ def test_objects_outside_of_their_image_are_counted(tmp_path, caplog):
     ]
     (tmp_path / "a.json").write_text(json.dumps({"imagePath": "a.png", "imageData": None, "shapes": shapes}))
     assert len(load_dataset(f"labelme:{tmp_path}").images[0].annotations) == 2
-    assert "1 objects have no area or lie outside of their image, such as one of image 'a'" in caplog.text
+    assert "1 object without area or outside of their image, such as one of image 'a'" in caplog.text
 
 
 def voc_like(tmp_path):
@@ -119,3 +119,29 @@ def test_points_reach_the_dicts_and_the_files(tmp_path):
         (tmp_path / "b.json").write_text(json.dumps(content))
         with pytest.raises(InputError, match=f"annotation 1 has {message}"):
             load_dataset(f"coco:{tmp_path}/b.json@{tmp_path}")
+
+
+def test_classes_of_one_name_are_reported(tmp_path, caplog):
+    content = {
+        "images": [],
+        "categories": [{"id": 1, "name": "bolt"}, {"id": 2, "name": "nut"}, {"id": 3, "name": "bolt"}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    load_dataset(f"coco:{tmp_path}/a.json@{tmp_path}")
+    assert "2 classes are called 'bolt' and are learned as different ones" in caplog.text
+
+
+def test_a_broken_coco_file_names_the_command_that_repairs_it(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({"images": [], "categories": [], "annotations": [{"id": 1}]}))
+    with pytest.raises(
+        InputError, match="has no `image_id`; maskrcnn-ext check-data lists all faults, and repairs some with --fix"
+    ):
+        load_dataset(f"coco:{tmp_path}/a.json@{tmp_path}")
+
+
+def test_a_note_names_the_other_subsets_of_cvat(tmp_path):
+    file = tmp_path / "a.xml"
+    file.write_text('<annotations><image subset="Train"/><image subset="Val"/></annotations>')
+    source = Source.create("mine", format="cvat", xml=str(file), subset="Train")
+    assert source.split_note().endswith(f"it also has Val, such as cvat:{file}@subset:Val")
+    assert Source.create("mine", format="cvat", xml=str(file)).split_note() == ""

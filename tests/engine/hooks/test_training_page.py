@@ -35,7 +35,8 @@ LINES = [
 
 def train(console, *writers):
     print("printed")
-    logging.getLogger("detectron2").warning("something [to] know")
+    for _ in range(2):  # as each reading of the data
+        logging.getLogger("detectron2").warning("something [to] know")
     results = [{"bbox/AP": 20.0, "segm/AP": 10.0}, {"bbox/AP": 19.0, "segm/AP": 12.34}]
     page = TrainingPage(console, batch_size=4)
     toy_trainer([IterationTimer(), Results(4, results), page, *writers]).train(0, 8)
