@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> Iterator[Table]:
     for task in ("bbox", "segm"):
         sides: dict[str, Callable[[], Any]] = {
             "pycocotools": partial(library, task, fast=False),
-            backend_name(coco, fast=True): partial(library, task, fast=True),
+            backend_name(fast=True): partial(library, task, fast=True),
             "maskrcnn_ext's matching": partial(ours, task),
         }
         if np.ptp([side() for side in sides.values()]) > 1e-6:

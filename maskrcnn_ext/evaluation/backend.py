@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,6 +14,7 @@ from detectron2.evaluation.coco_evaluation import COCOeval_opt, COCOevalMaxDets
 from pycocotools.coco import COCO
 
 from maskrcnn_ext.evaluation.results import Results, by_mask_score
+from maskrcnn_ext.evaluation.truth import Truth
 
 # The fastest first.
 _PACKAGES = {"hotcoco": "hotcoco", "faster-coco-eval": "faster_coco_eval"}
@@ -23,16 +24,11 @@ class _DetectronEval(COCOevalMaxDets, COCOeval_opt):
     """Detectron2's evaluation: in C++ if compiled, otherwise that of pycocotools. Its summary allows any limit of detections."""
 
 
-def backend_name(truth: COCO, *, fast: bool) -> str:
+def backend_name(*, fast: bool) -> str:
     """Returns which program :func:`run_coco_eval` uses: hotcoco or faster-coco-eval if installed, else Detectron2's; or pycocotools."""
     if not fast:
         return "pycocotools"
-    # Both accept only numbers as ids.
-    if all(isinstance(key, int) for key in (*truth.imgs, *truth.cats)):
-        for name, package in _PACKAGES.items():
-            if find_spec(package):
-                return name
-    return "Detectron2"
+    return next((name for name, package in _PACKAGES.items() if find_spec(package)), "Detectron2")
 
 
 def run_coco_eval(
@@ -60,7 +56,9 @@ def run_coco_eval(
     Returns:
         An object like pycocotools' COCOeval after ``summarize``: ``stats``, ``eval`` and ``params`` are set.
     """
-    name = backend_name(truth, fast=fast) if any(results.values()) and truth.anns else "pycocotools"
+    name = backend_name(fast=fast) if any(results.values()) and truth.anns else "pycocotools"
+    if name in _PACKAGES and not all(isinstance(key, int) for key in (*truth.imgs, *truth.cats)):
+        truth, results, img_ids = _number_ids(truth, results, img_ids)
     evaluator: Any
     with contextlib.redirect_stdout(io.StringIO()):
         if name == "hotcoco":
@@ -114,3 +112,45 @@ def _set_limits(params: Any, task: str, max_detections: int, sigmas: Sequence[fl
         params.maxDets = [1, 10, max_detections]
     elif sigmas:
         params.kpt_oks_sigmas = np.array(sigmas)
+
+
+def _number_ids(
+    truth: COCO, results: Mapping[Any, Results], img_ids: Sequence[Any] | None
+) -> tuple[COCO, Mapping[int, Results], Sequence[int] | None]:
+    """Returns the arguments with numbers as ids of images and categories, in the same order; the fast programs accept no text."""
+    images = {key: number for number, key in enumerate(sorted(truth.imgs), start=1)}
+    categories = {key: number for number, key in enumerate(sorted(truth.cats), start=1)}
+    numbered = Truth(
+        "",
+        [{**image, "id": images[image["id"]]} for image in truth.imgs.values()],
+        [{**category, "id": categories[category["id"]]} for category in truth.cats.values()],
+        [_renumber(annotation, images, categories) for annotation in truth.anns.values()],
+    )
+    return (
+        numbered.as_coco(),
+        _NumberedResults(results, images, categories),
+        img_ids and [images[key] for key in img_ids],
+    )
+
+
+def _renumber(record: dict[str, Any], images: Mapping[Any, int], categories: Mapping[Any, int]) -> dict[str, Any]:
+    return {**record, "image_id": images[record["image_id"]], "category_id": categories[record["category_id"]]}
+
+
+class _NumberedResults(Mapping[int, Results]):
+    """Results by the number of their image; those of an image are renumbered when they are read."""
+
+    def __init__(
+        self, results: Mapping[Any, Results], images: Mapping[Any, int], categories: Mapping[Any, int]
+    ) -> None:
+        self._results, self._images, self._categories = results, images, categories
+        self._keys = {images[key]: key for key in results}
+
+    def __getitem__(self, number: int) -> Results:
+        return [_renumber(one, self._images, self._categories) for one in self._results[self._keys[number]]]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)

@@ -149,7 +149,7 @@ class COCOEvaluator(evaluation.COCOEvaluator):
         if self._counts_all:
             limit = max([_LIMIT, *self._found.counts.values()])
         self._logger.info(f"Up to {limit} boxes and masks of an image count (COCO: {_LIMIT}).")
-        self._logger.info(f"Evaluated with {backend_name(self._coco_api, fast=self._use_fast_impl)}.")
+        self._logger.info(f"Evaluated with {backend_name(fast=self._use_fast_impl)}.")
         if not self._found.having:
             self._logger.warning(
                 "The model has made no predictions: metrics of classes with objects are 0. If this is not the start of a training, check "
