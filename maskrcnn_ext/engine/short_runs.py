@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import Any
+
 from detectron2.config import instantiate
 from detectron2.engine import hooks
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter
 from omegaconf import DictConfig
+from torch import nn
 
 from maskrcnn_ext.common.random_state import preserved_random_state
 from maskrcnn_ext.engine.building import (
@@ -21,6 +26,8 @@ from maskrcnn_ext.engine.hooks.progress import make_progress_bar
 from maskrcnn_ext.engine.loader_faults import GuardedLoader
 from maskrcnn_ext.engine.run_length import CLOCKS, Speed, time_evaluation, time_steps
 from maskrcnn_ext.engine.training_data import TrainingData
+
+_DETECTIONS = 3  # of a trained model for each object, most of them of low scores
 
 
 def find_learning_rate(cfg: DictConfig, data: TrainingData) -> None:
@@ -50,6 +57,17 @@ def measure_speed(cfg: DictConfig, data: TrainingData, seconds: float) -> Speed:
         evaluation = 0.0
         if "evaluator" in cfg.dataloader:
             test = instantiate(cfg.dataloader.test)
+            if data.records:
+                _limit_detections(model, data.records)
             evaluation = time_evaluation(model, test, len(test), clock)
     cfg.optimizer.params.model = None
     return Speed(step, evaluation)
+
+
+def _limit_detections(model: nn.Module, records: Sequence[dict[str, Any]]) -> None:
+    """Limits the detections of an image to what a trained model finds. An untrained one finds as many as it may, and each takes time."""
+    objects = sum(len(record.get("annotations", ())) for record in records) / len(records)
+    limit = max(1, math.ceil(_DETECTIONS * objects))
+    for module in model.modules():
+        if getattr(module, "test_topk_per_image", -1) > limit:
+            module.test_topk_per_image = limit
