@@ -67,9 +67,12 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(f"{option}: expected one data set, and KEY=VALUE for each override")
     if args.folds is not None and (args.folds < 2 or args.val):
         raise InputError(f"--folds {args.folds}: expected 2 or more, without --val")
+    from maskrcnn_ext.data.registry.read_once import read_data_sets_once
+
     out: Path = args.output or Path("output") / _folder_name(args.data)
     out.mkdir(parents=True, exist_ok=True)
-    return _train_once(out, args) if args.folds is None else _train_folds(out, args)
+    with read_data_sets_once():
+        return _train_once(out, args) if args.folds is None else _train_folds(out, args)
 
 
 def _train_once(out: Path, args: argparse.Namespace) -> int:

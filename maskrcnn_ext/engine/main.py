@@ -86,6 +86,7 @@ def run_process(args: argparse.Namespace) -> int:
     from detectron2.utils import comm
     from omegaconf.errors import ConfigAttributeError
 
+    from maskrcnn_ext.data.registry.read_once import read_data_sets_once
     from maskrcnn_ext.engine.trainer import run
     from maskrcnn_ext.env import setup_environment
 
@@ -94,7 +95,8 @@ def run_process(args: argparse.Namespace) -> int:
         cfg = load_config(args.config_file, args.opts)
         if not args.eval_only:
             check_batch_size(cfg, comm.get_world_size())
-        return run(args, cfg)
+        with read_data_sets_once():
+            return run(args, cfg)
     except ConfigAttributeError as error:  # a user's own config lacks the key, or an override deleted it
         raise InputError(f"the config has no {error.full_key}, which training reads") from error
 

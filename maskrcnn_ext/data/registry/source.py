@@ -17,6 +17,7 @@ from maskrcnn_ext.data.registry.check_boxes import check_boxes
 from maskrcnn_ext.data.registry.class_map import read_class_map
 from maskrcnn_ext.data.registry.dicts import to_dicts
 from maskrcnn_ext.data.registry.keypoints import Skeleton
+from maskrcnn_ext.data.registry.read_once import read_once
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -211,6 +212,9 @@ class Source:
         Raises:
             InputError: a file is missing, or the format cannot be read.
         """
+        return read_once(self, self._read) if faults is None else self._read(faults)
+
+    def _read(self, faults: list[str] | None = None) -> DataSet:
         paths = self.paths()
         for path in paths.values():
             if not os.path.exists(path):  # noqa: PTH110, pathlib's raises if a name is too long or a folder is closed
