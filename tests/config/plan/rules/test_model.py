@@ -26,6 +26,20 @@ def test_weights_of_timms_cache_are_read_from_it():
     assert choose_model(situation, choose_base(situation)).settings["model.backbone.bottom_up.pretrained"] is True
 
 
+def test_a_cpu_trains_few_channels():
+    for situation in (situation_of(LITE), situation_of()):
+        choice = choose_model(situation, choose_base(situation))
+        assert "64 channels" in choice.value
+        assert choice.settings["model.backbone.out_channels"] == 64
+        assert choice.settings["model.roi_heads.mask_head.conv_dims"] == [64] * 5
+    boxes = situation_of(LITE, objects={"outlined": 0.0})
+    assert "model.roi_heads.mask_head.conv_dims" not in choose_model(boxes, choose_base(boxes)).settings
+    # A trained detector, a GPU and heatmaps of keypoints keep all channels.
+    keypoints = situation_of(LITE, objects={"keypoints": ("nose", "tail")})
+    for situation in (situation_of(COCO), situation_of(TIMM_CONVNEXT, gpu=2**34), keypoints):
+        assert "model.backbone.out_channels" not in choose_model(situation, choose_base(situation)).settings
+
+
 def test_the_reason_says_what_is_missing():
     situation = situation_of()
     choice = choose_model(situation, choose_base(situation))
