@@ -69,6 +69,9 @@ def plan(
 
 def _check(situation: Situation) -> None:
     train, val = situation.train, situation.val
+    for name in (train.name, val.name):
+        if "${" in name:
+            raise InputError(f"{name}: `${{` in a path is a reference to another value in a config: rename the folder")
     if not train.objects.total:
         crowds = f" ({train.objects.num_crowds} are groups of objects)" if train.objects.num_crowds else ""
         raise InputError(

@@ -120,16 +120,24 @@ def group_similar(records: Sequence[ImageRecord]) -> list[str]:
         low, high = sorted((root(one), root(other)))
         parent[high] = low
 
-    first: dict[str, int] = {}
+    of_file: dict[str, list[int]] = {}
     for index, record in enumerate(records):
-        join(first.setdefault(record.file_name, index), index)
+        of_file.setdefault(record.file_name, []).append(index)
+    shown = []
+    for indices in of_file.values():
+        for index in indices:
+            join(indices[0], index)
+        # Each tile may need the whole file to be decoded: the middle one is compared.
+        are_tiles = "window" in records[indices[0]].extra
+        shown += [indices[len(indices) // 2]] if are_tiles else indices
     with ThreadPoolExecutor(_THREADS) as pool:
-        read = track(pool.map(_thumbnail, records), description="comparing images", total=len(records))
-        thumbnails = np.stack(list(read)) if records else np.zeros((0, THUMBNAIL_SIZE, THUMBNAIL_SIZE))
+        read = pool.map(_thumbnail, [records[index] for index in shown])
+        read = track(read, description="comparing images", total=len(shown))
+        thumbnails = np.stack(list(read)) if shown else np.zeros((0, THUMBNAIL_SIZE, THUMBNAIL_SIZE))
     for later, earlier, _ in find_near_pairs(thumbnails, 0):
-        join(later, earlier)
+        join(shown[later], shown[earlier])
     for index in np.flatnonzero(correlate_neighbours(thumbnails) > _MIN_SEQUENCE).tolist():
-        join(index, index + 1)
+        join(shown[index], shown[index + 1])
     return [str(records[root(index)].image_id) for index in range(len(records))]
 
 

@@ -1,5 +1,7 @@
 """Held-out images are not similar to images of the training."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -46,6 +48,17 @@ def test_slices_of_a_volume_stay_together(tmp_path):
     groups = group_similar(write(tmp_path, volumes))
     assert len(set(groups)) == 3
     assert all(len(set(groups[start : start + 6])) == 1 for start in (0, 6, 12))
+
+
+def test_tiles_of_similar_files_stay_together(tmp_path):
+    one = noise(96, 96, seed=1)
+    whole = write(tmp_path, [one, np.clip(one.astype(int) + 9, 0, 255).astype(np.uint8), noise(96, 96, seed=2)])
+    tiles = [
+        replace(record, image_id=f"{record.image_id}/{x}", extra={"window": [x, 0, 48, 96]}, width=48)
+        for record in whole
+        for x in (0, 24, 48)
+    ]
+    assert group_similar(tiles) == ["0/0"] * 6 + ["2/0"] * 3
 
 
 def test_the_end_of_a_single_sequence_is_held_out(tmp_path):
