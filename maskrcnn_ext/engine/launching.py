@@ -185,7 +185,7 @@ def _run_spawned(body: Callable[[argparse.Namespace], int], args: argparse.Names
         if error.exit_code > 0:
             return int(error.exit_code)
         raise InputError(
-            f"a training process was killed by {error.signal_name or error.exit_code}: if the kernel did so, memory was short (use fewer "
+            f"a training process was killed by {error.signal_name or error.exit_code}: if the kernel did so, memory ran out (use fewer "
             "images per process, or fewer loader workers); --resume continues from the last checkpoint"
         ) from error
     except ProcessRaisedException as error:

@@ -125,14 +125,14 @@ def _values_in_file(truth: Truth, file: Path, column: str) -> dict[Any, str]:
         need = f"`{column}`" if column not in header else "`file_name` or `image_id`"
         raise InputError(f"{file}: has no column {need}: its columns are {short_list(header, 12)}")
     rows = {row[key]: row[column] for row in reader if row[column]}
+    names = [str(image["id"] if key == "image_id" else image.get("file_name", "")) for image in truth.images]
     found = {}
-    for image in truth.images:
-        name = str(image["id"] if key == "image_id" else image.get("file_name", ""))
+    for name, image in zip(names, truth.images, strict=True):
         value = rows.get(name, rows.get(PurePath(name).name) if key == "file_name" else None)
         if value is not None:
             found[image["id"]] = value
     if not found:
-        raise InputError(f"{file}: no `{key}` is one of {truth.name}, such as {truth.images[0].get('file_name')!r}")
+        raise InputError(f"{file}: no `{key}` is one of {truth.name}, such as {next(iter(names), None)!r}")
     if len(found) < len(truth.images):
         count = len(truth.images) - len(found)
         logger.warning(

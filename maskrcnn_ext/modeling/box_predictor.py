@@ -205,7 +205,7 @@ def check_box_predictor(roi_heads: nn.Module) -> None:
             continue
         if isinstance(predictor, nn.ModuleList):
             raise InputError(
-                f"{type(roi_heads).__name__} selects detections itself and does not ask BoxPredictor: "
+                f"{type(roi_heads).__name__} selects detections itself, without BoxPredictor: "
                 "use detectron2.modeling.roi_heads.FastRCNNOutputLayers in model.roi_heads.box_predictors"
             )
         if one.needs_masks and not getattr(roi_heads, "mask_on", False):

@@ -152,7 +152,7 @@ def _backbone_positions(model: nn.Module, blocks_per_layer: int | None) -> dict[
         return {f"{start}{name}": (stage, block // size) for name, (stage, block) in found.items()}
     kind = type(getattr(model, "backbone", model)).__name__
     raise InputError(
-        f"layer_decay_params knows the layers of timm's nets and of Detectron2's {', '.join(_FAMILIES)}, not of {kind}: set "
+        f"layer_decay_params supports the layers of timm's nets and of Detectron2's {', '.join(_FAMILIES)}, not of {kind}: set "
         "optimizer.params.decay_rate=1"
     )
 

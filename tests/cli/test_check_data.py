@@ -206,7 +206,7 @@ def test_all_faults_of_other_formats_are_listed_and_left_out_of_a_copy_in_their_
     assert main(["check-data", name, "--fix", str(fixed)]) == 1
     output = capsys.readouterr().out
     assert "error record-unreadable (2): a record that cannot be read" in output
-    assert "a.txt, line 2: 12 lies outside of the image" in output
+    assert "a.txt, line 2: 12 is outside of the image" in output
     assert "c.txt, line 2: class 7, expected 0 to 1" in output
     assert "left out:\n  2 records: cannot be read" in output
     assert f"use it as yolo:{fixed}/data.yaml" in output

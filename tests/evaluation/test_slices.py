@@ -75,6 +75,8 @@ def test_a_wrong_column_is_one_line(scene, tmp_path, monkeypatch, column, messag
     with pytest.raises(InputError, match=message) as caught:
         image_slices(load_truth(scene[0]), column)
     assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=r"no `file_name` is one of .*, such as None"):
+        image_slices(load_truth({**scene[0], "images": [], "annotations": []}), "other.csv:site")
 
 
 def test_a_column_of_names_is_no_slice():

@@ -78,7 +78,7 @@ def test_outlines_without_area_are_left_out(caplog):
     truth["annotations"][1]["segmentation"] = [stray]
     (kept,) = load_truth(truth).annotations
     assert kept["segmentation"] == [square]
-    assert "left out 1 annotations whose outline has no area, such as id 2" in caplog.text
+    assert "left out 1 annotation whose outline has no area, such as id 2" in caplog.text
 
 
 def test_no_annotations_are_a_truth():

@@ -222,6 +222,6 @@ def test_a_rate_that_is_none(rate):
 def test_an_unknown_backbone_is_one_line():
     model = nn.Module()
     model.backbone = nn.Linear(1, 1)
-    with pytest.raises(InputError, match=r"knows the layers of timm's nets and .*, not of Linear: set") as caught:
+    with pytest.raises(InputError, match=r"supports the layers of timm's nets and .*, not of Linear: set") as caught:
         layer_decay_params(model, base_lr=1.0, decay_rate=0.5)
     assert "\n" not in str(caught.value)

@@ -135,4 +135,4 @@ def _store(key: str, *figures: ObjectFigures | ImageFigures) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomic(folder / key, content.getvalue())
     except (OSError, InputError) as error:
-        logger.info("did not keep the fingerprint in %s: %s", folder, error)
+        logger.info("cannot store the fingerprint in %s: %s", folder, error)

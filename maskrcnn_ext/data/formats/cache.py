@@ -102,7 +102,7 @@ def store(key: str, data: DataSet, note: Any) -> None:
                 Path(file.name).unlink(missing_ok=True)
                 raise
     except OSError as error:
-        logger.info("did not keep the parsed annotations in %s: %s", folder, error)
+        logger.info("cannot store the parsed annotations in %s: %s", folder, error)
 
 
 def _is_private(status: os.stat_result) -> bool:

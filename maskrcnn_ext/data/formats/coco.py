@@ -20,7 +20,7 @@ from typing import Any
 
 from maskrcnn_ext.common.encodings import decode
 from maskrcnn_ext.common.gc_pause import gc_paused
-from maskrcnn_ext.common.text import did_you_mean, or_list
+from maskrcnn_ext.common.text import did_you_mean, or_list, plural
 from maskrcnn_ext.data.formats import Format, Option, cache
 from maskrcnn_ext.data.formats.coco_fields import read_rotated_box
 from maskrcnn_ext.data.formats.coco_records import (
@@ -32,6 +32,7 @@ from maskrcnn_ext.data.formats.coco_records import (
     placeholder_class,
 )
 from maskrcnn_ext.data.formats.records import DataSet
+from maskrcnn_ext.data.formats.warnings import ROTATED
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def read_coco(
         raise InputError(f"`classes` are {', '.join(classes)}, but {json} has {', '.join(data.classes)}")
     warn_without_area(without_area, json)
     if num_rotated:
-        logger.warning("%s: %d rotated boxes became polygons, which are trained as masks", json, num_rotated)
+        logger.warning("%s: %s", json, plural(num_rotated, *ROTATED))
     if placeholder and only is None:
         others = ",".join(name for name in data.classes if name != placeholder)
         logger.warning(
@@ -161,7 +162,8 @@ def check_lists(content: Any, source: Path | str) -> dict[str, Any]:
 def warn_without_area(ids: Sequence[Any], source: Path | str) -> None:
     """Logs that annotations have been left out, if any."""
     if ids:
-        logger.warning("%s: left out %d annotations whose outline has no area, such as id %s", source, len(ids), ids[0])
+        count = plural(len(ids), "annotation")
+        logger.warning("%s: left out %s whose outline has no area, such as id %s", source, count, ids[0])
 
 
 def _read_bytes(json: Path) -> bytes:

@@ -44,7 +44,7 @@ def join_parts(parts: Sequence[DrawnPart], height: int, width: int, id: int | st
     """Returns one object, of category 0: polygons, or an RLE if a part is a patch.
 
     Raises:
-        InputError: a polygon lies far outside of the image, or the object has no pixel.
+        InputError: a polygon is far outside of the image, or the object has no pixel.
 
     Example:
         >>> join_parts([DrawnPart("a.json", [], np.ones((2, 3), bool), (1, 0))], height=4, width=8).box
@@ -109,7 +109,7 @@ def read_patch(png: Any, where: str, *, compressed: bool = False) -> np.ndarray:
 
 
 def _paste(mask: np.ndarray, patch: np.ndarray, x: int, y: int) -> None:
-    """Adds a patch to the image's mask (H, W), and cuts off what lies outside."""
+    """Adds a patch to the image's mask (H, W), without its part outside of the image."""
     height, width = mask.shape
     inside = patch[max(-y, 0) : max(height - y, 0), max(-x, 0) : max(width - x, 0)]
     x, y = max(x, 0), max(y, 0)

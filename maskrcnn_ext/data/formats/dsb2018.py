@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.reading import image_size, in_threads, list_files, read_pixels
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord, annotation_of_mask
@@ -50,7 +51,9 @@ def read_dsb2018(
     found = in_threads(_read_image, folders, faults)
     left_out = [file for _, empty in found for file in empty]
     if left_out:
-        logger.warning("%s: left out %d masks without a pixel, such as %s", images, len(left_out), left_out[0])
+        logger.warning(
+            "%s: left out %s without a pixel, such as %s", images, plural(len(left_out), "mask"), left_out[0]
+        )
     return DataSet(names, [record for record, _ in found])
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import shapely
 
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.geo_transform import Grid, pixel_grid, polygons_of, read_grid, reproject, without_holes
 from maskrcnn_ext.data.formats.geo_vector import Outlines, read_outlines
@@ -66,7 +67,7 @@ def read_geo(
         all rasters.
 
     Raises:
-        InputError: a file is unreadable, no outline lies on the raster, a class is unknown, or a feature is not a polygon.
+        InputError: a file is unreadable, no outline is on the raster, a class is unknown, or a feature is not a polygon.
     """
     if classes and len(classes) > 1 and attribute is None:
         raise InputError(
@@ -130,9 +131,9 @@ def read_geo(
     for file, ids in nowhere.items():
         if ids:
             logger.warning(
-                "%s: %d features lie on no raster, such as feature %d: they are left out; add their rasters",
+                "%s: left out %s outside of all rasters, such as feature %d: add the rasters",
                 file,
-                len(ids),
+                plural(len(ids), "feature"),
                 min(ids),
             )
     return DataSet(names, records)
@@ -209,7 +210,7 @@ def _misplaced(outlines: Outlines, raster: Path, grid: Grid) -> str:
         for bounds in (shapely.total_bounds(outlines.geometries), grid.bounds())
     )
     return (
-        f"{outlines.file}: none of its {len(outlines.ids)} outlines lies on {raster}: they extend over ({theirs}) in {outlines.crs}, "
+        f"{outlines.file}: no outline is on {raster}: the {len(outlines.ids)} extend over ({theirs}) in {outlines.crs}, "
         f"the raster over ({ours}) in {grid.crs} (left, bottom, right, top); is the outlines' coordinate reference system missing or "
         "wrong? Set it: ogr2ogr -a_srs EPSG:<code> fixed.gpkg <file>"
     )

@@ -15,6 +15,7 @@ import numpy as np
 import shapely
 
 from maskrcnn_ext.common.extras import require
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.data.formats.reading import read_text
 from maskrcnn_ext.errors import InputError
 
@@ -145,9 +146,9 @@ def _valid(file: Path, ids: np.ndarray, encoded: np.ndarray) -> tuple[np.ndarray
     if len(kept) < len(ids):
         left_out = np.setdiff1d(np.arange(len(ids)), kept)
         logger.warning(
-            "%s: left out %d features without area, such as feature %d",
+            "%s: left out %s without area, such as feature %d",
             file,
-            len(left_out),
+            plural(len(left_out), "feature"),
             ids[left_out[0]],
         )
     return geometries[kept], kept

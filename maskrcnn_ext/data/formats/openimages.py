@@ -182,7 +182,7 @@ def _annotation(
     where = f"{file}, image {record.image_id}, line {row.line}"
     outside = [value for value in row.box if not -_TOLERANCE <= value <= 1 + _TOLERANCE]
     if outside:
-        raise InputError(f"{where}: {outside[0]:g} lies outside of the image; coordinates are fractions from 0 to 1")
+        raise InputError(f"{where}: {outside[0]:g} is outside of the image; coordinates are fractions from 0 to 1")
     x0, y0, x1, y1 = row.box
     if x0 > x1 or y0 > y1:
         tally.swapped.append(where)

@@ -27,7 +27,7 @@ def check_outline(polygon: Sequence[float], height: int, width: int, where: str)
     for values, size in ((polygon[0::2], width), (polygon[1::2], height)):
         far = next((value for value in values if not -size <= value <= 2 * size), None)
         if far is not None:
-            raise InputError(f"{where}: {far:g} lies far outside of the image of {width} x {height} (width, height)")
+            raise InputError(f"{where}: {far:g} is far outside of the image of {width} x {height} (width, height)")
     try:
         check_outline_length(polygon, height, width)
     except InputError as error:

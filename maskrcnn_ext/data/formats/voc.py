@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.polygons import box_of_polygons, check_outline, rotated_box
 from maskrcnn_ext.data.formats.reading import (
@@ -111,7 +112,8 @@ def read_voc(
     tally.warn(annotations)
     renamed = [record for record, tree in read_files if Path(record.file_name).stem not in _image_names(tree)]
     if renamed:
-        summary = f"{len(renamed)} files name a missing image; the image with the name of the file is used"
+        count = plural(len(renamed), "file names", "files name")
+        summary = f"{count} a missing image; the image with the name of the file is used"
         logger.warning("%s: %s, such as %s", annotations, summary, renamed[0].file_name)
     return DataSet(names, [record for record, _ in read_files])
 

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.data.formats.records import Annotation
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import LabelMask, encode_labels
@@ -87,11 +88,11 @@ def warn_of_parts(places: Sequence[str], num_objects: int, source: Path, option:
     """
     if places:
         logger.warning(
-            "%s: %d of %d objects consist of several unconnected parts, such as %s; add @instances:component to the string of the data set "
+            "%s: %d of %s of several unconnected parts, such as %s; add @instances:component to the string of the data set "
             '(or instances="component") if each part is an object, or @%s:{"1":"NAME"} if the numbers are classes',
             source,
             len(places),
-            num_objects,
+            plural(num_objects, "object") + (" consists" if len(places) == 1 else " consist"),
             places[0],
             option,
         )

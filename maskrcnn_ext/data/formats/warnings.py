@@ -7,12 +7,23 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from maskrcnn_ext.common.text import short_list
+from maskrcnn_ext.common.text import plural, short_list
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 MAX_CLASSES = 100  # a property with more values is no class
+# What happens to one object, and to several.
+_CLIPPED = (
+    "object extends beyond its image and is clipped at its edges",
+    "objects extend beyond their image and are clipped at its edges",
+)
+_SWAPPED = ("box has swapped corners, which are put in order", "boxes have swapped corners, which are put in order")
+ROTATED = (
+    "rotated box became a polygon, which is trained as a mask",
+    "rotated boxes became polygons, which are trained as masks",
+)
+_OPEN = ("shape that encloses no area is left out", "shapes that enclose no area are left out")
 
 
 @dataclass
@@ -33,14 +44,14 @@ class Tally:
 
     def warn(self, source: Path) -> None:
         """Logs one warning for each kind that occurred."""
-        for places, message in (
-            (self.clipped, "%d objects extend beyond their image and are clipped at its edges"),
-            (self.swapped, "%d boxes have swapped corners, which are put in order"),
-            (self.rotated, "%d rotated boxes became polygons, which are trained as masks"),
-            (self.open_shapes, "%d shapes that enclose no area are left out"),
+        for places, (one, several) in (
+            (self.clipped, _CLIPPED),
+            (self.swapped, _SWAPPED),
+            (self.rotated, ROTATED),
+            (self.open_shapes, _OPEN),
         ):
             if places:
-                logger.warning(f"%s: {message}, such as %s", source, len(places), min(places))
+                logger.warning("%s: %s, such as %s", source, plural(len(places), one, several), min(places))
 
 
 def check_rectangles(rectangles: str, source: Path) -> None:
@@ -56,12 +67,13 @@ def check_rectangles(rectangles: str, source: Path) -> None:
 def warn_of_rectangles(count: int, num_objects: int, source: Path) -> None:
     """Warns that drawn rectangles are trained as masks, if there are any."""
     if count:
+        one, several = "is a drawn rectangle, trained as a mask", "are drawn rectangles, trained as masks"
         logger.warning(
-            "%s: %d of %d objects are drawn rectangles, which are trained as masks; add @rectangles:boxes to the string of the data set "
-            '(or rectangles="boxes") to read them as boxes',
+            '%s: %d of %s %s; add @rectangles:boxes to the string of the data set (or rectangles="boxes") to read them as boxes',
             source,
             count,
-            num_objects,
+            plural(num_objects, "object"),
+            one if count == 1 else several,
         )
 
 

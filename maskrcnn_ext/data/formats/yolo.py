@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.common.yaml_text import load_yaml
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.polygons import box_of_polygons, check_outline
@@ -92,7 +93,10 @@ def read_yolo(
     if len(without) == len(files):
         raise InputError(f"{yaml}: no image of split `{split}` has labels, such as {_labels_file(files[0])}")
     if without:
-        summary = f"{len(without)} of {len(files)} images have no labels and so no objects, such as {without[0]}"
+        have = "has" if len(without) == 1 else "have"
+        summary = (
+            f"{len(without)} of {plural(len(files), 'image')} {have} no labels and so no objects, such as {without[0]}"
+        )
         logger.warning("%s: split %s: %s", yaml, split, summary)
     tally = Tally()
     records = in_threads(lambda file: _record(file, root, names, faults, tally), files, faults)
@@ -202,7 +206,7 @@ def _annotation(row: list[float], record: ImageRecord, names: list[str], where: 
         )
     outside = [value for value in values if not -_TOLERANCE <= value <= 1 + _TOLERANCE]
     if outside:
-        raise InputError(f"{where}: {outside[0]:g} lies outside of the image; coordinates are fractions from 0 to 1")
+        raise InputError(f"{where}: {outside[0]:g} is outside of the image; coordinates are fractions from 0 to 1")
     height, width = record.height, record.width
     scaled = [value * (height if index % 2 else width) for index, value in enumerate(values)]
     if len(scaled) == 4:

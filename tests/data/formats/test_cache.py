@@ -37,7 +37,7 @@ def test_a_cached_file_is_the_same_and_not_parsed_again(tmp_path, cached, monkey
     refuse_parsing(monkeypatch)
     caplog.clear()
     assert read_coco(file, tmp_path) == first
-    assert "left out 1 annotations" in caplog.text, "the warning comes with every reading"
+    assert "left out 1 annotation" in caplog.text, "the warning comes with every reading"
     with pytest.raises(InputError, match="`classes` are x"):
         read_coco(file, tmp_path, classes=["x"])
 

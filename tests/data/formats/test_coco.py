@@ -79,7 +79,7 @@ def test_an_outline_without_area_is_left_out_with_a_warning(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         data = read_coco(write_coco_file(tmp_path, annotations=[annotation]), tmp_path)
     assert all(not record.annotations for record in data.images)
-    assert "left out 1 annotations whose outline has no area, such as id 9" in caplog.text
+    assert "left out 1 annotation whose outline has no area, such as id 9" in caplog.text
 
 
 def test_what_other_tools_write_is_read(tmp_path):
@@ -161,7 +161,7 @@ def test_a_rotated_box_becomes_a_polygon(tmp_path, annotation, caplog):
         sorted(np.reshape(found.segmentation, (-1, 2)).tolist()), sorted(expected.tolist()), atol=1e-4
     )
     np.testing.assert_allclose(found.box, [*expected.min(axis=0), *expected.max(axis=0)], atol=1e-4)
-    assert "1 rotated boxes became polygons" in caplog.text
+    assert "1 rotated box became a polygon" in caplog.text
     (true,) = load_truth(str(file)).annotations
     np.testing.assert_allclose(true["bbox"][:2], expected.min(axis=0), atol=1e-4)
     assert true["segmentation"] == found.segmentation
@@ -243,7 +243,7 @@ NAN, INFINITY = float("nan"), float("inf")
         ({"ignore": 1}, "`ignore`.*use `iscrowd`"),
         ({"segmentation": [1, 2, 3, 4, 5]}, "neither a list of polygons"),
         ({"segmentation": [["1", "2", "3", "4", "5", "6"]]}, "neither a list of polygons"),
-        ({"segmentation": [[1, 2, 3, 4, 5, NAN]]}, "`segmentation`: nan lies far outside"),
+        ({"segmentation": [[1, 2, 3, 4, 5, NAN]]}, "`segmentation`: nan is far outside"),
         ({"segmentation": [[[1, 2], [3, 4], [5, 6], [1, 1], [2, 2], [3, 3]]]}, "neither a list of polygons"),
         ({"segmentation": "polygon"}, "neither a list of polygons"),
         ({"segmentation": [{"size": [1, 1], "counts": "1"}]}, r"RLE of size \[1, 1\], but its image is 40 x 60"),
@@ -256,7 +256,7 @@ NAN, INFINITY = float("nan"), float("inf")
             {"segmentation": {"size": [HEIGHT, WIDTH], "counts": "no RLE"}},
             "annotation 1 has an RLE whose `counts` are broken: no RLE has the character ' '",
         ),
-        ({"segmentation": [[1, 2, 3, 4, 5, 1e9]]}, r"`segmentation`: 1e\+09 lies far outside of the image of 60 x 40"),
+        ({"segmentation": [[1, 2, 3, 4, 5, 1e9]]}, r"`segmentation`: 1e\+09 is far outside of the image of 60 x 40"),
         ({"segmentation": [[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6, 7]]}, "neither a list of polygons"),
         ({"bbox": [10**400, 0, 2, 2]}, "`bbox`"),
         ({"iscrowd": "0"}, "the `iscrowd` '0', expected 0 or 1"),

@@ -56,7 +56,7 @@ def test_every_shape_that_encloses_an_area_is_read(read, caplog):
     expected[3, 5:7] = expected[4, 6] = True
     np.testing.assert_array_equal(decode_rle(mask.segmentation), expected)
     assert "3 shapes that enclose no area are left out, such as a points" in caplog.text
-    assert "1 rotated boxes became polygons" in caplog.text
+    assert "1 rotated box became a polygon" in caplog.text
 
 
 def test_boxes_may_be_masks(read):

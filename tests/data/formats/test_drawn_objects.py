@@ -31,7 +31,7 @@ def test_polygons_alone_stay_polygons():
 
 
 def test_what_lies_outside_or_has_no_pixel_is_named():
-    with pytest.raises(InputError, match="a: 500 lies far outside"):
+    with pytest.raises(InputError, match="a: 500 is far outside"):
         join_parts([DrawnPart("a", [500.0, 1, 2, 3, 4, 5])], 8, 12)
     with pytest.raises(InputError, match="b: the mask has no pixel"):
         join_parts([DrawnPart("b", [], np.ones((2, 2), bool), (40, 0))], 8, 12)

@@ -77,7 +77,7 @@ def test_skipped_files_are_logged(folder, caplog):
     write_mask(folder / "a/masks/1.png", slice(0, 5), slice(0, 5))
     write_mask(folder / "a/masks/2.png", slice(0, 0), slice(0, 0))
     assert len(read_dsb2018(folder).images[0].annotations) == 1
-    assert "left out 1 masks without a pixel, such as" in caplog.text
+    assert "left out 1 mask without a pixel, such as" in caplog.text
 
 
 def test_a_folder_of_something_else_is_named(folder):

@@ -211,12 +211,12 @@ def test_classes_come_from_a_property(tmp_path):
 def test_outlines_beside_the_raster_are_an_error_with_both_extents(tmp_path):
     raster = write_raster(tmp_path / "a.tif")
     vector = write_vector(tmp_path / "a.geojson", [box_feature(1, 1, 9, 9)], code=None)  # metres, read as degrees
-    with pytest.raises(InputError, match=r"none of its 1 outlines lies on .*a\.tif") as caught:
+    with pytest.raises(InputError, match=r"no outline is on .*a\.tif: the 1 extend") as caught:
         read_geo(vector, raster)
     assert "(733601.5, 3725134.5, 733605.5, 3725138.5) in EPSG:4326" in str(caught.value)
     assert "(733601, 3725099, 733651, 3725139) in EPSG:32616" in str(caught.value)
     vector = write_vector(tmp_path / "b.geojson", [box_feature(1000, 1, 1009, 9)])
-    with pytest.raises(InputError, match="none of its 1 outlines lies on"):
+    with pytest.raises(InputError, match="no outline is on"):
         read_geo(vector, raster)
     assert read_geo(write_vector(tmp_path / "c.geojson", []), raster).images[0].annotations == []
 
@@ -308,7 +308,7 @@ def test_outlines_on_no_raster_are_logged(tmp_path, caplog):
     raster = write_raster(tmp_path / "a.tif")
     vector = write_vector(tmp_path / "a.geojson", [box_feature(10, 5, 30, 20), box_feature(400, 5, 450, 20)])
     assert len(read_geo(vector, raster).images[0].annotations) == 1
-    assert "a.geojson: 1 features lie on no raster, such as feature 1" in caplog.text
+    assert "a.geojson: left out 1 feature outside of all rasters, such as feature 1" in caplog.text
 
 
 def test_all_faults_are_listed_and_the_rest_is_read(tmp_path):

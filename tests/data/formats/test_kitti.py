@@ -38,7 +38,7 @@ def test_boxes_and_ignore_regions(folders, caplog):
     assert [(each.category, each.crowd, each.box) for each in region] == [
         (index, True, (503.89, 169.71, 590.61, 190.13)) for index in (0, 1)
     ]
-    assert "1 objects extend beyond their image and are clipped" in caplog.text
+    assert "1 object extends beyond its image and is clipped" in caplog.text
 
 
 @pytest.mark.parametrize(

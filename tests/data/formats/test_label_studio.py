@@ -57,8 +57,8 @@ def test_every_shape_that_encloses_an_area_is_read(read, caplog):
     assert turned.box == pytest.approx((10, 10, 30, 16))  # around its upper left corner
     assert ellipse.box == pytest.approx((24, 10, 36, 30))
     np.testing.assert_array_equal(decode_rle(brush.segmentation), mask)
-    assert "1 shapes that enclose no area are left out, such as a keypoint" in caplog.text
-    assert "1 rotated boxes became polygons" in caplog.text
+    assert "1 shape that encloses no area is left out, such as a keypoint" in caplog.text
+    assert "1 rotated box became a polygon" in caplog.text
 
 
 def test_labels_apart_from_shapes_are_read_once(read):

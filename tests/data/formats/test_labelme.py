@@ -59,7 +59,7 @@ def test_version_3_has_neither_types_nor_sizes(write):
 def test_drawn_rectangles_are_counted_and_may_be_boxes(write, caplog):
     folder = write(shape([[10, 5], [20, 9]], "rectangle"), shape(TRIANGLE))
     assert all(annotation.segmentation for annotation in read_labelme(folder).images[0].annotations)
-    assert "1 of 2 objects are drawn rectangles, which are trained as masks; add @rectangles:boxes" in caplog.text
+    assert "1 of 2 objects is a drawn rectangle, trained as a mask; add @rectangles:boxes" in caplog.text
     box, outline = read_labelme(folder, rectangles="boxes").images[0].annotations
     assert (box.box, box.segmentation) == ((10, 5, 20, 9), None)
     assert outline.segmentation

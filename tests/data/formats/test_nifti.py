@@ -251,7 +251,7 @@ def test_objects_in_parts_are_counted_and_faults_listed(volume, labels, tmp_path
     data = read_nifti(tmp_path / "images", tmp_path / "labels", faults=faults)
     assert len(data.images) == SHAPE[2]
     assert ["a.nii" in fault for fault in faults] == [True]
-    assert "1 of 3 objects consist of several unconnected parts, such as value 1 of" in caplog.text
+    assert "1 of 3 objects consists of several unconnected parts, such as value 1 of" in caplog.text
     caplog.clear()
     read_nifti(tmp_path / "images", tmp_path / "labels", instances="component", faults=faults)
     assert "unconnected" not in caplog.text

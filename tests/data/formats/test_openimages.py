@@ -125,7 +125,7 @@ def test_a_string_names_it(write):
         (box().replace("0.100000", "x"), "line 3: expected numbers"),
         (box().replace("0.100000", "nan"), "line 3: expected finite numbers"),
         (box()[:30], "line 3: 6 fields, but 13 columns"),
-        (box(corners=(0.1, 1.2, 0, 1)), "image a, line 3: 1.2 lies outside of the image"),
+        (box(corners=(0.1, 1.2, 0, 1)), "image a, line 3: 1.2 is outside of the image"),
         (box(corners=(0.5, 0.5, 0, 1)), "image a, line 3: box .* has no area"),
     ],
 )
@@ -171,5 +171,5 @@ def test_all_faults_are_listed_and_swapped_corners_and_rounding_are_corrected(wr
     np.testing.assert_allclose([a.box for a in first.annotations], [[5, 10, 25, 30], [5, 10, 25, 30], [5, 0, 50, 40]])
     assert second.annotations == []
     assert len(faults) == 2
-    assert "1 boxes have swapped corners" in caplog.text
-    assert "1 objects extend beyond their image" in caplog.text
+    assert "1 box has swapped corners" in caplog.text
+    assert "1 object extends beyond its image" in caplog.text

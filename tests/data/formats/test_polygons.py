@@ -51,7 +51,7 @@ def test_the_box_of_several_polygons_is_that_of_all():
 @pytest.mark.parametrize("x", [-41, 81, math.inf, math.nan])
 def test_an_outline_far_outside_is_an_error(x):
     check_outline([-40, -30, 80, 60, 0, 0], HEIGHT, WIDTH, "here")
-    with pytest.raises(InputError, match=rf"^here: {x:g} lies far outside of the image of 40 x 30 \(width, height\)"):
+    with pytest.raises(InputError, match=rf"^here: {x:g} is far outside of the image of 40 x 30 \(width, height\)"):
         check_outline([0, 0, x, 0, 5, 5], HEIGHT, WIDTH, "here")
 
 

@@ -63,8 +63,8 @@ def test_every_shape_that_encloses_an_area_is_read(read, caplog):
     np.testing.assert_array_equal(decode_rle(bitmap.segmentation), expected)
     assert alpha.segmentation == bitmap.segmentation
     assert turned.box == pytest.approx((25, 5, 35, 25))
-    assert "1 rotated boxes became polygons" in caplog.text
-    assert "1 shapes that enclose no area are left out, such as a point" in caplog.text
+    assert "1 rotated box became a polygon" in caplog.text
+    assert "1 shape that encloses no area is left out, such as a point" in caplog.text
 
 
 def test_rectangles_may_be_masks_and_ignored_regions_are_crowds(read):
@@ -83,7 +83,7 @@ def test_rectangles_may_be_masks_and_ignored_regions_are_crowds(read):
         (shape("polygon", exterior=[[1, 1], [2, 2], ["x", 1]]), "expected numbers"),
         (
             shape("polygon", exterior=[[1, 1], [9, 1], [9, 9]], interior=[[[1e9, 1], [2, 2], [3, 3]]]),
-            "lies far outside",
+            "is far outside",
         ),
         (shape("polygon"), "`points` is None"),
         (shape("rectangle", exterior=[[5, 6], [5, 9]]), "has no area"),

@@ -145,14 +145,14 @@ def test_unused_attributes_are_logged(write, tmp_path, caplog):
 def test_points_are_left_out_with_a_count(write, tmp_path, caplog):
     file = write([region({"name": "point", "cx": 1, "cy": 2}), region(TRIANGLE)])
     assert len(read_via(file, tmp_path).images[0].annotations) == 1
-    assert "1 shapes that enclose no area are left out, such as a point" in caplog.text
+    assert "1 shape that encloses no area is left out, such as a point" in caplog.text
 
 
 def test_drawn_rectangles_are_counted_and_may_be_boxes(write, tmp_path, caplog):
     file = write([region(TRIANGLE), region({"name": "rect", "x": 1, "y": 2, "width": 3, "height": 4})])
     (record,) = read_via(file, tmp_path).images
     assert all(annotation.segmentation for annotation in record.annotations)
-    assert "1 of 2 objects are drawn rectangles, which are trained as masks; add @rectangles:boxes" in caplog.text
+    assert "1 of 2 objects is a drawn rectangle, trained as a mask; add @rectangles:boxes" in caplog.text
     caplog.clear()
     (record,) = read_via(file, tmp_path, rectangles="boxes").images
     assert [bool(annotation.segmentation) for annotation in record.annotations] == [True, False]

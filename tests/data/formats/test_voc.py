@@ -111,7 +111,7 @@ def test_a_rotated_box_becomes_a_polygon(voc, degrees, tool, caplog):
     distances = np.linalg.norm(found[:, None] - expected, axis=2)
     np.testing.assert_allclose(distances.min(axis=1), 0, atol=1e-4)
     np.testing.assert_allclose(annotation.box, [*expected.min(axis=0), *expected.max(axis=0)], atol=1e-3)
-    assert "1 rotated boxes became polygons" in caplog.text
+    assert "1 rotated box became a polygon" in caplog.text
 
 
 def test_a_box_with_a_rotation_of_zero_is_upright(voc):
@@ -263,7 +263,7 @@ def test_an_outdated_file_name_is_logged(voc, caplog):
     file = annotations / "2007_000032.xml"
     file.write_text(file.read_text().replace("2007_000032.jpg", "IMG_1.jpg"))
     assert read_voc(annotations, images).images[0].file_name == str(images / "2007_000032.jpg")
-    assert "1 files name a missing image" in caplog.text
+    assert "1 file names a missing image" in caplog.text
 
 
 def test_outlines_of_roboflow(voc):

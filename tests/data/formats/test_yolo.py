@@ -156,9 +156,9 @@ def test_a_string_names_it(yolo):
         ("0 0.5 0.5 1", "3 numbers after the class"),
         ("0 0.5 0.5 1 1 0.5", "5 numbers after the class"),
         ("0 0.1 0.1 0.2 0.2 0.3 0.3 0.4", "7 numbers after the class"),
-        ("0 0.1 0.1 0.2 1.02 0.3 0.3", "1.02 lies outside of the image"),
-        ("0 -0.1 0.1 0.2 0.2 0.3 0.3", "-0.1 lies outside of the image"),
-        ("0 12 15 30 40", "12 lies outside of the image"),
+        ("0 0.1 0.1 0.2 1.02 0.3 0.3", "1.02 is outside of the image"),
+        ("0 -0.1 0.1 0.2 0.2 0.3 0.3", "-0.1 is outside of the image"),
+        ("0 12 15 30 40", "12 is outside of the image"),
         ("0 nan 0.1 0.2 0.2", "expected finite numbers"),
         ("cat 0.5 0.5 1 1", "expected numbers"),
         ("0 0.5 0.5 0 0.2", "has no area"),
@@ -224,7 +224,7 @@ def test_images_without_labels_are_counted_and_never_all_of_them(yolo, caplog):
     read_yolo(yolo({"a": "", "b": ROW}))
     assert not caplog.text
     read_yolo(yolo({"a": "", "b": ROW, "c": None}))
-    assert "1 of 3 images have no labels and so no objects, such as " in caplog.text
+    assert "1 of 3 images has no labels and so no objects, such as " in caplog.text
 
 
 def test_labels_in_the_wrong_place_are_not_empty_images(yolo):
