@@ -122,7 +122,7 @@ def test_tests_mirror_the_package():
 @pytest.mark.parametrize(
     ("folder", "refused"), [("ops", {"detectron2"}), ("data/formats", {"detectron2", "torch"})], ids=["ops", "formats"]
 )
-def test_parts_that_stand_without_large_packages(folder, refused):
+def test_parts_that_need_no_large_packages(folder, refused):
     files = sorted((PACKAGE / folder).glob("*.py"))
     assert files
     assert not [path.name for path in files if refused & {name.split(".")[0] for name in imports_of(path)}]
@@ -134,7 +134,7 @@ def test_importing_the_package_loads_nothing_heavy(run_python):
     assert run_python("-c", code).stdout.strip() == "[]"
 
 
-def test_public_names_resolve_and_unknown_ones_say_what_there_is():
+def test_public_names_resolve_and_unknown_ones_list_the_choices():
     for name, module in maskrcnn_ext._exports().items():
         assert getattr(maskrcnn_ext, name).__module__ == module
         assert name in dir(maskrcnn_ext)

@@ -19,7 +19,7 @@ def polygons(shapes, tmp_path):
     return set_of_polygons(shapes, tmp_path)
 
 
-def test_the_command_lists_mends_and_reports(polygons, tmp_path, capsys):
+def test_the_command_lists_fixes_and_reports(polygons, tmp_path, capsys):
     """Twenty faults at once: each is found, the copy has none of them left, the page needs no other file."""
     data, folder = polygons
     kinds = plant_twenty(data, folder)
@@ -133,7 +133,7 @@ def test_a_set_without_images_is_an_error_and_has_a_page(tmp_path, capsys):
     assert "<svg" not in text
 
 
-def test_what_cannot_be_written_is_one_line(shapes, tmp_path, capsys):
+def test_a_path_that_cannot_be_written_is_one_line(shapes, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     name = f"coco:{shapes}@{shapes.parent / 'images'}"
     for option, file in (("--fix", "a.json"), ("--report", "a.html")):

@@ -90,7 +90,7 @@ def test_mistakes_are_one_line(capsys, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["convert", "split"])
-def test_a_stopped_command_says_how_to_go_on(command, capsys, monkeypatch):
+def test_a_stopped_command_prints_how_to_continue(command, capsys, monkeypatch):
     module = import_module(f"maskrcnn_ext.cli.{command}")
     monkeypatch.setattr(module, "run", lambda _: signal.raise_signal(signal.SIGTERM))
     arguments = {"convert": ["a.json", "out", "--to", "yolo"], "split": ["a.json", "out", "--val", "0.2"]}

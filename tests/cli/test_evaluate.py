@@ -25,7 +25,7 @@ def test_evaluate_takes_a_data_set_and_its_settings(result_files, shapes, capsys
     assert "segm" not in printed
 
 
-def test_keypoints_of_a_teams_own_skeleton(capsys, tmp_path):
+def test_keypoints_of_another_skeleton(capsys, tmp_path):
     own = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 20, 20], "keypoints": [2, 2, 2, 9, 9, 2]}
     images = [{"id": 1, "height": 30, "width": 30}]
     truth = {"images": images, "categories": [{"id": 1, "name": "leaf"}], "annotations": [own]}

@@ -178,7 +178,7 @@ def test_remove_takes_files_folders_links_and_nothing(tmp_path):
     assert names(tmp_path) == ["kept"]
 
 
-def test_what_killed_programs_left_is_removed(tmp_path, run_python):
+def test_files_of_killed_programs_are_removed(tmp_path, run_python):
     run_python(
         "-c",
         "import os, pathlib; from maskrcnn_ext.common.files import atomic_path\n"

@@ -76,7 +76,7 @@ def test_unknown_and_missing_arguments_are_lines():
     assert unknown_arguments("m", {"_target_": PassesOn, "anything": 1}, PassesOn) == []
 
 
-def test_what_the_training_script_sets_is_not_missing():
+def test_settings_of_the_training_script_are_not_missing():
     def build(params, model):
         return params, model
 

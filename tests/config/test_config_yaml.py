@@ -76,7 +76,7 @@ def holder(tmp_path):
     return LazyConfig.load(str(tmp_path / "config.yaml"))
 
 
-def test_functions_come_back(holder):
+def test_functions_are_restored(holder):
     part = holder.part
     assert part.function(3).eps == 0.25
     assert part.lambda_(3).eps == 0.25
@@ -91,7 +91,7 @@ def test_functions_come_back(holder):
     assert instantiate(holder.target).num_features == 3
 
 
-def test_values_come_back(holder):
+def test_values_are_restored(holder):
     part = holder.part
     assert part.dtype is torch.float16
     assert part.device == torch.device("cpu")

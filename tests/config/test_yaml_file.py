@@ -81,7 +81,7 @@ def test_shipped_configs_are_parts(name, tmp_path):
     assert cfg == LazyConfig.load(str(tmp_path / "config.yaml"))
 
 
-def test_what_builds_a_model_comes_back(tmp_path):
+def test_parts_of_a_model_are_restored(tmp_path):
     file = tmp_path / "config.py"
     file.write_text(
         "from functools import partial\nimport torch\nfrom torch import nn\nfrom detectron2.layers import ShapeSpec\n"

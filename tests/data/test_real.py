@@ -22,7 +22,7 @@ def as_rle(segmentation, height, width):
 
 @pytest.mark.parametrize("split", ["train", "val"])
 @pytest.mark.parametrize(("domain", "folder"), [("nuclei", "nuclei_dsb2018"), ("balloon", "balloon")])
-def test_a_domain_is_what_its_coco_file_says(real_data, domain, folder, split):
+def test_a_domain_equals_its_coco_file(real_data, domain, folder, split):
     data = json.loads((real_data / folder / f"instances_{split}.json").read_text())
     names = {image["id"]: image["file_name"] for image in data["images"]}
     expected = {name: [] for name in names.values()}

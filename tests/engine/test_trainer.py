@@ -70,7 +70,7 @@ def test_train_resume_and_evaluate(spec, tmp_path):
     assert (tmp_path / "inference/coco_instances_results.json").is_file()
 
 
-def test_a_run_with_pretrained_weights_goes_on_without_them(spec, tmp_path, caplog):
+def test_a_run_with_pretrained_weights_continues_without_them(spec, tmp_path, caplog):
     weights = tmp_path / "own.pth"
     torch.save(timm.create_model("mobilenetv4_conv_small_035").state_dict(), weights)
     bottom_up = "model.backbone.bottom_up"

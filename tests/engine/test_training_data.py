@@ -121,7 +121,7 @@ def test_a_checkpoint_precedes_a_failing_evaluation(train, shapes, monkeypatch):
     assert (folder / "model_0000000.pth").is_file()
 
 
-def test_resume_applies_the_config_and_a_finished_run_says_so(train, shapes, caplog):
+def test_resume_applies_the_config_and_a_finished_run_reports_it(train, shapes, caplog):
     spec = spec_of(shapes)
     assert train(spec, "~dataloader.evaluator")[0] == 0
     changes = {"train.max_iter": 2, "optimizer.lr": 0.0001, "optimizer.weight_decay": 0.5}

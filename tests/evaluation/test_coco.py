@@ -215,7 +215,7 @@ def test_no_prediction_scores_as_a_wrong_one(tmp_path):
     assert len(json.loads((tmp_path / "out" / "coco_instances_results.json").read_text())) == 1
 
 
-def test_no_prediction_in_the_images_asked_for(tmp_path):
+def test_no_prediction_in_the_chosen_images(tmp_path):
     name = register(tmp_path / "truth.json", [[[0, 5, 5, 20, 20]], [[1, 5, 5, 60, 60]]], size=ORDINARY_SIZE)
     found = evaluate(COCOEvaluator(name, **PLAIN), nothing(2), img_ids=[1])["segm"]
     assert {metric: value for metric, value in found.items() if not math.isnan(value)} == dict.fromkeys(
@@ -249,7 +249,7 @@ def test_tasks_that_are_given_are_all(tmp_path, tasks):
 
 
 @pytest.mark.parametrize("left_out", ["segmentation", "annotations"])
-def test_what_the_ground_truth_does_not_allow_is_not_zero(tmp_path, left_out):
+def test_tasks_that_the_ground_truth_does_not_allow_are_not_zero(tmp_path, left_out):
     truth, _ = ordinary()
     name = register(tmp_path / "truth.json", truth, size=ORDINARY_SIZE, leave_out={left_out})
     output_dir = str(tmp_path / "out")
@@ -378,7 +378,7 @@ def test_a_second_evaluation_returns_the_same_and_outputs_are_not_changed(tmp_pa
 
 
 @pytest.mark.parametrize("left_out", [{"area"}, {"iscrowd"}, {"area", "iscrowd"}])
-def test_what_the_ground_truth_lacks_is_filled_in(tmp_path, left_out):
+def test_missing_fields_of_the_ground_truth_are_filled_in(tmp_path, left_out):
     truth, found = ordinary()
     expected = evaluate(COCOEvaluator(register(tmp_path / "a.json", truth, size=ORDINARY_SIZE), **PLAIN), found)
     name = register(tmp_path / "b.json", truth, size=ORDINARY_SIZE, leave_out=left_out)

@@ -55,7 +55,7 @@ def test_a_missing_object_is_first():
     assert first.score == pytest.approx(11 / 12)
 
 
-def test_a_spurious_object_is_first_and_its_score_says_how_often_objects_like_it_are_found():
+def test_a_spurious_object_is_first_with_the_score_of_the_rule():
     annotations, detections = right()
     (first,) = suspects(annotations, detections[:3] + detections[4:])
     assert (first.kind, first.object, first.result) == ("spurious", 3, None)

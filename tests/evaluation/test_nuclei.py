@@ -17,7 +17,7 @@ def measure(truth, results, **options):
     return nuclei_metrics(known, load_results(results, known), **options)
 
 
-def test_two_objects_by_hand():
+def test_two_objects_against_hand_computed_values():
     true, predicted = np.zeros((2, 10), int), np.zeros((2, 10), int)
     true[0, :4], true[1, :4] = 1, 2
     predicted[0, 1:4], predicted[1, 3:9] = 5, 7  # IoU 3/4 and 1/9
@@ -89,7 +89,7 @@ def test_masks_give_way_to_those_of_a_higher_score():
     assert measure(truth, [over, found(1, 0, 10, 10, 20, 20, 0.9)], score_threshold=0.85)["RQ"] == pytest.approx(2 / 3)
 
 
-def test_what_lies_in_a_crowd_does_not_count():
+def test_objects_inside_a_crowd_do_not_count():
     truth = truth_of([(1, 0, 10, 10, 20, 20), (1, 0, 60, 60, 40, 40, 1), (2, 0, 0, 0, 40, 40, 1)], images=3)
     metrics = measure(truth, [*perfect(truth), found(1, 0, 70, 70, 10, 10), found(2, 0, 5, 5, 9, 9)])
     assert metrics == dict.fromkeys(metrics, 1.0)

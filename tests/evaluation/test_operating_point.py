@@ -50,7 +50,7 @@ def test_the_best_threshold_beats_all_others(seed):
     assert f1[best["score"]] == pytest.approx(best["F1"])
 
 
-def test_confusion_by_hand():
+def test_confusion_against_hand_computed_values():
     truth = truth_of(
         [(1, 0, 10, 10, 20, 20), (1, 1, 60, 60, 20, 20), (1, 1, 120, 90, 20, 20), (1, 0, 80, 0, 40, 40, 1)], classes=2
     )
@@ -80,7 +80,7 @@ def test_rows_add_up_to_objects_and_columns_to_detections(seed):
     ]
 
 
-def test_calibration_by_hand():
+def test_calibration_against_hand_computed_values():
     # In [0.9, 1]: scores 0.95 and 1, half of them right. In [0.2, 0.3): 0.2, wrong.
     error, bins = calibration(ranking([1.0, 0.95, 0.2], [1, 0, 0], 1))
     assert error == pytest.approx((2 * abs(0.975 - 0.5) + 0.2) / 3)

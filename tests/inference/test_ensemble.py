@@ -52,7 +52,7 @@ def assert_same(one, other):
     assert one.pred_masks.rles == other.pred_masks.rles
 
 
-def test_what_its_models_predict_is_fused(ensemble, folds, files):
+def test_predictions_of_its_models_are_fused(ensemble, folds, files):
     singles = [Predictor(fold, device="cpu") for fold in members_of(str(folds))]
     expected = [fuse_predictions([single(str(file)) for single in singles]) for file in files]
     for found, own in zip(ensemble.predict(map(str, files), batch_size=2), expected, strict=True):

@@ -103,7 +103,7 @@ def test_as_the_reference(models, agreement):
         np.testing.assert_array_equal(fused.pred_masks[index].numpy(), mask)
 
 
-def test_what_one_of_three_models_finds_has_a_third_of_its_score():
+def test_a_detection_of_one_of_three_models_has_a_third_of_its_score():
     found = [instances([(0, 0.9, disc(10, 10, 5))]), instances([]), instances([])]
     fused = fuse_predictions(found)
     assert fused.scores.tolist() == pytest.approx([0.3])

@@ -35,7 +35,7 @@ def prediction(count, seed=0):
 
 @settings(max_examples=20, deadline=None)
 @given(count=st.integers(1, 5), seed=st.integers(0, 99))
-def test_there_and_back_through_json_nothing_is_lost(count, seed):
+def test_nothing_is_lost_through_json(count, seed):
     found = prediction(count, seed)
     back = from_coco(json.loads(json.dumps(to_coco(found, 12, IDS))), SIZE, IDS)
     assert back.image_size == SIZE

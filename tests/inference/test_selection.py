@@ -33,7 +33,7 @@ def test_entropy_counts_uncertain_objects():
     assert uncertainty(view((0, 0, 1, 1, 0.9, 0))) == pytest.approx(0.468996, abs=1e-5)
 
 
-def test_disagreement_is_what_the_other_view_lacks():
+def test_disagreement_is_the_part_that_the_other_view_lacks():
     one = view((0, 0, 4, 4, 0.8, 0), (10, 10, 14, 14, 0.4, 1))
     assert disagreement(one, one) == 0
     assert disagreement(one, view()) == disagreement(view(), one) == pytest.approx((0.8 + 0.4) / 2)

@@ -28,7 +28,7 @@ def names(inputs):
     return [item.name for item in inputs.items]
 
 
-def test_a_folder_in_natural_order_without_what_is_hidden(folder):
+def test_a_folder_in_natural_order_without_hidden_files(folder):
     inputs = find_inputs([str(folder)])
     assert names(inputs) == NAMES
     assert [item.image_id for item in inputs.items] == [1, 2, 3, 4, 5]
@@ -55,7 +55,7 @@ def test_globs_files_and_stdin_keep_their_order_and_no_image_is_twice(folder, mo
     ]
 
 
-def test_names_are_unique_whatever_the_file_system(tmp_path):
+def test_names_are_unique_on_any_file_system(tmp_path):
     files = []
     for name in ("a.png", "a.jpg", "A.bmp", "x/b.png", "y/b.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -56,7 +56,7 @@ def test_photographs_and_broken_files_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_label_maps_lie_on_their_volume(tmp_path, axis):
+def test_label_maps_have_the_grid_of_their_volume(tmp_path, axis):
     affine = np.array([[0.5, 0, 0, 1], [0, -2, 0.1, 2], [0, 0, 3, 3], [0, 0, 0, 1]])
     file = tmp_path / "a.nii.gz"
     nibabel.save(nibabel.Nifti1Image(np.random.default_rng(0).normal(size=(4, 5, 6)), affine), file)

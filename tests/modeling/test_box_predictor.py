@@ -119,7 +119,7 @@ def test_scores_are_multiplied_by_maskness(stock, swapped, predictor):
         )
 
 
-def test_classes_suppress_each_other_if_asked(swapped, predictor):
+def test_classes_suppress_each_other_by_an_option(swapped, predictor):
     predictor.class_agnostic_suppression = True
     for found in detect(swapped):
         boxes = found.pred_boxes.tensor.double()
@@ -165,7 +165,7 @@ def test_images_without_detections(swapped, predictor):
         assert [len(found) for found in detect(swapped)] == [0, 0]
 
 
-def test_class_agnostic_models_export_and_others_say_why_not(swapped, predictor):
+def test_class_agnostic_models_export_and_others_raise_the_reason(swapped, predictor):
     predictor.class_agnostic_suppression = True
     (expected,) = swapped.inference([INPUTS[0]], do_postprocess=False)
     with torch.no_grad():

@@ -7,7 +7,7 @@ from maskrcnn_ext.modeling.part_tables import RECORDED_COSTS
 from maskrcnn_ext.modeling.parts import MASK_HEADS, NETWORKS, POOLERS, find_part
 
 
-def test_costs_equal_a_count_by_hand():
+def test_costs_equal_a_manual_count():
     cost = head_cost(find_part("FCNMaskHead"), channels=32, num_classes=5)
     convs = 4 * 32 * 32 * 9
     deconv, predictor = 32 * 32 * 4, 32 * 5

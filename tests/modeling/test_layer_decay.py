@@ -214,7 +214,7 @@ def test_the_two_overrides_on_our_configs_and_on_detectron2s(resnet):
 
 
 @pytest.mark.parametrize("rate", [0, -0.1, 1.1])
-def test_a_rate_that_is_none(rate):
+def test_a_wrong_rate_is_an_error(rate):
     with pytest.raises(InputError, match=f"optimizer.params.decay_rate={rate}: expected"):
         layer_decay_params(nn.Module(), base_lr=1.0, decay_rate=rate)
 

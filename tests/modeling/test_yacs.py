@@ -148,7 +148,7 @@ def test_under_a_plain_training_loop(people, run_python):
     assert done.stdout.strip().splitlines()[-1:] == [expected], done.stderr[-3000:]
 
 
-def test_a_whole_model_whose_res5_halves_what_the_config_says():
+def test_a_whole_model_whose_res5_halves_the_pooled_grid():
     cfg = small_cfg("DCTMaskHead")
     cfg.MODEL.ROI_HEADS.NAME = "Res5ROIHeads"  # C4, the default of get_cfg()
     assert cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION == 14

@@ -44,7 +44,7 @@ def test_a_logarithmic_axis_has_equal_steps_for_equal_ratios():
     assert {"1", "10", "100"} <= {label for _, label in chart.y_ticks}
 
 
-def test_what_cannot_be_drawn_is_left_out_and_colours_stay():
+def test_curves_that_cannot_be_drawn_are_left_out_and_colours_stay():
     nan, inf = float("nan"), float("inf")
     chart = line_chart("loss", [("none", [(0, nan)]), ("some", [(0, 1.0), (1, inf), (2, 0.0), (3, 2.0)])], log=True)
     assert [(line.name, line.color, line.xs) for line in chart.lines] == [("some", 1, "0 3")]

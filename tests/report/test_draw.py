@@ -20,7 +20,7 @@ def test_a_mask_tints_its_inside_and_nothing_else():
     assert picture[10, 15].tolist() == [55, 55, 169], "45 % of red over 55 % of grey"
 
 
-def test_a_box_is_drawn_where_there_is_no_mask_and_pictures_scale():
+def test_a_box_is_drawn_for_an_object_without_mask_and_pictures_scale():
     image = np.zeros((20, 30, 3), np.uint8)
     picture = draw_objects(image, [DrawnObject(None, (5, 5, 25, 15), "thing", RED)], scale=4)
     assert picture.shape == (80, 120, 3)
@@ -89,7 +89,7 @@ def test_scale_moves_the_points():
 
 
 @pytest.mark.parametrize(("score", "min_visible", "is_drawn"), [(0.04, 0.05, False), (0.06, 0.05, True), (0, 0, False)])
-def test_what_is_not_sure_enough_is_left_out_with_its_line(score, min_visible, is_drawn):
+def test_keypoints_of_low_scores_are_left_out_with_their_lines(score, min_visible, is_drawn):
     points = CROSS.copy()
     points[1, 2] = score
     canvas = changed_pixels(draw_cross(points, min_visible=min_visible))

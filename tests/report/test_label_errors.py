@@ -13,7 +13,7 @@ def suspect(file, label, found, image_id=1):
     return SuspectLabel({"file_name": str(file), "image_id": image_id}, "no a here", 0.75, label, found)
 
 
-def test_a_crop_shows_the_label_and_what_is_found():
+def test_a_crop_shows_the_label_and_the_detection():
     pixels = np.zeros((90, 130, 3), np.uint8)
     both, label, found = (
         draw_suspect(pixels, suspect("", *pair)) for pair in ((SQUARE, BOX), (SQUARE, None), (None, BOX))

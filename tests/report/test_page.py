@@ -19,7 +19,7 @@ def run_folder(shapes, tmp_path):
     return shapes_run(tmp_path / "run", shapes)
 
 
-def test_the_page_is_whole_and_says_what_the_evaluation_says(run_folder, shapes):
+def test_the_page_is_complete_with_the_numbers_of_the_evaluation(run_folder, shapes):
     page = ParsedPage(write_run_page(run_folder, run_folder / "sub/report.html", title="A <run> & more"))
     page.assert_self_contained()
     assert "<title>A &lt;run&gt; &amp; more</title>" in page.text

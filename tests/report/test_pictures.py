@@ -20,7 +20,7 @@ def run_folder(shapes, tmp_path):
     return shapes_run(tmp_path / "run", shapes)
 
 
-def test_the_pictures_show_what_is_wrong_and_what_is_missed(run_folder, shapes):
+def test_the_pictures_show_wrong_and_missed_objects(run_folder, shapes):
     page = ParsedPage(write_run_page(run_folder, run_folder / "report.html"))
     data = json.loads(shapes.read_text())
     names = {image["id"]: image["file_name"] for image in data["images"]}

@@ -40,7 +40,7 @@ def test_a_resumed_run_is_one_curve_and_a_cut_off_line_is_left_out(tmp_path):
     assert run.inference_seconds is None
 
 
-def test_the_manifest_says_when(tmp_path):
+def test_the_manifest_has_the_time(tmp_path):
     (tmp_path / "metrics.json").touch()
     (tmp_path / "manifest.json").write_text(json.dumps({"started": "2026-01-02T03:04:05+00:00"}))
     assert read_run(tmp_path).started == "2026-01-02 03:04 UTC"

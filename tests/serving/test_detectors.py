@@ -50,7 +50,7 @@ def test_an_exported_model_answers_with_its_objects(exported, pictures):
 
 
 @pytest.mark.slow
-def test_an_exported_model_refuses_what_it_cannot_read(exported):
+def test_an_exported_model_refuses_unreadable_images(exported):
     pytest.importorskip("onnxruntime")
     served = ModelSource((str(exported("onnx")),)).load()
     deep = cv2.imencode(".png", np.zeros((4, 5, 3), np.uint16))[1].tobytes()

@@ -29,7 +29,7 @@ def data_set(sizes, ratios=(1.0,), *, image=(1024, 1024), count=300, seed=0, cro
     return view_dataset(data, Path(), "set")
 
 
-def test_known_sizes_and_ratios_come_back():
+def test_known_sizes_and_ratios_are_found():
     advice = suggest_anchors(data_set((40, 90, 160, 280, 450), (0.25, 0.6, 1.5), image=(1280, 1280), count=1500))
     assert (advice.short_edge, advice.max_size) == (1280, 1280), "large objects: the images stay as they are"
     np.testing.assert_allclose(advice.sizes, (40, 90, 160, 280, 450), rtol=0.1)

@@ -86,7 +86,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", [*TURNS, *CHANGES])
-def test_copies_are_near_whatever_was_done_to_them(images, name):
+def test_changed_copies_are_near_duplicates(images, name):
     changed = [{**TURNS, **CHANGES}[name](image) for image in images]
     pairs = set(find_near_pairs(np.concatenate([thumbnails(images), thumbnails(changed)]), len(images)))
     assert pairs == {(len(images) + n, n, name in TURNS) for n in range(len(images))}

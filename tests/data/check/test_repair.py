@@ -110,7 +110,7 @@ def test_a_size_is_that_of_the_file_even_if_no_image_is_decoded(polygons):
     assert len(fixed["annotations"]) == len(data["annotations"])
 
 
-def test_what_is_left_out_is_counted_by_reason(polygons):
+def test_losses_are_counted_by_reason(polygons):
     data, folder = polygons
     (folder / "000003.jpg").unlink()
     data["annotations"][0]["category_id"] = 99
@@ -123,7 +123,7 @@ def test_what_is_left_out_is_counted_by_reason(polygons):
     ]
 
 
-def test_a_rotated_box_is_said_and_becomes_a_polygon(polygons):
+def test_a_rotated_box_is_reported_and_becomes_a_polygon(polygons):
     data, folder = polygons
     data["annotations"] = data["annotations"][:1]
     del data["annotations"][0]["segmentation"]

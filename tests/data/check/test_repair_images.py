@@ -53,7 +53,7 @@ def test_objects_turn_with_their_image(tmp_path, orientation, form):
     assert (x in (xs.min(), xs.max()), y in (ys.min(), ys.max()), seen, rest) == (True, True, 2, [0, 0, 0])
 
 
-def test_objects_that_lie_on_the_turned_image_stay(tmp_path):
+def test_objects_drawn_on_the_rotated_image_stay(tmp_path):
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = 6
     Image.new("L", (60, 40)).save(tmp_path / "a.jpg", exif=exif)
@@ -103,7 +103,7 @@ def test_objects_that_fit_both_ways_are_not_moved_by_a_guess(tmp_path):
 
 
 @pytest.mark.parametrize(("frame", "box"), [("shown", [5, 20, 10, 8]), ("stored", [12, 5, 8, 10])])
-def test_the_user_decides_where_objects_lie_that_fit_both_ways(tmp_path, frame, box):
+def test_the_user_chooses_the_image_of_objects_that_fit_both(tmp_path, frame, box):
     data = rotated_set(tmp_path, (5, 20, 10, 8))
     repaired, _ = repaired_images(data, tmp_path, rotated_objects=frame)
     assert repaired["annotations"][0]["bbox"] == box
@@ -117,7 +117,7 @@ def test_one_image_that_is_clear_decides_for_the_others(tmp_path):
     assert serious(check(repaired, tmp_path)) == set()
 
 
-def test_the_size_of_an_rle_says_on_which_image_it_was_drawn(tmp_path):
+def test_the_size_of_an_rle_shows_the_image_it_was_drawn_on(tmp_path):
     data = rotated_set(tmp_path, (5, 20, 10, 8), form="rle")
     repaired, _ = repaired_images(data, tmp_path)
     assert repaired["annotations"][0]["bbox"] == [5, 20, 10, 8]

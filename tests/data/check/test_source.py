@@ -68,7 +68,7 @@ def test_the_images_are_found_in_the_usual_folders(rles, tmp_path, file, images)
     assert find(str(root / file)).folder.resolve() == (root / images).resolve()
 
 
-def test_a_selection_of_a_file_is_what_is_checked(rles, tmp_path):
+def test_only_the_selection_of_a_file_is_checked(rles, tmp_path):
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
     from maskrcnn_ext.data import register
@@ -105,7 +105,7 @@ def test_windows_of_one_file_are_separate_images(stack):
     assert "window" in faults[0].message
 
 
-def test_a_copy_cannot_say_what_coco_cannot(stack, capsys, tmp_path):
+def test_a_copy_has_only_fields_of_coco(stack, capsys, tmp_path):
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
     from maskrcnn_ext.data.registry.dicts import to_dicts

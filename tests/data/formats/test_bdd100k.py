@@ -88,7 +88,7 @@ def test_a_bitmask_of_background_alone_has_no_objects(write_bitmask):
     assert read_bdd100k(*write_bitmask(bitmask())).images[0].annotations == []
 
 
-def test_bitmasks_of_videos_lie_in_folders(write_bitmask, images):
+def test_bitmasks_of_videos_are_in_folders(write_bitmask, images):
     (images / "b1c66a42").mkdir()
     name = "b1c66a42/b1c66a42-0000001"
     Image.new("RGB", (60, 40)).save(images / f"{name}.jpg")
@@ -207,7 +207,7 @@ def test_classes_are_chosen_and_ordered(write_json, write_bitmask):
         read_bdd100k(*files, classes=["lane"])
 
 
-def test_frames_of_videos_lie_in_folders_or_do_not(write_json, images):
+def test_frames_of_videos_with_and_without_folders(write_json, images):
     (images / "video").mkdir()
     Image.new("RGB", (60, 40)).save(images / "video" / "f-1.jpg")
     (record,) = read_bdd100k(*write_json(name="f-1.jpg", videoName="video")).images

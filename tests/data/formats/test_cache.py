@@ -52,7 +52,7 @@ def test_other_content_or_images_are_other_entries(tmp_path, cached):
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda _: b"", lambda b: b[:40] + b"X" + b[41:], lambda b: b * 2])
-def test_a_damaged_entry_is_ignored_and_written_anew(tmp_path, cached, damage, monkeypatch):
+def test_a_damaged_entry_is_replaced(tmp_path, cached, damage, monkeypatch):
     file = write_coco_file(tmp_path)
     first = read_coco(file, tmp_path)
     (entry,) = cached.iterdir()

@@ -82,7 +82,7 @@ def test_an_outline_without_area_is_left_out_with_a_warning(tmp_path, caplog):
     assert "left out 1 annotation whose outline has no area, such as id 9" in caplog.text
 
 
-def test_what_other_tools_write_is_read(tmp_path):
+def test_files_of_other_tools_are_read(tmp_path):
     from PIL import Image
 
     (tmp_path / "sub").mkdir()
@@ -173,7 +173,7 @@ def test_a_rotation_beside_an_outline_is_not_read_again(tmp_path):
     assert (found.box, found.segmentation) == ((15, 15, 45, 25), annotation["segmentation"])
 
 
-def test_crowds_are_objects_if_asked_for(tmp_path, caplog):
+def test_crowds_are_objects_by_an_option(tmp_path, caplog):
     file = write_coco_file(tmp_path, annotations=[{**GOOD, "iscrowd": 1}, {**GOOD, "id": 2, "iscrowd": 1}])
     with pytest.raises(InputError, match=r"all 2 objects of its 4 images are crowds.* add @crowds:objects"):
         get_dataset_dicts(f"coco:{file}@{tmp_path}")
@@ -186,7 +186,7 @@ def test_crowds_are_objects_if_asked_for(tmp_path, caplog):
         read_coco(file, tmp_path, crowds="all")
 
 
-def test_some_classes_are_read_in_the_order_that_is_asked_for(tmp_path):
+def test_the_chosen_classes_are_read_in_their_order(tmp_path):
     file = write_coco_file(tmp_path)
     whole, part = read_coco(file, tmp_path), read_coco(file, tmp_path, only=["dog", "cat"])
     assert (whole.classes, whole.category_ids) == (["cat", "dog"], [4, 90])
@@ -203,7 +203,7 @@ def test_some_classes_are_read_in_the_order_that_is_asked_for(tmp_path):
         read_coco(file, tmp_path, only=["cats"])
 
 
-def test_the_placeholder_class_of_roboflow_is_said_with_the_option(tmp_path, caplog):
+def test_the_placeholder_class_of_roboflow_gives_a_warning_with_the_option(tmp_path, caplog):
     categories = [{"id": 0, "name": "pets", "supercategory": "none"}]
     categories += [{"id": number, "name": name, "supercategory": "pets"} for number, name in ((4, "cat"), (5, "dog"))]
     file = write_coco_file(tmp_path, annotations=[GOOD], categories=categories)
@@ -343,7 +343,7 @@ json_values = st.recursive(
 
 @settings(max_examples=150, deadline=None)
 @given(field=st.sampled_from([*GOOD, "segmentation", "keypoints", "iscrowd", "ignore"]), value=json_values)
-def test_whatever_a_field_holds_it_is_read_or_named(tmp_path_factory, field, value):
+def test_any_value_of_a_field_is_read_or_reported(tmp_path_factory, field, value):
     folder = tmp_path_factory.mktemp("coco")
     file = write_coco_file(folder, annotations=[{**GOOD, field: value}])
     try:
@@ -361,7 +361,7 @@ def test_whatever_a_field_holds_it_is_read_or_named(tmp_path_factory, field, val
                     mask_util.decode(as_rles)
 
 
-def test_garbage_collection_goes_on_after_reading(tmp_path):
+def test_garbage_collection_is_enabled_after_reading(tmp_path):
     import gc
 
     read_coco(write_coco_file(tmp_path), tmp_path)

@@ -117,7 +117,7 @@ ORGANS = ["liver", "spine", "heart"]
 
 @pytest.mark.realdata
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_the_ct_is_what_its_coco_file_says(real_data, tmp_path, split):
+def test_the_ct_equals_its_coco_file(real_data, tmp_path, split):
     folder = real_data / "medical_ct_dicom"
     for organ in ORGANS:
         shutil.copy(folder / f"{organ}_seg.nrrd", tmp_path)

@@ -81,7 +81,7 @@ def test_a_label_map_on_another_grid_is_refused(tmp_path, labels):
         read_dicom(series, tmp_path / "l.nrrd")
 
 
-def test_segments_of_3d_slicer_bring_their_names(tmp_path, labels):
+def test_segments_of_3d_slicer_have_their_names(tmp_path, labels):
     names = {"Segment0_Name": "liver", "Segment0_LabelValue": "1", "Segment1_Name": "heart", "Segment1_LabelValue": "2"}
     file = write_nrrd(tmp_path / "l.seg.nrrd", labels, **names)
     data = read_dicom(write_series(tmp_path / "ct"), file)

@@ -30,7 +30,7 @@ def test_polygons_alone_stay_polygons():
     assert joined.box == (1, 1, 9, 5)
 
 
-def test_what_lies_outside_or_has_no_pixel_is_named():
+def test_objects_outside_or_without_pixels_are_named():
     with pytest.raises(InputError, match="a: 500 is far outside"):
         join_parts([DrawnPart("a", [500.0, 1, 2, 3, 4, 5])], 8, 12)
     with pytest.raises(InputError, match="b: the mask has no pixel"):

@@ -141,7 +141,7 @@ READERS = [
         "yolo",
     ],
 )
-def test_a_spoilt_value_never_ends_in_a_traceback(document, name, read, tmp_path):
+def test_a_broken_value_never_ends_in_a_traceback(document, name, read, tmp_path):
     Image.new("L", (60, 40)).save(tmp_path / "a.png")
     (tmp_path / "a.txt").write_text("0 0.5 0.5 0.2 0.2")  # YOLO's labels
     for part in ("ds/ann", "ds/img"):  # Supervisely's project

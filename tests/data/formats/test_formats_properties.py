@@ -20,7 +20,7 @@ polygons = st.lists(st.tuples(coordinates, coordinates), min_size=3, max_size=12
 
 @few
 @given(mask=arrays(bool, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=24)))
-def test_any_mask_comes_back_pixel_by_pixel(mask, tmp_path_factory):
+def test_any_mask_is_restored_pixel_by_pixel(mask, tmp_path_factory):
     folder = tmp_path_factory.mktemp("dsb") / "one"
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True)
@@ -49,7 +49,7 @@ def test_any_polygon_keeps_its_points(points, tmp_path_factory):
 
 @few
 @given(points=polygons)
-def test_a_box_lies_in_the_image_and_within_a_pixel_of_the_masks(points):
+def test_a_box_is_inside_the_image_and_within_a_pixel_of_the_masks(points):
     polygon = [float(value) for point in points for value in point]
     box = np.array(box_of_polygons([polygon], 48, 64))
     assert (box >= 0).all()

@@ -45,7 +45,7 @@ def test_outlines_keep_their_sub_pixel_corners(tmp_path, transform):
     np.testing.assert_allclose(annotation.box, [20, 30, 40.25, 50.5], atol=1e-4)
 
 
-def test_a_property_that_may_hold_the_class_is_said_with_counts(tmp_path, caplog):
+def test_a_property_that_may_hold_the_class_is_reported_with_counts(tmp_path, caplog):
     raster = write_raster(tmp_path / "a.tif")
     boxes = [box_feature(10 * n, 10, 10 * n + 8, 20, kind=kind) for n, kind in enumerate(["roof", "pool", "roof"])]
     vector = write_vector(tmp_path / "a.geojson", boxes)
@@ -139,7 +139,7 @@ def test_slivers_in_a_tile_may_be_left_out(tmp_path):
         counts(min_visible=50)
 
 
-def test_what_a_cut_leaves_without_a_pixel_is_left_out(tmp_path):
+def test_parts_without_a_pixel_after_a_cut_are_left_out(tmp_path):
     raster = write_raster(tmp_path / "a.tif")
     vector = write_vector(tmp_path / "a.geojson", [box_feature(39.95, 10, 60, 20)])
     first, second = read_geo(vector, raster, tile=40).images[:2]
@@ -148,7 +148,7 @@ def test_what_a_cut_leaves_without_a_pixel_is_left_out(tmp_path):
 
 @settings(max_examples=50, deadline=None)
 @given(width=st.integers(1, 300), height=st.integers(1, 300), tile=st.integers(1, 120), data=st.data())
-def test_windows_cover_every_pixel_and_overlap_as_asked(width, height, tile, data):
+def test_windows_cover_every_pixel_with_the_given_overlap(width, height, tile, data):
     overlap = data.draw(st.integers(0, min(tile - 1, tile // 2 + 1)))
     covered = np.zeros((height, width), int)
     windows = tile_windows(width, height, tile, overlap)
@@ -273,7 +273,7 @@ def test_a_missing_library_is_named(tmp_path, monkeypatch, library):
 
 @pytest.mark.realdata
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_spacenet_is_what_its_coco_file_says(real_data, split):
+def test_spacenet_equals_its_coco_file(real_data, split):
     folder = real_data / "aerial_spacenet"
     data = read_geo(folder / "geotiff_labels.geojson", folder / "sample_geotiff.tif", classes=["building"], tile=300)
     records = {record.image_id: record for record in data.images}

@@ -54,7 +54,7 @@ def test_pieces_without_holes_are_the_polygon(centres):
     window=st.tuples(*[st.integers(0, 10000)] * 2),
     points=st.lists(st.floats(0, 1000), min_size=6, max_size=12).filter(lambda values: len(values) % 2 == 0),
 )
-def test_there_and_back_to_the_map(angle, scale, shear, window, points):
+def test_pixels_to_the_map_and_back(angle, scale, shear, window, points):
     transform = (
         Affine.translation(733601, 3725139) @ Affine.rotation(angle) @ Affine.shear(shear) @ Affine.scale(scale, -scale)
     )
@@ -66,7 +66,7 @@ def test_there_and_back_to_the_map(angle, scale, shear, window, points):
     assert mapped[:2] == pytest.approx([x, y], abs=1e-6)
 
 
-def test_predictions_go_back_to_where_the_outlines_came_from(tmp_path):
+def test_predictions_get_the_map_coordinates_of_the_outlines(tmp_path):
     raster = write_raster(tmp_path / "a.tif", transform=TURNED)
     original = on_map(SQUARE[0], TURNED)
     vector = write_vector(tmp_path / "a.geojson", [feature([closed(original)])])

@@ -14,7 +14,7 @@ from tests.helpers.geo_files import SQUARE, box_feature, closed, feature, on_map
 
 
 @pytest.mark.parametrize("name", ["a.gpkg", "a.geojson"])
-def test_a_geopackage_says_what_geojson_says(tmp_path, name):
+def test_a_geopackage_equals_its_geojson(tmp_path, name):
     raster = write_raster(tmp_path / "a.tif")
     geometry = shapely.to_wkb(shapely.Polygon(on_map(SQUARE[0])))
     pyogrio.raw.write(

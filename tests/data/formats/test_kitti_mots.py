@@ -60,7 +60,7 @@ def test_objects_keep_their_tracks(write, kind):
             assert annotation.segmentation == encode_mask(labels == annotation.id)
 
 
-def test_both_kinds_say_the_same(write):
+def test_both_kinds_of_files_are_equal(write):
     pngs, texts, images = write(drive())
     assert read_kitti_mots(pngs, images) == read_kitti_mots(texts, images)
 

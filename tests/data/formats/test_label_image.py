@@ -252,7 +252,7 @@ def test_a_string_names_it(folders):
 
 @pytest.mark.realdata
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_real_nuclei_cut_into_tiles_are_what_their_coco_file_says(real_data, split):
+def test_real_nuclei_cut_into_tiles_equal_their_coco_file(real_data, split):
     pytest.importorskip("tifffile")
     folder = real_data / "nuclei_stardist"
     (record,) = read_label_image(folder / "images" / "mask2d.tif", folder / "images" / "img2d.tif").images

@@ -86,7 +86,7 @@ def polygon_area(points):
 
 @pytest.mark.parametrize(("x", "y"), [(0, 0), (13, 7), (54, 36), (-3, -2)])
 @pytest.mark.parametrize("value", [1, 255])
-def test_a_mask_lies_where_its_first_point_is(write, x, y, value):
+def test_a_mask_starts_at_its_first_point(write, x, y, value):
     patch = np.random.default_rng(0).integers(0, 2, (5, 8)).astype(np.uint8)
     patch[2:, 4:] = 1
     expected = np.zeros((60, 80), np.uint8)

@@ -189,7 +189,7 @@ def test_a_missing_library_is_named(volume, monkeypatch):
 
 @pytest.mark.realdata
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_the_spine_is_what_its_coco_file_says(real_data, split):
+def test_the_spine_equals_its_coco_file(real_data, split):
     folder = real_data / "medical_spine_nifti"
     values = {
         base + number: name

@@ -27,7 +27,7 @@ def test_a_size_comes_from_the_header(tmp_path, suffix):
 
 @pytest.mark.parametrize(("orientation", "size"), [(1, (17, 31)), (3, (17, 31)), (6, (31, 17)), (8, (31, 17))])
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
-def test_a_size_is_what_detectron2_reads_of_a_turned_photograph(tmp_path, orientation, size, suffix):
+def test_the_size_of_a_rotated_photograph_equals_detectron2s(tmp_path, orientation, size, suffix):
     from detectron2.data.detection_utils import read_image
 
     exif = Image.Exif()

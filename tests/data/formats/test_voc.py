@@ -119,7 +119,7 @@ def test_a_box_with_a_rotation_of_zero_is_upright(voc):
     assert (annotation.box, annotation.segmentation) == ((9, 14, 40, 25), None)
 
 
-def test_a_set_of_difficult_objects_says_how_to_read_them(voc, caplog):
+def test_the_error_for_difficult_objects_names_the_option(voc, caplog):
     annotations, images = voc(thing("dog", 1, 1, 9, 9, difficult=1))[:2]
     with pytest.raises(InputError, match=r"all 1 objects of its 1 images are crowds.*add @keep_difficult:true"):
         get_dataset_dicts(f"voc:{annotations}@{images}")
@@ -132,7 +132,7 @@ def test_difficult_objects_are_crowds_unless_kept(voc):
     assert [each.crowd for each in read_voc(*folders, keep_difficult=True).images[0].annotations] == [False, False]
 
 
-def test_instances_go_to_the_objects_whose_boxes_they_fill(voc, tmp_path):
+def test_instances_are_assigned_to_the_objects_whose_boxes_they_fill(voc, tmp_path):
     # In the XML the smaller object, which is inside the larger one's box, comes second; in the PNG it is the first.
     folders = voc(thing("cow", 6, 6, 40, 35), thing("dog", 11, 11, 20, 20), thing("cat", 45, 1, 46, 2))
     labels = np.zeros((40, 50), int)

@@ -53,7 +53,7 @@ def test_an_outline_is_scaled_point_by_point(points, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("names", "folder"), [("classes.txt", "images"), ("obj.names", "obj_train_data")])
-def test_a_text_of_class_names_stands_for_the_yaml(yolo, names, folder):
+def test_a_text_of_class_names_replaces_the_yaml(yolo, names, folder):
     """As Label Studio and LabelImg, and CVAT write them."""
     file = yolo({"a": "1 0.5 0.5 0.2 0.5\n", "b": None}, folder=folder).with_name(names)
     file.write_text("cat\n dog\n\n")

@@ -126,7 +126,7 @@ def test_nifti_gives_the_slice_along_an_axis(tmp_path, name):
         read_file(path, slice=9)
 
 
-def test_a_file_without_a_suffix_is_known_by_its_preamble(tmp_path):
+def test_a_file_without_a_suffix_is_recognised_by_its_preamble(tmp_path):
     for name, content, expected in (
         ("IM0001", bytes(128) + b"DICM" + bytes(9), True),
         ("IM0002", bytes(200), False),

@@ -47,7 +47,7 @@ def test_a_grey_image_gets_equal_channels():
 @pytest.mark.parametrize(
     "image", [np.zeros((0, 4)), np.zeros(3), np.zeros((2, 2, 4), np.uint8), np.array([["a"]])], ids=str
 )
-def test_what_is_not_an_image_is_refused(image):
+def test_other_types_than_images_are_refused(image):
     with pytest.raises(InputError):
         convert_image(image, "BGR")
 

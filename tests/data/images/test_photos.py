@@ -26,7 +26,7 @@ from tests.helpers.image_files import DEEP, PHOTO, RNG, read_file
         ("CMYK", "a.jpg", {}),
     ],
 )
-def test_photographs_are_bit_for_bit_what_detectron2_reads(save, mode, name, options, image_format):
+def test_photographs_equal_detectron2s_bit_for_bit(save, mode, name, options, image_format):
     path = save(Image.fromarray(PHOTO).convert(mode), name, **options)
     ours, theirs = read_file(path, image_format), read_image(str(path), image_format)
     np.testing.assert_array_equal(ours, theirs)

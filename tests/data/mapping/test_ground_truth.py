@@ -58,7 +58,7 @@ def test_all_kinds_of_an_outline_are_the_same_mask(image_file):
         np.testing.assert_array_equal(mask, mask_of(12, 8)[:, ::-1])
 
 
-def test_a_polygon_beyond_the_edge_has_the_box_of_what_is_inside(image_file):
+def test_a_polygon_beyond_the_edge_has_the_box_of_its_inside_part(image_file):
     outline = [[-30, 20, 40, 10, 100, 70, 40, 55]]
     mapper = SafeMapper(True, **arguments(recompute_boxes=True))
     instances = mapper(record_of(image_file, annotation(0, 10, 80, 50, segmentation=outline)))["instances"]

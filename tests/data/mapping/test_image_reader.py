@@ -123,7 +123,7 @@ def test_reduced_decoding_gives_nearly_the_same_image(record, orientation):
         assert torch.equal(one["instances"].gt_boxes.tensor, other["instances"].gt_boxes.tensor)
 
 
-def test_what_cannot_be_reduced_is_read_whole(record, tmp_path):
+def test_images_that_cannot_be_reduced_are_read_whole(record, tmp_path):
     assert read_reduced(record, "BGR", (60, 80)) is None
     Image.open(record["file_name"]).save(tmp_path / "a.png")
     assert read_reduced({"file_name": str(tmp_path / "a.png")}, "BGR", (10, 10)) is None

@@ -41,7 +41,7 @@ def both(record, augmentations=AUGMENTATIONS, seed=0, **changes):
     ("mask_format", "kind"), [("polygon", polygon_of), ("bitmask", polygon_of), ("bitmask", rle_of)]
 )
 @pytest.mark.parametrize("recompute_boxes", [False, True])
-def test_ordinary_data_gives_what_the_stock_mapper_gives(image_file, mask_format, kind, recompute_boxes, seed):
+def test_ordinary_data_is_mapped_as_by_the_stock_mapper(image_file, mask_format, kind, recompute_boxes, seed):
     points = [20.0, 20, 2, 30, 22, 2, 0, 0, 0]
     record = record_of(
         image_file,

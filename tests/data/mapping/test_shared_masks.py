@@ -75,7 +75,7 @@ def test_as_a_field_of_instances(masks):
 
 
 @pytest.mark.parametrize("item", [7, -8])
-def test_a_mask_that_there_is_not(masks, item):
+def test_a_missing_mask(masks, item):
     with pytest.raises(IndexError):
         SharedBitMasks(masks)[INDEX][item]
 

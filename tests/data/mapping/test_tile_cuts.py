@@ -22,7 +22,7 @@ def test_polygons_are_cut_and_have_tight_boxes():
         np.testing.assert_array_equal(mask_of(found[index][1]["segmentation"]), expected)
 
 
-def test_what_a_tile_shows_whole_is_moved_and_else_as_it_was():
+def test_whole_objects_of_a_tile_are_only_moved():
     given = annotation(110, 20, 150, 40, extra="kept")
     given["bbox"] = [109.5, 19.25, 41.0, 21.5]  # looser than the outline
     ((index, (_, view)),) = cut_annotation(given, GRID).items()
@@ -72,7 +72,7 @@ def test_an_outline_that_crosses_itself_has_both_its_halves():
         assert (shown != whole[:, 80 * index :][:, :100]).mean() < 0.01 < shown.mean()
 
 
-def test_boxes_stand_for_objects_without_an_outline_and_with_a_broken_one():
+def test_boxes_replace_missing_and_broken_outlines():
     for segmentation in (
         None,
         [],

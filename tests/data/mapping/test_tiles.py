@@ -100,7 +100,7 @@ def test_an_image_no_larger_than_a_tile_stays_as_it_is(data_set):
     assert tiled(name, tile=180) == get_dataset_dicts(name)
 
 
-def test_tiles_of_a_window_lie_in_it(data_set):
+def test_tiles_of_a_window_are_inside_it(data_set):
     name = data_set([annotation(70, 20, 130, 40)], window=[1000, 2000, WIDTH, HEIGHT])
     assert [record["window"] for record in tiled(name)] == [[1000, 2000, 100, 100], [1080, 2000, 100, 100]]
 

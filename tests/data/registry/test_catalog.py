@@ -74,7 +74,7 @@ def test_two_data_sets_are_joined(shapes, people):
     assert len(get_dataset_dicts([spec, spec], filter_empty=False)) == 16
 
 
-def test_keypoints_bring_their_flip_map(people):
+def test_keypoints_have_their_flip_map(people):
     (record, *_) = get_dataset_dicts(people)
     assert len(record["annotations"][0]["keypoints"]) == 51
     indices = hflip_indices(people)

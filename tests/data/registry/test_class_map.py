@@ -32,7 +32,7 @@ def read(tmp_path):
     return read
 
 
-def test_each_class_becomes_what_the_map_says(read):
+def test_each_class_is_mapped(read):
     mapped = read().apply(data("car", "truck", "dog", "tree", "DontCare"))
     assert (mapped.classes, mapped.category_ids) == (["vehicle", "person", "dog"], None)
     (record,) = mapped.images
@@ -41,7 +41,7 @@ def test_each_class_becomes_what_the_map_says(read):
     assert record.labelled_classes == [0, 2]
 
 
-def test_an_image_that_labels_all_classes_says_nothing(read):
+def test_an_image_that_labels_all_classes_has_no_list(read):
     assert read().apply(data("car", "pedestrian", "dog")).images[0].labelled_classes is None
 
 

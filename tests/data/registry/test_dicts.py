@@ -19,7 +19,7 @@ def name():
         MetadataCatalog.remove("test_catalog_set")
 
 
-def test_plain_records_of_what_another_program_has_registered(people, name):
+def test_plain_records_of_data_that_another_program_has_registered(people, name):
     json_file, images = people.removeprefix("coco:").split("@")
     DatasetCatalog.register(name, lambda: load_coco_json(json_file, images, name))
     MetadataCatalog.get(name).set(keypoint_names=COCO_KEYPOINTS)
@@ -50,7 +50,7 @@ OBJECT = {"bbox": [0, 0, 2, 2], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
         ([{**RECORD, "annotations": [{"category_id": 0}]}], ["a"], "image 1: its dict has no 'bbox_mode'"),
     ],
 )
-def test_what_is_wrong_with_another_programs_dicts_is_named(name, dicts, classes, message):
+def test_faults_of_another_programs_dicts_are_named(name, dicts, classes, message):
     DatasetCatalog.register(name, lambda: dicts)
     MetadataCatalog.get(name).set(thing_classes=classes)
     with pytest.raises(InputError, match=f"data set {name}: {message}"):

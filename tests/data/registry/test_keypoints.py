@@ -201,7 +201,7 @@ def test_keypoints_without_sigmas_are_one_line(mice):
         forget("mice_without_sigmas")
 
 
-def test_a_coco_file_brings_names_and_links(people):
+def test_names_and_links_come_from_a_coco_file(people):
     get_dataset_dicts(people)
     metadata = MetadataCatalog.get(people)
     assert [rule[:2] for rule in metadata.keypoint_connection_rules] == [("nose", "left_eye")]
@@ -260,7 +260,7 @@ def test_a_skeleton_that_is_not_the_datas_is_refused(mice, tmp_path, names, own,
         ({"names": ("a", "b", "c"), "flip_map": [("a", "b"), ("b", "c")]}, "`flip_map` has 'b' twice"),
     ],
 )
-def test_what_is_wrong_with_a_skeleton_is_named(arguments, message):
+def test_faults_of_a_skeleton_are_named(arguments, message):
     with pytest.raises(InputError, match=message) as caught:
         Skeleton(**arguments)
     assert "\n" not in str(caught.value)

@@ -151,7 +151,7 @@ def test_a_missing_file_and_a_taken_name_are_named(write, tmp_path, monkeypatch)
         register_named_datasets()
 
 
-def test_a_merge_key_shares_what_sets_have_in_common(write, tmp_path):
+def test_a_merge_key_shares_common_settings(write, tmp_path):
     file = write(
         "one: &base {format: coco, json: a.json, images: b, classes: [x]}\ntwo:\n  <<: *base\n  json: c.json\n"
     )
@@ -193,7 +193,7 @@ def test_a_skeleton_is_part_of_an_entry(write):
         ("{names: [a, b], links: [1]}", "`links` is 1, expected a list of names"),
     ],
 )
-def test_what_is_wrong_with_a_skeleton_is_named(write, skeleton, message):
+def test_faults_of_a_skeleton_are_named(write, skeleton, message):
     file = write(f"mice: {{format: coco, json: a.json, images: b, skeleton: {skeleton}}}")
     with pytest.raises(InputError, match=message) as caught:
         read_team_catalog(file)

@@ -34,7 +34,7 @@ def test_a_data_set_of_small_images_stays_as_it_is(data):
     assert load_dataset(tiled_name(data, 200)).images == load_dataset(data).images
 
 
-def test_objects_are_cut_and_what_is_too_little_is_a_crowd(data):
+def test_objects_are_cut_and_small_rests_are_crowds(data):
     left, right, _ = load_dataset(tiled_name(data, 100)).images
     assert [(found.box, found.crowd) for found in left.annotations] == [
         ((10, 10, 30, 30), False),

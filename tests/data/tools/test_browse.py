@@ -24,7 +24,7 @@ def test_stored_samples_are_the_files(spec):
             np.testing.assert_allclose(drawn, box, atol=1)
 
 
-def test_a_config_shows_what_training_sees(people):
+def test_a_config_shows_the_samples_of_training(people):
     cfg = get_config("mask_keypoint_rcnn_r18_fpn_scratch.py")
     cfg.dataloader.train.dataset.names = people
     workers = cfg.dataloader.train.num_workers

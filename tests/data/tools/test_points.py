@@ -13,7 +13,7 @@ from maskrcnn_ext.data.tools.points import make_points
 
 @given(st.integers(0, 10**6), st.integers(1, 12))
 @settings(max_examples=25, deadline=None)
-def test_points_lie_in_the_box_and_say_what_the_mask_says(seed, count):
+def test_points_are_inside_the_box_with_the_labels_of_the_mask(seed, count):
     mask = np.random.default_rng(seed).random((9, 13)) > 0.6
     mask[3, 4] = True
     crowd, boxed = annotation_of_mask(mask, 0, crowd=True), Annotation(0, (1, 1, 5, 5))

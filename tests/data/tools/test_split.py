@@ -104,7 +104,7 @@ def test_a_part_without_an_image_is_named():
         split_images(records, ["a"] * 3, {"train": 0.5, "val": 0.5})
 
 
-def test_groups_are_folders_or_what_a_pattern_finds():
+def test_groups_are_folders_or_matches_of_a_pattern():
     names = ["north/p1_a.jpg", "north/p2_a.jpg", "south/p1_b.jpg"]
     assert group_names(names, by="image") == names
     assert group_names(names, by="group") == ["north", "north", "south"]

@@ -8,7 +8,7 @@ from maskrcnn_ext.data.writers import find_writer
 from tests.helpers.written_sets import make_set, square
 
 
-def test_crowds_come_back(tmp_path):
+def test_crowds_are_restored(tmp_path):
     crowd = Annotation(0, (1, 1, 9, 9), square(1, 1, 8).segmentation, crowd=True)
     find_writer("cvat")(make_set(tmp_path, [crowd]), tmp_path / "out", link=False)
     assert [each.crowd for each in read_cvat(tmp_path / "out/annotations.xml").images[0].annotations] == [True]

@@ -22,7 +22,7 @@ def test_names_in_one_folder_are_unique_by_stem(paths):
     assert str(common_folder(data)).startswith("/data")
 
 
-def test_what_fails_on_the_way_leaves_the_old_one(tmp_path):
+def test_an_error_on_the_way_leaves_the_old_one(tmp_path):
     target = tmp_path / "out"
     target.write_text("old")
 

@@ -13,7 +13,7 @@ from maskrcnn_ext.data.writers import find_writer
 from tests.helpers.written_sets import assert_same, make_set, square
 
 
-def test_label_images_come_back_pixel_by_pixel(tmp_path):
+def test_label_images_are_restored_pixel_by_pixel(tmp_path):
     data = make_set(tmp_path, [square(0, 0, 7), square(20, 5, 11), square(55, 35, 5)])
     assert not find_writer("label_image")(data, tmp_path / "out", link=False)
     labels = cv2.imread(str(tmp_path / "out/labels/a.png"), cv2.IMREAD_UNCHANGED)

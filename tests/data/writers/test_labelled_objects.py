@@ -10,7 +10,7 @@ from tests.helpers.written_sets import READ, make_set, square
 
 
 @pytest.mark.parametrize("format", ["cvat", "label-studio", "labelme", "supervisely"])
-def test_a_region_of_every_class_comes_back(tmp_path, format):
+def test_a_region_of_every_class_is_restored(tmp_path, format):
     classes = ("ant", "bee", "cat")
     region = decode(square(20, 10, 9).segmentation, 40, 60)
     region[12:14, 22:25] = False

@@ -30,7 +30,7 @@ polygons = st.lists(st.tuples(coordinates, coordinates), min_size=3, max_size=9)
 
 @pytest.mark.parametrize("format", READ)
 @pytest.mark.parametrize("link", [False, True])
-def test_shapes_come_back(shapes, tmp_path, format, link, capsys):
+def test_shapes_are_restored(shapes, tmp_path, format, link, capsys):
     source, target = f"coco:{shapes}@{shapes.parent / 'images'}", tmp_path / "out"
     assert main(["convert", source, str(target), "--to", format, *(["--link"] if link else [])]) == 0
     assert "8 images" in capsys.readouterr().out
@@ -44,7 +44,7 @@ def test_shapes_come_back(shapes, tmp_path, format, link, capsys):
 @pytest.mark.realdata
 @pytest.mark.parametrize("format", READ)
 @pytest.mark.parametrize("file", ["coco_open/instances_val.json", "fruits_nuts/instances_val.json"])
-def test_real_data_comes_back(real_data, tmp_path, file, format, capsys):
+def test_real_data_is_restored(real_data, tmp_path, file, format, capsys):
     source, target = f"coco:{real_data / file}@{(real_data / file).parent}", tmp_path / "out"
     assert main(["convert", source, str(target), "--to", format, "--link"]) == 0
     crowds = sum(a.crowd for record in load_dataset(source).images for a in record.annotations)
@@ -89,7 +89,7 @@ def test_an_unknown_writer_is_named():
 @pytest.mark.parametrize("format", READERS)
 @settings(max_examples=25, deadline=None)
 @given(mask=arrays(bool, (40, 60), fill=st.just(False)), points=polygons)
-def test_any_mask_polygon_and_box_comes_back(format, mask, points, tmp_path_factory):
+def test_any_mask_polygon_and_box_is_restored(format, mask, points, tmp_path_factory):
     folder = tmp_path_factory.mktemp("set")
     mask[3, 7] = True
     polygon = [value for point in points for value in point]
@@ -109,7 +109,7 @@ def test_any_mask_polygon_and_box_comes_back(format, mask, points, tmp_path_fact
 
 
 @pytest.mark.parametrize("format", ["cvat", "label_studio", "supervisely", "geojson", "coco_panoptic"])
-def test_what_a_format_cannot_express_is_counted(tmp_path, format):
+def test_contents_that_a_format_cannot_express_are_counted(tmp_path, format):
     crowd = Annotation(0, (1, 1, 9, 9), square(1, 1, 8).segmentation, crowd=True)
     outside = Annotation(0, (70, 1, 90, 9), [[70, 1, 90, 1, 90, 9]])
     kept = Annotation(0, (11, 1, 19, 9), square(11, 1, 8).segmentation, keypoints=[1.5, 1.5, 2])

@@ -10,14 +10,14 @@ from tests.helpers.written_sets import READ, make_set, square
 
 
 @pytest.mark.parametrize("format", ["yolo", "labelme"])
-def test_boxes_alone_come_back_as_boxes(tmp_path, format):
+def test_boxes_alone_are_restored_as_boxes(tmp_path, format):
     data = make_set(tmp_path, [Annotation(0, (1.5, 2.0, 10.25, 12.0)), Annotation(0, (0, 0, 60, 40))])
     assert not find_writer(format)(data, tmp_path / "out", link=False)
     after = load_dataset(READ[format].format(tmp_path / "out")).images[0].annotations
     np.testing.assert_allclose([a.box for a in after], [a.box for a in data.images[0].annotations], atol=1e-4)
 
 
-def test_yolo_counts_what_is_lost(tmp_path):
+def test_yolo_counts_losses(tmp_path):
     keypoints = [1.5, 1.5, 2]
     data = make_set(
         tmp_path,

@@ -85,7 +85,7 @@ def test_a_run_resumes_as_with_detectron2(tmp_path, writer, reader):
     assert same(state_of(other), state_of(stock))
 
 
-def test_files_hold_what_detectron2_writes(tmp_path):
+def test_files_have_detectron2s_content(tmp_path):
     for name, kind in (("ours", Checkpointer), ("stock", DetectionCheckpointer)):
         (tmp_path / name).mkdir()
         trainer, _ = stock_training(tmp_path / name, kind)

@@ -90,7 +90,7 @@ def test_a_permutation_and_its_inverse_restore_the_rows(head):
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_a_head_predicts_for_a_class_what_it_did(head):
+def test_a_head_keeps_its_predictions_for_a_class(head):
     theirs = with_head(head, 4, seed=1).eval()
     for key, value in theirs.state_dict().items():
         if class_axes(key, theirs):

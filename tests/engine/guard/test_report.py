@@ -60,7 +60,7 @@ def test_files_of_another_content_are_one_line(tmp_path, content):
         load_batch(path)
 
 
-def test_the_picture_frames_what_is_marked(tmp_path):
+def test_the_picture_frames_the_marked_objects(tmp_path):
     draw_batch([make_sample()] * 5, list("abcde"), [False, True, False, False, True], "RGB", tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as picture:
         height = round(20 * 476 / 30) + 20

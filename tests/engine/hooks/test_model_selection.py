@@ -48,7 +48,7 @@ def test_the_file_contains_its_own_metric():
         ("max", [math.nan, math.nan], []),
     ],
 )
-def test_only_what_is_better_and_finite_is_saved(mode, values, expected):
+def test_only_better_and_finite_values_are_saved(mode, values, expected):
     files, _ = run_best(values, mode=mode)
     assert [iteration for _, iteration, _ in files] == expected
 
@@ -137,7 +137,7 @@ def test_patience_counts_evaluations_without_a_better_value(values, options, ran
     assert run_early_stopping(values, **options)[0] == ran
 
 
-def test_the_reason_says_what_and_for_how_long():
+def test_the_reason_names_the_metric_and_the_evaluations():
     _, reason, _ = run_early_stopping([3, 2, 1, 1], patience=2)
     assert reason == "m is no better than 3 for 2 evaluations (train.early_stopping.patience)"
     assert run_early_stopping([3, 2, 1], patience=2)[1] is None, "the last evaluation has nothing left to stop"

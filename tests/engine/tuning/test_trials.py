@@ -56,7 +56,7 @@ def test_trials_and_the_best_of_them(tmp_path):
     assert tuning.importances() == {}
 
 
-def test_what_sets_good_trials_apart(tmp_path):
+def test_settings_that_distinguish_good_trials(tmp_path):
     tuning = open_tuning(tmp_path)
     for number in range(12):
         rate = 0.01 * 1.4**number

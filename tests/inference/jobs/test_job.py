@@ -188,7 +188,7 @@ def test_a_killed_run_continues(run, data, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_keeps_what_is_done_and_continues(predict, images, tmp_path, capsys, monkeypatch, number):
+def test_a_stopped_run_keeps_finished_images_and_continues(predict, images, tmp_path, capsys, monkeypatch, number):
     seen, batch = [], PredictorClass._predict_batch
 
     def noted(self, inputs):

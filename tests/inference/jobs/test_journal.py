@@ -20,7 +20,7 @@ def fill(path):
             journal.add(key, value)
 
 
-def test_values_are_there_in_the_next_run(tmp_path):
+def test_values_are_kept_for_the_next_run(tmp_path):
     fill(tmp_path / "deep" / "journal")
     with Journal(tmp_path / "deep" / "journal", IDENTITY) as journal:
         assert dict(journal) == PIECES

@@ -40,7 +40,7 @@ def test_replays_use_the_current_inputs():
 
 
 @pytest.mark.gpu
-def test_other_settings_are_recorded_anew():
+def test_other_settings_are_recorded_again():
     scale = [2.0]
     graphs = CUDAGraphs(lambda x: (x * scale[0],), lambda: scale[0])
     inputs = torch.rand(3, device="cuda")

@@ -122,7 +122,7 @@ def test_layers_that_stay_as_they_are():
 
 @pytest.mark.parametrize("quantized", [False, True])
 @torch.no_grad()
-def test_blocks_hand_on_integers(quantized):
+def test_blocks_pass_on_integers(quantized):
     torch.manual_seed(0)
     blocks = nn.Sequential(
         BottleneckBlock(32, 64, bottleneck_channels=32, norm=""),
@@ -168,7 +168,7 @@ def test_other_models_predict(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "mobilenetv4_conv_small", "resnet18"])
-def test_networks_of_timm_hand_on_integers(name):
+def test_networks_of_timm_pass_on_integers(name):
     pytest.importorskip("timm")
     torch.manual_seed(0)
     backbone = TimmBackbone(name=name, pretrained=False, norm="BN").eval()

@@ -78,7 +78,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
-def test_what_is_unknown_stays_as_it_is(name, caplog):
+def test_unknown_layers_stay_as_they_are(name, caplog):
     make, messages = UNKNOWN[name]
     with caplog.at_level(logging.INFO, "maskrcnn_ext"):
         check(make(), "fp32", "bf16")

@@ -33,6 +33,6 @@ def test_each_kind_once_and_json_is_nothing_else():
         ({"tracks": True}, "--track: no INPUT is a video"),
     ],
 )
-def test_what_does_not_fit_is_one_line(options, message):
+def test_outputs_that_do_not_fit_are_one_line(options, message):
     with pytest.raises(InputError, match=message):
         choose(**options)

@@ -117,7 +117,7 @@ def test_keypoints_move_with_their_tile_and_the_most_confident_are_kept():
     assert [one["keypoints"] for one in found] == [[30, 30, 0.9, 140, 30, 0.8], [120, 70, 0.3, 130, 70, 0.4]]
 
 
-def test_scores_of_masks_go_with_the_object():
+def test_scores_of_masks_stay_with_the_object():
     left = {**result((20, 20, 100, 40), score=0.5), "mask_score": 0.1}
     right = {**result((0, 20, 70, 40), score=0.6), "mask_score": 0.2}
     (found,) = merge([left], [right])

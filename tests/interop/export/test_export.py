@@ -25,7 +25,7 @@ def raw(model, image):
 
 @pytest.mark.parametrize("target", ["onnx", "openvino", "torchscript"])
 @pytest.mark.parametrize("image", images(), ids=lambda image: "x".join(map(str, image.shape)))
-def test_runtimes_find_what_detectron2_finds_in_other_sizes_than_the_traced_one(detector, exported, target, image):
+def test_runtimes_equal_detectron2_at_other_sizes_than_the_traced_one(detector, exported, target, image):
     pytest.importorskip({"onnx": "onnxruntime", "openvino": "openvino", "torchscript": "torchvision"}[target])
     model, _ = detector
     expected = raw(model, image)

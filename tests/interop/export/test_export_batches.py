@@ -68,7 +68,7 @@ def batched(detector, tmp_path_factory):
 
 
 @pytest.mark.parametrize("target", ["onnx", *SLOW])
-def test_a_batch_finds_what_its_images_do(exported, batched, target):
+def test_a_batch_equals_its_single_images(exported, batched, target):
     pytest.importorskip(LIBRARIES[target])
     alone, together = open_model(exported(target)), open_model(batched(target))
     assert together.recipe.batched

@@ -84,7 +84,7 @@ def test_the_table_is_complete():
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", ROWS)
-def test_what_the_table_says(name, target, tmp_path):
+def test_the_table_of_the_documents(name, target, tmp_path):
     pytest.importorskip({"onnx": "onnxruntime", "openvino": "openvino"}.get(target, "cv2"))
     model, mapper = IMPORTED[name](tmp_path) if name in IMPORTED else build(*CONFIGS[name], SIZE)
     recipe = build_recipe(model, mapper, CLASSES)

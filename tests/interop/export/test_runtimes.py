@@ -29,7 +29,7 @@ def test_boxes_are_in_pixels_of_the_image(exported):
         assert (np.array([x, y]) + window.shape[::-1] >= box[2:]).all()
 
 
-def test_what_is_no_model_is_one_line(tmp_path, exported):
+def test_a_file_that_is_no_model_is_one_line(tmp_path, exported):
     with pytest.raises(InputError, match="no such model"):
         open_model(tmp_path / "a.onnx")
     other = tmp_path / "a.engine"

@@ -22,7 +22,7 @@ def raw(model, image):
 
 
 @pytest.mark.slow
-def test_torch_export_finds_what_detectron2_finds(detector, exported):
+def test_torch_export_equals_detectron2(detector, exported):
     model, _ = detector
     runtime = open_model(exported("torch-export"))
     with pytest.raises(InputError, match="more than 64 pixels"):

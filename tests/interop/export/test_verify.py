@@ -75,7 +75,7 @@ def test_an_export_of_opset_11_fails(detector, tmp_path):
     assert "BEYOND THE LIMITS" in comparison.line()
 
 
-def test_what_is_equal_has_no_fault():
+def test_equal_results_have_no_fault():
     result = compare("a", SIZE, OBJECT, OBJECT, RECIPE, Limits())
     assert (result.faults, result.missing, result.borderline, result.mask_iou) == ([], 0, 0, 1.0)
 

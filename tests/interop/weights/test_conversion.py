@@ -56,7 +56,7 @@ def test_every_key_is_accounted_for(small_model, tmp_path):
         (lambda state: state.pop("rpn.head.cls_logits.weight"), "not a detector of torchvision"),
     ],
 )
-def test_what_cannot_be_explained_is_an_error(small_model, tmp_path, change, message):
+def test_unexplained_keys_are_an_error(small_model, tmp_path, change, message):
     state = small_model.state_dict()
     change(state)
     torch.save(state, tmp_path / "source.pth")

@@ -52,7 +52,7 @@ def test_a_file_of_weights(tmp_path, caplog, state, file, save):
     )
 
 
-def test_a_file_without_a_few_tensors_says_what_is_new(tmp_path, caplog, state):
+def test_a_file_without_a_few_tensors_names_the_new_ones(tmp_path, caplog, state):
     torch.save({key: value for key, value in state.items() if key != "conv_stem.weight"}, tmp_path / "a.pth")
     with caplog.at_level(logging.INFO):
         build(str(tmp_path / "a.pth"))

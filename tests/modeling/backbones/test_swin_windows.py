@@ -28,7 +28,7 @@ def test_block_attends_within_padded_windows(size, is_shifted):
     torch.testing.assert_close(own(x), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_mask_separates_what_the_shift_brought_together():
+def test_mask_separates_pixels_that_the_shift_joined():
     mask = shift_mask((4, 4), (2, 2), (1, 1), like=torch.zeros(1))
     assert mask.shape == (4, 4, 4)
     assert not mask[0].any()  # a window inside the image

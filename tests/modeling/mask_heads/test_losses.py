@@ -134,7 +134,7 @@ def test_unknown_mask_loss_is_an_error(name):
 
 
 @pytest.mark.parametrize("name", MASK_LOSSES)
-def test_pixels_that_are_not_known_have_no_influence(name):
+def test_unlabelled_pixels_have_no_influence(name):
     logits, targets = random_pair()
     known = random_pair(1)[1].bool()
     known[1] = False

@@ -132,7 +132,7 @@ def test_box_polygon_and_mask_of_50_seeds_agree_to_a_pixel(record, name):
     ],
     ids=["horizontal flip", "vertical flip", "crop", "pad"],
 )
-def test_what_both_can_do_is_the_same(record, theirs, native):
+def test_transforms_of_both_libraries_are_equal(record, theirs, native):
     image = cv2.imread(record["file_name"])
     mask = mask_util.decode(mask_util.frPyObjects([OUTLINES[0]], HEIGHT, WIDTH))[..., 0]
     augmented = T.AugInput(image, sem_seg=mask)
@@ -183,7 +183,7 @@ def test_bent_images_take_masks_boxes_and_keypoints_along_but_no_polygons(record
         assert np.abs(point - [columns.mean() + 0.5, rows.mean() + 0.5]).max() < 1.5
 
 
-def test_what_is_moved_out_of_the_image_is_gone(record):
+def test_objects_moved_out_of_the_image_are_removed(record):
     away = AlbumentationsAugmentation([A.Affine(translate_px=(400, 400), p=1)])
     for mask_format, source in (("polygon", record), ("bitmask", as_rle(record))):
         mapped = make_mapper([away], mask_format, use_keypoint=True)(source)
@@ -258,7 +258,7 @@ def test_an_image_that_is_not_of_bytes_keeps_its_range():
     assert flipped.dtype == np.float32
 
 
-def test_what_a_member_cannot_take_or_must_not_do_names_the_file(record):
+def test_errors_of_a_member_name_the_file(record):
     for transform, message in (
         (A.RandomCrop(500, 500, p=1), "CropSizeError: Crop size"),
         (A.ToGray(num_output_channels=1, p=1), "type and channels must stay"),

@@ -16,7 +16,7 @@ from maskrcnn_ext.data.mapping.augmentation.copy_paste import paste
 from tests.helpers.mixed_samples import RECTANGLES, by_name, check_sample, make_sample, with_unlabelled
 
 
-def test_a_pasted_object_cuts_what_it_covers():
+def test_a_pasted_object_cuts_the_objects_it_covers():
     sample = make_sample([(2, 10, 2, 10), (12, 14, 12, 16), (0, 2, 20, 30)], 50)
     other = make_sample([(4, 16, 6, 18)], 100)
     before = copy.deepcopy(sample)

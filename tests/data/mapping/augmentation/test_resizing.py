@@ -60,7 +60,7 @@ def test_sizes_are_matterports(arguments, shape, expected):
     assert (transform.new_h, transform.new_w) == expected
 
 
-def test_padding_lies_around_and_moves_the_ground_truth():
+def test_padding_surrounds_the_image_and_moves_the_ground_truth():
     image = T.AugInput(
         np.full((30, 60, 3), 7, np.uint8), boxes=np.array([[0.0, 0, 60, 30]]), sem_seg=np.ones((30, 60), np.uint8)
     )
@@ -75,7 +75,7 @@ def test_padding_lies_around_and_moves_the_ground_truth():
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 150), st.integers(1, 150), st.sampled_from([("square", 128), ("pad64", None)]))
-def test_padded_sizes_are_multiples_of_64_and_boxes_come_back(height, width, mode):
+def test_padded_sizes_are_multiples_of_64_and_boxes_are_restored(height, width, mode):
     pad, max_dim = mode
     transform = Letterbox(32, max_dim, pad=pad).get_transform(np.zeros((height, width, 3), np.uint8))
     padded = transform.apply_image(np.zeros((height, width, 3), np.uint8))

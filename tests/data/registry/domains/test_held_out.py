@@ -20,7 +20,7 @@ def test_windows_of_train_and_val_share_no_pixel(root):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 10, 41])
-def test_what_is_held_out_stays_together_and_is_never_all(count):
+def test_held_out_groups_stay_together_and_are_never_all(count):
     slices = [ImageRecord(f"volume{n}", f"{n}_{z}", 9, 9) for n in range(count) for z in range(3)]
     windows = [ImageRecord("map", n, 9, 9, extra={"window": [0, 9 * n, 9, 9]}) for n in range(count)]
     for records, parts in ((slices, BY_FILE), (windows, BY_PLACE)):

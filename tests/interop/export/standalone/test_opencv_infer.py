@@ -72,7 +72,7 @@ def large_image():
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("image", [*images(), large_image()], ids=lambda image: "x".join(map(str, image.shape[:2])))
-def test_finds_what_detectron2_finds(exported, runners, image, engine):
+def test_detections_equal_detectron2s(exported, runners, image, engine):
     expected = exported.predict(image)
     assert len(expected) == 40
     assert 0.002 < expected.pred_masks.float().mean() < 0.5
@@ -297,7 +297,7 @@ def test_folders_that_are_no_model(exported, picture, tmp_path, capsys):
     assert "cannot read it" in fails(capsys, folder, picture)
 
 
-def test_of_a_damaged_file_opencv_itself_says_nothing(exported, picture, run_python, tmp_path):
+def test_opencv_itself_reports_no_fault_of_a_damaged_file(exported, picture, run_python, tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
     for file in exported.folder.iterdir():

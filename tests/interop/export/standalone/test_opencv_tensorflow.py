@@ -159,7 +159,7 @@ def test_a_graph_that_cannot_be_read_is_one_line(tmp_path, capsys):
     assert f"OpenCV {cv2.__version__} cannot read it" in error
 
 
-def test_an_opencv_without_the_importer_says_so(outputs, tmp_path, monkeypatch):
+def test_an_opencv_without_the_importer_is_reported(outputs, tmp_path, monkeypatch):
     write_graph(tmp_path, *outputs)
     monkeypatch.delattr(cv2.dnn, "readNetFromTensorflow", raising=False)
     with pytest.raises(runner.InputError, match=r"no longer reads TensorFlow's graphs: pip install"):

@@ -63,7 +63,7 @@ def test_a_model_predicts_the_same_after_it(tmp_path):
     assert predictor.classes.names == ("class 1", "class 2", "class 3")
 
 
-def test_files_of_the_model_zoo_say_their_pixels_and_anchors(tmp_path):
+def test_files_of_the_model_zoo_contain_their_pixels_and_anchors(tmp_path):
     state = {name: tensor.numpy() for name, tensor in zeros_of(get_config("faster_rcnn_r18_fpn_scratch.py")).items()}
     state["pixel_mean"] = np.float32([123.675, 116.28, 103.53]).reshape(3, 1, 1)
     state["pixel_std"] = np.float32([58.395, 57.12, 57.375]).reshape(3, 1, 1)
@@ -147,7 +147,7 @@ def test_caffe2_s_names_order_of_classes_and_folded_statistics(tmp_path):
     assert found.config.model.roi_heads.box_pooler.pooler_type == "ROIAlign"
 
 
-def test_what_no_config_has_is_named(tmp_path):
+def test_parts_that_no_config_has_are_named(tmp_path):
     state = zeros_of(get_config("mask_rcnn_r50_fpn_3x.py"))
     state["roi_heads.mask_head.extra.weight"] = torch.zeros(3)
     torch.save(state, tmp_path / "source.pth")

@@ -91,7 +91,7 @@ def yx(boxes):
 
 
 @torch.no_grad()
-def test_every_part_gives_what_keras_gives(model, keras, converted, image):
+def test_every_part_equals_keras(model, keras, converted, image):
     images = model.preprocess_image([prepared(converted.config, image)])
     molded, window = mold(image, SETTINGS)
     assert window == (16, 0, 112, 128)
@@ -164,7 +164,7 @@ def test_masks_of_given_boxes_are_those_of_the_detector(model, converted, image)
 
 
 @torch.no_grad()
-def test_a_batch_gives_what_its_images_give(model, converted, image):
+def test_a_batch_equals_its_images(model, converted, image):
     batch = [prepared(converted.config, image), prepared(converted.config, blobs(150, 80, seed=2))]
     together = model(batch)
     for alone, found in zip(batch, together, strict=True):
@@ -181,7 +181,7 @@ def test_every_layout_of_keras_is_read(layers, converted, tmp_path, layout):
     assert all(torch.equal(state[name], converted.state[name]) for name in state)
 
 
-def test_the_report_tells_of_every_layer_and_setting(converted, layers):
+def test_the_report_lists_every_layer_and_setting(converted, layers):
     keys = {f"{layer}/{name}" for layer, weights in layers.items() for name in weights}
     assert converted.report.used.keys() | converted.report.unused.keys() == keys | SETTINGS.keys()
     assert not keys & converted.report.unused.keys()
@@ -226,7 +226,7 @@ def replace(path, value):
         (replace("conv1/conv1/kernel:0", np.array("text", dtype="S4")), "cannot read it as an .h5 file of Keras"),
     ],
 )
-def test_what_does_not_fit_is_named_in_one_line(folder, tmp_path, change, message):
+def test_layers_that_do_not_fit_are_named_in_one_line(folder, tmp_path, change, message):
     with pytest.raises(InputError, match=message) as error:
         convert(changed(folder, tmp_path, change), config=folder / "settings.json")
     assert "\n" not in str(error.value)
@@ -296,7 +296,7 @@ def test_coco_weights_of_resnet101_have_the_names_of_coco(tmp_path):
     assert "--matterport-config" in converted.report.missing
 
 
-def test_what_is_written_loads_and_predicts(converted, model, image, tmp_path):
+def test_the_written_model_loads_and_predicts(converted, model, image, tmp_path):
     write_model(converted, tmp_path / "out")
     config = LazyConfig.load(str(tmp_path / "out" / "config.yaml"))
     again = instantiate(config.model).eval()

@@ -28,7 +28,7 @@ def test_every_setting_is_used_explained_or_named_as_unknown(tmp_path):
     assert report.unused.keys() - unknown == {"NAME", "VALIDATION_STEPS"}
 
 
-def test_the_shape_of_images_says_the_side_of_the_square():
+def test_the_side_of_the_square_follows_the_shape_of_images():
     assert MatterportSettings("test", {"IMAGE_SHAPE": [512, 512, 3]})["IMAGE_MAX_DIM"] == 512
     with pytest.raises(InputError, match="IMAGE_MAX_DIM=1024 contradicts IMAGE_SHAPE, which has 512"):
         MatterportSettings("test", {"IMAGE_SHAPE": [512, 512, 3], "IMAGE_MAX_DIM": 1024})

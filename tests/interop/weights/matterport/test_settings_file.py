@@ -55,7 +55,7 @@ def test_a_script_is_read_and_not_executed(tmp_path):
     assert read_settings_file(tmp_path / "nucleus.py:NucleusConfig")["IMAGES_PER_GPU"] == 6
 
 
-def test_what_display_prints_is_read(tmp_path):
+def test_the_output_of_display_is_read(tmp_path):
     settings = settings_of(tmp_path, DISPLAYED, "log.txt")
     assert settings["BACKBONE"] == "resnet50"
     assert settings["BBOX_STD_DEV"] == [0.1, 0.1, 0.2, 0.2]
@@ -101,13 +101,13 @@ def test_what_display_prints_is_read(tmp_path):
         ("a.json", '{"IMAGE_RESIZE_MODE": "crop", "IMAGE_MIN_DIM": 0}', "expected the side of the crops"),
     ],
 )
-def test_what_cannot_be_read_or_converted_is_reported_in_one_line(tmp_path, name, text, message):
+def test_unreadable_and_inconvertible_settings_are_reported_in_one_line(tmp_path, name, text, message):
     with pytest.raises(InputError, match=message) as error:
         build_config(settings_of(tmp_path, text, name))
     assert "\n" not in str(error.value)
 
 
-def test_a_file_that_is_not_there_is_message(tmp_path):
+def test_a_missing_file_is_one_line(tmp_path):
     with pytest.raises(InputError, match="cannot read it as text"):
         read_settings(tmp_path / "absent.py")
 

@@ -23,7 +23,7 @@ optimizer = make_optimizer(model, lr=-0.1 ** 2)
 """
 
 
-def test_config_says_what_the_weights_do_not():
+def test_settings_that_only_the_config_has():
     text = (
         CAFFE_CONFIG.replace("scales=[8]", "scales=[4]")
         .replace("score_thr=0.05", "score_thr=0.3")

@@ -60,7 +60,7 @@ def test_pytorch_style_by_option(backbone, tmp_path):
 
 
 @pytest.mark.parametrize(("backbone", "depth"), [("resnet101", 101), ("resnext101_64x4d", 101)])
-def test_other_backbones_are_known_by_their_shapes(backbone, depth, tmp_path):
+def test_other_backbones_are_recognised_by_their_shapes(backbone, depth, tmp_path):
     with torch.device("meta"):
         model = MMDetMaskRCNN(80, "pytorch", backbone=backbone)
     state = {key: torch.zeros(()).expand(tensor.shape) for key, tensor in model.state_dict().items()}
