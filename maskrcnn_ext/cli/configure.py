@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import shutil
 import sys
@@ -62,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
     data = prepare_data(args.data, args.val, args.output.with_suffix(""))
     found = write_plan(args, data, args.output, "configure")
     print(f"The plan is in {args.output}. Train it:\n")
-    print(f"    maskrcnn-ext train-net --config-file {args.output} train.output_dir=output/{args.output.stem}\n")
+    words = ["--config-file", str(args.output), f"train.output_dir=output/{args.output.stem}"]
+    print(f"    maskrcnn-ext train-net {shlex.join(words)}\n")
     print("The same as overrides:\n")
     overrides = " ".join(shlex.quote(text) for text in found.overrides())
     print(f"    maskrcnn-ext train-net --config-file {found.base} {printable(overrides)}")
@@ -101,8 +103,9 @@ def write_plan(args: argparse.Namespace, data: Prepared, config: Path, command: 
 
 
 def command_line(args: argparse.Namespace, command: str) -> str:
-    """Returns the command line of a plan, without its output."""
-    words = ["maskrcnn-ext", command, args.data, *(["--val", args.val] if args.val else [])]
+    """Returns the command line of a plan, without its output; paths are absolute, so that it means the same in any folder."""
+    data = [os.path.abspath(name) if os.path.exists(name) else name for name in (args.data, args.val) if name]  # noqa: PTH100, PTH110
+    words = ["maskrcnn-ext", command, data[0], *(["--val", data[1]] if args.val else [])]
     return shlex.join([*words, *(["--any-orientation"] if args.any_orientation else [])])
 
 

@@ -134,7 +134,10 @@ def _has_plan(config: Path, args: argparse.Namespace) -> bool:
     """
     if not config.exists():
         return False
-    if command_line(args, "train") not in " ".join(config.read_text(encoding="utf-8").split()):
+    from maskrcnn_ext.config.plan.config_text import docstring_text
+
+    command, text = f"`{docstring_text(command_line(args, 'train'))}`", config.read_text(encoding="utf-8")
+    if "".join(command.split()) not in "".join(text.split()):  # the command may be wrapped anywhere
         raise InputError(f"{config} is a plan for other data: choose another folder with -o, or delete it")
     return True
 

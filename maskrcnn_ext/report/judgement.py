@@ -119,6 +119,7 @@ def _confused_pair(confusion: Mapping[str, Any]) -> str:
 
 
 def _trend(history: Sequence[tuple[float, float]]) -> str:
+    history = list(dict(history).items())  # a finished run that is evaluated again repeats its last iteration
     values = [value for _, value in history]
     if len(values) < 2:
         return "One evaluation does not show whether AP still rises."

@@ -8,8 +8,12 @@ from types import SimpleNamespace
 import pytest
 
 from maskrcnn_ext.cli import main
-from maskrcnn_ext.cli.train import _folder_name
+from maskrcnn_ext.cli.configure import command_line
+from maskrcnn_ext.cli.train import _folder_name, _has_plan
+from maskrcnn_ext.config.plan import Machine, plan, write_config
+from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.report.run import read_run
+from tests.helpers.labelled_images import make_fingerprint
 
 SMALL = [
     "train.max_iter=2",
@@ -69,6 +73,28 @@ def test_other_data_needs_another_folder(trained, capsys):
     _, out, arguments = trained
     assert main([*arguments, "--val", "balloon_val"]) == 2
     assert f"{out / 'config.py'} is a plan for other data" in capsys.readouterr().err
+
+
+def test_a_plan_belongs_to_one_command(tmp_path, monkeypatch):
+    """Long names are wrapped at their hyphens, and a name may be the beginning of another."""
+    name = "a-folder-of-photographs-" * 9 + "of  leaves"
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    config = tmp_path / "config.py"
+
+    def args(data, val=None):
+        return SimpleNamespace(data=data, val=val, any_orientation=False)
+
+    for data in (name, "mine"):
+        command = command_line(args(data), "train")
+        config.write_text(
+            write_config(plan(make_fingerprint(), Machine(), val=make_fingerprint(name="other")), command=command)
+        )
+        assert _has_plan(config, args(data))
+        for other in (args(data[:-1]), args(data, "other")):
+            with pytest.raises(InputError, match="is a plan for other data"):
+                _has_plan(config, other)
+    assert _has_plan(config, args(str(tmp_path / "mine"))), "a relative path means the same"
 
 
 @pytest.mark.slow

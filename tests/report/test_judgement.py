@@ -58,6 +58,7 @@ def test_the_class_that_is_taken_for_another(truth):
     ("history", "trend"),
     [
         ([(9, 20.0)], "One evaluation does not show whether AP still rises."),
+        ([(9, 20.0), (9, 20.0)], "One evaluation does not show whether AP still rises."),
         ([(9, 20.0), (19, 30.0), (29, 22.0)], "AP was highest after iteration 19 (30.0) and has fallen since"),
         ([(9, 20.0), (19, 30.0), (29, 30.2)], "AP no longer rises"),
         ([(9, 1.1), (19, 1.3)], "AP still rises (+0.2 since iteration 9)"),
