@@ -59,7 +59,7 @@ class ImageCache:
         """
         if kind not in KINDS:
             raise InputError(f"cache={kind}: expected null, {or_list(list(KINDS))}")
-        if limit_gb is not None and not limit_gb > 0:
+        if limit_gb is not None and not (isinstance(limit_gb, int | float) and limit_gb > 0):
             raise InputError(f"cache_gb={limit_gb}: expected a number above 0, or null for half of the free space")
         self.folder = _memory_folder() if kind == "ram" else _disk_folder()
         try:

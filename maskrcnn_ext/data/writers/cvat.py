@@ -48,7 +48,7 @@ def write_cvat_xml(data: DataSet, file: Path, names: Sequence[str]) -> Counter[s
         "<annotations>",
         "  <version>1.1</version>",
         f"  <meta><task><size>{len(data.images)}</size><labels>",
-        *(f"    <label><name>{escape(printable(name))}</name></label>" for name in label_names(data)),
+        *(f"    <label><name>{escape(name)}</name></label>" for name in label_names(data, lost)),
         "  </labels></task></meta>",
     ]
     for number, (record, name) in enumerate(zip(each_image(data, "annotations"), names, strict=True)):

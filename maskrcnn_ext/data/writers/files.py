@@ -9,10 +9,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from maskrcnn_ext.common.files import atomic_path
+from maskrcnn_ext.common.files import atomic_path, shorten_name
 from maskrcnn_ext.common.progress import track
+from maskrcnn_ext.data.formats.reading import IMAGE_ERRORS, IMAGE_SUFFIXES, open_image
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
 from maskrcnn_ext.errors import InputError
+
+_LONGEST_NAME = 235  # bytes, so that a name fits a file system's 255 with a number and a suffix such as ".geojson"
 
 
 @contextmanager
@@ -59,10 +62,11 @@ def check_plain_images(data: DataSet) -> None:
 
 
 def image_names(data: DataSet) -> list[str]:
-    """Returns a different file name for each image, so that all fit into one folder.
+    """Returns a different file name for each image, so that all fit into one folder, where the readers of all formats find them.
 
     An image keeps its name if no other has the same stem. Otherwise its folders are put in front, as in ``2024__north__001.jpg``, and
-    a number behind if the name is still not unique.
+    a number behind if the name is still not unique. A missing suffix is added; a leading dot, backslashes and characters that cannot be
+    printed become underscores.
     """
     folder = common_folder(data)
     stems = Counter(Path(record.file_name).stem.casefold() for record in data.images)
@@ -70,16 +74,31 @@ def image_names(data: DataSet) -> list[str]:
     names = []
     for record in data.images:
         path = Path(record.file_name)
-        stem = path.stem
-        if stems[stem.casefold()] > 1:
-            stem = "__".join(path.absolute().relative_to(folder).with_suffix("").parts)
+        suffix = _image_suffix(path)
+        stem = path.name.removesuffix(suffix)
+        if stems[path.stem.casefold()] > 1:
+            stem = "__".join([*path.absolute().relative_to(folder).parts[:-1], stem])
+        stem = "".join(letter if letter.isprintable() and letter != "\\" else "_" for letter in stem)
+        stem = shorten_name(f"_{stem[1:]}" if stem.startswith(".") else stem, _LONGEST_NAME)
         unique, number = stem, 1
         while unique.casefold() in taken:
             number += 1
             unique = f"{stem}_{number}"
         taken.add(unique.casefold())
-        names.append(unique + path.suffix)
+        names.append(unique + suffix)
     return names
+
+
+def _image_suffix(file: Path) -> str:
+    """Returns the suffix of an image; of one that has none by which readers know it, that of its format."""
+    if file.suffix.lower() in IMAGE_SUFFIXES:
+        return file.suffix
+    try:
+        with open_image(file) as image:
+            suffix = f".{image.format}".lower()
+    except IMAGE_ERRORS:
+        return file.suffix
+    return suffix if suffix in IMAGE_SUFFIXES else file.suffix
 
 
 def common_folder(data: DataSet) -> Path:

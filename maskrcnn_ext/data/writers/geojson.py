@@ -15,6 +15,7 @@ import shapely
 
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.writers.files import check_plain_images, each_image, image_names, place_image
+from maskrcnn_ext.data.writers.labelled_objects import label_names
 from maskrcnn_ext.data.writers.outlines import decode, geometry_of_mask, single_polygon
 
 
@@ -22,6 +23,7 @@ def write_geojson(data: DataSet, folder: Path, *, link: bool) -> Counter[str]:
     """Writes a dataset; see :mod:`maskrcnn_ext.data.writers`."""
     check_plain_images(data)
     lost: Counter[str] = Counter()
+    label_names(data, lost)  # counts equal names, which become one class
     for part in ("images", "labels"):
         (folder / part).mkdir(parents=True)
     for record, name in zip(each_image(data, "images"), image_names(data), strict=True):

@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
-from maskrcnn_ext.common.text import printable
 from maskrcnn_ext.data.formats.label_studio import CONFIG_FILE
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.writers.files import check_plain_images, each_image, image_names, place_image
@@ -77,7 +76,7 @@ def write_label_studio_json(data: DataSet, folder: Path, urls: Sequence[str], *,
             task["annotations"] = [{"result": regions}]
         tasks.append(task)
     (folder / "tasks.json").write_text(json.dumps(tasks), encoding="utf-8")
-    labels = "".join(f"<Label value={quoteattr(printable(name))}/>" for name in label_names(data))
+    labels = "".join(f"<Label value={quoteattr(name)}/>" for name in label_names(data, lost))
     tags = "".join(f'<{tag} name="{kind}" toName="image">{labels}</{tag}>' for kind, tag in _TAGS.items())
     config = f'<View><Image name="image" value="$image"/>{tags}</View>\n'
     (folder / CONFIG_FILE).write_text(config, encoding="utf-8", errors="xmlcharrefreplace")

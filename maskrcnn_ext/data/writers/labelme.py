@@ -25,11 +25,8 @@ def write_labelme(data: DataSet, folder: Path, *, link: bool) -> Counter[str]:
     check_plain_images(data)
     folder.mkdir(parents=True)
     lost: Counter[str] = Counter()
-    labels = label_names(data)
-    names = list(dict.fromkeys(labels))
-    if len(names) < len(labels):
-        lost["classes merged with another class of the same name"] = len(labels) - len(names)
-    (folder / LABELS_FILE).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    labels = "".join(f"{name}\n" for name in label_names(data, lost))
+    (folder / LABELS_FILE).write_text(labels, encoding="utf-8")
     for record, name in zip(each_image(data, "images"), image_names(data), strict=True):
         place_image(record, folder / name, link=link)
         write_labelme_json(record, data.classes, (folder / name).with_suffix(".json"), name, lost)

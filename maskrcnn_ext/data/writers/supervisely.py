@@ -38,10 +38,7 @@ def write_supervisely(data: DataSet, folder: Path, *, link: bool) -> Counter[str
             "objects": [found for found in objects if found is not None],
         }
         (folder / "ds0" / "ann" / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
-    labels = label_names(data)
-    names = list(dict.fromkeys(labels))
-    if len(names) < len(labels):
-        lost["classes merged with another class of the same name"] = len(labels) - len(names)
+    names = label_names(data, lost)
     classes = [{"title": name, "shape": "any", "color": _color(index)} for index, name in enumerate(names)]
     meta = {"classes": classes, "tags": [], "projectType": "images"}
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")

@@ -98,6 +98,7 @@ def test_a_damaged_entry_is_replaced(record):
     [
         ({"cache": "memory"}, "cache=memory: expected null, ram or disk"),
         ({"cache": "ram", "cache_gb": 0}, "cache_gb=0: expected a number above 0"),
+        ({"cache": "ram", "cache_gb": "20"}, "cache_gb=20: expected a number above 0"),
     ],
 )
 def test_wrong_settings_are_errors(settings, message):

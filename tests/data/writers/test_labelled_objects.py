@@ -37,3 +37,11 @@ def test_a_crowd_of_one_class_among_several_stays_one(tmp_path):
     find_writer("cvat")(data, tmp_path / "cvat", link=False)
     (found,) = load_dataset(f"cvat:{tmp_path}/cvat/annotations.xml").images[0].annotations
     assert (found.category, found.crowd) == (0, True)
+
+
+@pytest.mark.parametrize("format", ["cvat", "label-studio", "labelme", "supervisely"])
+def test_names_are_printable_and_equal_ones_are_counted(tmp_path, format):
+    data = make_set(tmp_path, [square(1, 1, 5)], classes=("two\nlines", "bee", "bee"))
+    lost = find_writer(format.replace("-", "_"))(data, tmp_path / "out", link=False)
+    assert lost == {"classes merged with another class of the same name": 1}
+    assert load_dataset(READ[format].format(tmp_path / "out")).classes == [r"two\nlines", "bee"]
