@@ -141,7 +141,8 @@ def _print_lines(lines: list[str], all_lines: bool) -> None:
 def _print_advice(advice: AnchorAdvice) -> None:
     recall, stock, stock_input = (100 * r for r in (advice.recall, advice.recall_stock, advice.recall_stock_input))
     print(
-        f"\nanchors and input size that fit ({100 * advice.small:.0f} % of the objects are below 32 x 32 pixels then):"
+        f"\nanchors and input size that fit, for a config of your own ({100 * advice.small:.0f} % of the objects are below 32 x 32 pixels "
+        "then); `maskrcnn-ext configure` also fits them to the machine, and may plan a smaller input:"
     )
     print(f"  anchors, for FPN:\n    {advice.anchor_overrides}")
     print(f"  input size, where ResizeShortestEdge is the first augmentation:\n    {advice.input_overrides}")
@@ -208,6 +209,6 @@ def _write_folder(found: Found, format: str, folder: Path) -> str:
     with staged(folder, overwrite=False) as partial:
         lost = find_writer(format)(to_records(found), partial, link=False)
     for problem, count in lost.items():
-        print(f"maskrcnn-ext check-data: warning: {count} {problem}", file=sys.stderr)
+        print(f"maskrcnn-ext check-data: warning: {problem}: {count}", file=sys.stderr)
     places = {"yolo": f"{folder}/data.yaml", "labelme": str(folder), "label_image": f"{folder}/labels@{folder}/images"}
     return f"{format}:{places[format]}"

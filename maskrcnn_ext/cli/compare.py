@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints one table for each task."""
     from maskrcnn_ext.common.next_command import print_next
+    from maskrcnn_ext.common.text import plural
     from maskrcnn_ext.evaluation.bootstrap import MIN_IMAGES, compare_seeds
     from maskrcnn_ext.evaluation.results import load_results
     from maskrcnn_ext.evaluation.summary import possible_tasks
@@ -72,7 +73,9 @@ def run(args: argparse.Namespace) -> int:
             rows.append((metric["name"], *values, changes[0], f"{changes[1]} to {changes[2]}", verdict))
         of_seeds = f" and seeds ({', '.join(seeds)})" if seeds != [""] else ""
         print(f"A is {args.a}, B is {args.b}")
-        print(f"{task}: {found['images']} images, {found['resamples']} resamples of images{of_seeds}")
+        print(
+            f"{task}: {plural(found['images'], 'image')}, {plural(found['resamples'], 'resample')} of images{of_seeds}"
+        )
         print(metric_table(("metric", "A", "B", "B - A", "95 % interval", "difference"), rows) + "\n")
         if seeds != [""]:
             for label, column in (("A", 0), ("B", 1)):

@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     if points and args.to != "coco":
         lost["objects lose their labelled points, which only COCO can store"] = points
     for problem, count in lost.items():
-        print(f"maskrcnn-ext convert: warning: {count} {problem}", file=sys.stderr)
+        print(f"maskrcnn-ext convert: warning: {problem}: {count}", file=sys.stderr)
     if note := split_note(args.source):
         print(note)
     crowds = Counter(annotation.crowd for record in data.images for annotation in record.annotations)

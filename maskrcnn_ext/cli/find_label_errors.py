@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.errors import InputError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     _write_lists(args.output, listed, shown)
     counts = Counter(one.kind for one in listed)
     summary = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS)
-    text = f"The {len(listed)} strongest of {len(suspects)} contradictions in {len(records)} images: {summary}."
+    text = f"The {len(listed)} strongest of {plural(len(suspects), 'contradiction')} in {plural(len(records), 'image')}: {summary}."
     page = write_label_errors_page(args.output / "index.html", shown, title=f"Suspect labels of {args.data}", text=text)
     write_label_files(_as_labels(data, shown), args.output, kinds)
     print(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.errors import InputError
 
 
@@ -61,11 +62,12 @@ def run(args: argparse.Namespace) -> int:
     objects = sum(len(record.annotations) for record in data.images)
     partly = sum(record.labelled_classes is not None for record in data.images)
     print(
-        f"{args.output}: {len(data.images)} images, {objects} objects, {len(data.classes)} classes: {', '.join(data.classes)}"
+        f"{args.output}: {plural(len(data.images), 'image')}, {plural(objects, 'object')}, "
+        f"{plural(len(data.classes), 'class', 'classes')}: {', '.join(data.classes)}"
     )
     if partly:
         print(
-            f"{partly} images label only some of the classes: train with PartialROIHeads, or the others are background there "
+            f"images that label only some of the classes: {partly}; train with PartialROIHeads, or the others are background there "
             "(docs/labels.md)"
         )
     name = f"coco:{args.output if json_only else args.output / 'annotations.json'}@{folder}"

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.errors import InputError
 
 if TYPE_CHECKING:
@@ -249,7 +250,7 @@ def _predict(args: argparse.Namespace, inputs: Inputs, kinds: list[str], volumes
         args.output, job.summary.names, kinds, threshold=args.threshold, volumes=volumes, least_iou=args.stitch
     )
     for problem, number in lost.items():
-        print(f"warning: {number} {problem}", file=sys.stderr)
+        print(f"warning: {problem}: {number}", file=sys.stderr)
     _print_summary(args, predictor, job.summary, kinds, files, time.monotonic() - start, inputs.data)
     return _SOME_FAILED if job.summary.failed else 0
 
@@ -364,7 +365,7 @@ def _print_summary(
     models = f"{len(args.configs)} models: " if args.configs[1:] else ""
     print(f"weights: {models}{predictor.weights}")
     print(
-        f"{summary.images} images{resumed}{each}; {summary.objects} objects with a score of at least {args.threshold:g}"
+        f"{plural(summary.images, 'image')}{resumed}{each}; {plural(summary.objects, 'object')} with a score of at least {args.threshold:g}"
     )
     print(f"results: {args.output / 'predictions.json'}, images: {args.output / 'images.json'}")
     for kind, path in {**{kind: args.output / kind for kind in kinds}, **files}.items():
@@ -375,4 +376,19 @@ def _print_summary(
             print(f"  {line}", file=sys.stderr)
         if len(summary.failed) > _SHOWN:
             print("  ...", file=sys.stderr)
-    print_next(["evaluate", str(args.output / "predictions.json"), data or "TRUTH"])
+    print_next(*_next_commands(args, data, kinds))
+
+
+def _next_commands(args: argparse.Namespace, data: str | None, kinds: list[str]) -> list[list[str]]:
+    """Returns what follows: labels are there to compare with, or are to be made."""
+    if data is not None:
+        return [["evaluate", str(args.output / "predictions.json"), data]]
+    if "mots" in kinds:
+        return [["evaluate", str(args.output / "mots"), "TRUTH"]]
+    if "video" in kinds:
+        return [["predict", args.config, *args.inputs, "-o", str(args.output), "--track", "--save", "video,mots"]]
+    images = ["IMAGES"] if "-" in args.inputs or len(args.inputs) > _SHOWN else args.inputs
+    return [
+        ["predict", args.config, *images, "-o", "labels", "--save", "labelme"],
+        ["select", args.config, *images, "--count", "50"],
+    ]

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.errors import InputError
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     write_atomic(args.output / "selected.txt", text.encode("utf-8", "surrogateescape"))
     page = _write_page(args.output / "index.html", members[0], [scored[index] for index in chosen], len(scored))
     print(
-        f"{len(chosen)} of {len(scored)} images: {args.output / 'selected.txt'}\n{args.output / 'scores.csv'}\n{page}"
+        f"{len(chosen)} of {plural(len(scored), 'image')}: {args.output / 'selected.txt'}\n{args.output / 'scores.csv'}\n{page}"
     )
     selected, labels = str(args.output / "selected.txt"), ["-o", str(args.output / "labels"), "--save", "cvat"]
     if inputs.data:
@@ -115,5 +116,5 @@ def _write_page(page: Path, predictor: Predictor, chosen: list[ScoredImage], num
                 "count": one.objects,
             }
         )
-    text = f"{len(chosen)} of {number} images, in the order of their choice, with objects of a score of at least 0.3."
+    text = f"{len(chosen)} of {plural(number, 'image')}, in the order of their choice, with objects of a score of at least 0.3."
     return write_page(page, "browse_page.html", title="Images to label next", text=text, figures=figures)

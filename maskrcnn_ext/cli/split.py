@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.errors import InputError
 
 
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     for part, indices in parts.items():
         counts = Counter(a.category for index in indices for a in records[index].annotations)
         print(
-            f"{part}: {len(indices)} images ({len(indices) / len(names):.1%}), {counts.total()} objects  "
+            f"{part}: {plural(len(indices), 'image')} ({len(indices) / len(names):.1%}), {plural(counts.total(), 'object')}  "
             f"coco:{args.target / part}.json@{folder}"
         )
         missing = [data.classes[category] for category in sorted(known - set(counts))]

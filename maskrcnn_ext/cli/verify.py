@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.errors import InputError
 
 if TYPE_CHECKING:
@@ -90,10 +91,10 @@ def run(args: argparse.Namespace) -> int:
     if limits.agreement:
         verdict = f"the models agree on {agreed:.1%} of their detections, weighted by score; at least {limits.agreement:.1%} is expected"
     else:
-        verdict = f"{bad} images outside the limits" if bad else "all within the limits"
+        verdict = f"{plural(bad, 'image')} outside the limits" if bad else "all within the limits"
     expected = sum(one.expected for one in comparisons)
     print(
-        f"{len(comparisons)} images, {expected} objects: {verdict}; {time_ratio(comparisons):.2f} x the time of PyTorch"
+        f"{plural(len(comparisons), 'image')}, {plural(expected, 'object')}: {verdict}; {time_ratio(comparisons):.2f} x the time of PyTorch"
     )
     if not expected:
         print(

@@ -17,7 +17,7 @@ from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from maskrcnn_ext.common.text import first_line, nearest
+from maskrcnn_ext.common.text import first_line, nearest, plural
 from maskrcnn_ext.config.callables import (
     accepted_arguments,
     find_target,
@@ -238,7 +238,9 @@ class _Checker:
                 raise InputError(f"{override.text!r}: {where} is {old!r}, which has no keys")
             if OmegaConf.is_list(new):
                 if _child(new, part) is _MISSING:
-                    raise InputError(f"{override.text!r}: {where} has {len(new)} entries, from {where}.0 on")
+                    raise InputError(
+                        f"{override.text!r}: {where} has {plural(len(new), 'entry', 'entries')}, from {where}.0 on"
+                    )
             else:
                 names, others = _names(old, new, parts[:index])
                 if part not in names and not (others and not _is_typo(part, names)):

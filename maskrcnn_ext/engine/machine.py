@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.compat import cpu_instructions
 
 _PACKAGES = (
@@ -97,7 +98,7 @@ def describe_memory(workers: list[int]) -> str:
             used.append(psutil.Process(pid).memory_info().rss)
     parts = [
         f"memory {_gib(machine.total)}, available {_gib(machine.available)}, this process {_gib(psutil.Process().memory_info().rss)}, "
-        f"{len(used)} live workers {_gib(sum(used))}"
+        f"{plural(len(used), 'live worker')} {_gib(sum(used))}"
     ]
     limit = _cgroup_limit()
     if limit is not None:

@@ -23,7 +23,7 @@ from pycocotools.coco import COCO
 from maskrcnn_ext.common.files import JsonListWriter, write_atomic
 from maskrcnn_ext.common.signatures import with_keyword
 from maskrcnn_ext.common.silence import log_silenced
-from maskrcnn_ext.common.text import or_list
+from maskrcnn_ext.common.text import or_list, plural
 from maskrcnn_ext.data.registry.catalog import class_names
 from maskrcnn_ext.data.registry.dicts import from_dicts
 from maskrcnn_ext.data.registry.keypoints import check_sigmas
@@ -221,7 +221,8 @@ class COCOEvaluator(evaluation.COCOEvaluator):
         wrong = next((result["category_id"] for result in results if not 0 <= result["category_id"] < count), None)
         if wrong is not None and count:
             raise InputError(
-                f"a prediction is of class {wrong}, but {self._truth.name} has {count} classes: set model.roi_heads.num_classes={count}"
+                f"a prediction is of class {wrong}, but {self._truth.name} has {plural(count, 'class', 'classes')}: set "
+                f"model.roi_heads.num_classes={count}"
             )
         if not count:  # a data set without categories to evaluate with
             return [dict(result) for result in results]

@@ -16,7 +16,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from maskrcnn_ext.common.tables import markdown_table
-from maskrcnn_ext.data.formats.reading import checked_rle, list_files, read_pixels, read_text
+from maskrcnn_ext.data.formats.kitti_mots import read_tracks_png
+from maskrcnn_ext.data.formats.reading import checked_rle, list_files, read_text
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.evaluation.tables import to_json_values
 from maskrcnn_ext.ops.rle import RLE, encode_labels, pairwise_iou
@@ -86,9 +87,7 @@ def _read_pngs(folder: Path) -> Frames:
     for file in list_files(folder, "*.png"):
         if not file.stem.isdecimal():
             raise InputError(f"{file}: expected the number of a frame as its name")
-        pixels = read_pixels(file)
-        if pixels.ndim != 2:
-            raise InputError(f"{file}: expected one channel of 16 bits")
+        pixels = read_tracks_png(file)
         classes = frames.setdefault(int(file.stem), {})
         for value, _, rle in encode_labels(pixels):
             classes.setdefault(value // 1000, {})[value] = rle

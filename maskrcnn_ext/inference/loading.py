@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 from maskrcnn_ext.common.next_command import runs_near
-from maskrcnn_ext.common.text import natural_sort_key, one_line, short_list
+from maskrcnn_ext.common.text import natural_sort_key, one_line, plural, short_list
 from maskrcnn_ext.config.checkpoint_weights import expect_checkpoint
 from maskrcnn_ext.config.overrides import apply_overrides
 from maskrcnn_ext.config.settings import add_missing_settings
@@ -306,7 +306,8 @@ def _load_weights(model: nn.Module, weights: str) -> Classes | None:
     fresh = checkpointer.report.newly_initialised()
     if fresh:
         raise InputError(
-            f"{weights} leaves {len(fresh)} tensors of the model random ({short_list(fresh, limit=3)}): use the config that it was trained "
+            f"{weights} leaves {plural(len(fresh), 'tensor')} of the model random ({short_list(fresh, limit=3)}): use the "
+            "config that it was trained "
             "with, such as the run's config.yaml"
         )
     stored = Classes.from_state(content.get("classes"))
@@ -332,7 +333,9 @@ def _find_classes(model: nn.Module, data: list[str]) -> Classes:
         if classes is not None and len(classes.names) == count:
             return classes
         if classes is not None:
-            reasons.append(f"the model has {count} classes and data set {name} {len(classes.names)}")
+            reasons.append(
+                f"the model has {plural(count, 'class', 'classes')} and data set {name} {len(classes.names)}"
+            )
     if reasons:
         logger.warning("The class names are unknown, so the classes are numbered (%s)", "; ".join(reasons))
     return Classes(tuple(f"class {index}" for index in range(count)), tuple(range(count)))

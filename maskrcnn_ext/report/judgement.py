@@ -72,13 +72,13 @@ def _counts(metrics: Mapping[str, Any]) -> str:
     detections = found["true_positives"] + found["false_positives"]
     if not objects:
         return "The validation images have no objects, so nothing can be judged."
-    missed = f"{_percent(found['missed'], objects)} of the {objects:,} objects were missed"
+    missed = f"{_percent(found['missed'], objects)} of the {plural(objects, 'object')} were missed"
     if objects == 1:
         missed = f"The only object was {'missed' if found['missed'] else 'found'}"
     if not detections:
         return f"{missed}: no detection has a high enough score."
     worst = _worst_size(metrics)
-    wrong = f"{_percent(found['false_positives'], detections)} of the {detections:,} detections are wrong"
+    wrong = f"{_percent(found['false_positives'], detections)} of the {plural(detections, 'detection')} are wrong"
     if detections == 1:
         wrong = f"the only detection is {'wrong' if found['false_positives'] else 'right'}"
     return f"{missed}{worst}, and {wrong}."

@@ -35,7 +35,7 @@ def test_keypoints_of_another_skeleton(capsys, tmp_path):
     assert main(["evaluate", *files, "--sigmas", "0.1", "0.2"]) == 0
     assert "| keypoints | 100.00" in capsys.readouterr().out
     assert main(["compare", files[0], *files, "--sigmas", "0.1", "0.2", "--resamples", "2"]) == 0
-    assert "keypoints: 1 images" in capsys.readouterr().out
+    assert "keypoints: 1 image" in capsys.readouterr().out
     assert main(["evaluate", *files]) == 2
     assert "sigma for each of the 2 keypoints" in capsys.readouterr().err
 

@@ -31,7 +31,7 @@ def test_sets_that_label_different_classes_are_merged_and_read_back(halves, tmp_
     assert main(["merge", *names, "-o", str(out), "--link"]) == 0
     printed, following = capsys.readouterr()
     assert "8 images" in printed
-    assert "4 images label only some of the classes" in printed
+    assert "images that label only some of the classes: 4" in printed
     merged = get_dataset_dicts(following.split()[-1], filter_empty=False)
     classes = len(content["categories"])
     assert (
@@ -49,7 +49,7 @@ def test_a_map_joins_classes_and_only_the_json_is_written(halves, tmp_path, caps
     arguments = ["merge", *names, "--map", str(tmp_path / "map.yaml"), "-o", str(tmp_path / "out.json")]
     assert main(arguments) == 0
     printed, following = capsys.readouterr()
-    assert "1 classes: thing" in printed
+    assert "1 class: thing" in printed
     assert "label only some" not in printed
     assert len(get_dataset_dicts(following.split()[-1], filter_empty=False)) == 8
     assert main(arguments) == 2

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 import sys
 
 import numpy as np
@@ -61,7 +62,10 @@ def test_help_is_quick_and_imports_little(run_python):
 def test_tables_and_label_files_are_of_all_images(predict, images, tmp_path, capsys):
     assert predict(images, "--save", "table,labelstudio,cvat", "--threshold", "0.1") == 0
     out = tmp_path / "out"
-    printed = capsys.readouterr().out
+    captured = capsys.readouterr()
+    printed = captured.out
+    commands = [shlex.split(line)[1:] for line in captured.err.partition("Next:")[2].splitlines()[1:]]
+    assert [(command[0], command[2]) for command in commands] == [("predict", str(images)), ("select", str(images))]
     rows = (out / "objects.csv").read_text().splitlines()[1:]
     found = json.loads((out / "predictions.json").read_text())
     assert 0 < len(rows) <= sum(one["score"] >= 0.1 for one in found)

@@ -45,7 +45,7 @@ def test_the_command_writes_files_that_can_be_read(shapes, tmp_path, capsys):
         (["--val", "0.5", "--test", "0.5"], "leave nothing to train on"),
         (["--val", "0.2", "--group-regex", "a"], "--group-regex needs --by group"),
         (["--val", "0.01"], "val gets none of 8 groups"),
-        (["--val", "0.2", "--by", "group"], "val gets none of 1 groups"),
+        (["--val", "0.2", "--by", "group"], "val gets none of 1 group"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(shapes, tmp_path, options, message, capsys):

@@ -24,7 +24,7 @@ def test_the_commands_agree(weights, pictures, tmp_path, capsys):
     assert f"{len(images())} images" in printed
     assert "all within the limits" in printed
     assert main([*arguments, "--limit", "1", "--box", "0"]) == 1
-    assert "1 images outside the limits" in capsys.readouterr().out
+    assert "1 image outside the limits" in capsys.readouterr().out
     assert main([*arguments, "--agreement", "0.99"]) == 0
     assert (
         "the models agree on 100.0% of their detections, weighted by score; at least 99.0%" in capsys.readouterr().out

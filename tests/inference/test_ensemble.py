@@ -85,7 +85,7 @@ def test_on_the_command_line(folds, files, ensemble, tmp_path, capsys):
     assert "weights: 2 models: " in capsys.readouterr().out
     runs = [str(folds / "fold_1"), str(folds / "fold_2")]
     assert main(["predict", *runs, str(files[0]), "-o", str(out), "--device", "cpu"]) == 0
-    assert "1 images (1 known from an earlier run)" in capsys.readouterr().out
+    assert "1 image (1 known from an earlier run)" in capsys.readouterr().out
     assert json.loads((out / "predictions.json").read_text()) == results
     assert main(["predict", *runs, str(files[0]), "-o", str(out), "--weights", "a.pth"]) == 2
     assert main(["predict", *runs, str(files[0]), "-o", str(out), "--ray", "2"]) == 2

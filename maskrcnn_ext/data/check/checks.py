@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import shapely
 
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.data.check.faults import Fault, object_fault
 from maskrcnn_ext.data.check.view import DatasetView, ObjectView
 from maskrcnn_ext.data.formats.coco_fields import Box
@@ -162,16 +163,16 @@ def _check_forms(view: DatasetView) -> Iterator[Fault]:
         for found in by_form["none"]:
             yield object_fault("segmentation-missing", found, f"{with_mask} other objects have a mask")
     elif by_form["none"]:
-        yield Fault("segmentation-none", f"none of {len(by_form['none'])} objects has a mask")
+        yield Fault("segmentation-none", f"none of {plural(len(by_form['none']), 'object')} has a mask")
     if by_form["polygons"] and by_form["rle"]:
         rare, common = sorted(("polygons", "rle"), key=lambda form: len(by_form[form]))
         names = {"polygons": "polygons", "rle": "an RLE"}
         for found in by_form[rare]:
-            message = f"{names[rare]}, but {len(by_form[common])} objects have {names[common]}"
+            message = f"{names[rare]}, but {names[common]}: {plural(len(by_form[common]), 'object')}"
             yield object_fault("mask-mixed", found, message)
     rectangles = [found for found in by_form["polygons"] if found.rotated is None and _is_rectangle(found)]
     if rectangles:
-        yield Fault("masks-rectangles", f"{len(rectangles)} of {with_mask} masks")
+        yield Fault("masks-rectangles", f"{len(rectangles)} of {plural(with_mask, 'mask')}")
     for found in view.objects:
         if found.crowd and found.segmentation.form == "polygons":
             yield object_fault("crowd-polygon", found, "`iscrowd` is 1, `segmentation` a list of polygons")
@@ -223,9 +224,9 @@ def check_proportions(view: DatasetView) -> Iterator[Fault]:
         yield Fault("images-none", "`images` is an empty list")
     empty = sum(all(found.crowd for found in view.objects_of(image)) for image in view.images)
     if empty:
-        yield Fault("images-empty", f"{empty} of {len(view.images)} images")
+        yield Fault("images-empty", f"{empty} of {plural(len(view.images), 'image')}")
     if view.objects and all(found.crowd for found in view.objects):
-        yield Fault("crowds-only", f"all {len(view.objects)} objects")
+        yield Fault("crowds-only", f"all: {plural(len(view.objects), 'object')}")
     yield from _check_classes(view)
 
 
@@ -237,7 +238,7 @@ def _check_classes(view: DatasetView) -> Iterator[Fault]:
         if counts[index] == 0:
             yield Fault(
                 "class-empty",
-                f"class {name!r}" + (f": its {crowds[index]} objects are crowds" if crowds[index] else ""),
+                f"class {name!r}" + (f": its objects are crowds: {crowds[index]}" if crowds[index] else ""),
             )
         elif most is not None and counts[most] > _MAX_IMBALANCE * counts[index]:
             message = f"{counts[index]} of class {name!r}, {counts[most]} of {view.classes[most]!r}"

@@ -6,6 +6,7 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.data.check.changes import Change
 from maskrcnn_ext.data.check.checks import check_boxes, check_duplicate_objects, check_masks, describe_box
 from maskrcnn_ext.data.check.faults import Fault
@@ -169,7 +170,9 @@ def _repair_outline(entry: dict[str, Any], found: ObjectView) -> list[str]:
         del entry["segmentation"]
         return ["its outline, of which no part in the image has an area, is left out; its box stays"]
     entry["segmentation"] = polygons
-    return [f"its outline was made valid: {len(polygons)} polygon(s), {area} pixels (before: {mask.area})"]
+    return [
+        f"its outline was made valid: {plural(len(polygons), 'polygon')}, {plural(area, 'pixel')} (before: {mask.area})"
+    ]
 
 
 def _repair_boxes(data: dict[str, Any], view: DatasetView, log: list[Change]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.data.formats.reading import IMAGE_SUFFIXES, image_size
 from maskrcnn_ext.data.formats.records import ImageRecord
 from maskrcnn_ext.data.images.pixels import read_pixels
@@ -78,7 +79,7 @@ def measure_images(records: Sequence[ImageRecord]) -> ImageFigures:
     faults = _header_faults(records)
     sound = [record for record in records if record.image_id not in faults]
     if not sound:
-        raise InputError(f"none of {len(records)} images can be read: {next(iter(faults.values()))}")
+        raise InputError(f"none of {plural(len(records), 'image')} can be read: {next(iter(faults.values()))}")
     sample = [_pixel_record(record) for record in sound]
     format, channels, dtype = _choose_format(sample_records(sample, _NUM_SAMPLED // 4, _SEED))
     statistics = pixel_statistics(sample_records(sample, _NUM_SAMPLED, _SEED), format)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from maskrcnn_ext.common.extras import require
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.errors import InputError
 
 _SLIGHT = 1e-3  # tolerance of positions in mm and of direction cosines
@@ -75,7 +76,7 @@ def read_series(folder: Path, series_uid: str | None = None) -> Series:
     if not by_series:
         raise InputError(f"{folder}: no DICOM images")
     if (series_uid is None and len(by_series) > 1) or (series_uid is not None and series_uid not in by_series):
-        found_series = ", ".join(f"{uid} ({len(images)} images)" for uid, images in by_series.items())
+        found_series = ", ".join(f"{uid} ({plural(len(images), 'image')})" for uid, images in by_series.items())
         which = "several series" if series_uid is None else f"no series {series_uid}"
         raise InputError(f"{folder}: {which}; choose one by `series_uid`: {found_series}")
     images = by_series[series_uid or next(iter(by_series))]

@@ -50,9 +50,8 @@ def read_kitti(
     """
     texts = [(image, text, read_text(text)) for image, text in pair_files(images, labels, IMAGE_SUFFIXES, (".txt",))]
     if not classes:
-        classes = sorted(
-            {row.split()[0] for _, _, text in texts for row in text.splitlines() if row.strip()} - {_IGNORED}
-        )
+        rows = (row.split() for _, _, text in texts for row in text.splitlines())
+        classes = sorted({fields[0] for fields in rows if len(fields) in _FIELDS} - {_IGNORED})
     names = list(classes)
     tally = Tally()
 

@@ -10,15 +10,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.reading import (
+    check_size,
     checked_rle,
     collected,
     image_size,
     in_threads,
     list_files,
     list_images,
-    read_labels,
+    read_pixels,
     read_text,
 )
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
@@ -73,6 +77,21 @@ def read_kitti_mots(
     return DataSet(names, records)
 
 
+def read_tracks_png(file: Path) -> np.ndarray:
+    """Returns the values (H, W) of a PNG of KITTI MOTS, ``1000 * class + number``.
+
+    Raises:
+        InputError: it has several channels, or 8 bits, which cannot hold a class.
+    """
+    pixels = read_pixels(file)
+    if pixels.ndim != 2 or pixels.itemsize == 1:
+        channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+        raise InputError(
+            f"{file}: has {plural(channels, 'channel')} of {8 * pixels.dtype.itemsize} bits, expected one of 16 bits: 1000 * class + number"
+        )
+    return pixels
+
+
 def _read_pngs(folder: Path, frames: Path, names: list[str], faults: list[str] | None) -> list[ImageRecord]:
     photographs = list_images(frames)
 
@@ -80,7 +99,7 @@ def _read_pngs(folder: Path, frames: Path, names: list[str], faults: list[str] |
         if file.stem not in photographs:
             raise InputError(f"{file}: no frame {file.stem} in {frames}")
         record = _record(photographs[file.stem], frames, str(file))
-        for value, box, rle in encode_labels(read_labels(file, record.height, record.width)):
+        for value, box, rle in encode_labels(check_size(read_tracks_png(file), file, record.height, record.width)):
             record.annotations += _annotations(value // 1000, value, box, rle, names, str(file))
         return record
 

@@ -159,6 +159,11 @@ def read_labels(file: Path, height: int, width: int) -> np.ndarray:
     labels = read_pixels(file)
     if labels.ndim != 2:
         raise InputError(f"{file}: a label image has one channel (numbers or palette indices), not {labels.shape[2]}")
+    return check_size(labels, file, height, width)
+
+
+def check_size(labels: np.ndarray, file: Path, height: int, width: int) -> np.ndarray:
+    """Returns a label image (H, W), which must have the size of its image."""
     if labels.shape != (height, width):
         raise InputError(f"{file}: label image is {labels.shape[1]} x {labels.shape[0]}, its image {width} x {height}")
     return labels

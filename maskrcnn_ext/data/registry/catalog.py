@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.data.formats import get_format
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
 from maskrcnn_ext.data.registry.classes import first_difference, map_by_name
@@ -239,11 +240,11 @@ def _empty_hint(names: Sequence[str]) -> str:
     dicts = [image for name in names for image in DatasetCatalog.get(name)]
     num_crowds = sum(len(image.get("annotations", [])) for image in dicts)
     if not num_crowds:
-        return f": none of its {len(dicts)} images has an object"
+        return f": none of its {plural(len(dicts), 'image')} has an object"
     source = DatasetCatalog[names[0]]
     option = get_format(source.format).crowd_option if isinstance(source, Source) else None
     advice = f": if they are single objects, add @{option} to the string of the data set" if option else ""
-    return f": all {num_crowds} objects of its {len(dicts)} images are crowds, on which nothing is trained{advice}"
+    return f": the objects of its {plural(len(dicts), 'image')} are all crowds ({num_crowds}), on which nothing is trained{advice}"
 
 
 def _missing_file_error(names: Sequence[str], error: FileNotFoundError) -> Exception:

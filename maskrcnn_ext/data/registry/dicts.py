@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.errors import InputError
 
@@ -96,7 +97,9 @@ def annotation_from_dict(found: dict[str, Any], num_classes: int, where: str) ->
         right, bottom = x + right, y + bottom
     category = found["category_id"]
     if not 0 <= category < num_classes:
-        raise InputError(f"{where}: an annotation has category {category}, but there are {num_classes} classes")
+        raise InputError(
+            f"{where}: an annotation has category {category}, but the data set has {plural(num_classes, 'class', 'classes')}"
+        )
     segmentation = found.get("segmentation")
     if isinstance(segmentation, dict) and isinstance(segmentation["counts"], bytes):
         segmentation = {**segmentation, "counts": segmentation["counts"].decode("ascii")}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.errors import InputError
 
 # The number of keypoints that the default sigmas of Detectron2 and pycocotools are for.
@@ -116,7 +117,7 @@ def check_sigmas(sigmas: Sequence[float], *, predicted: int, annotated: int) -> 
     """
     if predicted != annotated:
         raise InputError(
-            f"the model predicts {predicted} keypoints and the data set has {annotated}: set "
+            f"the model predicts {plural(predicted, 'keypoint')} and the data set has {annotated}: set "
             f"model.roi_heads.keypoint_head.num_keypoints={annotated}"
         )
     if (len(sigmas) or _COCO_KEYPOINTS) != annotated:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskrcnn_ext.common.files import write_atomic
-from maskrcnn_ext.common.text import short_list
+from maskrcnn_ext.common.text import plural, short_list
 from maskrcnn_ext.data.formats.reading import read_text
 from maskrcnn_ext.data.formats.records import ImageRecord
 from maskrcnn_ext.data.registry.source import Source
@@ -36,7 +36,7 @@ class ListedImages:
         if len(kept) < len(wanted):
             missing = sorted(wanted - {str(record.image_id) for record in kept})
             raise InputError(
-                f"{self.file} lists {len(missing)} images that do not exist: {short_list(missing, limit=3)}"
+                f"{self.file} lists {plural(len(missing), 'missing image')}: {short_list(missing, limit=3)}"
             )
         return kept
 

@@ -9,6 +9,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.data.formats.records import ImageRecord
 from maskrcnn_ext.errors import InputError
 
@@ -106,7 +107,7 @@ def split_images(
                     left[counted] -= number
     for part, indices in parts.items():
         if not indices:
-            raise InputError(f"{part} gets none of {len(members)} groups of images; give it a larger share")
+            raise InputError(f"{part} gets none of {plural(len(members), 'group')} of images; give it a larger share")
         indices.sort()
     return parts
 

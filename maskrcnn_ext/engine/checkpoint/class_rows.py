@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from maskrcnn_ext.common.text import short_list
+from maskrcnn_ext.common.text import plural, short_list
 from maskrcnn_ext.data.registry.catalog import read_class_names
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.mask_heads.dct import DCTMaskHead
@@ -172,7 +172,8 @@ class ClassRows:
         ):
             if count != len(names):
                 raise InputError(
-                    f"train.loading.class_names: {whose} has {count} classes, but {where} names {len(names)} ({short_list(names)})"
+                    f"train.loading.class_names: {whose} has {plural(count, 'class', 'classes')}, but "
+                    f"{where} names {len(names)} ({short_list(names)})"
                 )
 
     def _replace(self, key: str, state: dict[str, Tensor], model: nn.Module) -> bool:

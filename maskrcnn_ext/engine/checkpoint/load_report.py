@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from maskrcnn_ext.common.text import short_list
+from maskrcnn_ext.common.text import plural, short_list
 from maskrcnn_ext.engine.checkpoint.class_rows import differ_by_classes
 from maskrcnn_ext.errors import InputError
 
@@ -70,7 +70,7 @@ class LoadReport:
                 f"Weights of {self.source}: not used, the backbone has its own pre-trained weights; set train.init_checkpoint='' to leave "
                 "them out"
             ]
-        lines = [f"Weights of {self.source}: {len(self.loaded)} tensors loaded"]
+        lines = [f"Weights of {self.source}: {plural(len(self.loaded), 'tensor')} loaded"]
         lines += [f"  as expected, {reason}: {_list_or_count(names)}" for reason, names in self.expected.items()]
         if self.resized:
             hint = f"{_NEW}, other number of classes (train.loading.class_names keeps the common classes)"

@@ -52,7 +52,7 @@ def find_dimensions(cfg: DictConfig, pinned: Sequence[str] = ()) -> list[Dimensi
     Example:
         >>> from maskrcnn_ext.config.zoo import load_config
         >>> [dimension.name for dimension in find_dimensions(load_config("domains/nuclei.py", []))][:2]
-        ['rate', 'decay']
+        ['learning rate', 'weight decay']
     """
     return [
         dimension
@@ -82,18 +82,18 @@ def _overlap(key: str, other: str) -> bool:
 
 
 def _all_dimensions(cfg: DictConfig) -> Iterator[Dimension]:
-    for name, key, factor in (("rate", "optimizer.lr", 4.0), ("decay", "optimizer.weight_decay", 10.0)):
+    for name, key, factor in (("learning rate", "optimizer.lr", 4.0), ("weight decay", "optimizer.weight_decay", 10.0)):
         value = OmegaConf.select(cfg, key)
         if isinstance(value, int | float) and value > 0:
             yield _number(name, key, float(value), value / factor, value * factor, log=True)
     resizes = list(_augmentations(cfg, "ResizeShortestEdge"))
     if any(key.startswith("dataloader.test.") for key, _ in resizes):
-        yield Dimension("scale", 1.0, lambda factor: _resized(resizes, factor), 0.7, 1.5, log=True)
+        yield Dimension("input size", 1.0, lambda factor: _resized(resizes, factor), 0.7, 1.5, log=True)
     yield from _losses(cfg)
     lights = [key for name in ("RandomBrightness", "RandomContrast") for key, _ in _augmentations(cfg, name)]
     if lights:
         light = round(float(OmegaConf.select(cfg, f"{lights[0]}.intensity_max")) - 1.0, 6)
-        yield Dimension("light", light, lambda share: _lit(lights, share), 0.0, max(0.5, light))
+        yield Dimension("brightness", light, lambda share: _lit(lights, share), 0.0, max(0.5, light))
     paste = OmegaConf.select(cfg, "dataloader.train.copy_paste.probability")
     if paste is not None:
         yield _number("copy-paste", "dataloader.train.copy_paste.probability", float(paste), 0.0, 0.9)
@@ -101,9 +101,11 @@ def _all_dimensions(cfg: DictConfig) -> Iterator[Dimension]:
     if OmegaConf.select(cfg, predictor) is not None:
         score = float(OmegaConf.select(cfg, f"{predictor}.test_score_thresh", default=0.05))
         low, high = min(0.005, score or 0.005), max(0.2, score)
-        yield _number("score", f"{predictor}.test_score_thresh", score or low, low, high, log=True)
+        yield _number("score threshold", f"{predictor}.test_score_thresh", score or low, low, high, log=True)
         suppression = float(OmegaConf.select(cfg, f"{predictor}.test_nms_thresh", default=0.5))
-        yield _number("NMS", f"{predictor}.test_nms_thresh", suppression, min(0.3, suppression), max(0.7, suppression))
+        yield _number(
+            "NMS IoU", f"{predictor}.test_nms_thresh", suppression, min(0.3, suppression), max(0.7, suppression)
+        )
 
 
 def _number(name: str, key: str, unchanged: float, low: float, high: float, *, log: bool = False) -> Dimension:
@@ -150,10 +152,10 @@ def _losses(cfg: DictConfig) -> Iterator[Dimension]:
             yield Dimension("mask loss", unchanged, lambda loss: _mask_loss(head_key, loss), choices=choices)
         if "loss_weight" in named_arguments(find_target(head._target_, head_key)):
             weight = float(head.get("loss_weight", 1.0))
-            yield _number("mask weight", f"{head_key}.loss_weight", weight, weight / 2, weight * 2, log=True)
+            yield _number("mask loss weight", f"{head_key}.loss_weight", weight, weight / 2, weight * 2, log=True)
     predictor = OmegaConf.select(cfg, predictor_key)
     if predictor is not None and "loss_weight" not in predictor:
-        yield Dimension("box weight", 1.0, lambda weight: _box_weight(predictor_key, weight), 0.5, 2.0, log=True)
+        yield Dimension("box loss weight", 1.0, lambda weight: _box_weight(predictor_key, weight), 0.5, 2.0, log=True)
 
 
 def _mask_loss(key: str, loss: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from maskrcnn_ext.data.formats.reading import read_json
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.writers.coco import write_coco_json
 from maskrcnn_ext.data.writers.cvat import write_cvat_xml
-from maskrcnn_ext.data.writers.files import common_folder
+from maskrcnn_ext.data.writers.files import common_folder, image_names
 from maskrcnn_ext.data.writers.label_studio import local_file_url, write_label_studio_json
 from maskrcnn_ext.data.writers.labelme import write_labelme_json
 from maskrcnn_ext.errors import InputError
@@ -52,8 +52,8 @@ def _annotation(result: dict[str, Any], category: int) -> Annotation:
 def write_label_files(data: DataSet, folder: Path, kinds: Sequence[str]) -> Counter[str]:
     """Writes records for label tools, each kind into the folder of its name. The images stay where they are.
 
-    ``labelme`` names them by their absolute paths, ``label-studio`` by URLs below their common folder, and the others by their paths below
-    it.
+    ``labelme`` names them by their absolute paths, and has the files of all images in one folder, as the tool lists them; ``label-studio``
+    names them by URLs below their common folder, and the others by their paths below it.
 
     Args:
         data: the records.
@@ -85,10 +85,7 @@ def write_label_files(data: DataSet, folder: Path, kinds: Sequence[str]) -> Coun
             elif kind == "label-studio":
                 lost += write_label_studio_json(data, partial, [local_file_url(name) for name in names], predicted=True)
             else:
-                for record, name in zip(data.images, names, strict=True):
+                for record, name in zip(data.images, image_names(data), strict=True):
                     file = (partial / name).with_suffix(".json")
-                    if file.exists():  # of an image with the same stem
-                        file = partial / f"{name}.json"
-                    file.parent.mkdir(parents=True, exist_ok=True)
                     write_labelme_json(record, data.classes, file, record.file_name, lost)
     return lost

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from maskrcnn_ext.common.files import write_atomic
-from maskrcnn_ext.common.text import short_list
+from maskrcnn_ext.common.text import plural, short_list
 from maskrcnn_ext.errors import InputError
 
 # How many keys a message names at most.
@@ -48,7 +48,9 @@ class KeyReport:
 
     def lines(self, verbose: bool = False) -> list[str]:
         """Returns the report: the number of used keys, and the other keys by reason. `verbose` names every key and its tensors."""
-        lines = [f"{self.source}: {len(self.used)} keys used, {len(self.unused)} not, {len(self.missing)} missing"]
+        lines = [
+            f"{self.source}: {plural(len(self.used), 'key')} used, {len(self.unused)} not, {len(self.missing)} missing"
+        ]
         if verbose:
             lines += [f"  {key} -> {', '.join(names)}" for key, names in self.used.items()]
         for status, reasons in (("not used", self.unused), ("missing", self.missing)):
@@ -64,7 +66,7 @@ class KeyReport:
         """
         if self.unexplained:
             raise InputError(
-                f"{self.source}: {len(self.unexplained)} keys cannot be explained, so the outputs would not be the source's: "
+                f"{self.source}: cannot explain {plural(len(self.unexplained), 'key')}, so the outputs would not be the source's: "
                 f"{short_list(self.unexplained, _MAX_NAMED)}"
             )
 
@@ -258,7 +260,7 @@ def _own_classes(converted: Converted) -> list[str]:
         return [] if len(known) == count else [f"class {number}" for number in range(1, count + 1)]
     if len(converted.classes) != count:
         raise InputError(
-            f"{converted.report.source}: {len(converted.classes)} class names for the model's {count} classes"
+            f"{converted.report.source}: {plural(len(converted.classes), 'class name')} for the model's {plural(count, 'class', 'classes')}"
         )
     return [] if converted.classes == known else converted.classes
 

@@ -46,10 +46,10 @@ def test_a_set_of_crowds_is_an_error_with_counts(polygons):
         annotation["iscrowd"] = 1
     faults = find_faults(view_dataset(data, folder, "set"))
     messages = {(fault.kind, fault.message) for fault in faults}
-    assert ("crowds-only", f"all {len(data['annotations'])} objects") in messages
+    assert ("crowds-only", f"all: {len(data['annotations'])} objects") in messages
     assert ("images-empty", "8 of 8 images") in messages
     count = sum(annotation["category_id"] == 1 for annotation in data["annotations"])
-    assert ("class-empty", f"class 'disc': its {count} objects are crowds") in messages
+    assert ("class-empty", f"class 'disc': its objects are crowds: {count}") in messages
 
 
 def test_masks_that_are_rectangles_are_counted(polygons):

@@ -65,5 +65,5 @@ def test_without_a_cache(name, monkeypatch, tmp_path):
 
 def test_errors_name_the_data_set(tmp_path):
     name = write_data(tmp_path / "broken", [("a.png", b"")], [])
-    with pytest.raises(InputError, match=r"data set coco:.*: none of 1 images can be read"):
+    with pytest.raises(InputError, match=r"data set coco:.*: none of 1 image can be read"):
         fingerprint(name)

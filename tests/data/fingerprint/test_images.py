@@ -74,7 +74,7 @@ def test_unreadable_files_are_listed_and_the_rest_is_measured(tmp_path):
 
 
 def test_only_unreadable_files_mixed_channels_and_no_images_are_errors(tmp_path):
-    with pytest.raises(InputError, match="none of 1 images can be read"):
+    with pytest.raises(InputError, match="none of 1 image can be read"):
         measured(tmp_path, ("a.png", b"no image"))
     mixed = write_data(tmp_path / "mixed", [("a.npy", noise(8, 8, 5)), ("b.npy", noise(8, 8, 6))], [])
     with pytest.raises(InputError, match="differ in their number of channels"):

@@ -59,6 +59,13 @@ def test_a_broken_row_is_named_or_collected(folders, text, message):
     assert (len(data.images[2].annotations), len(faults)) == (1, 1)
 
 
+def test_a_broken_row_names_no_class(folders):
+    (folders[0] / "000002.txt").write_text(f"{CAR}\nTram 0 0 0\nxyz\n")
+    faults = []
+    assert read_kitti(*folders, faults=faults).classes == ["Car", "Pedestrian"]
+    assert [fault.partition("txt, ")[2].partition(":")[0] for fault in map(str, faults)] == ["line 2", "line 3"]
+
+
 def test_an_image_without_labels_is_named(folders):
     (folders[0] / "000001.txt").unlink()
     with pytest.raises(InputError, match=r"000001\.png: has no labels"):

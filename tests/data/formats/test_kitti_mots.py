@@ -6,6 +6,7 @@ from PIL import Image
 
 from maskrcnn_ext import InputError, get_dataset_dicts
 from maskrcnn_ext.data.formats.kitti_mots import read_kitti_mots
+from maskrcnn_ext.evaluation.tracks import read_tracks
 from maskrcnn_ext.ops.rle import encode_mask
 
 
@@ -84,6 +85,21 @@ def test_a_string_names_it(write):
     for instances in (pngs, texts):
         records = get_dataset_dicts(f"kitti_mots:{instances}@{images}")
         assert [record["image_id"] for record in records] == ["0002/000000", "0002/000001"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "stored"), [("L", "1 channel of 8 bits"), ("P", "1 channel of 8 bits"), ("RGB", "3 channels of 8")]
+)
+def test_pngs_have_16_bits(write, mode, stored):
+    pngs, _, images = write(drive())
+    file = pngs / "0002/000001.png"
+    Image.new(mode, (50, 20)).save(file)
+    for read in (lambda: read_kitti_mots(pngs, images), lambda: read_tracks(pngs)):
+        with pytest.raises(InputError, match=f"000001.png: has {stored}.*expected one of 16 bits: 1000 . class"):
+            read()
+    Image.fromarray(np.zeros((10, 50), np.uint16)).save(file)
+    with pytest.raises(InputError, match=r"label image is 50 x 10, its image 50 x 20"):
+        read_kitti_mots(pngs, images)
 
 
 COUNTS = encode_mask(drive()[0] == 1005)["counts"]

@@ -131,5 +131,5 @@ def test_a_set_that_has_nothing_to_train_on_is_named(tmp_path, name):
     content["images"] = [{"id": 1, "file_name": "a.jpg", "height": 4, "width": 4}]
     file.write_text(json.dumps(content))
     assert len(get_dataset_dicts(name, filter_empty=False)) == 1
-    with pytest.raises(InputError, match=f"data set {name}: No valid data .*: none of its 1 images has an object"):
+    with pytest.raises(InputError, match=f"data set {name}: No valid data .*: none of its 1 image has an object"):
         get_dataset_dicts(name)

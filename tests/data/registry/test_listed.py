@@ -34,7 +34,7 @@ def test_errors_name_the_list(name, tmp_path):
     with pytest.raises(InputError, match=r"gone.txt: cannot be read"):
         load_dataset(listed_name(name, tmp_path / "gone.txt"))
     (tmp_path / "wrong.txt").write_text("1\n77\n")
-    with pytest.raises(InputError, match=r"wrong.txt lists 1 images that do not exist: 77"):
+    with pytest.raises(InputError, match=r"wrong.txt lists 1 missing image: 77"):
         load_dataset(listed_name(name, tmp_path / "wrong.txt"))
 
 

@@ -100,7 +100,7 @@ def test_a_part_without_an_image_is_named():
     records = make_records([[0]] * 3)
     with pytest.raises(InputError, match="val gets none of 3 groups of images; give it a larger share"):
         split_images(records, names_of(records), {"train": 0.9, "val": 0.1})
-    with pytest.raises(InputError, match="val gets none of 1 groups"):
+    with pytest.raises(InputError, match="val gets none of 1 group"):
         split_images(records, ["a"] * 3, {"train": 0.5, "val": 0.5})
 
 

@@ -6,7 +6,18 @@ from maskrcnn_ext.config.plan.choice import override_value
 from maskrcnn_ext.config.zoo import load_config
 from maskrcnn_ext.engine.tuning.search_space import changed_settings, find_dimensions
 
-PARTS = ["rate", "decay", "scale", "mask loss", "mask weight", "box weight", "light", "copy-paste", "score", "NMS"]
+PARTS = [
+    "learning rate",
+    "weight decay",
+    "input size",
+    "mask loss",
+    "mask loss weight",
+    "box loss weight",
+    "brightness",
+    "copy-paste",
+    "score threshold",
+    "NMS IoU",
+]
 
 
 def names(cfg, pinned=()):
@@ -16,10 +27,13 @@ def names(cfg, pinned=()):
 @pytest.mark.parametrize(
     ("config", "missing"),
     [
-        ("mask_rcnn_r50_fpn_1x.py", {"light", "copy-paste"}),
-        ("domains/nuclei.py", {"scale", "copy-paste"}),
-        ("faster_rcnn_r18_fpn_scratch.py", {"light", "copy-paste", "mask loss", "mask weight"}),
-        ("cascade_mask_rcnn_r50_fpn_1x.py", {"light", "copy-paste", "box weight", "score", "NMS"}),
+        ("mask_rcnn_r50_fpn_1x.py", {"brightness", "copy-paste"}),
+        ("domains/nuclei.py", {"input size", "copy-paste"}),
+        ("faster_rcnn_r18_fpn_scratch.py", {"brightness", "copy-paste", "mask loss", "mask loss weight"}),
+        (
+            "cascade_mask_rcnn_r50_fpn_1x.py",
+            {"brightness", "copy-paste", "box loss weight", "score threshold", "NMS IoU"},
+        ),
     ],
 )
 def test_the_dimensions_of_a_config(config, missing):
@@ -41,7 +55,7 @@ def test_unchanged_values_set_nothing():
 
 def test_the_scale_changes_all_sides_alike():
     cfg = load_config("mask_rcnn_r50_fpn_1x.py", [])
-    scale = next(own for own in find_dimensions(cfg) if own.name == "scale")
+    scale = next(own for own in find_dimensions(cfg) if own.name == "input size")
     assert scale.settings(0.5) == {
         "dataloader.train.mapper.augmentations.0.short_edge_length": [320, 320, 352, 384, 384, 384],
         "dataloader.train.mapper.augmentations.0.max_size": 666,
@@ -52,9 +66,9 @@ def test_the_scale_changes_all_sides_alike():
 
 def test_keys_that_the_user_sets_are_not_varied():
     cfg = load_config("mask_rcnn_r50_fpn_1x.py", [])
-    assert "rate" not in names(cfg, ["optimizer.lr"])
-    assert "scale" not in names(cfg, ["dataloader.test.mapper.augmentations.0.max_size"])
-    assert "scale" not in names(cfg, ["dataloader.test.mapper.augmentations"])
+    assert "learning rate" not in names(cfg, ["optimizer.lr"])
+    assert "input size" not in names(cfg, ["dataloader.test.mapper.augmentations.0.max_size"])
+    assert "input size" not in names(cfg, ["dataloader.test.mapper.augmentations"])
     assert "mask loss" not in names(cfg, ["model.roi_heads.mask_head._target_"])
     assert names(cfg, ["model.roi_heads.num_classes"]) == names(cfg)
 
@@ -69,8 +83,8 @@ def test_copy_paste_and_light_of_a_plan():
     ]
     found = {own.name: own for own in find_dimensions(load_config("mask_rcnn_r50_fpn_1x.py", overrides))}
     assert found["copy-paste"].unchanged == 0.5
-    assert found["light"].unchanged == 0.2
-    assert found["light"].settings(0.4) == {
+    assert found["brightness"].unchanged == 0.2
+    assert found["brightness"].settings(0.4) == {
         "dataloader.train.mapper.augmentations.0.intensity_min": 0.6,
         "dataloader.train.mapper.augmentations.0.intensity_max": 1.4,
     }

@@ -729,7 +729,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     for row in rows:
         print(f"{row['score']:.3f}  {row['class']}  box x, y, width, height: {row['bbox']}")
-    print(f"{len(rows)} objects")
+    print(f"{len(rows)} {'object' if len(rows) == 1 else 'objects'}")
     return 0
 
 
