@@ -35,7 +35,7 @@ def one_line(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    r"""Returns a text with escapes instead of control characters, which a terminal would obey, and of halves of surrogate pairs.
+    r"""Returns a text with escapes instead of control characters, which a terminal would execute, and of halves of surrogate pairs.
 
     Example:
         >>> printable("a\x1b[31m\nb\ud800")

@@ -4,7 +4,7 @@ The config file and every file that it imports from are loaded separately. A val
 imported file as long as it is equal there; the last such file is its origin. Two forms of import are followed:
 ``from .common.optim.sgd import optimizer`` (also with ``as``) and ``x = get_config("f.py").x``. Consequences:
 
-* A file that sets a value to what it already was is not named.
+* A file that sets a value without changing it is not named.
 * A value that a function changes belongs to the file that calls the function.
 * A name that reaches a file in any other way belongs to that file.
 * A value that an override names belongs to the override, even if it was equal before.

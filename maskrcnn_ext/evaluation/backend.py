@@ -78,7 +78,7 @@ def run_coco_eval(
                 evaluator.params.imgIds = list(img_ids)
             evaluator.evaluate()
         evaluator.accumulate()
-    with warnings.catch_warnings():  # of hotcoco, of limits and sigmas that are not COCO's: they are asked for
+    with warnings.catch_warnings():  # of hotcoco, of limits and sigmas that are not COCO's: they are set on purpose
         warnings.filterwarnings("ignore", message="hotcoco:")
         evaluator.summarize()
     return evaluator

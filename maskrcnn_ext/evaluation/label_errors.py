@@ -67,7 +67,7 @@ class _Image:
         results: (D) indices into the results.
         objects: (G) indices into the annotations, without crowds.
         iou: (D, G).
-        inside: (D) largest share of a detection that lies inside one object or crowd.
+        inside: (D) largest share of a detection inside one object or crowd.
         between: (D, D) IoU of detections.
     """
 
@@ -233,11 +233,11 @@ def _of_objects(
 
 
 def _missing(image: _Image, confidence: NDArray[np.float64], of_objects: set[int]) -> list[Suspect]:
-    """Returns the detections that lie on no labelled object; of those that overlap, the strongest.
+    """Returns the detections that are on no labelled object; of those that overlap, the strongest.
 
     Args:
         image: the overlaps.
-        confidence: of all detections, times the share of detections that lie on objects.
+        confidence: of all detections, times the share of detections that are on objects.
         of_objects: the rows of detections that belong to an object, whose outline they may contradict.
     """
     scores = confidence[image.results] * (1 - image.inside)

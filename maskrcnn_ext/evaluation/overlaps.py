@@ -83,7 +83,7 @@ class Pairs:
         crowd: (M) bool, groups of objects. Any number of detections may be inside a crowd; they count neither as right nor as wrong.
         ignored: (M) bool, crowds, and for keypoints also objects without a visible keypoint.
         overlaps: for each image an array (detections of the image, objects of the image) float64. For a crowd, the overlap is the share
-            of the detection that lies inside it.
+            of the detection inside it.
         detection_starts: (I + 1) int64, index of each image's first detection.
         object_starts: (I + 1) int64, index of each image's first object.
     """

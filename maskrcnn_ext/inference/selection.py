@@ -2,7 +2,7 @@
 from those that are labelled.
 
 Two stages, as in PPAL (CVPR 2024, arXiv:2211.11612): the images of the highest score are candidates, a few times as many as are wanted,
-and of these the ones are taken that lie furthest apart in the features of the backbone (k-center greedy, arXiv:1708.00489, algorithm 1).
+and of these the ones are taken that are furthest apart in the features of the backbone (k-center greedy, arXiv:1708.00489, algorithm 1).
 
 The score of an image is the sum over its detections, in "uncertain objects", of
 
@@ -137,7 +137,7 @@ def uncertainty(view: View) -> float:
 
 
 def disagreement(one: View, other: View) -> float:
-    """Returns how much two views of an image differ: the sum over the detections of both, divided by two, of what the other lacks.
+    """Returns how much two views of an image differ: half of the sum over the detections of both of the part that the other lacks.
 
     Example:
         >>> view = View(np.array([[0.0, 0, 4, 4]]), np.array([0.8]), np.array([0]))
@@ -183,7 +183,7 @@ def choose(scored: Sequence[ScoredImage], count: int, labelled: NDArray[np.float
 
 
 def k_center_greedy(features: NDArray[np.float32], count: int, centres: NDArray[np.float32] | None = None) -> list[int]:
-    """Returns the indices of points that lie far apart: again and again the one furthest from the centres and from those before.
+    """Returns the indices of points that are far apart: again and again the one furthest from the centres and from those before.
 
     Args:
         features: (N, F).

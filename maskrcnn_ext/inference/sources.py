@@ -83,6 +83,8 @@ def find_inputs(given: Sequence[str], *, stdin: Iterable[str] = (), outputs: Pat
     files: dict[str, None] = {}  # an ordered set: a file that is given twice is predicted once
     videos: list[str | int] = []
     for text in given:
+        if not text.strip():
+            raise InputError("an INPUT is empty: name a file, a folder, a glob or a data set")
         if text == "-":
             files.update(dict.fromkeys(line.rstrip("\r\n") for line in stdin if line.strip()))
         elif text.startswith(_CAMERA) and text.removeprefix(_CAMERA).isdecimal():

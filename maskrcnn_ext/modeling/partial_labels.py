@@ -135,7 +135,7 @@ class PartialROIHeads(_PartialLabels, StandardROIHeads):
 
 
 class PartialCascadeROIHeads(_PartialLabels, CascadeROIHeads):
-    """Detectron2's CascadeROIHeads with what :class:`PartialROIHeads` does, in every stage.
+    """Detectron2's CascadeROIHeads with the rules of :class:`PartialROIHeads` in every stage.
 
     Example::
 
@@ -166,7 +166,7 @@ class PartialCascadeROIHeads(_PartialLabels, CascadeROIHeads):
 
 
 class PartialRes5ROIHeads(_PartialLabels, Res5ROIHeads):
-    """Detectron2's Res5ROIHeads, of C4 models, with what :class:`PartialROIHeads` does.
+    """Detectron2's Res5ROIHeads, of C4 models, with the rules of :class:`PartialROIHeads`.
 
     Example::
 

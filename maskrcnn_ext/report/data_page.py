@@ -193,7 +193,7 @@ def _draw(pixels: np.ndarray, image: ImageView, objects: list[ObjectView]) -> np
 
 
 def _crop_around(found: ObjectView, width: int, height: int) -> tuple[int, int, int, int]:
-    """Returns the part of the image around box and mask of an object; the whole image if they lie outside it."""
+    """Returns the part of the image around box and mask of an object; the whole image if they are outside of it."""
     boxes = [box for box in (found.box, found.segmentation.box) if box is not None]
     if not boxes:
         return 0, 0, width, height

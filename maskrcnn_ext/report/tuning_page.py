@@ -79,7 +79,7 @@ def write_tuning_page(
         overrides=overrides,
         importances=bar_chart(
             {name: round(100 * share) for name, share in importances.items()},
-            xlabel="share of what sets better trials apart, in %",
+            xlabel="importance for the better trials, in %",
         ),
         charts=[chart for chart in (progress, *(_slice(quantity, trials, metric) for quantity in varied)) if chart],
     )

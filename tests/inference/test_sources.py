@@ -101,6 +101,7 @@ def test_videos_and_cameras_are_distinguished(folder):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ("", "an INPUT is empty: name a file"),
         ("gone.png", "gone.png: no such file or folder, and no data set 'gone.png'"),
         ("no*.png", "no file matches"),
         ("empty", "no image below it"),

@@ -86,7 +86,7 @@ KINDS = {
     ),
     "segmentation-none": FaultKind("info", "boxes only, no masks", "train a box detector, or add masks"),
     "segmentation-broken": FaultKind(
-        "error", "a segmentation that is neither a list of polygons nor an RLE of the image's size", f"{_FIX} with what can be read"
+        "error", "a segmentation that is neither a list of polygons nor an RLE of the image's size", f"{_FIX} with its readable part"
     ),
     "segmentation-parts": FaultKind("error", "a list of RLEs, which other tools cannot read", f"{_FIX} with one RLE"),
     "polygon-short": FaultKind("error", "a polygon with fewer than 3 points", f"{_FIX} without it"),

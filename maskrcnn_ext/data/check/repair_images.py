@@ -1,4 +1,4 @@
-"""The part of a repair that concerns images: which stay, with which id and size, and where their objects then lie."""
+"""The part of a repair that concerns images: which stay, with which id and size, and where their objects are then."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def correct_sizes(
 ) -> None:
     """Sets the size of images to that of their file, and moves their objects along.
 
-    An image stays as it is if it cannot be known where its objects lie on the file: a guess would move them to wrong places.
+    An image stays as it is if the position of its objects in the file is unknown: a guess would move them to wrong places.
     """
     wrong = [(image, read) for image in view.images if (read := pixels.get(image.key)) and _differs(image, read)]
     frames = {image.index: _frame_of(image, data, view) for image, read in wrong if _is_rotated(image, read)}
@@ -163,7 +163,7 @@ def _have_same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
 
 
 def _frame_of(image: ImageView, data: dict[str, Any], view: DatasetView) -> Frame | None:
-    """Returns whether the objects of a rotated image lie on the image as it is stored or as it is shown; None if they fit both."""
+    """Returns whether the objects of a rotated image are drawn on the stored or on the shown image; None if they fit both."""
     stored = _size_of(image)
     masks = [data["annotations"][found.index].get("segmentation") for found in view.objects_of(image)]
     sizes = {tuple(mask["size"][::-1]) for mask in masks if isinstance(mask, dict) and are_numbers(mask.get("size"))}

@@ -94,7 +94,7 @@ class ObjectView:
 
 @dataclass(slots=True, eq=False)
 class DatasetView:
-    """A whole data set; `categories` has one (id, name) a record, None for what is missing; `class_ids` has the id of each class."""
+    """A whole data set; `categories` has one (id, name) a record, None for missing ones; `class_ids` has the id of each class."""
 
     name: str
     categories: list[tuple[Any, Any]]

@@ -1,4 +1,4 @@
-"""Measures the objects of a data set: classes, numbers, sizes, and how their masks lie beside each other."""
+"""Measures the objects of a data set: classes, numbers, sizes, and how their masks adjoin each other."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ class Tuning:
         return max(whole, key=lambda trial: trial.value or 0.0, default=None)
 
     def importances(self) -> dict[str, float]:
-        """Returns the share of each dimension in what sets the better trials apart (PED-ANOVA, arXiv:2304.10255); {} for few trials."""
+        """Returns the importance of each dimension for the better trials, a share of 1 (PED-ANOVA, arXiv:2304.10255); {} for few trials."""
         optuna = self._optuna
         whole = [trial for trial in self.trials() if trial.value is not None and not trial.pruned]
         if len(whole) < _RANDOM_TRIALS or len({trial.value for trial in whole}) < 2:

@@ -35,7 +35,7 @@ def write_joined(
         The files and folders, by kind; and the contents that the formats of label tools cannot express, each with its count.
 
     Raises:
-        InputError: label files are asked for images that are parts of one file, or pyarrow is not installed.
+        InputError: label files are requested for images that are parts of one file, or pyarrow is not installed.
     """
     files = {
         kind: join_tables(folder, names, parquet=kind == "parquet") for kind in kinds if kind in ("table", "parquet")

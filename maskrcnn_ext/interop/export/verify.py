@@ -239,7 +239,7 @@ def compare(
         iou = 1.0
         if "masks" in expected:
             a, b = full_masks([found["masks"][index], expected["masks"][partner]], result.size)
-            # A mask in a box of whole pixels moves by one if a corner of the box lies on the border of two.
+            # A mask in a box of whole pixels moves by one if a corner of the box is on the border of two.
             iou, differing = _mask_difference(a, b, slack=recipe.masks == "torchvision")
             result.mask_iou = min(result.mask_iou, iou)
             bad_masks += iou < limits.mask_iou and differing > limits.mask_pixels

@@ -15,7 +15,7 @@ from maskrcnn_ext.modeling.poolers.crop_resize import CropResizePooler
 class SamePoolStem(BasicStem):
     """The stem of a ResNet whose max-pooling starts at the first pixel, as Keras's padding "same" pads an even side at its end only.
 
-    Detectron2's stem pads both ends by one, so each of its windows lies one pixel earlier. The convolution is the same.
+    Detectron2's stem pads both ends by one, so each of its windows is one pixel earlier. The convolution is the same.
 
     Example::
 

@@ -1,4 +1,4 @@
-"""Kangaroos on photographs (experiencor/kangaroo on GitHub): a teaching data set of boxes without masks.
+"""Kangaroos on photographs (experiencor/kangaroo on GitHub): an example data set of boxes without masks.
 
 It names no split: the images are sorted by name and the last fifth is held out.
 """
