@@ -284,7 +284,7 @@ def many_objects(data, folder):
 
 
 def way_out_of_the_folder(data, folder):
-    data["images"][2]["file_name"] = "../images/000003.jpg"
+    data["images"][2]["file_name"] = "../images/gone.jpg"
     return {("image-broken", 3, None)}
 
 
@@ -303,13 +303,24 @@ def broken_keypoints(data, folder):
     return {("keypoints-broken", data["annotations"][4]["image_id"], 5)}
 
 
+def broken_optional_fields(data, folder):
+    data["categories"][0]["keypoints"] = 17
+    data["images"][2]["labelled_category_ids"] = "1"
+    data["annotations"][4]["point_coords"] = [[1, 2]]
+    return {
+        ("field-broken", None, None),
+        ("field-broken", 3, None),
+        ("field-broken", data["annotations"][4]["image_id"], 5),
+    }
+
+
 PLANTED = [
     missing_file, truncated_jpeg, truncated_png, no_image_at_all, wrong_size, exif_rotation, exif_upside_down,
     double_image_id, double_file_name, double_annotation_id, unknown_category, unknown_image, id_as_text, list_of_rles, double_category,
     class_without_objects, rare_class, box_outside, box_leaves_image, degenerate_box, box_of_nan, box_as_corners,
     box_elsewhere, mask_larger_than_box, polygon_of_two_points, bow_tie, polygon_leaves_image, polygon_of_odd_count,
     flat_polygon, no_mask, mask_outside, crowd_as_polygon, one_rle, object_twice, wrong_area, image_twice, long_box,
-    many_objects, way_out_of_the_folder, no_size, ignored, broken_keypoints,
+    many_objects, way_out_of_the_folder, no_size, ignored, broken_keypoints, broken_optional_fields,
 ]  # fmt: skip
 # Faults that a repair leaves: proportions, and what only a look at the images can decide.
 NOT_REPAIRED = {

@@ -52,6 +52,7 @@ KINDS = {
         "error", "an annotation with `ignore`, which Detectron2 does not support", f"use `iscrowd`; {_FIX} with it"
     ),
     "keypoints-broken": FaultKind("error", "keypoints that are not three numbers each", f"{_FIX} without them"),
+    "field-broken": FaultKind("error", "an optional field that training cannot read", f"correct it; {_FIX} without it"),
     "class-gap": FaultKind("info", "the category ids have gaps", "nothing to do: Detectron2 numbers the classes from 0"),
     # files
     "image-missing": FaultKind("error", "the image file is missing", f"check --images; {_FIX} without the image"),

@@ -15,6 +15,12 @@ def check_records(view: DatasetView) -> Iterator[Fault]:
     """Yields faults of broken records, duplicate ids, and annotations whose image or category is missing."""
     yield from _check_categories(view)
     yield from _check_images(view)
+    for broken in view.broken_fields:
+        message = f"entry {broken.index} of `{broken.records}` {broken.problem}"
+        if broken.records == "annotations":
+            yield object_fault("field-broken", view.objects[broken.index], message)
+        else:
+            yield Fault("field-broken", message, view.images[broken.index] if broken.records == "images" else None)
     first: dict[int | float | str, ObjectView] = {}
     for found in view.objects:
         if found.id is None:

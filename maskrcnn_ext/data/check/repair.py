@@ -60,6 +60,7 @@ def repair(
         return view_dataset(data, folder, "", parse)
 
     _match_ids(data, view(), log)
+    _drop_broken_fields(data, view(), log)
     _write_rotated_boxes(data, view(), log)
     fill_sizes(data, view(), pixels, log)
     drop_images(data, view(), faults, log)
@@ -97,6 +98,13 @@ def _match_ids(data: dict[str, Any], view: DatasetView, log: list[Change]) -> No
             if entry[key] != value:
                 log.append(Change(_describe(found), f"`{key}` {entry[key]!r} became {value!r}"))
                 entry[key] = value
+
+
+def _drop_broken_fields(data: dict[str, Any], view: DatasetView, log: list[Change]) -> None:
+    for broken in view.broken_fields:
+        entry = data[broken.records][broken.index]
+        names = [name for name in broken.names if entry.pop(name, None) is not None]
+        log.append(Change(f"entry {broken.index} of `{broken.records}`", f"its `{'`, `'.join(names)}` left out"))
 
 
 def _write_rotated_boxes(data: dict[str, Any], view: DatasetView, log: list[Change]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,12 @@ from maskrcnn_ext.data.formats.coco_fields import (
     read_rotated_box,
     read_side,
     read_text,
+)
+from maskrcnn_ext.data.formats.coco_records import (
+    parse_keypoint_names,
+    parse_labelled_classes,
+    parse_points,
+    parse_skeleton,
 )
 from maskrcnn_ext.data.formats.reading import path_below
 from maskrcnn_ext.errors import InputError
@@ -92,6 +98,23 @@ class ObjectView:
     num_keypoint_values: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class BrokenField:
+    """An optional field that training cannot read.
+
+    Attributes:
+        records: name of the list that has its record.
+        index: of the record in the list.
+        names: of the field, and of those that mean nothing without it.
+        problem: what is wrong, such as "has the `keypoints` 17, expected a list of names".
+    """
+
+    records: str
+    index: int
+    names: tuple[str, ...]
+    problem: str
+
+
 @dataclass(slots=True, eq=False)
 class DatasetView:
     """A whole data set; `categories` has one (id, name) a record, None for missing ones; `class_ids` has the id of each class."""
@@ -104,6 +127,7 @@ class DatasetView:
     images: list[ImageView]
     objects: list[ObjectView]
     of_image: dict[int, list[ObjectView]] = field(default_factory=dict)
+    broken_fields: list[BrokenField] = field(default_factory=list)
 
     def objects_of(self, image: ImageView) -> list[ObjectView]:
         return self.of_image.get(image.index, [])
@@ -140,7 +164,24 @@ def view_dataset(data: dict[str, Any], folder: Path, name: str, parse: Parser = 
         images=images,
         objects=objects,
         of_image=dict(of_image),
+        broken_fields=list(_broken_fields(data, to_index)),
     )
+
+
+def _broken_fields(data: dict[str, Any], index_of: ById[int]) -> Iterator[BrokenField]:
+    parsers: list[tuple[str, tuple[str, ...], Callable[[dict[str, Any]], object]]] = [
+        ("categories", ("keypoints",), parse_keypoint_names),
+        ("categories", ("skeleton",), parse_skeleton),
+        ("images", ("labelled_category_ids",), lambda image: parse_labelled_classes(image, index_of)),
+        ("annotations", ("point_coords", "point_labels"), parse_points),
+    ]
+    for records, names, parse in parsers:
+        for index, entry in enumerate(data[records]):
+            if isinstance(entry, dict) and entry.get(names[0]) is not None:
+                try:
+                    parse(entry)
+                except InputError as error:
+                    yield BrokenField(records, index, names, str(error))
 
 
 def _by_id(category: tuple[Any, Any]) -> tuple[bool, Any]:

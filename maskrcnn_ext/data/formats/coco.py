@@ -29,6 +29,7 @@ from maskrcnn_ext.data.formats.coco_records import (
     keypoint_names,
     parse_categories,
     parse_images,
+    parse_skeleton,
     placeholder_class,
 )
 from maskrcnn_ext.data.formats.records import DataSet
@@ -188,7 +189,11 @@ def _parse(content: bytes, json: Path, images: Path) -> tuple[DataSet, tuple[lis
     """
     data = check_lists(_parse_json(content, json), json)
     categories = parse_categories(data["categories"], json)
-    skeleton = _skeleton(categories, json)
+    with_keypoints: dict[str, Any] = next((category for category in categories if category.get("keypoints")), {})
+    try:
+        skeleton = parse_skeleton(with_keypoints)
+    except InputError as error:
+        raise InputError(f"{json}: category {with_keypoints['id']!r} {error}") from None
     records = parse_images(data["images"], json, images)
     add_labelled_classes(data["images"], records, categories, json)
     annotations = data["annotations"]
@@ -205,15 +210,6 @@ def _parse(content: bytes, json: Path, images: Path) -> tuple[DataSet, tuple[lis
     used = {annotation.category for record in data_set.images for annotation in record.annotations}
     placeholder = placeholder_class(categories, lambda category: categories.index(category) in used)
     return data_set, (without_area, num_rotated, placeholder)
-
-
-def _skeleton(categories: list[dict[str, Any]], json: Path) -> list[tuple[int, int]]:
-    """Returns the pairs of keypoint indices that are joined by lines."""
-    category: dict[str, Any] = next((category for category in categories if category.get("keypoints")), {})
-    try:
-        return [(a - 1, b - 1) for a, b in category.get("skeleton") or []]
-    except (TypeError, ValueError):
-        raise InputError(f"{json}: category {category['id']!r}: `skeleton` is not a list of pairs of numbers") from None
 
 
 FORMAT = Format(

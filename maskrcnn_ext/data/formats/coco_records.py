@@ -42,11 +42,13 @@ def parse_categories(records: list[Any], source: Path | str) -> list[dict[str, A
     categories = _sort_by_id(records, source, "category", "categories")
     for category in categories:
         where = f"{source}: category {category['id']!r}"
-        name, keypoints = _field(category, "name", source, "category"), category.get("keypoints") or []
+        name = _field(category, "name", source, "category")
         if not isinstance(name, str):
             raise InputError(f"{where}: `name` is {name!r:.100}, expected a text")
-        if not isinstance(keypoints, list) or not all(isinstance(keypoint, str | int) for keypoint in keypoints):
-            raise InputError(f"{where}: `keypoints` is {keypoints!r:.100}, expected a list of names")
+        try:
+            parse_keypoint_names(category)
+        except InputError as error:
+            raise InputError(f"{where} {error}") from None
     return categories
 
 
@@ -66,8 +68,44 @@ def placeholder_class(categories: list[dict[str, Any]], has_objects: Callable[[d
 
 def keypoint_names(categories: list[dict[str, Any]]) -> list[str]:
     """Returns the names of the keypoints; Detectron2 and the evaluation know one skeleton per dataset, that of the first category."""
-    names: list[Any] = next((category["keypoints"] for category in categories if category.get("keypoints")), [])
+    return next(filter(None, map(parse_keypoint_names, categories)), [])
+
+
+def parse_keypoint_names(category: dict[str, Any]) -> list[str]:
+    """Returns the names of a category's keypoints; raises InputError without the place if they are broken."""
+    names = category.get("keypoints") or []
+    if not isinstance(names, list) or not all(isinstance(name, str | int) for name in names):
+        raise InputError(f"has the `keypoints` {names!r:.100}, expected a list of names")
     return [str(name) for name in names]
+
+
+def parse_skeleton(category: dict[str, Any]) -> list[tuple[int, int]]:
+    """Returns the pairs of keypoint indices that are joined by lines; raises InputError without the place if they are broken."""
+    try:
+        return [(a - 1, b - 1) for a, b in category.get("skeleton") or []]
+    except (TypeError, ValueError):
+        raise InputError("has a `skeleton` that is not a list of pairs of numbers") from None
+
+
+def parse_labelled_classes(image: dict[str, Any], index_of: ById[int]) -> list[int] | None:
+    """Returns the classes that an image labels, None for all; raises InputError without the place if they are broken.
+
+    Args:
+        image: a record of the file.
+        index_of: index of each category by id.
+    """
+    ids = image.get("labelled_category_ids")
+    if ids is None:
+        return None
+    try:
+        if isinstance(ids, str):
+            raise TypeError
+        classes = sorted({index_of[category_id] for category_id in ids})
+    except (KeyError, TypeError):
+        raise InputError(
+            f"has the `labelled_category_ids` {ids!r:.100}, expected a list of ids of `categories`"
+        ) from None
+    return classes if len(classes) < len(index_of) else None
 
 
 def parse_images(records: list[Any], source: Path | str, images: Path | None = None) -> ById[ImageRecord]:
@@ -102,19 +140,10 @@ def add_labelled_classes(
     """
     index_of = ById((category["id"], index) for index, category in enumerate(categories))
     for image in images:
-        ids = image.get("labelled_category_ids")
-        if ids is None:
-            continue
         try:
-            if isinstance(ids, str):
-                raise TypeError
-            classes = sorted({index_of[category_id] for category_id in ids})
-        except (KeyError, TypeError):
-            raise InputError(
-                f"{source}: image {image['id']!r}: `labelled_category_ids` is {ids!r:.100}, expected a list of ids of `categories`"
-            ) from None
-        if len(classes) < len(categories):
-            records[image["id"]].labelled_classes = classes
+            records[image["id"]].labelled_classes = parse_labelled_classes(image, index_of)
+        except InputError as error:
+            raise InputError(f"{source}: image {image['id']!r} {error}") from None
 
 
 def add_annotations(
@@ -197,7 +226,7 @@ def add_annotations(
             box = (x, y, x + width, y + height)
             added = Annotation(category, box, segmentation or None, keypoints or None, bool(crowd), annotation_id)
             if annotation.get("point_coords"):
-                added.points = _labelled_points(annotation)
+                added.points = parse_points(annotation)
             image.annotations.append(added)
             parsed.append(added)
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
@@ -327,9 +356,15 @@ def _subpixel_keypoints(keypoints: Any, num_values: int) -> list[float]:
     return keypoints_to_subpixel(keypoints)
 
 
-def _labelled_points(annotation: dict[str, Any]) -> list[float]:
-    """Returns ``point_coords`` [[x, y], ...], indices of pixels, and ``point_labels`` as [x, y, label, ...] in sub-pixel coordinates."""
-    coords, labels = annotation["point_coords"], annotation.get("point_labels")
+def parse_points(annotation: dict[str, Any]) -> list[float]:
+    """Returns ``point_coords`` [[x, y], ...], indices of pixels, and ``point_labels`` as [x, y, label, ...] in sub-pixel coordinates.
+
+    Raises:
+        InputError: they are broken; the message is without the place.
+    """
+    coords, labels = annotation.get("point_coords"), annotation.get("point_labels")
+    if not coords:
+        return []
     pairs = isinstance(coords, list) and all(isinstance(point, list) and len(point) == 2 for point in coords)
     if not pairs or not are_numbers([value for point in coords for value in point]):
         raise InputError("has `point_coords` that are not a list of [x, y]")

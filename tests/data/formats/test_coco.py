@@ -309,14 +309,14 @@ def test_a_missing_field_of_an_annotation_is_named(tmp_path, field):
         ({"images": [{**IMAGE, "file_name": "C:\\a.jpg"}]}, "leads out of"),
         ({"images": [{**IMAGE, "height": 40.5}]}, "image 0: `height` is 40.5"),
         ({"images": [{"id": 0, "file_name": "a.jpg"}]}, "image 0 has no `height` and `width`: cannot read image"),
-        ({"categories": [{"id": 1, "name": "a", "keypoints": ["b"], "skeleton": [1]}]}, "`skeleton` is not"),
+        ({"categories": [{"id": 1, "name": "a", "keypoints": ["b"], "skeleton": [1]}]}, "`skeleton` that is not"),
         (
             {"categories": [{"id": 1, "name": "a", "keypoints": 17}]},
-            "category 1: `keypoints` is 17, expected a list of names",
+            "category 1 has the `keypoints` 17, expected a list of names",
         ),
         (
             {"categories": [{"id": 1, "name": "a", "keypoints": "tip"}]},
-            "category 1: `keypoints` is 'tip', expected a list",
+            "category 1 has the `keypoints` 'tip', expected a list",
         ),
     ],
 )

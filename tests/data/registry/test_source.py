@@ -84,11 +84,11 @@ def test_labelled_classes_reach_the_dicts_and_the_files(tmp_path):
     content = json.loads((tmp_path / "a.json").read_text())
     content["images"][0]["labelled_category_ids"] = "5"
     (tmp_path / "a.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match="image 1: `labelled_category_ids` is '5', expected a list of ids"):
+    with pytest.raises(InputError, match="image 1 has the `labelled_category_ids` '5', expected a list of ids"):
         load_dataset(f"coco:{tmp_path}/a.json@{tmp_path}")
     content["images"][0]["labelled_category_ids"] = [5, 6]
     (tmp_path / "b.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"image 1: `labelled_category_ids` is \[5, 6\], expected a list of ids"):
+    with pytest.raises(InputError, match=r"image 1 has the `labelled_category_ids` \[5, 6\], expected a list of ids"):
         load_dataset(f"coco:{tmp_path}/b.json@{tmp_path}")
 
 
