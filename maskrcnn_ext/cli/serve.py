@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskrcnn_ext.errors import InputError
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="MODEL",
         help="folder of a training run, or a config; several runs, or the folder of `train --folds`, are an ensemble; or an exported model "
-        "(.onnx, .xml, .pt2, .ts)",
+        "(.onnx, .xml, .pt2, .ts, or the folder of `export --to opencv`)",
     )
     parser.add_argument("--weights", help="a checkpoint (default: the best or else the last of the run)")
     parser.add_argument("--host", default="127.0.0.1", help="address; 0.0.0.0 for all (default: %(default)s)")
@@ -103,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _source(args: argparse.Namespace) -> ModelSource:
-    from maskrcnn_ext.serving.detectors import ModelSource
+    from maskrcnn_ext.serving.detectors import EXPORTED_SUFFIXES, ModelSource
 
     models = tuple(args.models)
     source = ModelSource(
@@ -115,6 +116,11 @@ def _source(args: argparse.Namespace) -> ModelSource:
 
     members = tuple(member for model in models for member in members_of(model) or [model])
     for member in members:
+        if Path(member).is_file() and Path(member).suffix not in (".py", ".yaml", ".yml"):
+            raise InputError(
+                f"{member}: cannot be served: expected the folder of a run, a config, an exported model "
+                f"({', '.join(EXPORTED_SUFFIXES)}), or the folder that `export --to opencv` has written"
+            )
         read_config(member)  # raises for a wrong path now, not after the start of a process
     return replace(source, models=members)
 

@@ -14,6 +14,7 @@ from maskrcnn_ext.serving.workers import Workers
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
     from starlette.requests import Request as WebRequest
     from starlette.responses import Response
 
@@ -50,13 +51,20 @@ def build_app(workers: Workers, *, max_bytes: int = 32 * 2**20, seconds: float =
 
         uvicorn.run(build_app(workers), host="127.0.0.1", port=8000)
     """
-    applications, responses, routing, requests = (
+    applications, exceptions, responses, routing, requests = (
         require(f"starlette.{name}", extra="serve", purpose="serving")
-        for name in ("applications", "responses", "routing", "requests")
+        for name in ("applications", "exceptions", "responses", "routing", "requests")
     )
 
     def reply(status: int, body: bytes) -> Response:
         response: Response = responses.Response(body, status, media_type="application/json")
+        return response
+
+    async def refuse(request: WebRequest, error: HTTPException) -> Response:
+        asked = f"{request.method:.20} {request.url.path:.100}"
+        known = "GET /, GET /health, GET /info and POST /predict"
+        response = reply(*error_answer(error.status_code, f"{asked}: {error.detail.lower()}; there are {known}"))
+        response.headers.update(error.headers or {})
         return response
 
     async def page(_: WebRequest) -> Response:
@@ -102,6 +110,7 @@ def build_app(workers: Workers, *, max_bytes: int = 32 * 2**20, seconds: float =
             routing.Route("/predict", predict, methods=["POST"]),
         ],
         lifespan=lifespan,
+        exception_handlers={exceptions.HTTPException: refuse},
     )
     return app
 

@@ -13,8 +13,9 @@ from PIL import Image
 
 from maskrcnn_ext.common.text import one_line
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.interop.export.standalone.opencv_infer import DESCRIPTION
 
-_EXPORTED_SUFFIXES = (".onnx", ".xml", ".ts", ".pt2")
+EXPORTED_SUFFIXES = (".onnx", ".xml", ".ts", ".pt2")
 
 
 class Detector(Protocol):
@@ -40,7 +41,8 @@ class ModelSource:
     """Which model to serve, and how to run it. It is small, so that processes can be started with it.
 
     Attributes:
-        models: folders of runs or configs as for :class:`maskrcnn_ext.Predictor`, of which several are an ensemble; or one exported file.
+        models: folders of runs or configs as for :class:`maskrcnn_ext.Predictor`, of which several are an ensemble; or one exported file, or
+            the folder of ``export --to opencv``.
         weights: of a single config; None for its own.
         device: such as "cuda:1"; None for CUDA if there is a device, else the CPU. Exported files run on the CPU.
         dtype: as for :class:`maskrcnn_ext.Predictor`.
@@ -58,7 +60,8 @@ class ModelSource:
     @property
     def is_exported(self) -> bool:
         """Whether the model is an exported one."""
-        return Path(self.models[0]).suffix in _EXPORTED_SUFFIXES
+        path = Path(self.models[0])
+        return path.suffix in EXPORTED_SUFFIXES or (path / DESCRIPTION).is_file()
 
     def load(self) -> Detector:
         """Loads the model.

@@ -50,11 +50,16 @@ def test_a_server_answers_loses_a_worker_and_ends(run, photo):
 
 
 def test_mistakes_are_one_line(tmp_path, capsys):
+    (tmp_path / "model.engine").touch()
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         for arguments, message in (
             ([str(tmp_path), "--port", str(port)], f"--port {port}: Address already in use"),
-            ([str(tmp_path / "nowhere"), "--port", "0"], "no config"),
+            ([str(tmp_path / "nowhere"), "--port", "0"], "nowhere: no such file or folder"),
+            (
+                [str(tmp_path / "model.engine"), "--port", "0"],
+                "an exported model (.onnx, .xml, .ts, .pt2), or the folder",
+            ),
             ([str(tmp_path), "--port", "0"], "is not the folder of a run"),
             ([str(tmp_path), "--port", "99999"], "--port 99999"),
             ([str(tmp_path), "--workers", "0"], "--workers 0: expected at least 1"),

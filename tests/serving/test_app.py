@@ -63,6 +63,19 @@ def test_the_page_needs_no_other_file(serve):
 
 
 @pytest.mark.parametrize(
+    ("path", "method", "status", "message"),
+    [
+        ("/predcit", "POST", 404, "POST /predcit: not found"),
+        ("/predict", "GET", 405, "GET /predict: method not allowed"),
+    ],
+)
+def test_unknown_requests_are_answered_in_json(serve, path, method, status, message):
+    found, body = serve(path, method=method)
+    assert found == status
+    assert json.loads(body) == {"error": f"{message}; there are GET /, GET /health, GET /info and POST /predict"}
+
+
+@pytest.mark.parametrize(
     ("query", "message"),
     [
         ("threshold=x", "=x"),

@@ -8,6 +8,7 @@ from maskrcnn_ext import EnsemblePredictor, InputError, Predictor
 from maskrcnn_ext.ops.rle import decode_rle, with_byte_counts
 from maskrcnn_ext.serving.detectors import ModelSource
 from tests.helpers.exported_models import detector, exported, pictures  # noqa: F401  # fixtures
+from tests.helpers.exporting import CLASSES
 from tests.inference.conftest import photo, run, spec  # noqa: F401  # fixtures
 
 
@@ -29,13 +30,15 @@ def test_a_run_answers_with_the_objects_of_its_predictor(run, photo, count):
 
 
 @pytest.mark.slow
-def test_an_exported_model_answers_with_its_objects(exported, pictures):
-    pytest.importorskip("onnxruntime")
+@pytest.mark.parametrize("kind", ["onnx", "opencv"])
+def test_an_exported_model_answers_with_its_objects(exported, pictures, kind):
+    pytest.importorskip({"onnx": "onnxruntime", "opencv": "onnx"}[kind])
     from maskrcnn_ext.interop.export.runtimes import open_model
     from maskrcnn_ext.interop.export.standalone.paste import full_masks
 
-    file = exported("onnx")
+    file = exported(kind)
     served = ModelSource((str(file),)).load()
+    assert served.classes == list(CLASSES.names)
     paths = sorted(pictures.glob("*.png"))[:2]
     answers = served.detect([served.pixels(path.read_bytes()) for path in paths])
     for path, objects in zip(paths, answers, strict=True):

@@ -72,7 +72,7 @@ def export_opencv(model: nn.Module, recipe: Recipe, output: Path, options: Optio
             raise InputError(f"opset {options.opset}: {error}") from error
     described = {name: value for name, value in dataclasses.asdict(recipe).items() if name != "output_names"}
     content = {"format": opencv_infer.FORMAT, **described, **parameters}
-    (output / "model.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    (output / opencv_infer.DESCRIPTION).write_text(json.dumps(content, indent=1), encoding="utf-8")
     shutil.copyfile(opencv_infer.__file__, output / "opencv_infer.py")
     return output
 

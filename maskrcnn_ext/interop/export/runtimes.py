@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +13,7 @@ import cv2
 import numpy as np
 
 from maskrcnn_ext.common.extras import require
+from maskrcnn_ext.data.formats.reading import read_json
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.export.pt2 import load_program
 from maskrcnn_ext.interop.export.recipe import METADATA_KEY, Recipe, input_name, recipe_file, scale_boxes
@@ -206,6 +209,12 @@ class OpenCvRuntime(Runtime):
             self._model = opencv_infer.load(file)
         except opencv_infer.InputError as error:
             raise InputError(str(error)) from error
+        description = file / opencv_infer.DESCRIPTION
+        if description.is_file():  # not with TensorFlow's pair of files
+            content = {"output_names": [], **read_json(description)}
+            names = [field.name for field in dataclasses.fields(Recipe)]
+            values = {name: content[name] for name in names if name in content}
+            self.recipe = Recipe.from_json(json.dumps(values), description)
 
     @property
     def batched(self) -> bool:

@@ -25,7 +25,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-FORMAT = 1  # version of model.json
+DESCRIPTION = "model.json"
+FORMAT = 1  # its version
 LONGEST_EDGE = 2**14  # of resized images, in pixels; a file may ask for any
 IMAGE_FORMATS = ("BGR", "RGB", "L")
 ENGINES = ("auto", "new", "classic")
@@ -51,7 +52,7 @@ def load(folder: str | Path, engine: str = "auto") -> MaskRCNN | TensorflowMaskR
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    if not (folder / "model.json").is_file() and list(folder.glob("*.pb")):
+    if not (folder / DESCRIPTION).is_file() and list(folder.glob("*.pb")):
         return TensorflowMaskRCNN(folder, engine)
     return MaskRCNN(folder, engine)
 
@@ -76,7 +77,7 @@ class MaskRCNN:
             InputError: a file is missing or damaged, or OpenCV cannot read it.
         """
         folder = Path(folder)
-        self._parameters = _read_parameters(folder / "model.json")
+        self._parameters = _read_parameters(folder / DESCRIPTION)
         self.class_names: list[str] = self._parameters["class_names"]
         self.category_ids: list[int] = self._parameters["category_ids"]
         self.keypoint_names: list[str] = self._parameters["keypoint_names"]
