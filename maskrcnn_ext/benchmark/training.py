@@ -61,7 +61,7 @@ def open_step(
     """Returns a function that runs a training step of one side and returns the loss."""
     import torch
 
-    from maskrcnn_ext.engine.acceleration import enable_fast_depthwise, enable_winograd
+    from maskrcnn_ext.engine.acceleration import enable_channels_last_kernels, enable_winograd
 
     ours = name.startswith("maskrcnn_ext")
     model = models.detectron2_model(config, weights, [models.NO_RESIZE, *(OURS if ours else ())])
@@ -70,7 +70,7 @@ def open_step(
         model.to(memory_format=torch.channels_last)
         if model.device.type == "cpu":
             enable_winograd(model, compiled=False)
-            enable_fast_depthwise(model)
+            enable_channels_last_kernels(model)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # At so low a learning rate, all steps do the same work.
     optimizer = torch.optim.SGD(trained, lr=1e-8, momentum=0.9, weight_decay=1e-4, fused=True if ours else None)

@@ -14,6 +14,7 @@ from torch import nn
 from maskrcnn_ext.compat import checkpoint_wrapper, is_batch_norm
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.depthwise_conv import use_fast_depthwise
+from maskrcnn_ext.modeling.fast_group_norm import use_fast_group_norm
 from maskrcnn_ext.modeling.winograd_conv import use_winograd
 
 logger = logging.getLogger(__name__)
@@ -69,12 +70,16 @@ def enable_winograd(model: nn.Module, *, compiled: bool) -> int:
         raise InputError(f"train.winograd: {error}; install g++, then this package again") from None
 
 
-def enable_fast_depthwise(model: nn.Module) -> None:
-    """Makes depthwise convolutions use the backward pass of this package, if its library was built; `doctor` says whether it was."""
-    with suppress(OSError):
-        count = use_fast_depthwise(model)
-        if count:
-            logger.info("%d depthwise convolutions use a faster backward pass", count)
+def enable_channels_last_kernels(model: nn.Module) -> None:
+    """Makes depthwise convolutions and GroupNorm use this package's passes for channels-last maps on a CPU, if their libraries were built.
+
+    `doctor` says whether they were.
+    """
+    for use, layers in ((use_fast_depthwise, "depthwise convolutions"), (use_fast_group_norm, "GroupNorm layers")):
+        with suppress(OSError):
+            count = use(model)
+            if count:
+                logger.info("%d %s use a faster backward pass", count, layers)
 
 
 def checkpoint_activations(model: nn.Module, parts: Sequence[str]) -> None:

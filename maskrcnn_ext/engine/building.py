@@ -17,7 +17,7 @@ from maskrcnn_ext.engine.acceleration import (
     amp_dtype,
     checkpoint_activations,
     compile_backbone,
-    enable_fast_depthwise,
+    enable_channels_last_kernels,
     enable_winograd,
 )
 from maskrcnn_ext.engine.checkpoint.checkpointer import Checkpointer
@@ -55,7 +55,7 @@ def build_model(cfg: DictConfig) -> nn.Module:
         model.to(memory_format=torch.channels_last)
         _keep_keypoint_heads_contiguous(model)
         if cfg.train.device == "cpu" and not cfg.train.compile:
-            enable_fast_depthwise(model)
+            enable_channels_last_kernels(model)
     if cfg.train.winograd:
         logger.info("%d convolutions use Winograd's algorithm", enable_winograd(model, compiled=cfg.train.compile))
     return model

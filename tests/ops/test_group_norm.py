@@ -1,10 +1,11 @@
-"""Group normalisation in place against PyTorch's in float64."""
+"""Group normalisation, in place and with its gradients, against PyTorch's in float64."""
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from maskrcnn_ext.ops import group_norm
+from maskrcnn_ext.ops.group_norm import group_norm as differentiable
 from maskrcnn_ext.ops.group_norm import group_norm_
 
 
@@ -33,6 +34,39 @@ def test_it_equals_group_norm(number, channels, groups, height, width, relu, dty
     torch.testing.assert_close(found.double(), expected.relu() if relu else expected, atol=tolerance, rtol=tolerance)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 3e-2)])
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(
+    ("number", "channels", "groups", "height", "width"),
+    [(1, 64, 32, 40, 31), (5, 48, 4, 14, 14), (2, 6, 6, 1, 1), (1, 12, 1, 30, 50), (0, 8, 2, 4, 4)],
+)
+def test_its_gradients_equal_those_of_group_norm(number, channels, groups, height, width, threads, dtype, tolerance):
+    torch.manual_seed(0)
+    x, gradient = (
+        torch.randn(number, channels, height, width).to(dtype).contiguous(memory_format=torch.channels_last)
+        for _ in range(2)
+    )
+    found = [
+        (3 * x + 2).detach().requires_grad_(),
+        torch.randn(channels).requires_grad_(),
+        torch.randn(channels).requires_grad_(),
+    ]
+    expected = [leaf.detach().double().requires_grad_() for leaf in found]
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        y = differentiable(found[0], groups, *found[1:], 1e-5)
+        y.backward(gradient)
+    finally:
+        torch.set_num_threads(before)
+    reference = F.group_norm(expected[0], groups, *expected[1:], 1e-5)
+    reference.backward(gradient.double())
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    for one, other in [(y, reference), *((leaf.grad, same.grad) for leaf, same in zip(found, expected, strict=True))]:
+        scale = max(1.0, other.detach().abs().max().item() if other.numel() else 1.0)
+        torch.testing.assert_close(one.double(), other, atol=tolerance * scale, rtol=0)
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_threads_do_not_change_the_result(threads):
     torch.manual_seed(0)
@@ -56,5 +90,6 @@ def test_wrong_tensors_are_refused():
         (x, 2, one[:3], one),
         (x, 2, one, one.double()),
     ):
-        with pytest.raises(ValueError, match=r"the input must be|do not fit"):
-            group_norm_(*given, 1e-5)
+        for function in (group_norm_, differentiable):
+            with pytest.raises(ValueError, match=r"the input must be|do not fit"):
+                function(*given, 1e-5)
