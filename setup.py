@@ -45,9 +45,9 @@ LARGE = {
 
 # Called through ctypes: they need neither Python nor torch to build and to run. They are left out without a compiler.
 OPENMP = ["-fopenmp"] if sys.platform == "linux" else []
-# Pasted masks equal PyTorch's, which has no fused multiply-adds there.
-FLAGS = {"mask_paste": ["-ffp-contract=off"]}
-NAMES = ("depthwise", "group_norm", "mask_paste", "pointwise", "predictors", "quantize", "roi_align", "winograd")
+# Pasted masks and suppressed boxes equal PyTorch's, which has no fused multiply-adds there.
+FLAGS = {name: ["-ffp-contract=off"] for name in ("mask_paste", "nms")}
+NAMES = ("depthwise", "group_norm", "mask_paste", "nms", "pointwise", "predictors", "quantize", "roi_align", "winograd")
 LIBRARIES = [
     Extension(
         f"maskrcnn_ext.ops._{name}",

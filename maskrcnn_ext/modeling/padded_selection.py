@@ -30,8 +30,8 @@ def select_proposals_padded(
         limit: proposals of an image.
 
     Returns:
-        Boxes (N, P, 4) by descending logit, with P the smaller of `limit` and L times the largest K; and which of them are
-        proposals, (N, P).
+        Boxes (N, P, 4) and logits (N, P) by descending logit, -inf at places without a proposal. P is the smaller of `limit` and L times
+        the largest K.
     """
     largest = max(logits.shape[1] for _, logits in levels)
     padding = [largest - logits.shape[1] for _, logits in levels]
@@ -44,7 +44,7 @@ def select_proposals_padded(
     kept = sorted_nms(boxes.flatten(0, 1), valid.flatten(0, 1), nms_threshold).view_as(valid)
     logits = logits.masked_fill(~kept, -math.inf).flatten(1)
     logits, index = logits.topk(min(limit, logits.shape[1]), dim=1)
-    return boxes.flatten(1, 2).gather(1, index[:, :, None].expand(-1, -1, 4)), logits > -math.inf
+    return boxes.flatten(1, 2).gather(1, index[:, :, None].expand(-1, -1, 4)), logits
 
 
 def select_detections_padded(

@@ -13,9 +13,12 @@ from torch import Tensor
 
 from maskrcnn_ext.common.signatures import with_keyword
 from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.modeling.padded_selection import select_proposals_padded
 from maskrcnn_ext.modeling.partial_labels import IGNORE_THRESHOLD
 from maskrcnn_ext.modeling.tensor_inference import decode_top_anchors
+from maskrcnn_ext.ops import sorted_nms
 from maskrcnn_ext.ops.matching import match_boxes
+from maskrcnn_ext.ops.native import loads
 
 
 class FastRPN(RPN):
@@ -106,16 +109,38 @@ class FastRPN(RPN):
             decode_top_anchors(self.box2box_transform, level.tensor, logits, deltas, self.pre_nms_topk[self.training])
             for level, logits, deltas in zip(anchors, pred_objectness_logits, pred_anchor_deltas, strict=True)
         ]
+        limit = self.post_nms_topk[self.training]
+        if levels[0][0].device.type == "cpu" and loads(sorted_nms.library):
+            return self._select_proposals(levels, image_sizes, limit)
         found: list[Instances] = find_top_rpn_proposals(
             [boxes for boxes, _ in levels],
             [logits for _, logits in levels],
             image_sizes,
             self.nms_thresh,
             self.pre_nms_topk[self.training],
-            self.post_nms_topk[self.training],
+            limit,
             self.min_box_size,
             self.training,
         )
+        return found
+
+    def _select_proposals(
+        self, levels: list[tuple[Tensor, Tensor]], image_sizes: list[tuple[int, int]], limit: int
+    ) -> list[Instances]:
+        """Returns the proposals of ``find_top_rpn_proposals``, with the compiled suppression."""
+        if self.training and not all(torch.isfinite(values).all() for level in levels for values in level):
+            raise FloatingPointError("Predicted boxes or scores contain Inf/NaN. Training has diverged.")
+        boxes, logits = select_proposals_padded(
+            levels,
+            torch.tensor(image_sizes, dtype=torch.float32),
+            min_size=self.min_box_size,
+            nms_threshold=self.nms_thresh,
+            limit=limit,
+        )
+        found = []
+        for size, of_image, scores in zip(image_sizes, boxes, logits, strict=True):
+            count = int((scores > -torch.inf).sum())  # the others are at the end
+            found.append(Instances(size, proposal_boxes=Boxes(of_image[:count]), objectness_logits=scores[:count]))
         return found
 
 

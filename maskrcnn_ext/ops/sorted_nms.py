@@ -1,23 +1,45 @@
-"""Non-maximum suppression of many lists of boxes at once. The output shape is fixed, so the host does not wait for a GPU."""
+"""Non-maximum suppression of many lists of boxes at once: compiled on a CPU (``csrc/nms.cpp``), one Triton kernel on a GPU.
+
+The output shape is fixed, so the host does not wait for a GPU.
+"""
 
 from __future__ import annotations
+
+import ctypes
+import functools
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from maskrcnn_ext.ops.native import triton_unavailable_reason
+from maskrcnn_ext.ops.native import function, loads, triton_unavailable_reason
 from maskrcnn_ext.ops.self_check import SelfChecks
 
 # Share of boxes about which rounding may decide otherwise.
 _OTHERS = 0.01
 _checks = SelfChecks()
+_FILE = Path(__file__).with_name("_nms.so")
+
+
+@functools.cache
+def library() -> Any:
+    """Returns the compiled function.
+
+    Raises:
+        OSError: see :func:`maskrcnn_ext.ops.native.function`.
+    """
+    compiled = function(_FILE, "sorted_nms_1")
+    compiled.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int64] * 2 + [ctypes.c_double, ctypes.c_int64]
+    compiled.restype = None
+    return compiled
 
 
 @torch.library.custom_op("maskrcnn_ext::sorted_nms", mutates_args=())
 def sorted_nms(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
     """Returns which boxes of each list are kept by greedy suppression of boxes that overlap a better one by more than the threshold.
 
-    Results are those of ``torchvision.ops.nms`` on the valid boxes of each list. On CUDA it is one Triton kernel if Triton runs.
+    Results are those of ``torchvision.ops.nms`` on the valid boxes of each list. Without the compiled library or Triton, it is slower.
 
     Args:
         boxes: (P, B, 4) float32, x0, y0, x1, y1, sorted by descending score. P: lists, B: boxes of a list.
@@ -38,7 +60,16 @@ def sorted_nms(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
             others=_OTHERS,
         )
         return stays
+    if boxes.device.type == "cpu" and boxes.dtype == torch.float32 and loads(library):
+        return _suppress_on_cpu(boxes.contiguous(), valid.contiguous(), threshold)
     return _suppress(boxes, valid, threshold)
+
+
+def _suppress_on_cpu(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
+    stays = torch.empty_like(valid)
+    pointers = boxes.data_ptr(), valid.data_ptr(), stays.data_ptr()
+    library()(*pointers, *valid.shape, threshold, torch.get_num_threads())
+    return stays
 
 
 def _suppress(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:

@@ -17,10 +17,12 @@ SIZES = torch.tensor([SIZE] * NUM_IMAGES, dtype=torch.float32)
 def test_proposals_equal_those_of_detectron2(limit):
     boxes, logits = zip(*levels(), strict=True)
     expected = find_top_rpn_proposals(boxes, logits, [SIZE] * NUM_IMAGES, 0.5, 1000, limit, 2.0, training=False)
-    padded, valid = select_proposals_padded(levels(), SIZES, min_size=2.0, nms_threshold=0.5, limit=limit)
+    padded, scores = select_proposals_padded(levels(), SIZES, min_size=2.0, nms_threshold=0.5, limit=limit)
     for image, found in enumerate(expected):
         assert 0 < len(found) <= limit
-        assert torch.equal(padded[image, valid[image]], found.proposal_boxes.tensor)
+        valid = scores[image] > -torch.inf
+        assert torch.equal(padded[image, valid], found.proposal_boxes.tensor)
+        assert torch.equal(scores[image, valid], found.objectness_logits)
 
 
 @pytest.mark.parametrize("limit", [7, 100])

@@ -1,11 +1,13 @@
 """Suppression of sorted boxes against torchvision's nms."""
 
+import pytest
 import torch
 import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskrcnn_ext.ops.sorted_nms import sorted_nms
+from maskrcnn_ext.ops.native import loads
+from maskrcnn_ext.ops.sorted_nms import _suppress, library, sorted_nms
 
 
 def lists(seed, number, length, side):
@@ -28,6 +30,30 @@ def expected(boxes, valid, threshold):
 def test_it_keeps_the_same_boxes_as_torchvision(seed, number, length, side, threshold):
     boxes, valid = lists(seed, number, length, side)
     assert torch.equal(sorted_nms(boxes, valid, threshold), expected(boxes, valid, threshold))
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 1000), st.integers(0, 40), st.floats(0, 1))
+def test_it_keeps_the_same_boxes_without_the_library(seed, length, threshold):
+    boxes, valid = lists(seed, 2, length, 40)
+    assert torch.equal(_suppress(boxes, valid, threshold), expected(boxes, valid, threshold))
+
+
+@pytest.mark.skipif(not loads(library), reason="no compiled library")
+@pytest.mark.parametrize("threshold", [0.6, 0.7])
+def test_an_overlap_of_the_threshold_is_kept_as_by_torchvision(threshold):
+    """0.6 as a float32 is above 0.6, and 0.7 is below: boxes that share exactly this much decide otherwise."""
+    part = int(10 * threshold)
+    boxes = torch.tensor([[[0.0, 0, 10, 1], [0, 0, part, 1], [0, 0, 7, 2], [0, 0, 7, 3]]])
+    valid = torch.ones(1, 4, dtype=torch.bool)
+    assert torch.equal(sorted_nms(boxes, valid, threshold), expected(boxes, valid, threshold))
+
+
+def test_many_boxes():
+    """More than a vector, with views that are not contiguous."""
+    boxes, valid = lists(1, 6, 700, 40)
+    boxes, valid = boxes[::2, 3:], valid[::2, 3:]
+    assert torch.equal(sorted_nms(boxes, valid, 0.5), expected(boxes, valid, 0.5))
 
 
 def test_lists_of_equal_and_empty_boxes():

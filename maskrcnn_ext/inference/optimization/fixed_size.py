@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from detectron2.modeling import GeneralizedRCNN
@@ -77,9 +78,10 @@ class FixedSizeDetection(nn.Module):
             )
             for level, level_logits, level_deltas in zip(anchors, logits, deltas, strict=True)
         ]
-        return select_proposals_padded(
+        boxes, found = select_proposals_padded(
             levels, sizes, min_size=rpn.min_box_size, nms_threshold=rpn.nms_thresh, limit=rpn.post_nms_topk[False]
         )
+        return boxes, found > -math.inf
 
     def _detections(
         self, features: dict[str, Tensor], proposals: Tensor, valid: Tensor, sizes: Tensor
