@@ -17,8 +17,7 @@ _SHORT_SCHEDULE = {
 }
 
 
-# Of feature maps and heads on a CPU, where the time of the heads decides how many images a training sees. Weights of a whole detector
-# keep their own. In the same four CPU minutes, nuclei reach 46.8 mask AP with 64 channels and 16.6 with 128 (docs/own_data.md).
+# Of feature maps and heads on a CPU, where the time of the heads decides how many images a training sees: docs/own_data.md has the figures.
 _CPU_CHANNELS = 64
 
 
@@ -77,6 +76,24 @@ _CONVNEXT = Base(
     tuple(_SHORT_SCHEDULE.items()),
 )
 _SCRATCH = Base("mask_rcnn_r18_fpn_scratch.py", "R18-FPN", "", "random weights", 1e-3, 4, False)
+
+
+def _slim(base: Base, rate: float) -> Base:
+    """Returns a base whose feature maps and heads have few channels."""
+    settings = (
+        ("model.backbone.out_channels", _CPU_CHANNELS),
+        ("model.roi_heads.box_head.fc_dims", [4 * _CPU_CHANNELS] * 2),
+        ("model.roi_heads.box_predictor.input_shape.channels", 4 * _CPU_CHANNELS),
+        ("model.roi_heads.mask_head.conv_dims", [_CPU_CHANNELS] * 5),
+    )
+    name = f"{base.name} of {_CPU_CHANNELS} channels"
+    return replace(base, name=name, rate=rate, settings=(*base.settings, *settings))
+
+
+# The first that fits is used.
+_ON_GPU = [_R50, _R50_IMAGENET, _CONVNEXT, _LITE, _TIMM_LITE, _SCRATCH]
+_ON_CPU = [_R50, _slim(_LITE, rate=1e-3), _slim(_TIMM_LITE, rate=1e-3), _slim(_SCRATCH, rate=_SCRATCH.rate)]
+
 _R50_KEYPOINTS = Base(
     *("keypoint_rcnn_r50_fpn_3x.py", "R50-FPN", COCO_KEYPOINTS, "COCO's weights of people", 0.02, 16, True),
     (("train.init_checkpoint", COCO_KEYPOINTS), *_SHORT_SCHEDULE.items()),
@@ -109,8 +126,7 @@ def choose_base(situation: Situation) -> Base:
     if situation.has_keypoints:
         bases = [_R50_KEYPOINTS, _LITE_KEYPOINTS, _SCRATCH_KEYPOINTS]
     else:
-        on_gpu = [_R50_IMAGENET, _CONVNEXT] if situation.machine.has_gpu else []
-        bases = [_R50, *on_gpu, _LITE, _TIMM_LITE, _SCRATCH]
+        bases = _ON_GPU if situation.machine.has_gpu else _ON_CPU
     return next(base for base in bases if not base.weights or base.weights in situation.machine.weights)
 
 
@@ -120,15 +136,6 @@ def choose_model(situation: Situation, base: Base) -> Choice:
     settings: dict[str, Any] = dict(base.settings)
     settings["model.roi_heads.num_classes"] = len(objects.classes)
     outputs = "masks"
-    name = base.name
-    if _is_slim(situation, base):
-        name = f"{name} of {_CPU_CHANNELS} channels"
-        settings |= {
-            "model.backbone.out_channels": _CPU_CHANNELS,
-            "model.roi_heads.box_head.fc_dims": [4 * _CPU_CHANNELS] * 2,
-            "model.roi_heads.box_predictor.input_shape.channels": 4 * _CPU_CHANNELS,
-            "model.roi_heads.mask_head.conv_dims": [_CPU_CHANNELS] * 5,
-        }
     if situation.has_keypoints:
         outputs = f"{len(objects.keypoints)} keypoints" + (" and masks" if situation.has_masks else "")
         settings["model.roi_heads.keypoint_head.num_keypoints"] = len(objects.keypoints)
@@ -139,13 +146,7 @@ def choose_model(situation: Situation, base: Base) -> Choice:
         settings.pop("model.roi_heads.mask_head.conv_dims", None)
         settings |= {f"model.roi_heads.{key}": None for key in ("mask_in_features", "mask_pooler", "mask_head")}
         settings["dataloader.train.mapper.use_instance_mask"] = False
-    return Choice("model", f"{name}, {base.weights_name}; {outputs}", _reason(situation, base), settings)
-
-
-def _is_slim(situation: Situation, base: Base) -> bool:
-    """Whether feature maps and heads have few channels. Keypoint heads need theirs for heatmaps."""
-    has_detector = base.weights in (COCO, COCO_KEYPOINTS)
-    return not (situation.machine.has_gpu or situation.has_keypoints or has_detector)
+    return Choice("model", f"{base.name}, {base.weights_name}; {outputs}", _reason(situation, base), settings)
 
 
 def config_of(situation: Situation, base: Base) -> str:
