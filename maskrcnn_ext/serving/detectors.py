@@ -41,8 +41,8 @@ class ModelSource:
     """Which model to serve, and how to run it. It is small, so that processes can be started with it.
 
     Attributes:
-        models: folders of runs or configs as for :class:`maskrcnn_ext.Predictor`, of which several are an ensemble; or one exported file, or
-            the folder of ``export --to opencv``.
+        models: folders of runs or configs as for :class:`maskrcnn_ext.Predictor`, of which several are an ensemble; or one exported file,
+            or the folder of ``export --to opencv``.
         weights: of a single config; None for its own.
         device: such as "cuda:1"; None for CUDA if there is a device, else the CPU. Exported files run on the CPU.
         dtype: as for :class:`maskrcnn_ext.Predictor`.

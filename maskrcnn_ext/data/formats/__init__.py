@@ -40,6 +40,7 @@ FORMATS = (
     "supervisely",
     "via",
     "voc",
+    "wider_face",
     "yolo",
 )
 
