@@ -307,11 +307,15 @@ def broken_optional_fields(data, folder):
     data["categories"][0]["keypoints"] = 17
     data["images"][2]["labelled_category_ids"] = "1"
     data["annotations"][4]["point_coords"] = [[1, 2]]
-    return {
-        ("field-broken", None, None),
-        ("field-broken", 3, None),
-        ("field-broken", data["annotations"][4]["image_id"], 5),
-    }
+    data["annotations"][5]["iscrowd"] = "yes"
+    objects = [("field-broken", found["image_id"], found["id"]) for found in data["annotations"][4:6]]
+    return {("field-broken", None, None), ("field-broken", 3, None), *objects}
+
+
+def ids_of_two_types(data, folder):
+    data["images"].append({**data["images"][2], "id": "more", "file_name": "more.jpg"})
+    Image.fromarray(np.random.default_rng(5).integers(0, 255, (SIZE, SIZE, 3), np.uint8)).save(folder / "more.jpg")
+    return {("id-types", None, None)}
 
 
 PLANTED = [
@@ -320,7 +324,7 @@ PLANTED = [
     class_without_objects, rare_class, box_outside, box_leaves_image, degenerate_box, box_of_nan, box_as_corners,
     box_elsewhere, mask_larger_than_box, polygon_of_two_points, bow_tie, polygon_leaves_image, polygon_of_odd_count,
     flat_polygon, no_mask, mask_outside, crowd_as_polygon, one_rle, object_twice, wrong_area, image_twice, long_box,
-    many_objects, way_out_of_the_folder, no_size, ignored, broken_keypoints, broken_optional_fields,
+    many_objects, way_out_of_the_folder, no_size, ignored, broken_keypoints, broken_optional_fields, ids_of_two_types,
 ]  # fmt: skip
 # Faults that a repair leaves: proportions, and what only a look at the images can decide.
 NOT_REPAIRED = {

@@ -46,6 +46,7 @@ KINDS = {
         "error", "an id that is a number in one place and a text in another: other tools do not find the object",
         f"{_FIX} with the id of the image or category",
     ),
+    "id-types": FaultKind("error", "ids that are numbers beside ids that are texts", f"use one type; {_FIX} with texts"),
     "image-unknown": FaultKind("error", "an annotation of an image that does not exist", f"{_FIX} without it"),
     "category-unknown": FaultKind("error", "an annotation of a category that does not exist", "add the category to the file"),
     "annotation-ignored": FaultKind(

@@ -7,7 +7,7 @@ from typing import Any
 
 from maskrcnn_ext.common.text import short_list
 from maskrcnn_ext.data.check.faults import Fault, object_fault
-from maskrcnn_ext.data.check.view import DatasetView, ObjectView
+from maskrcnn_ext.data.check.view import DatasetView, ObjectView, have_two_types
 from maskrcnn_ext.data.formats.coco_fields import has_keypoint_count
 
 
@@ -15,6 +15,10 @@ def check_records(view: DatasetView) -> Iterator[Fault]:
     """Yields faults of broken records, duplicate ids, and annotations whose image or category is missing."""
     yield from _check_categories(view)
     yield from _check_images(view)
+    for records, ids in (("images", [image.id for image in view.images]), ("categories", view.class_ids)):
+        if have_two_types(ids):
+            texts = sum(isinstance(own, str) for own in ids)
+            yield Fault("id-types", f"{texts} of {len(ids)} ids of `{records}` are texts")
     for broken in view.broken_fields:
         message = f"entry {broken.index} of `{broken.records}` {broken.problem}"
         if broken.records == "annotations":

@@ -14,7 +14,7 @@ from maskrcnn_ext.data.check.images import PixelsByImage
 from maskrcnn_ext.data.check.outlines import fix_polygons
 from maskrcnn_ext.data.check.repair_images import Frame, correct_sizes, drop_images, fill_sizes, merge_records
 from maskrcnn_ext.data.check.segmentation import Segmentation, parse_segmentation
-from maskrcnn_ext.data.check.view import DatasetView, ObjectView, view_dataset
+from maskrcnn_ext.data.check.view import DatasetView, ObjectView, have_two_types, view_dataset
 from maskrcnn_ext.data.formats.coco_fields import Box, has_keypoint_count
 from maskrcnn_ext.data.formats.polygons import box_of_polygons
 from maskrcnn_ext.ops.rle import with_text_counts
@@ -59,12 +59,13 @@ def repair(
     def view() -> DatasetView:
         return view_dataset(data, folder, "", parse)
 
+    _unify_ids(data, view(), log)
     _match_ids(data, view(), log)
-    _drop_broken_fields(data, view(), log)
     _write_rotated_boxes(data, view(), log)
     fill_sizes(data, view(), pixels, log)
     drop_images(data, view(), faults, log)
     _keep_first_categories(data, view(), log)
+    _drop_broken_fields(data, view(), log)
     merge_records(data, view(), log)
     correct_sizes(data, view(), pixels, rotated_objects, log)
     _repair_masks(data, view(), log)
@@ -86,6 +87,17 @@ class _CachedParser:
             # The value is kept alive, so that no other object gets its id.
             self._parsed[key] = (value, parse_segmentation(value, height, width))
         return self._parsed[key][1]
+
+
+def _unify_ids(data: dict[str, Any], view: DatasetView, log: list[Change]) -> None:
+    """Writes the ids of images, or of categories, as texts if some are."""
+    lists = {"images": [image.id for image in view.images], "categories": [own for own, _ in view.categories]}
+    for records, ids in lists.items():
+        if have_two_types(ids):
+            for entry, own in zip(data[records], ids, strict=True):
+                if own is not None:
+                    entry["id"] = str(own)
+            log.append(Change(f"`{records}`", "all ids became texts"))
 
 
 def _match_ids(data: dict[str, Any], view: DatasetView, log: list[Change]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from maskrcnn_ext.data.formats.coco_fields import (
     read_text,
 )
 from maskrcnn_ext.data.formats.coco_records import (
+    parse_crowd,
     parse_keypoint_names,
     parse_labelled_classes,
     parse_points,
@@ -173,6 +174,7 @@ def _broken_fields(data: dict[str, Any], index_of: ById[int]) -> Iterator[Broken
         ("categories", ("keypoints",), parse_keypoint_names),
         ("categories", ("skeleton",), parse_skeleton),
         ("images", ("labelled_category_ids",), lambda image: parse_labelled_classes(image, index_of)),
+        ("annotations", ("iscrowd",), parse_crowd),
         ("annotations", ("point_coords", "point_labels"), parse_points),
     ]
     for records, names, parse in parsers:
@@ -182,6 +184,11 @@ def _broken_fields(data: dict[str, Any], index_of: ById[int]) -> Iterator[Broken
                     parse(entry)
                 except InputError as error:
                     yield BrokenField(records, index, names, str(error))
+
+
+def have_two_types(ids: Iterable[Any]) -> bool:
+    """Returns whether some ids are numbers and others texts; None is no id."""
+    return len({isinstance(own, str) for own in ids if own is not None}) == 2
 
 
 def _by_id(category: tuple[Any, Any]) -> tuple[bool, Any]:
@@ -232,7 +239,7 @@ def _object(index: int, entry: Any, images: ById[ImageView], classes: ById[int],
         box=box,
         rotated=rotated,
         segmentation=parse(record.get("segmentation") or (None if rotated is None else [rotated]), *size),
-        crowd=bool(record.get("iscrowd")),
+        crowd=record.get("iscrowd") == 1,
         ignored=bool(record.get("ignore")),
         area=float(area) if area is not None and is_number(area) else None,
         num_keypoint_values=(len(keypoints) if are_readable else -1) if keypoints else None,

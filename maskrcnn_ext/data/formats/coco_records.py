@@ -337,8 +337,10 @@ def _fault(
     box = annotation["bbox"]
     if read_box(box) is None or box[2] < 0 or box[3] < 0:
         return f"has the `bbox` {box!r:.100}, expected [x, y, width, height] with a width and height of at least 0"
-    if annotation.get("iscrowd", 0) not in (0, 1, None):
-        return f"has the `iscrowd` {annotation['iscrowd']!r:.100}, expected 0 or 1"
+    try:
+        parse_crowd(annotation)
+    except InputError as error:
+        return str(error)
     if not for_evaluation and annotation.get("ignore"):
         return "has `ignore` set, which neither Detectron2 nor the evaluation knows; use `iscrowd`"
     if not for_evaluation and annotation["id"] in seen:
@@ -354,6 +356,14 @@ def _subpixel_keypoints(keypoints: Any, num_values: int) -> list[float]:
         )
         raise InputError(f"has `keypoints` that are not {expected}")
     return keypoints_to_subpixel(keypoints)
+
+
+def parse_crowd(annotation: dict[str, Any]) -> bool:
+    """Returns whether an object is a crowd; raises InputError without the place if ``iscrowd`` is neither 0 nor 1."""
+    crowd = annotation.get("iscrowd", 0)
+    if crowd not in (0, 1, None):
+        raise InputError(f"has the `iscrowd` {crowd!r:.100}, expected 0 or 1")
+    return bool(crowd)
 
 
 def parse_points(annotation: dict[str, Any]) -> list[float]:
