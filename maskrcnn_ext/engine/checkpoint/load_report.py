@@ -50,7 +50,7 @@ class LoadReport:
     Example:
         >>> report = LoadReport("a.pth", loaded=["fc.weight"], missing=["fc.bias"])
         >>> print("\n".join(report.lines()))
-        Weights of a.pth: 1 tensors loaded
+        Weights of a.pth: 1 tensor loaded
           UNEXPECTED, newly initialised though the file has this part: fc.bias
     """
 
