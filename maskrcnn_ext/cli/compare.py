@@ -127,6 +127,7 @@ def _common_test_data(*runs: Path) -> str:
     Raises:
         InputError: a folder is not a run, or the runs were not evaluated on one common data set.
     """
+    from maskrcnn_ext.common.next_command import runs_near
     from maskrcnn_ext.errors import InputError
     from maskrcnn_ext.report.run import read_run
 
@@ -134,7 +135,7 @@ def _common_test_data(*runs: Path) -> str:
     for run in runs:
         if not (run / "config.yaml").is_file():
             raise InputError(
-                f"{run} is not the folder of a run with a config.yaml: add TRUTH, the ground truth of its results"
+                f"{run} is not the folder of a run with a config.yaml: add TRUTH, the ground truth of its results{runs_near(run)}"
             )
         names[run] = read_run(run).test_data
     first = names[runs[0]]

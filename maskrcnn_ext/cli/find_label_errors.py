@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--save {unknown}: expected some of {', '.join(LABEL_KINDS)}, or none")
     file = _results_file(args.run, args.data)
     truth, data = load_truth(args.data), load_dataset(args.data)
+    if args.run.is_dir():
+        _warn_if_trained(args.run, data)
     results = load_results(file, truth)
     suspects = find_label_errors(truth, results)
     listed = suspects[: args.count]
@@ -94,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _results_file(run: Path, data: str) -> Path:
-    """Returns the predictions of a run, which must be of the data."""
+    """Returns the predictions of a run, or COCO results themselves."""
     from maskrcnn_ext.report.run import read_run
 
     if run.is_file():
@@ -104,15 +107,25 @@ def _results_file(run: Path, data: str) -> Path:
         raise InputError(
             f"{run}: has no predictions: maskrcnn-ext predict {run} {data} -o predicted --save json, and give predicted/predictions.json"
         )
-    node: Any = found.config
-    for key in ("dataloader", "train", "dataset", "names"):
-        node = node.get(key, {}) if isinstance(node, dict) else {}
-    if data in ([node] if isinstance(node, str) else list(node)):
+    return found.results_file
+
+
+def _warn_if_trained(run: Path, data: DataSet) -> None:
+    """Warns if a run was trained on images of the data, whose errors it has learned."""
+    from maskrcnn_ext.data.registry.catalog import load_dataset
+    from maskrcnn_ext.report.run import read_run
+
+    trained: set[Path] = set()
+    for name in read_run(run).train_data:
+        with suppress(InputError):  # the training data may be gone
+            trained |= {Path(record.file_name).resolve() for record in load_dataset(name).images}
+    count = sum(Path(record.file_name).resolve() in trained for record in data.images)
+    if count:
         print(
-            f"maskrcnn-ext find-label-errors: warning: {run} was trained on these labels, and confirms their errors: use `train --folds`",
+            f"maskrcnn-ext find-label-errors: warning: {run} was trained on {count} of {plural(len(data.images), 'image')}, and confirms "
+            "the errors of their labels: use `train --folds`",
             file=sys.stderr,
         )
-    return found.results_file
 
 
 def _outline(record: dict[str, Any], names: dict[Any, str]) -> Outline:

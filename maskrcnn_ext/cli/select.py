@@ -34,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labelled",
         metavar="DATA",
-        help="the data set or folder of images that are labelled already, such as the training data: the chosen ones differ from them",
+        help="the data set or folder of images that are labelled already, such as the training data: they are left out, and the chosen "
+        "ones differ from them",
     )
     parser.add_argument("--count", type=int, default=50, help="number of images to choose (default: %(default)s)")
     parser.add_argument("--device", help="such as cuda:1 or cpu (default: a GPU if available)")
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from maskrcnn_ext.common.files import write_atomic
     from maskrcnn_ext.common.next_command import print_next
     from maskrcnn_ext.common.tables import csv_table
+    from maskrcnn_ext.inference.loading import members_of
     from maskrcnn_ext.inference.predictor import Predictor
     from maskrcnn_ext.inference.selection import choose, image_features, score_images
     from maskrcnn_ext.inference.sources import find_inputs
@@ -61,12 +63,19 @@ def run(args: argparse.Namespace) -> int:
     inputs = find_inputs(args.inputs, stdin=sys.stdin, outputs=args.output)
     if inputs.videos:
         raise InputError("select takes images: cut the video into frames first")
-    folds = sorted(Path(args.run).glob("fold_*/last_checkpoint"))
-    members = [Predictor(path, device=args.device) for path in ([f.parent for f in folds] or [args.run])]
-    scored, failed = score_images(members, inputs.items)
+    labelled = find_inputs([args.labelled]).items if args.labelled else []
+    known = {item.key for item in labelled}
+    items = [item for item in inputs.items if item.key not in known]
+    if len(items) < len(inputs.items):
+        print(f"{len(inputs.items) - len(items)} of {plural(len(inputs.items), 'image')} left out: labelled already")
+    if not items:
+        raise InputError(f"all images are in {args.labelled}: none is left to label")
+    members = [Predictor(path, device=args.device) for path in (members_of(args.run) or [args.run])]
+    scored, failed = score_images(members, items)
+    if not scored:
+        raise InputError(f"no image can be read, such as {next(iter(failed))}: {next(iter(failed.values()))}")
     for file, error in failed.items():
         print(f"maskrcnn-ext select: warning: {file} is left out: {error}", file=sys.stderr)
-    labelled = find_inputs([args.labelled]).items if args.labelled else []
     chosen = choose(scored, args.count, image_features(members[0], labelled))
     names = [str(one.item.image_id if inputs.data else one.item.file_name) for one in scored]
     ranking = sorted(range(len(scored)), key=lambda index: -scored[index].score)

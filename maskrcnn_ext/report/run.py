@@ -61,7 +61,15 @@ class Run:
     @property
     def test_data(self) -> list[str]:
         """Names of the datasets that the run is evaluated on."""
-        names = self._setting("dataloader", "test", "dataset", "names") or []
+        return self._data_sets("test")
+
+    @property
+    def train_data(self) -> list[str]:
+        """Names of the datasets that the run is trained on."""
+        return self._data_sets("train")
+
+    def _data_sets(self, split: str) -> list[str]:
+        names = self._setting("dataloader", split, "dataset", "names") or []
         return [names] if isinstance(names, str) else [str(name) for name in names]
 
     @property

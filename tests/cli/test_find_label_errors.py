@@ -53,10 +53,13 @@ def test_the_deleted_object_is_listed(labelled, tmp_path, capsys):
         assert len(listed.images[0].annotations) >= 1
     assert (out / "label-studio/tasks.json").is_file()
     assert "warning" not in capsys.readouterr().err
-    config = {"dataloader": {"train": {"dataset": {"names": [data]}}}}
+    # Another name of the same images.
+    config = {
+        "dataloader": {"train": {"dataset": {"names": [f"{data}@only:disc,rectangle,triangle", "coco:gone.json@gone"]}}}
+    }
     (run / "config.yaml").write_text(json.dumps(config))
     assert main(arguments) == 0
-    assert "was trained on these labels" in capsys.readouterr().err
+    assert "was trained on 8 of 8 images" in capsys.readouterr().err
     results = run / "inference/coco_instances_results.json"
     assert main(["find-label-errors", str(results), data, "-o", str(out), "--save", "none"]) == 0
 

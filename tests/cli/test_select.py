@@ -23,7 +23,8 @@ def test_a_data_set_gives_ids_and_a_folder_gives_paths(run, spec, shapes, tmp_pa
     labelled = f"{spec}@list:{out / 'selected.txt'}"
     again = ["select", str(run), spec, "--labelled", labelled, "--count", "3", "-o", str(tmp_path / "again")]
     assert main([*again, "--device", "cpu"]) == 0
-    # The features of three images are as they were, and the others lie further from them.
+    printed = capsys.readouterr().out
+    assert printed.startswith("3 of 8 images left out: labelled already\n3 of 5 images: ")
     assert not set((tmp_path / "again/selected.txt").read_text().split()) & set(chosen)
     # The list names that part of the data set.
     assert main(["data-stats", f"{spec}@list:{out / 'selected.txt'}"]) == 0
@@ -48,6 +49,11 @@ def test_mistakes_are_one_line(run, tmp_path, capsys):
         ([str(run), "IMAGES", "--count", "0"], "--count 0: expected at least 1"),
         ([str(run), "gone"], "gone: no such file or folder"),
         ([str(tmp_path / "none"), str(tmp_path)], "none"),
+        ([str(run), str(tmp_path), "--device", "cpu"], "no image can be read, such as"),
+        (
+            [str(run), str(tmp_path), "--labelled", str(tmp_path)],
+            f"all images are in {tmp_path}: none is left to label",
+        ),
     ]:
         assert main(["select", *arguments, "-o", str(tmp_path / "out")]) == 2
         error = capsys.readouterr().err
