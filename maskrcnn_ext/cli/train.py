@@ -70,7 +70,10 @@ def run(args: argparse.Namespace) -> int:
     from maskrcnn_ext.data.registry.read_once import read_data_sets_once
 
     out: Path = args.output or Path("output") / _folder_name(args.data)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be created ({error.strerror}): choose another folder with -o") from error
     with read_data_sets_once():
         return _train_once(out, args) if args.folds is None else _train_folds(out, args)
 

@@ -32,10 +32,13 @@ from maskrcnn_ext.data.formats.reading import (
 )
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, crowds_of_mask
 from maskrcnn_ext.data.formats.volume import connected_parts, count_parts, warn_of_parts, whole_numbers
+from maskrcnn_ext.data.formats.warnings import warn_of_unlabelled
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import encode_labels
 
 _MAX_COLOURS = 4096  # of a label image; a photograph has more
+_LEVELS = 8  # values in several parts from which the edges of a black and white mask were smoothed
+_WHITE = 255
 _FEW = 5  # masks that are read to see what their values mean
 _CLASSES_TABLE = "_classes.csv"
 _LOSSY = (6, 7)  # TIFF's numbers for the two kinds of JPEG
@@ -142,6 +145,8 @@ def _pairs(labels: Path, images: Path, suffix: str, faults: list[str] | None) ->
     if not maps:
         raise InputError(f"{labels}: no label images *{suffix}.png or *{suffix}.tif here")
     photographs = list_images(images)
+    labelled = {stem.removesuffix(suffix) for stem in maps}
+    warn_of_unlabelled([file for stem, file in photographs.items() if stem not in {*labelled, *maps}], images)
     for stem, file in maps.items():
         image = photographs.get(stem.removesuffix(suffix))
         if image is not None:
@@ -213,15 +218,20 @@ def _instances(
 ) -> list[Annotation]:
     """Returns the objects, and adds the places of those in several parts to `in_parts`."""
     regions = encode_labels(labels)
+    multiple = [region for region in regions if per_value and count_parts(labels, region) > 1]
+    if len(multiple) > max(_LEVELS, len(regions) / 2) and max(region.value for region in regions) == _WHITE:
+        raise InputError(
+            f"{file}: has {len(regions)} values up to {_WHITE}, most of them in several unconnected parts: its edges were smoothed, as "
+            "by JPEG or resizing; save it with one value an object"
+        )
     if kinds is not None and regions and max(value for value, _, _ in regions) > len(kinds):
         raise InputError(f"{file}: has a number above {len(kinds)}, the number of its objects in classes.json")
+    in_parts += [f"number {region.value} of {file}" for region in multiple]
     annotations = []
     for region in regions:
         category = kinds[region.value - 1] if kinds else 0
         if per_value:
             annotations.append(Annotation(category, region.box, region.rle, id=region.value))
-            if count_parts(labels, region) > 1:
-                in_parts.append(f"number {region.value} of {file}")
         else:
             annotations += [Annotation(category, part.box, part.rle) for part in connected_parts(labels, region.value)]
     return annotations

@@ -19,13 +19,14 @@ from maskrcnn_ext.data.formats.reading import (
     finite,
     image_size,
     in_threads,
+    is_image,
     list_files,
     parse_name,
     read_json,
     read_text,
 )
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
-from maskrcnn_ext.data.formats.warnings import Tally, check_rectangles, warn_of_rectangles
+from maskrcnn_ext.data.formats.warnings import Tally, check_rectangles, warn_of_rectangles, warn_of_unlabelled
 from maskrcnn_ext.errors import InputError
 
 LABELS_FILE = "labels.txt"
@@ -85,6 +86,12 @@ def read_labelme(
 
     records = in_threads(read, entries, faults)
     tally.warn(folder)
+    used = {record.file_name for record in records}
+    places = sorted({Path(file).parent for file in used})
+    warn_of_unlabelled(
+        [file for place in places for file in list_files(place, "*") if is_image(file) and str(file) not in used],
+        folder,
+    )
     if rectangles == "masks":
         shapes = [shape for _, entry in entries for _, shape in entry["shapes"]]
         warn_of_rectangles(sum(shape.get("shape_type") == "rectangle" for shape in shapes), len(shapes), folder)

@@ -185,6 +185,11 @@ def list_files(folder: Path, pattern: str) -> list[Path]:
     return sorted(path for path, parts in found if not any(part.startswith(".") or part in _LITTER for part in parts))
 
 
+def is_image(file: Path) -> bool:
+    """Returns whether a file has the suffix of an image that Pillow reads."""
+    return file.suffix.lower() in IMAGE_SUFFIXES
+
+
 def stem_of(file: Path, suffixes: Sequence[str]) -> str | None:
     """Returns the name without its suffix, such as ``.nii.gz``, or None if it ends with none of `suffixes`."""
     return next((file.name[: -len(suffix)] for suffix in suffixes if file.name.lower().endswith(suffix)), None)
@@ -245,6 +250,7 @@ def pair_files(
     found = files_by_stem(labels, label_suffixes)
     pairs = []
     for stem, image in files_by_stem(images, image_suffixes).items():
+        stem = stem if stem in found else stem.removesuffix("_0000")  # nnU-Net's first channel
         if stem not in found:
             raise InputError(f"{image}: has no labels, expected {labels / stem}{' or '.join(label_suffixes)}")
         pairs.append((image, found[stem]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,6 +75,14 @@ def warn_of_rectangles(count: int, num_objects: int, source: Path) -> None:
             count,
             plural(num_objects, "object"),
             one if count == 1 else several,
+        )
+
+
+def warn_of_unlabelled(images: Sequence[Path], source: Path) -> None:
+    """Warns that images have no labels and are left out, if any."""
+    if images:
+        logger.warning(
+            "%s: left out %s without labels, such as %s", source, plural(len(images), "image"), images[0].name
         )
 
 

@@ -81,9 +81,7 @@ def read_yolo(
         raise InputError(f"{yaml}: no split `{split}`, it has {', '.join(splits) or 'none'}")
     if split != "train" and data[split] == data.get("train"):
         logger.warning("%s: split %s is the same as train: results on it are results on the training data", yaml, split)
-    if root is None:
-        place = yaml.parent / str(data.get("path") or "")
-        root = place if os.path.isdir(place) else yaml.parent  # noqa: PTH112, `path` may be that of another machine
+    root = root or _root(data, yaml)
     entries = data[split] if isinstance(data[split], list) else [data[split]]
     files = [file for entry in entries for file in _images(_resolve(root, str(entry), yaml), root)]
     if not files or len(files) != len(set(files)):
@@ -105,8 +103,23 @@ def read_yolo(
 
 
 def list_splits(yaml: Path) -> list[str]:
-    """Returns the names of the splits of a data file."""
-    return _splits(_read_yaml(yaml))
+    """Returns the names of the splits of a data file; those whose files exist, if any do: exports name ``valid`` without images."""
+    data = _read_yaml(yaml)
+    root = _root(data, yaml)
+    return [split for split in _splits(data) if _has_files(data[split], root, yaml)] or _splits(data)
+
+
+def _has_files(entries: str | list[Any], root: Path, yaml: Path) -> bool:
+    try:
+        return all(_resolve(root, str(entry), yaml) for entry in (entries if isinstance(entries, list) else [entries]))
+    except InputError:
+        return False
+
+
+def _root(data: dict[str, Any], yaml: Path) -> Path:
+    """Returns the folder that the splits are relative to; ``path`` may be that of another machine."""
+    place = yaml.parent / str(data.get("path") or "")
+    return place if os.path.isdir(place) else yaml.parent  # noqa: PTH112
 
 
 def folder_of_images(folder: Path) -> str | None:

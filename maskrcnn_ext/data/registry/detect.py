@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from glob import escape
 from pathlib import Path, PureWindowsPath
@@ -22,6 +23,7 @@ _RASTERS = (".tif", ".tiff")
 _VECTORS = (".geojson", ".gpkg", ".shp", ".fgb")
 _MASK_SUFFIXES = ("_mask", "_masks", "_label", "_labels", "_seg")
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")
+_XML_FOLDERS = ("Annotations", "annotations", "labels", "xmls", "xml")
 _MASK_FOLDERS = ("labels", "masks", "annotations", "label", "mask", "gt")
 # Words in the names of splits.
 TRAIN = {"train", "training"}
@@ -166,6 +168,19 @@ def _detect_via(file: Path) -> str:
     return f"via:{file}@{images}" + (f"@attribute:{attribute}" if attribute and "@" not in attribute else "")
 
 
+def _classes_of_nnunet(file: Path) -> str:
+    """Returns the options for the classes in nnU-Net's ``dataset.json``, whose label maps are semantic; "" if it is missing or unclear."""
+    content = read_json(file) if file.is_file() else None
+    labels = content.get("labels") if isinstance(content, dict) else None
+    # Version 2 has numbers by name, version 1 names by number.
+    names = [(value, key) if isinstance(value, int) else (key, value) for key, value in (labels or {}).items()]
+    values = {str(number): name for number, name in names if str(number) != "0"}
+    if not values or not all(isinstance(name, str) and number.isdecimal() for number, name in values.items()):
+        return ""
+    text = json.dumps(values, separators=(",", ":"), ensure_ascii=False)
+    return "" if "@" in text else f"@values:{text}@instances:component"
+
+
 def label_images(folder: Path, part: str = "") -> str | None:
     """Returns the string of the label images in ``labels`` or ``masks``, whose images are in ``images``, or such names; None without any.
 
@@ -193,7 +208,8 @@ def _label_images(labels: Path, images: Path) -> str | None:
 
 
 def _detect_voc(folder: Path) -> str | None:
-    for labels, images in (("Annotations", "JPEGImages"), ("annotations", "images"), (".", ".")):
+    pairs = [(labels, images) for images in ("JPEGImages", *IMAGE_FOLDERS) for labels in _XML_FOLDERS]
+    for labels, images in (*pairs, (".", ".")):
         files = list_files(folder / labels, "*.xml") if (folder / images).is_dir() else []
         if files and xml_root(files[0]) in ("annotation", ""):
             place, outlines = f"voc:{folder / labels}@{folder / images}", folder / "SegmentationObject"
@@ -218,7 +234,7 @@ def _detect_folder(folder: Path) -> str | None:
     if masks and len(list_files(masks[0].parent.parent / "images", "*")) == 1:  # one image for the masks of its objects
         return f"dsb2018:{folder}"
     if (folder / "imagesTr").is_dir() and list_files(folder / "labelsTr", "*.nii*"):
-        return f"nifti:{folder / 'imagesTr'}@{folder / 'labelsTr'}"
+        return f"nifti:{folder / 'imagesTr'}@{folder / 'labelsTr'}{_classes_of_nnunet(folder / 'dataset.json')}"
     if (folder / "images").is_dir() and (outlines := list_files(folder / "labels", "*.geojson")):
         # QuPath's class of an object; the reader reports errors better than a closer look here would.
         attribute = "@attribute:classification" if '"classification"' in read_text(outlines[0]) else ""

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from maskrcnn_ext.data.fingerprint.images import measure_images
+from maskrcnn_ext.data.fingerprint.images import _few_of_each_file, measure_images
 from maskrcnn_ext.data.registry.catalog import load_dataset
 from maskrcnn_ext.errors import InputError
 from tests.helpers.labelled_images import noise, write_data
@@ -81,3 +81,13 @@ def test_only_unreadable_files_mixed_channels_and_no_images_are_errors(tmp_path)
         measure_images(load_dataset(mixed).images)
     with pytest.raises(InputError, match="no images"):
         measure_images([])
+
+
+def test_few_tiles_of_a_photograph_are_read(tmp_path):
+    """Each tile decodes the whole file; an array is read by windows, so all its tiles may be."""
+    for suffix in (".png", ".npy"):
+        files = [(f"{n}{suffix}", noise(8, 8, 3)) for n in range(2)]
+        one, other = load_dataset(write_data(tmp_path / suffix[1:], files, [])).images
+        records = [*(replace(one, image_id=n, extra={"window": [0, 0, 8, 8]}) for n in range(26)), other]
+        expected = [records[6], records[19], other] if suffix == ".png" else records
+        assert _few_of_each_file(records) == expected

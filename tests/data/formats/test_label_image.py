@@ -3,6 +3,7 @@
 import json
 import sys
 
+import cv2
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
@@ -347,3 +348,32 @@ def test_roboflows_table_names_the_classes_of_the_numbers(folders):
     table.write_text("Pixel Value, Class\nbolt\n")
     with pytest.raises(InputError, match=r"_classes\.csv: expected a number and a class name"):
         read_label_image(*folders)
+
+
+def test_masks_with_smoothed_edges_are_refused(folders):
+    """As after JPEG or resizing, whose intermediate values would each become an object."""
+    mask = np.zeros((60, 80), np.uint8)
+    for x in (10, 30, 60):
+        mask[10 + x // 3 : 40, x : x + 15] = 255
+    Image.new("RGB", (80, 60)).save(folders[1] / "a.jpg")
+    Image.fromarray(cv2.GaussianBlur(mask, (7, 7), 2)).save(folders[0] / "a.png")
+    with pytest.raises(InputError, match=r"a\.png: has \d+ values up to 255, .* its edges were smoothed"):
+        read_label_image(*folders)
+    # As many values, each a single region.
+    many = np.kron(np.arange(1, 256, dtype=np.uint8).reshape(15, 17), np.ones((4, 4), np.uint8))
+    Image.new("RGB", many.shape[::-1]).save(folders[1] / "a.jpg")
+    Image.fromarray(many).save(folders[0] / "a.png")
+    assert len(read_label_image(*folders).images[0].annotations) == 255
+
+
+def test_images_without_labels_are_counted(folders, caplog):
+    Image.fromarray(LABELS.astype(np.uint8)).save(folders[0] / "a.png")
+    read_label_image(*folders)
+    assert "without labels" not in caplog.text
+    Image.new("RGB", (5, 3)).save(folders[1] / "b.jpg")
+    read_label_image(*folders)
+    assert "left out 1 image without labels, such as b.jpg" in caplog.text
+    caplog.clear()
+    Image.fromarray(LABELS.astype(np.uint8)).save(folders[1] / "a_mask.png")
+    read_label_image(folders[1], folders[1], suffix="_mask")
+    assert "left out 1 image without labels, such as b.jpg" in caplog.text

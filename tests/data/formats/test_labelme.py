@@ -253,3 +253,12 @@ def test_files_may_be_in_folders(write, tmp_path):
     assert [record.file_name for record in data.images] == [
         str(folder / f"x/{place}/a.jpg") for place in ("one", "two")
     ]
+
+
+def test_images_without_a_file_are_counted(write, caplog):
+    folder = write(shape(TRIANGLE))
+    read_labelme(folder)
+    assert not caplog.text
+    Image.new("RGB", (60, 40)).save(folder / "b.png")
+    assert len(read_labelme(folder).images) == 1
+    assert "left out 1 image without labels, such as b.png" in caplog.text

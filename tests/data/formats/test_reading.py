@@ -10,6 +10,7 @@ from maskrcnn_ext.data.formats.reading import (
     in_threads,
     list_files,
     list_images,
+    pair_files,
     path_below,
     read_json,
     read_labels,
@@ -206,3 +207,14 @@ def test_a_name_of_another_machine_is_found_by_its_last_parts(tmp_path, name):
         (tmp_path / place).touch()
     expected = tmp_path / ("a.jpg" if "/c/" in name else "b/a.jpg")
     assert path_below(tmp_path, name, "here") == expected
+
+
+def test_nnunets_first_channel_has_the_labels_of_its_case(tmp_path):
+    for name in ("images/a_0000.nii", "images/b.nii", "labels/a.nii", "labels/b.nii"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    pairs = pair_files(tmp_path / "images", tmp_path / "labels", (".nii",), (".nii",))
+    assert [(image.stem, labels.stem) for image, labels in pairs] == [("a_0000", "a"), ("b", "b")]
+    (tmp_path / "images/a_0001.nii").touch()
+    with pytest.raises(InputError, match=r"a_0001\.nii: has no labels"):
+        pair_files(tmp_path / "images", tmp_path / "labels", (".nii",), (".nii",))

@@ -241,3 +241,10 @@ def test_a_missing_split_is_not_taken_for_another_folder(yolo):
     file = yolo({"a": ROW}, folder="images", yaml="{train: images, val: ../valid/images, names: [cat]}")
     with pytest.raises(InputError, match=r"no \.\./valid/images below"):
         read_yolo(file, split="val")
+
+
+def test_splits_without_files_are_not_listed(yolo):
+    file = yolo({"a": ROW}, yaml="{train: images/train, val: valid/images, test: [images/train, gone], names: [cat]}")
+    assert list_splits(file) == ["train"]
+    file.write_text("{train: gone, val: gone, names: [cat]}")
+    assert list_splits(file) == ["train", "val"], "the reader names what is missing"

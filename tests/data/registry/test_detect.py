@@ -100,6 +100,8 @@ def write(folder, name, content=""):
             "voc:{0}/Annotations@{0}/JPEGImages@{0}/ImageSets/Segmentation/trainval.txt@objects:{0}/SegmentationObject",
         ),
         ({"a.xml": "", "a.jpg": ""}, ".", "voc:{0}@{0}"),
+        ({"labels/a.xml": "", "images/a.jpg": ""}, ".", "voc:{0}/labels@{0}/images"),
+        ({"xmls/a.xml": "", "img/a.jpg": ""}, ".", "voc:{0}/xmls@{0}/img"),
         ({"a/images/a.png": "", "a/masks/1.png": ""}, ".", "dsb2018:{0}"),
         (
             {"s/images/a.png": "", "s/images/b.png": "", "s/masks/a.png": ""},
@@ -115,6 +117,22 @@ def write(folder, name, content=""):
         ({"a.png": "", "a_masks.png": "", "b.png": ""}, ".", "label_image:{0}@{0}@suffix:_masks"),
         ({"a.png": "", "b_masks.png": ""}, ".", None),
         ({"imagesTr/a.nii.gz": "", "labelsTr/a.nii.gz": ""}, ".", "nifti:{0}/imagesTr@{0}/labelsTr"),
+        (
+            {
+                **dict.fromkeys(("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"), ""),
+                "dataset.json": {"labels": {"background": 0, "liver": 1, "a b": 2}},
+            },
+            ".",
+            'nifti:{0}/imagesTr@{0}/labelsTr@values:{{"1":"liver","2":"a b"}}@instances:component',
+        ),
+        (
+            {
+                **dict.fromkeys(("imagesTr/a.nii.gz", "labelsTr/a.nii.gz"), ""),
+                "dataset.json": {"labels": {"0": "background", "1": "liver"}},
+            },
+            ".",
+            'nifti:{0}/imagesTr@{0}/labelsTr@values:{{"1":"liver"}}@instances:component',
+        ),
         ({"a.geojson": "{}", "a.tif": ""}, "a.geojson", "geo:{0}/a.geojson@{0}/a.tif"),
         ({"a.geojson": "{}", "a.tif": ""}, ".", "geo:{0}/a.geojson@{0}/a.tif"),
         ({"a.geojson": "{}", "a.png": ""}, "a.geojson", "geo:{0}/a.geojson@{0}/a.png@pixels:true"),
