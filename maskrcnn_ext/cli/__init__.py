@@ -70,7 +70,7 @@ _OWN_PARSER = ("train", "train-net", "tune")
 _STOPPABLE = {
     "convert": "run the same command again",
     "merge": "run the same command again",
-    "predict": "what is done is kept: the same command continues",
+    "predict": "finished images are kept: the same command continues",
     "split": "run the same command again",
 }
 

@@ -35,7 +35,7 @@ PARTS = {
 }
 # Parts that need a model of the user, an extra, or many minutes.
 _BY_NAME_ONLY = ("export", "serve", "training_memory", "backbones")
-# The use of what was measured.
+# The use of the measurements.
 _NEXT = {
     "all": ["predict", "RUN", "IMAGES", "--optimize", "-o", "predictions"],
     "training": ["train", "DATA"],

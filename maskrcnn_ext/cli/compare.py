@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         for metric in found["metrics"]:
             values = ["-" if metric[key] is None else f"{metric[key]:.2f}" for key in ("a", "b")]
             changes = ["-" if metric[key] is None else f"{metric[key]:+.2f}" for key in ("difference", "low", "high")]
-            verdict = "real" if metric["real"] else f"cannot be told: {metric['reason']}"
+            verdict = "real" if metric["real"] else f"undecided: {metric['reason']}"
             rows.append((metric["name"], *values, changes[0], f"{changes[1]} to {changes[2]}", verdict))
         of_seeds = f" and seeds ({', '.join(seeds)})" if seeds != [""] else ""
         print(f"A is {args.a}, B is {args.b}")

@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     """Generates images, and trains on them."""
     num_train, num_val, overrides = _QUICK if args.quick else _FULL
     output: Path = args.output.resolve()
-    shutil.rmtree(output / "run", ignore_errors=True)  # a demo begins anew
+    shutil.rmtree(output / "run", ignore_errors=True)  # each demo starts from nothing
 
     print(f"generating {num_train} + {num_val} images", flush=True)
     from maskrcnn_ext.cli.train import main as train

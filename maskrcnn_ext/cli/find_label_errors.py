@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the list, the page and the files for label tools, and prints what was found."""
+    """Writes the list, the page and the files for label tools, and prints their numbers."""
     if args.count < 1:
         raise InputError(f"--count {args.count}: expected at least 1")
     from maskrcnn_ext.common.next_command import print_next
@@ -136,7 +136,7 @@ def _outline(record: dict[str, Any], names: dict[Any, str]) -> Outline:
 
 
 def _place(one: SuspectLabel) -> Outline:
-    """Returns the label, or what is found where it is missing."""
+    """Returns the label, or the detection of a missing one."""
     outline = one.label or one.found
     assert outline is not None
     return outline

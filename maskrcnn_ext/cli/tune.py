@@ -48,7 +48,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--trials", type=int, default=20, metavar="N", help="trainings in all (default: %(default)s)")
     parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="folder (default: output/ and NAME_tune)")
-    parser.add_argument("--metric", help="what is maximised (default: train.best.metric, or the AP of masks or boxes)")
+    parser.add_argument(
+        "--metric", help="the metric to maximise (default: train.best.metric, or the AP of masks or boxes)"
+    )
     parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="GPUs to train on; without one, the CPU")
     parser.add_argument("opts", nargs="*", metavar="KEY=VALUE", help="overrides of all trials, such as train.time=10")
     return parser
@@ -140,7 +142,7 @@ def _show_trials(tuning: Tuning, count: int) -> None:
 
 
 def _show_status(done: int, count: int, minutes: float) -> None:
-    """Shows on a terminal what is running. The next line takes its place."""
+    """Shows the running trial on a terminal. The next line replaces it."""
     if sys.stdout.isatty() and done < count:
         left = f", about {minutes:.0f} minutes left" if minutes >= 1 else ""
         print(f"training trial {done + 1} of {count}{left}\x1b[K", end="\r", flush=True)

@@ -17,7 +17,7 @@ def test_compare_prints_metrics_and_significance(result_files, shapes, capsys):
     assert "With fewer than 10 images" in printed  # eight
     assert main(["compare", good, good, str(shapes), "--resamples", "20"]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("cannot be told: fewer than 10 images") == printed.count("+0.00 to +0.00") > 0
+    assert printed.count("undecided: fewer than 10 images") == printed.count("+0.00 to +0.00") > 0
     assert "segm: 8 images, 20 resamples" in printed
 
 

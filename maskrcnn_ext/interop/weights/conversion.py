@@ -37,7 +37,7 @@ class KeyReport:
 
     Example:
         >>> KeyReport("a.pth", used={"fc.weight": ["roi_heads.box_head.fc1.weight"]}).lines()
-        ['a.pth: 1 keys used, 0 not, 0 missing']
+        ['a.pth: 1 key used, 0 not, 0 missing']
     """
 
     source: str

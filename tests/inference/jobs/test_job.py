@@ -199,7 +199,7 @@ def test_a_stopped_run_keeps_finished_images_and_continues(predict, images, tmp_
 
     monkeypatch.setattr(PredictorClass, "_predict_batch", noted)
     assert predict(images, "--save", "json") == 75
-    line = f"maskrcnn-ext predict: stopped by {number.name}; what is done is kept: the same command continues"
+    line = f"maskrcnn-ext predict: stopped by {number.name}; finished images are kept: the same command continues"
     assert line in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["journal.jsonl"]
     assert predict(images, "--save", "json") == 0
