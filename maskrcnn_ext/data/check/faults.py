@@ -38,7 +38,7 @@ KINDS = {
     "file-name-duplicate": FaultKind(
         "error", "two records refer to one file: each has only some of its objects", f"merge them; {_FIX} with one"
     ),
-    "annotation-broken": FaultKind("error", "an annotation's record is incomplete", f"complete it; {_FIX} without it"),
+    "annotation-broken": FaultKind("error", "an annotation without an id", f"{_FIX} with a new id"),
     "annotation-id-duplicate": FaultKind(
         "error", "two annotations have the same id", f"{_FIX} with a new id for the later one"
     ),

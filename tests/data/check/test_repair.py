@@ -9,7 +9,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from maskrcnn_ext.common.text import plural
-from maskrcnn_ext.data.check import find_faults, read_images, view_dataset
+from maskrcnn_ext.data.check import KINDS, find_faults, read_images, view_dataset
 from maskrcnn_ext.data.check.changes import describe_losses
 from maskrcnn_ext.data.check.repair import repair
 from tests.helpers import planted
@@ -51,6 +51,15 @@ def test_ids_that_are_taken_become_new_ones(polygons):
     assert len(set(ids)) == len(ids)
     assert ids[0] == data["annotations"][0]["id"]
     assert log[0].endswith(f"has the id {ids[-1]} now")
+
+
+def test_objects_without_an_id_get_one(polygons):
+    data, folder = polygons
+    expected = [{**entry, "id": number} for number, entry in enumerate(data["annotations"], start=1)]
+    for entry in data["annotations"]:
+        del entry["id"]
+    assert repaired(data, folder)[0]["annotations"] == expected
+    assert KINDS["annotation-broken"].fix.endswith("with a new id")
 
 
 def test_ignored_objects_become_crowds_with_an_rle(polygons):
