@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from maskrcnn_ext.common.files import write_atomic
 from maskrcnn_ext.common.tables import csv_table
@@ -48,6 +47,8 @@ def link_slices(slices: Sequence[Sequence[SliceObject]], least_iou: float) -> li
         >>> link_slices([[found], [found], [], [found]], 0.5)
         [[1], [1], [], [2]]
     """
+    from scipy.optimize import linear_sum_assignment  # half a second, which most predictions need not spend
+
     numbers: list[list[int]] = []
     count = 0
     for index, objects in enumerate(slices):

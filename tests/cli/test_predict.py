@@ -59,6 +59,11 @@ def test_help_is_quick_and_imports_little(run_python):
     assert "--tile" in done.stdout
 
 
+def test_scipy_is_not_imported_with_the_modules_of_a_prediction(run_python):
+    code = "import sys, maskrcnn_ext.inference.jobs.video_job, maskrcnn_ext.inference.outputs.joined; print('scipy' in sys.modules)"
+    assert run_python("-c", code).stdout.splitlines()[-1] == "False"
+
+
 def test_tables_and_label_files_are_of_all_images(predict, images, tmp_path, capsys):
     assert predict(images, "--save", "table,labelstudio,cvat", "--threshold", "0.1") == 0
     out = tmp_path / "out"

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from detectron2.structures import Instances
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import pairwise_iou
@@ -136,6 +135,8 @@ class Tracker:
 
     def _assign(self, tracks: Sequence[_Track], detections: Sequence[_Detection]) -> list[tuple[_Track, _Detection]]:
         """Assigns each detection to at most one track, and the other way round."""
+        from scipy.optimize import linear_sum_assignment  # half a second, which most predictions need not spend
+
         overlaps = _ious(tracks, detections)
         overlaps[overlaps < self._min_overlap] = 0
         rows, columns = linear_sum_assignment(overlaps, maximize=True)
