@@ -150,6 +150,44 @@ def test_two_processes_without_a_gpu(spec, tmp_path, environment):
 
 
 @pytest.mark.slow
+def test_the_workers_of_all_processes_share_an_image_cache(spec, tmp_path, environment):
+    (tmp_path / "held_images.py").write_text(
+        """
+import os
+from pathlib import Path
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+class Count(HookBase):
+    def after_train(self):
+        held = Path(f"/dev/shm/maskrcnn_ext_images-{os.getuid()}-{os.getppid()}")
+        files = [path.suffix for path in held.glob("*")]
+        Path(__file__).with_name(f"held_{comm.get_rank()}").write_text(f"{held} {files.count('.npy')}")
+"""
+    )
+    environment["MASKRCNN_EXT_CACHE"] = str(tmp_path / "cache")
+    losses = {}
+    for kind in ("null", "ram", "disk"):
+        keys = {  # two epochs of the eight images
+            "train.max_iter": 8,
+            "train.device": "cpu",
+            "train.hooks": "[{_target_: held_images.Count}]",
+            "dataloader.train.num_workers": 2,
+            "dataloader.train.mapper.cache": kind,
+        }
+        finish(start([SCRIPT, "--num-gpus", "2", *overrides(spec, tmp_path / kind, **keys)], environment))
+        lines = map(json.loads, (tmp_path / kind / "metrics.json").read_text().splitlines())
+        losses[kind] = [line["total_loss"] for line in lines if "total_loss" in line]
+        counts = [(tmp_path / f"held_{rank}").read_text().split() for rank in range(2)]
+        assert counts[0] == counts[1], "the processes have one folder in memory"
+        assert int(counts[0][1]) == (8 if kind == "ram" else 0)
+        assert not Path(counts[0][0]).exists(), "it is removed at the end"
+    assert len(losses["null"]) == 8
+    assert losses["null"] == losses["ram"] == losses["disk"]
+    kept = [path.suffix for path in (tmp_path / "cache/images").iterdir() if path.suffix or "partial" in path.name]
+    assert kept == [".npy"] * 8
+
+
+@pytest.mark.slow
 def test_torchrun(spec, tmp_path, environment):
     flags = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port()]
     finish(start([*flags, SCRIPT, *overrides(spec, tmp_path / "out")], environment))

@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ _PREFIX = "maskrcnn_ext_images"
 # The counter of the bytes that are held is a file that grows by one byte for each of these: appending needs no lock.
 _COUNTED = 1 << 16
 _COUNTER, _FULL = "counter", "full"
+# Files that are being written, and the age in seconds from which their process must have been killed.
+_PARTIAL, _PARTIAL_AGE = "partial-", 3600
 # Fields of a record that choose pixels of its file; its size is that of the annotations, which the mapper checks.
 _FIELDS = ("window", "slice", "axis", "level", "height", "width")
 
@@ -67,6 +70,7 @@ class ImageCache:
             free = float(shutil.disk_usage(self.folder).free)
             if comm.get_local_rank() == 0:
                 (self.folder / _FULL).unlink(missing_ok=True)  # an earlier run's report
+                _remove_old_partials(self.folder)
         except OSError as error:
             raise InputError(f"cache={kind}: {self.folder} cannot be written ({error.strerror})") from error
         if kind == "ram":
@@ -123,7 +127,7 @@ class ImageCache:
             return
         partial = None
         try:
-            with tempfile.NamedTemporaryFile(dir=self.folder, prefix="partial-", delete=False) as file:
+            with tempfile.NamedTemporaryFile(dir=self.folder, prefix=_PARTIAL, delete=False) as file:
                 partial = Path(file.name)
                 np.save(file, np.ascontiguousarray(array))
             partial.replace(self.folder / f"{key}.npy")
@@ -170,6 +174,14 @@ def _memory_folder() -> Path:
 
 def _own_folders() -> Iterator[Path]:
     return (path for path in _MEMORY.glob(f"{_PREFIX}-{os.getuid()}-*") if path.name.rpartition("-")[2].isdecimal())
+
+
+def _remove_old_partials(folder: Path) -> None:
+    """Removes what killed processes left, and not what others are writing."""
+    for file in folder.glob(f"{_PARTIAL}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - file.stat().st_mtime > _PARTIAL_AGE:
+                file.unlink()
 
 
 def _remove(folder: Path, process: int) -> None:

@@ -59,6 +59,16 @@ def test_folders_of_dead_runs_are_removed():
     assert not left.exists()
 
 
+def test_only_old_partial_files_are_removed():
+    folder = ImageCache("disk").folder
+    old, new = folder / "partial-old", folder / "partial-new"
+    old.touch()
+    new.touch()
+    os.utime(old, (0, 0))
+    ImageCache("disk")
+    assert (old.exists(), new.exists()) == (False, True)
+
+
 def test_unavailable_folders_are_errors(monkeypatch, tmp_path):
     monkeypatch.setenv("MASKRCNN_EXT_CACHE", "off")
     with pytest.raises(InputError, match="MASKRCNN_EXT_CACHE=off"):
