@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 
 def main(argv: list[str]) -> int:
@@ -20,6 +21,7 @@ def main(argv: list[str]) -> int:
 
 def _next_commands(args: argparse.Namespace) -> list[list[str]]:
     from maskrcnn_ext.config.zoo import load_config
+    from maskrcnn_ext.data.formats.reading import read_json
 
     train = ["train-net", "--config-file", args.config_file, *args.opts]
     if args.print_config:
@@ -27,7 +29,10 @@ def _next_commands(args: argparse.Namespace) -> list[list[str]]:
     settings = load_config(args.config_file, args.opts).train
     out = str(settings.output_dir)
     if settings.lr_finder.enabled:
-        return [[*train, "train.lr_finder.enabled=false", "optimizer.lr=RATE"]]
+        file = Path(out) / "lr_finder.json"
+        rate = read_json(file)["suggestion"] if file.is_file() else None
+        kept = [text for text in train if not text.startswith("train.lr_finder.")]
+        return [[*kept, "train.lr_finder.enabled=false", *([] if rate is None else [f"optimizer.lr={rate}"])]]
     if args.eval_only:
         return [["report", out], ["compare", out, "OTHER_RUN"]]
     return [["report", out], ["predict", out, "IMAGES", "-o", "predictions"]]

@@ -48,13 +48,16 @@ def test_the_command_and_the_script_print_the_same_config(run_python, tmp_path, 
         (["train.lr_finder.enabled=true"], [["train-net", "--config-file"]]),
     ],
 )
-def test_it_ends_with_the_next_command(arguments, commands, monkeypatch, capsys):
+def test_it_ends_with_the_next_command(arguments, commands, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/lr_finder.json").write_text('{"suggestion": 0.0012}')
     monkeypatch.setattr("maskrcnn_ext.engine.launching.launch", lambda *_: 0)
     assert main(["train-net", "--config-file", "domains/shapes.py", "train.output_dir=out", *arguments]) == 0
     lines = [shlex.split(line) for line in capsys.readouterr().err.partition("Next:")[2].splitlines()[1:]]
     assert [line[1:3] for line in lines] == commands
     if commands[0][0] == "train-net":
-        assert lines[0][-2:] == ["train.lr_finder.enabled=false", "optimizer.lr=RATE"]
+        assert lines[0][4:] == ["train.output_dir=out", "train.lr_finder.enabled=false", "optimizer.lr=0.0012"]
 
 
 @pytest.mark.slow

@@ -48,7 +48,7 @@ def _feature(outline: shapely.Geometry, label: str, score: float | None) -> dict
 def _outline(annotation: Annotation, record: ImageRecord, lost: Counter[str]) -> shapely.Geometry | None:
     """Returns the valid outline of an object; None if the format cannot express it."""
     if annotation.crowd:
-        lost["crowds left out: GeoJSON cannot mark them"] += 1
+        lost["crowds left out, because GeoJSON cannot mark them"] += 1
         return None
     if annotation.keypoints:
         lost["keypoints of objects left out"] += 1

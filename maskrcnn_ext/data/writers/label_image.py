@@ -47,7 +47,7 @@ def _paint(record: ImageRecord, lost: Counter[str]) -> tuple[np.ndarray, list[in
     categories = []
     for annotation in record.annotations:
         if annotation.crowd:
-            lost["crowds left out: label images cannot mark them"] += 1
+            lost["crowds left out, because label images cannot mark them"] += 1
             continue
         if annotation.keypoints:
             lost["keypoints of objects left out"] += 1

@@ -88,7 +88,7 @@ def _region(
 ) -> dict[str, Any] | None:
     """Returns the region of an object; None if the format cannot express it."""
     if annotation.crowd:
-        lost["crowds left out: Label Studio cannot mark them"] += 1
+        lost["crowds left out, because Label Studio cannot mark them"] += 1
         return None
     if annotation.keypoints:
         lost["keypoints of objects left out"] += 1

@@ -64,7 +64,7 @@ def _shapes(
 ) -> list[dict[str, Any]]:
     """Returns the shapes of an object; empty if the format cannot express it."""
     if annotation.crowd:
-        lost["crowds left out: labelme cannot mark them"] += 1
+        lost["crowds left out, because labelme cannot mark them"] += 1
         return []
     if annotation.keypoints:
         lost["keypoints of objects left out"] += 1

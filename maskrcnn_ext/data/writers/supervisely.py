@@ -54,7 +54,7 @@ def _color(index: int) -> str:
 def _object(annotation: Annotation, record: ImageRecord, label: str, lost: Counter[str]) -> dict[str, Any] | None:
     """Returns an object of the JSON; None if the format cannot express it."""
     if annotation.crowd:
-        lost["crowds left out: Supervisely cannot mark them"] += 1
+        lost["crowds left out, because Supervisely cannot mark them"] += 1
         return None
     if annotation.keypoints:
         lost["keypoints of objects left out"] += 1

@@ -42,7 +42,7 @@ def write_yolo(data: DataSet, folder: Path, *, link: bool) -> Counter[str]:
 def _row(annotation: Annotation, record: ImageRecord, boxes_only: bool, lost: Counter[str]) -> str:
     """Returns the row of an object; empty if the format cannot express it."""
     if annotation.crowd:
-        lost["crowds left out: YOLO cannot mark them"] += 1
+        lost["crowds left out, because YOLO cannot mark them"] += 1
         return ""
     if annotation.keypoints:
         lost["keypoints of objects left out"] += 1

@@ -32,7 +32,7 @@ def test_a_crowd_of_one_class_among_several_stays_one(tmp_path):
     crowd.crowd = True
     data = make_set(tmp_path, [crowd], classes=("ant", "bee"))
     assert find_writer("label_studio")(data, tmp_path / "studio", link=False) == {
-        "crowds left out: Label Studio cannot mark them": 1
+        "crowds left out, because Label Studio cannot mark them": 1
     }
     find_writer("cvat")(data, tmp_path / "cvat", link=False)
     (found,) = load_dataset(f"cvat:{tmp_path}/cvat/annotations.xml").images[0].annotations

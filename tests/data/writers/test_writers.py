@@ -48,7 +48,7 @@ def test_real_data_is_restored(real_data, tmp_path, file, format, capsys):
     source, target = f"coco:{real_data / file}@{(real_data / file).parent}", tmp_path / "out"
     assert main(["convert", source, str(target), "--to", format, "--link"]) == 0
     crowds = sum(a.crowd for record in load_dataset(source).images for a in record.annotations)
-    assert (f"{crowds} crowds left out" in capsys.readouterr().err) == (crowds > 0 and format not in ("coco", "cvat"))
+    assert ("crowds left out" in capsys.readouterr().err) == (crowds > 0 and format not in ("coco", "cvat"))
     after = load_dataset(READ[format].format(target))
     if format in ("coco", "cvat"):
         for record in after.images:
