@@ -60,13 +60,16 @@ def test_an_opset_without_aligned_is_refused(detector, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batched", [False, True])
-def test_8_bits_find_most_of_it(detector, exported, tmp_path, batched):
+@pytest.mark.parametrize(
+    ("target", "name", "batched"), [("onnx", "a.onnx", False), ("onnx", "a.onnx", True), ("openvino", "a.xml", False)]
+)
+def test_8_bits_find_most_of_it(detector, exported, tmp_path, target, name, batched):
     pytest.importorskip("onnxruntime")
+    pytest.importorskip(target)
     model, mapper = detector
     options = Options(calibration=images())
-    file = export(model, build_recipe(model, mapper, CLASSES, batched), "onnx", tmp_path / "a.onnx", options)
-    assert file.stat().st_size < 0.4 * exported("onnx").stat().st_size
+    file = export(model, build_recipe(model, mapper, CLASSES, batched), target, tmp_path / name, options)
+    assert sum(one.stat().st_size for one in tmp_path.iterdir()) < 0.4 * exported("onnx").stat().st_size
     models = [open_model(path) for path in (file, exported("onnx"))]
     assert [default_limits(runtime) for runtime in models] == [QUANTIZED_LIMITS, Limits()]
     found, expected = (runtime(images()[0]) for runtime in models)
