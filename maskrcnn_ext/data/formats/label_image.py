@@ -4,12 +4,15 @@ PNGs have 1 to 16 bits; the values of a palette image are its indices. In a colo
 number red + 256 green + 65536 blue. TIFFs hold a plane (H, W) or a stack (Z, H, W), as StarDist,
 Cellpose and ImageJ write them, and may store the numbers as floats. The masks of Penn-Fudan (``PedMasks/*_mask.png``) are label images
 with ``suffix="_mask"``. A file ``classes.json`` beside the folder of the label images, as ``maskrcnn-ext convert`` writes it, holds the
-class of every object. A file ``_classes.csv`` in the folder, as Roboflow writes it, holds the class of every number.
+class of every object. A file ``_classes.csv`` in the folder, as Roboflow writes it, holds the class of every number. Other
+images of the same names, as VOC's ``SegmentationClass`` beside ``SegmentationObject``, may hold the class of every pixel.
 """
 
 from __future__ import annotations
 
 import csv
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from struct import unpack
@@ -19,9 +22,11 @@ import numpy as np
 from PIL import Image
 
 from maskrcnn_ext.common.extras import require
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.reading import (
     IMAGE_ERRORS,
+    check_size,
     collected,
     image_size,
     in_threads,
@@ -34,11 +39,15 @@ from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, 
 from maskrcnn_ext.data.formats.volume import connected_parts, count_parts, warn_of_parts, whole_numbers
 from maskrcnn_ext.data.formats.warnings import warn_of_unlabelled
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.ops.rle import encode_labels
+from maskrcnn_ext.ops.rle import decode_rle, encode_labels, segmentation_to_rle
+
+logger = logging.getLogger(__name__)
 
 _MAX_COLOURS = 4096  # of a label image; a photograph has more
 _LEVELS = 8  # values in several parts from which the edges of a black and white mask were smoothed
 _WHITE = 255
+_WHITES = (_WHITE, 0xFFFFFF)  # grey and colour
+_IMAGE_ENDING = "_img"  # of Cellpose's images
 _FEW = 5  # masks that are read to see what their values mean
 _CLASSES_TABLE = "_classes.csv"
 _LOSSY = (6, 7)  # TIFF's numbers for the two kinds of JPEG
@@ -53,6 +62,7 @@ def read_label_image(
     ignore: Sequence[int] = (),
     void: Sequence[int] = (),
     categories: Mapping[int, str] | None = None,
+    class_images: Path | None = None,
     instances: str = "value",
     faults: list[str] | None = None,
 ) -> DataSet:
@@ -68,12 +78,16 @@ def read_label_image(
         void: numbers of unlabelled pixels, such as 255: they are ignore regions, stored as a crowd of each class.
         categories: the class name of each number, if numbers are classes. Each connected component is then an object. Default: those of
             ``_classes.csv``.
+        class_images: the folder of images with the names of the label images, in which the value of a pixel is the number of its class:
+            that of most pixels of an object is its class. ``categories`` then names these numbers, and objects are those of the label
+            images. Default: there are none. The default of ``categories`` is then the numbers themselves.
         instances: "value" if all pixels of a number are one object; "component" if each connected component is one. A warning counts the
             objects of several unconnected parts.
         faults: gets the faults of label images, which are left out; None to raise the first.
 
     Returns:
-        One record per label image, sorted by name, or per slice of a stack, with ``extra={"slice": z}`` and the id "<name>/<z>".
+        One record per label image, sorted by name, or per slice of a stack, with ``extra={"slice": z}`` and the id "<name>/<z>". A warning
+        counts images with other numbers in which white (255) is an object: it usually is a border or the background.
 
     Raises:
         InputError: there are no label images; one is unreadable, has another size than its image, several channels or values that are
@@ -86,6 +100,8 @@ def read_label_image(
     listed = labels / _CLASSES_TABLE
     if classes is None and categories is None and listed.is_file():
         categories = _read_categories(listed)
+    if class_images is not None and categories is None:
+        categories = _numbers_in(class_images, void)
     names = list(classes or (dict.fromkeys(categories.values()) if categories else ("object",)))
     if categories is None and not kinds_of and len(names) != 1:
         raise InputError(
@@ -100,20 +116,36 @@ def read_label_image(
     except ValueError:
         raise InputError(f"{labels}: `categories` is {categories}, expected a class name for every number") from None
     in_parts: list[str] = []
+    white: list[str] = []
 
     def read(pair: tuple[Path, Path]) -> list[ImageRecord]:
         file, image = pair
 
         def annotations(plane: np.ndarray) -> list[Annotation]:
-            if kinds is not None:
+            if kinds is not None and class_images is None:
                 return _parts(plane, kinds, file)
-            return _instances(plane, kinds_of.get(file.name), instances == "value", in_parts, file)
+            objects = _instances(plane, kinds_of.get(file.name), instances == "value", in_parts, white, file)
+            if kinds is not None and class_images is not None:
+                _set_classes(objects, class_images / file.name, kinds, file, *plane.shape)
+            return objects
 
         return _read_pair(file, image, ignore, void, len(names), annotations)
 
     pairs = list(_pairs(labels, images, suffix, faults))
     records = [record for of_file in in_threads(read, pairs, faults) for record in of_file]
-    warn_of_parts(sorted(in_parts), sum(len(record.annotations) for record in records), labels, "categories")
+    if class_images is None:
+        warn_of_parts(sorted(in_parts), sum(len(record.annotations) for record in records), labels, "categories")
+    if white:
+        number = min(white).split()[1]
+        logger.warning(
+            "%s: white is an object in %s, such as %s; add @void:%s to the string of the data set if it marks borders or unlabelled "
+            "pixels, or @ignore:%s if it is the background",
+            labels,
+            plural(len(white), "label image"),
+            min(white),
+            number,
+            number,
+        )
     return DataSet(names, records)
 
 
@@ -145,10 +177,12 @@ def _pairs(labels: Path, images: Path, suffix: str, faults: list[str] | None) ->
     if not maps:
         raise InputError(f"{labels}: no label images *{suffix}.png or *{suffix}.tif here")
     photographs = list_images(images)
-    labelled = {stem.removesuffix(suffix) for stem in maps}
-    warn_of_unlabelled([file for stem, file in photographs.items() if stem not in {*labelled, *maps}], images)
+    named = {stem.removesuffix(_IMAGE_ENDING): file for stem, file in photographs.items()} | photographs
+    image_of = {file: named.get(stem.removesuffix(suffix)) for stem, file in maps.items()}
+    used = {*image_of, *image_of.values()}
+    warn_of_unlabelled([file for file in photographs.values() if file not in used], images)
     for stem, file in maps.items():
-        image = photographs.get(stem.removesuffix(suffix))
+        image = image_of[file]
         if image is not None:
             yield file, image
             continue
@@ -178,6 +212,30 @@ def _read_categories(file: Path) -> dict[int, str]:
     return {number: name for number, name in names.items() if number}
 
 
+def _numbers_in(class_images: Path, void: Sequence[int]) -> dict[int, str]:
+    """Returns the numbers in all images of a folder as class names; {1: "1"} without any."""
+    files = list(list_images(class_images).values())
+    found = {
+        int(value) for numbers in in_threads(lambda file: np.unique(_read_numbers(file)), files) for value in numbers
+    }
+    return {value: str(value) for value in sorted(found - {0, *void}) or [1]}
+
+
+def _set_classes(
+    objects: list[Annotation], classes: Path, kinds: Mapping[int, int], file: Path, height: int, width: int
+) -> None:
+    """Sets the class of each object of a label image: that of most of its pixels in the image of the classes."""
+    numbers = check_size(_read_numbers(classes), classes, height, width)
+    for found in objects:
+        mask = decode_rle(segmentation_to_rle(found.segmentation, height, width)) > 0
+        counts = Counter(numbers[mask].tolist()).most_common()
+        number = next((number for number, _ in counts if number in kinds), None)
+        if number is None:
+            where = f"{file}: object {found.id} at {found.box[:2]}"
+            raise InputError(f"{where} has the number {counts[0][0]} in {classes}, which `categories` does not name")
+        found.category = kinds[number]
+
+
 def _read_pair(
     file: Path,
     image: Path,
@@ -186,12 +244,7 @@ def _read_pair(
     num_classes: int,
     annotations: Callable[[np.ndarray], list[Annotation]],
 ) -> list[ImageRecord]:
-    numbers = _read_tiff(file) if _is_tiff(file) else read_pixels(file)
-    if not _is_tiff(file) and numbers.ndim == 3:
-        numbers = _colour_numbers(numbers, file)
-    if ignore:
-        numbers = np.where(np.isin(numbers, ignore), 0, numbers)
-    numbers = whole_numbers(numbers, file)
+    numbers = _read_numbers(file, ignore)
     stack = _is_tiff(file) and numbers.ndim == 3
     if numbers.ndim != 2 and not stack:
         raise InputError(f"{file}: a label image is (H, W), as TIFF also (Z, H, W); this one is {numbers.shape}")
@@ -213,19 +266,40 @@ def _read_pair(
     return records
 
 
+def _read_numbers(file: Path, ignore: Sequence[int] = ()) -> np.ndarray:
+    """Returns the numbers (H, W) or, in a stack, (Z, H, W) of a label image, those of `ignore` as 0."""
+    numbers = _read_tiff(file) if _is_tiff(file) else read_pixels(file)
+    if not _is_tiff(file) and numbers.ndim == 3:
+        numbers = _colour_numbers(numbers, file)
+    if ignore:
+        numbers = np.where(np.isin(numbers, ignore), 0, numbers)
+    return whole_numbers(numbers, file)
+
+
 def _instances(
-    labels: np.ndarray, kinds: Sequence[int] | None, per_value: bool, in_parts: list[str], file: Path
+    labels: np.ndarray,
+    kinds: Sequence[int] | None,
+    per_value: bool,
+    in_parts: list[str],
+    white: list[str],
+    file: Path,
 ) -> list[Annotation]:
-    """Returns the objects, and adds the places of those in several parts to `in_parts`."""
+    """Returns the objects, and adds the places of those in several parts to `in_parts`, of white ones beside others to `white`."""
     regions = encode_labels(labels)
     multiple = [region for region in regions if per_value and count_parts(labels, region) > 1]
     if len(multiple) > max(_LEVELS, len(regions) / 2) and max(region.value for region in regions) == _WHITE:
         raise InputError(
             f"{file}: has {len(regions)} values up to {_WHITE}, most of them in several unconnected parts: its edges were smoothed, as "
-            "by JPEG or resizing; save it with one value an object"
+            "by JPEG or resizing; save it with one value an object, or name the classes by `categories` if the values are classes"
         )
     if kinds is not None and regions and max(value for value, _, _ in regions) > len(kinds):
         raise InputError(f"{file}: has a number above {len(kinds)}, the number of its objects in classes.json")
+    values = {region.value for region in regions}
+    white += [
+        f"number {value} of {file}"
+        for value in values
+        if value in _WHITES and len(values) > 1 and value - 1 not in values
+    ]
     in_parts += [f"number {region.value} of {file}" for region in multiple]
     annotations = []
     for region in regions:
@@ -242,7 +316,8 @@ def _parts(labels: np.ndarray, kinds: Mapping[int, int], file: Path) -> list[Ann
     annotations = []
     for value in np.unique(labels[labels != 0]).tolist():
         if value not in kinds:
-            raise InputError(f"{file}: number {value} is neither in `categories` nor in `ignore`")
+            advice = f"; add @void:{value} if it marks borders or unlabelled pixels" if value in _WHITES else ""
+            raise InputError(f"{file}: number {value} is neither in `categories` nor in `ignore`{advice}")
         annotations += [Annotation(kinds[value], part.box, part.rle) for part in connected_parts(labels, value)]
     return annotations
 
@@ -330,6 +405,9 @@ FORMAT = Format(
         Option("ignore", "numbers that are no objects but background", "numbers"),
         Option("void", "numbers of unlabelled pixels, such as 255: ignore regions", "numbers"),
         Option("categories", "the class name of every number, if the numbers are classes", "names"),
+        Option(
+            "class_images", "images whose values are the classes of the pixels, such as SegmentationClass", "folder"
+        ),
         Option("instances", '"value" or "component": what counts as one object', "text"),
     ),
     shorthand=("labels", "images"),

@@ -11,7 +11,16 @@ from typing import Any
 from maskrcnn_ext.common.yaml_text import load_yaml
 from maskrcnn_ext.data.formats.coco_records import placeholder_class
 from maskrcnn_ext.data.formats.label_image import are_two_valued
-from maskrcnn_ext.data.formats.reading import IMAGE_SUFFIXES, list_files, parse_name, path_below, read_json, read_text
+from maskrcnn_ext.data.formats.reading import (
+    IMAGE_ERRORS,
+    IMAGE_SUFFIXES,
+    list_files,
+    open_image,
+    parse_name,
+    path_below,
+    read_json,
+    read_text,
+)
 from maskrcnn_ext.data.formats.via import class_attribute, is_via_table, read_entries, read_regions
 from maskrcnn_ext.data.formats.yolo import NAMES_FILES, folder_of_images
 from maskrcnn_ext.errors import InputError
@@ -21,7 +30,7 @@ _TRIED = 20
 _ROOT = re.compile(rb"<([A-Za-z]\w*)")
 _RASTERS = (".tif", ".tiff")
 _VECTORS = (".geojson", ".gpkg", ".shp", ".fgb")
-_MASK_SUFFIXES = ("_mask", "_masks", "_label", "_labels", "_seg")
+_MASK_SUFFIXES = ("_mask", "_masks", "_cp_masks", "_label", "_labels", "_seg", "_gt")
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")
 _XML_FOLDERS = ("Annotations", "annotations", "labels", "xmls", "xml")
 _MASK_FOLDERS = ("labels", "masks", "annotations", "label", "mask", "gt")
@@ -41,7 +50,7 @@ def detect(path: Path) -> str | None:
     """
     try:
         return _detect_folder(path) if path.is_dir() else _detect_file(path)
-    except InputError:  # a file that cannot be read
+    except (InputError, *IMAGE_ERRORS):  # a file that cannot be read
         return None
 
 
@@ -175,10 +184,16 @@ def _classes_of_nnunet(file: Path) -> str:
     # Version 2 has numbers by name, version 1 names by number.
     names = [(value, key) if isinstance(value, int) else (key, value) for key, value in (labels or {}).items()]
     values = {str(number): name for number, name in names if str(number) != "0"}
-    if not values or not all(isinstance(name, str) and number.isdecimal() for number, name in values.items()):
+    if not all(isinstance(name, str) and number.isdecimal() for number, name in values.items()):
         return ""
-    text = json.dumps(values, separators=(",", ":"), ensure_ascii=False)
-    return "" if "@" in text else f"@values:{text}@instances:component"
+    named = _names_option("values", values)
+    return f"{named}@instances:component" if named else ""
+
+
+def _names_option(option: str, names: dict[str, str]) -> str:
+    """Returns the option that names the classes of numbers; "" without names or if a string cannot hold them."""
+    text = json.dumps(names, separators=(",", ":"), ensure_ascii=False)
+    return f"@{option}:{text}" if names and "@" not in text else ""
 
 
 def label_images(folder: Path, part: str = "") -> str | None:
@@ -196,7 +211,7 @@ def label_images(folder: Path, part: str = "") -> str | None:
 def _label_images(labels: Path, images: Path) -> str | None:
     """Returns the string of label images that have the name of their image, or that and a suffix such as "_mask"; None without any."""
     files = [file for file in list_files(labels, "*") if file.suffix.lower() in IMAGE_SUFFIXES]
-    stems = {file.stem for file in list_files(images, "*")}
+    stems = {stem for file in list_files(images, "*") for stem in (file.stem, file.stem.removesuffix("_img"))}
     for suffix in _MASK_SUFFIXES if labels == images else ("", *_MASK_SUFFIXES):
         found = [
             file for file in files if file.stem.endswith(suffix) and file.stem[: len(file.stem) - len(suffix)] in stems
@@ -220,8 +235,40 @@ def _detect_voc(folder: Path) -> str | None:
     return None
 
 
+def _detect_voc_masks(folder: Path) -> str | None:
+    """Returns the string of VOC's label images without XML, as CVAT and labelme export them; None without any."""
+    images = folder / "JPEGImages"
+    objects, classes = (
+        next((place for name in (kind, f"{kind}PNG") if list_files(place := folder / name, "*.png")), None)
+        for kind in ("SegmentationObject", "SegmentationClass")
+    )
+    labels = objects or classes
+    if labels is None or not images.is_dir():
+        return None
+    in_colour = open_image(list_files(labels, "*.png")[0]).mode in ("RGB", "RGBA")
+    void = "@void:12640480" if in_colour else "@void:255"  # (224, 224, 192) of VOC's palette
+    names = _names_option("categories", _classes_of_voc(folder, in_colour)) if classes else ""
+    of_classes = f"@class_images:{classes}{names}" + ("" if objects else "@instances:component") if classes else ""
+    return f"label_image:{labels}@{images}{of_classes}{void}"
+
+
+def _classes_of_voc(folder: Path, in_colour: bool) -> dict[str, str]:
+    """Returns the class names by number in CVAT's ``labelmap.txt`` or labelme's ``class_names.txt``; none without these files."""
+    names: dict[str, str] = {}
+    for file in (folder / "labelmap.txt", folder / "class_names.txt"):
+        lines = [line.strip() for line in read_text(file).splitlines()] if file.is_file() else []
+        for number, line in enumerate(line for line in lines if line and not line.startswith("#")):
+            name, _, rest = line.partition(":")
+            colour = [int(value) for value in rest.partition(":")[0].split(",") if value.strip().isdecimal()]
+            if in_colour and len(colour) == 3:
+                number = colour[0] + 256 * colour[1] + 65536 * colour[2]
+            if number:
+                names[str(number)] = name
+    return names
+
+
 def _detect_folder(folder: Path) -> str | None:
-    found = _detect_voc(folder)
+    found = _detect_voc(folder) or _detect_voc_masks(folder)
     if found:
         return found
     described = described_by_files(folder)

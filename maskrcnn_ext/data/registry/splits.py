@@ -76,3 +76,8 @@ def _splits_of(name: str) -> Iterator[tuple[str, str]]:
         for split in ("train", "val"):
             if (lists / f"{split}.txt").is_file():
                 yield split, f"voc:{'@'.join([annotations, images, str(lists / f'{split}.txt'), *outlines])}"
+    elif prefix == "label_image":
+        lists = Path(places.partition("@")[0]).parent / "ImageSets" / "Segmentation"
+        for split in ("train", "val"):
+            if (lists / f"{split}.txt").is_file():
+                yield split, f"{name}@list:{lists / f'{split}.txt'}"

@@ -93,11 +93,11 @@ def test_connected_parts_of_a_class_are_objects(folders):
 
 def test_objects_of_unconnected_parts_are_counted_and_may_be_several(folders, caplog):
     labels = np.zeros((3, 5), np.uint8)
-    labels[0, :2] = labels[0, 3] = labels[2, 4] = 255
+    labels[0, :2] = labels[0, 3] = labels[2, 4] = 200
     labels[2, 0] = 7
     Image.fromarray(labels).save(folders[0] / "a.png")
     assert len(read_label_image(*folders).images[0].annotations) == 2
-    assert "1 of 2 objects consists of several unconnected parts, such as number 255 of" in caplog.text
+    assert "1 of 2 objects consists of several unconnected parts, such as number 200 of" in caplog.text
     assert '@categories:{"1":"NAME"} if the numbers are classes' in caplog.text
     assert "add @instances:component" in caplog.text
     caplog.clear()
@@ -377,3 +377,70 @@ def test_images_without_labels_are_counted(folders, caplog):
     Image.fromarray(LABELS.astype(np.uint8)).save(folders[1] / "a_mask.png")
     read_label_image(folders[1], folders[1], suffix="_mask")
     assert "left out 1 image without labels, such as b.jpg" in caplog.text
+
+
+def test_images_of_classes_name_the_objects(folders, tmp_path, caplog):
+    """VOC's SegmentationClass beside SegmentationObject."""
+    classes = np.where(LABELS == 3, 15, np.where(LABELS == 9, 8, 0))
+    classes[0, 2] = 255  # one pixel of the border
+    (tmp_path / "classes").mkdir()
+    for folder, values in (folders[0], LABELS), (tmp_path / "classes", classes):
+        Image.fromarray(values.astype(np.uint8)).save(folder / "a.png")
+    options = {"class_images": tmp_path / "classes", "void": [255]}
+    data = read_label_image(*folders, **options)
+    assert data.classes == ["8", "15"]
+    assert [(each.id, each.category) for each in data.images[0].annotations] == [(3, 1), (9, 0)]
+    assert "unconnected parts" not in caplog.text  # an object that another one divides
+    named = read_label_image(*folders, **options, categories={15: "person", 8: "cat"})
+    assert [named.classes[each.category] for each in named.images[0].annotations] == ["person", "cat"]
+    parts = read_label_image(tmp_path / "classes", folders[1], **options, instances="component").images[0].annotations
+    assert sorted((each.category, each.box) for each in parts if not each.crowd) == [
+        (0, (0, 2, 2, 3)),
+        (1, (2, 0, 4, 2)),
+        (1, (4, 2, 5, 3)),
+    ]
+    with pytest.raises(InputError, match=r"a\.png: object 9 .* has the number 8 in .*, which `categories` does not"):
+        read_label_image(*folders, **options, categories={15: "person"})
+    Image.new("L", (4, 3)).save(tmp_path / "classes/a.png")
+    with pytest.raises(InputError, match=r"classes/a\.png: label image is 4 x 3, its image 5 x 3"):
+        read_label_image(*folders, **options)
+
+
+@pytest.mark.parametrize(("white", "number"), [(255, 255), ((255, 255, 255), 16777215)])
+def test_white_beside_other_numbers_is_warned_of(folders, caplog, white, number):
+    colours = np.array([0, 40, white], dtype=object) if number == 255 else np.array([(0,) * 3, (9, 0, 0), white])
+    labels = np.searchsorted([0, 3, 9], LABELS)
+    Image.fromarray(np.stack(colours[labels.ravel()]).astype(np.uint8).reshape(3, 5, -1).squeeze()).save(
+        folders[0] / "a.png"
+    )
+    data = read_label_image(*folders)
+    assert len(data.images[0].annotations) == 2
+    assert f"white is an object in 1 label image, such as number {number} of {folders[0]}/a.png" in caplog.text
+    assert f"add @void:{number} " in caplog.text
+    assert f"@ignore:{number} " in caplog.text
+    caplog.clear()
+    read_label_image(*folders, void=[number])
+    read_label_image(*folders, ignore=[number])
+    assert "white is an object" not in caplog.text
+
+
+@pytest.mark.parametrize("values", [[0, 255], [254, 255], [0, 254]])
+def test_other_white_is_an_object(folders, caplog, values):
+    Image.fromarray(np.resize(np.array(values, np.uint8), (3, 5))).save(folders[0] / "a.png")
+    read_label_image(*folders)
+    assert "white is an object" not in caplog.text
+
+
+def test_a_white_border_of_classes_names_the_option(folders):
+    Image.fromarray(np.where(LABELS == 3, 255, LABELS).astype(np.uint8)).save(folders[0] / "a.png")
+    with pytest.raises(InputError, match=r"number 255 is neither .*; add @void:255"):
+        read_label_image(*folders, categories={9: "b"})
+
+
+def test_images_may_end_as_those_of_cellpose(tmp_path, caplog):
+    for name in ("a_img", "b_img", "c"):
+        Image.new("L", (5, 3)).save(tmp_path / f"{name}.png")
+    Image.fromarray(LABELS.astype(np.uint8)).save(tmp_path / "a_masks.png")
+    (record,) = read_label_image(tmp_path, tmp_path, suffix="_masks").images
+    assert (record.image_id, len(record.annotations)) == ("a_img", 2)
+    assert "left out 2 images without labels, such as b_img.png" in caplog.text
