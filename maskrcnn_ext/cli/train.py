@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shlex
 import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,6 +164,8 @@ def _train(config: Path, args: argparse.Namespace) -> int:
     out = config.parent
     if _is_finished(out) and not args.opts:
         return 0
+    if args.opts:
+        print(f"your overrides, which win over the plan: {shlex.join(args.opts)}")
     print(f"training; everything else is in {out / 'log.txt'}", flush=True)
     keys = [f"train.output_dir={out}", "train.progress=page", "train.best.evaluate=true", *args.opts]
     command = ["--config-file", str(config), "--num-gpus", str(args.num_gpus), "--resume", *keys]

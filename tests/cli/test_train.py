@@ -40,6 +40,7 @@ def test_the_page_of_a_training(trained):
     run, out, _ = trained
     lines = run.stdout.splitlines()
     assert any(line.startswith("model ") for line in lines), "the plan"
+    assert f"your overrides, which win over the plan: {' '.join(SMALL)}" in lines
     evaluations = [line for line in lines if line.startswith("iteration ")]
     assert [line.split(":")[0] for line in evaluations] == ["iteration 1", "iteration 2"]
     assert all("box AP" in line and "mask AP" in line for line in evaluations)

@@ -74,9 +74,7 @@ def _check(situation: Situation) -> None:
             raise InputError(f"{name}: `${{` in a path is a reference to another value in a config: rename the folder")
     if not train.objects.total:
         crowds = f" ({train.objects.num_crowds} are groups of objects)" if train.objects.num_crowds else ""
-        raise InputError(
-            f"data set {train.name}: none of its {train.num_images} images has an object to train on{crowds}"
-        )
+        raise InputError(f"data set {train.name}: no object to train on in {plural(train.num_images, 'image')}{crowds}")
     if val.objects.classes != train.objects.classes:
         raise InputError(
             f"{val.name} has the classes {short_list(val.objects.classes)}, {train.name} has "

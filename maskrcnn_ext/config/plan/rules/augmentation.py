@@ -88,5 +88,5 @@ def _should_paste(situation: Situation) -> bool:
 def _few(situation: Situation) -> str:
     objects = situation.objects
     if objects.total < _FEW_OBJECTS:
-        return f"{objects.total} objects in all"
+        return f"{plural(objects.total, 'object')} in all"
     return f"a class with {plural(min(count for count in objects.counts if count), 'object')}"

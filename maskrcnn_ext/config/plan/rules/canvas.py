@@ -17,14 +17,15 @@ from maskrcnn_ext.data.fingerprint import Fingerprint
 TRANSFORMS = "detectron2.data.transforms"
 _STRIDE = 32  # of the last level of the backbone: input sizes are multiples of it
 _JITTER = (0.8, 1.25)  # of the scale in training
-_EDGE_JITTER = (0.9, 1.1)  # at both ends, if the scale already varies because objects differ in size
-_SAME = 1.3  # objects of training and validation whose sizes differ by less than this factor count as equal
-_MOST_SHIFT = 3.0  # factor between them that the scale follows at most
+_WIDE_JITTER = (0.75, 1.5)  # if objects to train and to validate on differ in size
+_SAME = 1.3  # factor between their sizes up to which they count as equal
 _MOST_ENLARGEMENT = 2.5  # more adds no information
 _SMALL_OBJECT = 20.0  # pixels that the smallest tenth of the objects should keep when images are reduced
 _SIZES_DIFFER = 1.5  # factor between the larger and the smaller images
 _CROP_OBJECTS = 4  # a crop is this many times as wide as a large object
 _CROP_GAIN = 0.6  # a crop as large as this share of an image is not worth it
+_OBJECTS_IN_CROP = 4.0  # on average, for which crops grow
+_MOST_CROP_GROWTH = 1.5
 _FEWEST_IN_CROP = 0.5  # objects in a crop, on average, below which most crops would be empty
 _LARGE = 25_000_000  # pixels; larger images are cut into tiles
 
@@ -90,17 +91,16 @@ def choose_canvas(situation: Situation) -> tuple[Canvas, Choice]:
     """Returns the canvas and its choice."""
     train, val = situation.train, situation.val
     limits = _GPU if situation.machine.has_gpu else _CPU
-    shift = _shift(train, val)
-    # The scale fits the images that the model will see; training covers it.
-    scale, why = _scale(train if shift == 1.0 else val, limits)
-    low, high = _JITTER if shift == 1.0 else _EDGE_JITTER
-    factors = low * min(1.0, shift), high * max(1.0, shift)
+    differs = _differs(train, val)
+    # The scale fits the images that the model will see. Training does not make up for the difference: enlarged objects are not large ones.
+    scale, why = _scale(val if differs else train, limits)
+    low, high = factors = _WIDE_JITTER if differs else _JITTER
     resizes = not _keeps_own_size(train) or not 0.75 < scale < 1.5
     if not resizes:
         scale, factors = 1.0, (1.0, 1.0)
     middle = scale * math.sqrt(factors[0] * factors[1])
     crop = _crop(train, middle, limits)
-    if scale < 1 and shift == 1:
+    if scale < 1 and not differs:
         # Reduced images have detail to spare: as in Detectron2's configs, inference uses the largest scale of the training.
         largest = min(1.0, scale * high)
         factors = low * scale / largest, high * scale / largest
@@ -108,8 +108,9 @@ def choose_canvas(situation: Situation) -> tuple[Canvas, Choice]:
     area = _mean_area(train) * middle**2
     canvas = Canvas(scale, factors, crop, resizes, float(crop**2 or area))
     reasons = [why]
-    if shift != 1.0:
-        reasons.append(f"{train.objects.side(0.5):.0f} in training, hence scales up to {factors[1]:.2g}")
+    if differs:
+        scales = f", hence scales of {factors[0]:g} to {factors[1]:g}" if resizes else ""
+        reasons.append(f"{train.objects.side(0.5):.0f} in training{scales}")
     if not resizes:
         reasons.append("images of several sizes have one magnification")
     return canvas, Choice("input", _describe(canvas, train), "; ".join(reasons), _settings(canvas, situation))
@@ -170,12 +171,12 @@ def _scale(data: Fingerprint, limits: _Limits) -> tuple[float, str]:
     return min(1.0, needed), why
 
 
-def _shift(train: Fingerprint, val: Fingerprint) -> float:
-    """Returns the size of the objects to validate on relative to those to train on; 1 if they are about equal."""
+def _differs(train: Fingerprint, val: Fingerprint) -> bool:
+    """Returns whether objects to train and to validate on differ in size."""
     if not train.objects.total or not val.objects.total:
-        return 1.0
-    shift = val.objects.side(0.5) / train.objects.side(0.5)
-    return min(max(shift, 1 / _MOST_SHIFT), _MOST_SHIFT) if not 1 / _SAME < shift < _SAME else 1.0
+        return False
+    ratio = val.objects.side(0.5) / train.objects.side(0.5)
+    return not 1 / _SAME < ratio < _SAME
 
 
 def _keeps_own_size(data: Fingerprint) -> bool:
@@ -190,13 +191,15 @@ def _keeps_own_size(data: Fingerprint) -> bool:
 
 
 def _crop(data: Fingerprint, scale: float, limits: _Limits) -> int:
-    """Returns the side of a crop that is much smaller than the images but large for the objects; 0 for whole images."""
+    """Returns the side of a crop that is much smaller than the images but large for the objects and has several; 0 for whole images."""
     short, long = (
         float(np.quantile(side, 0.9)) * scale for side in (data.images.sizes.min(1), data.images.sizes.max(1))
     )
     wanted = max(limits.crop, _multiple(_CROP_OBJECTS * data.objects.side(0.75) * scale))
     if wanted <= _CROP_GAIN * short:
-        return min(wanted, limits.short_edge)
+        area_an_object = _mean_area(data) * scale**2 / max(1e-9, float(np.mean(data.objects.per_image)))
+        grown = min(math.sqrt(_OBJECTS_IN_CROP * area_an_object), _MOST_CROP_GROWTH * wanted, _CROP_GAIN * short)
+        return min(max(wanted, math.ceil(grown / _STRIDE) * _STRIDE), limits.short_edge)
     too_large = short > limits.short_edge * _JITTER[1] or long > 3 * limits.short_edge
     return limits.short_edge if too_large else 0
 

@@ -61,16 +61,17 @@ def choose_batch(situation: Situation, base: Base, canvas: Canvas) -> Choice:
         "optimizer.lr": rate,
         # The same results in less time and memory.
         "model.proposal_generator._target_": Target("maskrcnn_ext.FastRPN"),
+        "train.channels_last": True,
     }
     if accumulate > 1:
         settings["train.accumulate"] = accumulate
     precision = "fp32"
     if machine.has_gpu:
         precision = "bf16"
-        settings |= {"train.amp.enabled": True, "train.amp.dtype": "bf16", "train.channels_last": True}
+        settings |= {"train.amp.enabled": True, "train.amp.dtype": "bf16"}
     elif machine.has_bf16:
         precision = "bf16"
-        settings |= {"train.amp.on_cpu": True, "train.channels_last": True}
+        settings["train.amp.on_cpu"] = True
     size = plural(images, "image") + (f" x {accumulate}" if accumulate > 1 else "")
     rule = "proportional to the images" if base.uses_sgd else "with the root of the images"
     reason = f"{machine.description}; the rate grows {rule} from {base.rate:g} at {base.rate_images}"

@@ -44,6 +44,7 @@ def test_a_trial_step_limits_the_batch():
 def test_a_cpu_uses_bf16_only_if_it_is_fast():
     batch, _ = choices(Machine(cores=4, weights=(LITE,)))
     assert "fp32" in batch.value
+    assert batch.settings["train.channels_last"]
     assert batch.settings["dataloader.train.num_workers"] == 2
     batch, _ = choices(Machine(cores=4, weights=(LITE,), has_bf16=True))
     assert batch.settings["train.amp.on_cpu"]
