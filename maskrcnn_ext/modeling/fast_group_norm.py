@@ -10,11 +10,15 @@ from maskrcnn_ext.ops import group_norm
 
 
 class FastGroupNorm(nn.GroupNorm):
-    """Uses :func:`.group_norm.group_norm` for channels-last inputs on a CPU, and is unchanged elsewhere."""
+    """Uses :func:`.group_norm.group_norm` for channels-last inputs on a CPU, and is unchanged elsewhere and in exported programs."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns (N, C, H, W) for (N, C, H, W)."""
-        if x.dim() != 4 or x.is_contiguous() or not group_norm.supports(x) or self.weight.dtype != torch.float32:
+        is_exporting = torch.jit.is_tracing() or torch.compiler.is_compiling()
+        applies = (
+            x.dim() == 4 and not x.is_contiguous() and group_norm.supports(x) and self.weight.dtype == torch.float32
+        )
+        if is_exporting or not applies:
             return super().forward(x)
         return group_norm.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 

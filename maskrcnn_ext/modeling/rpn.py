@@ -105,6 +105,11 @@ class FastRPN(RPN):
         image_sizes: list[tuple[int, int]],
     ) -> list[Instances]:
         """Returns the proposals of RPN, one ``Instances`` for each image."""
+        if torch.jit.is_tracing():  # only RPN's own code counts the anchors and proposals of later images
+            traced: list[Instances] = super().predict_proposals(
+                anchors, pred_objectness_logits, pred_anchor_deltas, image_sizes
+            )
+            return traced
         levels = [
             decode_top_anchors(self.box2box_transform, level.tensor, logits, deltas, self.pre_nms_topk[self.training])
             for level, logits, deltas in zip(anchors, pred_objectness_logits, pred_anchor_deltas, strict=True)

@@ -47,3 +47,12 @@ def test_other_inputs_are_computed_as_before():
     assert torch.equal(faster(vectors), plain(vectors))
     maps = torch.randn(1, 4, 5, 5, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
     assert torch.equal(faster.double()(maps), plain.double()(maps))
+
+
+def test_a_network_that_trained_exports(tmp_path):
+    faster = net().to(memory_format=torch.channels_last)
+    use_fast_group_norm(faster)
+    x = torch.randn(2, 3, 10, 9).contiguous(memory_format=torch.channels_last)
+    torch.jit.trace(faster, (x,)).save(tmp_path / "traced.pt")
+    for exported in (torch.jit.load(tmp_path / "traced.pt"), torch.export.export(faster, (x,)).module()):
+        torch.testing.assert_close(exported(x), faster(x))

@@ -12,6 +12,7 @@ from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.proposal_generator import RPN, build_proposal_generator
 from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import EventStorage
+from torch.nn import functional as F
 
 import maskrcnn_ext
 from maskrcnn_ext import FastRPN, InputError
@@ -145,6 +146,25 @@ def test_mixed_precision(inputs):
         with torch.autocast("cpu", torch.bfloat16):
             of_kinds.append(step(build(kind), inputs, TWO)[1])
     assert of_kinds[0] == of_kinds[1]
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_trace_serves_other_images():
+    """Of another size, and with another number of proposals."""
+    rpn = build(FastRPN, nms_thresh=0.3).eval().requires_grad_(False)
+
+    def boxes(image):
+        images = ImageList.from_tensors([image], 64)
+        levels = {f"p{level}": F.avg_pool2d(images.tensor, 2**level) for level in range(2, 7)}
+        return rpn(images, levels)[0][0].proposal_boxes.tensor
+
+    generator = torch.Generator().manual_seed(2)
+    one, other = torch.randn(8, 64, 128, generator=generator), torch.randn(8, 256, 128, generator=generator)
+    with torch.no_grad():
+        traced = torch.jit.trace(boxes, (one,), check_trace=False)
+        assert len(boxes(one)) != len(boxes(other))
+        for image in (one, other):
+            torch.testing.assert_close(traced(image), boxes(image))
 
 
 def test_weights_are_those_of_the_stock_rpn():
