@@ -144,7 +144,7 @@ class _NumberedResults(Mapping[int, Results]):
         self, results: Mapping[Any, Results], images: Mapping[Any, int], categories: Mapping[Any, int]
     ) -> None:
         self._results, self._images, self._categories = results, images, categories
-        self._keys = {images[key]: key for key in results}
+        self._keys = {images[key]: key for key in results if key in images}
 
     def __getitem__(self, number: int) -> Results:
         return [_renumber(one, self._images, self._categories) for one in self._results[self._keys[number]]]

@@ -6,6 +6,7 @@ import pickle
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,17 @@ class SpooledResults(Mapping[Any, Results]):
 
         Args:
             folder: where the file is; by default the system's folder for temporary files.
+
+        Raises:
+            WriteError: the folder is not writable.
         """
         self._folder = folder or Path(tempfile.gettempdir())
-        self._folder.mkdir(parents=True, exist_ok=True)
         self._clear()
 
     def _clear(self) -> None:
-        self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 (closed with this object)
+        with self._named_errors():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 (closed with this object)
         self._places: dict[Any, list[int]] = {}
         self.counts: Counter[Any] = Counter()
         self.having: Counter[str] = Counter()
@@ -55,14 +60,19 @@ class SpooledResults(Mapping[Any, Results]):
         Raises:
             WriteError: the disk is full.
         """
-        try:
+        with self._named_errors():
             self._places.setdefault(image_id, []).append(self._file.seek(0, 2))
             self._file.write(pickle.dumps(results))
             self._file.flush()
-        except OSError as error:
-            raise WriteError(f"cannot store predictions in {self._folder} ({error.strerror or error})") from error
         self.counts[image_id] += len(results)
         self.having.update(key for result in results for key in _KEYS if result.get(key))
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise WriteError(f"cannot store predictions in {self._folder} ({error.strerror or error})") from error
 
     def gather(self) -> None:
         """Moves the results of all processes to the main one. Every process calls it."""

@@ -41,6 +41,12 @@ def test_a_full_disk_is_one_line(tmp_path):
             results.add(1, [result(1, 0.5)])
 
 
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(WriteError, match=f"cannot store predictions in {tmp_path}/out"):
+        SpooledResults(tmp_path / "out")
+
+
 def work(rank, folder):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=3)
