@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from maskrcnn_ext.common.text import did_you_mean, plural, short_list
-from maskrcnn_ext.data.formats.reading import read_text
+from maskrcnn_ext.data.formats.reading import read_rows
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.evaluation.bootstrap import ap_interval
 from maskrcnn_ext.evaluation.results import Results, ResultsLike, load_results
@@ -118,17 +117,17 @@ def _values_in_records(truth: Truth, column: str) -> dict[Any, Any]:
 
 def _values_in_file(truth: Truth, file: Path, column: str) -> dict[Any, str]:
     """Returns the values of a column of a CSV file by image id."""
-    reader = csv.DictReader(read_text(file).splitlines())
-    header = list(reader.fieldnames or ())
+    header, *rows = read_rows(file) or [[]]
     key = next((name for name in ("file_name", "image_id") if name in header), None)
     if column not in header or key is None:
         need = f"`{column}`" if column not in header else "`file_name` or `image_id`"
         raise InputError(f"{file}: has no column {need}: its columns are {short_list(header, 12)}")
-    rows = {row[key]: row[column] for row in reader if row[column]}
+    records = [dict(zip(header, row, strict=False)) for row in rows]
+    values = {record[key]: record[column] for record in records if key in record and record.get(column)}
     names = [str(image["id"] if key == "image_id" else image.get("file_name", "")) for image in truth.images]
     found = {}
     for name, image in zip(names, truth.images, strict=True):
-        value = rows.get(name, rows.get(PurePath(name).name) if key == "file_name" else None)
+        value = values.get(name, values.get(PurePath(name).name) if key == "file_name" else None)
         if value is not None:
             found[image["id"]] = value
     if not found:

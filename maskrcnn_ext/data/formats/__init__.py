@@ -46,7 +46,9 @@ FORMATS = (
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    return isinstance(value, Integral) or math.isfinite(value)  # a large integer is no float
 
 
 def _is_list(value: Any, is_item: Callable[[Any], bool]) -> bool:

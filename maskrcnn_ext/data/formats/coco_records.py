@@ -61,8 +61,9 @@ def placeholder_class(categories: list[dict[str, Any]], has_objects: Callable[[d
     """
     for category in categories if len(categories) > 1 else []:
         others = [other.get("supercategory") for other in categories if other is not category]
-        if not has_objects(category) and all(other == category.get("name") for other in others):
-            return str(category["name"])
+        name = category.get("name")
+        if name and not has_objects(category) and all(other == name for other in others):
+            return str(name)
     return ""
 
 

@@ -10,7 +10,6 @@ images of the same names, as VOC's ``SegmentationClass`` beside ``SegmentationOb
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +32,7 @@ from maskrcnn_ext.data.formats.reading import (
     list_images,
     read_json,
     read_pixels,
-    read_text,
+    read_rows,
 )
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, crowds_of_mask
 from maskrcnn_ext.data.formats.volume import connected_parts, count_parts, warn_of_parts, whole_numbers
@@ -204,9 +203,8 @@ def _read_classes(file: Path) -> tuple[list[str], dict[str, list[int]]]:
 
 def _read_categories(file: Path) -> dict[int, str]:
     """Returns the class names of numbers in a table of Roboflow: a row ``number, name`` for each, with 0 for the background."""
-    rows = list(csv.reader(read_text(file).splitlines()))[1:]
     try:
-        names = {int(number): name.strip() for number, name in rows}
+        names = {int(number): name.strip() for number, name in read_rows(file)[1:]}
     except ValueError:
         raise InputError(f"{file}: expected a number and a class name in each row below the first") from None
     return {number: name for number, name in names.items() if number}

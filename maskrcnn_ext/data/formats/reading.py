@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import os
 import re
@@ -69,6 +70,18 @@ def read_json(file: Path) -> Any:
         return loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not a JSON file ({error})") from error
+
+
+def read_rows(file: Path) -> list[list[str]]:
+    """Returns the rows of a CSV file that are not empty, the header first.
+
+    Raises:
+        InputError: it cannot be read, or a field is too long.
+    """
+    try:
+        return [row for row in csv.reader(read_text(file).splitlines()) if row]
+    except csv.Error as error:
+        raise InputError(f"{file}: not a CSV file ({error})") from error
 
 
 def read_xml(file: Path) -> ElementTree.Element:

@@ -7,7 +7,6 @@ coordinates; rectangles, circles and ellipses become polygons.
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Sequence
 from json import loads
@@ -23,7 +22,7 @@ from maskrcnn_ext.data.formats.reading import (
     image_size,
     path_below,
     read_json,
-    read_text,
+    read_rows,
 )
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.formats.warnings import MAX_CLASSES, Tally, check_rectangles, warn_of_classes, warn_of_rectangles
@@ -141,22 +140,34 @@ def read_entries(file: Path) -> dict[str, Any]:
 
 
 def is_via_table(file: Path) -> bool:
-    """Returns whether a CSV file has VIA's columns."""
-    return set(next(csv.reader(read_text(file).splitlines()), ())) >= _COLUMNS
+    """Returns whether a CSV file has VIA's columns. Reads the beginning only."""
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(1000).replace(b"\0", b"")  # of UTF-16
+    except OSError:
+        return False
+    return all(column.encode() in start for column in _COLUMNS)
 
 
 def _read_table(file: Path) -> dict[str, Any]:
     """Returns the entries of a CSV file: a row for each region, or for an image without any."""
     entries: dict[str, Any] = {}
-    rows = csv.DictReader(read_text(file).splitlines())
-    if not set(rows.fieldnames or ()) >= _COLUMNS:
+    header, *rows = read_rows(file) or [[]]
+    if not set(header) >= _COLUMNS:
         raise InputError(f"{file}: not a VIA table (expected the columns {', '.join(sorted(_COLUMNS))})")
-    for number, row in enumerate(rows, start=2):
-        entry = entries.setdefault(row["filename"], {"filename": row["filename"], "regions": []})
+    for number, fields in enumerate(rows, start=2):
+        row = dict(zip(header, fields, strict=False))
         try:
-            shape, attributes = loads(row["region_shape_attributes"]), loads(row["region_attributes"])
-        except (TypeError, ValueError) as error:
+            name, shape, attributes = (
+                row["filename"],
+                loads(row["region_shape_attributes"]),
+                loads(row["region_attributes"]),
+            )
+        except KeyError as error:
+            raise InputError(f"{file}, line {number}: no {error}") from error
+        except (RecursionError, ValueError) as error:
             raise InputError(f"{file}, line {number}: not JSON ({error})") from error
+        entry = entries.setdefault(name, {"filename": name, "regions": []})
         if shape:
             entry["regions"].append({"shape_attributes": shape, "region_attributes": attributes})
     return entries

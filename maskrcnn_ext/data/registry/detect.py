@@ -69,9 +69,10 @@ def images_folder(file: Path, images: list[Any]) -> Path:
     near = [here, here / "images", here.parent, here.parent / "images"]
     near += [folder / split for folder in (here, here.parent, here / "images", here.parent / "images")]
     found = _folder_with(names, near)
-    if found is None and names and isinstance(names[0], str):
-        parts = PureWindowsPath(names[0]).parts
-        below = list_files(here.parent if here.name == "annotations" else here, f"**/{escape(parts[-1])}")
+    parts = PureWindowsPath(names[0]).parts if names and isinstance(names[0], str) else ()
+    if found is None and parts:
+        # The asterisk makes it a pattern: a name that is too long for a file would raise OSError.
+        below = list_files(here.parent if here.name == "annotations" else here, f"**/{escape(parts[-1])}*")
         found = next((file.parents[len(parts) - 1] for file in below if file.parts[-len(parts) :] == parts), None)
     return found or here
 
@@ -151,10 +152,11 @@ def _detect_json(file: Path, content: Any) -> str | None:
 
 def _without_placeholder(content: dict[str, Any]) -> str:
     """Returns the option that leaves out the placeholder class of a COCO file of Roboflow; "" without one."""
-    annotations = content.get("annotations") or []
-    used = {entry.get("category_id") for entry in annotations if isinstance(entry, dict)}
+    annotations = content.get("annotations")
+    entries = annotations if isinstance(annotations, list) else []
+    used = {str(entry.get("category_id")) for entry in entries if isinstance(entry, dict)}
     categories = [category for category in content["categories"] if isinstance(category, dict)]
-    placeholder = placeholder_class(categories, lambda category: category.get("id") in used)
+    placeholder = placeholder_class(categories, lambda category: str(category.get("id")) in used)
     text = ",".join(str(category.get("name")) for category in categories if category.get("name") != placeholder)
     return f"@only:{text}" if placeholder and "@" not in text and text.count(",") == len(categories) - 2 else ""
 
@@ -182,7 +184,8 @@ def _classes_of_nnunet(file: Path) -> str:
     content = read_json(file) if file.is_file() else None
     labels = content.get("labels") if isinstance(content, dict) else None
     # Version 2 has numbers by name, version 1 names by number.
-    names = [(value, key) if isinstance(value, int) else (key, value) for key, value in (labels or {}).items()]
+    entries = labels.items() if isinstance(labels, dict) else ()
+    names = [(value, key) if isinstance(value, int) else (key, value) for key, value in entries]
     values = {str(number): name for number, name in names if str(number) != "0"}
     if not all(isinstance(name, str) and number.isdecimal() for number, name in values.items()):
         return ""

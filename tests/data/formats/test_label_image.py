@@ -340,7 +340,7 @@ def test_all_faults_are_listed_and_the_rest_is_read(folders):
 def test_roboflows_table_names_the_classes_of_the_numbers(folders):
     Image.fromarray(np.array([[0, 1, 0, 2, 1]] * 3, np.uint8)).save(folders[0] / "a.png")
     table = folders[0] / "_classes.csv"
-    table.write_text("Pixel Value, Class\n0, background\n1, bolt\n2, nut\n")
+    table.write_text("Pixel Value, Class\n0, background\n1, bolt\n2, nut\n\n")
     data = read_label_image(*folders)
     assert data.classes == ["bolt", "nut"]
     found = sorted((data.classes[each.category], each.box) for each in data.images[0].annotations)

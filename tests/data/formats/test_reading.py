@@ -15,6 +15,7 @@ from maskrcnn_ext.data.formats.reading import (
     read_json,
     read_labels,
     read_pixels,
+    read_rows,
     read_text,
 )
 
@@ -36,6 +37,15 @@ def test_the_size_of_a_rotated_photograph_equals_detectron2s(tmp_path, orientati
     file = tmp_path / f"a.{suffix}"
     Image.new("RGB", (31, 17)).save(file, exif=exif)
     assert image_size(file, "here") == size == read_image(str(file), "BGR").shape[:2]
+
+
+def test_rows_of_a_table(tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_text('name,site\n\n"a,b",c\n')
+    assert read_rows(file) == [["name", "site"], ["a,b", "c"]]
+    file.write_text("name\n" + "a" * 200_000)
+    with pytest.raises(InputError, match=r"a\.csv: not a CSV file .field larger than field limit"):
+        read_rows(file)
 
 
 def test_a_size_needs_no_pixels(tmp_path):

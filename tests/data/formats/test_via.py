@@ -214,6 +214,12 @@ def test_the_csv_is_read_as_the_json(write, tmp_path):
     file.write_text("filename,region_shape_attributes,region_attributes\na.png,{,{}\n")
     with pytest.raises(InputError, match=r"via\.csv, line 2: not JSON"):
         read_via(file, tmp_path)
+    file.write_text("filename,region_shape_attributes,region_attributes\na.png,{}\n")
+    with pytest.raises(InputError, match=r"via\.csv, line 2: no 'region_attributes'"):
+        read_via(file, tmp_path)
+    file.write_text(f"filename,region_shape_attributes,region_attributes\na.png,{'[' * 100_000},{{}}\n")
+    with pytest.raises(InputError, match=r"via\.csv, line 2: not JSON"):
+        read_via(file, tmp_path)
     file.write_text("filename,x\na.png,1\n")
     with pytest.raises(InputError, match="not a VIA table"):
         read_via(file, tmp_path)

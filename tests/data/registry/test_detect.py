@@ -246,6 +246,29 @@ def test_parts_of_black_and_white_masks_are_objects(tmp_path, masks, option):
     assert detect(tmp_path) == f"label_image:{tmp_path}/masks@{tmp_path}/images{option}"
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        *({"images": [{"id": 1, "file_name": name}]} for name in ("", "/", "a" * 300, "a\0", 5)),
+        {"annotations": 5},
+        {"annotations": [{"category_id": [1]}]},
+        {"categories": [{"id": 1}, {"id": 2}]},
+        {"categories": [{"id": [0], "name": "x"}, {"id": 1, "name": "bolt", "supercategory": "x"}]},
+    ],
+)
+def test_a_broken_coco_file_is_detected_so_that_its_reader_names_the_fault(tmp_path, broken):
+    write(tmp_path, "a.json", {**COCO, "annotations": [], **broken})
+    assert detect(tmp_path / "a.json").startswith(f"coco:{tmp_path}/a.json@{tmp_path}")
+
+
+@pytest.mark.parametrize("labels", [["liver"], 5, {"liver": None}])
+def test_unclear_classes_of_nnunet_are_left_to_the_user(tmp_path, labels):
+    for name in ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"):
+        write(tmp_path, name)
+    write(tmp_path, "dataset.json", {"labels": labels})
+    assert detect(tmp_path) == f"nifti:{tmp_path}/imagesTr@{tmp_path}/labelsTr"
+
+
 def test_a_damaged_mask_does_not_hide_the_format(tmp_path):
     for name in ("images", "masks"):
         (tmp_path / name).mkdir()
