@@ -26,7 +26,8 @@ from maskrcnn_ext.data.formats.coco_records import (
     parse_points,
     parse_skeleton,
 )
-from maskrcnn_ext.data.formats.reading import path_below
+from maskrcnn_ext.data.formats.image_folder import ImageFolder
+from maskrcnn_ext.data.formats.reading import parse_name, path_below
 from maskrcnn_ext.errors import InputError
 
 # From a segmentation, and the height and width of its image.
@@ -146,7 +147,8 @@ def view_dataset(data: dict[str, Any], folder: Path, name: str, parse: Parser = 
     categories = [(read_id(entry, "id"), read_text(entry, "name")) for entry in data["categories"]]
     ordered = sorted({own: name for own, name in reversed(categories) if own is not None}.items(), key=_by_id)
     to_index = ById((own, index) for index, (own, _) in enumerate(ordered))
-    images = [_image(index, entry, folder) for index, entry in enumerate(data["images"])]
+    place = ImageFolder(folder)
+    images = [_image(index, entry, place) for index, entry in enumerate(data["images"])]
     by_id = ById((image.id, image) for image in reversed(images) if image.id is not None)
     objects = [_object(index, entry, by_id, to_index, parse) for index, entry in enumerate(data["annotations"])]
     of_image = defaultdict(list)
@@ -196,26 +198,27 @@ def _by_id(category: tuple[Any, Any]) -> tuple[bool, Any]:
     return isinstance(category[0], str), category[0]
 
 
-def _image(index: int, entry: Any, folder: Path) -> ImageView:
+def _image(index: int, entry: Any, folder: ImageFolder) -> ImageView:
     file_name = read_text(entry, "file_name")
     record = entry if isinstance(entry, dict) else {}
     return ImageView(
         index=index,
         id=read_id(entry, "id"),
         file_name=file_name,
-        path=path_in(folder, file_name),
+        path=_path_in(folder, file_name),
         height=read_side(record.get("height")),
         width=read_side(record.get("width")),
         extra=record.get(EXTRA, {}),
     )
 
 
-def path_in(folder: Path, name: Any) -> Path | None:
+def _path_in(folder: ImageFolder, name: Any) -> Path | None:
     """Returns the path of a file name in an annotation file; None if it is no name, or leads out of the folder."""
     try:
-        return path_below(folder, name, "")
+        path = path_below(folder.folder, name, "")
     except InputError:
         return None
+    return path if folder.has(str(path)) else folder.find(parse_name(name, "")) or path
 
 
 def _object(index: int, entry: Any, images: ById[ImageView], classes: ById[int], parse: Parser) -> ObjectView:

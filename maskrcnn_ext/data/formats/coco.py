@@ -12,10 +12,11 @@ faults of the records, see :mod:`maskrcnn_ext.data.check.view`.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from json import loads
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from maskrcnn_ext.common.encodings import decode
@@ -32,7 +33,9 @@ from maskrcnn_ext.data.formats.coco_records import (
     parse_skeleton,
     placeholder_class,
 )
-from maskrcnn_ext.data.formats.records import DataSet
+from maskrcnn_ext.data.formats.image_folder import ImageFolder
+from maskrcnn_ext.data.formats.reading import check_different
+from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
 from maskrcnn_ext.data.formats.warnings import ROTATED
 from maskrcnn_ext.errors import InputError
 
@@ -78,6 +81,7 @@ def read_coco(
         if key and found is None:
             cache.store(key, data, notes)
     without_area, num_rotated, placeholder = notes
+    _find_images(data.images, images, json)
     if classes and list(classes) != data.classes:
         raise InputError(f"`classes` are {', '.join(classes)}, but {json} has {', '.join(data.classes)}")
     warn_without_area(without_area, json)
@@ -96,6 +100,26 @@ def read_coco(
         for annotation in (annotation for record in data.images for annotation in record.annotations):
             annotation.crowd = False
     return data if only is None else _select_classes(data, list(only), json)
+
+
+def _find_images(records: Sequence[ImageRecord], images: Path, source: Path) -> None:
+    """Sets the files of images that are missing, if the folder has them under the last parts of their names or in another case."""
+    folder = ImageFolder(images)
+    missing = [record for record in records if not folder.has(record.file_name)]
+    names = [os.path.relpath(record.file_name, images) for record in missing]
+    found = [folder.find(PureWindowsPath(name)) for name in names]
+    moved = [(record, name, str(file)) for record, name, file in zip(missing, names, found, strict=True) if file]
+    for record, _, file in moved:
+        record.file_name = file
+    if moved:
+        check_different(
+            (record.file_name for record in records), f"{source}: images found by the last parts of their names"
+        )
+        _, name, file = moved[0]
+        count = plural(len(moved), "image is", "images are")
+        logger.warning(
+            "%s: %s missing and found by the last parts of the name, such as %s: %s", source, count, name, file
+        )
 
 
 def check_classes(only: Sequence[str], classes: Sequence[str], source: Path | str) -> None:

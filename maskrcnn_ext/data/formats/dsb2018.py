@@ -9,6 +9,8 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.reading import image_size, in_threads, list_files, read_pixels
@@ -62,6 +64,16 @@ def list_ids(images: Path) -> list[str]:
     return [path.name for path in list_files(images, "*") if (path / "images").is_dir()]
 
 
+def read_mask(file: Path, height: int, width: int) -> np.ndarray:
+    """Returns the values (H, W) of a mask, in colour the largest of the channels, which must have the size of its image."""
+    mask = read_pixels(file)
+    if mask.shape[:2] != (height, width):
+        raise InputError(f"{file}: mask is {mask.shape[1]} x {mask.shape[0]}, its image {width} x {height}")
+    if mask.ndim == 3:  # grey or RGB, with or without opacity
+        mask = mask[..., : 3 if mask.shape[2] > 2 else 1].max(axis=2)
+    return mask
+
+
 def _read_image(folder: Path) -> tuple[ImageRecord, list[Path]]:
     """Returns the record and the masks that have no pixel."""
     files = list_files(folder / "images", "*.png")
@@ -71,11 +83,7 @@ def _read_image(folder: Path) -> tuple[ImageRecord, list[Path]]:
     record = ImageRecord(str(files[0]), folder.name, height, width)
     empty = []
     for file in list_files(folder / "masks", "*.png"):
-        mask = read_pixels(file)
-        if mask.shape[:2] != (height, width):
-            raise InputError(f"{file}: mask is {mask.shape[1]} x {mask.shape[0]}, its image {width} x {height}")
-        if mask.ndim == 3:  # grey or RGB, with or without opacity
-            mask = mask[..., : 3 if mask.shape[2] > 2 else 1].max(axis=2)
+        mask = read_mask(file, height, width)
         if mask.any():
             record.annotations.append(annotation_of_mask(mask > 0, 0))
         else:

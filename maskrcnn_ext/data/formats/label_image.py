@@ -186,7 +186,8 @@ def _pairs(labels: Path, images: Path, suffix: str, faults: list[str] | None) ->
             yield file, image
             continue
         with collected(faults):
-            raise InputError(f"{file}: no image {stem.removesuffix(suffix)}.* in {images}")
+            advice = "" if suffix else "; @suffix:TEXT names what follows the name of the image"
+            raise InputError(f"{file}: no image {stem.removesuffix(suffix)}.* in {images}{advice}")
 
 
 def _read_classes(file: Path) -> tuple[list[str], dict[str, list[int]]]:

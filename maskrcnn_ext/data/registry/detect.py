@@ -10,7 +10,10 @@ from typing import Any
 
 from maskrcnn_ext.common.yaml_text import load_yaml
 from maskrcnn_ext.data.formats.coco_records import placeholder_class
+from maskrcnn_ext.data.formats.csv_boxes import images_in, is_table_of_boxes
+from maskrcnn_ext.data.formats.image_folder import ImageFolder
 from maskrcnn_ext.data.formats.label_image import are_two_valued
+from maskrcnn_ext.data.formats.object_masks import are_object_masks
 from maskrcnn_ext.data.formats.reading import (
     IMAGE_ERRORS,
     IMAGE_SUFFIXES,
@@ -55,25 +58,28 @@ def detect(path: Path) -> str | None:
 
 
 def images_folder(file: Path, images: list[Any]) -> Path:
-    """Returns the folder that has some of the images of a COCO file.
+    """Returns the folder that has some of the images of a COCO file, given its records of images; see :func:`_folder_of`."""
+    return _folder_of(file, [image.get("file_name") for image in images[:_TRIED] if isinstance(image, dict)])
+
+
+def _folder_of(file: Path, names: list[Any]) -> Path:
+    """Returns the folder that has some of the images that a file names.
 
     It is the folder of the file, its parent, a folder in one of these that is called ``images`` or like the split of the file, or else any
-    folder below.
-
-    Args:
-        file: the COCO file.
-        images: its records of images.
+    folder below. If none has them, it is the first that has them by the last parts of their paths, in any case.
     """
     here, split = file.parent, file.stem.rpartition("_")[2]  # of annotations/instances_val2017.json
-    names = [image.get("file_name") for image in images[:_TRIED] if isinstance(image, dict)]
     near = [here, here / "images", here.parent, here.parent / "images"]
     near += [folder / split for folder in (here, here.parent, here / "images", here.parent / "images")]
     found = _folder_with(names, near)
-    parts = PureWindowsPath(names[0]).parts if names and isinstance(names[0], str) else ()
-    if found is None and parts:
+    path = PureWindowsPath(names[0]) if names and isinstance(names[0], str) else PureWindowsPath()
+    if found is None and path.name:
         # The asterisk makes it a pattern: a name that is too long for a file would raise OSError.
-        below = list_files(here.parent if here.name == "annotations" else here, f"**/{escape(parts[-1])}*")
-        found = next((file.parents[len(parts) - 1] for file in below if file.parts[-len(parts) :] == parts), None)
+        below = list_files(here.parent if here.name == "annotations" else here, f"**/{escape(path.name)}*")
+        below = [file for file in below if file.name == path.name]
+        exact = (file.parents[len(path.parts) - 1] for file in below if file.parts[-len(path.parts) :] == path.parts)
+        loose = (folder for folder in near if ImageFolder(folder).find(path))
+        found = next((folder for folders in (exact, loose) for folder in folders), below[0].parent if below else None)
     return found or here
 
 
@@ -123,7 +129,9 @@ def _detect_file(file: Path) -> str | None:
     if suffix == ".xml" and xml_root(file) == "annotations":
         return f"cvat:{file}"
     if suffix == ".csv":
-        return _detect_via(file) if is_via_table(file) else None
+        if is_via_table(file):
+            return _detect_via(file)
+        return f"csv_boxes:{file}@{_folder_of(file, images_in(file)[:_TRIED])}" if is_table_of_boxes(file) else None
     return _detect_json(file, read_json(file)) if suffix == ".json" else None
 
 
@@ -222,7 +230,11 @@ def _label_images(labels: Path, images: Path) -> str | None:
         if found:
             option = f"@suffix:{suffix}" if suffix else ""
             return f"label_image:{labels}@{images}{option}" + ("@instances:component" if are_two_valued(found) else "")
-    return f"label_image:{labels}@{images}" if files and labels != images else None
+    if labels == images:
+        return None
+    if are_object_masks(labels, images):
+        return f"object_masks:{labels}@{images}"
+    return f"label_image:{labels}@{images}" if files else None
 
 
 def _detect_voc(folder: Path) -> str | None:

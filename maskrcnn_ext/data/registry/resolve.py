@@ -109,6 +109,9 @@ def _undetected(path: Path, name: str, formats: str) -> str:
         files = list_files(path, "*")
         if not files:
             return f"{name}: an empty folder"
+        cellpose = next(iter(list_files(path, "*_seg.npy")), None)
+        if cellpose is not None:
+            return f"{name}: save {cellpose.name} of Cellpose as masks: File, Save masks as PNG/tif (Cmd/Ctrl+N)"
         if all(file.suffix.lower() in IMAGE_SUFFIXES for file in files):
             return (
                 f"{name}: {plural(len(files), 'image')} without annotations: add the file or folder of the annotations"

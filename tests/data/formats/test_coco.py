@@ -427,3 +427,20 @@ def test_the_memory_of_workers_stays_flat(tmp_path, monkeypatch):
         assert growth < 16e6 < size / 3, f"a worker grew by {growth / 1e6:.0f} MB, the file has {size / 1e6:.0f} MB"
     DatasetCatalog.remove(spec)
     MetadataCatalog.remove(spec)
+
+
+def test_images_are_found_by_the_last_parts_of_their_names_and_in_any_case(tmp_path, caplog):
+    names = ["old/images/a.jpg", "B.JPG", "gone.jpg", "c.jpg"]
+    images = [{"id": index, "file_name": name, "height": 8, "width": 8} for index, name in enumerate(names)]
+    content = {"images": images, "categories": [{"id": 1, "name": "cat"}], "annotations": []}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    (tmp_path / "images").mkdir()
+    for name in "abc":
+        (tmp_path / f"images/{name}.jpg").write_bytes(b"")
+    found = [record.file_name for record in read_coco(tmp_path / "a.json", tmp_path / "images").images]
+    assert found == [str(tmp_path / "images" / name) for name in ("a.jpg", "b.jpg", "gone.jpg", "c.jpg")]
+    assert "2 images are missing and found by the last parts of the name, such as old/images/a.jpg: " in caplog.text
+    content["images"].append({"id": 9, "file_name": "new/a.jpg", "height": 8, "width": 8})
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"found by the last parts of their names: .*images/a\.jpg occurs twice"):
+        read_coco(tmp_path / "a.json", tmp_path / "images")

@@ -57,6 +57,12 @@ def write(folder, name, content=""):
             ".",
             "coco:{0}/a.json@{0}/images",
         ),
+        (
+            {"a.json": {**COCO, "images": [{"file_name": "old/A.PNG"}]}, "images/a.png": ""},
+            ".",
+            "coco:{0}/a.json@{0}/images",
+        ),
+        ({"a.json": {**COCO, "images": [{"file_name": "old/a.png"}]}, "x/y/a.png": ""}, ".", "coco:{0}/a.json@{0}/x/y"),
         ({"a.json": {**COCO, "categories": ROBOFLOW}, "a.png": ""}, ".", "coco:{0}/a.json@{0}@only:bolt,nut"),
         (
             {"a.json": {**COCO, "categories": ROBOFLOW, "annotations": [{"category_id": 0}]}, "a.png": ""},
@@ -191,6 +197,7 @@ def test_a_path_is_a_name_and_one_that_is_not_clear_lists_the_formats(tmp_path, 
     ("files", "message"),
     [
         ([], "data: an empty folder"),
+        (["a.png", "a_seg.npy"], r"data: save a_seg\.npy of Cellpose as masks"),
         (["a.jpg", "b.png"], "data: 2 images without annotations"),
         (["export.zip"], "unpack export.zip first"),
         (["images/train/a.jpg", "labels/train/a.txt"], "YOLO texts such as labels/train/a.txt, .* add data.yaml"),

@@ -1,0 +1,194 @@
+"""Reads a CSV of boxes, one a row, as TensorFlow's tutorials, Roboflow and keras-retinanet have it.
+
+The first row names the columns: the image, the class, and the corners or the upper left corner and the size of the box in pixels, under
+any of the usual names. A file without such a row has the columns ``image, x1, y1, x2, y2, class`` of keras-retinanet.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from maskrcnn_ext.data.formats import Format, Option
+from maskrcnn_ext.data.formats.image_folder import ImageFolder
+from maskrcnn_ext.data.formats.reading import (
+    category_of,
+    clip_box,
+    collected,
+    finite,
+    image_size,
+    in_threads,
+    is_image,
+    parse_name,
+    read_text,
+)
+from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
+from maskrcnn_ext.data.formats.warnings import Tally
+from maskrcnn_ext.errors import InputError
+
+_IMAGE = (
+    "filename",
+    "file_name",
+    "file",
+    "filepath",
+    "image",
+    "image_name",
+    "image_path",
+    "image_id",
+    "img",
+    "img_path",
+    "path",
+)
+_CLASS = ("class", "class_name", "label", "label_name", "name", "category", "category_name")
+_CORNERS = (
+    ("xmin", "ymin", "xmax", "ymax"),
+    ("x_min", "y_min", "x_max", "y_max"),
+    ("x1", "y1", "x2", "y2"),
+    ("x0", "y0", "x1", "y1"),
+    ("left", "top", "right", "bottom"),
+)
+_CORNER_AND_SIZE = (
+    ("x", "y", "w", "h"),
+    ("x", "y", "width", "height"),
+    ("xmin", "ymin", "w", "h"),
+    ("bbox_x", "bbox_y", "bbox_width", "bbox_height"),
+    ("left", "top", "width", "height"),
+)
+_WITHOUT_HEADER = ("image", "x1", "y1", "x2", "y2", "class")
+_IMAGE_SIZE = ("width", "height")
+
+# The number of the line and the values of the columns of each row of an image.
+_Rows = list[tuple[int, dict[str, str]]]
+
+
+def read_csv_boxes(
+    table: Path, images: Path, *, classes: Sequence[str] | None = None, faults: list[str] | None = None
+) -> DataSet:
+    """Reads a CSV of boxes.
+
+    Args:
+        table: the CSV.
+        images: the folder of the images, which are found by the last parts of their paths, also without their suffix.
+        classes: class names. Default: the classes of the table, sorted, or "object" if it has no such column.
+        faults: gets the faults of images and rows, which are left out; None to raise the first.
+
+    Returns:
+        One record per image, in the order of the table. Objects are boxes without a mask; a row without coordinates is an image without
+        objects. Warnings count boxes that extend beyond their image, which are clipped, and those whose corners are swapped.
+
+    Raises:
+        InputError: the columns are not known, an image is missing or of another size than the table says, or a row is broken.
+    """
+    columns, rows = _read_table(table)
+    image = _first(_IMAGE, columns)
+    kind = _first(_CLASS, columns)
+    box = _box_columns(columns)
+    if image is None or box is None:
+        raise InputError(
+            f"{table}: expected columns such as filename, class, xmin, ymin, xmax, ymax, found {', '.join(columns)}"
+        )
+    if not classes:
+        named = {row[kind] for _, row in rows if row[box[0]]} if kind else {"object"}
+        classes = sorted(named - {""})
+    names, tally, folder = list(classes), Tally(), ImageFolder(images)
+    of_image: dict[str, _Rows] = {}
+    for number, row in rows:
+        of_image.setdefault(row[image], []).append((number, row))
+
+    def read(name: str) -> ImageRecord:
+        number, first = of_image[name][0]
+        path = parse_name(name, f"{table}, line {number}")
+        file = folder.find(path) or images / path.name
+        height, width = image_size(file, f"{table}, line {number}")
+        stated = [first[key] for key in _IMAGE_SIZE if {*_IMAGE_SIZE} <= {*columns} - {*box}]
+        if any(stated) and finite(stated, f"{table}, line {number}") != [width, height]:
+            says = " x ".join(stated)
+            raise InputError(f"{table}, line {number}: says {says} (width, height), but {file} is {width} x {height}")
+        record = ImageRecord(str(file), name, height, width)
+        for number, row in of_image[name]:
+            with collected(faults):
+                if any(row[key] for key in box):
+                    _add(row, record, box, row[kind] if kind else names[0], names, f"{table}, line {number}", tally)
+        return record
+
+    records = in_threads(read, of_image, faults)
+    tally.warn(table)
+    return DataSet(names, records)
+
+
+def is_table_of_boxes(file: Path) -> bool:
+    """Returns whether a CSV has the columns of an image and a box."""
+    first = read_text(file).partition("\n")[0]
+    columns, _ = _columns(next(csv.reader([first], delimiter=_delimiter(first)), []))
+    return _first(_IMAGE, columns) is not None and _box_columns(columns) is not None
+
+
+def images_in(file: Path) -> list[str]:
+    """Returns the names of the images in a table of boxes, in its order."""
+    columns, rows = _read_table(file)
+    image = _first(_IMAGE, columns)
+    return list(dict.fromkeys(row[image] for _, row in rows)) if image else []
+
+
+def _read_table(file: Path) -> tuple[list[str], _Rows]:
+    """Returns the names of the columns in lower case, and the rows."""
+    text = read_text(file).splitlines()
+    table = csv.reader(text, delimiter=_delimiter(text[0] if text else ""))
+    lines = [(number, [value.strip() for value in row]) for number, row in enumerate(table, start=1) if any(row)]
+    columns, num_headers = _columns(lines[0][1] if lines else [])
+    for number, row in lines[num_headers:]:
+        if len(row) != len(columns):
+            raise InputError(f"{file}, line {number}: has {len(row)} values, expected {len(columns)}")
+    return columns, [(number, dict(zip(columns, row, strict=True))) for number, row in lines[num_headers:]]
+
+
+def _delimiter(line: str) -> str:
+    return max(",;\t", key=line.count)
+
+
+def _columns(first: list[str]) -> tuple[list[str], int]:
+    """Returns the names of the columns in lower case, and the number of rows that they take: 0 or 1."""
+    if len(first) == len(_WITHOUT_HEADER) and is_image(Path(first[0].strip())):
+        return list(_WITHOUT_HEADER), 0
+    return [name.strip().lower().replace(" ", "_") for name in first], 1
+
+
+def _first(names: Sequence[str], columns: Sequence[str]) -> str | None:
+    return next((name for name in names if name in columns), None)
+
+
+def _box_columns(columns: Sequence[str]) -> tuple[str, ...] | None:
+    return next((names for names in (*_CORNERS, *_CORNER_AND_SIZE) if set(names) <= set(columns)), None)
+
+
+def _add(
+    row: dict[str, str],
+    record: ImageRecord,
+    columns: tuple[str, ...],
+    label: str,
+    names: Sequence[str],
+    where: str,
+    tally: Tally,
+) -> None:
+    x0, y0, x1, y1 = finite((row[key] for key in columns), where)
+    if columns in _CORNER_AND_SIZE:
+        x1, y1 = x0 + x1, y0 + y1
+    elif x0 > x1 or y0 > y1:
+        tally.swapped.append(where)
+        x0, x1, y0, y1 = min(x0, x1), max(x0, x1), min(y0, y1), max(y0, y1)
+    box = clip_box((x0, y0, x1, y1), record.height, record.width, where, tally.clipped)
+    record.annotations.append(Annotation(category_of(label, names, where), box))
+
+
+FORMAT = Format(
+    name="csv_boxes",
+    description="A CSV of boxes, as of TensorFlow, Roboflow and keras-retinanet",
+    read=read_csv_boxes,
+    options=(
+        Option("table", "the CSV: an image, a class and a box in pixels a row", "file", required=True),
+        Option("images", "the images", "folder", required=True),
+    ),
+    shorthand=("table", "images"),
+    lists_faults=True,
+)
