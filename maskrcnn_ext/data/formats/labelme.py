@@ -5,11 +5,13 @@ Shapes of one ``label`` and ``group_id`` are parts of one object, as in labelme'
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.drawn_objects import IGNORE_LABEL, DrawnPart, add_object, join_parts, read_patch
 from maskrcnn_ext.data.formats.polygons import ellipse
@@ -29,7 +31,15 @@ from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
 from maskrcnn_ext.data.formats.warnings import Tally, check_rectangles, warn_of_rectangles, warn_of_unlabelled
 from maskrcnn_ext.errors import InputError
 
+logger = logging.getLogger(__name__)
+
 LABELS_FILE = "labels.txt"
+_BACKGROUND = "_background_"  # a label of labelme's converters
+# Writes the images that files of a folder hold. `images` is where this reader looks for them.
+_WRITE_IMAGES = (
+    "import base64, json, pathlib as p; [p.Path({images!r}, p.PureWindowsPath(d['imagePath']).name).write_bytes(base64.b64decode("
+    "d['imageData'])) for f in p.Path({folder!r}).glob('*.json') for d in [json.loads(f.read_text('utf-8'))] if d.get('imageData')]"
+)
 _OPEN_SHAPES = ("point", "points", "line", "linestrip")
 # How many points each shape has. X-AnyLabeling, which writes the same files, calls a rotated rectangle "rotation".
 _POINTS = {
@@ -61,8 +71,8 @@ def read_labelme(
         faults: gets the faults of files and objects, which are left out; None to raise the first.
 
     Returns:
-        One record per file, sorted by name. Objects with a ``mask`` shape are RLEs of the whole image, all others polygons. Points and
-        lines are left out, with a warning that counts them.
+        One record per file, sorted by name. Objects with a ``mask`` shape are RLEs of the whole image, all others polygons. Points, lines,
+        shapes labelled ``_background_`` and JSON files without shapes are left out, with warnings that count them.
 
     Raises:
         InputError: no or broken JSON, a missing or unreadable image, one of another size than the JSON says, a label that is none of
@@ -73,7 +83,14 @@ def read_labelme(
     if not files:
         raise InputError(f"{folder}: no *.json files here, one an image is expected")
     tally = Tally()
-    entries = [entry for file in files if (entry := _read_collected(file, tally, faults))]
+    others: list[Path] = []
+    entries = [entry for file in files if (entry := _read_collected(file, tally, others, faults))]
+    if len(others) == len(files):
+        raise InputError(f"{others[0]}: not a labelme file (expected a mapping with `shapes` and `imagePath`)")
+    if others:
+        logger.warning(
+            "%s: left out %s of another kind, such as %s", folder, plural(len(others), "JSON file"), others[0]
+        )
     if not classes:
         labels = {str(shape["label"]) for _, entry in entries for _, shape in entry["shapes"]}
         listed = _listed_classes(folder)
@@ -102,30 +119,35 @@ def _listed_classes(folder: Path) -> list[str]:
     """Returns the class names in ``labels.txt``, which labelme takes with ``--labels``; none if there is no such file."""
     file = folder / LABELS_FILE
     names = map(str.strip, read_text(file).splitlines() if file.is_file() else ())
-    return list(dict.fromkeys(name for name in names if name not in ("", IGNORE_LABEL, "_background_")))
+    return list(dict.fromkeys(name for name in names if name not in ("", IGNORE_LABEL, _BACKGROUND)))
 
 
-def _read_collected(file: Path, tally: Tally, faults: list[str] | None) -> tuple[Path, dict[str, Any]] | None:
-    """Returns a file and its content, with (number, shape) for each shape that has a label and encloses an area; None for a broken file."""
+def _read_collected(
+    file: Path, tally: Tally, others: list[Path], faults: list[str] | None
+) -> tuple[Path, dict[str, Any]] | None:
+    """Returns a file and its content, with (number, shape) for each shape that has a label and encloses an area; None for a broken file.
+
+    A file of another kind is added to `others`.
+    """
     with collected(faults):
-        entry = _read(file)
+        entry = read_json(file)
+        if not isinstance(entry, dict) or "shapes" not in entry:
+            others.append(file)
+            return None
+        if not isinstance(entry["shapes"], list) or not entry.get("imagePath"):
+            raise InputError(f"{file}: not a labelme file (expected a mapping with `shapes` and `imagePath`)")
         shapes = []
         for number, shape in enumerate(entry["shapes"]):
             with collected(faults):
                 _check_label(shape, file, number)
                 if shape.get("shape_type") in _OPEN_SHAPES:
                     tally.open_shapes.append(f"a {shape['shape_type']}, {file}: shape {number}")
+                elif shape["label"] == _BACKGROUND:
+                    tally.background.append(f"{file}: shape {number}")
                 else:
                     shapes.append((number, shape))
         return file, {**entry, "shapes": shapes}
     return None
-
-
-def _read(file: Path) -> dict[str, Any]:
-    entry = read_json(file)
-    if not isinstance(entry, dict) or not isinstance(entry.get("shapes"), list) or not entry.get("imagePath"):
-        raise InputError(f"{file}: not a labelme file (expected a mapping with `shapes` and `imagePath`)")
-    return entry
 
 
 def _check_label(shape: Any, file: Path, number: int) -> None:
@@ -144,7 +166,11 @@ def _record(
 ) -> ImageRecord:
     image = _image_file(file, parse_name(entry["imagePath"], f"{file}: `imagePath`"), images)
     if entry.get("imageData") and (image == file or not image.is_file()):
-        raise InputError(f"{file}: no image {image}; it is embedded in the JSON as `imageData`: write it to that file")
+        command = _WRITE_IMAGES.format(images=str(images or file.parent), folder=str(file.parent))
+        advice = (
+            "set `imagePath` to an image" if image == file else f'write all images of the folder: python -c "{command}"'
+        )
+        raise InputError(f"{file}: no image {image}; it is embedded in the JSON as `imageData`: {advice}")
     height, width = image_size(image, str(file))
     stated = (entry.get("imageHeight") or height, entry.get("imageWidth") or width)
     if stated != (height, width):

@@ -26,6 +26,8 @@ ROTATED = (
 )
 _OPEN = ("shape that encloses no area is left out", "shapes that enclose no area are left out")
 
+_BACKGROUND = ("shape labelled as background is left out", "shapes labelled as background are left out")
+
 
 @dataclass
 class Tally:
@@ -36,12 +38,14 @@ class Tally:
         swapped: boxes whose corners are swapped, such as xmin above xmax.
         rotated: rotated boxes that became polygons.
         open_shapes: shapes that enclose no area, such as "line", and are left out.
+        background: shapes labelled as background, which are left out.
     """
 
     clipped: list[str] = field(default_factory=list)
     swapped: list[str] = field(default_factory=list)
     rotated: list[str] = field(default_factory=list)
     open_shapes: list[str] = field(default_factory=list)
+    background: list[str] = field(default_factory=list)
 
     def warn(self, source: Path) -> None:
         """Logs one warning for each kind that occurred."""
@@ -50,6 +54,7 @@ class Tally:
             (self.swapped, _SWAPPED),
             (self.rotated, ROTATED),
             (self.open_shapes, _OPEN),
+            (self.background, _BACKGROUND),
         ):
             if places:
                 logger.warning("%s: %s, such as %s", source, plural(len(places), one, several), min(places))

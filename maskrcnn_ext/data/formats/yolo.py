@@ -1,6 +1,7 @@
 """YOLO text labels with the data YAML of Ultralytics (docs.ultralytics.com/datasets/segment): an image's objects are the rows of a text.
 
-A row is ``class x y x y ...`` (the outline) or ``class cx cy w h`` (a box), in fractions of the image's width and height. The text of
+A row is ``class x y x y ...`` (the outline) or ``class cx cy w h`` (a box), in fractions of the image's width and height; if the data YAML
+has ``kpt_shape``, keypoints follow the box (:mod:`maskrcnn_ext.data.formats.yolo_pose`). The text of
 ``.../images/a.jpg`` is ``.../labels/a.txt``, or beside the image if no folder is called ``images``. LabelImg, Label Studio and CVAT write a
 text of the class names instead of the YAML.
 """
@@ -30,17 +31,19 @@ from maskrcnn_ext.data.formats.reading import (
 )
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.formats.warnings import Tally
+from maskrcnn_ext.data.formats.yolo_pose import Pose, read_pose
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 # How far rounding may put a coordinate outside the image, as a fraction of its size: half a pixel of an image of 50 pixels.
 _TOLERANCE = 1e-2
+_BOX_VALUES = 5  # of a row: the class and the box
 # Texts of class names, one a line, and folders beside them that hold the images: "obj..." are those of CVAT.
 NAMES_FILES = ("classes.txt", "obj.names")
 _FOLDERS = ("images", "obj_train_data", ".")
 # Keys of data files whose text or list is not a split.
-_NO_SPLITS = ("names", "path", "download", "yaml_file")
+_NO_SPLITS = ("names", "path", "download", "yaml_file", "kpt_shape", "flip_idx", "kpt_names")
 
 
 def read_yolo(
@@ -64,7 +67,8 @@ def read_yolo(
 
     Returns:
         One record per image. Images without a text, which a warning counts, or with an empty one have no objects. Rows that are boxes
-        have no segmentation. Objects that extend beyond their image by rounding are clipped, with a warning that counts them.
+        have no segmentation. With ``kpt_shape``, a row is a box and its keypoints, or a box alone. Objects that extend beyond their image
+        by rounding are clipped, with a warning that counts them.
 
     Raises:
         InputError: a broken YAML, other classes, no images, none with a text, an unreadable one, or a row that is neither a box nor an
@@ -74,8 +78,7 @@ def read_yolo(
     names = _names(data, yaml)
     if classes and list(classes) != names:
         raise InputError(f"`classes` are {', '.join(classes)}, but {yaml} has {', '.join(names)}")
-    if "kpt_shape" in data:
-        raise InputError(f"{yaml}: rows with keypoints (`kpt_shape`) are not read, only outlines and boxes")
+    pose = read_pose(data, yaml)
     splits = _splits(data)
     if split not in splits:
         raise InputError(f"{yaml}: no split `{split}`, it has {', '.join(splits) or 'none'}")
@@ -97,9 +100,9 @@ def read_yolo(
         )
         logger.warning("%s: split %s: %s", yaml, split, summary)
     tally = Tally()
-    records = in_threads(lambda file: _record(file, root, names, faults, tally), files, faults)
+    records = in_threads(lambda file: _record(file, root, names, pose, faults, tally), files, faults)
     tally.warn(yaml)
-    return DataSet(names, records)
+    return DataSet(names, records, keypoints=pose.names if pose else [])
 
 
 def list_splits(yaml: Path) -> list[str]:
@@ -193,7 +196,9 @@ def _labels_file(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _record(image: Path, root: Path, names: list[str], faults: list[str] | None, tally: Tally) -> ImageRecord:
+def _record(
+    image: Path, root: Path, names: list[str], pose: Pose | None, faults: list[str] | None, tally: Tally
+) -> ImageRecord:
     labels = _labels_file(image)
     height, width = image_size(image, str(labels))
     name = image.relative_to(root) if image.is_relative_to(root) else image
@@ -205,7 +210,11 @@ def _record(image: Path, root: Path, names: list[str], faults: list[str] | None,
             where = f"{labels}, line {number}"
             with collected(faults):
                 row = finite(line.split(), where)
-                record.annotations.append(_annotation(row, record, names, where, tally))
+                keypoints = row[_BOX_VALUES:] if pose else []
+                annotation = _annotation(row[:_BOX_VALUES] if pose else row, record, names, where, tally)
+                if pose and keypoints:
+                    annotation.keypoints = pose.read(keypoints, height, width, _TOLERANCE, where)
+                record.annotations.append(annotation)
     return record
 
 

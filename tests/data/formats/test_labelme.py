@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -262,3 +264,26 @@ def test_images_without_a_file_are_counted(write, caplog):
     Image.new("RGB", (60, 40)).save(folder / "b.png")
     assert len(read_labelme(folder).images) == 1
     assert "left out 1 image without labels, such as b.png" in caplog.text
+
+
+def test_the_command_of_the_error_writes_embedded_images(write, tmp_path):
+    content = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").unlink()
+    folder = write(shape(TRIANGLE), imagePath="..\\x\\a.jpg", imageData=base64.b64encode(content).decode())
+    with pytest.raises(InputError, match="embedded in the JSON") as error:
+        read_labelme(folder)
+    command = str(error.value).partition("python -c ")[2]
+    subprocess.run([sys.executable, "-c", command.strip('"')], check=True)
+    assert (tmp_path / "a.jpg").read_bytes() == content
+    assert len(read_labelme(folder).images) == 1
+
+
+def test_other_json_files_and_the_background_are_left_out(write, caplog):
+    folder = write(shape(TRIANGLE), shape(TRIANGLE, label="_background_"), shape(TRIANGLE, label="__ignore__"))
+    (folder / "settings.json").write_text('{"version": 1}')
+    (folder / "list.json").write_text("[1]")
+    data = read_labelme(folder)
+    assert data.classes == ["leaf"]
+    assert [(each.category, each.crowd) for each in data.images[0].annotations] == [(0, False), (0, True)]
+    assert f"left out 2 JSON files of another kind, such as {folder}/list.json" in caplog.text
+    assert f"1 shape labelled as background is left out, such as {folder}/a.json: shape 1" in caplog.text

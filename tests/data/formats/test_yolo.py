@@ -184,7 +184,15 @@ def test_rounding_may_lead_a_little_beyond_the_edge(yolo):
         ("names: [a]", "no split `train`"),
         ("train: images/train\nnames: {1: a, 2: b}", "the keys of `names` are 1, 2, expected 0, 1, 2"),
         ("train: images/train\nnc: 3\nnames: [a]", "`nc` is 3, but there are 1 names"),
-        ("train: images/train\nkpt_shape: [17, 3]\nnames: [a]", "rows with keypoints"),
+        (
+            "train: images/train\nkpt_shape: 17\nnames: [a]",
+            "`kpt_shape` is 17, expected the number of keypoints, and 2 or 3",
+        ),
+        (
+            "train: images/train\nkpt_shape: [2, 3]\nflip_idx: [0, 2]\nnames: [a]",
+            "`flip_idx` is .* each of the numbers 0 to 1",
+        ),
+        ("train: images/train\nkpt_shape: [2, 3]\nkpt_names: [x]\nnames: [a]", "`kpt_names` is .* 2 different names"),
         ("train: nowhere\nnames: [a]", "no nowhere below"),
         ("train: labels\nnames: [a]", "split `train` has no images"),
         ("train: [images/train, images]\nnames: [a]", "split `train` names an image twice"),
