@@ -14,6 +14,7 @@ _LIGHT = {"intensity_min": 0.8, "intensity_max": 1.2}
 _FEW_OBJECTS = 300  # in all, below which objects are pasted into other images
 _FEW_OF_CLASS = 30  # of one class
 _PASTE = 0.5  # probability
+_LEAST_OUTLINED = 0.9  # share of the objects; those without an outline are not pasted
 _MOSAIC = 0.3  # probability
 _LEAST_IN_MOSAIC = 48.0  # pixels in the input of the median object, which a mosaic halves
 _MIXED_SHARE = 0.9  # of the training, after which images are no longer mixed
@@ -79,10 +80,12 @@ def _call(name: str, **arguments: Any) -> Call:
 
 
 def _should_paste(situation: Situation) -> bool:
-    """Returns whether objects are few and have outlines to cut them out along."""
+    """Returns whether objects are few and nearly all have outlines to cut them out along."""
     objects = situation.objects
     few = objects.total < _FEW_OBJECTS or min((count for count in objects.counts if count), default=0) < _FEW_OF_CLASS
-    return few and objects.outlined == 1 and not situation.has_keypoints and situation.train.num_images > 1
+    return (
+        few and objects.outlined >= _LEAST_OUTLINED and not situation.has_keypoints and situation.train.num_images > 1
+    )
 
 
 def _few(situation: Situation) -> str:

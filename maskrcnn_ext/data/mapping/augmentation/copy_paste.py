@@ -29,7 +29,7 @@ class CopyPasteMapper(MixingMapper):
     """Pastes a random number of objects of another image over some of the images.
 
     Pixels that a pasted object covers are removed from the masks below it. Boxes are recomputed from the visible masks, and objects with
-    too few visible pixels are dropped.
+    too few visible pixels are dropped. Objects without an outline, whose box the mapper may use as their mask, are not pasted.
 
     Example:
         In a LazyConfig::
@@ -73,7 +73,7 @@ class CopyPasteMapper(MixingMapper):
     def mix(self, sample: Sample) -> Sample:
         """Pastes objects of one other image, if it has any; see :meth:`MixingMapper.mix`."""
         masks_of(sample)  # raises for a wrong configuration even if there is nothing to paste
-        other = self.draw()
+        other = self.mapper(_outlined(self.draw_record()))
         if other is None or not len(other["instances"]):
             return sample
         masks = masks_of(other)
@@ -86,6 +86,12 @@ class CopyPasteMapper(MixingMapper):
         else:
             offsets = [_random_offset(box, size) for box in boxes]
         return paste(sample, other, chosen.tolist(), offsets, min_visible=self.min_visible)
+
+
+def _outlined(record: dict[str, Any]) -> dict[str, Any]:
+    """Returns a record without its objects that have no outline."""
+    annotations = [each for each in record.get("annotations", ()) if each.get("segmentation")]
+    return {**record, "annotations": annotations} if "annotations" in record else record
 
 
 def paste(

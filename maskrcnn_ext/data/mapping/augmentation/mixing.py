@@ -59,7 +59,12 @@ class MixingMapper(ABC):
 
     def draw(self) -> Sample | None:
         """Returns the sample of a random record of the data set; None if the record is bad."""
-        return self.mapper(self.records[np.random.randint(len(self.records))])
+        return self.mapper(self.draw_record())
+
+    def draw_record(self) -> dict[str, Any]:
+        """Returns a random record of the data set."""
+        record: dict[str, Any] = self.records[np.random.randint(len(self.records))]
+        return record
 
 
 def masks_of(sample: Sample) -> torch.Tensor:

@@ -32,7 +32,8 @@ def test_few_objects_are_pasted_until_the_last_tenth():
     assert settings["dataloader.train._target_"].path == "maskrcnn_ext.build_train_loader"
     assert settings["dataloader.train.mixed_samples"] == 900
     assert settings["dataloader.train.mapper.instance_mask_format"] == "bitmask"
-    for many in ({}, {"num_images": 10, "objects": {"outlined": 0.0}}, {"num_images": 1, "per_image": 3}):
+    assert "copy-paste" in augmentation_of(num_images=10, per_image=5, objects={"outlined": 0.9}).value
+    for many in ({}, {"num_images": 10, "objects": {"outlined": 0.8}}, {"num_images": 1, "per_image": 3}):
         assert "dataloader.train.mixed_samples" not in augmentation_of(**many).settings
 
 

@@ -131,6 +131,20 @@ def test_overrides_on_the_command_line_paste(training, tmp_path):
         instantiate(cfg.dataloader.train)
 
 
+def test_objects_without_an_outline_are_not_pasted():
+    seen = []
+
+    def mapper(record):
+        seen.append(record)
+        return make_sample([(2, 6, 2, 6)] * len(record["annotations"]), 50)
+
+    records = [{"annotations": [{"segmentation": [[1, 1, 5, 1, 5, 5]]}, {"bbox": [1, 1, 5, 5]}, {"segmentation": []}]}]
+    mixed = CopyPasteMapper(mapper=mapper, dataset=records, probability=1)({"annotations": []})
+    assert [len(record["annotations"]) for record in seen] == [0, 1]
+    assert len(mixed["instances"]) == 1
+    assert len(records[0]["annotations"]) == 3, "the records of the data set stay as they are"
+
+
 def test_objects_without_mask_cannot_be_mixed():
     sample = make_sample([(2, 6, 2, 6)], 50)
     sample["instances"].gt_has_mask = torch.tensor([False])
