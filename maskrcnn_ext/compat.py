@@ -196,6 +196,11 @@ def change_class(module: nn.Module, cls: type[M]) -> M:
     return module
 
 
+def restore_class(module: nn.Module) -> None:
+    """Undoes :func:`change_class`: the last base of the class is the class before."""
+    module.__class__ = type(module).__bases__[-1]
+
+
 def replace_child(parent: nn.Module, name: str, replacement: nn.Module) -> None:
     """Replaces a submodule, also in the plain lists in which Detectron2 keeps layers a second time, such as ``FPN.lateral_convs``."""
     child = getattr(parent, name)
@@ -206,6 +211,13 @@ def replace_child(parent: nn.Module, name: str, replacement: nn.Module) -> None:
 
 
 # torch
+
+
+def is_recording() -> bool:
+    """Whether the running code is traced, exported or compiled, which cannot record calls through ctypes."""
+    import torch
+
+    return torch.jit.is_tracing() or torch.compiler.is_compiling()
 
 
 def has_forward_hooks(module: nn.Module) -> bool:

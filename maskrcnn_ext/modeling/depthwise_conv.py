@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from maskrcnn_ext.common.extras import require
-from maskrcnn_ext.compat import change_class
+from maskrcnn_ext.compat import change_class, is_recording
 from maskrcnn_ext.ops import depthwise
 
 
@@ -18,7 +18,8 @@ class DepthwiseConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Returns (N, C, h, w) for (N, C, H, W)."""
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else self.weight.dtype
-        if not torch.is_grad_enabled() or dtype not in depthwise.DTYPES or not depthwise.supports(x):
+        applies = torch.is_grad_enabled() and dtype in depthwise.DTYPES and depthwise.supports(x)
+        if is_recording() or not applies:
             return super().forward(x)
         bias = None if self.bias is None else self.bias.to(dtype)
         padding = int(self.padding[0]), int(self.padding[1])

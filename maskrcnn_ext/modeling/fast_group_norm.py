@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from maskrcnn_ext.compat import change_class
+from maskrcnn_ext.compat import change_class, is_recording
 from maskrcnn_ext.ops import group_norm
 
 
@@ -14,11 +14,10 @@ class FastGroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns (N, C, H, W) for (N, C, H, W)."""
-        is_exporting = torch.jit.is_tracing() or torch.compiler.is_compiling()
         applies = (
             x.dim() == 4 and not x.is_contiguous() and group_norm.supports(x) and self.weight.dtype == torch.float32
         )
-        if is_exporting or not applies:
+        if is_recording() or not applies:
             return super().forward(x)
         return group_norm.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 

@@ -6,14 +6,17 @@ import torch
 from detectron2.layers import Conv2d
 from torch import Tensor, nn
 
-from maskrcnn_ext.compat import change_class
+from maskrcnn_ext.compat import change_class, is_recording
 from maskrcnn_ext.ops import winograd
 from maskrcnn_ext.ops.winograd import winograd_convolution
 from maskrcnn_ext.ops.workspace import Workspace
 
 
 class WinogradConv2d(Conv2d):
-    """A 3 x 3 ``Conv2d`` with stride 1 and padding 1 that uses Winograd's algorithm in float32 on a CPU, and is unchanged elsewhere."""
+    """A 3 x 3 ``Conv2d`` with stride 1 and padding 1 that uses Winograd's algorithm in float32 on a CPU, and is unchanged elsewhere.
+
+    It is unchanged in exported programs, too.
+    """
 
     workspace: Workspace
 
@@ -23,6 +26,7 @@ class WinogradConv2d(Conv2d):
             not x.dtype == self.weight.dtype == torch.float32
             or x.device.type != "cpu"
             or torch.is_autocast_enabled("cpu")
+            or is_recording()
         ):
             return super().forward(x)
         x = winograd_convolution(x, self.weight, self.bias, self.workspace)

@@ -53,6 +53,8 @@ def test_other_inputs_are_computed_as_before():
     use_fast_depthwise(model)
     x = torch.randn(1, 16, 8, 8)
     assert torch.equal(model(x), net()(x))  # channels first
+    x = x.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(torch.jit.trace(model, (x,))(x), net()(x))
     assert model.double()(x.double()).dtype == torch.float64
 
 

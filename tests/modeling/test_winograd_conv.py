@@ -24,4 +24,6 @@ def test_suitable_convolutions_compute_the_same():
     assert [type(layer) for layer in model] == [WinogradConv2d, Conv2d, Conv2d, nn.Conv2d]
     assert list(model.state_dict()) == names
     torch.testing.assert_close(model(x), expected, atol=1e-4, rtol=1e-4)
+    exported = torch.export.export(model, (x,)).module()
+    torch.testing.assert_close(exported(x), expected, atol=1e-4, rtol=1e-4)
     assert suitable.double()(x.double()).dtype == torch.float64

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskrcnn_ext.compat import cpu_instructions, fused_cpu_convolution, is_batch_norm
-from maskrcnn_ext.modeling.fast_group_norm import FastGroupNorm
 from maskrcnn_ext.ops import group_norm, pointwise, predictors, winograd
 from maskrcnn_ext.ops.group_norm import group_norm_
 from maskrcnn_ext.ops.native import loads
@@ -288,7 +287,7 @@ def is_group_norm_conv(module: nn.Module) -> bool:
     norm: Any = getattr(module, "norm", None)
     return (
         type(module) is Conv2d
-        and type(norm) in (nn.GroupNorm, FastGroupNorm)
+        and type(norm) is nn.GroupNorm
         and norm.affine
         and (module.activation is None or module.activation in _RELUS or type(module.activation) is nn.ReLU)
         and not isinstance(module.padding, str)

@@ -46,6 +46,9 @@ from maskrcnn_ext.inference.optimization.known import ROI_HEADS, needs_autocast,
 from maskrcnn_ext.inference.optimization.layers import FusedLayers
 from maskrcnn_ext.inference.optimization.timm_nets import TracedTimmBackbone, trace_timm
 from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN
+from maskrcnn_ext.modeling.depthwise_conv import DepthwiseConv2d
+from maskrcnn_ext.modeling.fast_group_norm import FastGroupNorm
+from maskrcnn_ext.modeling.winograd_conv import WinogradConv2d
 from maskrcnn_ext.ops.quantized import is_supported
 from maskrcnn_ext.ops.workspace import Workspace
 
@@ -53,6 +56,8 @@ logger = logging.getLogger(__name__)
 
 _MakeLayers = Callable[[torch.dtype, Workspace], FusedLayers]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# Classes that a training on a CPU gives to layers.
+_TRAINING_CLASSES = (DepthwiseConv2d, FastGroupNorm, WinogradConv2d)
 
 
 def optimize(
@@ -123,6 +128,7 @@ def optimize_in_place(
         scales: a file with the result of an earlier calibration. If it has none for these weights and images, it is written.
     """
     _check_arguments(model, dtype)
+    _restore_classes(model)
     model.eval().requires_grad_(False).to(device or model.device)
     if dtype == "auto":
         dtype = "bf16" if _has_bf16_instructions(model.device) else "fp32"
@@ -144,6 +150,13 @@ def optimize_in_place(
         for height, width in sizes:
             model.inference([{"image": torch.zeros(len(model.pixel_mean), height, width, device=model.device)}])
     return model
+
+
+def _restore_classes(model: nn.Module) -> None:
+    """Undoes what a training on a CPU changes in layers, which are then known again."""
+    for module in model.modules():
+        if isinstance(module, _TRAINING_CLASSES):
+            compat.restore_class(module)
 
 
 def _replace_parts(model: GeneralizedRCNN, dtype: torch.dtype, make_layers: _MakeLayers) -> GeneralizedRCNN:

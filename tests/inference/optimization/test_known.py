@@ -10,8 +10,13 @@ from detectron2.modeling.roi_heads import MaskRCNNConvUpsampleHead, StandardROIH
 from detectron2.modeling.roi_heads.mask_head import mask_rcnn_inference
 from torch import nn
 
+from maskrcnn_ext import optimize
 from maskrcnn_ext.inference.optimization.convolution import FusedConv2d, GroupNormConv2d
+from maskrcnn_ext.modeling.fast_group_norm import use_fast_group_norm
 from maskrcnn_ext.modeling.inflate import InflatedStem
+from maskrcnn_ext.modeling.winograd_conv import use_winograd
+from maskrcnn_ext.ops import group_norm, winograd
+from maskrcnn_ext.ops.native import loads
 from tests.inference.optimization.test_matrix import check, make_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -92,6 +97,15 @@ def test_known_parts_run_in_bf16(caplog):
     assert "float32" not in caplog.text
     dtypes = {module.dtype for module in form.modules() if isinstance(module, FusedConv2d)}
     assert dtypes == {torch.bfloat16}
+
+
+@pytest.mark.skipif(not (loads(winograd.library) and loads(group_norm.library)), reason="no compiled library")
+def test_a_model_that_trained_on_a_cpu_is_optimized_as_before():
+    models = [make_model(fpn_norm="GN") for _ in range(2)]
+    assert use_winograd(models[1])
+    assert use_fast_group_norm(models[1])
+    before, after = ([type(part) for part in optimize(model, dtype="fp32").modules()] for model in models)
+    assert before == after
 
 
 def test_group_norms_of_pyramid_and_heads_are_fused(caplog):
