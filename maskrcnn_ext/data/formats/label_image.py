@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from maskrcnn_ext.common.extras import require
-from maskrcnn_ext.common.text import plural
+from maskrcnn_ext.common.text import plural, short_list
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.reading import (
     IMAGE_ERRORS,
@@ -101,6 +101,12 @@ def read_label_image(
         categories = _read_categories(listed)
     if class_images is not None and categories is None:
         categories = _numbers_in(class_images, void)
+        logger.warning(
+            '%s: the classes are called by their numbers, %s; name them by @categories:{"%s":"NAME"}',
+            class_images,
+            short_list(list(categories.values())),
+            next(iter(categories)),
+        )
     names = list(classes or (dict.fromkeys(categories.values()) if categories else ("object",)))
     if categories is None and not kinds_of and len(names) != 1:
         raise InputError(

@@ -117,14 +117,21 @@ def _match(mask: Path, stems: Collection[str]) -> tuple[str, str, bool] | None:
     if mask.stem in stems:
         return mask.stem, "/".join(folders) or _ONE_CLASS, True
     image = next((folder for folder in folders if folder in stems), None)
-    if image is None:
-        starts = (mask.stem[:end] for end in range(len(mask.stem) - 1, 0, -1))
-        image = next(
-            (start for start in starts if start in stems and _NUMBERED.fullmatch(mask.stem[len(start) :])), None
-        )
+    image = image or image_of_object(mask.stem, stems)
     if image is None:
         return None
     return image, "/".join(folder for folder in folders if folder != image) or _ONE_CLASS, False
+
+
+def image_of_object(mask: str, stems: Collection[str]) -> str | None:
+    """Returns the longest stem of an image before a number in the stem of a mask, as `a` in `a_instance_1`; None without any.
+
+    Example:
+        >>> image_of_object("a_1_2", {"a", "a_1"})
+        'a_1'
+    """
+    starts = (mask[:end] for end in range(len(mask) - 1, 0, -1))
+    return next((start for start in starts if start in stems and _NUMBERED.fullmatch(mask[len(start) :])), None)
 
 
 def _objects(file: Path, height: int, width: int, category: int, is_whole: bool) -> list[Annotation]:

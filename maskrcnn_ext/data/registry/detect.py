@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from glob import escape
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -74,9 +73,8 @@ def _folder_of(file: Path, names: list[Any]) -> Path:
     found = _folder_with(names, near)
     path = PureWindowsPath(names[0]) if names and isinstance(names[0], str) else PureWindowsPath()
     if found is None and path.name:
-        # The asterisk makes it a pattern: a name that is too long for a file would raise OSError.
-        below = list_files(here.parent if here.name == "annotations" else here, f"**/{escape(path.name)}*")
-        below = [file for file in below if file.name == path.name]
+        files = list_files(here.parent if here.name == "annotations" else here, "**/*")
+        below = [file for file in files if file.name.casefold() == path.name.casefold()]
         exact = (file.parents[len(path.parts) - 1] for file in below if file.parts[-len(path.parts) :] == path.parts)
         loose = (folder for folder in near if ImageFolder(folder).find(path))
         found = next((folder for folders in (exact, loose) for folder in folders), below[0].parent if below else None)

@@ -15,6 +15,7 @@ from typing import Any
 
 from maskrcnn_ext.common.text import did_you_mean, plural, short_list
 from maskrcnn_ext.data.formats import FORMATS, Format, get_format
+from maskrcnn_ext.data.formats.object_masks import image_of_object
 from maskrcnn_ext.data.formats.reading import IMAGE_SUFFIXES, list_files, read_json
 from maskrcnn_ext.data.registry.class_map import mapped_name, split_mapped_name
 from maskrcnn_ext.data.registry.detect import described_by_files, detect
@@ -113,9 +114,14 @@ def _undetected(path: Path, name: str, formats: str) -> str:
         if cellpose is not None:
             return f"{name}: save {cellpose.name} of Cellpose as masks: File, Save masks as PNG/tif (Cmd/Ctrl+N)"
         if all(file.suffix.lower() in IMAGE_SUFFIXES for file in files):
-            return (
-                f"{name}: {plural(len(files), 'image')} without annotations: add the file or folder of the annotations"
-            )
+            problem = f"{name}: {plural(len(files), 'image')} without annotations"
+            image_of = {file.stem: file.name for file in files}
+            masks = ((file.name, image_of_object(file.stem, image_of)) for file in files)
+            for mask, image in masks:
+                if image is not None:
+                    advice = "move the masks to a folder `masks` and the images to `images`"
+                    return f"{problem}; if {mask} is a mask of {image_of[image]}, {advice}"
+            return f"{problem}: add the file or folder of the annotations"
         archive = next((file for file in files if file.suffix.lower() in _ARCHIVES), None)
         if archive is not None:
             return f"{name}: unpack {archive.name} first"

@@ -389,6 +389,7 @@ def test_images_of_classes_name_the_objects(folders, tmp_path, caplog):
     options = {"class_images": tmp_path / "classes", "void": [255]}
     data = read_label_image(*folders, **options)
     assert data.classes == ["8", "15"]
+    assert 'called by their numbers, 8, 15; name them by @categories:{"8":"NAME"}' in caplog.text
     assert [(each.id, each.category) for each in data.images[0].annotations] == [(3, 1), (9, 0)]
     assert "unconnected parts" not in caplog.text  # an object that another one divides
     named = read_label_image(*folders, **options, categories={15: "person", 8: "cat"})
