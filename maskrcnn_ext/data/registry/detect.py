@@ -29,6 +29,7 @@ from maskrcnn_ext.errors import InputError
 
 # Images whose existence is tested to find their folder; some may be missing.
 _TRIED = 20
+_BRANCHES = 2  # levels of several folders to look in: a disk of photographs has many, cyclic links have no end
 _ROOT = re.compile(rb"<([A-Za-z]\w*)")
 _RASTERS = (".tif", ".tiff")
 _VECTORS = (".geojson", ".gpkg", ".shp", ".fgb")
@@ -280,7 +281,7 @@ def _classes_of_voc(folder: Path, in_colour: bool) -> dict[str, str]:
     return names
 
 
-def _detect_folder(folder: Path) -> str | None:
+def _detect_folder(folder: Path, branches: int = _BRANCHES) -> str | None:
     found = _detect_voc(folder) or _detect_voc_masks(folder)
     if found:
         return found
@@ -306,7 +307,9 @@ def _detect_folder(folder: Path) -> str | None:
         return found
     # Archives unpack into a folder, and labels may have a folder beside that of their images.
     inside = [place for place in list_files(folder, "*") if place.is_dir()]
-    names = {place: each for place in inside if len(inside) <= _TRIED and (each := _detect_folder(place)) is not None}
+    branches -= len(inside) > 1
+    inside = inside if len(inside) <= _TRIED and branches >= 0 else []
+    names = {place: each for place in inside if (each := _detect_folder(place, branches)) is not None}
     if len(names) > 1 and all(name.startswith("labelme:") and "@" not in name for name in names.values()):
         words = {word for place in names for word in re.findall("[a-z]+", place.name.lower())}
         return None if words & (TRAIN | VAL | _TEST) else f"labelme:{folder}"

@@ -272,6 +272,17 @@ def test_a_broken_coco_file_is_detected_so_that_its_reader_names_the_fault(tmp_p
     assert detect(tmp_path / "a.json").startswith(f"coco:{tmp_path}/a.json@{tmp_path}")
 
 
+@pytest.mark.parametrize(("depth", "is_found"), [(2, True), (3, False)])
+def test_folders_are_searched_to_a_depth(tmp_path, depth, is_found):
+    """Each folder has another one beside it; `whole` has none, as an archive that is unpacked."""
+    folder = tmp_path / "whole"
+    for _ in range(depth):
+        (folder / "other").mkdir(parents=True)
+        folder = folder / "data"
+    write(folder, "a.json", COCO)
+    assert detect(tmp_path) == (f"coco:{folder}/a.json@{folder}" if is_found else None)
+
+
 @pytest.mark.parametrize("labels", [["liver"], 5, {"liver": None}])
 def test_unclear_classes_of_nnunet_are_left_to_the_user(tmp_path, labels):
     for name in ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"):
