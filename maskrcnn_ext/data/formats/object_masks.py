@@ -101,9 +101,9 @@ def are_object_masks(masks: Path, images: Path) -> bool:
         return False
     if any(_match(file, stems) is None for file in files):
         return False
-    if len({file.parts[:-1] for file in files}) > 1 or not {file.stem for file in files} <= stems:
+    if not {file.stem for file in files} <= stems:
         return True
-    # Numbers in one folder may mean anything.
+    # Folders of numbers may be anything, such as trimaps.
     return any(len(file.parts) > 1 for file in files) and are_two_valued([masks / file for file in files])
 
 
