@@ -82,6 +82,16 @@ def test_tables_and_label_files_are_of_all_images(predict, images, tmp_path, cap
     assert (out / "objects.csv").read_bytes() == before
 
 
+def test_a_slow_way_for_many_images_names_the_faster_one(predict, images, capsys, monkeypatch):
+    assert predict(images, "--save", "json") == 0
+    assert "--optimize" not in capsys.readouterr().err
+    monkeypatch.setattr("maskrcnn_ext.cli.predict._MANY", 6)
+    assert predict(images, "--save", "json", "--restart") == 0
+    assert "--optimize finds the same objects in less time on a CPU" in capsys.readouterr().err
+    assert predict(images, "--save", "json", "--restart", "--optimize") == 0
+    assert "--optimize finds" not in capsys.readouterr().err
+
+
 def test_a_volume_is_stitched(predict, images, tmp_path):
     planes = [np.asarray(Image.open(file).convert("L")) for file in sorted(images.iterdir())[:3]]
     tifffile.imwrite(tmp_path / "v.tif", np.stack(planes), photometric="minisblack")
