@@ -17,7 +17,7 @@ _SHORT_SCHEDULE = {
 }
 
 
-# Of feature maps and heads on a CPU, where the time of the heads decides how many images a training sees: docs/own_data.md has the figures.
+# Channels of feature maps and heads on a CPU, where their time decides how many images a training sees (docs/own_data.md, Measured).
 _CPU_CHANNELS = 64
 
 
