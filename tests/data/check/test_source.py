@@ -161,7 +161,7 @@ def test_all_faults_of_a_format_are_listed_and_the_rest_is_read(tmp_path):
     (tmp_path / "c.xml").write_text(image.format("c.png", box.format(1, 9)))
     shapes = [{"label": "cat", "points": points} for points in ([[1, 1], [9, 1], [9, 9]], [[1, 1]], "x")]
     (tmp_path / "a.json").write_text(json.dumps({"imagePath": "a.png", "shapes": [*shapes, {"label": 3}]}))
-    (tmp_path / "b.json").write_text("{}")
+    (tmp_path / "b.json").write_text("{")
     regions = [{"shape_attributes": {"name": "rect", "x": 1, "y": 1, "width": w, "height": 3}} for w in (4, "x", None)]
     entries = {"1": {"filename": "a.png", "regions": regions}, "2": {"filename": "b.png", "regions": []}}
     (tmp_path / "via.txt").write_text(json.dumps(entries))
