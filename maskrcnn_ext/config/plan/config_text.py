@@ -51,7 +51,7 @@ def write_config(plan: Plan, *, command: str = "maskrcnn-ext configure") -> str:
 
 
 def docstring_text(text: str) -> str:
-    """Returns a text as it can stand in a docstring.
+    """Returns a text as a docstring can hold it.
 
     Raises:
         InputError: it has characters that cannot.

@@ -53,7 +53,7 @@ class ImageFolder:
         return self._files[folder]
 
     def _in_any_case(self, folder: str) -> dict[str, list[str]]:
-        """Returns the names in a folder by what may stand for them: in lower case, with and without the suffix of an image."""
+        """Returns the names in a folder by the texts that may name them: in lower case, with and without the suffix of an image."""
         if folder not in self._names:
             names: dict[str, list[str]] = {}
             for name in self._list(folder):

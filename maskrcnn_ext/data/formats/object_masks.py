@@ -148,7 +148,7 @@ def _objects(file: Path, height: int, width: int, category: int, is_whole: bool)
 
 FORMAT = Format(
     name="object_masks",
-    description="Masks in files of their own: one an object, or one a class; folders are classes",
+    description="One file for each mask, of an object or of a class; folders are classes",
     read=read_object_masks,
     options=(
         Option("masks", "the masks, or a folder of them for each class or image", "folder", required=True),

@@ -57,7 +57,7 @@ class Pose:
         found: list[float] = []
         for start in range(0, count, self.num_values):
             x, y = values[start : start + 2]
-            # Without a visibility, the corner of the image stands for a keypoint that is not labelled.
+            # Without a visibility, the corner of the image marks a keypoint that is not labelled.
             visibility = values[start + 2] if self.num_values == 3 else 2.0 * ((x, y) != (0, 0))
             if visibility not in (0, 1, 2):
                 raise InputError(

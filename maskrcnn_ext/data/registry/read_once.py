@@ -9,7 +9,7 @@ from contextvars import ContextVar
 
 from maskrcnn_ext.data.formats.records import DataSet
 
-_MOST_BYTES = 256 * 2**20  # of all data sets together; larger ones are read again
+_MOST_OBJECTS = 200_000  # of a data set; larger ones are read again, because a copy would take much memory
 
 # The data sets that were read, by the identity of their source, which is kept so that no other object gets it.
 _Reads = dict[int, tuple[object, bytes]]
@@ -44,7 +44,6 @@ def read_once(source: object, read: Callable[[], DataSet]) -> DataSet:
         copy: DataSet = pickle.loads(reads[id(source)][1])
         return copy
     data = read()
-    content = pickle.dumps(data, pickle.HIGHEST_PROTOCOL)
-    if len(content) + sum(len(kept) for _, kept in reads.values()) <= _MOST_BYTES:
-        reads[id(source)] = source, content
+    if sum(len(record.annotations) for record in data.images) <= _MOST_OBJECTS:
+        reads[id(source)] = source, pickle.dumps(data, pickle.HIGHEST_PROTOCOL)
     return data

@@ -1,4 +1,4 @@
-"""Masks in files of their own: one an object, or one a class, in folders of classes or images."""
+"""One file for each mask, of an object or of a class, in folders of classes or images."""
 
 import numpy as np
 import pycocotools.mask as mask_util

@@ -73,6 +73,6 @@ def choose_masks(situation: Situation, canvas: Canvas) -> Choice:
     if not situation.objects.has_polygons_only:
         settings["dataloader.train.mapper.instance_mask_format"] = "bitmask"
     partly = situation.objects.outlined < 1
-    reason = f"objects of {side:.0f} pixels in the input" + ("; boxes stand in for missing outlines" if partly else "")
+    reason = f"objects of {side:.0f} pixels in the input" + ("; boxes replace missing outlines" if partly else "")
     # In the time that a finer head takes, more iterations of this one bring more (projects/small_data).
     return Choice("masks", "FCN head, 28 x 28, cross entropy", reason, settings)

@@ -54,4 +54,4 @@ def test_masks():
     assert masks_of().settings == {}
     assert masks_of(has_polygons_only=False).settings == {"dataloader.train.mapper.instance_mask_format": "bitmask"}
     assert masks_of(outlined=0.0).value == "none"
-    assert "boxes stand in" in masks_of(outlined=0.9).reason
+    assert "boxes replace missing outlines" in masks_of(outlined=0.9).reason
