@@ -27,6 +27,10 @@ from maskrcnn_ext.ops.rle import rle_area, segmentation_to_rle
 
 # JSON has numbers that are not finite, and whole numbers that no float can hold.
 LARGEST = 1e300
+_FIELDS = {
+    "segm": "segmentation",
+    "boundary": "segmentation",
+}  # of an object, that a task needs; others have the name of the task
 
 
 @dataclass(frozen=True)
@@ -50,16 +54,14 @@ class Truth:
 
     def allows(self, task: str) -> bool:
         """Returns whether each object has the fields that a task (bbox, boundary, keypoints or segm) needs."""
-        key = {"segm": "segmentation", "boundary": "segmentation"}.get(task, task)
-        return all(annotation.get(key) for annotation in self.annotations)
+        return all(_has(annotation, task) for annotation in self.annotations)
 
     def why_not(self, task: str) -> str:
         """Returns how many objects lack a field that a task needs, which of them is the first, and in which image."""
-        key = {"segm": "segmentation", "boundary": "segmentation"}.get(task, task)
-        lacking = [annotation for annotation in self.annotations if not annotation.get(key)]
+        lacking = [annotation for annotation in self.annotations if not _has(annotation, task)]
         return (
             f"{len(lacking)} of {plural(len(self.annotations), 'object')} of {self.name} {'has' if len(lacking) == 1 else 'have'} no "
-            f"`{key}`, the first of them in image {lacking[0]['image_id']!r}"
+            f"`{_FIELDS.get(task, task)}`, the first of them in image {lacking[0]['image_id']!r}"
         )
 
     def as_coco(self) -> COCO:
@@ -69,6 +71,12 @@ class Truth:
         with contextlib.redirect_stdout(io.StringIO()):
             coco.createIndex()
         return coco
+
+
+def _has(annotation: Mapping[str, Any], task: str) -> bool:
+    """Whether an object has what a task needs. Label Studio writes the outline [[]] for a rectangle."""
+    value = annotation.get(_FIELDS.get(task, task))
+    return any(value) if task in _FIELDS and isinstance(value, list) else bool(value)
 
 
 # What load_truth accepts.

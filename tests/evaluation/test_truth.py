@@ -25,6 +25,17 @@ def test_a_data_set_of_another_format_is_a_truth(tmp_path):
     assert evaluate(truth, results)["tasks"]["segm"]["AP"] == pytest.approx(100)
 
 
+@pytest.mark.parametrize("outline", [[], [[]], None])
+def test_an_outline_without_points_is_no_outline(outline):
+    """As Label Studio writes a rectangle among polygons."""
+    truth = truth_of([(1, 0, 10, 10, 20, 20), (1, 0, 60, 60, 30, 20)])
+    truth["annotations"][1]["segmentation"] = outline
+    known = load_truth(truth)
+    assert known.allows("bbox")
+    assert not known.allows("segm")
+    assert "1 of 2 objects" in known.why_not("boundary")
+
+
 def test_truth_is_completed():
     truth = truth_of([(1, 0, 10, 10, 20, 20), (1, 0, 60, 60, 30, 20)])
     for own in truth["annotations"]:
