@@ -13,7 +13,7 @@ import numpy as np
 from detectron2.evaluation.coco_evaluation import COCOeval_opt, COCOevalMaxDets
 from pycocotools.coco import COCO
 
-from maskrcnn_ext.evaluation.results import Results, by_mask_score
+from maskrcnn_ext.evaluation.results import Results, ranked_by, renumber
 from maskrcnn_ext.evaluation.truth import Truth
 
 # The fastest first.
@@ -68,7 +68,7 @@ def run_coco_eval(
             _set_limits(params, task, max_detections, sigmas)
             stream = hotcoco.StreamingEval(truth.loadCats(sorted(truth.getCatIds())), task, params=params)
             for image_id in truth.imgs if img_ids is None else img_ids:
-                found = _ranked_by(task, results.get(image_id, ()))
+                found = ranked_by(task, results.get(image_id, ()))
                 stream.update([truth.imgs[image_id]], truth.imgToAnns.get(image_id, []), found)
             evaluator = stream.finalize()
         else:
@@ -86,7 +86,7 @@ def run_coco_eval(
 
 def _evaluate_in_memory(name: str, truth: COCO, results: Mapping[Any, Results], task: str) -> Any:
     """Returns an evaluator of all results that has not run."""
-    found = [result for of_image in results.values() for result in _ranked_by(task, of_image)]
+    found = [result for of_image in results.values() for result in ranked_by(task, of_image)]
     if name == "faster-coco-eval":
         import faster_coco_eval as faster
 
@@ -97,14 +97,6 @@ def _evaluate_in_memory(name: str, truth: COCO, results: Mapping[Any, Results], 
         return evaluator
     evaluator_class = _DetectronEval if name == "Detectron2" else COCOevalMaxDets
     return evaluator_class(truth, truth.loadRes(found) if found else COCO(), task)
-
-
-def _ranked_by(task: str, results: Results) -> list[dict[str, Any]]:
-    """Returns copies of an image's results, which pycocotools changes, with the scores that rank a task."""
-    if task != "segm":
-        return [dict(one) for one in results]
-    # With a box, the area of a mask would be that of its box.
-    return [{key: value for key, value in by_mask_score(one).items() if key != "bbox"} for one in results]
 
 
 def _set_limits(params: Any, task: str, max_detections: int, sigmas: Sequence[float]) -> None:
@@ -124,17 +116,13 @@ def _number_ids(
         "",
         [{**image, "id": images[image["id"]]} for image in truth.imgs.values()],
         [{**category, "id": categories[category["id"]]} for category in truth.cats.values()],
-        [_renumber(annotation, images, categories) for annotation in truth.anns.values()],
+        [renumber(annotation, images, categories) for annotation in truth.anns.values()],
     )
     return (
         numbered.as_coco(),
         _NumberedResults(results, images, categories),
         img_ids and [images[key] for key in img_ids],
     )
-
-
-def _renumber(record: dict[str, Any], images: Mapping[Any, int], categories: Mapping[Any, int]) -> dict[str, Any]:
-    return {**record, "image_id": images[record["image_id"]], "category_id": categories[record["category_id"]]}
 
 
 class _NumberedResults(Mapping[int, Results]):
@@ -147,7 +135,7 @@ class _NumberedResults(Mapping[int, Results]):
         self._keys = {images[key]: key for key in results if key in images}
 
     def __getitem__(self, number: int) -> Results:
-        return [_renumber(one, self._images, self._categories) for one in self._results[self._keys[number]]]
+        return [renumber(one, self._images, self._categories) for one in self._results[self._keys[number]]]
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._keys)

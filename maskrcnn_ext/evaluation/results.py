@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -91,6 +91,24 @@ class _Check:
 def by_mask_score(result: dict[str, Any]) -> dict[str, Any]:
     """Returns a COCO result whose ``score`` is its ``mask_score``, if it has one."""
     return {**result, "score": result.get("mask_score", result["score"])}
+
+
+def ranked_by(task: str, results: Results) -> list[dict[str, Any]]:
+    """Returns copies of results, which evaluators change, with the scores that rank a task.
+
+    Example:
+        >>> ranked_by("segm", [{"score": 0.5, "mask_score": 0.4, "bbox": [0, 0, 9, 9], "segmentation": {}}])
+        [{'score': 0.4, 'mask_score': 0.4, 'segmentation': {}}]
+    """
+    if task != "segm":
+        return [dict(one) for one in results]
+    # With a box, the area of a mask would be that of its box.
+    return [{key: value for key, value in by_mask_score(one).items() if key != "bbox"} for one in results]
+
+
+def renumber(record: dict[str, Any], images: Mapping[Any, int], categories: Mapping[Any, int]) -> dict[str, Any]:
+    """Returns a copy of an annotation or a result with numbers as ids of its image and category."""
+    return {**record, "image_id": images[record["image_id"]], "category_id": categories[record["category_id"]]}
 
 
 def by_image(results: Results) -> dict[Any, list[dict[str, Any]]]:

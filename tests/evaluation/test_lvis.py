@@ -1,15 +1,22 @@
 """LVIS's rules by hand: which images count for a class, and which detections are not wrong."""
 
+import contextlib
+import io
+import json
+
+import numpy as np
 import pytest
 
-from maskrcnn_ext.evaluation.lvis import has_lvis_rules, lvis_metrics
+from maskrcnn_ext.errors import InputError
+from maskrcnn_ext.evaluation.lvis import MAX_DETECTIONS, has_lvis_rules, lvis_metrics
 from maskrcnn_ext.evaluation.results import load_results
+from maskrcnn_ext.evaluation.stored_results import StoredResults
 from maskrcnn_ext.evaluation.summary import evaluate
 from maskrcnn_ext.evaluation.tables import overview
 from maskrcnn_ext.evaluation.truth import load_truth
 from tests.helpers.scenes import found, random_scene, truth_of
 
-pytest.importorskip("hotcoco")
+hotcoco = pytest.importorskip("hotcoco")
 
 
 def scene(negative=(), not_exhaustive=()):
@@ -64,3 +71,82 @@ def test_the_summary_has_them_if_the_images_have_the_lists():
     ordinary = evaluate(*random_scene(0))
     assert "lvis" not in ordinary["tasks"]["bbox"]
     assert "LVIS" not in overview(ordinary)
+
+
+def lvis_scene(seed):
+    """Random objects of five classes, with detections beyond LVIS's limit in the last image, and random lists."""
+    truth, results = random_scene(seed, images=8, classes=5, objects=12)
+    rng = np.random.default_rng(seed)
+    ids = [category["id"] for category in truth["categories"]]
+    results += [{**results[0], "image_id": 8, "score": float(score)} for score in rng.random(MAX_DETECTIONS)]
+    for category, frequency in zip(truth["categories"], "rcffr", strict=True):
+        category["frequency"] = frequency
+    for image in truth["images"]:
+        image["neg_category_ids"] = rng.choice(ids, 2, replace=False).tolist()
+        image["not_exhaustive_category_ids"] = rng.choice(ids, 1).tolist()
+    return truth, [results[index] for index in rng.permutation(len(results))]
+
+
+@pytest.mark.parametrize("task", ["bbox", "segm"])
+@pytest.mark.parametrize("seed", range(3))
+def test_images_one_at_a_time_have_the_numbers_of_all_at_once(seed, task):
+    truth, results = lvis_scene(seed)
+    known = load_truth(truth)
+    own = [{key: value for key, value in one.items() if task == "bbox" or key != "bbox"} for one in results]
+    content = hotcoco.COCO({"images": known.images, "categories": known.categories, "annotations": known.annotations})
+    evaluator = hotcoco.LVISEval(content, hotcoco.LVISResults(content, own, max_dets=MAX_DETECTIONS), task)
+    evaluator.evaluate()
+    evaluator.accumulate()
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluator.summarize()
+    expected = evaluator.get_results()
+    metrics = measured(truth, results, task)
+    assert metrics == {name: None if expected[name] < 0 else 100 * expected[name] for name in metrics}
+    assert 0 < metrics["AP"] < 100
+
+
+def test_results_stay_in_their_file(tmp_path):
+    """Each image's best detections are read once, those beyond the limit never."""
+    truth, results = lvis_scene(0)
+    known, file = load_truth(truth), tmp_path / "results.json"
+    file.write_text(json.dumps(results))
+    stored = load_results(file, known, in_memory=0)
+    read = []
+
+    class Counted(StoredResults):
+        def __init__(self):
+            self.columns = stored.columns
+
+        def __getitem__(self, index):
+            read.append(int(index))
+            return stored[index]
+
+    assert lvis_metrics(known, Counted(), "segm") == measured(truth, results, "segm")
+    in_last = sum(one["image_id"] == 8 for one in results)
+    assert in_last > MAX_DETECTIONS
+    assert len(set(read)) == len(read) == len(results) - in_last + MAX_DETECTIONS
+    of_image = [results[index]["image_id"] for index in read]
+    assert of_image == sorted(of_image)
+
+
+def test_ids_may_be_texts():
+    truth, results = scene(negative=[20], not_exhaustive=[10])
+    expected = measured(truth, results, "segm")
+    names = {10: "cat", 20: "dog"}
+    for image in truth["images"]:
+        image["id"] = f"{image['id']}.jpg"
+        for key in ("neg_category_ids", "not_exhaustive_category_ids"):
+            image[key] = [names[own] for own in image.get(key, [])]
+    for one in (*truth["annotations"], *results):
+        one.update(image_id=f"{one['image_id']}.jpg", category_id=names[one["category_id"]])
+    for category in truth["categories"]:
+        category["id"] = names[category["id"]]
+    assert measured(truth, results, "segm") == expected
+
+
+@pytest.mark.parametrize("listed", [7, None, [[10]], {"10": 1}])
+def test_broken_lists_are_one_line(listed):
+    truth, results = scene()
+    truth["images"][0]["neg_category_ids"] = listed
+    with pytest.raises(InputError, match=r"image 1: `neg_category_ids` is .* expected a list of ids of categories"):
+        measured(truth, results, "bbox")
