@@ -167,9 +167,32 @@ def _train(config: Path, args: argparse.Namespace) -> int:
     if args.opts:
         print(f"your overrides, which win over the plan: {shlex.join(args.opts)}")
     print(f"training; everything else is in {out / 'log.txt'}", flush=True)
-    keys = [f"train.output_dir={out}", "train.progress=page", "train.best.evaluate=true", *args.opts]
+    keys = [
+        f"train.output_dir={out}",
+        "train.progress=page",
+        "train.best.evaluate=true",
+        *_counts(config, args.opts),
+        *args.opts,
+    ]
     command = ["--config-file", str(config), "--num-gpus", str(args.num_gpus), "--resume", *keys]
     return train(command, prog="maskrcnn-ext train")
+
+
+def _counts(config: Path, overrides: list[str]) -> list[str]:
+    """Returns overrides that give a plan as many evaluations as before if its ``train.max_iter`` is overridden."""
+    given = dict(override.split("=", 1) for override in overrides)
+    length = given.get("train.max_iter", "")
+    if not length.isdecimal() or int(length) == 0:
+        return []  # another length is none, or a mistake that the training names
+    from omegaconf import OmegaConf
+
+    from maskrcnn_ext.config.file import read_config_file
+    from maskrcnn_ext.engine.run_length import COUNTS, set_length
+
+    cfg = read_config_file(str(config))
+    set_length(cfg, int(length))
+    counts = {key: OmegaConf.select(cfg, key) for key in COUNTS}
+    return [f"{key}={count}" for key, count in counts.items() if count and key not in given]
 
 
 def _judge(out: Path) -> tuple[Run, EvaluatedRun | None, str]:

@@ -9,7 +9,8 @@ import pytest
 
 from maskrcnn_ext.cli import main
 from maskrcnn_ext.cli.configure import command_line
-from maskrcnn_ext.cli.train import _folder_name, _has_plan
+from maskrcnn_ext.cli.train import _counts, _folder_name, _has_plan
+from maskrcnn_ext.config.file import read_config_file
 from maskrcnn_ext.config.plan import Machine, plan, write_config
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.report.run import read_run
@@ -68,6 +69,19 @@ def test_the_same_command_continues(trained, capsys):
     assert lines[0] == f"continuing with the plan in {out / 'config.py'}"
     assert lines[-6:] == run.stdout.splitlines()[-6:], "the judgement is the same"
     assert (out / "model_final.pth").stat().st_mtime_ns == before, "nothing is left to train"
+
+
+def test_another_length_keeps_the_number_of_evaluations(trained):
+    _, out, _ = trained
+    config = out / "config.py"
+    planned = read_config_file(str(config)).train
+    assert planned.max_iter % planned.eval_period == 0
+    half = planned.max_iter // 2
+    assert f"train.eval_period={planned.eval_period // 2}" in _counts(config, [f"train.max_iter={half}"])
+    overrides = [f"train.max_iter={half}", "train.eval_period=7"]
+    assert not any(key.startswith("train.eval_period") for key in _counts(config, overrides)), "the user's own period"
+    for text in ("train.max_iter=0", "train.max_iter=few", "optimizer.lr=1"):
+        assert _counts(config, [text]) == [], text
 
 
 def test_other_data_needs_another_folder(trained, capsys):
