@@ -1,12 +1,14 @@
 """Reads a CSV of boxes, one a row, as TensorFlow's tutorials, Roboflow and keras-retinanet have it.
 
 The first row names the columns: the image, the class, and the corners or the upper left corner and the size of the box in pixels, under
-any of the usual names. A file without such a row has the columns ``image, x1, y1, x2, y2, class`` of keras-retinanet.
+any of the usual names; a column ``bbox`` holds x, y, width and height together, as in Kaggle's wheat heads. A file without such a row has
+the columns ``image, x1, y1, x2, y2, class`` of keras-retinanet.
 """
 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,6 +57,7 @@ _CORNER_AND_SIZE = (
     ("bbox_x", "bbox_y", "bbox_width", "bbox_height"),
     ("left", "top", "width", "height"),
 )
+_LIST, _LISTED = "bbox", ("bbox_x", "bbox_y", "bbox_width", "bbox_height")
 _WITHOUT_HEADER = ("image", "x1", "y1", "x2", "y2", "class")
 _IMAGE_SIZE = ("width", "height")
 
@@ -121,7 +124,7 @@ def is_table_of_boxes(file: Path) -> bool:
     """Returns whether a CSV has the columns of an image and a box."""
     first = read_text(file).partition("\n")[0]
     columns, _ = _columns(next(csv.reader([first], delimiter=_delimiter(first)), []))
-    return _first(_IMAGE, columns) is not None and _box_columns(columns) is not None
+    return _first(_IMAGE, columns) is not None and (_box_columns(columns) is not None or _LIST in columns)
 
 
 def images_in(file: Path) -> list[str]:
@@ -140,7 +143,20 @@ def _read_table(file: Path) -> tuple[list[str], _Rows]:
     for number, row in lines[num_headers:]:
         if len(row) != len(columns):
             raise InputError(f"{file}, line {number}: has {len(row)} values, expected {len(columns)}")
-    return columns, [(number, dict(zip(columns, row, strict=True))) for number, row in lines[num_headers:]]
+    rows = [(number, dict(zip(columns, row, strict=True))) for number, row in lines[num_headers:]]
+    if _LIST in columns and _box_columns(columns) is None:
+        columns = [*columns, *_LISTED]
+        for number, values in rows:
+            values |= zip(_LISTED, _listed(values[_LIST], f"{file}, line {number}"), strict=True)
+    return columns, rows
+
+
+def _listed(text: str, where: str) -> list[str]:
+    """Returns the four values of a list such as ``[834.0, 222.0, 56.0, 36.0]``; four times "" for none."""
+    values = re.split(r"[,;\s]+", text.strip("[]() ")) if text.strip("[]() ") else [""] * len(_LISTED)
+    if len(values) != len(_LISTED):
+        raise InputError(f"{where}: {_LIST} has {len(values)} values, expected x, y, width and height")
+    return values
 
 
 def _delimiter(line: str) -> str:

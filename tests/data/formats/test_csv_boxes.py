@@ -32,6 +32,7 @@ def write(tmp_path):
         ("image,x1,y1,x2,y2,label", "a.jpg,5,6,15,18,cat"),
         ("image_id;label_name;X Min;Y Min;X Max;Y Max", "a;cat;5;6;15;18"),
         ("Filename\tx\ty\twidth\theight\tCategory", "D:\\old\\images\\A.jpg\t5\t6\t10\t12\tcat"),
+        ("image_id,width,height,bbox,class", 'a,50,40,"[5.0, 6.0, 10.0, 12.0]",cat'),
         ("images/a.jpg,5,6,15,18,cat", ""),
     ],
 )
@@ -44,6 +45,14 @@ def test_usual_columns(write, tmp_path, lines):
     assert [(one.category, one.box, one.segmentation) for one in record.annotations] == [(0, BOX, None)]
     assert detect(tmp_path).startswith(f"csv_boxes:{file}@{tmp_path}")
     assert get_dataset_dicts(str(tmp_path))[0]["file_name"] == str(images / "a.jpg")
+
+
+def test_a_list_of_four_numbers_is_a_box(write):
+    header = "image_id,bbox"
+    data = read_csv_boxes(*write(header, 'a,"[5, 6, 10, 12]"', "b,[]", "a,5 6 10 12"))
+    assert [[each.box for each in one.annotations] for one in data.images] == [[BOX, BOX], []]
+    with pytest.raises(InputError, match=r"boxes.csv, line 2: bbox has 3 values, expected x, y, width and height"):
+        read_csv_boxes(*write(header, 'a,"[5, 6, 10]"'))
 
 
 def test_images_have_several_objects_or_none(write, caplog):
