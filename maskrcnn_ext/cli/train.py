@@ -159,7 +159,7 @@ def _is_finished(out: Path) -> bool:
 
 def _train(config: Path, args: argparse.Namespace) -> int:
     """Trains unless the training is finished; returns the exit status."""
-    from maskrcnn_ext.engine.main import main as train
+    from maskrcnn_ext.engine.main import train
 
     out = config.parent
     if _is_finished(out) and not args.opts:

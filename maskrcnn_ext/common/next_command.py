@@ -16,11 +16,14 @@ def print_next(*commands: list[str]) -> None:
 
     Args:
         commands: each the arguments of ``maskrcnn-ext``. Words in capitals are left for the user to fill in.
+            Without commands, nothing is printed.
 
     Example::
 
         print_next(["evaluate", "out/predictions.json", "TRUTH"])
     """
+    if not commands:
+        return
     lines = [f"    maskrcnn-ext {printable(shlex.join(words))}" for words in commands]
     print("\nNext:", *lines, sep="\n", file=sys.stderr, flush=True)
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from maskrcnn_ext.common.next_command import print_next
 from maskrcnn_ext.config.zoo import find_config, load_config
 from maskrcnn_ext.errors import InputError
 
@@ -102,6 +103,16 @@ def run_process(args: argparse.Namespace) -> int:
 
 
 def main(argv: list[str] | None = None, *, prog: str | None = None) -> int:
+    """Trains or evaluates as :func:`train`, and prints the commands that follow if that succeeds."""
+    status = train(argv, prog=prog)
+    if status == 0:
+        from maskrcnn_ext.engine.next_commands import next_commands
+
+        print_next(*next_commands(parse_args(argv, prog)))
+    return status
+
+
+def train(argv: list[str] | None = None, *, prog: str | None = None) -> int:
     """Trains or evaluates. A mistake in the input is printed in one line.
 
     Args:

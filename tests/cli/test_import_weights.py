@@ -11,7 +11,7 @@ from torchvision.models import detection
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from maskrcnn_ext.cli import main
-from maskrcnn_ext.engine.main import main as train
+from maskrcnn_ext.engine.main import train
 from maskrcnn_ext.inference.predictor import Predictor
 
 NAMES = ("disc", "rectangle", "triangle", "star", "ring")

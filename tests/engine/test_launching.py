@@ -137,6 +137,7 @@ def finish(*processes):
     outputs = [process.communicate(timeout=300)[0] for process in processes]
     for process, output in zip(processes, outputs, strict=True):
         assert process.returncode == 0, output[-3000:]
+    return outputs
 
 
 @pytest.mark.slow
@@ -190,8 +191,9 @@ class Count(HookBase):
 @pytest.mark.slow
 def test_torchrun(spec, tmp_path, environment):
     flags = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port()]
-    finish(start([*flags, SCRIPT, *overrides(spec, tmp_path / "out")], environment))
+    (output,) = finish(start([*flags, SCRIPT, *overrides(spec, tmp_path / "out")], environment))
     check_ranks(tmp_path)
+    assert output.count("\nNext:") == 1, "one process prints what follows"
 
 
 @pytest.mark.slow

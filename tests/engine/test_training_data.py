@@ -8,7 +8,7 @@ import torch
 
 from maskrcnn_ext import InputError
 from maskrcnn_ext.common.lock import lock_folder
-from maskrcnn_ext.engine.main import main
+from maskrcnn_ext.engine.main import train as run_training
 from maskrcnn_ext.inference.loading import load_model
 from tests.helpers.small_run import small_run, spec_of
 
@@ -21,7 +21,9 @@ def train(tmp_path, capsys):
 
     def run(spec, *arguments, folder="run", **overrides):
         keys = {"train.max_iter": 1, **overrides}
-        status = main(["--config-file", "domains/shapes.py", *arguments, *small_run(spec, tmp_path / folder, **keys)])
+        status = run_training(
+            ["--config-file", "domains/shapes.py", *arguments, *small_run(spec, tmp_path / folder, **keys)]
+        )
         return status, capsys.readouterr().err.strip().splitlines()[-1:], tmp_path / folder
 
     return run

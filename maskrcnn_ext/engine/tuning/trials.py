@@ -18,7 +18,7 @@ from maskrcnn_ext.common.text import one_line
 from maskrcnn_ext.config.plan.choice import override_value
 from maskrcnn_ext.engine.hooks.preemption import PREEMPTED
 from maskrcnn_ext.engine.hooks.pruning import POINTS, STUDY, point_of
-from maskrcnn_ext.engine.main import main as train
+from maskrcnn_ext.engine.main import train
 from maskrcnn_ext.engine.run_length import COUNTS, set_length
 from maskrcnn_ext.engine.tuning.search_space import Dimension, Value, changed_settings
 from maskrcnn_ext.errors import InputError
