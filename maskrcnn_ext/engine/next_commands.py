@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maskrcnn_ext.config.zoo import load_config
-from maskrcnn_ext.data.formats.reading import read_json
+from maskrcnn_ext.data.formats.text_files import read_json
 from maskrcnn_ext.engine.launching import read_rank_info
 
 

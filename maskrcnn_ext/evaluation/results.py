@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from maskrcnn_ext.data.formats.polygons import check_outline
-from maskrcnn_ext.data.formats.reading import read_json
+from maskrcnn_ext.data.formats.text_files import read_json
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.evaluation.stored_results import StoredResults
 from maskrcnn_ext.evaluation.truth import LARGEST, Truth

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from maskrcnn_ext.common.text import did_you_mean, plural, short_list
-from maskrcnn_ext.data.formats.reading import read_rows
+from maskrcnn_ext.data.formats.text_files import read_rows
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.evaluation.bootstrap import ap_interval
 from maskrcnn_ext.evaluation.results import Results, ResultsLike, load_results

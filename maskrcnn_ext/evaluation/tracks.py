@@ -16,8 +16,10 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from maskrcnn_ext.common.tables import markdown_table
+from maskrcnn_ext.data.formats.checked_values import checked_rle
+from maskrcnn_ext.data.formats.file_names import list_files
 from maskrcnn_ext.data.formats.kitti_mots import read_tracks_png
-from maskrcnn_ext.data.formats.reading import checked_rle, list_files, read_text
+from maskrcnn_ext.data.formats.text_files import read_text
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.evaluation.tables import to_json_values
 from maskrcnn_ext.ops.rle import RLE, encode_labels, pairwise_iou

@@ -25,7 +25,7 @@ from maskrcnn_ext.config.settings import add_missing_settings
 from maskrcnn_ext.config.yacs.file import merge_yacs_file
 from maskrcnn_ext.config.yaml_file import build_tags, check_parts, read_lazy_yaml
 from maskrcnn_ext.config.zoo import find_config
-from maskrcnn_ext.data.formats.reading import open_image
+from maskrcnn_ext.data.formats.image_files import open_image
 from maskrcnn_ext.data.images.photos import too_large
 from maskrcnn_ext.data.images.pixels import read_pixels
 from maskrcnn_ext.data.registry.classes import Classes

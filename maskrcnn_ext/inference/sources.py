@@ -13,7 +13,7 @@ from typing import Any
 
 from maskrcnn_ext.common.files import shorten_name
 from maskrcnn_ext.common.text import natural_sort_key, short_list
-from maskrcnn_ext.data.formats.reading import IMAGE_SUFFIXES
+from maskrcnn_ext.data.formats.image_files import IMAGE_SUFFIXES
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from maskrcnn_ext.common.progress import track
 from maskrcnn_ext.data.check.faults import Fault
 from maskrcnn_ext.data.check.view import DatasetView, ImageView
-from maskrcnn_ext.data.formats.reading import IMAGE_SUFFIXES, exif_orientation, image_size, open_image
+from maskrcnn_ext.data.formats.image_files import IMAGE_SUFFIXES, exif_orientation, image_size, open_image
 
 THUMBNAIL_SIZE = 16  # pixels of each side
 _THREADS = 8  # Pillow releases the interpreter lock while it decodes

@@ -15,7 +15,7 @@ from maskrcnn_ext.data.check.images import SWAPPING_ORIENTATIONS, Pixels, Pixels
 from maskrcnn_ext.data.check.segmentation import parse_segmentation
 from maskrcnn_ext.data.check.view import DatasetView, ImageView, ObjectView
 from maskrcnn_ext.data.formats.coco_fields import are_numbers
-from maskrcnn_ext.data.formats.reading import image_size
+from maskrcnn_ext.data.formats.image_files import image_size
 from maskrcnn_ext.data.formats.records import keypoints_to_pixel_indices, keypoints_to_subpixel
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import decode_rle, encode_mask

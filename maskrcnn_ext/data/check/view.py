@@ -26,8 +26,8 @@ from maskrcnn_ext.data.formats.coco_records import (
     parse_points,
     parse_skeleton,
 )
+from maskrcnn_ext.data.formats.file_names import parse_name, path_below
 from maskrcnn_ext.data.formats.image_folder import ImageFolder
-from maskrcnn_ext.data.formats.reading import parse_name, path_below
 from maskrcnn_ext.errors import InputError
 
 # From a segmentation, and the height and width of its image.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from maskrcnn_ext.common.text import plural
-from maskrcnn_ext.data.formats.reading import IMAGE_SUFFIXES, image_size
+from maskrcnn_ext.data.formats.image_files import IMAGE_SUFFIXES, image_size
 from maskrcnn_ext.data.formats.records import ImageRecord
 from maskrcnn_ext.data.images.pixels import read_pixels
 from maskrcnn_ext.data.tools.stats import pixel_statistics, sample_records

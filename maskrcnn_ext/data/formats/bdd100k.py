@@ -16,20 +16,13 @@ from typing import Any
 import numpy as np
 
 from maskrcnn_ext.data.formats import Format, Option
+from maskrcnn_ext.data.formats.checked_values import checked_rle, clip_box, finite
+from maskrcnn_ext.data.formats.file_names import list_files, path_below
+from maskrcnn_ext.data.formats.image_files import image_size, read_pixels
 from maskrcnn_ext.data.formats.polygons import bezier, box_of_polygons, check_outline
-from maskrcnn_ext.data.formats.reading import (
-    checked_rle,
-    clip_box,
-    collected,
-    finite,
-    image_size,
-    in_threads,
-    list_files,
-    path_below,
-    read_json,
-    read_pixels,
-)
+from maskrcnn_ext.data.formats.reading_many import collected, in_threads
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
+from maskrcnn_ext.data.formats.text_files import read_json
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import encode_labels
 

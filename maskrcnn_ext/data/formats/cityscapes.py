@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from maskrcnn_ext.data.formats import Format, Option
-from maskrcnn_ext.data.formats.reading import image_size, in_threads, list_files, read_labels
+from maskrcnn_ext.data.formats.file_names import list_files
+from maskrcnn_ext.data.formats.image_files import image_size, read_labels
+from maskrcnn_ext.data.formats.reading_many import in_threads
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import encode_labels

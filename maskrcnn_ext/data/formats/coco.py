@@ -33,8 +33,8 @@ from maskrcnn_ext.data.formats.coco_records import (
     parse_skeleton,
     placeholder_class,
 )
+from maskrcnn_ext.data.formats.file_names import check_different
 from maskrcnn_ext.data.formats.image_folder import ImageFolder
-from maskrcnn_ext.data.formats.reading import check_different
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
 from maskrcnn_ext.data.formats.warnings import ROTATED
 from maskrcnn_ext.errors import InputError

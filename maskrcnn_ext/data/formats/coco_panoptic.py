@@ -15,7 +15,9 @@ from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.coco import load_coco
 from maskrcnn_ext.data.formats.coco_fields import ById
 from maskrcnn_ext.data.formats.coco_records import parse_categories, parse_images
-from maskrcnn_ext.data.formats.reading import collected, in_threads, path_below, read_pixels
+from maskrcnn_ext.data.formats.file_names import path_below
+from maskrcnn_ext.data.formats.image_files import read_pixels
+from maskrcnn_ext.data.formats.reading_many import collected, in_threads
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import encode_labels

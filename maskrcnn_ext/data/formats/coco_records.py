@@ -23,8 +23,9 @@ from maskrcnn_ext.data.formats.coco_fields import (
     read_rotated_box,
     read_side,
 )
+from maskrcnn_ext.data.formats.file_names import path_below
+from maskrcnn_ext.data.formats.image_files import image_size
 from maskrcnn_ext.data.formats.polygons import box_of_polygons, check_outline
-from maskrcnn_ext.data.formats.reading import image_size, path_below
 from maskrcnn_ext.data.formats.records import Annotation, ImageRecord, keypoints_to_subpixel
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import check_rle, check_rle_parts, find_broken_rle, with_text_counts

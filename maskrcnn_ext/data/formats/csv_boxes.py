@@ -13,19 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maskrcnn_ext.data.formats import Format, Option
+from maskrcnn_ext.data.formats.checked_values import category_of, clip_box, finite
+from maskrcnn_ext.data.formats.file_names import parse_name
+from maskrcnn_ext.data.formats.image_files import image_size, is_image
 from maskrcnn_ext.data.formats.image_folder import ImageFolder
-from maskrcnn_ext.data.formats.reading import (
-    category_of,
-    clip_box,
-    collected,
-    finite,
-    image_size,
-    in_threads,
-    is_image,
-    parse_name,
-    read_text,
-)
+from maskrcnn_ext.data.formats.reading_many import collected, in_threads
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
+from maskrcnn_ext.data.formats.text_files import read_text
 from maskrcnn_ext.data.formats.warnings import Tally
 from maskrcnn_ext.errors import InputError
 

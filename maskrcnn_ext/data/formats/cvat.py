@@ -12,19 +12,14 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from maskrcnn_ext.data.formats import Format, Option
+from maskrcnn_ext.data.formats.checked_values import clip_box, finite
 from maskrcnn_ext.data.formats.drawn_objects import IGNORE_LABEL, DrawnPart, add_object, join_parts
+from maskrcnn_ext.data.formats.file_names import check_different, path_below
+from maskrcnn_ext.data.formats.image_files import image_size
 from maskrcnn_ext.data.formats.polygons import ellipse, rotated_box
-from maskrcnn_ext.data.formats.reading import (
-    check_different,
-    clip_box,
-    collected,
-    finite,
-    image_size,
-    in_threads,
-    path_below,
-    read_xml,
-)
+from maskrcnn_ext.data.formats.reading_many import collected, in_threads
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
+from maskrcnn_ext.data.formats.text_files import read_xml
 from maskrcnn_ext.data.formats.warnings import Tally, check_rectangles
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.tool_rle import decode_rows

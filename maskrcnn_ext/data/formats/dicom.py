@@ -9,7 +9,7 @@ from pathlib import Path
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.dicom_labels import SUFFIXES, Labels, open_labels
 from maskrcnn_ext.data.formats.dicom_series import read_series
-from maskrcnn_ext.data.formats.reading import collected
+from maskrcnn_ext.data.formats.reading_many import collected
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
 from maskrcnn_ext.data.formats.volume import LabelTable, label_table, level_extra, warn_of_parts
 from maskrcnn_ext.errors import InputError

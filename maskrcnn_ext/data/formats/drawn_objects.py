@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from maskrcnn_ext.data.formats.checked_values import category_of, checked_rle
+from maskrcnn_ext.data.formats.image_files import IMAGE_ERRORS
 from maskrcnn_ext.data.formats.polygons import box_of_polygons, check_outline
-from maskrcnn_ext.data.formats.reading import IMAGE_ERRORS, category_of, checked_rle
 from maskrcnn_ext.data.formats.records import Annotation, ImageRecord
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import decode_rle, encode_mask, segmentation_to_rle, with_text_counts

@@ -13,7 +13,9 @@ import numpy as np
 
 from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.data.formats import Format, Option
-from maskrcnn_ext.data.formats.reading import image_size, in_threads, list_files, read_pixels
+from maskrcnn_ext.data.formats.file_names import list_files
+from maskrcnn_ext.data.formats.image_files import image_size, read_pixels
+from maskrcnn_ext.data.formats.reading_many import in_threads
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord, annotation_of_mask
 from maskrcnn_ext.errors import InputError
 

@@ -16,10 +16,12 @@ import shapely
 
 from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.data.formats import Format, Option
+from maskrcnn_ext.data.formats.file_names import files_by_stem, pair_files, stem_of
 from maskrcnn_ext.data.formats.geo_transform import Grid, pixel_grid, polygons_of, read_grid, reproject, without_holes
 from maskrcnn_ext.data.formats.geo_vector import Outlines, read_outlines
+from maskrcnn_ext.data.formats.image_files import IMAGE_SUFFIXES
 from maskrcnn_ext.data.formats.polygons import box_of_polygons
-from maskrcnn_ext.data.formats.reading import IMAGE_SUFFIXES, collected, files_by_stem, pair_files, stem_of
+from maskrcnn_ext.data.formats.reading_many import collected
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.formats.warnings import warn_of_classes
 from maskrcnn_ext.errors import InputError

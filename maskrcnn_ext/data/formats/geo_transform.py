@@ -12,7 +12,7 @@ import numpy as np
 import shapely
 
 from maskrcnn_ext.common.extras import require
-from maskrcnn_ext.data.formats.reading import image_size
+from maskrcnn_ext.data.formats.image_files import image_size
 from maskrcnn_ext.errors import InputError
 
 

@@ -16,7 +16,7 @@ import shapely
 
 from maskrcnn_ext.common.extras import require
 from maskrcnn_ext.common.text import plural
-from maskrcnn_ext.data.formats.reading import read_text
+from maskrcnn_ext.data.formats.text_files import read_text
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path, PureWindowsPath
 
-from maskrcnn_ext.data.formats.reading import is_image
+from maskrcnn_ext.data.formats.image_files import is_image
 
 
 class ImageFolder:

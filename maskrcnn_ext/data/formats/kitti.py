@@ -10,18 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maskrcnn_ext.data.formats import Format, Option
+from maskrcnn_ext.data.formats.checked_values import clip_box, finite
 from maskrcnn_ext.data.formats.drawn_objects import IGNORE_LABEL, add_object
-from maskrcnn_ext.data.formats.reading import (
-    IMAGE_SUFFIXES,
-    clip_box,
-    collected,
-    finite,
-    image_size,
-    in_threads,
-    pair_files,
-    read_text,
-)
+from maskrcnn_ext.data.formats.file_names import pair_files
+from maskrcnn_ext.data.formats.image_files import IMAGE_SUFFIXES, image_size
+from maskrcnn_ext.data.formats.reading_many import collected, in_threads
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
+from maskrcnn_ext.data.formats.text_files import read_text
 from maskrcnn_ext.data.formats.warnings import Tally
 from maskrcnn_ext.errors import InputError
 

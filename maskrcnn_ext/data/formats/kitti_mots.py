@@ -14,18 +14,12 @@ import numpy as np
 
 from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.data.formats import Format, Option
-from maskrcnn_ext.data.formats.reading import (
-    check_size,
-    checked_rle,
-    collected,
-    image_size,
-    in_threads,
-    list_files,
-    list_images,
-    read_pixels,
-    read_text,
-)
+from maskrcnn_ext.data.formats.checked_values import checked_rle
+from maskrcnn_ext.data.formats.file_names import list_files, list_images
+from maskrcnn_ext.data.formats.image_files import check_size, image_size, read_pixels
+from maskrcnn_ext.data.formats.reading_many import collected, in_threads
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
+from maskrcnn_ext.data.formats.text_files import read_text
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import encode_labels
 

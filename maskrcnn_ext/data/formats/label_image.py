@@ -11,45 +11,27 @@ images of the same names, as VOC's ``SegmentationClass`` beside ``SegmentationOb
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from struct import unpack
-from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from maskrcnn_ext.common.extras import require
 from maskrcnn_ext.common.text import plural, short_list
 from maskrcnn_ext.data.formats import Format, Option
-from maskrcnn_ext.data.formats.reading import (
-    IMAGE_ERRORS,
-    check_size,
-    collected,
-    image_size,
-    in_threads,
-    list_images,
-    read_json,
-    read_pixels,
-    read_rows,
-)
+from maskrcnn_ext.data.formats.file_names import list_images
+from maskrcnn_ext.data.formats.label_classes import numbers_in, read_categories, read_classes, set_classes
+from maskrcnn_ext.data.formats.label_numbers import image_shape, is_tiff, read_numbers
+from maskrcnn_ext.data.formats.label_objects import objects_of_classes, objects_of_numbers
+from maskrcnn_ext.data.formats.reading_many import collected, in_threads
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, crowds_of_mask
-from maskrcnn_ext.data.formats.volume import connected_parts, count_parts, warn_of_parts, whole_numbers
+from maskrcnn_ext.data.formats.volume import warn_of_parts
 from maskrcnn_ext.data.formats.warnings import warn_of_unlabelled
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.ops.rle import decode_rle, encode_labels, segmentation_to_rle
 
 logger = logging.getLogger(__name__)
 
-_MAX_COLOURS = 4096  # of a label image; a photograph has more
-_LEVELS = 8  # values in several parts from which the edges of a black and white mask were smoothed
-_WHITE = 255
-_WHITES = (_WHITE, 0xFFFFFF)  # grey and colour
 _IMAGE_ENDING = "_img"  # of Cellpose's images
-_FEW = 5  # masks that are read to see what their values mean
 _CLASSES_TABLE = "_classes.csv"
-_LOSSY = (6, 7)  # TIFF's numbers for the two kinds of JPEG
 
 
 def read_label_image(
@@ -95,12 +77,12 @@ def read_label_image(
     written = labels.parent / "classes.json"
     kinds_of: dict[str, list[int]] = {}
     if classes is None and categories is None and written.is_file():
-        classes, kinds_of = _read_classes(written)
+        classes, kinds_of = read_classes(written)
     listed = labels / _CLASSES_TABLE
     if classes is None and categories is None and listed.is_file():
-        categories = _read_categories(listed)
+        categories = read_categories(listed)
     if class_images is not None and categories is None:
-        categories = _numbers_in(class_images, void)
+        categories = numbers_in(class_images, void)
         logger.warning(
             '%s: the classes are called by their numbers, %s; name them by @categories:{"%s":"NAME"}',
             class_images,
@@ -128,10 +110,10 @@ def read_label_image(
 
         def annotations(plane: np.ndarray) -> list[Annotation]:
             if kinds is not None and class_images is None:
-                return _parts(plane, kinds, file)
-            objects = _instances(plane, kinds_of.get(file.name), instances == "value", in_parts, white, file)
+                return objects_of_classes(plane, kinds, file)
+            objects = objects_of_numbers(plane, kinds_of.get(file.name), instances == "value", in_parts, white, file)
             if kinds is not None and class_images is not None:
-                _set_classes(objects, class_images / file.name, kinds, file, *plane.shape)
+                set_classes(objects, class_images / file.name, kinds, file, *plane.shape)
             return objects
 
         return _read_pair(file, image, ignore, void, len(names), annotations)
@@ -152,26 +134,6 @@ def read_label_image(
             number,
         )
     return DataSet(names, records)
-
-
-def are_two_valued(files: Sequence[Path]) -> bool:
-    """Returns whether masks are binary, so that they do not separate objects: the first few have one value beside 0, or none.
-
-    Args:
-        files: the masks.
-    """
-    most = 0
-    for file in files[:_FEW]:
-        try:
-            with Image.open(file) as mask:
-                # Values of 16 bits are numbers of objects.
-                found = mask.getcolors(maxcolors=2) if mask.mode in ("1", "L", "P", "RGB", "RGBA") else None
-        except IMAGE_ERRORS:
-            return False
-        if found is None:
-            return False
-        most = max(most, len(found))
-    return most == 2
 
 
 def _pairs(labels: Path, images: Path, suffix: str, faults: list[str] | None) -> Iterator[tuple[Path, Path]]:
@@ -196,51 +158,6 @@ def _pairs(labels: Path, images: Path, suffix: str, faults: list[str] | None) ->
             raise InputError(f"{file}: no image {stem.removesuffix(suffix)}.* in {images}{advice}")
 
 
-def _read_classes(file: Path) -> tuple[list[str], dict[str, list[int]]]:
-    """Returns the class names, and by label image the class index of each of its objects."""
-    data = read_json(file)
-    try:
-        names, objects = [str(name) for name in data["classes"]], data["objects"]
-        if all(0 <= kind < len(names) for kinds in objects.values() for kind in kinds):
-            return names, objects
-    except (AttributeError, KeyError, TypeError):
-        pass
-    raise InputError(f'{file}: expected {{"classes": [names], "objects": {{"<label image>": [index of a name, ...]}}}}')
-
-
-def _read_categories(file: Path) -> dict[int, str]:
-    """Returns the class names of numbers in a table of Roboflow: a row ``number, name`` for each, with 0 for the background."""
-    try:
-        names = {int(number): name.strip() for number, name in read_rows(file)[1:]}
-    except ValueError:
-        raise InputError(f"{file}: expected a number and a class name in each row below the first") from None
-    return {number: name for number, name in names.items() if number}
-
-
-def _numbers_in(class_images: Path, void: Sequence[int]) -> dict[int, str]:
-    """Returns the numbers in all images of a folder as class names; {1: "1"} without any."""
-    files = list(list_images(class_images).values())
-    found = {
-        int(value) for numbers in in_threads(lambda file: np.unique(_read_numbers(file)), files) for value in numbers
-    }
-    return {value: str(value) for value in sorted(found - {0, *void}) or [1]}
-
-
-def _set_classes(
-    objects: list[Annotation], classes: Path, kinds: Mapping[int, int], file: Path, height: int, width: int
-) -> None:
-    """Sets the class of each object of a label image: that of most of its pixels in the image of the classes."""
-    numbers = check_size(_read_numbers(classes), classes, height, width)
-    for found in objects:
-        mask = decode_rle(segmentation_to_rle(found.segmentation, height, width)) > 0
-        counts = Counter(numbers[mask].tolist()).most_common()
-        number = next((number for number, _ in counts if number in kinds), None)
-        if number is None:
-            where = f"{file}: object {found.id} at {found.box[:2]}"
-            raise InputError(f"{where} has the number {counts[0][0]} in {classes}, which `categories` does not name")
-        found.category = kinds[number]
-
-
 def _read_pair(
     file: Path,
     image: Path,
@@ -249,11 +166,11 @@ def _read_pair(
     num_classes: int,
     annotations: Callable[[np.ndarray], list[Annotation]],
 ) -> list[ImageRecord]:
-    numbers = _read_numbers(file, ignore)
-    stack = _is_tiff(file) and numbers.ndim == 3
+    numbers = read_numbers(file, ignore)
+    stack = is_tiff(file) and numbers.ndim == 3
     if numbers.ndim != 2 and not stack:
         raise InputError(f"{file}: a label image is (H, W), as TIFF also (Z, H, W); this one is {numbers.shape}")
-    found = _tiff_shape(image, str(file)) if _is_tiff(image) else image_size(image, str(file))
+    found = image_shape(image, str(file))
     # Images may have channels, last or first, and so may the slices of a stack.
     z = numbers.ndim - 2
     if numbers.shape not in ((found[: z + 2], found[:z] + found[-2:]) if len(found) == z + 3 else (found,)):
@@ -269,134 +186,6 @@ def _read_pair(
         record.annotations += crowds_of_mask(unlabelled, num_classes)
         records.append(record)
     return records
-
-
-def _read_numbers(file: Path, ignore: Sequence[int] = ()) -> np.ndarray:
-    """Returns the numbers (H, W) or, in a stack, (Z, H, W) of a label image, those of `ignore` as 0."""
-    numbers = _read_tiff(file) if _is_tiff(file) else read_pixels(file)
-    if not _is_tiff(file) and numbers.ndim == 3:
-        numbers = _colour_numbers(numbers, file)
-    if ignore:
-        numbers = np.where(np.isin(numbers, ignore), 0, numbers)
-    return whole_numbers(numbers, file)
-
-
-def _instances(
-    labels: np.ndarray,
-    kinds: Sequence[int] | None,
-    per_value: bool,
-    in_parts: list[str],
-    white: list[str],
-    file: Path,
-) -> list[Annotation]:
-    """Returns the objects, and adds the places of those in several parts to `in_parts`, of white ones beside others to `white`."""
-    regions = encode_labels(labels)
-    multiple = [region for region in regions if per_value and count_parts(labels, region) > 1]
-    if len(multiple) > max(_LEVELS, len(regions) / 2) and max(region.value for region in regions) == _WHITE:
-        raise InputError(
-            f"{file}: has {len(regions)} values up to {_WHITE}, most of them in several unconnected parts: its edges were smoothed, as "
-            "by JPEG or resizing; save it with one value an object, or name the classes by `categories` if the values are classes"
-        )
-    if kinds is not None and regions and max(value for value, _, _ in regions) > len(kinds):
-        raise InputError(f"{file}: has a number above {len(kinds)}, the number of its objects in classes.json")
-    values = {region.value for region in regions}
-    white += [
-        f"number {value} of {file}"
-        for value in values
-        if value in _WHITES and len(values) > 1 and value - 1 not in values
-    ]
-    in_parts += [f"number {region.value} of {file}" for region in multiple]
-    annotations = []
-    for region in regions:
-        category = kinds[region.value - 1] if kinds else 0
-        if per_value:
-            annotations.append(Annotation(category, region.box, region.rle, id=region.value))
-        else:
-            annotations += [Annotation(category, part.box, part.rle) for part in connected_parts(labels, region.value)]
-    return annotations
-
-
-def _parts(labels: np.ndarray, kinds: Mapping[int, int], file: Path) -> list[Annotation]:
-    """Returns every connected component (of 8 neighbours) as an object of the class of its value."""
-    annotations = []
-    for value in np.unique(labels[labels != 0]).tolist():
-        if value not in kinds:
-            advice = f"; add @void:{value} if it marks borders or unlabelled pixels" if value in _WHITES else ""
-            raise InputError(f"{file}: number {value} is neither in `categories` nor in `ignore`{advice}")
-        annotations += [Annotation(kinds[value], part.box, part.rle) for part in connected_parts(labels, value)]
-    return annotations
-
-
-def _colour_numbers(pixels: np.ndarray, file: Path) -> np.ndarray:
-    """Returns the number of each pixel of a colour label image (..., channels): red + 256 green + 65536 blue; 0 if it is transparent.
-
-    Raises:
-        InputError: the values have more than 8 bits, or there are too many colours.
-    """
-    if pixels.dtype != np.uint8:
-        raise InputError(f"{file}: a colour label image has 8 bits a channel, this one is {pixels.dtype}")
-    channels = pixels.shape[-1]
-    colours = pixels[..., : 3 if channels > 2 else 1].astype(np.int32)
-    is_grey = (colours == colours[..., :1]).all()
-    numbers = colours[..., 0] if is_grey else colours @ np.array([1, 1 << 8, 1 << 16], np.int32)
-    if channels in (2, 4):
-        numbers = np.where(pixels[..., -1] > 0, numbers, 0)
-    count = len(np.unique(numbers))
-    if count > _MAX_COLOURS:
-        raise InputError(
-            f"{file}: has {count} colours, so it is a photograph or its edges were smoothed; save it with one plain colour an object"
-        )
-    return numbers
-
-
-def _is_tiff(file: Path) -> bool:
-    return file.suffix.lower() in (".tif", ".tiff")
-
-
-def _read_tiff(file: Path) -> np.ndarray:
-    tifffile = _import_tifffile(file)
-    try:
-        with tifffile.TiffFile(file) as tiff:
-            axes: str = tiff.series[0].axes
-            pixels: np.ndarray = tiff.asarray()
-            whole = _is_last(tiff, tiff.pages[-1])
-            lossy = tiff.pages[0].compression in _LOSSY
-    except Exception as error:  # damaged files raise anything from KeyError to zlib.error
-        raise InputError(f"{file}: not a readable TIFF ({type(error).__name__}: {error})") from error
-    if not whole:
-        raise InputError(f"{file}: truncated, pages are missing at its end")
-    if lossy:
-        raise InputError(
-            f"{file}: JPEG does not keep the numbers of a label image; save it with deflate or uncompressed"
-        )
-    if axes.endswith("S"):
-        pixels = _colour_numbers(pixels, file)
-    while pixels.ndim > 2 and pixels.shape[0] == 1:
-        pixels = pixels[0]
-    return pixels
-
-
-def _is_last(tiff: Any, page: Any) -> bool:
-    """Returns whether no page follows: the offset of the next page, after the tags, is 0. tifffile stops at a broken page."""
-    layout, file = tiff.tiff, tiff.filehandle
-    file.seek(page.offset)
-    (tags,) = unpack(layout.tagnoformat, file.read(layout.tagnosize))
-    file.seek(page.offset + layout.tagnosize + tags * layout.tagsize)
-    return bool(file.read(layout.offsetsize) == bytes(layout.offsetsize))
-
-
-def _tiff_shape(file: Path, where: str) -> tuple[int, ...]:
-    """Returns the shape of a TIFF's first series, slices first, from its header."""
-    tifffile = _import_tifffile(file)
-    try:
-        with tifffile.TiffFile(file) as tiff:
-            return tuple(tiff.series[0].shape)
-    except Exception as error:
-        raise InputError(f"{where}: cannot read image {file} ({type(error).__name__}: {error})") from error
-
-
-def _import_tifffile(file: Path) -> Any:
-    return require("tifffile", extra="tiff", purpose=f"{file}: reading TIFF")
 
 
 FORMAT = Format(

@@ -14,22 +14,14 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from maskrcnn_ext.data.formats import Format, Option
+from maskrcnn_ext.data.formats.checked_values import clip_box, finite
 from maskrcnn_ext.data.formats.drawn_objects import IGNORE_LABEL, DrawnPart, add_object, join_parts
+from maskrcnn_ext.data.formats.file_names import check_different, find_by_last_parts, parse_name
+from maskrcnn_ext.data.formats.image_files import IMAGE_SUFFIXES, image_size
 from maskrcnn_ext.data.formats.polygons import ellipse
-from maskrcnn_ext.data.formats.reading import (
-    IMAGE_SUFFIXES,
-    check_different,
-    clip_box,
-    collected,
-    find_by_last_parts,
-    finite,
-    image_size,
-    in_threads,
-    parse_name,
-    read_json,
-    read_xml,
-)
+from maskrcnn_ext.data.formats.reading_many import collected, in_threads
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
+from maskrcnn_ext.data.formats.text_files import read_json, read_xml
 from maskrcnn_ext.data.formats.warnings import Tally, check_rectangles
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.tool_rle import decode_brush

@@ -13,21 +13,14 @@ from typing import Any
 
 from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.data.formats import Format, Option
+from maskrcnn_ext.data.formats.checked_values import finite
 from maskrcnn_ext.data.formats.drawn_objects import IGNORE_LABEL, DrawnPart, add_object, join_parts, read_patch
+from maskrcnn_ext.data.formats.file_names import find_by_last_parts, list_files, parse_name
+from maskrcnn_ext.data.formats.image_files import image_size, is_image
 from maskrcnn_ext.data.formats.polygons import ellipse
-from maskrcnn_ext.data.formats.reading import (
-    collected,
-    find_by_last_parts,
-    finite,
-    image_size,
-    in_threads,
-    is_image,
-    list_files,
-    parse_name,
-    read_json,
-    read_text,
-)
+from maskrcnn_ext.data.formats.reading_many import collected, in_threads
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
+from maskrcnn_ext.data.formats.text_files import read_json, read_text
 from maskrcnn_ext.data.formats.warnings import Tally, check_rectangles, warn_of_rectangles, warn_of_unlabelled
 from maskrcnn_ext.errors import InputError
 

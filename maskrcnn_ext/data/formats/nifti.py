@@ -18,7 +18,8 @@ import numpy as np
 from maskrcnn_ext.common.extras import require
 from maskrcnn_ext.common.text import one_line
 from maskrcnn_ext.data.formats import Format, Option
-from maskrcnn_ext.data.formats.reading import collected, pair_files, stem_of
+from maskrcnn_ext.data.formats.file_names import pair_files, stem_of
+from maskrcnn_ext.data.formats.reading_many import collected
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
 from maskrcnn_ext.data.formats.volume import (
     LabelTable,

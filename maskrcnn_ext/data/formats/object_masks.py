@@ -15,17 +15,12 @@ import numpy as np
 
 from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.data.formats import Format, Option
+from maskrcnn_ext.data.formats.checked_values import category_of
 from maskrcnn_ext.data.formats.dsb2018 import read_mask
-from maskrcnn_ext.data.formats.label_image import are_two_valued
-from maskrcnn_ext.data.formats.reading import (
-    category_of,
-    collected,
-    image_size,
-    in_threads,
-    is_image,
-    list_files,
-    list_images,
-)
+from maskrcnn_ext.data.formats.file_names import list_files, list_images
+from maskrcnn_ext.data.formats.image_files import image_size, is_image
+from maskrcnn_ext.data.formats.label_numbers import are_two_valued
+from maskrcnn_ext.data.formats.reading_many import collected, in_threads
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.formats.volume import connected_parts
 from maskrcnn_ext.data.formats.warnings import warn_of_unlabelled

@@ -17,16 +17,10 @@ from PIL import Image
 
 from maskrcnn_ext.common.encodings import encoding_error
 from maskrcnn_ext.data.formats import Format, Option
-from maskrcnn_ext.data.formats.reading import (
-    clip_box,
-    collected,
-    finite,
-    image_size,
-    in_threads,
-    list_images,
-    path_below,
-    read_pixels,
-)
+from maskrcnn_ext.data.formats.checked_values import clip_box, finite
+from maskrcnn_ext.data.formats.file_names import list_images, path_below
+from maskrcnn_ext.data.formats.image_files import image_size, read_pixels
+from maskrcnn_ext.data.formats.reading_many import collected, in_threads
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.formats.warnings import Tally
 from maskrcnn_ext.errors import InputError

@@ -13,10 +13,14 @@ from typing import Any
 import numpy as np
 
 from maskrcnn_ext.data.formats import Format, Option
+from maskrcnn_ext.data.formats.checked_values import clip_box, finite
 from maskrcnn_ext.data.formats.drawn_objects import IGNORE_LABEL, DrawnPart, add_object, join_parts, read_patch
+from maskrcnn_ext.data.formats.file_names import list_files
+from maskrcnn_ext.data.formats.image_files import image_size
 from maskrcnn_ext.data.formats.polygons import rotated_box
-from maskrcnn_ext.data.formats.reading import clip_box, collected, finite, image_size, in_threads, list_files, read_json
+from maskrcnn_ext.data.formats.reading_many import collected, in_threads
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
+from maskrcnn_ext.data.formats.text_files import read_json
 from maskrcnn_ext.data.formats.warnings import Tally, check_rectangles
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import decode_rle, segmentation_to_rle

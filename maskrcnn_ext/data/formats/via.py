@@ -14,17 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from maskrcnn_ext.data.formats import Format, Option
+from maskrcnn_ext.data.formats.checked_values import category_of, finite
+from maskrcnn_ext.data.formats.file_names import path_below
+from maskrcnn_ext.data.formats.image_files import image_size
 from maskrcnn_ext.data.formats.polygons import box_of_polygons, check_outline, ellipse
-from maskrcnn_ext.data.formats.reading import (
-    category_of,
-    collected,
-    finite,
-    image_size,
-    path_below,
-    read_json,
-    read_rows,
-)
+from maskrcnn_ext.data.formats.reading_many import collected
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
+from maskrcnn_ext.data.formats.text_files import read_json, read_rows
 from maskrcnn_ext.data.formats.warnings import MAX_CLASSES, Tally, check_rectangles, warn_of_classes, warn_of_rectangles
 from maskrcnn_ext.errors import InputError
 

@@ -17,24 +17,13 @@ import numpy as np
 
 from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.data.formats import Format, Option
+from maskrcnn_ext.data.formats.checked_values import category_of, clip_box, finite
+from maskrcnn_ext.data.formats.file_names import check_different, list_files, parse_name, path_below
+from maskrcnn_ext.data.formats.image_files import IMAGE_SUFFIXES, image_size, read_labels
 from maskrcnn_ext.data.formats.polygons import box_of_polygons, check_outline, rotated_box
-from maskrcnn_ext.data.formats.reading import (
-    IMAGE_SUFFIXES,
-    category_of,
-    check_different,
-    clip_box,
-    collected,
-    finite,
-    image_size,
-    in_threads,
-    list_files,
-    parse_name,
-    path_below,
-    read_labels,
-    read_text,
-    read_xml,
-)
+from maskrcnn_ext.data.formats.reading_many import collected, in_threads
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, crowds_of_mask
+from maskrcnn_ext.data.formats.text_files import read_text, read_xml
 from maskrcnn_ext.data.formats.warnings import Tally
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import encode_labels, pairwise_iou

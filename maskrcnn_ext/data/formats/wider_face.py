@@ -13,16 +13,12 @@ from typing import TypeAlias
 
 from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.data.formats import Format, Option
-from maskrcnn_ext.data.formats.reading import (
-    clip_box,
-    collected,
-    finite,
-    image_size,
-    in_threads,
-    path_below,
-    read_text,
-)
+from maskrcnn_ext.data.formats.checked_values import clip_box, finite
+from maskrcnn_ext.data.formats.file_names import path_below
+from maskrcnn_ext.data.formats.image_files import image_size
+from maskrcnn_ext.data.formats.reading_many import collected, in_threads
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
+from maskrcnn_ext.data.formats.text_files import read_text
 from maskrcnn_ext.data.formats.warnings import Tally
 from maskrcnn_ext.errors import InputError
 

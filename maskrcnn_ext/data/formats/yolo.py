@@ -17,19 +17,13 @@ from typing import Any
 from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.common.yaml_text import load_yaml
 from maskrcnn_ext.data.formats import Format, Option
+from maskrcnn_ext.data.formats.checked_values import clip_box, finite
+from maskrcnn_ext.data.formats.file_names import find_by_last_parts, list_files
+from maskrcnn_ext.data.formats.image_files import IMAGE_SUFFIXES, image_size
 from maskrcnn_ext.data.formats.polygons import box_of_polygons, check_outline
-from maskrcnn_ext.data.formats.reading import (
-    IMAGE_SUFFIXES,
-    clip_box,
-    collected,
-    find_by_last_parts,
-    finite,
-    image_size,
-    in_threads,
-    list_files,
-    read_text,
-)
+from maskrcnn_ext.data.formats.reading_many import collected, in_threads
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
+from maskrcnn_ext.data.formats.text_files import read_text
 from maskrcnn_ext.data.formats.warnings import Tally
 from maskrcnn_ext.data.formats.yolo_pose import Pose, read_pose
 from maskrcnn_ext.errors import InputError

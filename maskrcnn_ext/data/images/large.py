@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from maskrcnn_ext.common.extras import require
-from maskrcnn_ext.data.formats.reading import IMAGE_ERRORS, exif_orientation, open_image
+from maskrcnn_ext.data.formats.image_files import IMAGE_ERRORS, exif_orientation, open_image
 from maskrcnn_ext.data.images import window_of
 
 # Pixels. Windows of smaller images are cut out of the decoded image, which takes less than 300 MB.

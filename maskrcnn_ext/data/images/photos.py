@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from maskrcnn_ext.data.formats.reading import image_size
+from maskrcnn_ext.data.formats.image_files import image_size
 from maskrcnn_ext.data.images import TILING_ADVICE, check_size
 from maskrcnn_ext.errors import InputError
 

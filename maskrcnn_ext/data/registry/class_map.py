@@ -26,8 +26,8 @@ from maskrcnn_ext.common.files import write_atomic
 from maskrcnn_ext.common.text import did_you_mean, short_list
 from maskrcnn_ext.common.yaml_text import load_yaml
 from maskrcnn_ext.data.formats.drawn_objects import IGNORE_LABEL
-from maskrcnn_ext.data.formats.reading import read_text
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
+from maskrcnn_ext.data.formats.text_files import read_text
 from maskrcnn_ext.errors import InputError
 
 _OPTION = "@map:"

@@ -10,19 +10,12 @@ from typing import Any
 from maskrcnn_ext.common.yaml_text import load_yaml
 from maskrcnn_ext.data.formats.coco_records import placeholder_class
 from maskrcnn_ext.data.formats.csv_boxes import images_in, is_table_of_boxes
+from maskrcnn_ext.data.formats.file_names import list_files, parse_name, path_below
+from maskrcnn_ext.data.formats.image_files import IMAGE_ERRORS, IMAGE_SUFFIXES, open_image
 from maskrcnn_ext.data.formats.image_folder import ImageFolder
-from maskrcnn_ext.data.formats.label_image import are_two_valued
+from maskrcnn_ext.data.formats.label_numbers import are_two_valued
 from maskrcnn_ext.data.formats.object_masks import are_object_masks
-from maskrcnn_ext.data.formats.reading import (
-    IMAGE_ERRORS,
-    IMAGE_SUFFIXES,
-    list_files,
-    open_image,
-    parse_name,
-    path_below,
-    read_json,
-    read_text,
-)
+from maskrcnn_ext.data.formats.text_files import read_json, read_text
 from maskrcnn_ext.data.formats.via import class_attribute, is_via_table, read_entries, read_regions
 from maskrcnn_ext.data.formats.yolo import NAMES_FILES, folder_of_images
 from maskrcnn_ext.errors import InputError

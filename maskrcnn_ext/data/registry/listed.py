@@ -7,8 +7,8 @@ from pathlib import Path
 
 from maskrcnn_ext.common.files import write_atomic
 from maskrcnn_ext.common.text import plural, short_list
-from maskrcnn_ext.data.formats.reading import read_text
 from maskrcnn_ext.data.formats.records import ImageRecord
+from maskrcnn_ext.data.formats.text_files import read_text
 from maskrcnn_ext.data.registry.source import Source
 from maskrcnn_ext.errors import InputError
 

@@ -15,8 +15,10 @@ from typing import Any
 
 from maskrcnn_ext.common.text import did_you_mean, plural, short_list
 from maskrcnn_ext.data.formats import FORMATS, Format, get_format
+from maskrcnn_ext.data.formats.file_names import list_files
+from maskrcnn_ext.data.formats.image_files import IMAGE_SUFFIXES
 from maskrcnn_ext.data.formats.object_masks import image_of_object
-from maskrcnn_ext.data.formats.reading import IMAGE_SUFFIXES, list_files, read_json
+from maskrcnn_ext.data.formats.text_files import read_json
 from maskrcnn_ext.data.registry.class_map import mapped_name, split_mapped_name
 from maskrcnn_ext.data.registry.detect import described_by_files, detect
 from maskrcnn_ext.data.registry.domains import domain_sources

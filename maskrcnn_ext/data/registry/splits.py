@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from maskrcnn_ext.data.formats import get_format
-from maskrcnn_ext.data.formats.reading import list_files
+from maskrcnn_ext.data.formats.file_names import list_files
 from maskrcnn_ext.data.registry.detect import IMAGE_FOLDERS, TRAIN, VAL, described_by_files, detect, label_images
 from maskrcnn_ext.errors import InputError
 

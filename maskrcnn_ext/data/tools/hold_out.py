@@ -13,7 +13,7 @@ from maskrcnn_ext.common.progress import track
 from maskrcnn_ext.common.text import natural_sort_key, plural
 from maskrcnn_ext.data.check.duplicates import correlate_neighbours, find_near_pairs
 from maskrcnn_ext.data.check.images import THUMBNAIL_SIZE, make_thumbnail
-from maskrcnn_ext.data.formats.reading import IMAGE_ERRORS, IMAGE_SUFFIXES
+from maskrcnn_ext.data.formats.image_files import IMAGE_ERRORS, IMAGE_SUFFIXES
 from maskrcnn_ext.data.formats.records import ImageRecord
 from maskrcnn_ext.data.images.pixels import read_pixels
 from maskrcnn_ext.data.tools.split import split_images

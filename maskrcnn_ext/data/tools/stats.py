@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from maskrcnn_ext.data.formats.reading import IMAGE_SUFFIXES
+from maskrcnn_ext.data.formats.image_files import IMAGE_SUFFIXES
 from maskrcnn_ext.data.images.pixels import read_pixels
 from maskrcnn_ext.errors import InputError
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from maskrcnn_ext.common.files import atomic_path, shorten_name
 from maskrcnn_ext.common.progress import track
-from maskrcnn_ext.data.formats.reading import IMAGE_ERRORS, IMAGE_SUFFIXES, open_image
+from maskrcnn_ext.data.formats.image_files import IMAGE_ERRORS, IMAGE_SUFFIXES, open_image
 from maskrcnn_ext.data.formats.records import DataSet, ImageRecord
 from maskrcnn_ext.errors import InputError
 

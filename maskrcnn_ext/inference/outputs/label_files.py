@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from maskrcnn_ext.common.files import atomic_path
-from maskrcnn_ext.data.formats.reading import read_json
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
+from maskrcnn_ext.data.formats.text_files import read_json
 from maskrcnn_ext.data.writers.coco import write_coco_json
 from maskrcnn_ext.data.writers.cvat import write_cvat_xml
 from maskrcnn_ext.data.writers.files import common_folder, image_names

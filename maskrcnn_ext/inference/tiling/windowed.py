@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from maskrcnn_ext.common.extras import require
-from maskrcnn_ext.data.formats.reading import image_size
+from maskrcnn_ext.data.formats.image_files import image_size
 from maskrcnn_ext.data.images import MAX_VALUES, plain_type, window_of
 from maskrcnn_ext.data.images.large import is_large
 from maskrcnn_ext.data.images.pixels import read_pixels

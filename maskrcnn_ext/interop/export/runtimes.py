@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from maskrcnn_ext.common.extras import require
-from maskrcnn_ext.data.formats.reading import read_json
+from maskrcnn_ext.data.formats.text_files import read_json
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.export.pt2 import load_program
 from maskrcnn_ext.interop.export.recipe import METADATA_KEY, Recipe, input_name, recipe_file, scale_boxes

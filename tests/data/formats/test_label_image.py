@@ -1,9 +1,7 @@
 """Label images: PNGs and TIFFs, planes and stacks, instances and classes, and real ones."""
 
 import json
-import sys
 
-import cv2
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
@@ -108,40 +106,6 @@ def test_objects_of_unconnected_parts_are_counted_and_may_be_several(folders, ca
         read_label_image(*folders, instances="parts")
 
 
-COLOURS = {0: (0, 0, 0), 3: (255, 0, 0), 9: (1, 2, 3)}
-
-
-@pytest.mark.parametrize("suffix", ["png", "tif"])
-@pytest.mark.parametrize("alpha", [False, True])
-def test_each_colour_is_an_object(folders, suffix, alpha):
-    pixels = np.zeros((*LABELS.shape, 4 if alpha else 3), np.uint8)
-    for value, colour in COLOURS.items():
-        pixels[value == LABELS, :3] = colour
-        if alpha:
-            pixels[value == LABELS, 3] = 255 * (value > 0)
-    Image.fromarray(pixels).save(folders[0] / f"a.{suffix}")
-    annotations = read_label_image(*folders).images[0].annotations
-    assert {a.id: a.box for a in annotations} == {255: (2, 0, 5, 3), 1 + 2 * 256 + 3 * 65536: (0, 2, 2, 3)}
-    assert len(read_label_image(*folders, ignore=[255]).images[0].annotations) == 1
-
-
-def test_a_grey_image_of_three_channels_has_the_numbers_of_its_grey(folders):
-    Image.fromarray(np.stack([LABELS.astype(np.uint8)] * 3, axis=2)).save(folders[0] / "a.png")
-    assert [a.id for a in read_label_image(*folders).images[0].annotations] == [3, 9]
-
-
-def test_a_photograph_is_no_label_image(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 255, (80, 80, 3), np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    with pytest.raises(InputError, match=r"a\.png: has \d+ colours, so it is a photograph or its edges were smoothed"):
-        read_label_image(tmp_path / "a.png", tmp_path / "a.png")
-
-
-def test_parts_that_touch_at_a_corner_are_one(folders):
-    Image.fromarray(np.eye(3, 5, dtype=np.uint8)).save(folders[0] / "a.png")
-    assert len(read_label_image(*folders, categories={1: "line"}).images[0].annotations) == 1
-
-
 @pytest.mark.parametrize("compression", [None, "zlib"])
 def test_a_tiff_holds_numbers_of_any_width(folders, compression):
     tifffile = pytest.importorskip("tifffile")
@@ -184,26 +148,6 @@ def test_a_stack_of_another_depth_than_its_image_is_named(tmp_path):
     (tmp_path / "image.tif").write_bytes(b"II*\0")
     with pytest.raises(InputError, match=r"mask\.tif: cannot read image .*image\.tif"):
         read_label_image(tmp_path / "mask.tif", tmp_path / "image.tif")
-
-
-@pytest.mark.parametrize("compression", [None, "zlib"])
-def test_a_truncated_tiff_is_never_read_in_part(tmp_path, compression):
-    tifffile = pytest.importorskip("tifffile")
-    labels = np.random.default_rng(0).integers(0, 60000, (3, 40, 50)).astype(np.uint16)
-    tifffile.imwrite(tmp_path / "whole.tif", labels, compression=compression, photometric="minisblack")
-    whole = (tmp_path / "whole.tif").read_bytes()
-    Image.new("L", (50, 40)).save(tmp_path / "image.png")  # as large as a page
-    for length in range(0, len(whole) - 200, len(whole) // 25):  # at the very end are no pixels, but the resolution
-        (tmp_path / "cut.tif").write_bytes(whole[:length])
-        with pytest.raises(InputError, match=r"cut\.tif: (not a readable TIFF|truncated)"):
-            read_label_image(tmp_path / "cut.tif", tmp_path / "image.png")
-
-
-def test_without_tifffile_the_extra_is_named(folders, monkeypatch):
-    (folders[0] / "a.tif").write_bytes(b"")
-    monkeypatch.setitem(sys.modules, "tifffile", None)
-    with pytest.raises(InputError, match=r"a\.tif.*pip install \"maskrcnn_ext\[tiff\]\""):
-        read_label_image(*folders)
 
 
 def test_files_that_are_not_label_images_are_named(folders):
@@ -296,17 +240,6 @@ def test_a_real_stack_is_its_file_slice_by_slice(real_data):
         np.testing.assert_array_equal(redrawn, plane)
 
 
-def test_floats_that_are_whole_numbers_are_labels(folders):
-    """ImageJ's and Fiji's label images are often of 32 bits."""
-    tifffile = pytest.importorskip("tifffile")
-    for numbers in (LABELS.astype(np.float32), LABELS * 1e9):
-        tifffile.imwrite(folders[0] / "a.tif", numbers)
-        (record,) = read_label_image(*folders).images
-        assert [annotation.id for annotation in record.annotations] == [value for value in np.unique(numbers) if value]
-        for annotation in record.annotations:
-            np.testing.assert_array_equal(mask_util.decode(annotation.segmentation), numbers == annotation.id)
-
-
 def test_a_png_belongs_to_a_tiff_that_pillow_cannot_read(folders):
     tifffile = pytest.importorskip("tifffile")
     (folders[1] / "a.jpg").unlink()
@@ -314,14 +247,6 @@ def test_a_png_belongs_to_a_tiff_that_pillow_cannot_read(folders):
     Image.fromarray(LABELS.astype(np.uint8)).save(folders[0] / "a.png")
     (record,) = read_label_image(*folders).images
     assert (record.height, record.width, len(record.annotations)) == (3, 5, 2)
-
-
-def test_a_lossy_label_image_is_refused(folders):
-    tifffile = pytest.importorskip("tifffile")
-    pytest.importorskip("imagecodecs")
-    tifffile.imwrite(folders[0] / "a.tif", np.zeros((3, 5), np.uint8), compression="jpeg")
-    with pytest.raises(InputError, match=r"a\.tif: JPEG does not keep the numbers"):
-        read_label_image(*folders)
 
 
 def test_all_faults_are_listed_and_the_rest_is_read(folders):
@@ -348,22 +273,6 @@ def test_roboflows_table_names_the_classes_of_the_numbers(folders):
     table.write_text("Pixel Value, Class\nbolt\n")
     with pytest.raises(InputError, match=r"_classes\.csv: expected a number and a class name"):
         read_label_image(*folders)
-
-
-def test_masks_with_smoothed_edges_are_refused(folders):
-    """As after JPEG or resizing, whose intermediate values would each become an object."""
-    mask = np.zeros((60, 80), np.uint8)
-    for x in (10, 30, 60):
-        mask[10 + x // 3 : 40, x : x + 15] = 255
-    Image.new("RGB", (80, 60)).save(folders[1] / "a.jpg")
-    Image.fromarray(cv2.GaussianBlur(mask, (7, 7), 2)).save(folders[0] / "a.png")
-    with pytest.raises(InputError, match=r"a\.png: has \d+ values up to 255, .* its edges were smoothed"):
-        read_label_image(*folders)
-    # As many values, each a single region.
-    many = np.kron(np.arange(1, 256, dtype=np.uint8).reshape(15, 17), np.ones((4, 4), np.uint8))
-    Image.new("RGB", many.shape[::-1]).save(folders[1] / "a.jpg")
-    Image.fromarray(many).save(folders[0] / "a.png")
-    assert len(read_label_image(*folders).images[0].annotations) == 255
 
 
 def test_images_without_labels_are_counted(folders, caplog):
