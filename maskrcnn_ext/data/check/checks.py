@@ -15,6 +15,7 @@ import shapely
 from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.data.check.faults import Fault, object_fault
 from maskrcnn_ext.data.check.view import DatasetView, ObjectView
+from maskrcnn_ext.data.formats.checked_values import are_fractions
 from maskrcnn_ext.data.formats.coco_fields import Box
 from maskrcnn_ext.data.formats.polygons import is_rectangle
 from maskrcnn_ext.ops.rle import pairwise_iou
@@ -37,7 +38,11 @@ _MAX_IMBALANCE = 50.0  # objects of the most frequent class over those of anothe
 
 
 def check_boxes(view: DatasetView) -> Iterator[Fault]:
-    """Finds boxes that are invalid, leave their image or do not fit their mask."""
+    """Finds boxes that are invalid, in other units than pixels, leave their image or do not fit their mask."""
+    boxes = [found.box for found in view.objects if found.box is not None]
+    if are_fractions(boxes):
+        lie = "it lies" if len(boxes) == 1 else f"all {len(boxes)} lie"
+        yield Fault("boxes-fractions", f"{lie} in the first pixel of the image")
     for found in view.objects:
         box = found.box
         if found.rotated is not None and box is not None:
@@ -161,7 +166,9 @@ def _check_forms(view: DatasetView) -> Iterator[Fault]:
     with_mask = len(by_form["polygons"]) + len(by_form["rle"])
     if by_form["none"] and with_mask:
         for found in by_form["none"]:
-            yield object_fault("segmentation-missing", found, f"{with_mask} other objects have a mask")
+            yield object_fault(
+                "segmentation-missing", found, f"{plural(with_mask, 'other object has', 'other objects have')} a mask"
+            )
     elif by_form["none"]:
         yield Fault("segmentation-none", f"none of {plural(len(by_form['none']), 'object')} has a mask")
     if by_form["polygons"] and by_form["rle"]:

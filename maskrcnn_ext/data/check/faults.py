@@ -79,6 +79,7 @@ KINDS = {
     "box-beyond-image": FaultKind("warning", "a box that extends beyond its image", f"{_FIX} with the box clipped"),
     "box-mask-mismatch": FaultKind("error", "box and mask are in different places", f"{_FIX} with the mask's box"),
     "mask-beyond-box": FaultKind("warning", "a mask that is larger than its box", f"{_FIX} with the mask's box"),
+    "boxes-fractions": FaultKind("error", "boxes that are fractions of their image, not pixels", f"{_FIX} with pixels"),
     "box-rotated": FaultKind("warning", "a rotated box, whose rotation other tools ignore", f"{_FIX} with a polygon"),
     # masks
     "segmentation-missing": FaultKind(

@@ -15,6 +15,7 @@ from maskrcnn_ext.data.check.outlines import fix_polygons
 from maskrcnn_ext.data.check.repair_images import Frame, correct_sizes, drop_images, fill_sizes, merge_records
 from maskrcnn_ext.data.check.segmentation import Segmentation, parse_segmentation
 from maskrcnn_ext.data.check.view import DatasetView, ObjectView, have_two_types, view_dataset
+from maskrcnn_ext.data.formats.checked_values import are_fractions
 from maskrcnn_ext.data.formats.coco_fields import Box, has_keypoint_count
 from maskrcnn_ext.data.formats.polygons import box_of_polygons
 from maskrcnn_ext.ops.rle import with_text_counts
@@ -68,6 +69,7 @@ def repair(
     _drop_broken_fields(data, view(), log)
     merge_records(data, view(), log)
     correct_sizes(data, view(), pixels, rotated_objects, log)
+    _scale_fractions(data, view(), log)
     _repair_masks(data, view(), log)
     _repair_boxes(data, view(), log)
     _drop_duplicates(data, view(), log)
@@ -120,12 +122,14 @@ def _drop_broken_fields(data: dict[str, Any], view: DatasetView, log: list[Chang
 
 
 def _write_rotated_boxes(data: dict[str, Any], view: DatasetView, log: list[Change]) -> None:
-    """Writes rotated boxes as polygons, unless the object has a segmentation already."""
+    """Writes rotated boxes as polygons, unless the object has a segmentation already. The rotation, which the polygon has, is left out."""
     for found in view.objects:
         if found.rotated is not None and found.box is not None:
             x0, y0, x1, y1 = found.box
             entry = data["annotations"][found.index]
             entry.update(bbox=[x0, y0, x1 - x0, y1 - y0], segmentation=entry.get("segmentation") or [found.rotated])
+            if isinstance(entry.get("attributes"), dict):
+                entry["attributes"] = {key: value for key, value in entry["attributes"].items() if key != "rotation"}
             log.append(Change(_describe(found), "its rotated box became a polygon"))
 
 
@@ -137,6 +141,23 @@ def _keep_first_categories(data: dict[str, Any], view: DatasetView, log: list[Ch
         else:
             kept[category_id] = entry
     data["categories"] = list(kept.values())
+
+
+def _scale_fractions(data: dict[str, Any], view: DatasetView, log: list[Change]) -> None:
+    """Writes boxes that are fractions of their images in pixels, and polygons that are, too."""
+    if not are_fractions(found.box for found in view.objects if found.box is not None):
+        return
+    for found in view.objects:
+        image, polygons = found.image, found.segmentation.polygons
+        if found.box is None or image is None or image.width is None or image.height is None:
+            continue
+        sides = (image.width, image.height)
+        x0, y0, x1, y1 = (edge * side for edge, side in zip(found.box, 2 * sides, strict=True))
+        entry = data["annotations"][found.index]
+        entry.update(bbox=[x0, y0, x1 - x0, y1 - y0], area=(x1 - x0) * (y1 - y0))
+        if polygons and are_fractions((*points.min(axis=0), *points.max(axis=0)) for points in polygons):
+            entry["segmentation"] = [(points * sides).ravel().tolist() for points in polygons]
+        log.append(Change(_describe(found), "its coordinates, fractions of the image, are in pixels now"))
 
 
 def _repair_masks(data: dict[str, Any], view: DatasetView, log: list[Change]) -> None:

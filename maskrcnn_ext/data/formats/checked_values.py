@@ -9,6 +9,7 @@ from typing import Any
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import RLE, Box, check_rle, rle_box, with_text_counts
 
+_CARELESS = 0.1  # by which a box in fractions may leave its image
 _ROUNDING = 1e-3  # pixels; a box that extends beyond its image by less is not counted
 
 
@@ -53,6 +54,24 @@ def clip_box(
     if clipped is not None and max(abs(a - b) for a, b in zip((x0, y0, x1, y1), box, strict=True)) > _ROUNDING:
         clipped.append(where)
     return x0, y0, x1, y1
+
+
+def are_fractions(boxes: Iterable[Sequence[float]]) -> bool:
+    """Returns whether boxes are fractions of their images: all lie in the first pixel, and not all edges are whole numbers.
+
+    Args:
+        boxes: (x0, y0, x1, y1) each, of all objects of a data set.
+
+    Example:
+        >>> are_fractions([(0.2, 0.3, 1.0, 1.0)]), are_fractions([(0, 0, 1, 1)]), are_fractions([(0.5, 0.5, 9.0, 9.0)])
+        (True, False, False)
+    """
+    found = False
+    for box in boxes:
+        if max(box) > 1 + _CARELESS:
+            return False
+        found = found or any(edge % 1 for edge in box)
+    return found
 
 
 def checked_rle(rle: Any, height: int, width: int, where: str) -> tuple[Box, RLE]:

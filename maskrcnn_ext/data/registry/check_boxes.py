@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from maskrcnn_ext.common.text import plural
+from maskrcnn_ext.data.formats.checked_values import are_fractions
 from maskrcnn_ext.data.formats.records import DataSet
 from maskrcnn_ext.errors import InputError
 
@@ -24,25 +25,22 @@ def check_boxes(data: DataSet, name: str) -> None:
     Raises:
         InputError: all coordinates are fractions of the image.
     """
-    empty, beyond, total = [], [], 0
-    largest, has_fractions = 0.0, False
+    total = sum(len(record.annotations) for record in data.images)
+    if are_fractions(annotation.box for record in data.images for annotation in record.annotations):
+        raise InputError(
+            f"data set {name}: all {plural(total, 'box', 'boxes')} lie in the first pixel: their coordinates are fractions of the image; "
+            "multiply them by its width and height, as maskrcnn-ext check-data --fix does"
+        )
+    empty, beyond = [], []
     for record in data.images:
         for annotation in record.annotations:
             x0, y0, x1, y1 = annotation.box
-            total += 1
-            largest = max(largest, x1, y1)
-            has_fractions = has_fractions or x1 % 1 != 0
             if x0 >= x1 or y0 >= y1 or x0 >= record.width or y0 >= record.height or x1 <= 0 or y1 <= 0:
                 empty.append(record.image_id)
             elif max(-x0, x1 - record.width) > _BEYOND * (x1 - x0) or max(-y0, y1 - record.height) > _BEYOND * (
                 y1 - y0
             ):
                 beyond.append(record.image_id)
-    if has_fractions and largest <= 1:
-        raise InputError(
-            f"data set {name}: all {plural(total, 'box', 'boxes')} lie in the first pixel: their coordinates are fractions of the image; "
-            "multiply them by its width and height"
-        )
     if empty:
         logger.warning(
             "data set %s: %s without area or outside of their image, such as one of image %r; see maskrcnn-ext check-data",

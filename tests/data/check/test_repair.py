@@ -143,3 +143,50 @@ def test_a_rotated_box_is_reported_and_becomes_a_polygon(polygons):
     assert np.round(fixed["annotations"][0]["bbox"]).tolist() == [45, 20, 10, 40]
     assert log == ["image 1, annotation 1: its rotated box became a polygon"]
     assert repaired(fixed, folder) == (fixed, [])
+
+
+def test_a_rotated_box_outside_of_its_image_is_left_out(polygons):
+    """Its rotation must not make a polygon of the box again that was cut at the edge of the image."""
+    data, folder = polygons
+    first, second = data["annotations"][:2]
+    data["annotations"] = [first, second]
+    del first["segmentation"]
+    first.update(bbox=[1000, 35, 40, 10], attributes={"rotation": 30.0, "occluded": True})
+    original = copy.deepcopy(data)
+    assert "box-outside" in {fault.kind for fault in find_faults(view_dataset(data, folder, "set"))}
+    fixed, log = repaired(data, folder)
+    assert fixed["annotations"] == [second]
+    assert log[-1].endswith("no part of its box is inside the image, and it has no mask there")
+    first["bbox"] = [30, 35, 40, 10]
+    original["annotations"][0]["bbox"] = [30, 35, 40, 10]
+    assert repaired(data, folder)[0]["annotations"][0]["attributes"] == {"occluded": True}
+    assert data == original
+
+
+@pytest.mark.parametrize("masks", ["fractions", "pixels", "none"])
+def test_fractions_of_the_image_become_pixels(polygons, masks):
+    data, folder = polygons
+    original = copy.deepcopy(data)
+    sizes = {image["id"]: (image["width"], image["height"]) for image in data["images"]}
+    for entry in data["annotations"]:
+        sides = sizes[entry["image_id"]]
+        entry["bbox"] = (np.array(entry["bbox"]).reshape(2, 2) / sides).ravel().tolist()
+        if masks == "fractions":
+            polygons_of = [np.array(polygon).reshape(-1, 2) / sides for polygon in entry["segmentation"]]
+            entry["segmentation"] = [points.ravel().tolist() for points in polygons_of]
+        elif masks == "none":
+            del entry["segmentation"]
+    faults = find_faults(view_dataset(data, folder, "set"))
+    assert [fault.message for fault in faults if fault.kind == "boxes-fractions"] == [
+        f"all {len(data['annotations'])} lie in the first pixel of the image"
+    ]
+    fixed, log = repaired(data, folder)
+    assert len(log) >= len(data["annotations"])
+    for entry, known in zip(fixed["annotations"], original["annotations"], strict=True):
+        assert entry["bbox"] == pytest.approx(known["bbox"], abs=1)
+        if masks == "none":
+            assert entry["area"] == pytest.approx(known["bbox"][2] * known["bbox"][3])
+        else:
+            assert entry["segmentation"][0] == pytest.approx(known["segmentation"][0])
+    errors = {fault.kind for fault in find_faults(view_dataset(fixed, folder, "set"))}
+    assert not {kind for kind in errors if KINDS[kind].severity == "error"}

@@ -7,7 +7,7 @@ import pycocotools.mask as mask_util
 import pytest
 
 from maskrcnn_ext import InputError
-from maskrcnn_ext.data.formats.checked_values import category_of, checked_rle, clip_box, finite
+from maskrcnn_ext.data.formats.checked_values import are_fractions, category_of, checked_rle, clip_box, finite
 
 
 def test_numbers():
@@ -50,3 +50,11 @@ def test_an_rle_and_its_box():
         checked_rle(mask_util.encode(np.zeros((9, 20), np.uint8, order="F")), 9, 20, "here")
     with pytest.raises(InputError, match=r"^here: "):
         checked_rle(rle, 20, 9, "here")
+
+
+def test_fractions_lie_in_the_first_pixel():
+    assert are_fractions([(0.1, 0.2, 0.3, 0.4), (0, 0, 1, 1)])
+    assert are_fractions([(0.2, 0.3, 1.0, 1.02)])
+    assert not are_fractions([(0.2, 0.3, 1.0, 1.2)])
+    assert not are_fractions([(0, 0, 1, 1)])
+    assert not are_fractions([])

@@ -33,9 +33,21 @@ def test_boxes_that_leave_their_image_are_counted(caplog, boxes, expected):
     assert re.search(expected, caplog.text)
 
 
-def test_fractions_of_the_image_are_refused():
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        [(0.1, 0.2, 0.3, 0.4), (0, 0, 1, 1)],
+        [(0.2, 0.3, 1.0, 1.0), (0, 0.5, 1.0, 1.0)],  # all end at the edge of the image
+        [(0, 0.5, 1, 1), (0, 0, 1, 0.5)],
+        [(0.35, 0.1, 0.35 + 0.65000001, 1.02), (0, 0, 1, 1)],  # rounded, and careless
+    ],
+)
+def test_fractions_of_the_image_are_refused(boxes):
     with pytest.raises(InputError, match="mine: all 2 boxes lie in the first pixel: their coordinates are fractions"):
-        check_boxes(data((0.1, 0.2, 0.3, 0.4), (0, 0, 1, 1)), "mine")
+        check_boxes(data(*boxes), "mine")
+
+
+def test_small_boxes_in_pixels_are_no_fractions():
     check_boxes(data((0, 0, 1, 1)), "mine")
     check_boxes(data((0.1, 0.2, 0.3, 0.4), (5, 5, 9, 9)), "mine")
     check_boxes(data(), "mine")
