@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from maskrcnn_ext.common.ranges import is_at_least
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.evaluation.average_precision import IOUS, RECALLS, Matching, average_precisions, match, nan_mean, rank
 from maskrcnn_ext.evaluation.overlaps import pair_up
@@ -82,7 +83,7 @@ def compare_seeds(
     Raises:
         InputError: as :func:`maskrcnn_ext.evaluation.summary.evaluate`, `resamples` is below 1, or the numbers of seeds differ.
     """
-    if resamples < 1:
+    if not is_at_least(resamples, 1):
         raise InputError(f"resamples is {resamples}: expected at least 1")
     if len(a) != len(b) or not a:
         raise InputError(f"{len(a)} and {len(b)} results: expected the same number of each, one a seed")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from maskrcnn_ext.common.ranges import is_at_least, is_share
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.evaluation.average_precision import (
     ALL_AREAS,
@@ -112,11 +113,11 @@ def evaluate(
         >>> round(metrics["AP"]), metrics["at_threshold"]["F1"]
         (100, 1.0)
     """
-    if not (0 < iou <= 1 and 0 <= score_threshold <= 1):
+    if not (is_share(iou, above_zero=True) and is_share(score_threshold)):
         raise InputError(
             f"iou is {iou} and score_threshold {score_threshold}: expected numbers from 0 (iou: above 0) to 1"
         )
-    if max_detections is not None and max_detections < 1:
+    if max_detections is not None and not is_at_least(max_detections, 1):
         raise InputError(f"max_detections is {max_detections}: expected at least 1")
     loaded_truth = load_truth(truth)
     loaded_results = load_results(results, loaded_truth)

@@ -11,6 +11,7 @@ import numpy as np
 from detectron2.structures import Instances
 from omegaconf import DictConfig
 
+from maskrcnn_ext.common.ranges import is_share
 from maskrcnn_ext.common.text import short_list
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.base_predictor import BasePredictor
@@ -60,7 +61,7 @@ class EnsemblePredictor(BasePredictor):
         """
         if not configs:
             raise InputError("an ensemble needs a model")
-        if not 0 < agreement <= 1:
+        if not is_share(agreement, above_zero=True):
             raise InputError(f"agreement={agreement}: expected an IoU above 0 and up to 1")
         options: dict[str, Any] = {"device": device, "dtype": dtype, "overrides": overrides}
         options |= {"optimize": optimize, "calibrate": calibrate}

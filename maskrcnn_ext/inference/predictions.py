@@ -10,6 +10,7 @@ from typing import Any
 from detectron2.structures import Instances
 from PIL import Image
 
+from maskrcnn_ext.common.ranges import is_share
 from maskrcnn_ext.common.text import short_list
 from maskrcnn_ext.data.images.memory import read_image
 from maskrcnn_ext.data.images.pixels import read_pixels
@@ -59,7 +60,7 @@ class Predictions(Instances):
         Raises:
             InputError: the threshold is not a score.
         """
-        if not 0 <= threshold <= 1:
+        if not is_share(threshold):
             raise InputError(f"threshold={threshold}: expected a score from 0 to 1")
         kept = found[found.scores >= threshold] if threshold else found
         predictions = cls(kept.image_size, **kept.get_fields())

@@ -12,6 +12,7 @@ from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
+from maskrcnn_ext.common.ranges import is_at_least, is_share
 from maskrcnn_ext.common.text import or_list
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.tensor_inference import clip_boxes, image_window, is_finite
@@ -98,9 +99,9 @@ class BoxPredictor(FastRCNNOutputLayers):
             raise InputError(
                 f"model.roi_heads.box_predictor.suppression={suppression}: expected {or_list(list(SUPPRESSIONS))}"
             )
-        if not soft_sigma > 0:
+        if not is_at_least(soft_sigma, 0) or soft_sigma == 0:
             raise InputError(f"model.roi_heads.box_predictor.soft_sigma={soft_sigma}: expected a number above 0")
-        if not 0 < candidate_nms_thresh <= 1:
+        if not is_share(candidate_nms_thresh, above_zero=True):
             raise InputError(
                 f"model.roi_heads.box_predictor.candidate_nms_thresh={candidate_nms_thresh}: expected an IoU above 0 and up to 1"
             )

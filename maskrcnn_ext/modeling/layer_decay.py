@@ -10,6 +10,7 @@ import torch
 from detectron2.solver.build import get_default_optimizer_params, reduce_param_groups
 from torch import nn
 
+from maskrcnn_ext.common.ranges import is_share
 from maskrcnn_ext.errors import InputError
 
 # Where a parameter is in a backbone: the stage and the block of the stage. The stem is (0, 0).
@@ -81,7 +82,7 @@ def layer_decay_params(
 
         optimizer.params._target_=maskrcnn_ext.layer_decay_params optimizer.params.decay_rate=0.7
     """
-    if not 0 < decay_rate <= 1:
+    if not is_share(decay_rate, above_zero=True):
         raise InputError(
             f"optimizer.params.decay_rate={decay_rate}: expected a number above 0 and not above 1, such as 0.7"
         )

@@ -14,6 +14,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
+from maskrcnn_ext.common.ranges import is_at_least
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.mask_heads.base import MaskHead
 from maskrcnn_ext.modeling.mask_heads.fcn import FCNMaskHead
@@ -150,7 +151,7 @@ class MeanMaskHead(MaskHead):
             InputError: there are no heads.
         """
         super().__init__(input_shape, num_classes=num_classes, loss_weight=loss_weight, vis_period=vis_period)
-        if num_heads < 1:
+        if not is_at_least(num_heads, 1):
             raise InputError(f"model.roi_heads.mask_head.num_heads={num_heads}: expected 1 or more")
         self.heads = nn.ModuleList(
             FCNMaskHead(

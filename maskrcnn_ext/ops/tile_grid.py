@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+from maskrcnn_ext.common.ranges import is_at_least, is_share
 from maskrcnn_ext.errors import InputError
 
 # x, y, width, height in pixels of the image.
@@ -40,8 +41,10 @@ class TileGrid:
         Raises:
             InputError: `tile` or `overlap` is out of range.
         """
-        if not 0 < overlap < 1:
+        if not is_share(overlap, above_zero=True) or overlap == 1:
             raise InputError(f"overlap={overlap}: expected a fraction of the tile, above 0 and below 1, such as 0.2")
+        if not is_at_least(tile, 1):
+            raise InputError(f"tile={tile}: expected the side of a tile in pixels, such as 1024")
         self.overlap = shared = round(tile * overlap)
         if not _LEAST_OVERLAP <= shared < tile:
             raise InputError(

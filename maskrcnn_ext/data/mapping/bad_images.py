@@ -15,6 +15,7 @@ import weakref
 from math import sqrt
 from pathlib import Path
 
+from maskrcnn_ext.common.ranges import is_share
 from maskrcnn_ext.errors import InputError
 
 # A child of Detectron2's logger, the only one that its script sets up, so that these messages reach the log file of every run.
@@ -44,7 +45,7 @@ class BadImages:
         Raises:
             InputError: the number is not a share.
         """
-        if not 0 <= max_share <= 1:
+        if not is_share(max_share):
             raise InputError(f"max_bad_share={max_share}: expected a share from 0 to 1")
         self._max_share = max_share
         self._attempts = 0

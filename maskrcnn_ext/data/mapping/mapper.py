@@ -15,6 +15,7 @@ from detectron2.data.detection_utils import transform_proposals
 from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils.logger import log_first_n
 
+from maskrcnn_ext.common.ranges import is_share
 from maskrcnn_ext.common.text import first_line, or_list
 from maskrcnn_ext.data.images.pixels import read_pixels
 from maskrcnn_ext.data.mapping.bad_images import BadImages
@@ -126,7 +127,7 @@ class SafeMapper(DatasetMapper):
             raise InputError(f"instance_mask_format={instance_mask_format}: expected polygon or bitmask")
         if missing_masks not in MISSING_MASKS:
             raise InputError(f"missing_masks={missing_masks}: expected {or_list(list(MISSING_MASKS))}")
-        if not 0 < point_share <= 1:
+        if not is_share(point_share, above_zero=True):
             raise InputError(f"point_share={point_share}: expected a share above 0, up to 1")
         if recompute_boxes and not use_instance_mask:
             raise InputError("recompute_boxes=true needs use_instance_mask=true: the boxes are those of the masks")

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from maskrcnn_ext.common.ranges import is_at_least, is_share
 from maskrcnn_ext.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def repeat_factor_sampler(
     from detectron2.data.samplers import RepeatFactorTrainingSampler
 
     _check(dataset)
-    if not 0 < threshold <= 1:
+    if not is_share(threshold, above_zero=True):
         raise InputError(
             f"repeat_factor_sampler: threshold is {threshold}, expected a share of images, above 0 and up to 1"
         )
@@ -74,9 +75,9 @@ def class_balanced_sampler(
     from detectron2.data.samplers import RepeatFactorTrainingSampler
 
     _check(dataset)
-    if not 0 <= strength <= 1:
+    if not is_share(strength):
         raise InputError(f"class_balanced_sampler: strength is {strength}, expected a number from 0 to 1")
-    if max_factor < 1:
+    if not is_at_least(max_factor, 1):
         raise InputError(f"class_balanced_sampler: max_factor is {max_factor}, expected at least 1")
     return RepeatFactorTrainingSampler(balance_factors(dataset, strength, max_factor), seed=seed)
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from maskrcnn_ext.common.ranges import is_share
 from maskrcnn_ext.data.mapping.tile_cuts import cut_annotation
 from maskrcnn_ext.data.registry.catalog import get_dataset_dicts
 from maskrcnn_ext.errors import InputError
@@ -53,7 +54,7 @@ def get_tiled_dataset_dicts(
             dataloader.train.dataset._target_=maskrcnn_ext.get_tiled_dataset_dicts dataloader.train.dataset.tile=1024
     """
     for name, share in (("min_visible", min_visible), ("empty_share", empty_share)):
-        if not 0 <= share <= 1:
+        if not is_share(share):
             raise InputError(f"{name}={share}: expected a share from 0 to 1")
     records = get_dataset_dicts(names, filter_empty=filter_empty, classes=classes)
     tiles: list[Record] = []

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from detectron2.structures import Instances
 
+from maskrcnn_ext.common.ranges import is_at_least, is_share
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.base_predictor import BasePredictor
 from maskrcnn_ext.inference.jobs.journal import Journal, Journals
@@ -127,9 +128,9 @@ def predict_tiled(
 
             instances = predict_tiled(lambda tiles: [my_model(tile) for tile in tiles], WindowedImage("scene.tif"), tile=512)
     """
-    if batch_size < 1:
+    if not is_at_least(batch_size, 1):
         raise InputError(f"batch_size={batch_size}: expected 1 or more")
-    if not 0 < agreement <= 1:
+    if not is_share(agreement, above_zero=True):
         raise InputError(f"agreement={agreement}: expected a fraction above 0 and up to 1")
     grid = TileGrid(image.width, image.height, tile, overlap)
     keys = [f"{key}@{x},{y}" for x, y, _, _ in grid.windows]

@@ -12,6 +12,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskrcnn_ext.common.ranges import is_at_least
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.mask_heads.base import MaskHead, empty_loss
 from maskrcnn_ext.modeling.mask_heads.ground_truth import (
@@ -148,7 +149,7 @@ class StagedMaskHead(MaskHead):
             )
         if not 0 <= start_stage < len(STAGE_WEIGHTS):
             raise InputError(f"start_stage={start_stage}: set model.roi_heads.mask_head.start_stage to 0, 1, 2 or 3")
-        if boundary_width < 1:
+        if not is_at_least(boundary_width, 1):
             raise InputError(
                 f"boundary_width={boundary_width}: set model.roi_heads.mask_head.boundary_width to 1 or more"
             )

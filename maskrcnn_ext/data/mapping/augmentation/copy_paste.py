@@ -10,6 +10,7 @@ import torch
 from detectron2.structures import Instances
 from torch.utils.data import Dataset
 
+from maskrcnn_ext.common.ranges import is_at_least
 from maskrcnn_ext.data.mapping.augmentation.mixing import (
     Mapper,
     MixingMapper,
@@ -65,7 +66,7 @@ class CopyPasteMapper(MixingMapper):
         super().__init__(mapper=mapper, dataset=dataset, probability=probability, min_visible=min_visible)
         if level not in ("scene", "instance"):
             raise InputError(f"CopyPasteMapper: level is {level!r}, expected 'scene' or 'instance'")
-        if max_instances is not None and max_instances < 1:
+        if max_instances is not None and not is_at_least(max_instances, 1):
             raise InputError(f"CopyPasteMapper: max_instances is {max_instances}, expected at least 1")
         self.level = level
         self.max_instances = max_instances

@@ -13,6 +13,7 @@ from detectron2.data import DatasetFromList
 from detectron2.structures import BitMasks, Boxes, Instances
 from torch.utils.data import Dataset
 
+from maskrcnn_ext.common.ranges import is_share
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.unlabelled import IgnoreRegion, Unlabelled
 
@@ -36,7 +37,7 @@ class MixingMapper(ABC):
     ) -> None:
         """Wraps a mapper; the subclasses document the arguments."""
         for name, share in (("probability", probability), ("min_visible", min_visible)):
-            if not 0 <= share <= 1:
+            if not is_share(share):
                 raise InputError(f"{type(self).__name__}: {name} is {share}, expected a number from 0 to 1")
         if not len(dataset):
             raise InputError(f"{type(self).__name__}: the data set it draws from is empty")
