@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskrcnn_ext.common.extras import require
-from maskrcnn_ext.common.text import or_list
+from maskrcnn_ext.common.text import first_line, or_list
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.modeling.backbones.feature_pyramid import ScaledMaps
 from maskrcnn_ext.modeling.backbones.input_conversion import InputConversion
@@ -207,7 +207,11 @@ class TimmBackbone(Backbone):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, C, H, W) as the model normalises them -> name -> map (N, channels, ceil(H / stride), ceil(W / stride))."""
         x = self.prepare(x)
-        return self.name_maps(self.compute_maps(x), x)
+        try:
+            maps = self.compute_maps(x)
+        except (AssertionError, ValueError) as error:  # how timm's networks and torch's BatchNorm refuse a size
+            raise self._refusal(x, error) from error
+        return self.name_maps(maps, x)
 
     def prepare(self, x: Tensor) -> Tensor:
         """Converts images (N, C, H, W) as the model normalises them to the input of the network."""
@@ -257,6 +261,18 @@ class TimmBackbone(Backbone):
                     f"{self.name} has a map {feature} of {' x '.join(map(str, found.shape[-2:]))} where a stride of {stride} needs "
                     f"{' x '.join(map(str, expected))}: its convolutions lack padding, choose another network, such as convnext_tiny"
                 )
+
+    def _refusal(self, x: Tensor, error: Exception) -> InputError:
+        """Returns the error for a batch of another size than the network takes."""
+        size, reason = " x ".join(map(str, x.shape)), f" ({first_line(error)})" if str(error) else ""
+        if self.training and has_batch_norm(self.net):
+            return InputError(
+                f"{self.name} cannot train its BatchNorm on a batch of {size}{reason}: set {_WHERE}.norm=FrozenBN, or a larger batch"
+            )
+        return InputError(
+            f"{self.name} does not take images of any size: a batch of {size} is refused{reason}; choose another network, such as "
+            "convnext_tiny"
+        )
 
     def _check_first_batch(self, x: Tensor) -> None:
         """Raises an InputError if the values are not those that were declared; warns of a BatchNorm that sees one image."""

@@ -54,7 +54,7 @@ class TimmNet:
         self.maps: list[dict[str, Any]] = list(found.get_dicts() if hasattr(found, "get_dicts") else found or ())
         if not self.maps or not hasattr(net, "forward_intermediates"):
             raise InputError(f"{name} has no feature maps: choose another network, such as convnext_tiny")
-        self.parameters = frozenset(inspect.signature(type(net).__init__).parameters)
+        self.parameters = _constructor_parameters(type(net))
         self.is_plain = (
             len({entry["reduction"] for entry in self.maps}) == 1
             and len(self.maps) > 4
@@ -68,6 +68,11 @@ class TimmNet:
             options: dict[str, Any] = {"dynamic_img_size": True}
             patch = int(self.maps[0]["reduction"])
             if patch != PATCH:
+                if hasattr(net.patch_embed, "backbone"):
+                    raise InputError(
+                        f"{self.name} has a map of stride {patch} that a convolutional network makes, which cannot be resampled to "
+                        f"{PATCH}: choose another network, such as vit_base_r50_s16_224 or convnext_tiny"
+                    )
                 # The grid of position embeddings stays that of the pre-training; timm resamples the patches.
                 size = net.pretrained_cfg["input_size"][-1]
                 options |= {"patch_size": PATCH, "img_size": size // patch * PATCH}
@@ -161,6 +166,17 @@ class TimmNet:
         if source:
             load_file(net, source, self.name)
         return net
+
+
+def _constructor_parameters(cls: type) -> frozenset[str]:
+    """Returns the names of the arguments that a constructor takes, with those that it passes on to its base classes."""
+    names: set[str] = set()
+    for base in cls.__mro__:
+        parameters = inspect.signature(base.__init__).parameters
+        names |= parameters.keys()
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            break
+    return frozenset(names)
 
 
 def _check_name(name: str) -> None:

@@ -24,7 +24,10 @@ HIERARCHICAL = [
     "hgnetv2_b0",
     "resnet10t",
 ]
-PLAIN = ["deit_tiny_patch16_224", "vit_small_patch14_dinov2", "vit_small_patch16_dinov3", "eva02_tiny_patch14_224"]
+PLAIN = [
+    *("deit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"),
+    *("vit_small_patch14_dinov2", "vit_small_patch16_dinov3", "eva02_tiny_patch14_224"),
+]
 STOCK_MEAN = torch.tensor([103.53, 116.28, 123.675]).view(3, 1, 1)
 
 
@@ -177,6 +180,26 @@ def test_one_image_a_batch_with_live_batch_norm_is_worth_a_warning(caplog):
     for _ in range(2):
         built(as_stock_model(picture(64, 64)))
     assert caplog.text.count("set model.backbone.bottom_up.norm=FrozenBN") == 1
+
+
+def test_a_batch_with_one_value_a_channel_is_one_line():
+    x = torch.zeros(1, 3, 32, 32)
+    assert backbone("regnety_002", norm="FrozenBN").train()(x)["res5"].shape[2:] == (1, 1)
+    with pytest.raises(
+        InputError, match=r"regnety_002 cannot train .* 1 x 3 x 32 x 32 .*bottom_up\.norm=FrozenBN"
+    ) as error:
+        backbone("regnety_002")(x)
+    assert "\n" not in str(error.value)
+
+
+def test_a_network_that_refuses_a_size_is_one_line():
+    with torch.device("meta"):
+        built = TimmBackbone("halonet26t", pretrained=False).eval()
+        assert built(torch.zeros(1, 3, 256, 256))["res2"].shape[2:] == (64, 64)
+        with pytest.raises(
+            InputError, match="halonet26t does not take images of any size: a batch of 1 x 3 x 96 x 128"
+        ):
+            built(torch.zeros(1, 3, 70, 97))
 
 
 def test_images_of_five_channels():

@@ -16,6 +16,10 @@ from maskrcnn_ext.modeling.backbones.timm_nets import TimmNet
         ("hf-hub:timm/convnext_tiny", "timm has no network"),
         ("mixer_b16_224", "takes images of 224x224 pixels only"),
         ("maxvit_tiny_rw_224", "takes images of 224x224 pixels only"),
+        (
+            "vit_tiny_r_s16_p8_224",
+            "has a map of stride 32 that a convolutional network makes.*such as vit_base_r50_s16_224",
+        ),
     ],
 )
 def test_networks_that_cannot_be_used(name, message):
