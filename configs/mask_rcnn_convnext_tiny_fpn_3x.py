@@ -7,7 +7,7 @@ from .common.optim.adamw_pretrained import optimizer
 from .common.schedule.coco import lr_multiplier_3x as lr_multiplier
 from .common.train.default import train
 
-to_timm(model, "convnext_tiny.fb_in1k", drop_path_rate=0.4)
+to_timm(model, "convnext_tiny.fb_in1k", drop_path_rate=0.4, out_norms=True)
 # Vectors have no weight decay, and the rate decays by layers of three blocks.
 optimizer.params.update(weight_decay_bias=0.0, decay_rate=0.95, blocks_per_layer=3)
 train.max_iter = 270000

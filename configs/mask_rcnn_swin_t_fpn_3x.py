@@ -7,6 +7,6 @@ from .common.optim.adamw_pretrained import optimizer
 from .common.schedule.coco import lr_multiplier_3x as lr_multiplier
 from .common.train.default import train
 
-to_timm(model, "swin_tiny_patch4_window7_224.ms_in1k", drop_path_rate=0.2)
+to_timm(model, "swin_tiny_patch4_window7_224.ms_in1k", drop_path_rate=0.2, out_norms=True)
 train.max_iter = 270000
 train.amp.enabled = True

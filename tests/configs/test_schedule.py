@@ -76,3 +76,11 @@ def test_convnext_has_the_parameter_groups_of_its_authors():
     decay_of = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert {decay_of[id(p)] for p in model.parameters() if p.ndim == 1} == {0.0}
     assert {decay_of[id(p)] for p in model.parameters() if p.ndim > 1} == {0.05}
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn_convnext_tiny_fpn_3x", "mask_rcnn_swin_t_fpn_3x"])
+def test_a_norm_follows_each_map_as_in_the_authors_detectors(name):
+    pytest.importorskip("timm")
+    bottom_up = our_model(name).backbone.bottom_up
+    channels = {feature: shape.channels for feature, shape in bottom_up.output_shape().items()}
+    assert {feature: len(norm.weight) for feature, norm in bottom_up.out_norms.items()} == channels
