@@ -27,11 +27,16 @@ NETS = {
 
 def detector(family: str) -> GeneralizedRCNN:
     """Returns a copy of a family's detector in evaluation mode."""
-    return copy.deepcopy(cached_detector(*NETS[family]))
+    return copy.deepcopy(cached_detector(family))
 
 
 @functools.cache
-def cached_detector(name: str, norm: str | None) -> GeneralizedRCNN:
+def cached_detector(family: str) -> GeneralizedRCNN:
+    return make_detector(*NETS[family])
+
+
+def make_detector(name: str, norm: str | None) -> GeneralizedRCNN:
+    """Returns the detector of a network of timm."""
     torch.manual_seed(0)
     pixels = {"pixel_mean": [128.0] * 3, "pixel_std": [64.0] * 3}
     net = TimmBackbone(name, pretrained=False, norm=norm, **pixels)

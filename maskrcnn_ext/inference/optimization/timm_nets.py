@@ -29,6 +29,7 @@ from maskrcnn_ext.inference.optimization.convolution import (
     is_fusible_conv,
 )
 from maskrcnn_ext.modeling.backbones.norms import FrozenBatchNormAct
+from maskrcnn_ext.modeling.backbones.rotary_positions import RotaryPositions
 from maskrcnn_ext.modeling.backbones.swin_windows import DetectionBlock
 from maskrcnn_ext.modeling.backbones.timm_backbone import TimmBackbone
 from maskrcnn_ext.ops.quantized import QuantizedMap
@@ -163,7 +164,10 @@ def is_known_transformer(backbone: nn.Module) -> bool:
 
 
 def _is_of_libraries(module: nn.Module) -> bool:
-    return type(module) is DetectionBlock or type(module).__module__.partition(".")[0] in ("timm", "torch")
+    return type(module) in (DetectionBlock, RotaryPositions) or type(module).__module__.partition(".")[0] in (
+        "timm",
+        "torch",
+    )
 
 
 def _unknown_operators(net: fx.GraphModule) -> Iterator[str]:

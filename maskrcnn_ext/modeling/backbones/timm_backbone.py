@@ -20,6 +20,7 @@ from maskrcnn_ext.modeling.backbones.feature_pyramid import ScaledMaps
 from maskrcnn_ext.modeling.backbones.input_conversion import InputConversion
 from maskrcnn_ext.modeling.backbones.norms import freeze_batch_norm, has_batch_norm, synchronise_batch_norm
 from maskrcnn_ext.modeling.backbones.pretrained import FROM_CHECKPOINT
+from maskrcnn_ext.modeling.backbones.rotary_positions import use_rotary_positions
 from maskrcnn_ext.modeling.backbones.swin_windows import use_detection_windows
 from maskrcnn_ext.modeling.backbones.timm_nets import PATCH, TimmNet
 
@@ -149,6 +150,7 @@ class TimmBackbone(Backbone):
         self.has_pretrained_weights = pretrained not in (False, FROM_CHECKPOINT)
         self.net = description.build(pretrained, in_chans=len(pixel_mean), drop_path_rate=drop_path_rate)
         use_detection_windows(self.net)
+        use_rotary_positions(self.net)
         self._set_norm(norm or ("BN" if pretrained is False else "FrozenBN"), norm is not None and stem_class is None)
         self._freeze(freeze_at, description)
         # Layers after the last map would be parameters without gradients.

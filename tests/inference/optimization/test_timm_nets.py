@@ -11,7 +11,13 @@ from torch import fx, nn
 
 from maskrcnn_ext import TimmBackbone
 from maskrcnn_ext.inference.optimization.convolution import FusedConv2d
-from maskrcnn_ext.inference.optimization.timm_nets import ResidualConv2d, SameConv2d, fuse_graph, trace_timm
+from maskrcnn_ext.inference.optimization.timm_nets import (
+    ResidualConv2d,
+    SameConv2d,
+    fuse_graph,
+    is_known_transformer,
+    trace_timm,
+)
 from maskrcnn_ext.ops.workspace import Workspace
 from tests.helpers.timm_models import measure_statistics
 
@@ -145,3 +151,9 @@ def test_unknown_networks_stay_as_they_are(name, reason, caplog):
 def test_checkpointed_networks_are_traced(name):
     with torch.device("meta"):
         assert trace_timm(backbone(name, activation_checkpointing=True)) is not None
+
+
+@pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "eva02_tiny_patch14_224", "vit_small_patch16_dinov3"])
+def test_plain_vits_are_known(name):
+    with torch.device("meta"):
+        assert is_known_transformer(backbone(name))

@@ -6,9 +6,11 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.export import Options, export
+from maskrcnn_ext.interop.export.onnx import _fix_output_sides
 from maskrcnn_ext.interop.export.recipe import build_recipe
 from maskrcnn_ext.interop.export.runtimes import open_model
 from maskrcnn_ext.interop.export.verify import QUANTIZED_LIMITS, Limits, default_limits
@@ -76,3 +78,17 @@ def test_8_bits_find_most_of_it(detector, exported, tmp_path, target, name, batc
     near = np.abs(found["boxes"][:, None] - expected["boxes"][:20]).max(axis=2) < 8
     same = found["classes"][:, None] == expected["classes"][:20]
     assert (near & same).any(axis=0).mean() > 0.6
+
+
+def test_a_graph_whose_shapes_the_exporter_mistakes_is_one_line(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    value = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, sides)
+        for name, sides in (("x", [2]), ("scores", [2, 2]))
+    ]
+    node = onnx.helper.make_node("Identity", ["x"], ["scores"])
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "g", value[:1], value[1:])), tmp_path / "a.onnx")
+    with pytest.raises(
+        InputError, match=r"a\.onnx: ONNX's exporter mistakes the shape of scores.*choose another backbone"
+    ):
+        _fix_output_sides(tmp_path / "a.onnx", [torch.Size([2])])
