@@ -14,6 +14,6 @@ model.roi_heads.box_pooler.update(_target_=FastROIPooler, sampling_ratio=2)
 model.roi_heads.mask_pooler.update(_target_=FastROIPooler, sampling_ratio=2)
 
 optimizer.lr = 5e-4
-dataloader.train.update(total_batch_size=2, num_workers=2)
+dataloader.train.update(total_batch_size=2, num_workers=min(2, dataloader.train.num_workers))
 train.update(init_checkpoint="", max_iter=1000, eval_period=500)
 train.checkpointer.period = 500

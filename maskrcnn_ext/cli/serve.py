@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import socket
 import sys
 from dataclasses import replace
@@ -127,4 +126,6 @@ def _source(args: argparse.Namespace) -> ModelSource:
 
 def _threads(workers: int) -> int:
     """Returns the number of threads of each of several processes; 0, the default of the runtime, for one."""
-    return 0 if workers == 1 else max(1, (os.cpu_count() or 1) // workers)
+    from maskrcnn_ext.common.cores import usable_cores
+
+    return 0 if workers == 1 else max(1, usable_cores() // workers)

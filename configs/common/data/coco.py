@@ -4,13 +4,12 @@ One override for each split selects other data, a registered name or a file:
 `dataloader.train.dataset.names=coco:/data/train.json@/data/images`.
 """
 
-import os
-
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from omegaconf import OmegaConf
 
+from maskrcnn_ext.common.cores import usable_cores
 from maskrcnn_ext.data.mapping.mapper import SafeMapper
 from maskrcnn_ext.data.registry.catalog import get_dataset_dicts
 from maskrcnn_ext.evaluation.coco import COCOEvaluator
@@ -31,7 +30,7 @@ dataloader.train = L(build_detection_train_loader)(
         use_instance_mask=True,
     ),
     total_batch_size=16,
-    num_workers=min(4, os.cpu_count() or 1),
+    num_workers=min(4, usable_cores()),
 )
 
 dataloader.test = L(build_detection_test_loader)(
@@ -41,7 +40,7 @@ dataloader.test = L(build_detection_test_loader)(
         augmentations=[L(T.ResizeShortestEdge)(short_edge_length=800, max_size=1333)],
         image_format="${...train.mapper.image_format}",
     ),
-    num_workers=min(4, os.cpu_count() or 1),
+    num_workers=min(4, usable_cores()),
 )
 
 dataloader.evaluator = L(COCOEvaluator)(

@@ -13,5 +13,5 @@ dataloader.train.mapper.augmentations = [
     L(T.RandomFlip)(horizontal=False, vertical=True),
 ]
 dataloader.test.mapper.augmentations[0].update(short_edge_length=384, max_size=512)
-dataloader.train.update(total_batch_size=2, num_workers=2)
-dataloader.test.num_workers = 2
+dataloader.train.update(total_batch_size=2, num_workers=min(2, dataloader.train.num_workers))
+dataloader.test.num_workers = min(2, dataloader.test.num_workers)

@@ -19,7 +19,7 @@ dataloader.train.mapper.update(
     recompute_boxes=True,  # from the masks after cropping
 )
 dataloader.test.mapper.augmentations = []
-dataloader.train.update(total_batch_size=4, num_workers=2)
-dataloader.test.num_workers = 2
+dataloader.train.update(total_batch_size=4, num_workers=min(2, dataloader.train.num_workers))
+dataloader.test.num_workers = min(2, dataloader.test.num_workers)
 # The images hold up to 375 nuclei: with COCO's limit of 100 detections the rest would count as missed.
 dataloader.evaluator.max_dets_per_image = 400

@@ -8,5 +8,5 @@ dataloader.test.dataset.names = "ocid_table"
 dataloader.train.mapper.augmentations[0].update(short_edge_length=[400, 440, 480, 520, 560], max_size=800)
 dataloader.test.mapper.augmentations[0].update(short_edge_length=480, max_size=800)
 dataloader.train.mapper.instance_mask_format = "bitmask"  # the masks are RLEs
-dataloader.train.update(total_batch_size=4, num_workers=2)
-dataloader.test.num_workers = 2
+dataloader.train.update(total_batch_size=4, num_workers=min(2, dataloader.train.num_workers))
+dataloader.test.num_workers = min(2, dataloader.test.num_workers)

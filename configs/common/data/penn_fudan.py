@@ -8,5 +8,5 @@ dataloader.test.dataset.names = "penn_fudan_val"
 dataloader.train.mapper.augmentations[0].update(short_edge_length=[320, 352, 384, 416, 448, 480], max_size=800)
 dataloader.test.mapper.augmentations[0].update(short_edge_length=400, max_size=800)
 dataloader.train.mapper.instance_mask_format = "bitmask"  # the masks are RLEs
-dataloader.train.update(total_batch_size=2, num_workers=2)
-dataloader.test.num_workers = 2
+dataloader.train.update(total_batch_size=2, num_workers=min(2, dataloader.train.num_workers))
+dataloader.test.num_workers = min(2, dataloader.test.num_workers)

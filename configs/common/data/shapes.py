@@ -12,5 +12,5 @@ dataloader.train.mapper.update(
     instance_mask_format="bitmask",  # the masks are RLEs
 )
 dataloader.test.mapper.augmentations = []
-dataloader.train.update(total_batch_size=8, num_workers=2)
-dataloader.test.num_workers = 2
+dataloader.train.update(total_batch_size=8, num_workers=min(2, dataloader.train.num_workers))
+dataloader.test.num_workers = min(2, dataloader.test.num_workers)

@@ -19,5 +19,5 @@ dataloader.train.mapper.update(
     recompute_boxes=True,  # a rotated box is larger than its object
 )
 dataloader.test.mapper.augmentations = []
-dataloader.train.update(total_batch_size=4, num_workers=2)
-dataloader.test.num_workers = 2
+dataloader.train.update(total_batch_size=4, num_workers=min(2, dataloader.train.num_workers))
+dataloader.test.num_workers = min(2, dataloader.test.num_workers)

@@ -18,7 +18,7 @@ dataloader.train.mapper.augmentations = [
     L(T.RandomContrast)(intensity_min=0.8, intensity_max=1.2),
 ]
 dataloader.test.mapper.augmentations = []
-dataloader.train.update(total_batch_size=4, num_workers=2)
-dataloader.test.num_workers = 2
+dataloader.train.update(total_batch_size=4, num_workers=min(2, dataloader.train.num_workers))
+dataloader.test.num_workers = min(2, dataloader.test.num_workers)
 # A window may have more crowns than COCO's limit of 100 detections.
 dataloader.evaluator.max_dets_per_image = 300

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from maskrcnn_ext.common.cores import usable_cores
 
 COCO = "detectron2://COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x/137849600/model_final_f10217.pkl"
 COCO_KEYPOINTS = "detectron2://COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x/137849621/model_final_a6e10b.pkl"
@@ -66,7 +67,7 @@ def inspect_machine() -> Machine:
     packages = [LITE] if has_timm and importlib.util.find_spec(LITE) else []
     cached = [repository for repository in (TIMM_LITE, TIMM_CONVNEXT) if has_timm and _is_in_timms_cache(repository)]
     return Machine(
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=usable_cores(),
         has_bf16=bool({"AMX", "AVX-512 BF16"} & set(cpu_instructions())),
         gpu_memory=min(memory, default=0),
         weights=(*weights, *packages, *cached),
