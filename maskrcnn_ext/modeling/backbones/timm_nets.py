@@ -172,7 +172,7 @@ def _constructor_parameters(cls: type) -> frozenset[str]:
     """Returns the names of the arguments that a constructor takes, with those that it passes on to its base classes."""
     names: set[str] = set()
     for base in cls.__mro__:
-        parameters = inspect.signature(base.__init__).parameters
+        parameters = inspect.signature(base).parameters
         names |= parameters.keys()
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
             break
