@@ -89,28 +89,37 @@ def register_roi_heads() -> None:
 
 
 def register_backbones() -> None:
-    """Registers TimmFPN in Detectron2, for ``MODEL.BACKBONE.NAME``: a TimmBackbone with an FPN. Idempotent; does not import timm."""
+    """Registers TimmFPN and TimmSimpleFeaturePyramid in Detectron2, for ``MODEL.BACKBONE.NAME``. Idempotent; does not import timm.
+
+    They are a TimmBackbone with an FPN, or with the pyramid of ViTDet for plain ViTs.
+    """
     from detectron2.modeling import BACKBONE_REGISTRY
 
-    def build(cfg: CfgNode, input_shape: Any) -> nn.Module:
-        from detectron2.modeling.backbone import FPN
-        from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+    def builder(name: str) -> Callable[..., nn.Module]:
+        def build(cfg: CfgNode, input_shape: Any) -> nn.Module:
+            from detectron2.modeling.backbone import FPN
+            from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 
-        from maskrcnn_ext.modeling.backbones.timm_backbone import TimmBackbone
+            from maskrcnn_ext.modeling.backbones.feature_pyramid import SimpleFeaturePyramid
+            from maskrcnn_ext.modeling.backbones.timm_backbone import TimmBackbone
 
-        settings = cfg.MODEL.FPN
-        return FPN(
-            TimmBackbone(cfg, input_shape),
-            settings.IN_FEATURES,
-            settings.OUT_CHANNELS,
-            norm=settings.NORM,
-            top_block=LastLevelMaxPool(),
-            fuse_type=settings.FUSE_TYPE,
-        )
+            settings = cfg.MODEL.FPN
+            pyramid = FPN if name == "TimmFPN" else SimpleFeaturePyramid
+            return pyramid(
+                TimmBackbone(cfg, input_shape),
+                settings.IN_FEATURES,
+                settings.OUT_CHANNELS,
+                norm=settings.NORM,
+                top_block=LastLevelMaxPool(),
+                fuse_type=settings.FUSE_TYPE,
+            )
 
-    build.__name__ = "TimmFPN"
-    if build.__name__ not in BACKBONE_REGISTRY:
-        BACKBONE_REGISTRY.register(build)
+        build.__name__ = name
+        return build
+
+    for build in map(builder, ("TimmFPN", "TimmSimpleFeaturePyramid")):
+        if build.__name__ not in BACKBONE_REGISTRY:
+            BACKBONE_REGISTRY.register(build)
 
 
 def add_maskrcnn_ext_config(cfg: CfgNode) -> None:
@@ -127,8 +136,8 @@ def add_maskrcnn_ext_config(cfg: CfgNode) -> None:
 
     The arguments of all mask heads (convolutions, norm, class-agnostic masks) stay in ``MODEL.ROI_MASK_HEAD``. The base of a
     MaskScoringHead reads the node of its name. Heads that take the feature maps need ``POOLER_TYPE: ""``. Without this call the heads use
-    their defaults. ``MODEL.BACKBONE.NAME: TimmFPN`` selects the backbone of timm, ``MODEL.ROI_HEADS.NAME: BoxPredictorROIHeads`` the
-    selection of detections by :class:`maskrcnn_ext.BoxPredictor`.
+    their defaults. ``MODEL.BACKBONE.NAME: TimmFPN`` selects the backbone of timm, ``TimmSimpleFeaturePyramid`` the same with the pyramid
+    of ViTDet, ``MODEL.ROI_HEADS.NAME: BoxPredictorROIHeads`` the selection of detections by :class:`maskrcnn_ext.BoxPredictor`.
 
     Args:
         cfg: a config from ``detectron2.config.get_cfg()``; changed in place.

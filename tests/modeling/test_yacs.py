@@ -11,7 +11,7 @@ from detectron2.modeling import ROI_MASK_HEAD_REGISTRY, build_backbone, build_mo
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.modeling.roi_heads.mask_head import build_mask_head
 
-from maskrcnn_ext import BoxPredictor, InputError, add_maskrcnn_ext_config
+from maskrcnn_ext import BoxPredictor, InputError, SimpleFeaturePyramid, add_maskrcnn_ext_config
 from maskrcnn_ext.modeling.backbones.norms import has_batch_norm
 from maskrcnn_ext.modeling.fit_check import check_fit
 from maskrcnn_ext.modeling.parts import MASK_HEADS
@@ -185,6 +185,17 @@ def test_a_backbone_of_timm_by_name():
     assert bottom_up.net.grad_checkpointing
     assert has_batch_norm(bottom_up)
     assert backbone(torch.zeros(1, 3, 64, 64))["p6"].shape == (1, 256, 1, 1)
+
+
+def test_the_pyramid_of_plain_vits_by_name():
+    register_backbones()
+    cfg = timm_cfg(NAME="deit_tiny_patch16_224")
+    cfg.MODEL.BACKBONE.NAME, cfg.MODEL.FPN.NORM = "TimmSimpleFeaturePyramid", "LN"
+    backbone = build_backbone(cfg)
+    assert type(backbone) is SimpleFeaturePyramid
+    assert backbone.bottom_up.is_plain
+    found = backbone(torch.zeros(1, 3, 64, 64))
+    assert [tuple(found[name].shape) for name in ("p2", "p6")] == [(1, 256, 16, 16), (1, 256, 1, 1)]
 
 
 def test_the_value_of_every_kind_reaches_the_backbone(tmp_path):

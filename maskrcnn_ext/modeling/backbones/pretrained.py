@@ -80,6 +80,17 @@ def download_failed(name: str, error: Exception) -> InputError:
     )
 
 
+def report_timms_weights(name: str, config: Mapping[str, Any]) -> None:
+    """Logs which of timm's weights were loaded, and their licence."""
+    tagged = ".".join(filter(None, (config.get("architecture") or name, config.get("tag"))))
+    logger.info(
+        "Backbone %s: all tensors loaded from timm's %s (licence: %s)",
+        name,
+        tagged,
+        config.get("license") or "not stated",
+    )
+
+
 def warn_of_licence(name: str, config: Mapping[str, Any]) -> None:
     """Logs a warning if timm's weights have a licence that may forbid or restrict commercial use, or if timm states none."""
     licence = str(config.get("license") or "")

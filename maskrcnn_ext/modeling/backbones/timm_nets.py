@@ -12,7 +12,13 @@ from torch import nn
 from maskrcnn_ext.common.extras import require
 from maskrcnn_ext.common.text import did_you_mean, short_list
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.modeling.backbones.pretrained import download_failed, find_source, load_file, warn_of_licence
+from maskrcnn_ext.modeling.backbones.pretrained import (
+    download_failed,
+    find_source,
+    load_file,
+    report_timms_weights,
+    warn_of_licence,
+)
 
 PATCH = 16  # stride of the maps of plain ViTs
 
@@ -160,6 +166,7 @@ class TimmNet:
                 net: nn.Module = create(self.name, pretrained=True, num_classes=0, in_chans=in_chans, **options)
             except Exception as error:  # timm's hub clients raise many unrelated types
                 raise download_failed(self.name, error) from error
+            report_timms_weights(self.name, net.pretrained_cfg)
             warn_of_licence(self.name, net.pretrained_cfg)
             return net
         net = create(self.name, pretrained=False, num_classes=0, in_chans=in_chans, **options)

@@ -123,7 +123,7 @@ def test_timms_weights_without_network_and_cache(tmp_path, monkeypatch):
     assert "\n" not in str(error.value)
 
 
-def test_timms_weights_in_its_cache(tmp_path, monkeypatch):
+def test_timms_weights_in_its_cache(tmp_path, monkeypatch, caplog):
     """The folders are those that a download leaves behind."""
     name = "test_efficientnet.r160_in1k"
     weights = timm.create_model(name).state_dict()
@@ -134,7 +134,9 @@ def test_timms_weights_in_its_cache(tmp_path, monkeypatch):
     (cached / "snapshots" / revision).mkdir(parents=True)
     save_file(weights, cached / "snapshots" / revision / "model.safetensors")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    loaded = build(True, name).state_dict()
+    with caplog.at_level(logging.INFO, "maskrcnn_ext"):
+        loaded = build(True, name.partition(".")[0]).state_dict()
+    assert f"all tensors loaded from timm's {name} (licence: apache-2.0)" in caplog.text
     assert loaded.keys() <= weights.keys()
     assert all(torch.equal(value, weights[key]) for key, value in loaded.items())
 
