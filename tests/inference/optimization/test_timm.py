@@ -61,11 +61,14 @@ def test_a_hook_keeps_a_network_in_float32(caplog):
     assert "the backbone stays in float32: TimmBackbone may not work in bf16" in caplog.text
 
 
-def test_tiles_of_an_image_are_predicted():
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tiles_of_an_image_are_predicted(family):
+    name, norm = NETS[family]
     part = "model.backbone.bottom_up"
     overrides = [
         f"{part}._target_=maskrcnn_ext.TimmBackbone",
-        f"{part}.name=mobilenetv4_conv_small_035",
+        f"{part}.name={name}",
+        f"{part}.norm={norm or 'null'}",
         f"{part}.pretrained=false",
         f"{part}.pixel_std=[57.375,57.12,58.395]",
         "dataloader.test.mapper.augmentations.0.short_edge_length=64",
@@ -80,8 +83,9 @@ def test_tiles_of_an_image_are_predicted():
     assert len(found) >= 1
 
 
-def test_views_of_an_image_are_merged():
-    model = detector("MobileNet")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_views_of_an_image_are_merged(family):
+    model = detector(family)
     parts = {name: getattr(model, name) for name in ("backbone", "proposal_generator", "roi_heads")}
     views = TTARCNN(**parts, pixel_mean=[128.0] * 3, pixel_std=[64.0] * 3, tta_scales=[1.0], tta_flip=False).eval()
     with torch.inference_mode():
