@@ -63,6 +63,24 @@ def test_the_backend_answers_label_studio(predictor, photo):
         np.testing.assert_array_equal(decode_brush(region["value"]["rle"], *size), mask.numpy())
 
 
+def test_label_studio_accepts_the_predictions(predictor, photo):
+    """label-studio-sdk's own check of a prediction against the labelling interface, and its decoder of brushes."""
+    pytest.importorskip("label_studio_sdk")
+    from label_studio_sdk.converter.brush import decode_rle
+    from label_studio_sdk.label_interface import LabelInterface
+
+    found = predictor(photo, threshold=0.1)
+    labels = "".join(f'<Label value="{name}"/>' for name in predictor.classes.names)
+    interface = INTERFACE.replace('<Label value="x"/>', labels)
+    request = {"tasks": [{"id": 1, "data": {"image": photo.name}}], "label_config": interface}
+    (prediction,) = Backend(predictor, photo.parent, 0.1).answer("/predict", request)["results"]
+    assert LabelInterface(interface).validate_prediction(prediction, return_errors=True) == []
+    assert len(prediction["result"]) == len(found) > 0
+    for region, mask in zip(prediction["result"], found.pred_masks, strict=True):
+        alpha = decode_rle(region["value"]["rle"]).reshape(*mask.shape, 4)[:, :, 3]
+        np.testing.assert_array_equal(alpha > 0, mask.numpy())
+
+
 @pytest.mark.parametrize("polygons", [False, True])
 def test_cvat_annotates_a_task_with_the_models_objects(run, predictor, photo, polygons, monkeypatch):
     """cvat-sdk's own driver, on a task whose images and labels are here instead of on a server."""

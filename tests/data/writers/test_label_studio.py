@@ -36,3 +36,27 @@ def test_the_labelling_interface_has_every_class_and_shape(tmp_path):
     root = ElementTree.parse(tmp_path / "out/label_config.xml").getroot()
     for tag in ("PolygonLabels", "BrushLabels", "RectangleLabels"):
         assert [label.get("value") for label in root.iter(tag).__next__()] == ["leaf", 'a "b" & c']
+
+
+@pytest.mark.parametrize("scored", [False, True])
+def test_label_studios_own_check_accepts_each_shape(tmp_path, scored):
+    pytest.importorskip("label_studio_sdk")
+    from label_studio_sdk.label_interface import LabelInterface
+
+    polygon = Annotation(1, (2.0, 2.0, 9.0, 8.0), [[2.0, 2.0, 9.0, 2.0, 9.0, 8.0]])
+    found = [square(1, 1, 8), polygon, Annotation(0, (1, 1, 9, 9))]
+    for own in found if scored else ():
+        own.score = 0.5
+    data = make_set(tmp_path, found, classes=("leaf", 'a "b" & c'))
+    find_writer("label_studio")(data, tmp_path / "out", link=False)
+    interface = LabelInterface((tmp_path / "out/label_config.xml").read_text())
+    interface.validate()
+    (task,) = json.loads((tmp_path / "out/tasks.json").read_text())
+    (written,) = task["predictions" if scored else "annotations"]
+    assert {region["type"] for region in written["result"]} == {"brushlabels", "polygonlabels", "rectanglelabels"}
+    if scored:
+        assert interface.validate_prediction(written, return_errors=True) == []
+    else:
+        assert interface.validate_annotation(written)
+    written["result"][0]["from_name"] = "nothing"
+    assert not (interface.validate_prediction if scored else interface.validate_annotation)(written)
