@@ -96,7 +96,7 @@ def test_the_exported_maps_are_as_exact_as_pytorch(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", QUICK)
+@pytest.mark.parametrize("family", NETS)
 def test_openvino_finds_the_same(family, mapper, tmp_path):
     pytest.importorskip("openvino")
     check(detector(family), mapper, "openvino", tmp_path / "a.xml")
