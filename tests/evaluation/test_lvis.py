@@ -105,6 +105,30 @@ def test_images_one_at_a_time_have_the_numbers_of_all_at_once(seed, task):
     assert 0 < metrics["AP"] < 100
 
 
+@pytest.mark.parametrize("task", ["bbox", "segm"])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_numbers_of_the_authors_package(seed, task, tmp_path, monkeypatch):
+    """LVIS has no crowds; of equal scores, either may count first."""
+    lvis = pytest.importorskip("lvis")
+    monkeypatch.setattr(np, "float", float, raising=False)  # a name that NumPy 1.24 has removed
+    truth, results = lvis_scene(seed)
+    for annotation in truth["annotations"]:
+        annotation["iscrowd"] = 0
+    for result, place in zip(results, np.random.default_rng(seed).permutation(len(results)), strict=True):
+        result["score"] = (int(place) + 1) / (len(results) + 1)
+    known, file = load_truth(truth), tmp_path / "truth.json"
+    content = {"images": known.images, "categories": known.categories, "annotations": known.annotations}
+    file.write_text(json.dumps(content))
+    own = [{key: value for key, value in one.items() if task == "bbox" or key != "bbox"} for one in results]
+    theirs = lvis.LVIS(str(file))
+    evaluator = lvis.LVISEval(theirs, lvis.LVISResults(theirs, own, max_dets=MAX_DETECTIONS), task)
+    evaluator.run()
+    expected = {name: None if value < 0 else 100 * value for name, value in evaluator.get_results().items()}
+    metrics = measured(truth, results, task)
+    assert metrics == pytest.approx({name: expected[name] for name in metrics}, abs=1e-9)
+    assert 0 < metrics["AP"] < 100
+
+
 def test_results_stay_in_their_file(tmp_path):
     """Each image's best detections are read once, those beyond the limit never."""
     truth, results = lvis_scene(0)
