@@ -177,6 +177,7 @@ def _conclude(tuning: Tuning, args: argparse.Namespace, out: Path) -> None:
     from maskrcnn_ext.common.next_command import print_next
     from maskrcnn_ext.common.text import printable
     from maskrcnn_ext.config.plan.choice import override_value
+    from maskrcnn_ext.engine.next_commands import gpu_flags
     from maskrcnn_ext.report.tuning_page import TrialRow, Varied, write_tuning_page
 
     best, trials = tuning.best(), tuning.trials()
@@ -205,7 +206,8 @@ def _conclude(tuning: Tuning, args: argparse.Namespace, out: Path) -> None:
     print(
         f"\nThe same as overrides:\n\n    {printable(shlex.join(overrides)) if overrides else 'none: no change was better'}"
     )
-    print_next(["train-net", "--config-file", str(file), f"train.output_dir={out}/best"], ["report", str(best.folder)])
+    train = ["train-net", "--config-file", str(file), *gpu_flags(args.num_gpus), f"train.output_dir={out}/best"]
+    print_next(train, ["report", str(best.folder)])
 
 
 def best_config(config: str, out: Path, overrides: list[str], *, title: str, command: str) -> str:

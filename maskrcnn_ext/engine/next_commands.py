@@ -37,9 +37,19 @@ def next_commands(args: argparse.Namespace) -> list[list[str]]:
     return [["report", out], ["predict", out, "IMAGES", "-o", "predictions"]]
 
 
+def gpu_flags(num_gpus: int) -> list[str]:
+    """Returns the flags of the training command for a number of GPUs; none for one, its default.
+
+    Example:
+        >>> gpu_flags(0), gpu_flags(1)
+        (['--num-gpus', '0'], [])
+    """
+    return [] if num_gpus == 1 else ["--num-gpus", str(num_gpus)]
+
+
 def _train_net(args: argparse.Namespace, overrides: Sequence[str], num_gpus: int) -> list[str]:
     """Returns the training command with other overrides, on the same GPUs and machines."""
-    flags = [] if num_gpus == 1 else ["--num-gpus", str(num_gpus)]
+    flags = gpu_flags(num_gpus)
     if args.num_machines > 1:
         flags += ["--num-machines", str(args.num_machines), "--dist-url", args.dist_url]
     flags += [flag for flag, given in (("--resume", args.resume), ("--eval-only", args.eval_only)) if given]

@@ -48,9 +48,11 @@ def test_mistakes_are_one_line(tmp_path, capsys):
 @pytest.mark.slow
 def test_a_tuning_and_more_trials(shapes, tmp_path, capsys):
     keys = [text for text in small_run(spec_of(shapes), tmp_path) if not text.startswith("train.output_dir")]
-    command = ["tune", "domains/shapes.py", "-o", str(tmp_path / "out"), *keys]
+    command = ["tune", "domains/shapes.py", "-o", str(tmp_path / "out"), "--num-gpus", "0", *keys]
     assert main([*command, "--trials", "2"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert f"train-net --config-file {tmp_path / 'out/best.py'} --num-gpus 0 " in printed.err
     assert [line.split()[0] for line in lines[:3]] == ["trial", "0", "1"]
     assert set(lines[1].split()[3:]) == {"."}, "the first trial is the config itself"
     assert f"config   {tmp_path / 'out/best.py'}" in lines
