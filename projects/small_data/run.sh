@@ -22,11 +22,12 @@ case $row in
   softmax) overrides=("$head._target_=maskrcnn_ext.SoftmaxMaskHead") ;;
   dct) overrides=("$head._target_=maskrcnn_ext.DCTMaskHead") ;;
   mask_scoring) overrides=("$head._target_=maskrcnn_ext.MaskScoringHead") ;;
-  # mask heads on the feature maps
+  # mask heads on the feature maps; the wide layers of two are made as slim as the rest of the model
   boundary) overrides=("$head._target_=maskrcnn_ext.BoundaryMaskHead" model.roi_heads.mask_pooler=null) ;;
-  patch_dct) overrides=("$head._target_=maskrcnn_ext.PatchDCTMaskHead" model.roi_heads.mask_pooler=null) ;;
+  patch_dct) overrides=("$head._target_=maskrcnn_ext.PatchDCTMaskHead" "$head.patch_dim=128" model.roi_heads.mask_pooler=null) ;;
   point_rend) overrides=("$head._target_=maskrcnn_ext.PointRendMaskHead" model.roi_heads.mask_pooler=null) ;;
-  implicit_point_rend) overrides=("$head._target_=maskrcnn_ext.ImplicitPointRendMaskHead" model.roi_heads.mask_pooler=null) ;;
+  implicit_point_rend) overrides=("$head._target_=maskrcnn_ext.ImplicitPointRendMaskHead" "$head.fc_dim=256" "$head.point_fc_dim=64"
+    model.roi_heads.mask_pooler=null) ;;
   refine_mask) overrides=("$head._target_=maskrcnn_ext.RefineMaskHead" model.roi_heads.mask_pooler=null) ;;
   full_refine_mask) overrides=("$head._target_=maskrcnn_ext.FullRefineMaskHead" model.roi_heads.mask_pooler=null) ;;
   simple_refine_mask) overrides=("$head._target_=maskrcnn_ext.SimpleRefineMaskHead" model.roi_heads.mask_pooler=null) ;;
