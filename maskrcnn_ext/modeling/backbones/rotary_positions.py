@@ -59,7 +59,7 @@ def use_rotary_positions(net: nn.Module) -> None:
     rope: Any = getattr(net, "rope", None)
     layers = require("timm.layers", extra="timm", purpose="this backbone")
     if type(rope) is layers.RotaryEmbeddingCat:
-        is_supported = rope.grid_type == "index" and not rope._use_cached_embed
+        is_supported = rope.grid_type == "index" and rope.feat_shape is None
     else:
         is_supported = type(rope) is layers.RotaryEmbeddingDinoV3 and rope.normalize_coords == "separate"
     if is_supported:
