@@ -48,9 +48,17 @@ class SemanticFusion(nn.Module):
             mask: (R, 1, S, S) in [0, 1], of the RoI's class.
         """
         x = self.reduce(torch.cat([features, semantic, mask], dim=1))
-        x = sum(branch(x) for branch in self.branches)
+        x = sum([self.branches[0](x), *self._dilated(x)])
         upsampled: Tensor = self.upsample(torch.cat([x, semantic[:, -1:], mask], dim=1))
         return upsampled
+
+    def _dilated(self, x: Tensor) -> list[Tensor]:
+        """Returns what the dilated branches make of (R, dim, S, S), each in the same shape."""
+        if not (x.is_cpu and torch.is_autocast_enabled("cpu")):
+            return [branch(x) for branch in self.branches[1:]]
+        # In bf16, oneDNN's gradients of dilated depthwise weights are wrong, up to NaN, for channels-last maps of 56 x 56 (torch 2.14).
+        with torch.autocast("cpu", enabled=False):
+            return [branch(x.float()) for branch in self.branches[1:]]
 
 
 def depthwise_conv(dim: int, *, dilation: int, norm: str = "") -> Conv2d:

@@ -38,3 +38,19 @@ def test_the_mean_of_a_simple_stage_reaches_every_pixel():
     far[:, :, :2, :2] += 50  # beyond the reach of the convolutions from the opposite corner
     change = (stage(far, semantic, mask) - stage(features, semantic, mask))[:, :, -2:, -2:]
     assert change.any()
+
+
+def test_gradients_in_bf16_of_channels_last_maps_are_those_of_float32():
+    """PyTorch's own are wrong for the dilated branches, by several times their size."""
+    torch.manual_seed(0)
+    stage = SemanticFusion(8, 8, 8).to(memory_format=torch.channels_last)
+    maps = [torch.randn(24, channels, 56, 56).contiguous(memory_format=torch.channels_last) for channels in (8, 9, 1)]
+    gradients = []
+    for enabled in (False, True):
+        stage.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            output = stage(*maps)
+        output.float().sum().backward()
+        gradients.append([branch.weight.grad.clone() for branch in stage.branches])
+    for expected, found in zip(*gradients, strict=True):
+        assert (found - expected).abs().max() < 0.05 * expected.abs().max()
