@@ -11,7 +11,8 @@ from maskrcnn_ext.data.formats.text_files import read_json
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.evaluation.stored_results import StoredResults
 from maskrcnn_ext.evaluation.truth import LARGEST, Truth
-from maskrcnn_ext.ops.rle import check_rle, find_broken_rle, rle_box, segmentation_to_rle
+from maskrcnn_ext.ops.rle import rle_box, segmentation_to_rle
+from maskrcnn_ext.ops.rle_checks import check_rle, find_broken_rle
 
 # In the order of the file; `StoredResults` of a large one.
 Results: TypeAlias = Sequence[dict[str, Any]]

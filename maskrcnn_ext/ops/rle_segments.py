@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from maskrcnn_ext.ops.rle import RLE, decode_counts, encode_edges
+from maskrcnn_ext.ops.rle import RLE, encode_edges
+from maskrcnn_ext.ops.rle_checks import decode_counts
 
 # The pixel (x, y) has the position x * _COLUMN + y: segments of neighbouring columns never touch.
 _COLUMN = 2**31

@@ -9,7 +9,8 @@ import numpy as np
 
 from maskrcnn_ext.data.formats.coco_fields import Box, nest_polygons
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.ops.rle import check_rle, check_rle_parts, rle_area, rle_box, segmentation_to_rle
+from maskrcnn_ext.ops.rle import rle_area, rle_box, segmentation_to_rle
+from maskrcnn_ext.ops.rle_checks import check_rle, check_rle_parts
 
 
 @dataclass(slots=True, eq=False)

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.ops.rle import RLE, Box, check_rle, rle_box, with_text_counts
+from maskrcnn_ext.ops.rle import RLE, Box, rle_box, with_text_counts
+from maskrcnn_ext.ops.rle_checks import check_rle
 
 _CARELESS = 0.1  # by which a box in fractions may leave its image
 _ROUNDING = 1e-3  # pixels; a box that extends beyond its image by less is not counted

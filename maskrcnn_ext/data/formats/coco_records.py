@@ -28,7 +28,8 @@ from maskrcnn_ext.data.formats.image_files import image_size
 from maskrcnn_ext.data.formats.polygons import box_of_polygons, check_outline
 from maskrcnn_ext.data.formats.records import Annotation, ImageRecord, keypoints_to_subpixel
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.ops.rle import check_rle, check_rle_parts, find_broken_rle, with_text_counts
+from maskrcnn_ext.ops.rle import with_text_counts
+from maskrcnn_ext.ops.rle_checks import check_rle, check_rle_parts, find_broken_rle
 
 # Polygons with a larger sum of coordinates are checked one by one: only these can cost much memory.
 _LARGE = 1e7

@@ -14,7 +14,8 @@ from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, Keypoints
 
 from maskrcnn_ext.data.formats.polygons import box_of_polygons
 from maskrcnn_ext.data.mapping.shared_masks import SharedBitMasks
-from maskrcnn_ext.ops.rle import check_rle, decode_rle, find_broken_rle
+from maskrcnn_ext.ops.rle import decode_rle
+from maskrcnn_ext.ops.rle_checks import check_rle, find_broken_rle
 from maskrcnn_ext.ops.unlabelled import IgnoreRegion, Unlabelled
 
 # One object's outline: polygons [x, y, x, y, ...], or a mask (H, W) of 0 and 1.

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from maskrcnn_ext import InputError, get_dataset_dicts
 from maskrcnn_ext.data.formats.coco import read_coco
 from maskrcnn_ext.evaluation.truth import load_truth
-from maskrcnn_ext.ops.rle import decode_counts, encode_mask, with_text_counts
+from maskrcnn_ext.ops.rle import encode_mask, with_text_counts
+from maskrcnn_ext.ops.rle_checks import decode_counts
 from tests.helpers.coco_files import HEIGHT, WIDTH, as_text, rle_of, write_coco_file
 
 
