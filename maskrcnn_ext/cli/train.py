@@ -183,7 +183,7 @@ def _counts(config: Path, overrides: list[str]) -> list[str]:
     given = dict(override.split("=", 1) for override in overrides)
     length = given.get("train.max_iter", "")
     if not length.isdecimal() or int(length) == 0:
-        return []  # another length is none, or a mistake that the training names
+        return []  # no other length, or a mistake that the training reports
     from omegaconf import OmegaConf
 
     from maskrcnn_ext.config.file import read_config_file

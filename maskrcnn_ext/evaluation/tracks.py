@@ -50,7 +50,7 @@ def read_tracks(path: Path) -> dict[str, Frames]:
         The frames of each sequence by its name. Frames without objects may be missing.
 
     Raises:
-        InputError: there are none, a sequence occurs twice, or a row or a file is broken.
+        InputError: no tracks, a sequence occurs twice, or a row or a file is broken.
     """
     if not path.is_dir():
         return {path.stem: _read_rows(path)}

@@ -108,6 +108,6 @@ class BasePredictor(ABC):
                 blue, green, red as OpenCV reads them, or those of the training for "raw".
 
         Raises:
-            InputError: it cannot be read, is none of these, or has values that are not finite.
+            InputError: it cannot be read, has another type, or has values that are not finite.
         """
         return read_image(image, self.image_format, self.read)

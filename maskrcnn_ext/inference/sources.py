@@ -72,7 +72,7 @@ def find_inputs(given: Sequence[str], *, stdin: Iterable[str] = (), outputs: Pat
         outputs: a folder to leave out when it is below a given folder.
 
     Raises:
-        InputError: an argument is none of these or has no images, or a data set is given together with other inputs.
+        InputError: an argument is of another kind or has no images, or a data set is given together with other inputs.
 
     Example:
         >>> for name in ("b10.png", "b2.png"):

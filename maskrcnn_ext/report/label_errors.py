@@ -45,7 +45,7 @@ class SuspectLabel:
         title: the kind of the error, in words.
         score: from 0 to 1.
         label: the label; None if it is missing.
-        found: the model's detection instead; None if there is none.
+        found: the model's detection instead; None if the model found nothing there.
     """
 
     record: dict[str, Any]

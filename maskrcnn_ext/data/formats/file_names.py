@@ -118,7 +118,7 @@ def path_below(folder: Path, name: Any, where: str) -> Path:
 
 
 def find_by_last_parts(folder: Path, path: PureWindowsPath, *, least: int = 1) -> Path | None:
-    """Returns the file or folder below `folder` that most of the last parts of a path name; None if there is none.
+    """Returns the file or folder below `folder` that most of the last parts of a path name; None if no file matches.
 
     Args:
         folder: to look in.

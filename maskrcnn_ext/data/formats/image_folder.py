@@ -30,7 +30,7 @@ class ImageFolder:
         return name in self._list(folder)
 
     def find(self, path: PureWindowsPath) -> Path | None:
-        """Returns the file that most of the last parts of a path name; None if there is none, or if several differ in their case only."""
+        """Returns the file that most of the last parts of a path name; None if no file matches, or if several differ in their case only."""
         parts = [part for part in path.relative_to(path.anchor).parts if part != ".."]
         return next(filter(None, (self._below(parts[start:]) for start in range(len(parts)))), None)
 

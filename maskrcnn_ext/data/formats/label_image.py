@@ -61,7 +61,7 @@ def read_label_image(
             ``_classes.csv``.
         class_images: the folder of images with the names of the label images, in which the value of a pixel is the number of its class:
             that of most pixels of an object is its class. ``categories`` then names these numbers, and objects are those of the label
-            images. Default: there are none. The default of ``categories`` is then the numbers themselves.
+            images. Default: no such images. The default of ``categories`` is then the numbers themselves.
         instances: "value" if all pixels of a number are one object; "component" if each connected component is one. A warning counts the
             objects of several unconnected parts.
         faults: gets the faults of label images, which are left out; None to raise the first.

@@ -68,7 +68,7 @@ def read_labelme(
         shapes labelled ``_background_`` and JSON files without shapes are left out, with warnings that count them.
 
     Raises:
-        InputError: no or broken JSON, a missing or unreadable image, one of another size than the JSON says, a label that is none of
+        InputError: no or broken JSON, a missing or unreadable image, one of another size than the JSON says, a label outside of
             ``classes``, or a shape of an unknown type.
     """
     check_rectangles(rectangles, folder)

@@ -46,8 +46,8 @@ class Pose:
             where: begins the error message.
 
         Raises:
-            InputError: there are too few or too many numbers, a labelled keypoint is outside of the image, or a visibility is none of 0, 1
-                and 2.
+            InputError: there are too few or too many numbers, a labelled keypoint is outside of the image, or a visibility is not 0, 1
+                or 2.
         """
         count = len(self.names) * self.num_values
         if len(values) != count:

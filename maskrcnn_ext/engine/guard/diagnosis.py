@@ -93,7 +93,7 @@ class DivergedIteration:
 
     @property
     def suspects(self) -> list[int]:
-        """Indices of the images with faults; if there are none, of those that diverge alone while others do not."""
+        """Indices of the images with faults; without faults, of those that diverge alone while others do not."""
         broken = [index for index, faults in enumerate(self.input_faults) if faults]
         if broken:
             return broken
