@@ -103,23 +103,26 @@ def read_coco(
 
 
 def _find_images(records: Sequence[ImageRecord], images: Path, source: Path) -> None:
-    """Sets the files of images that are missing, if the folder has them under the last parts of their names or in another case."""
+    """Sets the files of images that are missing, if the folder has them under similar names that no other record has."""
     folder = ImageFolder(images)
     missing = [record for record in records if not folder.has(record.file_name)]
+    if not missing:
+        return
+    taken = {record.file_name for record in records}
     names = [os.path.relpath(record.file_name, images) for record in missing]
     found = [folder.find(PureWindowsPath(name)) for name in names]
-    moved = [(record, name, str(file)) for record, name, file in zip(missing, names, found, strict=True) if file]
+    moved = [
+        (record, name, str(file))
+        for record, name, file in zip(missing, names, found, strict=True)
+        if file and str(file) not in taken
+    ]
     for record, _, file in moved:
         record.file_name = file
     if moved:
-        check_different(
-            (record.file_name for record in records), f"{source}: images found by the last parts of their names"
-        )
+        check_different((record.file_name for record in records), f"{source}: images found under similar names")
         _, name, file = moved[0]
         count = plural(len(moved), "image is", "images are")
-        logger.warning(
-            "%s: %s missing and found by the last parts of the name, such as %s: %s", source, count, name, file
-        )
+        logger.warning("%s: %s missing and found under a similar name, such as %s: %s", source, count, name, file)
 
 
 def check_classes(only: Sequence[str], classes: Sequence[str], source: Path | str) -> None:

@@ -11,7 +11,7 @@ from maskrcnn_ext.data.formats.image_files import is_image
 class ImageFolder:
     """A folder of images, in which files are found by the last parts of their paths, in any case, and without their suffix.
 
-    Each folder is listed once, when it is asked for.
+    Each folder is listed once, when it is asked for. Folders below are searched for a name if no path matches.
 
     Example:
         >>> _ = (tmp_path / "A.JPG").write_bytes(b"")
@@ -23,6 +23,7 @@ class ImageFolder:
         self.folder = folder
         self._files: dict[str, set[str]] = {}
         self._names: dict[str, dict[str, list[str]]] = {}
+        self._all_names: dict[str, list[str]] | None = None
 
     def has(self, file: str) -> bool:
         """Returns whether a file exists."""
@@ -30,9 +31,29 @@ class ImageFolder:
         return name in self._list(folder)
 
     def find(self, path: PureWindowsPath) -> Path | None:
+        """Returns the file that a path means: see :meth:`find_by_parts`; else the only one in or below the folder that has its name, or its
+        name with the suffix of another kind of image. None if no file matches, or several do.
+        """
+        return self.find_by_parts(path) or self._find_by_name(path.name)
+
+    def find_by_parts(self, path: PureWindowsPath) -> Path | None:
         """Returns the file that most of the last parts of a path name; None if no file matches, or if several differ in their case only."""
         parts = [part for part in path.relative_to(path.anchor).parts if part != ".."]
         return next(filter(None, (self._below(parts[start:]) for start in range(len(parts)))), None)
+
+    def _find_by_name(self, name: str) -> Path | None:
+        names = self._all_names
+        if names is None:
+            names = {}
+            for folder, _, files in os.walk(self.folder):
+                for file in files:
+                    if is_image(Path(file)):
+                        for key in {file.casefold(), Path(file).stem.casefold()}:
+                            names.setdefault(key, []).append(os.path.join(folder, file))  # noqa: PTH118, faster than pathlib
+            self._all_names = names  # whole, as threads share it
+        keys = [name.casefold(), *([Path(name).stem.casefold()] if is_image(Path(name)) else [])]
+        found = next((names[key] for key in keys if key in names), [])
+        return Path(found[0]) if len(found) == 1 else None
 
     def _below(self, parts: list[str]) -> Path | None:
         place = str(self.folder)

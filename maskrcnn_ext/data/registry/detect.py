@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from collections.abc import Iterable
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -56,22 +58,32 @@ def images_folder(file: Path, images: list[Any]) -> Path:
 
 
 def _folder_of(file: Path, names: list[Any]) -> Path:
-    """Returns the folder that has some of the images that a file names.
+    """Returns the folder that has most of the images that a file names.
 
-    It is the folder of the file, its parent, a folder in one of these that is called ``images`` or like the split of the file, or else any
-    folder below. If none has them, it is the first that has them by the last parts of their paths, in any case.
+    It is the folder of the file, its parent, a folder in one of these that is called ``images`` or like a part of the file's name, such as
+    its split, or else any folder below. If most of them lie in other folders below, it is the folder above all of them.
+    If none has them, it is the first that has them by the last parts of their paths, in any case.
     """
-    here, split = file.parent, file.stem.rpartition("_")[2]  # of annotations/instances_val2017.json
-    near = [here, here / "images", here.parent, here.parent / "images"]
-    near += [folder / split for folder in (here, here.parent, here / "images", here.parent / "images")]
+    here = file.parent
+    places = [here, here / "images", here.parent, here.parent / "images"]
+    splits = dict.fromkeys(
+        [file.stem.rpartition("_")[2], *re.split(r"[_.\- ]", file.stem)]
+    )  # of annotations/instances_val2017.json
+    near = [*places, *(place / split for split in splits if split for place in places)]
     found = _folder_with(names, near)
     path = PureWindowsPath(names[0]) if names and isinstance(names[0], str) else PureWindowsPath()
     if found is None and path.name:
         files = list_files(here.parent if here.name == "annotations" else here, "**/*")
         below = [file for file in files if file.name.casefold() == path.name.casefold()]
-        exact = (file.parents[len(path.parts) - 1] for file in below if file.parts[-len(path.parts) :] == path.parts)
-        loose = (folder for folder in near if ImageFolder(folder).find(path))
-        found = next((folder for folders in (exact, loose) for folder in folders), below[0].parent if below else None)
+        exact = [file.parents[len(path.parts) - 1] for file in below if file.parts[-len(path.parts) :] == path.parts]
+        found = _folder_with(names, exact)
+        if found is not None and 2 * sum(_exists(found, name) for name in names) < len(names):
+            stems = {PureWindowsPath(name).name.casefold() for name in names if isinstance(name, str)}
+            parents = {str(file.parent) for file in files if file.name.casefold() in stems}
+            found = Path(os.path.commonpath(parents))
+    if found is None and path.name:
+        loose = (folder for folder in near if ImageFolder(folder).find_by_parts(path))
+        found = next(loose, below[0].parent if below else None)
     return found or here
 
 
@@ -96,9 +108,11 @@ def xml_root(file: Path) -> str:
     return found[1].decode("ascii") if found else ""
 
 
-def _folder_with(names: list[Any], folders: list[Path]) -> Path | None:
-    """Returns the first folder with one of the files; None if none has one."""
-    return next((folder for folder in folders if any(_exists(folder, name) for name in names)), None)
+def _folder_with(names: list[Any], folders: Iterable[Path]) -> Path | None:
+    """Returns the folder with most of the files, the first of several; None if none has one."""
+    numbers = {folder: sum(_exists(folder, name) for name in names) for folder in folders}
+    best = max(numbers, key=lambda folder: numbers[folder], default=None)
+    return best if best is not None and numbers[best] else None
 
 
 def _exists(folder: Path, name: Any) -> bool:

@@ -440,8 +440,17 @@ def test_images_are_found_by_the_last_parts_of_their_names_and_in_any_case(tmp_p
         (tmp_path / f"images/{name}.jpg").write_bytes(b"")
     found = [record.file_name for record in read_coco(tmp_path / "a.json", tmp_path / "images").images]
     assert found == [str(tmp_path / "images" / name) for name in ("a.jpg", "b.jpg", "gone.jpg", "c.jpg")]
-    assert "2 images are missing and found by the last parts of the name, such as old/images/a.jpg: " in caplog.text
+    assert "2 images are missing and found under a similar name, such as old/images/a.jpg: " in caplog.text
+    # Images of other records are not taken, and a folder below may have the only image of a name.
+    (tmp_path / "images/c.jpg").unlink()
+    (tmp_path / "images/gone.jpg").write_bytes(b"")
+    (tmp_path / "images/later").mkdir()
+    (tmp_path / "images/later/c.png").write_bytes(b"")
+    content["images"].append({"id": 8, "file_name": "gone.png", "height": 8, "width": 8})
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    found = [record.file_name for record in read_coco(tmp_path / "a.json", tmp_path / "images").images]
+    assert found[2:] == [str(tmp_path / "images" / name) for name in ("gone.jpg", "later/c.png", "gone.png")]
     content["images"].append({"id": 9, "file_name": "new/a.jpg", "height": 8, "width": 8})
     (tmp_path / "a.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"found by the last parts of their names: .*images/a\.jpg occurs twice"):
+    with pytest.raises(InputError, match=r"found under similar names: .*images/a\.jpg occurs twice"):
         read_coco(tmp_path / "a.json", tmp_path / "images")

@@ -1,4 +1,4 @@
-"""Images are found by the last parts of their paths, in any case and without suffix."""
+"""Images are found by the last parts of their paths, in any case and without suffix, or by a name that only one of them has."""
 
 from pathlib import PureWindowsPath
 
@@ -9,8 +9,8 @@ from maskrcnn_ext.data.formats.image_folder import ImageFolder
 
 @pytest.fixture
 def folder(tmp_path):
-    for name in ("train/a.jpg", "train/B.JPG", "c.png", "d.png", "D.png", "e.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    for name in ("train/a.jpg", "train/B.JPG", "c.png", "d.png", "D.png", "e.txt", "x/f.jpg", "y/f.jpg", "y/z/g.tif"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     return ImageFolder(tmp_path)
 
@@ -26,7 +26,14 @@ def folder(tmp_path):
         ("d.png", "d.png"),
         ("d.PNG", None),
         ("e", None),
-        ("a.jpg", None),
+        ("a.jpg", "train/a.jpg"),
+        ("2024/A.jpg", "train/a.jpg"),
+        ("f.jpg", None),
+        ("y/f.jpg", "y/f.jpg"),
+        ("g.jpg", "y/z/g.tif"),
+        ("c.jpg", "c.png"),
+        ("f.png", None),
+        ("h.jpg", None),
     ],
 )
 def test_the_closest_file_is_found(folder, name, expected):

@@ -63,6 +63,27 @@ def write(folder, name, content=""):
             "coco:{0}/a.json@{0}/images",
         ),
         ({"a.json": {**COCO, "images": [{"file_name": "old/a.png"}]}, "x/y/A.PNG": ""}, ".", "coco:{0}/a.json@{0}/x/y"),
+        # Names without the folders that the images are in.
+        (
+            {
+                "a.json": {**COCO, "images": [{"file_name": f"{x}.png"} for x in "abc"]},
+                **{f"p/{x}/{x}.png": "" for x in "abc"},
+            },
+            ".",
+            "coco:{0}/a.json@{0}/p",
+        ),
+        # Several folders have images of these names.
+        (
+            {
+                "a.json": {**COCO, "images": [{"file_name": f"{x}.png"} for x in "ab"]},
+                "1/a.png": "",
+                "2/a.png": "",
+                "2/b.png": "",
+            },
+            ".",
+            "coco:{0}/a.json@{0}/2",
+        ),
+        ({"test_a.json": COCO, "train/a.png": "", "test/a.png": ""}, ".", "coco:{0}/test_a.json@{0}/test"),
         ({"a.json": {**COCO, "categories": ROBOFLOW}, "a.png": ""}, ".", "coco:{0}/a.json@{0}@only:bolt,nut"),
         (
             {"a.json": {**COCO, "categories": ROBOFLOW, "annotations": [{"category_id": 0}]}, "a.png": ""},
