@@ -67,7 +67,12 @@ def hold_out(
         end = max(1, round((1 - share) * len(kept)))
         end = min(end, len(kept) - 1)
         return HeldOut(kept[:end], kept[end:], 1)
-    parts = split_images(kept, groups, {"train": 1 - share, "val": share}, seed=seed, stratify=True)
+    try:
+        parts = split_images(kept, groups, {"train": 1 - share, "val": share}, seed=seed, stratify=True)
+    except InputError:  # too few groups for the share: the smallest one is held out
+        held = _smallest(kept, groups)
+        parts = {"train": [i for i, group in enumerate(groups) if group != held]}
+        parts["val"] = [i for i, group in enumerate(groups) if group == held]
     return HeldOut([kept[index] for index in parts["train"]], [kept[index] for index in parts["val"]], num_groups)
 
 
@@ -90,11 +95,20 @@ def divide(
     num_groups = len(set(groups))
     if num_groups == 1 and len(kept) >= folds:
         return [[kept[index] for index in part] for part in np.array_split(np.arange(len(kept)), folds)]
-    if num_groups < folds:
-        raise InputError(f"{folds} folds of {plural(num_groups, 'group')} of similar images: choose fewer folds")
     names = [str(fold) for fold in range(folds)]
-    parts = split_images(kept, groups, dict.fromkeys(names, 1 / folds), seed=seed, stratify=True)
+    try:
+        parts = split_images(kept, groups, dict.fromkeys(names, 1 / folds), seed=seed, stratify=True)
+    except InputError as error:  # a fold would be empty
+        raise InputError(
+            f"{folds} folds of {plural(num_groups, 'group')} of similar images: choose fewer folds"
+        ) from error
     return [[kept[index] for index in parts[name]] for name in names]
+
+
+def _smallest(records: Sequence[ImageRecord], groups: Sequence[str]) -> str:
+    """Returns the group with the fewest images, the last of several, but not the only one with objects."""
+    labelled = {group for record, group in zip(records, groups, strict=True) if record.annotations}
+    return min(reversed(groups), key=lambda group: (labelled == {group}, groups.count(group)))
 
 
 def _sort(records: Sequence[ImageRecord], leave_out: Collection[int | str]) -> list[ImageRecord]:

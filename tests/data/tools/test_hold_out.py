@@ -39,6 +39,20 @@ def test_near_duplicates_stay_together_and_classes_are_divided(tmp_path):
     assert ids(again.val) == ids(held.val)
 
 
+def test_the_smaller_of_two_groups_is_held_out(tmp_path):
+    images = [noise(48, 48, seed=i) for i in range(2)]
+    held = hold_out(write(tmp_path, images), 0.2)
+    assert (ids(held.train), ids(held.val)) == ({0}, {1})
+    held = hold_out(write(tmp_path, [images[0], images[1], images[1]]), 0.2)
+    assert (ids(held.train), ids(held.val)) == ({1, 2}, {0})
+
+
+def test_the_only_image_with_objects_is_trained_on(tmp_path):
+    records = write(tmp_path, [noise(48, 48, seed=i) for i in range(2)])
+    held = hold_out([replace(records[0], annotations=[]), records[1]], 0.2)
+    assert (ids(held.train), ids(held.val)) == ({1}, {0})
+
+
 def test_slices_of_a_volume_stay_together(tmp_path):
     rng = np.random.default_rng(0)
     volumes = []
