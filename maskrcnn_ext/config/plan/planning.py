@@ -87,9 +87,12 @@ def _choose_data(situation: Situation) -> Choice:
     names = {"dataloader.train.dataset.names": train.name, "dataloader.test.dataset.names": val.name}
     classes = short_list(train.objects.classes, limit=3)
     tile = tile_of(train.name)
-    images = f"{train.num_images} tiles of {tile} x {tile} pixels" if tile else plural(train.num_images, "image")
+    number = train.objects.num_labelled
+    images = f"{number} tiles of {tile} x {tile} pixels" if tile else plural(number, "image")
     value = f"{images} to train on, {val.num_images} to validate on"
-    return Choice("data", value, f"{train.objects.total} and {val.objects.total} objects; {classes}", names)
+    empty = train.num_images - number
+    left_out = f"; {empty} without objects left out (dataloader.train.dataset.filter_empty)" if empty else ""
+    return Choice("data", value, f"{train.objects.total} and {val.objects.total} objects; {classes}{left_out}", names)
 
 
 def _warnings(situation: Situation, base: Base) -> Iterator[str]:
@@ -98,6 +101,10 @@ def _warnings(situation: Situation, base: Base) -> Iterator[str]:
         bad = data.images.unreadable
         if bad:
             yield f"{data.name}: {plural(len(bad), 'image')} cannot be used: {short_list(bad, limit=2)}; maskrcnn-ext check-data lists all"
+    if not val.objects.total:
+        yield f"{val.name}: no object to validate on, so no AP is measured and the last weights are kept: give --val with objects"
+    if " and " in train.images.dtype:
+        yield f"{train.name}: images of {train.images.dtype}, whose values are not of one scale: save them with the same type"
     if not base.weights:
         advice = (
             ""
@@ -125,4 +132,9 @@ def _warnings(situation: Situation, base: Base) -> Iterator[str]:
             "Skeleton(names, flip_map=[...]) if left and right are exchanged in a mirror"
         )
     if not situation.has_masks and not situation.has_keypoints:
-        yield "the objects have no outlines: a model for boxes is trained, without masks"
+        some = (
+            f"only {situation.objects.outlined:.0%} of the objects have"
+            if situation.objects.outlined
+            else "the objects have no"
+        )
+        yield f"{some} outlines: a model for boxes is trained, without masks"

@@ -37,7 +37,7 @@ class ImageFigures:
         sizes: (N, 2) int32, width and height of each image in pixels.
         image_format: the format to read the images in: "BGR" for 8-bit images, "raw" for other types and channels.
         channels: number of channels in that format.
-        dtype: the type of the pixels, such as "uint8".
+        dtype: the type of the pixels, such as "uint8"; "uint16 and uint8" if images differ.
         mean: of each channel in that format, of the sample.
         std: of each channel.
         minimum: of each channel.
@@ -81,7 +81,9 @@ def measure_images(records: Sequence[ImageRecord]) -> ImageFigures:
     faults = _header_faults(records)
     sound = [record for record in records if record.image_id not in faults]
     if not sound:
-        raise InputError(f"none of {plural(len(records), 'image')} can be read: {next(iter(faults.values()))}")
+        are_missing = not any(os.path.exists(record.file_name) for record in records)  # noqa: PTH110, as below
+        advice = "; name the folder that has them, as in coco:annotations.json@FOLDER" if are_missing else ""
+        raise InputError(f"none of {plural(len(records), 'image')} can be read: {next(iter(faults.values()))}{advice}")
     sample = [_pixel_record(record) for record in _few_of_each_file(sound)]
     format, channels, dtype = _choose_format(sample_records(sample, _NUM_SAMPLED // 4, _SEED))
     statistics = pixel_statistics(sample_records(sample, _NUM_SAMPLED, _SEED), format)
@@ -171,7 +173,7 @@ def _choose_format(records: Sequence[dict[str, Any]]) -> tuple[str, int, str]:
     if not kinds:
         raise InputError(f"no image could be read: {problem}")
     dtypes = sorted({dtype for _, dtype in kinds})
-    dtype = dtypes[0] if len(dtypes) == 1 else "float32"
+    dtype = " and ".join(dtypes)
     if are_photos:
         return "BGR", 3, dtype
     numbers = {channels for channels, _ in kinds}

@@ -61,6 +61,11 @@ class ObjectFigures:
         return sum(self.counts)
 
     @property
+    def num_labelled(self) -> int:
+        """Number of images with objects: Detectron2 trains on no others."""
+        return sum(count > 0 for count in self.per_image)
+
+    @property
     def most(self) -> int:
         """Largest number of objects in an image."""
         return max(self.per_image, default=0)

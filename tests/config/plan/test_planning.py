@@ -28,7 +28,9 @@ def test_the_same_plan_again():
 @pytest.mark.parametrize(
     ("data", "warning"),
     [
-        ({"objects": {"outlined": 0.0}}, "a model for boxes is trained"),
+        ({"objects": {"outlined": 0.0}}, "the objects have no outlines: a model for boxes is trained"),
+        ({"objects": {"outlined": 0.05}}, "only 5% of the objects have outlines: a model for boxes is trained"),
+        ({"images": {"dtype": "uint16 and uint8"}}, "images of uint16 and uint8, whose values are not of one scale"),
         ({"objects": {"keypoints": ("a", "b")}}, "no flip pairs"),
         ({"num_images": 1, "per_image": 1}, "validation uses the training images"),
         ({"classes": ("a", "b", "c"), "counts": (498, 1, 0)}, "one object of b"),
@@ -58,6 +60,22 @@ def test_what_cannot_be_trained_is_one_line():
         plan(make_fingerprint(), CPU, val=make_fingerprint(name="coco:/a/${b}/c.json@/a"))
     with pytest.raises(InputError, match="has the classes cat, data has cell: no class is the same"):
         plan(make_fingerprint(), CPU, val=make_fingerprint(classes=("cat",), name="val"))
+
+
+def test_nothing_to_validate_on_is_said_aloud():
+    found = plan(make_fingerprint(), CPU, val=make_fingerprint(per_image=0, counts=(0,), name="other"))
+    assert any("other: no object to validate on, so no AP is measured" in line for line in found.warnings)
+    assert "no object to validate on" in found.choice("schedule").value
+
+
+def test_images_without_objects_do_not_count():
+    with_empty = make_fingerprint(num_images=60, objects={"per_image": (5,) * 20 + (0,) * 40})
+    found = plan(with_empty, CPU, val=with_empty)
+    assert found.choice("data").value == "20 images to train on, 60 to validate on"
+    assert "40 without objects left out" in found.choice("data").reason
+    alone = plan(make_fingerprint(num_images=20), CPU, val=with_empty)
+    assert found.value("train.max_iter") == alone.value("train.max_iter")
+    assert found.choice("schedule").value == alone.choice("schedule").value
 
 
 def test_random_weights_are_said_aloud():

@@ -53,6 +53,11 @@ def test_sixteen_bits_keep_their_one_channel(tmp_path):
     assert found.std == pytest.approx([pixels.std()])
 
 
+def test_types_that_differ_are_named(tmp_path):
+    found = measured(tmp_path, ("a.png", noise(20, 30, dtype=np.uint16)), ("b.png", noise(20, 30)))
+    assert found.dtype == "uint16 and uint8"
+
+
 def test_five_channels(tmp_path):
     found = measured(tmp_path, ("a.npy", noise(20, 30, 5)))
     assert (found.image_format, found.channels) == ("raw", 5)

@@ -63,15 +63,11 @@ def choose_augmentation(situation: Situation, canvas: Canvas, samples: int) -> C
         names.append(f"{mixing} until {_MIXED_SHARE:.0%}")
         reasons.append(_few(situation))
     present = [count for count in objects.images_with if count]
-    if (
-        len(present) > 1
-        and max(present) >= _IMBALANCE * min(present)
-        and min(present) < _RARE * situation.train.num_images
-    ):
+    if len(present) > 1 and max(present) >= _IMBALANCE * min(present) and min(present) < _RARE * objects.num_labelled:
         arguments = {"dataset": "${..dataset}", "threshold": _RARE}
         settings["dataloader.train.sampler"] = Call("maskrcnn_ext.repeat_factor_sampler", arguments)
         names.append("rare classes drawn more often")
-        reasons.append(f"classes are in {min(present)} to {max(present)} of {situation.train.num_images} images")
+        reasons.append(f"classes are in {min(present)} to {max(present)} of {objects.num_labelled} images")
     return Choice("augmentation", ", ".join(names), "; ".join(reasons), settings)
 
 
@@ -83,9 +79,7 @@ def _should_paste(situation: Situation) -> bool:
     """Returns whether objects are few and nearly all have outlines to cut them out along."""
     objects = situation.objects
     few = objects.total < _FEW_OBJECTS or min((count for count in objects.counts if count), default=0) < _FEW_OF_CLASS
-    return (
-        few and objects.outlined >= _LEAST_OUTLINED and not situation.has_keypoints and situation.train.num_images > 1
-    )
+    return few and objects.outlined >= _LEAST_OUTLINED and not situation.has_keypoints and objects.num_labelled > 1
 
 
 def _few(situation: Situation) -> str:

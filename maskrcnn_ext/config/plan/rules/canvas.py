@@ -19,6 +19,7 @@ _STRIDE = 32  # of the last level of the backbone: input sizes are multiples of 
 _JITTER = (0.8, 1.25)  # of the scale in training
 _WIDE_JITTER = (0.75, 1.5)  # if objects to train and to validate on differ in size
 _SAME = 1.3  # factor between their sizes up to which they count as equal
+_FEWEST_TO_COMPARE = 20  # objects; the median of fewer differs by chance
 _MOST_ENLARGEMENT = 2.5  # more adds no information
 _SMALL_OBJECT = 20.0  # pixels that the smallest tenth of the objects should keep when images are reduced
 _SIZES_DIFFER = 1.5  # factor between the larger and the smaller images
@@ -173,7 +174,7 @@ def _scale(data: Fingerprint, limits: _Limits) -> tuple[float, str]:
 
 def _differs(train: Fingerprint, val: Fingerprint) -> bool:
     """Returns whether objects to train and to validate on differ in size."""
-    if not train.objects.total or not val.objects.total:
+    if min(train.objects.total, val.objects.total) < _FEWEST_TO_COMPARE:
         return False
     ratio = val.objects.side(0.5) / train.objects.side(0.5)
     return not 1 / _SAME < ratio < _SAME

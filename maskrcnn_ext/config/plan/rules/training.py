@@ -80,12 +80,18 @@ def choose_batch(situation: Situation, base: Base, canvas: Canvas) -> Choice:
 
 def num_samples(situation: Situation, base: Base) -> int:
     """Returns the number of images that the training sees, repetitions counted."""
-    samples = _COCO_EPOCHS * math.sqrt(_COCO_IMAGES * situation.train.num_images)
+    samples = _wanted(situation, base)
+    return int(samples if situation.machine.has_gpu else min(samples, _MOST_ON_CPU))
+
+
+def _wanted(situation: Situation, base: Base) -> float:
+    """Returns the number of images that a training sees if time does not matter."""
+    samples = _COCO_EPOCHS * math.sqrt(_COCO_IMAGES * situation.objects.num_labelled)
     if base.weights in (COCO, COCO_KEYPOINTS):
         samples *= _SHARE_WITH_DETECTOR
     elif base.weights:
         samples *= _SHARE_WITH_BACKBONE
-    return int(samples if situation.machine.has_gpu else min(samples, _MOST_ON_CPU))
+    return samples
 
 
 def max_iter(situation: Situation, base: Base, batch: Choice) -> int:
@@ -98,7 +104,7 @@ def choose_schedule(situation: Situation, base: Base, canvas: Canvas, batch: Cho
     """Returns the choice of iterations, evaluations and what they decide."""
     iterations = max_iter(situation, base, batch)
     images = batch.settings["dataloader.train.total_batch_size"] * batch.settings.get("train.accumulate", 1)
-    samples, num_train = iterations * images, situation.train.num_images
+    samples, num_train = iterations * images, situation.objects.num_labelled
     seen = float(situation.val.images.sizes.astype(float).prod(axis=1).sum()) * canvas.scale**2
     affordable = _EVALUATION_COST * _STEP_COST * samples * canvas.pixels / seen
     count = int(min(max(affordable, _EVALUATIONS[0]), _EVALUATIONS[1]))
@@ -119,17 +125,10 @@ def choose_schedule(situation: Situation, base: Base, canvas: Canvas, batch: Cho
             settings |= {"train.early_stopping.metric": metric, "train.early_stopping.patience": _PATIENCE}
     each = plural(situation.val.num_images, "image")
     value = f"{iterations} iterations, {samples / num_train:.0f} epochs, {count} evaluations of {each}; {kept}"
-    limit = (
-        ""
-        if situation.machine.has_gpu
-        else f", at most {_MOST_ON_CPU} on a CPU: train.time=MINUTES sets another length"
-    )
-    return Choice(
-        "schedule",
-        value,
-        f"{plural(num_train, 'image')}, {base.weights_name}: {samples} samples in all{limit}",
-        settings,
-    )
+    is_cut = not situation.machine.has_gpu and _wanted(situation, base) > _MOST_ON_CPU
+    limit = f" (on a GPU {_wanted(situation, base):.0f})" if is_cut else ""
+    reason = f"{plural(num_train, 'image')}, {base.weights_name}: {samples} samples in all{limit}; train.time=MINUTES sets another length"
+    return Choice("schedule", value, reason, settings)
 
 
 def metric_of(situation: Situation) -> str:

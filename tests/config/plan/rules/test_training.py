@@ -60,6 +60,13 @@ def test_more_images_and_worse_weights_need_a_longer_training():
     assert samples((COCO,), 100) < samples((COCO,), 10_000)
 
 
+def test_the_limit_of_a_cpu_is_named_where_it_applies():
+    _, few = choices(Machine(weights=(LITE,)), num_images=1)
+    assert few.reason.startswith("1 image, ImageNet weights: 1380 samples in all; train.time=")
+    _, many = choices(Machine(weights=(LITE,)), num_images=1000)
+    assert many.reason.startswith("1,000 images, ImageNet weights: 6000 samples in all (on a GPU 43451); train.time=")
+
+
 def test_evaluations_keep_the_best_weights():
     _, schedule = choices(Machine(weights=(LITE,)), val=make_fingerprint(num_images=20))
     settings = schedule.settings
