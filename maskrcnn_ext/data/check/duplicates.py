@@ -77,7 +77,7 @@ def _readable_images(view: DatasetView, pixels: PixelsByImage) -> list[tuple[Ima
 
 def _duplicate_fault(kind: str, image: ImageView, other: ImageView, against: DatasetView | None, how: str) -> Fault:
     where = "" if against is None else f" of {against.name}"
-    return Fault(kind, f"image {other.id!r} ({other.file_name}){where}{how}", image, None, other)
+    return Fault(kind, f"image {other.label}{where}{how}", image, None, other)
 
 
 def find_near_pairs(thumbnails: np.ndarray, num_others: int) -> Iterator[tuple[int, int, bool]]:

@@ -185,7 +185,7 @@ class Fault:
         """The place of the fault, such as ``image 3 (b.jpg), annotation 17``; "" for a fault of the whole dataset."""
         parts = []
         if self.image is not None:
-            parts.append(f"image {self.image.id!r} ({self.image.file_name})")
+            parts.append(f"image {self.image.label}")
         elif self.object is not None:
             parts.append(f"image {self.object.image_id!r}")
         if self.object is not None:

@@ -42,7 +42,7 @@ def fill_sizes(data: dict[str, Any], view: DatasetView, pixels: PixelsByImage, l
             height, width = read.height, read.width
         if read is None or read.has_size:
             data["images"][image.index].update(height=height, width=width)
-            log.append(Change(_describe(image), f"is {width} x {height} (width, height) now, as its file"))
+            log.append(Change(f"image {image.label}", f"is {width} x {height} (width, height) now, as its file"))
 
 
 def drop_images(data: dict[str, Any], view: DatasetView, faults: list[Fault], log: list[Change]) -> None:
@@ -61,13 +61,15 @@ def drop_images(data: dict[str, Any], view: DatasetView, faults: list[Fault], lo
             # Objects are listed with the first image of an id.
             objects = 0 if image.id in dropped_ids else len(view.objects_of(image))
             dropped_ids.add(image.id)
-            log.append(Change(_describe(image), "left out with its objects, another image has its id", 1, objects))
+            log.append(
+                Change(f"image {image.label}", "left out with its objects, another image has its id", 1, objects)
+            )
         elif image.index in unusable:
             dropped_ids.add(image.id)
             what = f"left out with its objects ({unusable[image.index]})"
-            log.append(Change(_describe(image), what, 1, len(view.objects_of(image))))
+            log.append(Change(f"image {image.label}", what, 1, len(view.objects_of(image))))
         elif kept.setdefault(image.id, image) is not image:
-            log.append(Change(_describe(image), "left out, the file has it twice; its objects stay"))
+            log.append(Change(f"image {image.label}", "left out, the file has it twice; its objects stay"))
     data["images"] = [data["images"][image.index] for image in kept.values()]
     orphans = {found.index for found in view.objects if found.image is not None and found.image.id in dropped_ids}
     data["annotations"] = [entry for index, entry in enumerate(data["annotations"]) if index not in orphans]
@@ -80,7 +82,7 @@ def merge_records(data: dict[str, Any], view: DatasetView, log: list[Change]) ->
     for image in view.images:
         if first.setdefault(image.key, image.id) != image.id:
             moved[image.id] = first[image.key]
-            log.append(Change(_describe(image), f"merged into image {moved[image.id]!r}"))
+            log.append(Change(f"image {image.label}", f"merged into image {moved[image.id]!r}"))
     data["images"] = [data["images"][image.index] for image in view.images if image.id not in moved]
     for found in view.objects:
         if found.image is not None and found.image.id in moved:
@@ -112,17 +114,13 @@ def correct_sizes(
         sizes = f"{image.width} x {image.height}", f"{read.width} x {read.height}"
         if correction is None:
             what = f"stays {sizes[0]}, but the file is {sizes[1]} (width, height): its objects {unknown}"
-            log.append(Change(_describe(image), what))
+            log.append(Change(f"image {image.label}", what))
             continue
         data["images"][image.index].update(height=read.height, width=read.width)
         for found in view.objects_of(image):
             _move_object(data["annotations"][found.index], found, correction)
         what = f"{sizes[0]} became {sizes[1]} (width, height), its objects {correction.description}"
-        log.append(Change(_describe(image), what))
-
-
-def _describe(image: ImageView) -> str:
-    return f"image {image.id!r} ({image.file_name})"
+        log.append(Change(f"image {image.label}", what))
 
 
 _PointMap = Callable[[np.ndarray], np.ndarray]

@@ -60,6 +60,11 @@ class ImageView:
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def label(self) -> str:
+        """Returns how messages name the image: by its id and file, ``3 (b.jpg)``, or ``'b.jpg'`` if they are the same."""
+        return repr(self.id) if self.id == self.file_name else f"{self.id!r} ({self.file_name})"
+
+    @property
     def key(self) -> tuple[Path | None, str]:
         """Returns a key that is equal for records of the same pixels."""
         return self.path, repr(self.extra) if self.extra else ""

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from maskrcnn_ext.data.check import KINDS, SEVERITIES, view_dataset
 from maskrcnn_ext.data.check.faults import Fault, group_by_kind, object_fault
+from maskrcnn_ext.data.check.view import ImageView
 
 
 def test_every_kind_has_a_severity_a_title_and_a_fix():
@@ -34,3 +35,8 @@ def test_a_fault_names_its_place():
     assert object_fault("box-broken", lost, "").where == "image 99, annotation 8"
     assert (object_fault("box-broken", lost, "").image_id, Fault("class-gap", "").image_id) == (99, None)
     assert Fault("class-gap", "").where == ""
+
+
+def test_an_image_whose_id_is_its_file_is_named_once():
+    same = ImageView(0, "a.jpg", "a.jpg", None, 1, 1)
+    assert Fault("image-broken", "", same).where == "image 'a.jpg'"
