@@ -210,6 +210,14 @@ def replace_child(parent: nn.Module, name: str, replacement: nn.Module) -> None:
             value[:] = [replacement if entry is child else entry for entry in value]
 
 
+def register_load_pre_hook(module: nn.Module, hook: Callable[..., None]) -> None:
+    """Calls ``hook(module, state_dict, ...)`` before a module takes weights from a state dict; torch before 2.5 has no public function."""
+    if hasattr(module, "register_load_state_dict_pre_hook"):
+        module.register_load_state_dict_pre_hook(hook)
+    else:
+        module._register_load_state_dict_pre_hook(hook, with_module=True)
+
+
 # torch
 
 

@@ -148,6 +148,14 @@ def test_a_replaced_child_is_also_replaced_in_the_lists_of_an_fpn():
     assert fpn.lateral_convs[index] is new
 
 
+def test_load_hooks_run_before_weights_are_taken():
+    layer, seen = nn.Linear(1, 1), []
+    compat.register_load_pre_hook(layer, lambda module, *_: seen.append(module.weight.item()))
+    before = layer.weight.item()
+    layer.load_state_dict(nn.Linear(1, 1).state_dict())
+    assert seen == [before]
+
+
 def test_forward_hooks_are_found():
     layer = nn.ReLU()
     assert not compat.has_forward_hooks(layer)

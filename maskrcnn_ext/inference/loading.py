@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from maskrcnn_ext.data.registry.classes import Classes
 from maskrcnn_ext.data.registry.resolve import ensure_registered
 from maskrcnn_ext.engine.checkpoint import history
 from maskrcnn_ext.engine.checkpoint.checkpointer import Checkpointer
+from maskrcnn_ext.engine.manifest import config_hash
 from maskrcnn_ext.env import setup_environment
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.sources import InputImage, find_inputs
@@ -52,12 +54,14 @@ class LoadedModel:
         mapper: the mapper of the config's ``dataloader.test``.
         classes: the meaning of the model's outputs.
         weights: file or URL of the weights; "" if they are random.
+        settings: hash of the model's config, with the overrides.
     """
 
     model: nn.Module
     mapper: Any
     classes: Classes
     weights: str
+    settings: str
 
 
 def load_model(
@@ -94,11 +98,11 @@ def load_model(
     if weights is None and isinstance(config, str | Path) and Path(config).is_dir():
         weights = _weights_of_run(Path(config))
     if isinstance(cfg, DictConfig):
-        model, mapper, weights, data = _from_lazy(cfg, weights, device, overrides, untrusted)
+        model, mapper, weights, data, settings = _from_lazy(cfg, weights, device, overrides, untrusted)
     else:
-        model, mapper, weights, data = _from_yacs(cfg, weights, device, overrides)
+        model, mapper, weights, data, settings = _from_yacs(cfg, weights, device, overrides)
     stored = _load_weights(model, weights) if weights else None
-    return LoadedModel(model.eval(), mapper, stored or _find_classes(model, data), weights)
+    return LoadedModel(model.eval(), mapper, stored or _find_classes(model, data), weights, settings)
 
 
 def image_reader(mapper: Any) -> Callable[[dict[str, Any]], Any]:
@@ -263,7 +267,7 @@ def _read_yacs(file: str) -> Any:
 
 def _from_lazy(
     cfg: DictConfig, weights: str | None, device: str, overrides: Sequence[str], untrusted: str
-) -> tuple[nn.Module, Any, str, list[str]]:
+) -> tuple[nn.Module, Any, str, list[str], str]:
     cfg = apply_overrides(add_missing_settings(cfg.copy()), list(overrides))
     for key in _NEEDED:
         if OmegaConf.select(cfg, key) is None:
@@ -273,12 +277,12 @@ def _from_lazy(
     weights = cfg.train.init_checkpoint if weights is None else weights
     model = instantiate((expect_checkpoint(cfg) if weights else cfg).model).to(device)
     check_fit(model)
-    return model, instantiate(cfg.dataloader.test.mapper), weights, _data_sets(cfg)
+    return model, instantiate(cfg.dataloader.test.mapper), weights, _data_sets(cfg), config_hash(cfg.model)
 
 
 def _from_yacs(
     cfg: Any, weights: str | None, device: str, overrides: Sequence[str]
-) -> tuple[nn.Module, Any, str, list[str]]:
+) -> tuple[nn.Module, Any, str, list[str], str]:
     from detectron2.modeling import build_model
 
     try:
@@ -289,7 +293,8 @@ def _from_yacs(
     names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
     weights = cfg.MODEL.WEIGHTS if weights is None else weights
     model = build_model(expect_checkpoint(cfg) if weights else cfg)
-    return model, DatasetMapper(cfg, is_train=False), weights, names
+    settings = hashlib.sha256(cfg.MODEL.dump().encode()).hexdigest()
+    return model, DatasetMapper(cfg, is_train=False), weights, names, settings
 
 
 def _data_sets(cfg: DictConfig) -> list[str]:

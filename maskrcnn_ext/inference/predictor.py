@@ -85,19 +85,20 @@ class Predictor(BasePredictor):
         self._scale = ValueScale(self.model)
         self._dtype = None if optimize else _DTYPES[dtype]
         if optimize:
-            self._optimize(dtype, calibrate)
+            self._optimize(dtype, calibrate, loaded.settings)
         # Models imported from other frameworks may paste masks in another way.
         self._postprocess = getattr(self.model, "postprocess", compact_postprocess)
 
-    def _optimize(self, dtype: str, calibrate: Sequence[Any]) -> None:
+    def _optimize(self, dtype: str, calibrate: Sequence[Any], settings: str) -> None:
         if dtype != "int8":
             self.model = optimize_in_place(self.model, dtype=dtype, calibrate=calibrate or None)
             return
         images = (self.prepare(self.pixels(image)) for image in calibrate)
         scales = None
         if calibrate and Path(self.weights).is_file():
-            keys = [weights_digest(self.model), str(self._augmentations), *map(self._image_key, calibrate)]
-            scales = CalibrationFile(Path(self.weights).with_suffix(".int8.json"), digest_of(keys))
+            of_model = weights_digest(self.model), settings, self.image_format, str(self._augmentations)
+            key = digest_of([*of_model, *map(self._image_key, calibrate)])
+            scales = CalibrationFile(Path(self.weights).with_suffix(".int8.json"), key)
         self.model = optimize_in_place(self.model, dtype=dtype, calibrate=images, scales=scales)
 
     def _image_key(self, image: Any) -> str:

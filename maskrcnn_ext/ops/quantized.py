@@ -58,6 +58,15 @@ class QuantizedMap(NamedTuple):
         return ((self.values.float() - zero_point) * scale).to(dtype)
 
 
+class ConvSizes(NamedTuple):
+    """Strides and the like of a convolution."""
+
+    stride: Sequence[int]
+    padding: Sequence[int]
+    dilation: Sequence[int]
+    groups: int
+
+
 class QuantizedWeight(NamedTuple):
     """Weights in 8-bit integers, in the layout of oneDNN's kernels.
 
@@ -65,13 +74,18 @@ class QuantizedWeight(NamedTuple):
         packed: the integers.
         scales: (O,) float32.
         zero_points: (O,) int64, all 0.
-        is_matrix: whether a convolution is computed as a product of matrices.
+        sizes: of the convolution; None for a product of matrices.
     """
 
     packed: Tensor
     scales: Tensor
     zero_points: Tensor
-    is_matrix: bool
+    sizes: ConvSizes | None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles the integers, which are packed again: PyTorch can do neither with oneDNN's layout."""
+        integers = self.packed.to_dense()
+        return _pack, (integers.T if self.sizes is None else integers, self.scales, self.sizes)
 
 
 @functools.cache
@@ -149,15 +163,6 @@ def rounding_shift(weight: Tensor, means: Tensor, groups: int = 1) -> Tensor:
     return (lost.reshape(*lost.shape[:2], -1).sum(2) * of_group).sum(1).float()
 
 
-class ConvSizes(NamedTuple):
-    """Strides and the like of a convolution."""
-
-    stride: Sequence[int]
-    padding: Sequence[int]
-    dilation: Sequence[int]
-    groups: int
-
-
 def pack_conv_weight(weight: Tensor, sizes: ConvSizes) -> QuantizedWeight:
     """Quantizes weights (O, I / groups, h, w) of a convolution.
 
@@ -166,16 +171,21 @@ def pack_conv_weight(weight: Tensor, sizes: ConvSizes) -> QuantizedWeight:
     """
     if weight.shape[2:] == (1, 1) and sizes.groups == 1 and list(sizes.padding) == [0, 0]:
         return pack_linear_weight(weight[:, :, 0, 0])
-    integers, scales = quantize_weight(weight)
-    packed = onednn_int8().qconv_prepack(integers, scales, 1.0, 0, *sizes, None)
-    return QuantizedWeight(packed, scales, torch.zeros(len(scales), dtype=torch.int64), is_matrix=False)
+    return _pack(*quantize_weight(weight), sizes)
 
 
 def pack_linear_weight(weight: Tensor) -> QuantizedWeight:
     """Quantizes weights (O, I) of a fully connected layer."""
-    integers, scales = quantize_weight(weight)
-    packed = onednn_int8().qlinear_prepack(integers, None)
-    return QuantizedWeight(packed, scales, torch.zeros(len(scales), dtype=torch.int64), is_matrix=True)
+    return _pack(*quantize_weight(weight), None)
+
+
+def _pack(integers: Tensor, scales: Tensor, sizes: ConvSizes | None) -> QuantizedWeight:
+    integers = integers.contiguous()  # qlinear_prepack reads memory, not strides
+    if sizes is None:
+        packed = onednn_int8().qlinear_prepack(integers, None)
+    else:
+        packed = onednn_int8().qconv_prepack(integers, scales, 1.0, 0, *sizes, None)
+    return QuantizedWeight(packed, scales, torch.zeros(len(scales), dtype=torch.int64), sizes)
 
 
 def quantized_conv2d(
@@ -203,7 +213,7 @@ def quantized_conv2d(
     Returns:
         (N, O, H', W'), channels-last.
     """
-    if not weight.is_matrix:
+    if weight.sizes is not None:
         operator = onednn_int8().qconv2d_pointwise
         return _compute(operator, x, weight, (bias, *sizes), output, activation, residual)
     values = x.values[:, :, :: sizes.stride[0], :: sizes.stride[1]].permute(0, 2, 3, 1)

@@ -1,5 +1,8 @@
 """Quantization and int8 layers: equal to references in float64 of the same integers."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -95,6 +98,31 @@ def test_a_fully_connected_layer_equals_that_of_the_same_integers(output):
     check(quantized_linear(x, packed, bias, output), expected, output)
     check(quantized_linear(x, packed, bias, output, activation=("relu", [])), expected.relu(), output)
     assert quantized_linear(QuantizedMap(x.values[:0], x.scale), packed, bias, torch.float32).shape == (0, 20)
+
+
+@needs_int8
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda weight: pickle.loads(pickle.dumps(weight))])
+@pytest.mark.parametrize("name", CONVS)
+def test_copies_of_weights(name, duplicate):
+    torch.manual_seed(0)
+    side, sizes = CONVS[name]
+    packed = pack_conv_weight(torch.randn(48, 24 // sizes.groups, side, side), sizes)
+    x = integers(1, 24, 9, 8, scale=Scale(0.01, 3))
+    one, other = (quantized_conv2d(x, w, torch.zeros(48), sizes, torch.float32) for w in (packed, duplicate(packed)))
+    assert one.abs().max() > 1
+    assert torch.equal(one, other)
+
+
+@needs_int8
+def test_weights_with_other_strides():
+    torch.manual_seed(0)
+    weight = torch.randn(20, 70)
+    x = integers(5, 70, scale=Scale(0.02, 31))
+    one, other = (
+        quantized_linear(x, pack_linear_weight(value), torch.zeros(20), torch.float32)
+        for value in (weight, weight.T.contiguous().T)
+    )
+    assert torch.equal(one, other)
 
 
 @needs_int8

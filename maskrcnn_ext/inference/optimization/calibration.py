@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from maskrcnn_ext import __version__
 from maskrcnn_ext.common.files import write_atomic
+from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.inference.optimization.convolution import FusedConv2d, FusedUpsampling
 from maskrcnn_ext.inference.optimization.layers import FusedLayers
 from maskrcnn_ext.ops.quantized import Scale, scale_of_range
@@ -51,11 +54,19 @@ class Observer:
         self._sums: dict[str, tuple[Tensor | float, int]] = {}
 
     def see(self, layer: str, kind: str, x: Tensor) -> None:
-        """Takes samples of the input or output of a layer."""
+        """Takes samples of the input or output of a layer.
+
+        Raises:
+            InputError: a value is not finite.
+        """
         if not x.numel():
             return
         key = layer, kind
         low, high = (float(value) for value in x.aminmax())
+        if not math.isfinite(high - low):
+            raise InputError(
+                f"optimize: the {kind} of {layer} is not finite on a calibration image: check image and weights"
+            )
         known = self._ranges.get(key, (low, high))
         self._ranges[key] = min(low, known[0]), max(high, known[1])
         pixels = x.permute(0, 2, 3, 1).flatten(0, 2) if x.dim() == 4 else x
@@ -148,9 +159,9 @@ def weight_names(model: nn.Module) -> dict[int, str]:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """Returns a hash of the parameters and buffers of a model."""
-    digest = hashlib.sha256(str(_VERSION).encode())
-    for name, value in model.state_dict().items():
+    """Returns a hash of the parameters and buffers of a model, and of the release of this package."""
+    digest = hashlib.sha256(f"{__version__} {_VERSION}".encode())
+    for name, value in (*model.named_parameters(), *model.named_buffers()):  # also buffers that no checkpoint has
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -97,7 +97,7 @@ class FusedConv2d(nn.Module):
         if parameters is None or isinstance(conv.padding, str) or conv.padding_mode != "zeros":
             raise ValueError(f"this convolution cannot be fused: {conv}")
         activation = getattr(conv, "activation", None)
-        self.relu = relu or activation in _RELUS or isinstance(activation, nn.ReLU)
+        self.relu = relu or activation in _RELUS or type(activation) is nn.ReLU
         self.activation = None if self.relu else activation
         self.dtype, self.workspace = dtype, workspace
         self.stride, self.padding, self.dilation = list(conv.stride), list(conv.padding), list(conv.dilation)

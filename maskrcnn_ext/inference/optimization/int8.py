@@ -17,6 +17,7 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from maskrcnn_ext.compat import has_forward_hooks
 from maskrcnn_ext.inference.optimization.backbone import FusedBlock, FusedFPN
 from maskrcnn_ext.inference.optimization.calibration import Calibration
 from maskrcnn_ext.inference.optimization.convolution import (
@@ -196,7 +197,12 @@ class Int8Layers(FusedLayers):
     """Makes int8 layers of those whose scales are known, else the layers of :class:`FusedLayers`."""
 
     def __init__(
-        self, dtype: torch.dtype, workspace: Workspace, names: dict[int, str], calibration: Calibration
+        self,
+        dtype: torch.dtype,
+        workspace: Workspace,
+        names: dict[int, str],
+        calibration: Calibration,
+        unseen: list[str],
     ) -> None:
         """Sets the layers' settings.
 
@@ -205,14 +211,15 @@ class Int8Layers(FusedLayers):
             workspace: memory that they share.
             names: what :func:`weight_names` returned before any layer was replaced.
             calibration: of the layers' maps.
+            unseen: receives the names of weights whose layers stay as they are, because the calibration saw no input of theirs.
         """
         super().__init__(dtype, workspace)
-        self.names, self.calibration = names, calibration
+        self.names, self.calibration, self.unseen = names, calibration, unseen
 
     def conv(self, conv: nn.Module, name: str = "", *, relu: bool = False) -> FusedConv2d:
         """See :meth:`FusedLayers.conv`."""
-        scales = self._scales_of(conv, name)
-        if scales is None or not is_int8_conv(conv):
+        scales = self._scales_of(conv, name) if is_int8_conv(conv) else None
+        if scales is None:
             return super().conv(conv, name, relu=relu)
         fused = Int8Conv2d(conv, scales, dtype=self.dtype, workspace=self.workspace, relu=relu)
         exact, _ = fold_norm(conv) or (conv.weight, None)
@@ -221,14 +228,15 @@ class Int8Layers(FusedLayers):
 
     def layer(self, layer: nn.Module, name: str) -> nn.Module | None:
         """See :meth:`FusedLayers.layer`."""
-        scales = self._scales_of(layer, name)
-        if scales is not None and type(layer) is nn.Linear:
+        takes_integers = type(layer) is nn.Linear or is_fusible_upsampling(layer)
+        scales = self._scales_of(layer, name) if takes_integers else None
+        if scales is None:
+            return super().layer(layer, name)
+        if isinstance(layer, nn.Linear):
             linear = Int8Linear(layer, scales, dtype=self.dtype)
             linear.bias = linear.bias + rounding_shift(layer.weight.detach(), self._means_of(layer))
             return linear
-        if scales is not None and is_fusible_upsampling(layer):
-            return Int8Upsampling(layer, scales[0], dtype=self.dtype, workspace=self.workspace)
-        return super().layer(layer, name)
+        return Int8Upsampling(layer, scales[0], dtype=self.dtype, workspace=self.workspace)
 
     def _means_of(self, layer: nn.Module) -> Tensor:
         """Returns the mean of each channel of the input of a layer whose scales are known."""
@@ -236,12 +244,15 @@ class Int8Layers(FusedLayers):
 
     def _scales_of(self, layer: nn.Module, name: str) -> tuple[Scale, Scale] | None:
         """Returns the scales of a layer's input and output; None if the layer stays as it is."""
-        label = self.names.get(id(getattr(layer, "weight", None)))
-        given = None if label is None or name in FLOAT32_LAYERS else self.calibration.scales.get((label, "input"))
+        label = self.names.get(id(layer.weight))
+        if label is None or name in FLOAT32_LAYERS:
+            return None
+        given = self.calibration.scales.get((label, "input"))
+        if given is None:
+            self.unseen.append(label)
+            return None
         # A transposed convolution and a convolution whose sum is never quantized need no scale of the output.
-        return (
-            None if given is None or label is None else (given, self.calibration.scales.get((label, "output"), given))
-        )
+        return given, self.calibration.scales.get((label, "output"), given)
 
 
 def is_int8_conv(conv: nn.Module) -> bool:
@@ -284,6 +295,8 @@ def _keep_between_stages(fpn: Any) -> None:
     """Quantizes the maps that the stages of a ResNet pass to the next stage and to a pyramid."""
     resnet = fpn.bottom_up
     if type(resnet) is not ResNet or type(fpn.top_block) not in (LastLevelMaxPool, type(None)):
+        return
+    if any(map(has_forward_hooks, (resnet, *resnet.stages))):  # which take tensors
         return
     if not all(isinstance(conv, Int8Conv2d) for conv in fpn.lateral_convs):
         return

@@ -29,11 +29,13 @@ from maskrcnn_ext.inference.optimization.calibration import (
     Observer,
     weight_names,
 )
-from maskrcnn_ext.inference.optimization.convolution import is_fusible_conv
+from maskrcnn_ext.inference.optimization.convolution import FusedConv2d, is_fusible_conv
 from maskrcnn_ext.inference.optimization.cuda_graphs import GraphedRCNN, parts_of
 from maskrcnn_ext.inference.optimization.fixed_size import unsupported_reason
 from maskrcnn_ext.inference.optimization.heads import (
+    ChannelsLastFlatten,
     FusedRPNHead,
+    OptimizedPooler,
     flatten_channels_last,
     fuse_relus,
     is_fusible_rpn_head,
@@ -43,7 +45,7 @@ from maskrcnn_ext.inference.optimization.heads import (
 )
 from maskrcnn_ext.inference.optimization.int8 import Int8Layers, keep_quantized
 from maskrcnn_ext.inference.optimization.known import ROI_HEADS, needs_autocast, only_calls_layers, unknown_in_bf16
-from maskrcnn_ext.inference.optimization.layers import FusedLayers
+from maskrcnn_ext.inference.optimization.layers import CastInput, FusedLayers
 from maskrcnn_ext.inference.optimization.timm_nets import TracedTimmBackbone, trace_timm
 from maskrcnn_ext.modeling.compact_rcnn import CompactRCNN
 from maskrcnn_ext.modeling.depthwise_conv import DepthwiseConv2d
@@ -58,6 +60,8 @@ _MakeLayers = Callable[[torch.dtype, Workspace], FusedLayers]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Classes that a training on a CPU gives to layers.
 _TRAINING_CLASSES = (DepthwiseConv2d, FastGroupNorm, WinogradConv2d)
+# Each optimized model has one of them.
+_OPTIMIZED_CLASSES = (CastInput, ChannelsLastFlatten, FusedConv2d, OptimizedPooler)
 
 
 def optimize(
@@ -68,7 +72,10 @@ def optimize(
     sizes: Sequence[tuple[int, int]] = (),
     calibrate: Iterable[Any] | None = None,
 ) -> GeneralizedRCNN:
-    """Returns a copy of a model that predicts the same, faster. It can neither be trained nor saved.
+    """Returns a copy of a model that predicts the same, faster.
+
+    It can be copied and pickled, but not trained, and has no state dict: its weights are in the layout of this processor's kernels.
+    Optimize the model again after its weights have changed.
 
     Norms with fixed statistics are folded into the convolutions. RPN selects anchors before it decodes their boxes. RoIAlign pools all
     levels in one call. ``pred_masks`` are :class:`maskrcnn_ext.ops.rle_masks.RLEMasks`, as with :class:`maskrcnn_ext.CompactRCNN`.
@@ -96,7 +103,7 @@ def optimize(
             the model takes them, or dicts with one as ``image``.
 
     Raises:
-        InputError: `model` is not a GeneralizedRCNN, `dtype` is unknown, or int8 lacks images or instructions.
+        InputError: `model` is not a GeneralizedRCNN or optimized already, `dtype` is unknown, or int8 lacks images or instructions.
 
     Example:
         ::
@@ -132,19 +139,31 @@ def optimize_in_place(
     model.eval().requires_grad_(False).to(device or model.device)
     if dtype == "auto":
         dtype = "bf16" if _has_bf16_instructions(model.device) else "fp32"
+    elif dtype == "bf16" and not _has_bf16_instructions(model.device):
+        logger.warning(
+            "optimize: this %s has no instructions for bf16, so that fp32 is faster", model.device.type.upper()
+        )
     make_layers: _MakeLayers = FusedLayers
+    unseen: list[str] = []
     if dtype == "int8":
         known = _find_calibration(model, calibrate, scales)
         names = weight_names(model)
         dtype = "bf16" if _has_bf16_instructions(model.device) else "fp32"
 
         def make_layers(dtype: torch.dtype, workspace: Workspace) -> FusedLayers:
-            return Int8Layers(dtype, workspace, names, known)
+            return Int8Layers(dtype, workspace, names, known, unseen)
 
     elif calibrate is not None:
         raise InputError(f"optimize: calibrate is for dtype=int8, not {dtype}")
     model = _replace_parts(model, _DTYPES[dtype], make_layers)
     keep_quantized(model)
+    if unseen:
+        logger.warning(
+            "optimize: in %s, not int8: %s, which no object of the calibration images reaches: calibrate with images of objects",
+            dtype,
+            short_list(sorted({name.rpartition(".")[0] for name in unseen})),
+        )
+    _refuse_other_use(model)
     _release_freed_memory()
     with torch.inference_mode():
         for height, width in sizes:
@@ -219,9 +238,9 @@ def _find_calibration(
     names = weight_names(observed)
     observed = _replace_parts(observed, torch.float32, lambda _, workspace: ObservedLayers(workspace, names, observer))
     with torch.inference_mode(), Progress(None, description="calibrating") as progress:
-        for image in images or ():
+        for image in () if images is None else images:
+            observed.inference([_model_input(image, len(model.pixel_mean))], do_postprocess=False)
             count += 1
-            observed.inference([_model_input(image)], do_postprocess=False)
             progress.step()
     if not count:
         raise InputError(
@@ -237,15 +256,15 @@ def _find_calibration(
     return found
 
 
-def _model_input(image: Any) -> dict[str, Any]:
+def _model_input(image: Any, channels: int) -> dict[str, Any]:
     """Returns an image as the model takes it: a dict with ``image``, or the tensor (C, H, W) in it."""
-    if isinstance(image, Tensor):
-        return {"image": image}
-    if isinstance(image, dict) and isinstance(image.get("image"), Tensor):
-        return image
-    raise InputError(
-        f"optimize: calibrate has a {type(image).__name__}: expected tensors (C, H, W), or dicts with one as `image`"
-    )
+    given = image.get("image") if isinstance(image, dict) else image
+    if not isinstance(given, Tensor) or given.dim() != 3 or len(given) != channels or not given.numel():
+        kind = f"tensor {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
+        raise InputError(
+            f"optimize: calibrate has a {kind}: expected tensors ({channels}, H, W), or dicts with one as `image`"
+        )
+    return image if isinstance(image, dict) else {"image": given}
 
 
 def _check_arguments(model: GeneralizedRCNN, dtype: str) -> None:
@@ -253,6 +272,26 @@ def _check_arguments(model: GeneralizedRCNN, dtype: str) -> None:
         raise InputError(f"optimize: {type(model).__name__} is not a GeneralizedRCNN")
     if dtype not in (*_DTYPES, "auto", "int8"):
         raise InputError(f"optimize: dtype={dtype}: expected {or_list(['auto', *_DTYPES, 'int8'])}")
+    if any(isinstance(module, _OPTIMIZED_CLASSES) for module in model.modules()):
+        raise InputError("optimize: this model is optimized already: take the model that it was made of")
+
+
+def _refuse_other_use(model: nn.Module) -> None:
+    """Makes training, saving and loading errors, which would otherwise start from a few weights in a layout of their own."""
+    model.register_forward_pre_hook(_refuse_training)
+    model.register_state_dict_pre_hook(_refuse_state)
+    compat.register_load_pre_hook(model, _refuse_state)
+
+
+def _refuse_training(model: nn.Module, _: Any) -> None:
+    if model.training:
+        raise InputError("an optimized model cannot be trained: call eval(), or train the model that it was made of")
+
+
+def _refuse_state(*_: Any) -> None:
+    raise InputError(
+        "an optimized model has no state dict: save or load the model that it was made of, and optimize that"
+    )
 
 
 def _release_freed_memory() -> None:

@@ -72,6 +72,10 @@ def test_digests_change_with_weights_and_texts():
     assert weights_digest(layer) == before
     layer.running_mean[2] = 1
     assert weights_digest(layer) != before
+    layer.register_buffer("pixel_mean", torch.zeros(3), persistent=False)  # as in Detectron2's models
+    before = weights_digest(layer)
+    layer.pixel_mean[0] = 1
+    assert weights_digest(layer) != before
     assert digest_of(["a", "b"]) != digest_of(["a", "c"])
 
 

@@ -39,7 +39,7 @@ def layers_of(module, dtype=torch.float32):
         (name, kind): INPUT if kind == "input" else OUTPUT for name in names.values() for kind in ("input", "output")
     }
     means = {name: [0.0] * weight.shape[1] for name, weight in module.named_parameters() if weight.dim() > 1}
-    return Int8Layers(dtype, Workspace(), names, Calibration(scales, means))
+    return Int8Layers(dtype, Workspace(), names, Calibration(scales, means), [])
 
 
 def near(found, expected, share=0.04):
@@ -117,6 +117,7 @@ def test_layers_that_stay_as_they_are():
         del scales["unseen.weight", kind]
     for name, conv in model.items():
         assert not isinstance(layers.conv(conv, name), Int8Conv2d)
+    assert layers.unseen == ["unseen.weight"]
     assert not is_int8_conv(Conv2d(32, 32, 1, activation=nn.Sigmoid()))
 
 
@@ -179,7 +180,7 @@ def test_networks_of_timm_pass_on_integers(name):
         observed = copy.deepcopy(backbone)
         layers = ObservedLayers(workspace, weight_names(observed), observer)
         trace_timm(observed).fuse(layers.conv)(image)
-        layers = Int8Layers(torch.float32, workspace, weight_names(backbone), observer.result())
+        layers = Int8Layers(torch.float32, workspace, weight_names(backbone), observer.result(), [])
         traced = trace_timm(backbone).fuse(layers.conv)
         keep_quantized(nn.Sequential(traced))
         assert any(getattr(module, "quantizes_output", False) for module in traced.modules())
@@ -187,12 +188,26 @@ def test_networks_of_timm_pass_on_integers(name):
             near(value, expected[level], 0.5)
 
 
-def test_a_part_without_scales_stays_as_it_is(model):
+def test_a_part_without_scales_stays_as_it_is(model, caplog):
     threshold = model.roi_heads.box_predictor.test_score_thresh
     model.roi_heads.box_predictor.test_score_thresh = 1.0
     quick = optimize(model, dtype="int8", calibrate=INPUTS[:1])  # without a detection, the mask head sees nothing
     model.roi_heads.box_predictor.test_score_thresh = threshold
     assert not any(isinstance(module, Int8Conv2d) for module in quick.roi_heads.mask_head.modules())
+    assert "not int8: roi_heads.mask_head.deconv, roi_heads.mask_head.mask_fcn1" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["backbone.bottom_up", "backbone.bottom_up.res4"])
+def test_hooks_of_stages_see_tensors(model, name):
+    seen = []
+    handle = model.get_submodule(name).register_forward_hook(lambda *arguments: seen.append(arguments[-1]))
+    quick = optimize(model, dtype="int8", calibrate=INPUTS[:1])
+    handle.remove()
+    seen.clear()
+    with torch.inference_mode():
+        quick.inference(INPUTS[:1])
+    maps = list(seen[0].values()) if isinstance(seen[0], dict) else seen
+    assert all(isinstance(value, torch.Tensor) for value in maps)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +215,14 @@ def test_a_part_without_scales_stays_as_it_is(model):
     [
         ({"dtype": "int8"}, "needs images to calibrate"),
         ({"dtype": "int8", "calibrate": []}, "needs images to calibrate"),
-        ({"dtype": "int8", "calibrate": ["a.png"]}, r"has a str: expected tensors \(C, H, W\)"),
+        ({"dtype": "int8", "calibrate": ["a.png"]}, r"has a str: expected tensors \(3, H, W\)"),
+        ({"dtype": "int8", "calibrate": torch.zeros(3, 8, 9)}, r"has a tensor \(8, 9\): expected tensors \(3, H, W\)"),
+        ({"dtype": "int8", "calibrate": [torch.zeros(4, 8, 9)]}, r"has a tensor \(4, 8, 9\)"),
+        ({"dtype": "int8", "calibrate": [torch.zeros(3, 0, 9)]}, r"has a tensor \(3, 0, 9\)"),
+        (
+            {"dtype": "int8", "calibrate": [torch.full((3, 8, 9), torch.nan)]},
+            "the input of .*conv1.weight is not finite",
+        ),
         ({"dtype": "fp32", "calibrate": INPUTS}, "calibrate is for dtype=int8, not fp32"),
     ],
 )
@@ -228,5 +250,9 @@ def test_a_second_start_reads_no_image(tmp_path, caplog):
         caplog.clear()
         second = Predictor(run, device="cpu", optimize=True, dtype="int8", calibrate=paths)
         assert "scales of int8 from" in caplog.text
+        caplog.clear()
+        changed = ["model.pixel_std=[50.0,60.0,60.0]"]
+        Predictor(run, device="cpu", optimize=True, dtype="int8", calibrate=paths, overrides=changed)
+        assert "calibrated int8 on 2 images" in caplog.text
     same(first(images[0]), second(images[0]))
     assert (run / "model_final.int8.json").is_file()

@@ -1,6 +1,8 @@
 """`maskrcnn_ext.optimize`: models of every kind predict the same."""
 
+import copy
 import logging
+import pickle
 
 import pytest
 import torch
@@ -10,8 +12,11 @@ from maskrcnn_ext import InputError, Predictor, optimize
 from maskrcnn_ext.benchmark import models
 from maskrcnn_ext.inference.optimization.convolution import FusedConv2d
 from maskrcnn_ext.modeling.poolers.fast import FastROIPooler
+from maskrcnn_ext.ops.quantized import is_supported
 from tests.helpers.random_models import INPUTS, MODELS, build
 from tests.helpers.small_model import make_run
+
+needs_int8 = pytest.mark.skipif(not is_supported(), reason="this CPU or torch has no int8 kernels")
 
 
 def matches(found, expected, *, box, score, iou):
@@ -101,6 +106,30 @@ def test_the_model_is_not_changed():
     assert not any(isinstance(module, FusedConv2d) for module in model.modules())
     assert model.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", pytest.param("int8", marks=needs_int8)])
+def test_an_optimized_model_is_copied_and_not_trained_or_saved(dtype):
+    model = build("mask_rcnn_r18_fpn_scratch.py")
+    quick = optimize(model, dtype=dtype, calibrate=INPUTS if dtype == "int8" else None)
+    with torch.inference_mode():
+        expected = quick.inference(INPUTS)[0]["instances"]
+        for other in (copy.deepcopy(quick), pickle.loads(pickle.dumps(quick))):
+            assert torch.equal(other.inference(INPUTS)[0]["instances"].pred_boxes.tensor, expected.pred_boxes.tensor)
+    with pytest.raises(InputError, match="optimized already"):
+        optimize(quick, dtype="fp32")
+    for use in (quick.state_dict, lambda: quick.load_state_dict(model.state_dict(), strict=False)):
+        with pytest.raises(InputError, match="an optimized model has no state dict"):
+            use()
+    with pytest.raises(InputError, match="an optimized model cannot be trained"):
+        quick.train()(INPUTS)
+    assert len(quick.eval()(INPUTS)) == 2
+
+
+def test_bf16_without_instructions_is_reported(monkeypatch, caplog):
+    monkeypatch.setattr("maskrcnn_ext.compat.cpu_instructions", lambda: ["AVX2"])
+    optimize(build("mask_rcnn_r18_fpn_scratch.py", detects=False), dtype="bf16")
+    assert "this CPU has no instructions for bf16, so that fp32 is faster" in caplog.text
 
 
 def test_no_detections_and_sizes_run_ahead():
