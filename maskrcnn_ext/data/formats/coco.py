@@ -85,6 +85,9 @@ def read_coco(
     if classes and list(classes) != data.classes:
         raise InputError(f"`classes` are {', '.join(classes)}, but {json} has {', '.join(data.classes)}")
     warn_without_area(without_area, json)
+    has_keypoints = any(any(found.keypoints or ()) for record in data.images for found in record.annotations)
+    if has_keypoints and not data.keypoints:
+        logger.warning("%s: objects have keypoints, which no category names by `keypoints`: they are left out", json)
     if num_rotated:
         logger.warning("%s: %s", json, plural(num_rotated, *ROTATED))
     if placeholder and only is None:

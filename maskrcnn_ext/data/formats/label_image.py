@@ -154,7 +154,7 @@ def _pairs(labels: Path, images: Path, suffix: str, faults: list[str] | None) ->
             yield file, image
             continue
         with collected(faults):
-            advice = "" if suffix else "; @suffix:TEXT names what follows the name of the image"
+            advice = "" if suffix else "; name masks like their images, or what follows in their names by @suffix:TEXT"
             raise InputError(f"{file}: no image {stem.removesuffix(suffix)}.* in {images}{advice}")
 
 

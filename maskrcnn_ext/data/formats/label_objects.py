@@ -51,7 +51,8 @@ def objects_of_numbers(
     white += [
         f"number {value} of {file}"
         for value in values
-        if value in _WHITES and len(values) > 1 and value - 1 not in values
+        # In colour, 255 is red, below the numbers of green and blue.
+        if value in _WHITES and value == max(values) and len(values) > 1 and value - 1 not in values
     ]
     in_parts += [f"number {region.value} of {file}" for region in multiple]
     annotations = []

@@ -1,8 +1,9 @@
-"""VGG Image Annotator JSON, versions 1.x and 2.x (www.robots.ox.ac.uk/~vgg/software/via).
+"""VGG Image Annotator JSON, versions 1 to 3 (www.robots.ox.ac.uk/~vgg/software/via).
 
 The file maps "<file name><size in bytes>" to ``{"filename", "regions", ...}``. Regions are a dict ("0", "1", ...) in 1.x and a list in
 2.x; a 2.x *project* file has the same mapping under ``_via_img_metadata``, and VIA's CSV has a region a row. Polygons keep their
-coordinates; rectangles, circles and ellipses become polygons.
+coordinates; rectangles, circles and ellipses become polygons. Projects of 3.x are read as of 2.x
+(:mod:`maskrcnn_ext.data.formats.via_project`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from maskrcnn_ext.data.formats.polygons import box_of_polygons, check_outline, e
 from maskrcnn_ext.data.formats.reading_many import collected
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.data.formats.text_files import read_json, read_rows
+from maskrcnn_ext.data.formats.via_project import entries_of_project, is_project
 from maskrcnn_ext.data.formats.warnings import MAX_CLASSES, Tally, check_rectangles, warn_of_classes, warn_of_rectangles
 from maskrcnn_ext.errors import InputError
 
@@ -127,6 +129,8 @@ def read_entries(file: Path) -> dict[str, Any]:
     if file.suffix.lower() == ".csv":
         return _read_table(file)
     data = read_json(file)
+    if is_project(data):
+        return entries_of_project(data, str(file))
     entries = data.get("_via_img_metadata", data) if isinstance(data, dict) else None
     if not isinstance(entries, dict) or not all(isinstance(e, dict) and "filename" in e for e in entries.values()):
         raise InputError(
@@ -238,7 +242,7 @@ def _polygon(shape: dict[str, Any], where: str) -> list[float]:
 
 FORMAT = Format(
     name="via",
-    description="VGG Image Annotator JSON or CSV",
+    description="VGG Image Annotator 1 to 3, JSON or CSV",
     read=read_via,
     options=(
         Option("json", "the annotations as VIA saves or exports them", "file", required=True),

@@ -19,6 +19,7 @@ from maskrcnn_ext.data.formats.label_numbers import are_two_valued
 from maskrcnn_ext.data.formats.object_masks import are_object_masks
 from maskrcnn_ext.data.formats.text_files import read_json, read_text
 from maskrcnn_ext.data.formats.via import class_attribute, is_via_table, read_entries, read_regions
+from maskrcnn_ext.data.formats.via_project import is_project
 from maskrcnn_ext.data.formats.yolo import NAMES_FILES, folder_of_images
 from maskrcnn_ext.errors import InputError
 
@@ -32,6 +33,20 @@ _MASK_SUFFIXES = ("_mask", "_masks", "_cp_masks", "_label", "_labels", "_seg", "
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")
 _XML_FOLDERS = ("Annotations", "annotations", "labels", "xmls", "xml")
 _MASK_FOLDERS = ("labels", "masks", "annotations", "label", "mask", "gt")
+# Words in the names of a folder of images, and of one of their masks, such as train_images and train_masks.
+_IMAGE_WORDS = {*IMAGE_FOLDERS, "input", "inputs", "photo", "photos", "raw", "rawimages"}
+_MASK_WORDS = {
+    *_MASK_FOLDERS,
+    "annotation",
+    "ground",
+    "truth",
+    "groundtruth",
+    "seg",
+    "segmentation",
+    "segmentations",
+    "target",
+    "targets",
+}
 # Words in the names of splits.
 TRAIN = {"train", "training"}
 VAL = {"val", "valid", "validation", "dev"}
@@ -157,6 +172,8 @@ def _detect_json(file: Path, content: Any) -> str | None:
         return f"coco:{file}@{images_folder(file, content['images'])}{_without_placeholder(content)}"
     if "shapes" in content and "imagePath" in content:
         return _detect_labelme(file, content["imagePath"])
+    if is_project(content):
+        return _detect_via(file)
     entries = content.get("_via_img_metadata", content)
     records = list(entries.values()) if isinstance(entries, dict) else []
     if records and all(isinstance(entry, dict) and {"filename", "regions"} <= set(entry) for entry in records):
@@ -225,6 +242,21 @@ def label_images(folder: Path, part: str = "") -> str | None:
     return next(filter(None, found), None)
 
 
+def paired_label_images(folder: Path) -> list[tuple[str, str]]:
+    """Returns the pairs of folders such as ``train_images`` and ``train_masks``: their other words, "train", and the string of each."""
+    images: dict[str, list[Path]] = {}
+    masks: dict[str, list[Path]] = {}
+    for place in list_files(folder, "*"):
+        words = re.findall("[a-z0-9]+", place.name.lower())
+        kind = masks if _MASK_WORDS & {*words} else images if _IMAGE_WORDS & {*words} else None
+        if kind is not None and place.is_dir():
+            rest = " ".join(word for word in words if word not in _MASK_WORDS | _IMAGE_WORDS)
+            kind.setdefault(rest, []).append(place)
+    pairs = {rest: (masks[rest], images[rest]) for rest in masks if rest in images}
+    alone = [(rest, of_masks[0], of[0]) for rest, (of_masks, of) in pairs.items() if len(of_masks) == len(of) == 1]
+    return [(rest, name) for rest, labels, of in alone if (name := _label_images(labels, of)) is not None]
+
+
 def _label_images(labels: Path, images: Path) -> str | None:
     """Returns the string of label images that have the name of their image, or that and a suffix such as "_mask"; None without any."""
     files = [file for file in list_files(labels, "*") if file.suffix.lower() in IMAGE_SUFFIXES]
@@ -241,6 +273,18 @@ def _label_images(labels: Path, images: Path) -> str | None:
     if are_object_masks(labels, images):
         return f"object_masks:{labels}@{images}"
     return f"label_image:{labels}@{images}" if files else None
+
+
+def cityscapes_splits(folder: Path) -> list[tuple[str, str]]:
+    """Returns the splits of a folder that has Cityscapes' ``leftImg8bit`` and ``gtFine`` or ``gtCoarse``, each with its string."""
+    photographs = folder / "leftImg8bit"
+    labels = next((place for name in ("gtFine", "gtCoarse") if (place := folder / name).is_dir()), None)
+    found = [place for place in list_files(labels, "*") if list_files(place, "*/*_instanceIds.png")] if labels else []
+    return [
+        (place.name, f"cityscapes:{place}@{photographs / place.name}")
+        for place in found
+        if (photographs / place.name).is_dir()
+    ]
 
 
 def _detect_voc(folder: Path) -> str | None:
@@ -307,11 +351,17 @@ def _detect_folder(folder: Path, branches: int = _BRANCHES) -> str | None:
         # QuPath's class of an object; the reader reports errors better than a closer look here would.
         attribute = "@attribute:classification" if '"classification"' in read_text(outlines[0]) else ""
         return f"geo:{folder / 'labels'}@{folder / 'images'}@pixels:true{attribute}"
+    cities = cityscapes_splits(folder)
+    if len(cities) == 1:
+        return cities[0][1]
     if (folder / "image_2").is_dir() and list_files(folder / "label_2", "*.txt"):
         return f"kitti:{folder / 'label_2'}@{folder / 'image_2'}"
     found = label_images(folder) or _label_images(folder, folder)
     if found:
         return found
+    paired = paired_label_images(folder)
+    if paired:
+        return paired[0][1] if len(paired) == 1 else None
     # Archives unpack into a folder, and labels may have a folder beside that of their images.
     inside = [place for place in list_files(folder, "*") if place.is_dir()]
     branches -= len(inside) > 1

@@ -140,7 +140,12 @@ def _undetected(path: Path, name: str, formats: str) -> str:
             return f"{file}: a backup of CVAT: export the task as CVAT for images 1.1 instead"
         if isinstance(content, list) and all(isinstance(task, dict) and "annotation_id" in task for task in content):
             return f"{file}: a short export of Label Studio (JSON-MIN): export as JSON instead"
-    return f"{name}: its format cannot be detected; name it, such as coco:{name}@/path/images ({formats})"
+    example = (
+        f"coco:{name}@/path/images"
+        if path.is_file()
+        else f"coco:{name}/a.json@{name}/images or label_image:{name}/masks@{name}/images"
+    )
+    return f"{name}: its format cannot be detected; name it, such as {example} ({formats})"
 
 
 def register_named_datasets() -> None:

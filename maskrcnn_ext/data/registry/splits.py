@@ -8,7 +8,16 @@ from pathlib import Path
 
 from maskrcnn_ext.data.formats import get_format
 from maskrcnn_ext.data.formats.file_names import list_files
-from maskrcnn_ext.data.registry.detect import IMAGE_FOLDERS, TRAIN, VAL, described_by_files, detect, label_images
+from maskrcnn_ext.data.registry.detect import (
+    IMAGE_FOLDERS,
+    TRAIN,
+    VAL,
+    cityscapes_splits,
+    described_by_files,
+    detect,
+    label_images,
+    paired_label_images,
+)
 from maskrcnn_ext.errors import InputError
 
 
@@ -16,8 +25,8 @@ def detect_splits(path: Path) -> tuple[str, str | None] | None:
     """Returns the strings that name the data to train on and to validate on at a path.
 
     Splits are those of a YOLO data file, the subsets of CVAT, the data sets of a Supervisely project, the lists in ``ImageSets`` of VOC,
-    files such as ``instances_train2017.json``, or folders such as ``train`` and ``valid``. The second is None if no split is named so;
-    further ones, such as ``test``, are left alone.
+    the folders of Cityscapes, files such as ``instances_train2017.json``, or folders such as ``train`` and ``valid``. The second is None if
+    no split is named so; further ones, such as ``test``, are left alone.
 
     Returns:
         None if the path is no data set of splits, or holds several to train on.
@@ -51,6 +60,8 @@ def _groups(path: Path) -> Iterator[list[tuple[str, str]]]:
     files = [(Path(name.partition(":")[2].partition("@")[0]), name) for name in described_by_files(path)]
     for place in dict.fromkeys(file.parent for file, _ in files):
         yield [(file.stem, name) for file, name in files if file.parent == place]
+    yield cityscapes_splits(path)
+    yield paired_label_images(path)
     folders = [folder for folder in list_files(path, "*") if folder.is_dir()]
     yield [(folder.name, name) for folder in folders if (name := detect(folder)) is not None]
     parts = dict.fromkeys(

@@ -174,6 +174,16 @@ def test_a_rotation_beside_an_outline_is_not_read_again(tmp_path):
     assert (found.box, found.segmentation) == ((15, 15, 45, 25), annotation["segmentation"])
 
 
+def test_keypoints_without_names_are_warned_of(tmp_path, caplog):
+    found = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 4], "keypoints": [2, 2, 2]}
+    content = {"images": [{"id": 1, "file_name": "a.jpg", "height": 8, "width": 8}], "annotations": [found]}
+    for category in ({"id": 1, "name": "cat"}, {"id": 1, "name": "cat", "keypoints": ["nose"]}):
+        caplog.clear()
+        (tmp_path / "a.json").write_text(json.dumps({**content, "categories": [category]}))
+        read_coco(tmp_path / "a.json", tmp_path)
+        assert ("objects have keypoints, which no category names" in caplog.text) == ("keypoints" not in category)
+
+
 def test_crowds_are_objects_by_an_option(tmp_path, caplog):
     file = write_coco_file(tmp_path, annotations=[{**GOOD, "iscrowd": 1}, {**GOOD, "id": 2, "iscrowd": 1}])
     with pytest.raises(InputError, match=r"objects of its 4 images are all crowds .2.* add @crowds:objects"):

@@ -341,6 +341,13 @@ def test_other_white_is_an_object(folders, caplog, values):
     assert "white is an object" not in caplog.text
 
 
+def test_red_beside_blue_is_not_white(folders, caplog):
+    colours = np.array([(0, 0, 0), (255, 0, 0), (0, 0, 255)], np.uint8)
+    Image.fromarray(colours[np.searchsorted([0, 3, 9], LABELS)]).save(folders[0] / "a.png")
+    assert [each.id for each in read_label_image(*folders).images[0].annotations] == [255, 255 << 16]
+    assert "white is an object" not in caplog.text
+
+
 def test_a_white_border_of_classes_names_the_option(folders):
     Image.fromarray(np.where(LABELS == 3, 255, LABELS).astype(np.uint8)).save(folders[0] / "a.png")
     with pytest.raises(InputError, match=r"number 255 is neither .*; add @void:255"):

@@ -66,6 +66,21 @@ VOC = {"Annotations/a.xml": "", "JPEGImages/a.jpg": ""}
             {f"{split}/{kind}/{n}.png": "" for split in ("train", "val") for kind in ("images", "masks") for n in "ab"},
             ("label_image:{0}/train/masks@{0}/train/images", "label_image:{0}/val/masks@{0}/val/images"),
         ),
+        (
+            {f"{split}_{kind}/a.png": "" for split in ("train", "val") for kind in ("images", "masks")},
+            ("label_image:{0}/train_masks@{0}/train_images", "label_image:{0}/val_masks@{0}/val_images"),
+        ),
+        (
+            {
+                f"{kind}/{split}/x/a_{end}": ""
+                for split in ("train", "val", "test")
+                for kind, end in (("leftImg8bit", "leftImg8bit.png"), ("gtFine", "gtFine_instanceIds.png"))
+            },
+            (
+                "cityscapes:{0}/gtFine/train@{0}/leftImg8bit/train",
+                "cityscapes:{0}/gtFine/val@{0}/leftImg8bit/val",
+            ),
+        ),
         # Files at the top come before further ones below.
         (
             {"instances_train.json": COCO, "annotations/a_train.json": COCO, "train/a.json": LABELME},
