@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shlex
 import statistics
@@ -71,12 +72,18 @@ def run(args: argparse.Namespace) -> int:
     from maskrcnn_ext.data.registry.read_once import read_data_sets_once
 
     out: Path = args.output or Path("output") / _folder_name(args.data)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be created ({error.strerror}): choose another folder with -o") from error
+    _check_folder(out)
     with read_data_sets_once():
         return _train_once(out, args) if args.folds is None else _train_folds(out, args)
+
+
+def _check_folder(out: Path) -> None:
+    """Raises InputError if a folder cannot be created or written to; creates nothing, because the data may be wrong."""
+    places = (out.absolute(), *out.absolute().parents)
+    place = next(folder for folder in places if os.path.exists(folder))  # noqa: PTH110, no error if a parent cannot be read
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        fault = "is read-only" if place.is_dir() else "is a file"
+        raise InputError(f"{out}: cannot be created or written to, {place} {fault}: choose another folder with -o")
 
 
 def _train_once(out: Path, args: argparse.Namespace) -> int:
@@ -100,8 +107,6 @@ def _train_folds(out: Path, args: argparse.Namespace) -> int:
     from maskrcnn_ext.report.run import RESULTS_FILE
 
     configs = [out / f"fold_{number}" / "config.py" for number in range(1, args.folds + 1)]
-    for config in configs:
-        config.parent.mkdir(exist_ok=True)
     name, parts = prepare_folds(args.data, args.folds, [config.with_suffix("") for config in configs])
     values: list[float] = []
     predictions = []

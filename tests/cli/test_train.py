@@ -137,9 +137,21 @@ def test_mistakes_are_one_line(tmp_path, capsys):
     assert main(["train", "a", "--folds", "1", "-o", str(tmp_path / "out")]) == 2
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 3
+    assert not (tmp_path / "out").exists(), "nothing is left behind"
     assert errors[2] == "maskrcnn-ext train: error: --folds 1: expected 2 or more, without --val"
     assert f"{tmp_path / 'nothing'}: no such file or folder, and no data set" in errors[0]
     assert errors[1] == "maskrcnn-ext train: error: b: expected one data set, and KEY=VALUE for each override"
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_first(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    for out in ("file", "file/out"):
+        assert main(["train", "nothing", "-o", str(tmp_path / out)]) == 2
+        error = capsys.readouterr().err
+        assert (
+            f"{out}: cannot be created or written to, {tmp_path / 'file'} is a file: choose another folder with -o"
+            in error
+        )
 
 
 @pytest.mark.parametrize(
