@@ -24,6 +24,8 @@ from maskrcnn_ext.ops.rle import RLE, encode_edges
 _STRIP_PIXELS = 2**17
 # Edges of runs for which the compiled code has room, for each column of the image.
 _EDGES_PER_COLUMN = 8
+# Edges for which there is room at a time: 128 MB.
+_MOST_EDGES = 2**24
 # Smaller integers are exact in float32.
 _EXACT_SIDE = 2**24
 _FILE = Path(__file__).with_name("_mask_paste.so")
@@ -75,7 +77,7 @@ def paste_to_rle(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold:
         >>> paste_to_rle(torch.ones(1, 28, 28), torch.tensor([[1.0, 0, 2, 2]]), size=(2, 2))
         [{'size': [2, 2], 'counts': b'22'}]
     """
-    if masks.ndim != 3 or boxes.shape != (len(masks), 4):
+    if masks.ndim != 3 or masks.shape[1] != masks.shape[2] or boxes.shape != (len(masks), 4):
         raise ValueError(f"masks must be (R, M, M) and boxes (R, 4): {tuple(masks.shape)}, {tuple(boxes.shape)}")
     if not threshold >= 0:
         raise ValueError(f"threshold must not be negative: {threshold}")
@@ -85,7 +87,9 @@ def paste_to_rle(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold:
     boxes = boxes.detach().to("cpu", torch.float32)
     edges: list[Any] = [None] * len(masks)
     if masks.dtype == torch.float32 and masks.numel() and max(size) < _EXACT_SIDE and loads(library):
-        edges = _compiled_edges(masks.contiguous(), boxes.contiguous(), size, threshold)
+        step = max(1, _MOST_EDGES // (_EDGES_PER_COLUMN * size[1] + 1))
+        parts = zip(masks.contiguous().split(step), boxes.contiguous().split(step), strict=True)
+        edges = [found for part in parts for found in _compiled_edges(*part, size, threshold)]
     return [
         encode_edges(_run_edges(mask, box, size, threshold) if found is None else found, size)
         for mask, box, found in zip(masks, boxes, edges, strict=True)

@@ -78,7 +78,7 @@ def pointwise_conv2d(
     fits = (number, channels, height // 2, width // 2) if half else (number, channels, height, width)
     if residual is not None and (residual.shape != fits or (half and (height % 2 or width % 2))):
         raise ValueError(f"the residual {tuple(residual.shape)} does not fit {(number, channels, height, width)}")
-    _check(x, weight.shape[0], bias, *(() if residual is None else (residual,)))
+    _check(x, weight.shape[0], bias, channels, *(() if residual is None else (residual,)))
     if residual is not None and overwrite and not half:
         result, residual, beta = residual, None, 1
     else:
@@ -129,9 +129,9 @@ def upsampling_conv2d(
         OSError: the compiled library is missing.
         ValueError: tensors with other shapes, dtypes or layouts.
     """
-    _check(x, weight.shape[0], bias, dtype=weight.dtype)
     number, _, height, width = x.shape
     channels = weight.shape[1] // 4
+    _check(x, weight.shape[0], bias, channels, dtype=weight.dtype)
     inputs = x.permute(0, 2, 3, 1).flatten(0, 2)
     blocks = _row_blocks(x, channels, 4 * channels, relu=relu)
     count = max((rows.count for rows in blocks), default=0)
@@ -148,9 +148,13 @@ def upsampling_conv2d(
     return result
 
 
-def _check(x: Tensor, inputs: int, bias: Tensor, *others: Tensor, dtype: torch.dtype = torch.float32) -> None:
-    if x.shape[1] != inputs:
-        raise ValueError(f"weights for {inputs} channels do not fit {x.shape[1]}")
+def _check(
+    x: Tensor, inputs: int, bias: Tensor, outputs: int, *others: Tensor, dtype: torch.dtype = torch.float32
+) -> None:
+    if x.shape[1] != inputs or bias.shape != (outputs,):
+        raise ValueError(
+            f"weights from {inputs} to {outputs} channels do not fit {x.shape[1]}, or a bias {tuple(bias.shape)}"
+        )
     if bias.dtype != torch.float32 or not all(
         value.dtype == dtype and value.is_contiguous(memory_format=torch.channels_last) for value in (x, *others)
     ):

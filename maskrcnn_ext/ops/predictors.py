@@ -68,6 +68,8 @@ def predict_pixels(x: Tensor, packed: tuple[Tensor, Tensor], outputs: int) -> Te
         ValueError: tensors with other shapes, dtypes or layouts.
     """
     weight, bias = packed
+    if not 0 < outputs <= bias.numel():
+        raise ValueError(f"{outputs} outputs do not fit weights for {bias.numel()}")
     _check(x, weight.shape[1])
     number, channels, height, width = x.shape
     pixels = x.permute(0, 2, 3, 1).flatten(0, 2)

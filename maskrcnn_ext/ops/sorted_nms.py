@@ -48,7 +48,14 @@ def sorted_nms(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
 
     Returns:
         (P, B) bool.
+
+    Raises:
+        ValueError: the tensors have other shapes, or `valid` is not bool.
     """
+    if boxes.shape != (*valid.shape, 4) or valid.dim() != 2 or valid.dtype != torch.bool:
+        raise ValueError(
+            f"boxes {tuple(boxes.shape)} and valid {tuple(valid.shape)} of {valid.dtype}: expected (P, B, 4) and (P, B) of bool"
+        )
     if boxes.is_cuda and boxes.numel() and triton_unavailable_reason() is None:
         from maskrcnn_ext.ops import sorted_nms_triton
 

@@ -151,12 +151,12 @@ def winograd_conv2d(
         )
     if residual is not None and residual.shape != (number, outputs, height, width):
         raise ValueError(f"the residual {tuple(residual.shape)} does not fit {(number, outputs, height, width)}")
-    if bias.dtype != torch.float32 or not all(
+    if (bias.shape, bias.dtype) != ((outputs,), torch.float32) or not all(
         value.dtype == x.dtype and value.is_contiguous(memory_format=torch.channels_last)
         for value in (x, *(() if residual is None else (residual,)))
     ):
         raise ValueError(
-            "the input must be channels-last, the residual likewise and of its dtype, and the bias float32"
+            f"the input must be channels-last, the residual likewise and of its dtype, and the bias ({outputs},) float32"
         )
     if x.dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f"the input must be float32 or bfloat16, not {x.dtype}")

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_util
 
+from maskrcnn_ext.ops import mask_paste
 from maskrcnn_ext.ops.mask_paste import paste_to_rle
 from maskrcnn_ext.ops.rle_masks import RLEMasks
 
@@ -132,8 +135,9 @@ def test_dense_masks_are_the_stock_ones():
 def test_mismatched_arguments_raise():
     with pytest.raises(ValueError, match=r"boxes \(R, 4\): \(2, 28, 28\), \(3, 4\)"):
         paste_to_rle(torch.ones(2, 28, 28), torch.ones(3, 4), (40, 50))
-    with pytest.raises(ValueError, match=r"\(2, 1, 28, 28\)"):
-        paste_to_rle(torch.ones(2, 1, 28, 28), torch.ones(2, 4), (40, 50))
+    for shape in [(2, 1, 28, 28), (2, 28, 14)]:
+        with pytest.raises(ValueError, match=re.escape(str(shape))):
+            paste_to_rle(torch.ones(shape), torch.ones(2, 4), (40, 50))
     for threshold in (-0.5, float("nan")):
         with pytest.raises(ValueError, match="threshold must not be negative"):
             paste_to_rle(torch.ones(2, 28, 28), torch.ones(2, 4), (40, 50), threshold)
@@ -164,6 +168,13 @@ print(kilobytes("VmHWM") - before)
 def test_sixty_masks_of_nine_megapixels_need_less_than_30_megabytes(run_python):
     """Stock pasting needs 540, and one array of the image's size 9 at least."""
     assert int(run_python("-c", MEMORY).stdout) < 30_000
+
+
+def test_many_masks_of_a_wide_image_are_encoded_part_by_part(monkeypatch):
+    masks, boxes = blobs(5, 28), torch.tensor([[1.0, 2.0, 300.0, 3.0]]).repeat(5, 1)
+    expected = paste_to_rle(masks, boxes, (4, 400))
+    monkeypatch.setattr(mask_paste, "_MOST_EDGES", 2 * 8 * 400 + 2)
+    assert paste_to_rle(masks, boxes, (4, 400)) == expected
 
 
 @pytest.mark.parametrize("threads", [1, 3])

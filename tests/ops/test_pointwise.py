@@ -94,7 +94,8 @@ def test_nan_propagates():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"x": torch.zeros(1, 5, 4, 4)}, "weights for 4 channels do not fit 5"),
+        ({"x": torch.zeros(1, 5, 4, 4)}, "weights from 4 to 3 channels do not fit 5"),
+        ({"bias": torch.zeros(2)}, r"a bias \(2,\)"),
         ({"x": torch.zeros(1, 4, 4, 4)}, "channels-last"),
         ({"bias": torch.zeros(3, dtype=torch.float64)}, "float32"),
         ({"residual": image(1, 3, 3, 4)}, "does not fit"),

@@ -61,6 +61,8 @@ def test_mismatched_arguments_raise():
     ]:
         with pytest.raises(ValueError, match=message):
             predict_pixels(x, packed, 3)
+    with pytest.raises(ValueError, match="17 outputs do not fit weights for 16"):
+        predict_pixels(torch.zeros(1, 4, 4, 4).to(memory_format=torch.channels_last), packed, 17)
     good = {
         "products": torch.zeros(4, 12),
         "bias": torch.zeros(3),

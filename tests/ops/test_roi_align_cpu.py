@@ -37,6 +37,16 @@ def test_compiled_and_reference_agree_beyond_torchvisions_reach():
         torch.testing.assert_close(compiled, reference, atol=1e-7, rtol=1e-4)
 
 
+@pytest.mark.skipif(not is_built(), reason="the library is not built")
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_a_level_without_pixels_pools_to_zeros(memory_format):
+    levels = [torch.ones(1, 16, height, 4).contiguous(memory_format=memory_format) for height in (4, 0)]
+    rois = torch.tensor([[0, -2.0, -2, 0, 0]] * 2)
+    pooled = roi_align(levels, rois, torch.tensor([0, 1]), [1.0, 1.0], (2, 2), sampling_ratio=1, aligned=False)
+    assert pooled[0].any()
+    assert not pooled[1].any()
+
+
 @pytest.mark.parametrize("content", [None, b"\x7fELF no library"])
 def test_a_library_that_does_not_load_raises_the_reason(monkeypatch, tmp_path, content):
     file = tmp_path / "_roi_align.so"

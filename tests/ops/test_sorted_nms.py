@@ -49,6 +49,15 @@ def test_an_overlap_of_the_threshold_is_kept_as_by_torchvision(threshold):
     assert torch.equal(sorted_nms(boxes, valid, threshold), expected(boxes, valid, threshold))
 
 
+@pytest.mark.parametrize(
+    ("boxes", "valid"),
+    [((2, 5, 4), torch.ones(2, 6).bool()), ((5, 4), torch.ones(5).bool()), ((2, 5, 4), torch.ones(2, 5))],
+)
+def test_other_shapes_and_types_raise(boxes, valid):
+    with pytest.raises(ValueError, match=r"expected \(P, B, 4\) and \(P, B\) of bool"):
+        sorted_nms(torch.zeros(boxes), valid, 0.5)
+
+
 def test_many_boxes():
     """More than a vector, with views that are not contiguous."""
     boxes, valid = lists(1, 6, 700, 40)

@@ -142,6 +142,7 @@ void plan_roi(Plan& plan, const Arguments& a, int64_t roi) {
     corner[i] = product(box[1 + i], scale) - offset;
   }
   plan.level = a.levels + level;
+  if (plan.level->height < 1 || plan.level->width < 1) return;
   plan.image = int64_t(box[0]);
   plan_axis(plan.y, corner[1], corner[3], a, a.bins_y, plan.level->height);
   plan_axis(plan.x, corner[0], corner[2], a, a.bins_x, plan.level->width);
