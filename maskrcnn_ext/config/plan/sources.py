@@ -62,6 +62,9 @@ def prepare_data(name: str, val_name: str | None, prefix: Path) -> Prepared:
     """
     notes: list[str] = []
     train, val = _read_splits(name) if val_name is None else (_read(name), _read(val_name))
+    if val is not None and val_name is None and not val.data.images:
+        notes.append(f"{val.name} has no image to validate on")
+        val = None
     if val is not None:
         train, val = _with_same_classes(train, val, Path(f"{prefix}_classes.yaml"), notes)
         if val_name is None:
@@ -78,7 +81,7 @@ def prepare_data(name: str, val_name: str | None, prefix: Path) -> Prepared:
         ]
         return Prepared(parts[0], parts[1], tuple(notes))
     if len(data.images) - len(whole.images.unreadable_ids) < 2:
-        return Prepared(whole, None, tuple(notes))
+        return Prepared(_sound_part(whole, data, Path(f"{prefix}_train.txt")), None, tuple(notes))
     held = hold_out(data.images, _SHARE, leave_out=whole.images.unreadable_ids)
     kept = _part(whole, data, _apart(held.train, held.val), Path(f"{prefix}_train.txt"))
     part = _part(whole, data, held.val, Path(f"{prefix}_val.txt"))

@@ -107,6 +107,24 @@ def test_one_image_is_not_divided(tmp_path):
     assert prepare_data(name, None, tmp_path / "mine").val is None
 
 
+def test_one_image_that_can_be_read_is_all_of_the_plan(tmp_path):
+    name = write_data(tmp_path / "data", images(1, ("a.png", b""), ("b.png", b"")), [(0, 0, 5, 5, 20, 20)])
+    found = prepare_data(name, None, tmp_path / "mine")
+    assert (found.train.num_images, found.val) == (1, None)
+    assert len(found.train.images.unreadable) == 2
+    assert len(load_dataset(found.train.name).images) == 1
+
+
+def test_a_split_without_images_is_not_validated_on(tmp_path):
+    write_data(tmp_path / "train", images(5), [(0, 0, 5, 5, 20, 20)])
+    write_data(tmp_path / "val", [], [])
+    found = prepare_data(str(tmp_path), None, tmp_path / "mine")
+    assert found.val is not None
+    assert (found.train.num_images, found.val.num_images) == (4, 1)
+    assert found.notes[0].endswith("val has no image to validate on")
+    assert "held out 1 image of 5" in found.notes[1]
+
+
 def test_a_raster_is_cut_into_tiles_and_its_end_is_held_out(tmp_path, monkeypatch):
     monkeypatch.setattr("maskrcnn_ext.config.plan.rules.canvas._LARGE", 1_000_000)
     objects = [(0, 0, x, y, 30, 30) for x in range(20, 1000, 120) for y in range(20, 1000, 120)]

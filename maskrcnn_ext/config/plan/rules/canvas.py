@@ -165,7 +165,7 @@ def _scale(data: Fingerprint, limits: _Limits) -> tuple[float, str]:
     median, small, short = data.objects.side(0.5), data.objects.side(0.1), data.images.short
     if not median:
         return min(1.0, limits.short_edge / short), "no objects to measure"
-    why = f"objects of {small:.0f} to {data.objects.side(0.9):.0f} pixels, median {median:.0f}"
+    why = f"80% of the objects have {small:.0f} to {data.objects.side(0.9):.0f} pixels, median {median:.0f}"
     if median < limits.least:
         return min(limits.least / median, _MOST_ENLARGEMENT), why
     needed = max(limits.comfortable / median, _SMALL_OBJECT / small, limits.least_edge / short)
