@@ -13,7 +13,7 @@ from typing import Any
 from detectron2.config import instantiate
 from detectron2.engine import HookBase, default_setup, default_writers, hooks
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter
+from detectron2.utils.events import CommonMetricPrinter, EventWriter
 from omegaconf import DictConfig
 
 from maskrcnn_ext.common.distributed import decide_on_main, unwrap_ddp
@@ -40,7 +40,7 @@ from maskrcnn_ext.engine.guard.divergence import DivergenceGuard
 from maskrcnn_ext.engine.guard.preflight import preflight
 from maskrcnn_ext.engine.hooks.checkpointing import Checkpointing
 from maskrcnn_ext.engine.hooks.ema import EMA
-from maskrcnn_ext.engine.hooks.evaluation import last_iteration
+from maskrcnn_ext.engine.hooks.evaluation import EvaluationWriter, last_iteration
 from maskrcnn_ext.engine.hooks.model_selection import Best
 from maskrcnn_ext.engine.hooks.preemption import PREEMPTED, Preemption
 from maskrcnn_ext.engine.hooks.progress import make_progress_bar
@@ -183,7 +183,8 @@ class Training:
         )
         self.preemption = Preemption()
         ema = EMA(settings.ema.decay) if settings.ema.decay is not None else None
-        is_main = comm.is_main_process()
+        writers = make_writers(cfg, resumes=resumes) if comm.is_main_process() else []
+        files = [writer for writer in writers if not isinstance(writer, CommonMetricPrinter)]
         evaluation_hooks = list(make_evaluation_hooks(cfg, model, checkpointer, ema))
         self.trainer.register_hooks(
             [
@@ -195,7 +196,8 @@ class Training:
                 *evaluation_hooks,
                 *instantiate(settings.hooks),
                 _make_progress(cfg, console),
-                hooks.PeriodicWriter(make_writers(cfg, resumes=resumes), settings.log_period) if is_main else None,
+                EvaluationWriter(settings.eval_period, files),
+                hooks.PeriodicWriter(writers, settings.log_period),
                 self.preemption,
                 Restore(state, at_evaluation=evaluation_hooks, period=settings.eval_period) if resumes else None,
             ]

@@ -1,14 +1,15 @@
-"""Evaluation during training: when it is due, the base of the hooks that run then, and the hook that evaluates the model."""
+"""Evaluation during training: when it is due, the base of the hooks that run then, and those that evaluate and write the results."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from detectron2.engine import HookBase
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 
 
 def is_evaluation_due(trainer: Any, period: int) -> bool:
@@ -75,3 +76,22 @@ class Evaluation(EvaluationHook):
             **{name: float(value) for name, value in results.items()}, smoothing_hint=False
         )
         comm.synchronize()  # so that all processes start the next step together
+
+
+class EvaluationWriter(EvaluationHook):
+    """Writes the results of every evaluation. Writers see the latest values only, and would lose those between two of their periods."""
+
+    def __init__(self, period: int, writers: Sequence[EventWriter]) -> None:
+        """Prepares.
+
+        Args:
+            period: ``train.eval_period``.
+            writers: to files and trackers. Another hook closes them.
+        """
+        super().__init__(period)
+        self._writers = writers
+
+    def at_evaluation(self) -> None:
+        """Writes what is new since the last time."""
+        for writer in self._writers:
+            writer.write()
