@@ -45,14 +45,14 @@ def sum_up(run: Run, evaluated: EvaluatedRun) -> list[str]:
 
 def _headline(ap: float | None, evaluated: EvaluatedRun, what: str) -> str:
     if ap is None:
-        return "No AP: the validation images have no objects."
+        return f"No AP of {what}."
     interval = "" if evaluated.interval is None else " (95 % interval {:.1f} to {:.1f})".format(*evaluated.interval)
     few = ", too few to rely on" if len(evaluated.images) < _FEW_IMAGES else ""
     return f"AP of {what}: {ap:.1f}{interval} on {plural(len(evaluated.images), 'image')}{few}."
 
 
 def judge(metrics: Mapping[str, Any], history: Sequence[tuple[float, float]]) -> list[str]:
-    """Returns sentences about the results of one task; the third, about the course of the training, needs a `history`.
+    """Returns sentences about the results of one task; the third, about the course of the training, needs a `history`. One without objects.
 
     Args:
         metrics: of the task, of :func:`maskrcnn_ext.evaluation.summary.evaluate`.
@@ -63,6 +63,9 @@ def judge(metrics: Mapping[str, Any], history: Sequence[tuple[float, float]]) ->
         for sentence in judge(summary["tasks"]["segm"], [(100, 20.1), (200, 31.4)]):
             print(sentence)
     """
+    found = metrics["at_threshold"]
+    if not found["true_positives"] + found["missed"]:
+        return ["The validation images have no objects, so nothing can be judged."]
     return [_counts(metrics), _main_error(metrics), *([_trend(history)] if history else [])]
 
 
@@ -70,8 +73,6 @@ def _counts(metrics: Mapping[str, Any]) -> str:
     found = metrics["at_threshold"]
     objects = found["true_positives"] + found["missed"]
     detections = found["true_positives"] + found["false_positives"]
-    if not objects:
-        return "The validation images have no objects, so nothing can be judged."
     missed = f"{_percent(found['missed'], objects)} of the {plural(objects, 'object')} were missed"
     if objects == 1:
         missed = f"The only object was {'missed' if found['missed'] else 'found'}"
@@ -138,4 +139,7 @@ def _trend(history: Sequence[tuple[float, float]]) -> str:
 
 
 def _percent(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.0f} %"
+    share = f"{100 * part / whole:.0f} %"
+    if 0 < part < whole and share in ("0 %", "100 %"):
+        return "under 1 %" if share == "0 %" else "over 99 %"
+    return share

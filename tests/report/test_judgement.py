@@ -72,7 +72,15 @@ def test_trends(truth, history, trend):
 def test_no_detections_and_no_objects(truth):
     assert judged(truth, [])[0].endswith("were missed: no detection has a high enough score.")
     empty = {**truth, "annotations": []}
-    assert judged(empty, [])[0] == "The validation images have no objects, so nothing can be judged."
+    assert judged(empty, []) == ["The validation images have no objects, so nothing can be judged."]
+
+
+def test_a_share_is_whole_only_if_all_are_meant(truth):
+    found = perfect(truth, 0.9)
+    one, many = found[:1], [{**found[0], "bbox": [0.0, 0.0, 1.0, 1.0]}] * 400
+    assert "and over 99 % of the 401 detections are wrong" in judged(truth, one + many)[0]
+    right = [{**each, "image_id": image["id"]} for image in truth["images"] for each in many[:1]]
+    assert "100 % of the 12 detections are wrong" in judged(truth, right)[0]
 
 
 def test_a_single_object():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import sys
 import time
@@ -130,6 +131,9 @@ class TrainingPage(HookBase):
         self._evaluated = newest
         texts = []
         for name, (value, _) in found.items():
+            if math.isnan(value):  # no object to validate on
+                texts.append(f"no {METRICS[name]}")
+                continue
             change = f" ({value - self._values[name]:+.1f})" if name in self._values else ""
             texts.append(f"{METRICS[name]} {value:.1f}{change}")
             self._values[name] = value

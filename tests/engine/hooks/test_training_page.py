@@ -50,6 +50,14 @@ def test_without_a_terminal(capsys):
     assert capsys.readouterr().out.splitlines() == LINES
 
 
+def test_a_metric_that_is_not_defined_is_named(capsys):
+    with quiet_terminal() as console:
+        results = [{"bbox/AP": float("nan"), "segm/AP": 10.0}, {"bbox/AP": 20.0, "segm/AP": float("nan")}]
+        toy_trainer([Results(4, results), TrainingPage(console, batch_size=4)]).train(0, 8)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["iteration 4: no box AP, mask AP 10.0", "iteration 8: box AP 20.0, no mask AP"]
+
+
 def test_on_a_terminal(tmp_path):
     output = run_on_terminal(SCRIPT, tmp_path / "out")
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", output).replace("\r", "\n")
