@@ -68,6 +68,10 @@ class CUDAGraphs:
         self._is_disabled = False
         self._lock = threading.Lock()  # all threads share the input tensors of a graph
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles without the recordings."""
+        return CUDAGraphs, (self.function, self.settings, self.max_graphs)
+
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Returns the function's results, without gradients."""
         if self._is_disabled or not inputs[0].is_cuda:

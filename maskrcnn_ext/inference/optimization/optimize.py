@@ -184,7 +184,7 @@ def _replace_parts(model: GeneralizedRCNN, dtype: torch.dtype, make_layers: _Mak
     rpn = None if compat.has_forward_hooks(model.proposal_generator) else make_fast_rpn(model.proposal_generator)
     if rpn is None:
         name = type(model.proposal_generator).__name__
-        logger.info("optimize: %s stays as it is: only Detectron2's RPN and FastRPN are known", name)
+        logger.warning("optimize: %s stays as it is: only Detectron2's RPN and FastRPN are known", name)
     else:
         model.proposal_generator = rpn
     _replace_modules(model, lambda module, *_: trace_timm(module))
@@ -272,8 +272,13 @@ def _check_arguments(model: GeneralizedRCNN, dtype: str) -> None:
         raise InputError(f"optimize: {type(model).__name__} is not a GeneralizedRCNN")
     if dtype not in (*_DTYPES, "auto", "int8"):
         raise InputError(f"optimize: dtype={dtype}: expected {or_list(['auto', *_DTYPES, 'int8'])}")
-    if any(isinstance(module, _OPTIMIZED_CLASSES) for module in model.modules()):
+    if is_optimized(model):
         raise InputError("optimize: this model is optimized already: take the model that it was made of")
+
+
+def is_optimized(model: nn.Module) -> bool:
+    """Whether a model is the result of :func:`optimize`."""
+    return any(isinstance(module, _OPTIMIZED_CLASSES) for module in model.modules())
 
 
 def _refuse_other_use(model: nn.Module) -> None:
@@ -306,7 +311,7 @@ def _compact(model: GeneralizedRCNN) -> CompactRCNN:
     """Returns the model as a GraphedRCNN on a GPU if its parts allow that, else as a CompactRCNN."""
     reason = unsupported_reason(model)
     if model.device.type == "cuda" and reason is not None:
-        logger.info("optimize: no CUDA graphs, as %s", reason)
+        logger.warning("optimize: no CUDA graphs, as %s", reason)
     graphs = model.device.type == "cuda" and reason is None
     return (GraphedRCNN if graphs else CompactRCNN)(**parts_of(model)).to(model.device).eval()
 
@@ -315,7 +320,7 @@ def _part_dtype(name: str, part: nn.Module, dtype: torch.dtype) -> torch.dtype:
     """Returns the dtype of a part's layers: float32 if any of its modules may not work in bf16."""
     unknown = [] if dtype == torch.float32 else sorted(set(unknown_in_bf16(part)))
     if unknown:
-        logger.info("optimize: the %s stays in float32: %s may not work in bf16", name, short_list(unknown))
+        logger.warning("optimize: the %s stays in float32: %s may not work in bf16", name, short_list(unknown))
         return torch.float32
     return dtype
 

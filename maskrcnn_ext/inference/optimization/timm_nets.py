@@ -149,7 +149,7 @@ def trace_timm(backbone: nn.Module) -> TracedTimmBackbone | None:
     except Exception as error:  # code that depends on the image fails in many ways
         reason = first_line(error)
     if reason:
-        logger.info("optimize: the layers of %s stay as they are: %s", backbone.name, reason)
+        logger.warning("optimize: the layers of %s stay as they are: %s", backbone.name, reason)
         return None
     return TracedTimmBackbone(backbone, net)
 

@@ -67,7 +67,7 @@ def export(model: nn.Module, recipe: Recipe, target: str, output: str | Path, op
         The path written, which :func:`maskrcnn_ext.interop.export.runtimes.open_model` opens.
 
     Raises:
-        InputError: the target is unknown, a part of the model cannot be exported, or a library is missing.
+        InputError: the target is unknown, the model is optimized, a part of it cannot be exported, or a library is missing.
 
     Example::
 
@@ -76,6 +76,7 @@ def export(model: nn.Module, recipe: Recipe, target: str, output: str | Path, op
     """
     if target not in TARGETS:
         raise InputError(f"no target {target!r}: expected {', '.join(TARGETS)}")
+    model.state_dict()  # that of an optimized model, whose kernels cannot be traced, raises InputError
     module, function = _WRITERS[target]
     write = getattr(import_module(f"{__name__}.{module}"), function)
     with atomic_files(Path(output)) as partial:

@@ -1,5 +1,8 @@
 """Detection with outputs of fixed shape: the same results, and nothing that waits for the GPU."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from detectron2.config import instantiate
@@ -40,6 +43,17 @@ def test_fixed_size_results_are_the_same(name):
                 assert torch.equal(one.get(field), other.get(field))
             assert torch.equal(one.pred_boxes.tensor, other.pred_boxes.tensor)
             assert name == "boxes" or one.pred_masks.rles == other.pred_masks.rles
+
+
+def test_a_model_with_graphs_is_copied_with_its_own_parts():
+    graphed = GraphedRCNN(**parts_of(optimize(build(FPN), dtype="fp32"))).eval()
+    with torch.inference_mode():
+        expected = graphed.inference(INPUTS[:1])[0]["instances"]
+        for other in (copy.deepcopy(graphed), pickle.loads(pickle.dumps(graphed))):
+            assert other.detect.function.backbone is other.backbone
+            assert other.backbone is not graphed.backbone
+            found = other.inference(INPUTS[:1])[0]["instances"]
+            assert torch.equal(found.pred_boxes.tensor, expected.pred_boxes.tensor)
 
 
 def test_values_that_are_not_finite_are_left_out():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from maskrcnn_ext import optimize
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.interop.export import TARGETS, export
 from maskrcnn_ext.interop.export.recipe import build_recipe
@@ -54,6 +55,14 @@ def test_nothing_found_is_empty_outputs_wherever_the_model_was_traced(detector, 
     assert found["boxes"].shape == (0, 4)
     assert found["scores"].shape == found["classes"].shape == (0,)
     assert found["masks"] == []
+
+
+def test_an_optimized_model_is_refused(detector, tmp_path):
+    model, mapper = detector
+    quick, recipe = optimize(model, dtype="fp32"), build_recipe(model, mapper, CLASSES)
+    for target in TARGETS:
+        with pytest.raises(InputError, match="an optimized model runs only here"):
+            export(quick, recipe, target, tmp_path / "a")
 
 
 def test_an_unknown_target_is_refused(detector, tmp_path):
