@@ -48,7 +48,7 @@ def choose_augmentation(situation: Situation, canvas: Canvas, samples: int) -> C
     calls += [_call("RandomBrightness", **_LIGHT), _call("RandomContrast", **_LIGHT)]
     names.append("light")
     settings["dataloader.train.mapper.augmentations"] = calls
-    if _should_paste(situation):
+    if should_paste(situation):
         settings |= {
             "dataloader.train._target_": Target("maskrcnn_ext.build_train_loader"),
             "dataloader.train.copy_paste": {"probability": _PASTE, "level": "instance"},
@@ -75,7 +75,7 @@ def _call(name: str, **arguments: Any) -> Call:
     return Call(f"{TRANSFORMS}.{name}", arguments)
 
 
-def _should_paste(situation: Situation) -> bool:
+def should_paste(situation: Situation) -> bool:
     """Returns whether objects are few and nearly all have outlines to cut them out along."""
     objects = situation.objects
     few = objects.total < _FEW_OBJECTS or min((count for count in objects.counts if count), default=0) < _FEW_OF_CLASS

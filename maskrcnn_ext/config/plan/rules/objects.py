@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from maskrcnn_ext.common.text import plural
-from maskrcnn_ext.config.plan.choice import Choice
+from maskrcnn_ext.config.plan.choice import Choice, Target
+from maskrcnn_ext.config.plan.rules.augmentation import should_paste
 from maskrcnn_ext.config.plan.rules.canvas import Canvas
 from maskrcnn_ext.config.plan.situation import Situation
 from maskrcnn_ext.data.check.anchors import STOCK_RATIOS, STOCK_SIZES, anchor_recall, fit_anchors
@@ -72,7 +73,15 @@ def choose_masks(situation: Situation, canvas: Canvas) -> Choice:
     settings: dict[str, Any] = {}
     if not situation.objects.has_polygons_only:
         settings["dataloader.train.mapper.instance_mask_format"] = "bitmask"
-    partly = situation.objects.outlined < 1
-    reason = f"objects of {side:.0f} pixels in the input" + ("; boxes replace missing outlines" if partly else "")
+    reason = f"objects of {side:.0f} pixels in the input"
+    if situation.objects.outlined < 1:
+        # Mixed images need a mask of every object.
+        pastes = should_paste(situation)
+        reason += "; boxes replace missing outlines" if pastes else "; objects without outlines train no mask"
+        if not pastes:
+            settings |= {
+                "dataloader.train.mapper.missing_masks": "box-only",
+                "model.roi_heads.mask_head._target_": Target("maskrcnn_ext.FCNMaskHead"),
+            }
     # In the time that a finer head takes, more iterations of this one bring more (projects/small_data).
     return Choice("masks", "FCN head, 28 x 28, cross entropy", reason, settings)

@@ -54,4 +54,12 @@ def test_masks():
     assert masks_of().settings == {}
     assert masks_of(has_polygons_only=False).settings == {"dataloader.train.mapper.instance_mask_format": "bitmask"}
     assert masks_of(outlined=0.0).value == "none"
-    assert "boxes replace missing outlines" in masks_of(outlined=0.9).reason
+    partly = masks_of(outlined=0.9)
+    assert "objects without outlines train no mask" in partly.reason
+    assert partly.overrides() == [
+        "dataloader.train.mapper.missing_masks=box-only",
+        "model.roi_heads.mask_head._target_=maskrcnn_ext.FCNMaskHead",
+    ]
+    few = masks_of(outlined=0.9, counts=(200,))  # copy-paste needs a mask of each
+    assert "boxes replace missing outlines" in few.reason
+    assert few.settings == {}
