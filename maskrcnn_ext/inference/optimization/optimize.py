@@ -272,13 +272,8 @@ def _check_arguments(model: GeneralizedRCNN, dtype: str) -> None:
         raise InputError(f"optimize: {type(model).__name__} is not a GeneralizedRCNN")
     if dtype not in (*_DTYPES, "auto", "int8"):
         raise InputError(f"optimize: dtype={dtype}: expected {or_list(['auto', *_DTYPES, 'int8'])}")
-    if is_optimized(model):
+    if any(isinstance(module, _OPTIMIZED_CLASSES) for module in model.modules()):
         raise InputError("optimize: this model is optimized already: take the model that it was made of")
-
-
-def is_optimized(model: nn.Module) -> bool:
-    """Whether a model is the result of :func:`optimize`."""
-    return any(isinstance(module, _OPTIMIZED_CLASSES) for module in model.modules())
 
 
 def _refuse_other_use(model: nn.Module) -> None:
@@ -294,9 +289,7 @@ def _refuse_training(model: nn.Module, _: Any) -> None:
 
 
 def _refuse_state(*_: Any) -> None:
-    raise InputError(
-        "an optimized model has no state dict: save or load the model that it was made of, and optimize that"
-    )
+    raise InputError("an optimized model cannot be saved, loaded or exported: use the model that it was made of")
 
 
 def _release_freed_memory() -> None:
