@@ -36,6 +36,7 @@ _BOX_VALUES = 5  # of a row: the class and the box
 # Texts of class names, one a line, and folders beside them that hold the images: "obj..." are those of CVAT.
 NAMES_FILES = ("classes.txt", "obj.names")
 _FOLDERS = ("images", "obj_train_data", ".")
+_SPLIT_FOLDERS = ("train", "val", "valid", "test")
 # Keys of data files whose text or list is not a split.
 _NO_SPLITS = ("names", "path", "download", "yaml_file", "kpt_shape", "flip_idx", "kpt_names")
 
@@ -119,13 +120,20 @@ def _root(data: dict[str, Any], yaml: Path) -> Path:
     return place if os.path.isdir(place) else yaml.parent  # noqa: PTH112
 
 
-def folder_of_images(folder: Path) -> str | None:
-    """Returns the folder of images beside a text of class names, relative to it; None if none has an image with labels."""
-    for name in _FOLDERS:
+def folders_of_images(folder: Path) -> dict[str, str]:
+    """Returns the folders of images beside a text of class names, relative to it, by their splits; those that have an image with labels."""
+
+    def has_labels(name: str) -> bool:
         files = list_files(folder / name, "*")
-        if any(file.suffix.lower() in IMAGE_SUFFIXES and _labels_file(file).is_file() for file in files):
-            return name
-    return None
+        return any(file.suffix.lower() in IMAGE_SUFFIXES and _labels_file(file).is_file() for file in files)
+
+    whole = next(filter(has_labels, _FOLDERS), None)
+    if whole is not None:
+        return {"train": whole}
+    found = {
+        split: next(filter(has_labels, (f"images/{split}", f"{split}/images", split)), None) for split in _SPLIT_FOLDERS
+    }
+    return {split: name for split, name in found.items() if name is not None}
 
 
 def _splits(data: dict[str, Any]) -> list[str]:
@@ -137,7 +145,7 @@ def _splits(data: dict[str, Any]) -> list[str]:
 def _read_yaml(file: Path) -> dict[str, Any]:
     if file.name in NAMES_FILES:
         names = [line.strip() for line in read_text(file).splitlines() if line.strip()]
-        return {"names": names, "train": folder_of_images(file.parent) or "images"}
+        return {"names": names, **(folders_of_images(file.parent) or {"train": "images"})}
     data = load_yaml(read_text(file), file)
     if not isinstance(data, dict) or not isinstance(data.get("names"), (list, dict)) or not data["names"]:
         raise InputError(f"{file}: not a YOLO data file (expected a mapping with `names`, `train`, `val`)")

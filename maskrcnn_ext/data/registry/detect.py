@@ -20,7 +20,7 @@ from maskrcnn_ext.data.formats.object_masks import are_object_masks
 from maskrcnn_ext.data.formats.text_files import read_json, read_text
 from maskrcnn_ext.data.formats.via import class_attribute, is_via_table, read_entries, read_regions
 from maskrcnn_ext.data.formats.via_project import is_project
-from maskrcnn_ext.data.formats.yolo import NAMES_FILES, folder_of_images
+from maskrcnn_ext.data.formats.yolo import NAMES_FILES, folders_of_images
 from maskrcnn_ext.errors import InputError
 
 # Images whose existence is tested to find their folder; some may be missing.
@@ -340,7 +340,7 @@ def _detect_folder(folder: Path, branches: int = _BRANCHES) -> str | None:
     if described:
         return described[0] if len(described) == 1 else None
     for name in NAMES_FILES:
-        if (folder / name).is_file() and folder_of_images(folder) is not None:
+        if (folder / name).is_file() and folders_of_images(folder):
             return f"yolo:{folder / name}"
     masks = list_files(folder, "*/masks/*.png")
     if masks and len(list_files(masks[0].parent.parent / "images", "*")) == 1:  # one image for the masks of its objects

@@ -115,6 +115,10 @@ def _undetected(path: Path, name: str, formats: str) -> str:
         cellpose = next(iter(list_files(path, "*_seg.npy")), None)
         if cellpose is not None:
             return f"{name}: save {cellpose.name} of Cellpose as masks: File, Save masks as PNG/tif (Cmd/Ctrl+N)"
+        below = [file for file in list_files(path, "**/*") if not file.is_dir()]
+        if files != below and all(file.suffix.lower() in IMAGE_SUFFIXES for file in below):
+            images = plural(len(below), "image")
+            return f"{name}: {images} in folders, without annotations: boxes or outlines are needed, in a file or in masks (docs/data.md)"
         if all(file.suffix.lower() in IMAGE_SUFFIXES for file in files):
             problem = f"{name}: {plural(len(files), 'image')} without annotations"
             image_of = {file.stem: file.name for file in files}

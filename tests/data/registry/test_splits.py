@@ -81,6 +81,24 @@ VOC = {"Annotations/a.xml": "", "JPEGImages/a.jpg": ""}
                 "cityscapes:{0}/gtFine/val@{0}/leftImg8bit/val",
             ),
         ),
+        (
+            {
+                "classes.txt": "cat",
+                **{f"{split}/{name}": "" for split in ("train", "val") for name in ("images/a.png", "labels/a.txt")},
+            },
+            ("yolo:{0}/classes.txt@train", "yolo:{0}/classes.txt@val"),
+        ),
+        (
+            {
+                "classes.txt": "cat",
+                **{
+                    f"{name}": ""
+                    for split in ("train", "valid")
+                    for name in (f"images/{split}/a.png", f"labels/{split}/a.txt")
+                },
+            },
+            ("yolo:{0}/classes.txt@train", "yolo:{0}/classes.txt@valid"),
+        ),
         # Files at the top come before further ones below.
         (
             {"instances_train.json": COCO, "annotations/a_train.json": COCO, "train/a.json": LABELME},
