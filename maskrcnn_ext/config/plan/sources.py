@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from maskrcnn_ext.common.text import plural, short_list
@@ -19,7 +20,7 @@ from maskrcnn_ext.data.registry.listed import listed_name, split_listed_name, wr
 from maskrcnn_ext.data.registry.resolve import absolute_name, ensure_registered
 from maskrcnn_ext.data.registry.splits import detect_splits
 from maskrcnn_ext.data.registry.tiled import tile_of, tiled_name
-from maskrcnn_ext.data.tools.hold_out import divide, hold_out
+from maskrcnn_ext.data.tools.hold_out import divide, find_broken, hold_out
 from maskrcnn_ext.errors import InputError
 
 _SHARE = 0.2  # of the images, held out for validation
@@ -75,14 +76,14 @@ def prepare_data(name: str, val_name: str | None, prefix: Path) -> Prepared:
     if val is not None:
         if tile:
             val = _read(tiled_name(val.name, tile))
-        parts = [
-            _sound_part(found, records, Path(f"{prefix}_{part}.txt"))
-            for found, records, part in ((whole, data, "train"), (fingerprint(*val), val.data, "val"))
-        ]
-        return Prepared(parts[0], parts[1], tuple(notes))
+        part = _sound_part(whole, data, Path(f"{prefix}_train.txt"))
+        # Training skips images that break while they are decoded, and evaluation does not.
+        found = _sound_part(fingerprint(*val), val.data, Path(f"{prefix}_val.txt"), find_broken(val.data.images))
+        return Prepared(part, found, tuple(notes))
     if len(data.images) - len(whole.images.unreadable_ids) < 2:
         return Prepared(_sound_part(whole, data, Path(f"{prefix}_train.txt")), None, tuple(notes))
-    held = hold_out(data.images, _SHARE, leave_out=whole.images.unreadable_ids)
+    broken: dict[int | str, str] = {}
+    held = hold_out(data.images, _SHARE, leave_out=whole.images.unreadable_ids, faults=broken)
     kept = _part(whole, data, _apart(held.train, held.val), Path(f"{prefix}_train.txt"))
     part = _part(whole, data, held.val, Path(f"{prefix}_val.txt"))
     how = (
@@ -91,7 +92,7 @@ def prepare_data(name: str, val_name: str | None, prefix: Path) -> Prepared:
         else "by class" + (", similar images in one part" if held.num_groups < len(held.train) + len(held.val) else "")
     )
     note = f"held out {plural(len(held.val), 'image')} of {len(data.images)} for validation, {how}: {prefix}_val.txt"
-    return Prepared(kept, part, (*notes, note, *_unreadable(whole)))
+    return Prepared(kept, part, (*notes, note, *_unreadable(whole, broken)))
 
 
 class _Read(NamedTuple):
@@ -159,13 +160,16 @@ def prepare_folds(name: str, folds: int, prefixes: Sequence[Path]) -> tuple[str,
         InputError: the data is missing or broken, or cannot be divided into so many parts.
     """
     (name, data), whole, _ = _cut(_read_splits(name)[0])
-    parts = divide(data.images, folds, leave_out=whole.images.unreadable_ids)
+    broken: dict[int | str, str] = {}
+    parts = divide(data.images, folds, leave_out=whole.images.unreadable_ids, faults=broken)
     prepared = []
     for part, prefix in zip(parts, prefixes, strict=True):
         held = {record.image_id for record in part}
         kept = [record for other in parts for record in other if record.image_id not in held]
         train = _part(whole, data, _apart(kept, part), Path(f"{prefix}_train.txt"))
-        prepared.append(Prepared(train, _part(whole, data, part, Path(f"{prefix}_val.txt")), tuple(_unreadable(whole))))
+        prepared.append(
+            Prepared(train, _part(whole, data, part, Path(f"{prefix}_val.txt")), tuple(_unreadable(whole, broken)))
+        )
     return name, prepared
 
 
@@ -215,13 +219,18 @@ def _read(name: str) -> _Read:
     return _Read(name, load_dataset(name))
 
 
-def _sound_part(found: Fingerprint, data: DataSet, file: Path) -> Fingerprint:
-    """Returns the fingerprint of the images that can be read."""
-    bad = set(found.images.unreadable_ids)
+def _sound_part(
+    found: Fingerprint, data: DataSet, file: Path, broken: Mapping[int | str, str] = MappingProxyType({})
+) -> Fingerprint:
+    """Returns the fingerprint of the images that can be read; `broken` has a line for each of those whose header alone can be."""
+    bad = {*found.images.unreadable_ids, *broken}
     if not bad:
         return found
+    lines = found.images.unreadable + tuple(
+        line for image_id, line in broken.items() if image_id not in found.images.unreadable_ids
+    )
     part = _part(found, data, [record for record in data.images if record.image_id not in bad], file)
-    return replace(part, images=replace(part.images, unreadable=found.images.unreadable))
+    return replace(part, images=replace(part.images, unreadable=lines))
 
 
 def _part(whole: Fingerprint, data: DataSet, records: list[ImageRecord], file: Path) -> Fingerprint:
@@ -229,6 +238,6 @@ def _part(whole: Fingerprint, data: DataSet, records: list[ImageRecord], file: P
     return fingerprint(listed_name(whole.name, file.absolute()), replace(data, images=records))
 
 
-def _unreadable(found: Fingerprint) -> list[str]:
-    bad = found.images.unreadable
+def _unreadable(found: Fingerprint, broken: Mapping[int | str, str]) -> list[str]:
+    bad = [*found.images.unreadable, *broken.values()]
     return [f"{plural(len(bad), 'image')} left out: {bad[0]}; maskrcnn-ext check-data lists all"] if bad else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,7 +43,12 @@ class HeldOut:
 
 
 def hold_out(
-    records: Sequence[ImageRecord], share: float, *, seed: int = 0, leave_out: Collection[int | str] = ()
+    records: Sequence[ImageRecord],
+    share: float,
+    *,
+    seed: int = 0,
+    leave_out: Collection[int | str] = (),
+    faults: dict[int | str, str] | None = None,
 ) -> HeldOut:
     """Divides images into a part for training and a part for validation, with the same share of each class.
 
@@ -54,14 +60,16 @@ def hold_out(
         share: of the images to hold out, above 0 and below 1.
         seed: of the division.
         leave_out: ids of images that neither part gets, because they cannot be read.
+        faults: gets a line for each other image whose pixels cannot be read, by its id. Neither part gets these.
 
     Raises:
         InputError: there is a single image.
     """
-    kept = _sort(records, leave_out)
+    faults = {} if faults is None else faults
+    kept, groups = _group(records, leave_out, faults)
     if len(kept) < 2:
-        raise InputError(f"{plural(len(kept), 'image')}: none can be held out for validation")
-    groups = group_similar(kept)
+        why = f": {next(iter(faults.values()))}" if faults else ""
+        raise InputError(f"{plural(len(kept), 'image')} can be read, so that none can be held out for validation{why}")
     num_groups = len(set(groups))
     if num_groups == 1:  # one volume, video or raster: the end is the least similar to the rest
         end = max(1, round((1 - share) * len(kept)))
@@ -77,7 +85,12 @@ def hold_out(
 
 
 def divide(
-    records: Sequence[ImageRecord], folds: int, *, seed: int = 0, leave_out: Collection[int | str] = ()
+    records: Sequence[ImageRecord],
+    folds: int,
+    *,
+    seed: int = 0,
+    leave_out: Collection[int | str] = (),
+    faults: dict[int | str, str] | None = None,
 ) -> list[list[ImageRecord]]:
     """Divides images into folds of about equal size, in the same way as :func:`hold_out`; a single sequence into its parts in order.
 
@@ -86,12 +99,12 @@ def divide(
         folds: number of parts, 2 or more.
         seed: of the division.
         leave_out: ids of images that no part gets.
+        faults: see :func:`hold_out`.
 
     Raises:
         InputError: there are fewer groups of similar images than folds.
     """
-    kept = _sort(records, leave_out)
-    groups = group_similar(kept) if len(kept) > 1 else [""] * len(kept)
+    kept, groups = _group(records, leave_out, {} if faults is None else faults)
     num_groups = len(set(groups))
     if num_groups == 1 and len(kept) >= folds:
         return [[kept[index] for index in part] for part in np.array_split(np.arange(len(kept)), folds)]
@@ -111,16 +124,36 @@ def _smallest(records: Sequence[ImageRecord], groups: Sequence[str]) -> str:
     return min(reversed(groups), key=lambda group: (labelled == {group}, groups.count(group)))
 
 
-def _sort(records: Sequence[ImageRecord], leave_out: Collection[int | str]) -> list[ImageRecord]:
-    kept = (record for record in records if record.image_id not in leave_out)
-    return sorted(kept, key=lambda record: natural_sort_key(record.file_name))
+def _group(
+    records: Sequence[ImageRecord], leave_out: Collection[int | str], faults: dict[int | str, str]
+) -> tuple[list[ImageRecord], list[str]]:
+    """Returns the images that can be read, in the natural order of their files, and their groups; adds a line for each other one."""
+    kept = [record for record in records if record.image_id not in leave_out]
+    kept.sort(key=lambda record: natural_sort_key(record.file_name))
+    groups = group_similar(kept, faults)
+    pairs = [(record, group) for record, group in zip(kept, groups, strict=True) if record.image_id not in faults]
+    return [record for record, _ in pairs], [group for _, group in pairs]
 
 
-def group_similar(records: Sequence[ImageRecord]) -> list[str]:
+def find_broken(records: Sequence[ImageRecord]) -> dict[int | str, str]:
+    """Returns a line for each image whose pixels cannot be read, by its id. Very large images, and most tiles of a file, are not read.
+
+    Example:
+        >>> _ = (tmp_path / "a.jpg").write_bytes(b"no image")
+        >>> list(find_broken([ImageRecord(str(tmp_path / "a.jpg"), 7, 10, 10)]))
+        [7]
+    """
+    faults: dict[int | str, str] = {}
+    _read_thumbnails([records[index] for index in _to_read(records)], faults)
+    return faults
+
+
+def group_similar(records: Sequence[ImageRecord], faults: dict[int | str, str] | None = None) -> list[str]:
     """Returns the group of each image: images of the same file, near duplicates, and sequences have the same group.
 
     Args:
         records: in the natural order of their files.
+        faults: gets a line for each image whose pixels cannot be read, by its id.
     """
     parent = list(range(len(records)))
 
@@ -134,20 +167,11 @@ def group_similar(records: Sequence[ImageRecord]) -> list[str]:
         low, high = sorted((root(one), root(other)))
         parent[high] = low
 
-    of_file: dict[str, list[int]] = {}
-    for index, record in enumerate(records):
-        of_file.setdefault(record.file_name, []).append(index)
-    shown = []
-    for indices in of_file.values():
+    for indices in _by_file(records):
         for index in indices:
             join(indices[0], index)
-        # Each tile may need the whole file to be decoded: the middle one is compared.
-        are_tiles = "window" in records[indices[0]].extra
-        shown += [indices[len(indices) // 2]] if are_tiles else indices
-    with ThreadPoolExecutor(_THREADS) as pool:
-        read = pool.map(_thumbnail, [records[index] for index in shown])
-        read = track(read, description="comparing images", total=len(shown))
-        thumbnails = np.stack(list(read)) if shown else np.zeros((0, THUMBNAIL_SIZE, THUMBNAIL_SIZE))
+    shown = _to_read(records)
+    thumbnails = _read_thumbnails([records[index] for index in shown], {} if faults is None else faults)
     for later, earlier, _ in find_near_pairs(thumbnails, 0):
         join(shown[later], shown[earlier])
     for index in np.flatnonzero(correlate_neighbours(thumbnails) > _MIN_SEQUENCE).tolist():
@@ -155,17 +179,45 @@ def group_similar(records: Sequence[ImageRecord]) -> list[str]:
     return [str(records[root(index)].image_id) for index in range(len(records))]
 
 
+def _by_file(records: Sequence[ImageRecord]) -> list[list[int]]:
+    """Returns the indices of the records of each file."""
+    of_file: dict[str, list[int]] = {}
+    for index, record in enumerate(records):
+        of_file.setdefault(record.file_name, []).append(index)
+    return list(of_file.values())
+
+
+def _to_read(records: Sequence[ImageRecord]) -> list[int]:
+    """Returns the indices of the records, and of the tiles of a file the middle one: each may need the whole file to be decoded."""
+    found = []
+    for indices in _by_file(records):
+        are_tiles = "window" in records[indices[0]].extra
+        found += [indices[len(indices) // 2]] if are_tiles else indices
+    return found
+
+
+def _read_thumbnails(records: Sequence[ImageRecord], faults: dict[int | str, str]) -> np.ndarray:
+    """Returns thumbnails (N, side, side), float32; blank ones, which are similar to none, of images that are large or cannot be read."""
+
+    def read(record: ImageRecord) -> np.ndarray:
+        try:
+            return _thumbnail(record)
+        except (InputError, *IMAGE_ERRORS) as error:
+            text = str(error)
+            faults[record.image_id] = text if record.file_name in text else f"{record.file_name}: {text}"
+            return np.zeros((THUMBNAIL_SIZE, THUMBNAIL_SIZE), np.float32)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = list(track(pool.map(read, records), description="comparing images", total=len(records)))
+    return np.stack(found) if found else np.zeros((0, THUMBNAIL_SIZE, THUMBNAIL_SIZE), np.float32)
+
+
 def _thumbnail(record: ImageRecord) -> np.ndarray:
-    """Returns a thumbnail; a blank one, which is similar to none, of an image that cannot be read or is too large."""
-    blank = np.zeros((THUMBNAIL_SIZE, THUMBNAIL_SIZE), np.float32)
     if record.height * record.width > _LARGE:
-        return blank
-    try:
-        if record.extra or not record.file_name.lower().endswith(IMAGE_SUFFIXES):
-            pixels = read_pixels({"file_name": record.file_name, **record.extra}, "raw")
-            return make_thumbnail(Image.fromarray(pixels.mean(axis=2, dtype=np.float32)))
-        with Image.open(record.file_name) as image:
+        return np.zeros((THUMBNAIL_SIZE, THUMBNAIL_SIZE), np.float32)
+    if not record.extra and record.file_name.lower().endswith(IMAGE_SUFFIXES):
+        with suppress(*IMAGE_ERRORS), Image.open(record.file_name) as image:  # channels that Pillow does not know
             image.draft("L", (_DRAFT, _DRAFT))
             return make_thumbnail(image)
-    except (InputError, *IMAGE_ERRORS):
-        return blank
+    pixels = read_pixels({"file_name": record.file_name, **record.extra}, "raw")
+    return make_thumbnail(Image.fromarray(pixels.mean(axis=2, dtype=np.float32)))

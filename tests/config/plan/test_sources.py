@@ -115,6 +115,20 @@ def test_one_image_that_can_be_read_is_all_of_the_plan(tmp_path):
     assert len(load_dataset(found.train.name).images) == 1
 
 
+@pytest.mark.parametrize("is_split", [False, True])
+def test_images_that_break_while_they_are_decoded_are_not_validated_on(tmp_path, is_split):
+    for part in ("train", "val") if is_split else ("data",):
+        name = write_data(tmp_path / part, images(6), [(index, 0, 5, 5, 20, 20) for index in range(6)])
+    for file in tmp_path.glob("[dv]*/[0-3].png"):
+        file.write_bytes(file.read_bytes()[:1000])
+    found = prepare_data(str(tmp_path) if is_split else name, None, tmp_path / "mine")
+    assert found.val is not None
+    sizes = (found.train.num_images, found.val.num_images)
+    assert sizes == ((6, 2) if is_split else (1, 1))
+    told = found.val.images.unreadable if is_split else [note for note in found.notes if "4 images left out" in note]
+    assert len(told) == (4 if is_split else 1)
+
+
 def test_a_split_without_images_is_not_validated_on(tmp_path):
     write_data(tmp_path / "train", images(5), [(0, 0, 5, 5, 20, 20)])
     write_data(tmp_path / "val", [], [])

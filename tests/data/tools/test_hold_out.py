@@ -1,13 +1,14 @@
 """Held-out images are not similar to images of the training."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from maskrcnn_ext.data.formats.records import Annotation, ImageRecord
-from maskrcnn_ext.data.tools.hold_out import divide, group_similar, hold_out
+from maskrcnn_ext.data.tools.hold_out import divide, find_broken, group_similar, hold_out
 from maskrcnn_ext.errors import InputError
 from tests.helpers.labelled_images import noise
 
@@ -86,10 +87,28 @@ def test_images_that_cannot_be_read_are_in_no_part(tmp_path):
     records = write(tmp_path, [noise(32, 32, seed=i) for i in range(6)])
     held = hold_out(records, 0.3, leave_out={4})
     assert ids(held.train) | ids(held.val) == {0, 1, 2, 3, 5}
+    file = Path(records[2].file_name)
+    file.write_bytes(file.read_bytes()[:300])  # its header can be read
+    faults: dict[int | str, str] = {}
+    held = hold_out(records, 0.3, leave_out={4}, faults=faults)
+    assert ids(held.train) | ids(held.val) == {0, 1, 3, 5}
+    assert list(faults) == list(find_broken(records)) == [2]
+    assert str(file) in faults[2]
+    assert {record.image_id for part in divide(records, 2, faults={}) for record in part} == {0, 1, 3, 4, 5}
+
+
+def test_images_that_pillow_does_not_know_are_read(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    records = write(tmp_path, [noise(32, 32, seed=i) for i in range(2)])
+    for record in records:
+        record.file_name = str(Path(record.file_name).with_suffix(".tif"))
+        tifffile.imwrite(record.file_name, noise(32, 32, 5, seed=record.image_id), photometric="minisblack")
+    assert not find_broken(records)
+    assert len(set(group_similar(records))) == 2
 
 
 def test_a_single_image_cannot_be_divided(tmp_path):
-    with pytest.raises(InputError, match="1 image: none can be held out"):
+    with pytest.raises(InputError, match="1 image can be read, so that none can be held out"):
         hold_out(write(tmp_path, [noise(32, 32)]), 0.2)
 
 
