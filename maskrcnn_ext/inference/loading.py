@@ -82,8 +82,8 @@ def load_model(
             the model and the mapper of a YAML file are built only from the parts that docs/security.md lists.
 
     Raises:
-        InputError: the config does not exist, is invalid or would run other code, or the weights do not exist, are damaged or leave a
-            part of the model random.
+        InputError: the config does not exist, is invalid or would run other code, or the weights do not exist, are damaged, not finite,
+            or leave a part of the model random.
 
     Example:
         ::
@@ -315,6 +315,9 @@ def _load_weights(model: nn.Module, weights: str) -> Classes | None:
             "config that it was trained "
             "with, such as the run's config.yaml"
         )
+    for name, weight in model.named_parameters():
+        if not weight.isfinite().all():  # it would detect nothing, or in an optimized model noise
+            raise InputError(f"{weights}: {name} is not finite, as its training diverged: use an earlier checkpoint")
     stored = Classes.from_state(content.get("classes"))
     return stored if stored is not None and len(stored.names) == _num_classes(model) else None
 

@@ -85,6 +85,16 @@ def test_errors_are_one_line(run, tmp_path, config, arguments, message):
     assert "\n" not in str(caught.value)
 
 
+def test_weights_that_are_not_finite_are_refused(run, tmp_path):
+    state = torch.load(run / "model_final.pth", weights_only=False)
+    state["model"]["roi_heads.box_head.fc1.weight"][3, 4] = torch.nan
+    torch.save(state, tmp_path / "diverged.pth")
+    with pytest.raises(
+        InputError, match=r"diverged.pth: roi_heads.box_head.fc1.weight is not finite, .* earlier checkpoint"
+    ):
+        load_model(run, str(tmp_path / "diverged.pth"), device="cpu")
+
+
 def test_weights_that_leave_a_head_random_are_refused(run, tmp_path):
     content = torch.load(run / "model_final.pth")
     content["model"] = {key: value for key, value in content["model"].items() if "mask_head" not in key}

@@ -137,6 +137,9 @@ def optimize_in_place(
     _check_arguments(model, dtype)
     _restore_classes(model)
     model.eval().requires_grad_(False).to(device or model.device)
+    for value in (*model.parameters(), *model.buffers()):
+        if value.is_floating_point() and value.dtype != torch.float32:
+            value.data = value.data.float()
     if dtype == "auto":
         dtype = "bf16" if _has_bf16_instructions(model.device) else "fp32"
     elif dtype == "bf16" and not _has_bf16_instructions(model.device):

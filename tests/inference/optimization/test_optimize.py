@@ -132,6 +132,16 @@ def test_bf16_without_instructions_is_reported(monkeypatch, caplog):
     assert "this CPU has no instructions for bf16, so that fp32 is faster" in caplog.text
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_weights_in_other_precisions(dtype):
+    model = build("mask_rcnn_r18_fpn_scratch.py").to(dtype)
+    quick, expected = (optimize(one, dtype="fp32") for one in (model, copy.deepcopy(model).float()))
+    assert next(model.parameters()).dtype == dtype
+    with torch.inference_mode():
+        one, other = (side.inference(INPUTS[:1])[0]["instances"] for side in (quick, expected))
+    assert torch.equal(one.pred_boxes.tensor, other.pred_boxes.tensor)
+
+
 def test_no_detections_and_sizes_run_ahead():
     model = build("mask_rcnn_r18_fpn_scratch.py")
     model.roi_heads.box_predictor.test_score_thresh = 1.0
