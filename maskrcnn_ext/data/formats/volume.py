@@ -18,6 +18,8 @@ from maskrcnn_ext.ops.rle import LabelMask, encode_labels
 
 logger = logging.getLogger(__name__)
 
+_NAMED = 5  # numbers in a message
+
 # In voxels; a label map with a larger offset would put outlines beside the objects.
 _TOLERANCE = 0.1
 
@@ -81,20 +83,22 @@ def warn_of_parts(places: Sequence[str], num_objects: int, source: Path, option:
     """Warns that objects consist of several unconnected parts, if any do: each part may be an object, and numbers may be classes.
 
     Args:
-        places: of these objects.
+        places: of these objects, such as "number 3 of a.png".
         num_objects: number of all objects.
         source: the file or folder.
         option: that names the classes of numbers.
     """
     if places:
+        numbers = sorted({int(place.split()[1]) for place in places})[:_NAMED]
         logger.warning(
             "%s: %d of %s of several unconnected parts, such as %s; add @instances:component to the string of the data set "
-            '(or instances="component") if each part is an object, or @%s:{"1":"NAME"} if the numbers are classes',
+            '(or instances="component") if each part is an object, or @%s:{%s} if the numbers are classes',
             source,
             len(places),
             plural(num_objects, "object") + (" consists" if len(places) == 1 else " consist"),
             places[0],
             option,
+            ",".join(f'"{number}":"NAME"' for number in numbers),
         )
 
 

@@ -243,13 +243,13 @@ def label_images(folder: Path, part: str = "") -> str | None:
 
 
 def paired_label_images(folder: Path) -> list[tuple[str, str]]:
-    """Returns the pairs of folders such as ``train_images`` and ``train_masks``: their other words, "train", and the string of each."""
+    """Returns the pairs of folders such as ``train_images`` or ``train`` and ``train_masks``: their other words, and the string of each."""
     images: dict[str, list[Path]] = {}
     masks: dict[str, list[Path]] = {}
     for place in list_files(folder, "*"):
         words = re.findall("[a-z0-9]+", place.name.lower())
-        kind = masks if _MASK_WORDS & {*words} else images if _IMAGE_WORDS & {*words} else None
-        if kind is not None and place.is_dir():
+        if place.is_dir():
+            kind = masks if _MASK_WORDS & {*words} else images
             rest = " ".join(word for word in words if word not in _MASK_WORDS | _IMAGE_WORDS)
             kind.setdefault(rest, []).append(place)
     pairs = {rest: (masks[rest], images[rest]) for rest in masks if rest in images}

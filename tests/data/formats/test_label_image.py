@@ -96,7 +96,7 @@ def test_objects_of_unconnected_parts_are_counted_and_may_be_several(folders, ca
     Image.fromarray(labels).save(folders[0] / "a.png")
     assert len(read_label_image(*folders).images[0].annotations) == 2
     assert "1 of 2 objects consists of several unconnected parts, such as number 200 of" in caplog.text
-    assert '@categories:{"1":"NAME"} if the numbers are classes' in caplog.text
+    assert '@categories:{"200":"NAME"} if the numbers are classes' in caplog.text
     assert "add @instances:component" in caplog.text
     caplog.clear()
     found = [a.box for a in read_label_image(*folders, instances="component").images[0].annotations]

@@ -145,6 +145,8 @@ def write(folder, name, content=""):
         ({"raw/a.png": "", "ground_truth/a.png": ""}, ".", "label_image:{0}/ground_truth@{0}/raw"),
         ({"train_images/a.png": "", "train_masks/a.png": ""}, ".", "label_image:{0}/train_masks@{0}/train_images"),
         ({"train_images/a.png": "", "val_masks/a.png": ""}, ".", None),
+        ({"train/a.jpg": "", "train_masks/a_mask.png": ""}, ".", "label_image:{0}/train_masks@{0}/train@suffix:_mask"),
+        ({"other/a.png": "", "masks/a.png": ""}, ".", None),
         ({"raw/a.png": "", "input/a.png": "", "truth/a.png": ""}, ".", None),
         (
             {"leftImg8bit/train/x/a_leftImg8bit.png": "", "gtFine/train/x/a_gtFine_instanceIds.png": ""},
