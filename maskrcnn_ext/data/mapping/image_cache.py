@@ -85,7 +85,7 @@ class ImageCache:
         )
 
     def key(self, record: dict[str, Any], image_format: str, *details: Any) -> str:
-        """Returns the key of a record's pixels: its file with size and time of change, and all settings that the pixels depend on.
+        """Returns the key of a record's pixels: its file with size and times of change, and all settings that the pixels depend on.
 
         Args:
             record: of Detectron2.
@@ -102,6 +102,7 @@ class ImageCache:
             str(path),
             status.st_size,
             status.st_mtime_ns,
+            status.st_ctime_ns,  # copying tools set the time of modification to that of their source
             fields,
             image_format,
             details,

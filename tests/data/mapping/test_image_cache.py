@@ -38,6 +38,17 @@ def _store(cache, name):
         cache.store(f"{name}{index % 10}", np.full(1000, index % 10, np.uint8))
 
 
+def test_another_file_of_the_same_size_and_time_has_another_key(tmp_path):
+    record, cache = {"file_name": str(tmp_path / "a.npy")}, ImageCache("disk")
+    keys = []
+    for value in (1, 2):
+        np.save(tmp_path / "new.npy", np.full((4, 4, 3), value, np.uint8))
+        os.utime(tmp_path / "new.npy", (0, 0))  # as `cp -p` and `rsync -t` set it
+        (tmp_path / "new.npy").replace(tmp_path / "a.npy")
+        keys += [cache.key(record, "BGR"), cache.key(record, "BGR")]
+    assert keys[0] == keys[1] != keys[2] == keys[3]
+
+
 def test_processes_share_it():
     cache = ImageCache("ram")
     processes = [multiprocessing.get_context("fork").Process(target=_store, args=(cache, "same")) for _ in range(3)]
