@@ -11,7 +11,8 @@ images of the same names, as VOC's ``SegmentationClass`` beside ``SegmentationOb
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from maskrcnn_ext.data.formats.file_names import list_images
 from maskrcnn_ext.data.formats.label_classes import numbers_in, read_categories, read_classes, set_classes
 from maskrcnn_ext.data.formats.label_numbers import image_shape, is_tiff, read_numbers
 from maskrcnn_ext.data.formats.label_objects import objects_of_classes, objects_of_numbers
+from maskrcnn_ext.data.formats.mask_names import without_kind
 from maskrcnn_ext.data.formats.reading_many import collected, in_threads
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord, crowds_of_mask
 from maskrcnn_ext.data.formats.volume import warn_of_parts
@@ -145,7 +147,9 @@ def _pairs(labels: Path, images: Path, suffix: str, faults: list[str] | None) ->
         raise InputError(f"{labels}: no label images *{suffix}.png or *{suffix}.tif here")
     photographs = list_images(images)
     named = {stem.removesuffix(_IMAGE_ENDING): file for stem, file in photographs.items()} | photographs
-    image_of = {file: named.get(stem.removesuffix(suffix)) for stem, file in maps.items()}
+    names = {stem.removesuffix(suffix): file for stem, file in maps.items()}
+    similar = {} if labels == images else _pairs_by_other_words(names, photographs)
+    image_of = {file: named.get(name, similar.get(name)) for name, file in names.items()}
     used = {*image_of, *image_of.values()}
     warn_of_unlabelled([file for file in photographs.values() if file not in used], images)
     for stem, file in maps.items():
@@ -156,6 +160,16 @@ def _pairs(labels: Path, images: Path, suffix: str, faults: list[str] | None) ->
         with collected(faults):
             advice = "" if suffix else "; name masks like their images, or what follows in their names by @suffix:TEXT"
             raise InputError(f"{file}: no image {stem.removesuffix(suffix)}.* in {images}{advice}")
+
+
+def _pairs_by_other_words(masks: Iterable[str], photographs: Mapping[str, Path]) -> dict[str, Path]:
+    """Returns the images of masks whose names differ from theirs in a word such as "mask" alone, and of no two of either."""
+    masks_with, images_with = (Counter(map(without_kind, names)) for names in (masks, photographs))
+    image_with = {without_kind(name): file for name, file in photographs.items()}
+    rests = {name: without_kind(name) for name in masks}
+    return {
+        name: image_with[rest] for name, rest in rests.items() if rest and masks_with[rest] == images_with[rest] == 1
+    }
 
 
 def _read_pair(

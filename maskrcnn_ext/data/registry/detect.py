@@ -16,6 +16,7 @@ from maskrcnn_ext.data.formats.file_names import list_files, parse_name, path_be
 from maskrcnn_ext.data.formats.image_files import IMAGE_ERRORS, IMAGE_SUFFIXES, open_image
 from maskrcnn_ext.data.formats.image_folder import ImageFolder
 from maskrcnn_ext.data.formats.label_numbers import are_two_valued
+from maskrcnn_ext.data.formats.mask_names import IMAGE_FOLDERS, MASK_FOLDERS, names_masks, without_kind
 from maskrcnn_ext.data.formats.object_masks import are_object_masks
 from maskrcnn_ext.data.formats.text_files import read_json, read_text
 from maskrcnn_ext.data.formats.via import class_attribute, is_via_table, read_entries, read_regions
@@ -30,23 +31,7 @@ _ROOT = re.compile(rb"<([A-Za-z]\w*)")
 _RASTERS = (".tif", ".tiff")
 _VECTORS = (".geojson", ".gpkg", ".shp", ".fgb")
 _MASK_SUFFIXES = ("_mask", "_masks", "_cp_masks", "_label", "_labels", "_seg", "_gt")
-IMAGE_FOLDERS = ("images", "image", "imgs", "img")
 _XML_FOLDERS = ("Annotations", "annotations", "labels", "xmls", "xml")
-_MASK_FOLDERS = ("labels", "masks", "annotations", "label", "mask", "gt")
-# Words in the names of a folder of images, and of one of their masks, such as train_images and train_masks.
-_IMAGE_WORDS = {*IMAGE_FOLDERS, "input", "inputs", "photo", "photos", "raw", "rawimages"}
-_MASK_WORDS = {
-    *_MASK_FOLDERS,
-    "annotation",
-    "ground",
-    "truth",
-    "groundtruth",
-    "seg",
-    "segmentation",
-    "segmentations",
-    "target",
-    "targets",
-}
 # Words in the names of splits.
 TRAIN = {"train", "training"}
 VAL = {"val", "valid", "validation", "dev"}
@@ -237,7 +222,7 @@ def label_images(folder: Path, part: str = "") -> str | None:
         folder: that has these folders.
         part: a folder in each of them, such as "train".
     """
-    pairs = [(folder / name / part, folder / other / part) for name in IMAGE_FOLDERS for other in _MASK_FOLDERS]
+    pairs = [(folder / name / part, folder / other / part) for name in IMAGE_FOLDERS for other in MASK_FOLDERS]
     found = (_label_images(labels, images) for images, labels in pairs if images.is_dir() and labels.is_dir())
     return next(filter(None, found), None)
 
@@ -247,18 +232,19 @@ def paired_label_images(folder: Path) -> list[tuple[str, str]]:
     images: dict[str, list[Path]] = {}
     masks: dict[str, list[Path]] = {}
     for place in list_files(folder, "*"):
-        words = re.findall("[a-z0-9]+", place.name.lower())
         if place.is_dir():
-            kind = masks if _MASK_WORDS & {*words} else images
-            rest = " ".join(word for word in words if word not in _MASK_WORDS | _IMAGE_WORDS)
-            kind.setdefault(rest, []).append(place)
+            kind = masks if names_masks(place.name) else images
+            kind.setdefault(without_kind(place.name), []).append(place)
     pairs = {rest: (masks[rest], images[rest]) for rest in masks if rest in images}
     alone = [(rest, of_masks[0], of[0]) for rest, (of_masks, of) in pairs.items() if len(of_masks) == len(of) == 1]
     return [(rest, name) for rest, labels, of in alone if (name := _label_images(labels, of)) is not None]
 
 
 def _label_images(labels: Path, images: Path) -> str | None:
-    """Returns the string of label images that have the name of their image, or that and a suffix such as "_mask"; None without any."""
+    """Returns the string of label images that have the name of their image, or that and a suffix such as "_mask"; None without any.
+
+    In folders of their own, their names may also differ in the word for images and masks; see :mod:`maskrcnn_ext.data.formats.mask_names`.
+    """
     files = [file for file in list_files(labels, "*") if file.suffix.lower() in IMAGE_SUFFIXES]
     stems = {stem for file in list_files(images, "*") for stem in (file.stem, file.stem.removesuffix("_img"))}
     for suffix in _MASK_SUFFIXES if labels == images else ("", *_MASK_SUFFIXES):
@@ -272,7 +258,10 @@ def _label_images(labels: Path, images: Path) -> str | None:
         return None
     if are_object_masks(labels, images):
         return f"object_masks:{labels}@{images}"
-    return f"label_image:{labels}@{images}" if files else None
+    rests = {without_kind(stem) for stem in stems}
+    found = [file for file in files if without_kind(file.stem) in rests]
+    option = "@instances:component" if found and are_two_valued(found) else ""
+    return f"label_image:{labels}@{images}{option}" if files else None
 
 
 def cityscapes_splits(folder: Path) -> list[tuple[str, str]]:

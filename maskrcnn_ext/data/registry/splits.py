@@ -8,8 +8,8 @@ from pathlib import Path
 
 from maskrcnn_ext.data.formats import get_format
 from maskrcnn_ext.data.formats.file_names import list_files
+from maskrcnn_ext.data.formats.mask_names import IMAGE_FOLDERS
 from maskrcnn_ext.data.registry.detect import (
-    IMAGE_FOLDERS,
     TRAIN,
     VAL,
     cityscapes_splits,

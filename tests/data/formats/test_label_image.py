@@ -62,6 +62,18 @@ def test_unlabelled_pixels_are_a_crowd_of_each_class(folders):
     np.testing.assert_array_equal(mask_util.decode(region.segmentation), labels == 255)
 
 
+def test_names_may_differ_in_the_word_for_images_and_masks(folders):
+    labels, images = folders
+    for name in ("image_0", "Image-1", "IMG2", "img_3", "image_3"):
+        Image.new("RGB", (5, 3)).save(images / f"{name}.jpg")
+    for name in ("mask_0", "label1", "2"):
+        Image.fromarray(LABELS.astype(np.uint8)).save(labels / f"{name}.png")
+    assert [record.image_id for record in read_label_image(labels, images).images] == ["IMG2", "Image-1", "image_0"]
+    Image.fromarray(LABELS.astype(np.uint8)).save(labels / "mask_3.png")
+    with pytest.raises(InputError, match=r"mask_3.png: no image mask_3\.\*"):  # of two it could be
+        read_label_image(labels, images)
+
+
 def test_penn_fudan_has_its_masks_under_a_suffix(tmp_path):
     for folder in ("PNGImages", "PedMasks"):
         (tmp_path / folder).mkdir()

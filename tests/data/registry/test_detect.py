@@ -156,6 +156,7 @@ def write(folder, name, content=""):
         ({"image_2/a.png": "", "label_2/a.txt": ""}, ".", "kitti:{0}/label_2@{0}/image_2"),
         ({"images/a.jpg": "", "masks/a_mask.png": ""}, ".", "label_image:{0}/masks@{0}/images@suffix:_mask"),
         ({"images/a.jpg": "", "masks/b.png": ""}, ".", "label_image:{0}/masks@{0}/images"),
+        ({"images/image_0.jpg": "", "masks/mask_0.png": ""}, ".", "label_image:{0}/masks@{0}/images"),
         ({"a.png": "", "a_masks.png": "", "b.png": ""}, ".", "label_image:{0}@{0}@suffix:_masks"),
         ({"a_img.png": "", "a_masks.png": ""}, ".", "label_image:{0}@{0}@suffix:_masks"),
         ({"a.png": "", "a_cp_masks.png": ""}, ".", "label_image:{0}@{0}@suffix:_cp_masks"),
