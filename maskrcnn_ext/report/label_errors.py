@@ -13,7 +13,7 @@ import numpy as np
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import decode_rle, encode_mask, segmentation_to_rle
 from maskrcnn_ext.report.draw import Color, DrawnObject, draw_objects
-from maskrcnn_ext.report.pictures import Box, embed_jpeg, read_bgr, shift_box
+from maskrcnn_ext.report.pictures import Box, embed_jpeg, read_bgr, shift_box, short_name
 from maskrcnn_ext.report.template import write_page
 
 _SIDE = 240  # pixels of a picture's longer side
@@ -79,6 +79,7 @@ def write_label_errors_page(page: Path, suspects: Sequence[SuspectLabel], *, tit
                     "title": one.title,
                     "score": one.score,
                     "file": one.record["file_name"],
+                    "name": short_name(one.record["file_name"]),
                 }
             )
     return write_page(page, "label_errors.html", title=title, text=text, figures=figures)

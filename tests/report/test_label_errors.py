@@ -38,5 +38,6 @@ def test_the_page_has_a_picture_for_each_suspect_that_can_be_read(tmp_path):
     page = write_label_errors_page(tmp_path / "index.html", [good, gone, good], title="<t>", text="3 suspects")
     html = page.read_text()
     assert html.count("<figure>") == html.count("no a here, 0.75") == 2
+    assert html.count("<br>a.png</figcaption>") == 2  # without its folder
     assert "&lt;t&gt;" in html
     assert "3 suspects" in html
