@@ -11,7 +11,7 @@ from maskrcnn_ext.modeling.parts import MASK_HEADS, NETWORKS, POOLERS
 
 HEAD_COLUMNS = (
     *("name", "parameters", "MACs/RoI", "MACs/image", "output", "paper", "mask AP, as published"),
-    "boundary AP, measured here",
+    *("boundary AP here, on nuclei", "on kudzu bugs"),
 )
 POOLER_COLUMNS = ("name", "parameters", "MACs/RoI", "paper", "AP, as published")
 NETWORK_COLUMNS = ("name", "parameters", "MACs/image", "licence of the weights", "paper")
@@ -66,7 +66,7 @@ def head_rows(costs: Mapping[str, Cost]) -> list[tuple[str, ...]]:
         cost = costs[part.name]
         counts = (cost.parameters, cost.macs_per_roi, cost.macs_per_image)
         size = f"{cost.output_size} x {cost.output_size}"
-        rows.append((part.name, *map(_short, counts), size, part.paper, part.gain, part.measured))
+        rows.append((part.name, *map(_short, counts), size, part.paper, part.gain, part.on_nuclei, part.on_kudzu_bugs))
     return rows
 
 
