@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from maskrcnn_ext.common.cores import usable_cores
 from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.compat import cpu_instructions
 
@@ -68,7 +69,7 @@ def describe_machine() -> dict[str, Any]:
         "system": platform.platform(),
         "cpu": _processor_name(),
         "instructions": cpu_instructions(),
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "memory_bytes": memory,
         "gpus": [{"name": gpu.name, "memory_bytes": gpu.total_memory} for gpu in gpus],
