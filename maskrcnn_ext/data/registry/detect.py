@@ -58,7 +58,7 @@ def images_folder(file: Path, images: list[Any]) -> Path:
 
 
 def _folder_of(file: Path, names: list[Any]) -> Path:
-    """Returns the folder that has most of the images that a file names.
+    """Returns the folder that has the images that a file names: the first with more than half of them, else that with most.
 
     It is the folder of the file, its parent, a folder in one of these that is called ``images`` or like a part of the file's name, such as
     its split, or else any folder below. If most of them lie in other folders below, it is the folder above all of them.
@@ -109,10 +109,15 @@ def xml_root(file: Path) -> str:
 
 
 def _folder_with(names: list[Any], folders: Iterable[Path]) -> Path | None:
-    """Returns the folder with most of the files, the first of several; None if none has one."""
-    numbers = {folder: sum(_exists(folder, name) for name in names) for folder in folders}
-    best = max(numbers, key=lambda folder: numbers[folder], default=None)
-    return best if best is not None and numbers[best] else None
+    """Returns the first folder with more than half of the files, else that with most of them; None if none has one."""
+    best, most = None, 0
+    for folder in folders:
+        number = sum(_exists(folder, name) for name in names)
+        if 2 * number > len(names):
+            return folder
+        if number > most:
+            best, most = folder, number
+    return best
 
 
 def _exists(folder: Path, name: Any) -> bool:
