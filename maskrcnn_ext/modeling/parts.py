@@ -196,6 +196,7 @@ MASK_HEADS = [
         "none verified",
         pyramid=True,
         on_nuclei="-3.4 (-6.2 to -0.2)",
+        on_kudzu_bugs="-2.9 (-6.3 to -0.5)",
     ),
     Part(
         "RefineMaskHead",
@@ -211,6 +212,7 @@ MASK_HEADS = [
         "+2.6 (its authors' README)",
         pyramid=True,
         on_nuclei="+2.5 (0.3 to 4.8)",
+        on_kudzu_bugs="-2.1 (-4.5 to -0.3)",
     ),
     Part(
         "SimpleRefineMaskHead",
@@ -218,6 +220,7 @@ MASK_HEADS = [
         "none verified (its authors' README: slightly better)",
         pyramid=True,
         on_nuclei="+0.7 (-3.3 to 4.7)",
+        on_kudzu_bugs="-1.9 (-3.5 to -0.5)",
     ),
     Part(
         "MaskScoringHead",
