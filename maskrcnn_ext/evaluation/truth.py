@@ -13,13 +13,9 @@ from pycocotools.coco import COCO
 
 from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.data.formats.coco import check_lists, load_coco, warn_without_area
+from maskrcnn_ext.data.formats.coco_annotations import add_annotations
 from maskrcnn_ext.data.formats.coco_fields import read_rotated_box
-from maskrcnn_ext.data.formats.coco_records import (
-    add_annotations,
-    add_labelled_classes,
-    parse_categories,
-    parse_images,
-)
+from maskrcnn_ext.data.formats.coco_records import add_labelled_classes, parse_categories, parse_images
 from maskrcnn_ext.data.formats.records import Annotation, ImageRecord
 from maskrcnn_ext.data.writers.coco import to_coco_dict
 from maskrcnn_ext.errors import InputError

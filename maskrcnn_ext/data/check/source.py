@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from maskrcnn_ext.common.text import natural_sort_key
 from maskrcnn_ext.data.check.view import EXTRA
 from maskrcnn_ext.data.formats.coco import check_classes, load_coco
+from maskrcnn_ext.data.formats.coco_annotations import add_annotations
 from maskrcnn_ext.data.formats.coco_fields import read_id, read_text
-from maskrcnn_ext.data.formats.coco_records import add_annotations, keypoint_names, parse_categories, parse_images
+from maskrcnn_ext.data.formats.coco_records import keypoint_names, parse_categories, parse_images
 from maskrcnn_ext.data.formats.records import DataSet
 from maskrcnn_ext.data.registry.detect import detect, images_folder
 from maskrcnn_ext.data.writers.coco import to_coco_dict

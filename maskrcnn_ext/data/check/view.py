@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from maskrcnn_ext.data.check.segmentation import Segmentation, parse_segmentation
+from maskrcnn_ext.data.formats.coco_annotations import parse_crowd, parse_points
 from maskrcnn_ext.data.formats.coco_fields import (
     Box,
     ById,
@@ -19,13 +20,7 @@ from maskrcnn_ext.data.formats.coco_fields import (
     read_side,
     read_text,
 )
-from maskrcnn_ext.data.formats.coco_records import (
-    parse_crowd,
-    parse_keypoint_names,
-    parse_labelled_classes,
-    parse_points,
-    parse_skeleton,
-)
+from maskrcnn_ext.data.formats.coco_records import parse_keypoint_names, parse_labelled_classes, parse_skeleton
 from maskrcnn_ext.data.formats.file_names import parse_name, path_below
 from maskrcnn_ext.data.formats.image_folder import ImageFolder
 from maskrcnn_ext.errors import InputError

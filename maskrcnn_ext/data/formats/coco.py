@@ -1,7 +1,7 @@
 """COCO JSON (cocodataset.org/#format-data): instances, keypoints, crowds; polygons and both kinds of RLE; any ids, also from 0.
 
 This is the only reader of COCO JSON. Its policy is strict: the first fault is an InputError that names file, record and field. Training
-uses all of it (:func:`read_coco`), the evaluation the parser of records (:mod:`maskrcnn_ext.data.formats.coco_records`) for ground truth,
+uses all of it (:func:`read_coco`), the evaluation the parsers of records (:mod:`.coco_records`, :mod:`.coco_annotations`) for ground truth,
 which needs neither image files nor annotation ids.
 ``check-data`` uses :func:`load_coco` and the same readers of fields (:mod:`maskrcnn_ext.data.formats.coco_fields`), and collects all
 faults of the records, see :mod:`maskrcnn_ext.data.check.view`.
@@ -23,9 +23,9 @@ from maskrcnn_ext.common.encodings import decode
 from maskrcnn_ext.common.gc_pause import gc_paused
 from maskrcnn_ext.common.text import did_you_mean, or_list, plural
 from maskrcnn_ext.data.formats import Format, Option, cache
+from maskrcnn_ext.data.formats.coco_annotations import add_annotations
 from maskrcnn_ext.data.formats.coco_fields import read_rotated_box
 from maskrcnn_ext.data.formats.coco_records import (
-    add_annotations,
     add_labelled_classes,
     keypoint_names,
     parse_categories,

@@ -125,8 +125,8 @@ def test_images_that_break_while_they_are_decoded_are_not_validated_on(tmp_path,
     assert found.val is not None
     sizes = (found.train.num_images, found.val.num_images)
     assert sizes == ((6, 2) if is_split else (1, 1))
-    told = found.val.images.unreadable if is_split else [note for note in found.notes if "4 images left out" in note]
-    assert len(told) == (4 if is_split else 1)
+    named = found.val.images.unreadable if is_split else [note for note in found.notes if "4 images left out" in note]
+    assert len(named) == (4 if is_split else 1)
 
 
 def test_a_split_without_images_is_not_validated_on(tmp_path):
