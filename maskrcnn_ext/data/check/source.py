@@ -14,7 +14,8 @@ from maskrcnn_ext.data.formats.coco_annotations import add_annotations
 from maskrcnn_ext.data.formats.coco_fields import read_id, read_text
 from maskrcnn_ext.data.formats.coco_records import keypoint_names, parse_categories, parse_images
 from maskrcnn_ext.data.formats.records import DataSet
-from maskrcnn_ext.data.registry.detect import detect, images_folder
+from maskrcnn_ext.data.registry.detect import detect
+from maskrcnn_ext.data.registry.image_places import images_folder
 from maskrcnn_ext.data.writers.coco import to_coco_dict
 from maskrcnn_ext.errors import InputError
 

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-from collections.abc import Iterable
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from maskrcnn_ext.common.yaml_text import load_yaml
 from maskrcnn_ext.data.formats.coco_records import placeholder_class
 from maskrcnn_ext.data.formats.csv_boxes import images_in, is_table_of_boxes
-from maskrcnn_ext.data.formats.file_names import list_files, parse_name, path_below
-from maskrcnn_ext.data.formats.image_files import IMAGE_ERRORS, IMAGE_SUFFIXES, open_image
-from maskrcnn_ext.data.formats.image_folder import ImageFolder
-from maskrcnn_ext.data.formats.label_numbers import are_two_valued
-from maskrcnn_ext.data.formats.mask_names import IMAGE_FOLDERS, MASK_FOLDERS, names_masks, without_kind
-from maskrcnn_ext.data.formats.object_masks import are_object_masks
+from maskrcnn_ext.data.formats.file_names import list_files, parse_name
+from maskrcnn_ext.data.formats.image_files import IMAGE_ERRORS, IMAGE_SUFFIXES
+from maskrcnn_ext.data.formats.mask_names import IMAGE_FOLDERS
 from maskrcnn_ext.data.formats.text_files import read_json, read_text
 from maskrcnn_ext.data.formats.via import class_attribute, is_via_table, read_entries, read_regions
 from maskrcnn_ext.data.formats.via_project import is_project
 from maskrcnn_ext.data.formats.yolo import NAMES_FILES, folders_of_images
+from maskrcnn_ext.data.registry.image_places import TRIED, folder_of, folder_with, images_folder
+from maskrcnn_ext.data.registry.label_folders import (
+    cityscapes_splits,
+    label_images,
+    label_images_in,
+    names_option,
+    paired_label_images,
+    voc_label_images,
+)
 from maskrcnn_ext.errors import InputError
 
-# Images whose existence is tested to find their folder; some may be missing.
-_TRIED = 20
 _BRANCHES = 2  # levels of several folders to look in: a disk of photographs has many, cyclic links have no end
 _ROOT = re.compile(rb"<([A-Za-z]\w*)")
 _RASTERS = (".tif", ".tiff")
 _VECTORS = (".geojson", ".gpkg", ".shp", ".fgb")
-_MASK_SUFFIXES = ("_mask", "_masks", "_cp_masks", "_label", "_labels", "_seg", "_gt")
 _XML_FOLDERS = ("Annotations", "annotations", "labels", "xmls", "xml")
 # Words in the names of splits.
 TRAIN = {"train", "training"}
@@ -52,41 +52,6 @@ def detect(path: Path) -> str | None:
         return None
 
 
-def images_folder(file: Path, images: list[Any]) -> Path:
-    """Returns the folder that has some of the images of a COCO file, given its records of images; see :func:`_folder_of`."""
-    return _folder_of(file, [image.get("file_name") for image in images[:_TRIED] if isinstance(image, dict)])
-
-
-def _folder_of(file: Path, names: list[Any]) -> Path:
-    """Returns the folder that has the images that a file names: the first with more than half of them, else that with most.
-
-    It is the folder of the file, its parent, a folder in one of these that is called ``images`` or like a part of the file's name, such as
-    its split, or else any folder below. If most of them lie in other folders below, it is the folder above all of them.
-    If none has them, it is the first that has them by the last parts of their paths, in any case.
-    """
-    here = file.parent
-    places = [here, here / "images", here.parent, here.parent / "images"]
-    splits = dict.fromkeys(
-        [file.stem.rpartition("_")[2], *re.split(r"[_.\- ]", file.stem)]
-    )  # of annotations/instances_val2017.json
-    near = [*places, *(place / split for split in splits if split for place in places)]
-    found = _folder_with(names, near)
-    path = PureWindowsPath(names[0]) if names and isinstance(names[0], str) else PureWindowsPath()
-    if found is None and path.name:
-        files = list_files(here.parent if here.name == "annotations" else here, "**/*")
-        below = [file for file in files if file.name.casefold() == path.name.casefold()]
-        exact = [file.parents[len(path.parts) - 1] for file in below if file.parts[-len(path.parts) :] == path.parts]
-        found = _folder_with(names, exact)
-        if found is not None and 2 * sum(_exists(found, name) for name in names) < len(names):
-            stems = {PureWindowsPath(name).name.casefold() for name in names if isinstance(name, str)}
-            parents = {str(file.parent) for file in files if file.name.casefold() in stems}
-            found = Path(os.path.commonpath(parents))
-    if found is None and path.name:
-        loose = (folder for folder in near if ImageFolder(folder).find_by_parts(path))
-        found = next(loose, below[0].parent if below else None)
-    return found or here
-
-
 def described_by_files(folder: Path) -> list[str]:
     """Returns the strings of the data sets that files in a folder describe: one file each, or one of labelme for all."""
     files = [
@@ -95,7 +60,7 @@ def described_by_files(folder: Path) -> list[str]:
         for kind in ("*.y*ml", "*.json", "*.xml", "*.csv", *(f"*{suffix}" for suffix in _VECTORS))
         for file in list_files(place, kind)
     ]
-    return list(dict.fromkeys(name for name in map(detect, files[:_TRIED]) if name is not None))
+    return list(dict.fromkeys(name for name in map(detect, files[:TRIED]) if name is not None))
 
 
 def xml_root(file: Path) -> str:
@@ -106,25 +71,6 @@ def xml_root(file: Path) -> str:
     except OSError:
         return ""
     return found[1].decode("ascii") if found else ""
-
-
-def _folder_with(names: list[Any], folders: Iterable[Path]) -> Path | None:
-    """Returns the first folder with more than half of the files, else that with most of them; None if none has one."""
-    best, most = None, 0
-    for folder in folders:
-        number = sum(_exists(folder, name) for name in names)
-        if 2 * number > len(names):
-            return folder
-        if number > most:
-            best, most = folder, number
-    return best
-
-
-def _exists(folder: Path, name: Any) -> bool:
-    try:
-        return path_below(folder, name, "").is_file()
-    except InputError:
-        return False
 
 
 def _detect_file(file: Path) -> str | None:
@@ -142,7 +88,7 @@ def _detect_file(file: Path) -> str | None:
     if suffix == ".csv":
         if is_via_table(file):
             return _detect_via(file)
-        return f"csv_boxes:{file}@{_folder_of(file, images_in(file)[:_TRIED])}" if is_table_of_boxes(file) else None
+        return f"csv_boxes:{file}@{folder_of(file, images_in(file)[:TRIED])}" if is_table_of_boxes(file) else None
     return _detect_json(file, read_json(file)) if suffix == ".json" else None
 
 
@@ -187,15 +133,15 @@ def _detect_labelme(file: Path, image: Any) -> str:
     here, path = file.parent, parse_name(image, str(file))
     if any(place.is_file() for place in (here / path.as_posix(), here / path.name)):
         return f"labelme:{here}"
-    beside = [folder for folder in list_files(here.parent, "*")[:_TRIED] if folder.is_dir()]
-    images = _folder_with([path.name], [here / name for name in IMAGE_FOLDERS] + beside)
+    beside = [folder for folder in list_files(here.parent, "*")[:TRIED] if folder.is_dir()]
+    images = folder_with([path.name], [here / name for name in IMAGE_FOLDERS] + beside)
     return f"labelme:{here}@{images}" if images else f"labelme:{here}"
 
 
 def _detect_via(file: Path) -> str:
     entries = read_entries(file).values()
-    names = [entry["filename"] for entry in entries][:_TRIED]
-    images = _folder_with(names, [file.parent, *(file.parent / name for name in IMAGE_FOLDERS)]) or file.parent
+    names = [entry["filename"] for entry in entries][:TRIED]
+    images = folder_with(names, [file.parent, *(file.parent / name for name in IMAGE_FOLDERS)]) or file.parent
     attribute = class_attribute([region for entry in entries for region in read_regions(entry, str(file))])
     return f"via:{file}@{images}" + (f"@attribute:{attribute}" if attribute and "@" not in attribute else "")
 
@@ -210,75 +156,8 @@ def _classes_of_nnunet(file: Path) -> str:
     values = {str(number): name for number, name in names if str(number) != "0"}
     if not all(isinstance(name, str) and number.isdecimal() for number, name in values.items()):
         return ""
-    named = _names_option("values", values)
+    named = names_option("values", values)
     return f"{named}@instances:component" if named else ""
-
-
-def _names_option(option: str, names: dict[str, str]) -> str:
-    """Returns the option that names the classes of numbers; "" without names or if a string cannot hold them."""
-    text = json.dumps(names, separators=(",", ":"), ensure_ascii=False)
-    return f"@{option}:{text}" if names and "@" not in text else ""
-
-
-def label_images(folder: Path, part: str = "") -> str | None:
-    """Returns the string of the label images in ``labels`` or ``masks``, whose images are in ``images``, or such names; None without any.
-
-    Args:
-        folder: that has these folders.
-        part: a folder in each of them, such as "train".
-    """
-    pairs = [(folder / name / part, folder / other / part) for name in IMAGE_FOLDERS for other in MASK_FOLDERS]
-    found = (_label_images(labels, images) for images, labels in pairs if images.is_dir() and labels.is_dir())
-    return next(filter(None, found), None)
-
-
-def paired_label_images(folder: Path) -> list[tuple[str, str]]:
-    """Returns the pairs of folders such as ``train_images`` or ``train`` and ``train_masks``: their other words, and the string of each."""
-    images: dict[str, list[Path]] = {}
-    masks: dict[str, list[Path]] = {}
-    for place in list_files(folder, "*"):
-        if place.is_dir():
-            kind = masks if names_masks(place.name) else images
-            kind.setdefault(without_kind(place.name), []).append(place)
-    pairs = {rest: (masks[rest], images[rest]) for rest in masks if rest in images}
-    alone = [(rest, of_masks[0], of[0]) for rest, (of_masks, of) in pairs.items() if len(of_masks) == len(of) == 1]
-    return [(rest, name) for rest, labels, of in alone if (name := _label_images(labels, of)) is not None]
-
-
-def _label_images(labels: Path, images: Path) -> str | None:
-    """Returns the string of label images that have the name of their image, or that and a suffix such as "_mask"; None without any.
-
-    In folders of their own, their names may also differ in the word for images and masks; see :mod:`maskrcnn_ext.data.formats.mask_names`.
-    """
-    files = [file for file in list_files(labels, "*") if file.suffix.lower() in IMAGE_SUFFIXES]
-    stems = {stem for file in list_files(images, "*") for stem in (file.stem, file.stem.removesuffix("_img"))}
-    for suffix in _MASK_SUFFIXES if labels == images else ("", *_MASK_SUFFIXES):
-        found = [
-            file for file in files if file.stem.endswith(suffix) and file.stem[: len(file.stem) - len(suffix)] in stems
-        ]
-        if found:
-            option = f"@suffix:{suffix}" if suffix else ""
-            return f"label_image:{labels}@{images}{option}" + ("@instances:component" if are_two_valued(found) else "")
-    if labels == images:
-        return None
-    if are_object_masks(labels, images):
-        return f"object_masks:{labels}@{images}"
-    rests = {without_kind(stem) for stem in stems}
-    found = [file for file in files if without_kind(file.stem) in rests]
-    option = "@instances:component" if found and are_two_valued(found) else ""
-    return f"label_image:{labels}@{images}{option}" if files else None
-
-
-def cityscapes_splits(folder: Path) -> list[tuple[str, str]]:
-    """Returns the splits of a folder that has Cityscapes' ``leftImg8bit`` and ``gtFine`` or ``gtCoarse``, each with its string."""
-    photographs = folder / "leftImg8bit"
-    labels = next((place for name in ("gtFine", "gtCoarse") if (place := folder / name).is_dir()), None)
-    found = [place for place in list_files(labels, "*") if list_files(place, "*/*_instanceIds.png")] if labels else []
-    return [
-        (place.name, f"cityscapes:{place}@{photographs / place.name}")
-        for place in found
-        if (photographs / place.name).is_dir()
-    ]
 
 
 def _detect_voc(folder: Path) -> str | None:
@@ -294,40 +173,8 @@ def _detect_voc(folder: Path) -> str | None:
     return None
 
 
-def _detect_voc_masks(folder: Path) -> str | None:
-    """Returns the string of VOC's label images without XML, as CVAT and labelme export them; None without any."""
-    images = folder / "JPEGImages"
-    objects, classes = (
-        next((place for name in (kind, f"{kind}PNG") if list_files(place := folder / name, "*.png")), None)
-        for kind in ("SegmentationObject", "SegmentationClass")
-    )
-    labels = objects or classes
-    if labels is None or not images.is_dir():
-        return None
-    in_colour = open_image(list_files(labels, "*.png")[0]).mode in ("RGB", "RGBA")
-    void = "@void:12640480" if in_colour else "@void:255"  # (224, 224, 192) of VOC's palette
-    names = _names_option("categories", _classes_of_voc(folder, in_colour)) if classes else ""
-    of_classes = f"@class_images:{classes}{names}" + ("" if objects else "@instances:component") if classes else ""
-    return f"label_image:{labels}@{images}{of_classes}{void}"
-
-
-def _classes_of_voc(folder: Path, in_colour: bool) -> dict[str, str]:
-    """Returns the class names by number in CVAT's ``labelmap.txt`` or labelme's ``class_names.txt``; none without these files."""
-    names: dict[str, str] = {}
-    for file in (folder / "labelmap.txt", folder / "class_names.txt"):
-        lines = [line.strip() for line in read_text(file).splitlines()] if file.is_file() else []
-        for number, line in enumerate(line for line in lines if line and not line.startswith("#")):
-            name, _, rest = line.partition(":")
-            colour = [int(value) for value in rest.partition(":")[0].split(",") if value.strip().isdecimal()]
-            if in_colour and len(colour) == 3:
-                number = colour[0] + 256 * colour[1] + 65536 * colour[2]
-            if number:
-                names[str(number)] = name
-    return names
-
-
 def _detect_folder(folder: Path, branches: int = _BRANCHES) -> str | None:
-    found = _detect_voc(folder) or _detect_voc_masks(folder)
+    found = _detect_voc(folder) or voc_label_images(folder)
     if found:
         return found
     described = described_by_files(folder)
@@ -350,7 +197,7 @@ def _detect_folder(folder: Path, branches: int = _BRANCHES) -> str | None:
         return cities[0][1]
     if (folder / "image_2").is_dir() and list_files(folder / "label_2", "*.txt"):
         return f"kitti:{folder / 'label_2'}@{folder / 'image_2'}"
-    found = label_images(folder) or _label_images(folder, folder)
+    found = label_images(folder) or label_images_in(folder, folder)
     if found:
         return found
     paired = paired_label_images(folder)
@@ -359,7 +206,7 @@ def _detect_folder(folder: Path, branches: int = _BRANCHES) -> str | None:
     # Archives unpack into a folder, and labels may have a folder beside that of their images.
     inside = [place for place in list_files(folder, "*") if place.is_dir()]
     branches -= len(inside) > 1
-    inside = inside if len(inside) <= _TRIED and branches >= 0 else []
+    inside = inside if len(inside) <= TRIED and branches >= 0 else []
     names = {place: each for place in inside if (each := _detect_folder(place, branches)) is not None}
     if len(names) > 1 and all(name.startswith("labelme:") and "@" not in name for name in names.values()):
         words = {word for place in names for word in re.findall("[a-z]+", place.name.lower())}

@@ -1,0 +1,114 @@
+"""Detects label images: folders or files of masks that belong to images by their names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from maskrcnn_ext.data.formats.file_names import list_files
+from maskrcnn_ext.data.formats.image_files import IMAGE_SUFFIXES, open_image
+from maskrcnn_ext.data.formats.label_numbers import are_two_valued
+from maskrcnn_ext.data.formats.mask_names import IMAGE_FOLDERS, MASK_FOLDERS, names_masks, without_kind
+from maskrcnn_ext.data.formats.object_masks import are_object_masks
+from maskrcnn_ext.data.formats.text_files import read_text
+
+_MASK_SUFFIXES = ("_mask", "_masks", "_cp_masks", "_label", "_labels", "_seg", "_gt")
+
+
+def label_images(folder: Path, part: str = "") -> str | None:
+    """Returns the string of the label images in ``labels`` or ``masks``, whose images are in ``images``, or such names; None without any.
+
+    Args:
+        folder: that has these folders.
+        part: a folder in each of them, such as "train".
+    """
+    pairs = [(folder / name / part, folder / other / part) for name in IMAGE_FOLDERS for other in MASK_FOLDERS]
+    found = (label_images_in(labels, images) for images, labels in pairs if images.is_dir() and labels.is_dir())
+    return next(filter(None, found), None)
+
+
+def paired_label_images(folder: Path) -> list[tuple[str, str]]:
+    """Returns the pairs of folders such as ``train_images`` or ``train`` and ``train_masks``: their other words, and the string of each."""
+    images: dict[str, list[Path]] = {}
+    masks: dict[str, list[Path]] = {}
+    for place in list_files(folder, "*"):
+        if place.is_dir():
+            kind = masks if names_masks(place.name) else images
+            kind.setdefault(without_kind(place.name), []).append(place)
+    pairs = {rest: (masks[rest], images[rest]) for rest in masks if rest in images}
+    alone = [(rest, of_masks[0], of[0]) for rest, (of_masks, of) in pairs.items() if len(of_masks) == len(of) == 1]
+    return [(rest, name) for rest, labels, of in alone if (name := label_images_in(labels, of)) is not None]
+
+
+def label_images_in(labels: Path, images: Path) -> str | None:
+    """Returns the string of label images that have the name of their image, or that and a suffix such as "_mask"; None without any.
+
+    In folders of their own, their names may also differ in the word for images and masks; see :mod:`maskrcnn_ext.data.formats.mask_names`.
+    """
+    files = [file for file in list_files(labels, "*") if file.suffix.lower() in IMAGE_SUFFIXES]
+    stems = {stem for file in list_files(images, "*") for stem in (file.stem, file.stem.removesuffix("_img"))}
+    for suffix in _MASK_SUFFIXES if labels == images else ("", *_MASK_SUFFIXES):
+        found = [
+            file for file in files if file.stem.endswith(suffix) and file.stem[: len(file.stem) - len(suffix)] in stems
+        ]
+        if found:
+            option = f"@suffix:{suffix}" if suffix else ""
+            return f"label_image:{labels}@{images}{option}" + ("@instances:component" if are_two_valued(found) else "")
+    if labels == images:
+        return None
+    if are_object_masks(labels, images):
+        return f"object_masks:{labels}@{images}"
+    rests = {without_kind(stem) for stem in stems}
+    found = [file for file in files if without_kind(file.stem) in rests]
+    option = "@instances:component" if found and are_two_valued(found) else ""
+    return f"label_image:{labels}@{images}{option}" if files else None
+
+
+def cityscapes_splits(folder: Path) -> list[tuple[str, str]]:
+    """Returns the splits of a folder that has Cityscapes' ``leftImg8bit`` and ``gtFine`` or ``gtCoarse``, each with its string."""
+    photographs = folder / "leftImg8bit"
+    labels = next((place for name in ("gtFine", "gtCoarse") if (place := folder / name).is_dir()), None)
+    found = [place for place in list_files(labels, "*") if list_files(place, "*/*_instanceIds.png")] if labels else []
+    return [
+        (place.name, f"cityscapes:{place}@{photographs / place.name}")
+        for place in found
+        if (photographs / place.name).is_dir()
+    ]
+
+
+def voc_label_images(folder: Path) -> str | None:
+    """Returns the string of VOC's label images without XML, as CVAT and labelme export them; None without any."""
+    images = folder / "JPEGImages"
+    objects, classes = (
+        next((place for name in (kind, f"{kind}PNG") if list_files(place := folder / name, "*.png")), None)
+        for kind in ("SegmentationObject", "SegmentationClass")
+    )
+    labels = objects or classes
+    if labels is None or not images.is_dir():
+        return None
+    in_colour = open_image(list_files(labels, "*.png")[0]).mode in ("RGB", "RGBA")
+    void = "@void:12640480" if in_colour else "@void:255"  # (224, 224, 192) of VOC's palette
+    names = names_option("categories", _classes_of_voc(folder, in_colour)) if classes else ""
+    of_classes = f"@class_images:{classes}{names}" + ("" if objects else "@instances:component") if classes else ""
+    return f"label_image:{labels}@{images}{of_classes}{void}"
+
+
+def _classes_of_voc(folder: Path, in_colour: bool) -> dict[str, str]:
+    """Returns the class names by number in CVAT's ``labelmap.txt`` or labelme's ``class_names.txt``; none without these files."""
+    names: dict[str, str] = {}
+    for file in (folder / "labelmap.txt", folder / "class_names.txt"):
+        lines = [line.strip() for line in read_text(file).splitlines()] if file.is_file() else []
+        for number, line in enumerate(line for line in lines if line and not line.startswith("#")):
+            name, _, rest = line.partition(":")
+            colour = [int(value) for value in rest.partition(":")[0].split(",") if value.strip().isdecimal()]
+            if in_colour and len(colour) == 3:
+                number = colour[0] + 256 * colour[1] + 65536 * colour[2]
+            if number:
+                names[str(number)] = name
+    return names
+
+
+def names_option(option: str, names: dict[str, str]) -> str:
+    """Returns the option that names the classes of numbers; "" without names or if a string cannot hold them."""
+    text = json.dumps(names, separators=(",", ":"), ensure_ascii=False)
+    return f"@{option}:{text}" if names and "@" not in text else ""

@@ -1,0 +1,98 @@
+"""Label images are found by the names of their folders and files."""
+
+import pytest
+from PIL import Image
+
+from maskrcnn_ext import get_dataset_dicts
+from maskrcnn_ext.data.registry.detect import detect
+from maskrcnn_ext.data.registry.splits import detect_splits
+
+
+@pytest.mark.parametrize(
+    ("masks", "option"),
+    [
+        ([(0, 255), (0, 255)], "@instances:component"),
+        ([(0, 0), (0, 1)], "@instances:component"),
+        ([(0, 255), (0, 1, 2)], ""),
+        ([(0, 0)], ""),
+    ],
+)
+def test_parts_of_black_and_white_masks_are_objects(tmp_path, masks, option):
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    for number, values in enumerate(masks):
+        image = Image.new("L", (len(values), 1))
+        image.putdata(values)
+        for name in ("images", "masks"):
+            image.save(tmp_path / name / f"{number}.png")
+    assert detect(tmp_path) == f"label_image:{tmp_path}/masks@{tmp_path}/images{option}"
+
+
+def test_a_damaged_mask_does_not_hide_the_format(tmp_path):
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+        Image.effect_noise((64, 64), 50).convert("1").save(tmp_path / name / "0.png")
+    mask = tmp_path / "masks/0.png"
+    content = bytearray(mask.read_bytes())
+    place = content.index(b"IDAT")
+    content[place - 4 : place] = b"\0\0\0\1"  # a length of the chunk for which Pillow raises a SyntaxError
+    mask.write_bytes(content)
+    assert detect(tmp_path) == f"label_image:{tmp_path}/masks@{tmp_path}/images"
+
+
+@pytest.mark.parametrize(
+    ("folders", "names", "mode", "expected"),
+    [
+        (["SegmentationObject"], {}, "P", "label_image:{0}/SegmentationObject@{0}/JPEGImages@void:255"),
+        (
+            ["SegmentationClass"],
+            {},
+            "P",
+            "label_image:{0}/SegmentationClass@{0}/JPEGImages@class_images:{0}/SegmentationClass@instances:component@void:255",
+        ),
+        (
+            ["SegmentationClass", "SegmentationObject"],
+            {"class_names.txt": "_background_\ncat\ndog"},
+            "P",
+            "label_image:{0}/SegmentationObject@{0}/JPEGImages@class_images:{0}/SegmentationClass"
+            '@categories:{{"1":"cat","2":"dog"}}@void:255',
+        ),
+        (
+            ["SegmentationClass", "SegmentationObject"],
+            {"labelmap.txt": "# label:color_rgb:parts:actions\nbackground:0,0,0::\na cat:250,50,83::\n"},
+            "RGB",
+            "label_image:{0}/SegmentationObject@{0}/JPEGImages@class_images:{0}/SegmentationClass"
+            '@categories:{{"5452538":"a cat"}}@void:12640480',
+        ),
+    ],
+)
+def test_label_images_of_voc_need_no_xml(tmp_path, folders, names, mode, expected):
+    for folder in ("JPEGImages", *folders):
+        (tmp_path / folder).mkdir()
+    for folder in folders:
+        Image.new(mode, (8, 8)).save(tmp_path / folder / "a.png")
+    for name, content in names.items():
+        (tmp_path / name).write_text(content)
+    assert detect(tmp_path) == expected.format(tmp_path)
+
+
+def test_label_images_of_voc_are_read_with_their_splits(tmp_path):
+    for folder in ("JPEGImages", "SegmentationClass", "SegmentationObject"):
+        for name in "ab":
+            (tmp_path / folder).mkdir(exist_ok=True)
+            color = {"JPEGImages": "gray", "SegmentationClass": (250, 50, 83), "SegmentationObject": (128, 0, 0)}[
+                folder
+            ]
+            image = Image.new("RGB", (8, 8))
+            image.paste(color, (2, 2, 5, 6))
+            image.save(tmp_path / folder / f"{name}.png")
+    (tmp_path / "labelmap.txt").write_text("background:0,0,0::\ncat:250,50,83::")
+    lists = tmp_path / "ImageSets/Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("a")
+    (lists / "val.txt").write_text("b")
+    train, val = detect_splits(tmp_path)
+    for name, image_id in ((train, "a"), (val, "b")):
+        (record,) = get_dataset_dicts(name)
+        assert record["image_id"] == image_id
+        assert [each["bbox"] for each in record["annotations"]] == [[2, 2, 5, 6]]
