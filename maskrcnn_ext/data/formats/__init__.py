@@ -27,6 +27,7 @@ FORMATS = (
     "coco",
     "coco_panoptic",
     "csv_boxes",
+    "csv_masks",
     "cvat",
     "dicom",
     "dsb2018",

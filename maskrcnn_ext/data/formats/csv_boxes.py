@@ -7,36 +7,28 @@ the columns ``image, x1, y1, x2, y2, class`` of keras-retinanet.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.checked_values import category_of, clip_box, finite
-from maskrcnn_ext.data.formats.file_names import parse_name
-from maskrcnn_ext.data.formats.image_files import image_size, is_image
-from maskrcnn_ext.data.formats.image_folder import ImageFolder
-from maskrcnn_ext.data.formats.reading_many import collected, in_threads
+from maskrcnn_ext.data.formats.csv_table import (
+    CLASS_COLUMNS,
+    IMAGE_COLUMNS,
+    IMAGE_SIZE,
+    Rows,
+    column_names,
+    first_of,
+    read_first_row,
+    read_images,
+    read_rows,
+)
+from maskrcnn_ext.data.formats.image_files import is_image
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
-from maskrcnn_ext.data.formats.text_files import read_text
 from maskrcnn_ext.data.formats.warnings import Tally
 from maskrcnn_ext.errors import InputError
 
-_IMAGE = (
-    "filename",
-    "file_name",
-    "file",
-    "filepath",
-    "image",
-    "image_name",
-    "image_path",
-    "image_id",
-    "img",
-    "img_path",
-    "path",
-)
-_CLASS = ("class", "class_name", "label", "label_name", "name", "category", "category_name")
 _CORNERS = (
     ("xmin", "ymin", "xmax", "ymax"),
     ("x_min", "y_min", "x_max", "y_max"),
@@ -53,10 +45,6 @@ _CORNER_AND_SIZE = (
 )
 _LIST, _LISTED = "bbox", ("bbox_x", "bbox_y", "bbox_width", "bbox_height")
 _WITHOUT_HEADER = ("image", "x1", "y1", "x2", "y2", "class")
-_IMAGE_SIZE = ("width", "height")
-
-# The number of the line and the values of the columns of each row of an image.
-_Rows = list[tuple[int, dict[str, str]]]
 
 
 def read_csv_boxes(
@@ -78,8 +66,8 @@ def read_csv_boxes(
         InputError: the columns are not known, an image is missing or of another size than the table says, or a row is broken.
     """
     columns, rows = _read_table(table)
-    image = _first(_IMAGE, columns)
-    kind = _first(_CLASS, columns)
+    image = first_of(IMAGE_COLUMNS, columns)
+    kind = first_of(CLASS_COLUMNS, columns)
     box = _box_columns(columns)
     if image is None or box is None:
         raise InputError(
@@ -88,56 +76,35 @@ def read_csv_boxes(
     if not classes:
         named = {row[kind] for _, row in rows if row[box[0]]} if kind else {"object"}
         classes = sorted(named - {""})
-    names, tally, folder = list(classes), Tally(), ImageFolder(images)
-    of_image: dict[str, _Rows] = {}
-    for number, row in rows:
-        of_image.setdefault(row[image], []).append((number, row))
+    names, tally = list(classes), Tally()
 
-    def read(name: str) -> ImageRecord:
-        number, first = of_image[name][0]
-        path = parse_name(name, f"{table}, line {number}")
-        file = folder.find(path) or images / path.name
-        height, width = image_size(file, f"{table}, line {number}")
-        stated = [first[key] for key in _IMAGE_SIZE if {*_IMAGE_SIZE} <= {*columns} - {*box}]
-        if any(stated) and finite(stated, f"{table}, line {number}") != [width, height]:
-            says = " x ".join(stated)
-            raise InputError(f"{table}, line {number}: says {says} (width, height), but {file} is {width} x {height}")
-        record = ImageRecord(str(file), name, height, width)
-        for number, row in of_image[name]:
-            with collected(faults):
-                if any(row[key] for key in box):
-                    _add(row, record, box, row[kind] if kind else names[0], names, f"{table}, line {number}", tally)
-        return record
+    def add(record: ImageRecord, row: dict[str, str], where: str) -> None:
+        if any(row[key] for key in box):
+            _add(row, record, box, row[kind] if kind else names[0], names, where, tally)
 
-    records = in_threads(read, of_image, faults)
+    has_size = {*IMAGE_SIZE} <= {*columns} - {*box}
+    records = read_images(table, images, rows, image, has_size, add, faults)
     tally.warn(table)
     return DataSet(names, records)
 
 
 def is_table_of_boxes(file: Path) -> bool:
     """Returns whether a CSV has the columns of an image and a box."""
-    first = read_text(file).partition("\n")[0]
-    columns, _ = _columns(next(csv.reader([first], delimiter=_delimiter(first)), []))
-    return _first(_IMAGE, columns) is not None and (_box_columns(columns) is not None or _LIST in columns)
+    first = read_first_row(file)
+    columns = _headers(first) or column_names(first)
+    return first_of(IMAGE_COLUMNS, columns) is not None and (_box_columns(columns) is not None or _LIST in columns)
 
 
 def images_in(file: Path) -> list[str]:
     """Returns the names of the images in a table of boxes, in its order."""
     columns, rows = _read_table(file)
-    image = _first(_IMAGE, columns)
+    image = first_of(IMAGE_COLUMNS, columns)
     return list(dict.fromkeys(row[image] for _, row in rows)) if image else []
 
 
-def _read_table(file: Path) -> tuple[list[str], _Rows]:
-    """Returns the names of the columns in lower case, and the rows."""
-    text = read_text(file).splitlines()
-    table = csv.reader(text, delimiter=_delimiter(text[0] if text else ""))
-    lines = [(number, [value.strip() for value in row]) for number, row in enumerate(table, start=1) if any(row)]
-    columns, num_headers = _columns(lines[0][1] if lines else [])
-    for number, row in lines[num_headers:]:
-        if len(row) != len(columns):
-            raise InputError(f"{file}, line {number}: has {len(row)} values, expected {len(columns)}")
-    rows = [(number, dict(zip(columns, row, strict=True))) for number, row in lines[num_headers:]]
+def _read_table(file: Path) -> tuple[list[str], Rows]:
+    """Returns the names of the columns and the rows; those of a column ``bbox`` have four more."""
+    columns, rows = read_rows(file, _headers(read_first_row(file)))
     if _LIST in columns and _box_columns(columns) is None:
         columns = [*columns, *_LISTED]
         for number, values in rows:
@@ -153,19 +120,10 @@ def _listed(text: str, where: str) -> list[str]:
     return values
 
 
-def _delimiter(line: str) -> str:
-    return max(",;\t", key=line.count)
-
-
-def _columns(first: list[str]) -> tuple[list[str], int]:
-    """Returns the names of the columns in lower case, and the number of rows that they take: 0 or 1."""
-    if len(first) == len(_WITHOUT_HEADER) and is_image(Path(first[0].strip())):
-        return list(_WITHOUT_HEADER), 0
-    return [name.strip().lower().replace(" ", "_") for name in first], 1
-
-
-def _first(names: Sequence[str], columns: Sequence[str]) -> str | None:
-    return next((name for name in names if name in columns), None)
+def _headers(first: Sequence[str]) -> tuple[str, ...] | None:
+    """Returns the columns of a file whose first row names none; None if it does."""
+    has_none = len(first) == len(_WITHOUT_HEADER) and is_image(Path(first[0].strip()))
+    return _WITHOUT_HEADER if has_none else None
 
 
 def _box_columns(columns: Sequence[str]) -> tuple[str, ...] | None:

@@ -9,6 +9,7 @@ from typing import Any
 from maskrcnn_ext.common.yaml_text import load_yaml
 from maskrcnn_ext.data.formats.coco_records import placeholder_class
 from maskrcnn_ext.data.formats.csv_boxes import images_in, is_table_of_boxes
+from maskrcnn_ext.data.formats.csv_masks import describe_table, is_table_of_masks
 from maskrcnn_ext.data.formats.file_names import list_files, parse_name
 from maskrcnn_ext.data.formats.image_files import IMAGE_ERRORS, IMAGE_SUFFIXES
 from maskrcnn_ext.data.formats.mask_names import IMAGE_FOLDERS
@@ -88,7 +89,12 @@ def _detect_file(file: Path) -> str | None:
     if suffix == ".csv":
         if is_via_table(file):
             return _detect_via(file)
-        return f"csv_boxes:{file}@{folder_of(file, images_in(file)[:TRIED])}" if is_table_of_boxes(file) else None
+        if is_table_of_boxes(file):
+            return f"csv_boxes:{file}@{folder_of(file, images_in(file)[:TRIED])}"
+        if not is_table_of_masks(file):
+            return None
+        names, are_objects = describe_table(file)
+        return f"csv_masks:{file}@{folder_of(file, names[:TRIED])}" + ("" if are_objects else "@instances:component")
     return _detect_json(file, read_json(file)) if suffix == ".json" else None
 
 
