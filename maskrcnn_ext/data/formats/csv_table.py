@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from maskrcnn_ext.data.formats.checked_values import finite
@@ -47,8 +47,7 @@ def first_of(names: Sequence[str], columns: Sequence[str]) -> str | None:
 
 def read_first_row(file: Path) -> list[str]:
     """Returns the values of the first row of a CSV, which usually are the names of its columns; none of an empty file."""
-    first = read_text(file).partition("\n")[0]
-    return next(csv.reader([first], delimiter=_delimiter(first)), [])
+    return next(_split(file, read_text(file).splitlines()[:1]), [])
 
 
 def read_rows(file: Path, headers: Sequence[str] | None = None) -> tuple[list[str], Rows]:
@@ -59,11 +58,10 @@ def read_rows(file: Path, headers: Sequence[str] | None = None) -> tuple[list[st
         headers: the names of the columns of a file whose first row has none.
 
     Raises:
-        InputError: a row has another number of values.
+        InputError: a row has another number of values, or a value in quotes is too long.
     """
-    text = read_text(file).splitlines()
-    table = csv.reader(text, delimiter=_delimiter(text[0] if text else ""))
-    lines = [(number, [value.strip() for value in row]) for number, row in enumerate(table, start=1) if any(row)]
+    table = enumerate(_split(file, read_text(file).splitlines()), start=1)
+    lines = [(number, [value.strip() for value in row]) for number, row in table if any(row)]
     columns = list(headers) if headers else column_names(lines.pop(0)[1] if lines else [])
     for number, row in lines:
         if len(row) != len(columns):
@@ -117,5 +115,15 @@ def read_images(
     return in_threads(read, of_image, faults)
 
 
-def _delimiter(line: str) -> str:
-    return max(",;\t", key=line.count)
+def _split(file: Path, lines: Sequence[str]) -> Iterator[list[str]]:
+    """Returns the values of each line."""
+    delimiter = max(",;\t", key=lines[0].count) if lines else ","
+    if not any('"' in line for line in lines):
+        yield from (
+            line.split(delimiter) for line in lines
+        )  # csv limits the length of a value, which a mask may exceed
+        return
+    try:
+        yield from csv.reader(lines, delimiter=delimiter)
+    except csv.Error as error:
+        raise InputError(f"{file}: not a CSV file ({error})") from error

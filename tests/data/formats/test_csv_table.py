@@ -29,6 +29,16 @@ def test_quotes_hold_a_separator(tmp_path):
         read_rows(file)
 
 
+def test_long_values_need_no_quotes(tmp_path):
+    file = tmp_path / "a.csv"
+    value = "1 2 " * 50_000
+    file.write_text(f"image,mask\na.png,{value}\n")
+    assert read_rows(file)[1] == [(2, {"image": "a.png", "mask": value.strip()})]
+    file.write_text(f'image,mask\na.png,"{value}"\n')
+    with pytest.raises(InputError, match=r"a.csv: not a CSV file \(field larger than field limit"):
+        read_rows(file)
+
+
 def test_an_empty_file_has_no_columns(tmp_path):
     file = tmp_path / "a.csv"
     file.write_text("")
