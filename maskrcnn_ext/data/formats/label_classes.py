@@ -8,14 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
-from maskrcnn_ext.data.formats.file_names import list_images
 from maskrcnn_ext.data.formats.image_files import check_size
 from maskrcnn_ext.data.formats.label_numbers import read_numbers
 from maskrcnn_ext.data.formats.reading_many import in_threads
 from maskrcnn_ext.data.formats.records import Annotation
 from maskrcnn_ext.data.formats.text_files import read_json, read_rows
+from maskrcnn_ext.data.formats.volume import connected_parts
 from maskrcnn_ext.errors import InputError
 from maskrcnn_ext.ops.rle import decode_rle, segmentation_to_rle
+
+CLASSES_FILE = "classes.json"  # beside the folder of the label images
+CLASSES_TABLE = "_classes.csv"  # in it
+_FEW = 10  # label images that are read to see what their numbers mean
+_MOST_CLASSES = 50
+_WHITE = 255
+_MOST_BELOW_WHITE = 8  # classes beside white; the edges of black and white masks that were smoothed have more values
 
 
 def read_classes(file: Path) -> tuple[list[str], dict[str, list[int]]]:
@@ -43,9 +50,30 @@ def read_categories(file: Path) -> dict[int, str]:
     return {number: name for number, name in names.items() if number}
 
 
-def numbers_in(class_images: Path, void: Sequence[int]) -> dict[int, str]:
-    """Returns the numbers in all images of a folder as class names; {1: "1"} without any."""
-    files = list(list_images(class_images).values())
+def are_classes(files: Sequence[Path]) -> bool:
+    """Returns whether the numbers of label images are classes: most of those in the first images are in several unconnected parts.
+
+    The number of an object is that of one connected component, with few exceptions.
+    """
+    parts = [count for file in files[:_FEW] for count in _count_parts(file)]
+    return 2 * sum(count > 1 for count in parts) > len(parts)
+
+
+def _count_parts(file: Path) -> list[int]:
+    """Returns the number of connected components of each number in a label image; none if it has more numbers than classes are likely."""
+    try:
+        labels = read_numbers(file)
+    except InputError:  # the reader reports it
+        return []
+    values = np.unique(labels[labels != 0])
+    most = _MOST_BELOW_WHITE + 1 if _WHITE in values else _MOST_CLASSES
+    if labels.ndim != 2 or len(values) > most:
+        return []
+    return [len(connected_parts(labels, value)) for value in values]
+
+
+def numbers_in(files: Sequence[Path], void: Sequence[int]) -> dict[int, str]:
+    """Returns the numbers in images as class names; {1: "1"} without any."""
     found = {
         int(value) for numbers in in_threads(lambda file: np.unique(read_numbers(file)), files) for value in numbers
     }

@@ -20,7 +20,14 @@ import numpy as np
 from maskrcnn_ext.common.text import plural, short_list
 from maskrcnn_ext.data.formats import Format, Option
 from maskrcnn_ext.data.formats.file_names import list_images
-from maskrcnn_ext.data.formats.label_classes import numbers_in, read_categories, read_classes, set_classes
+from maskrcnn_ext.data.formats.label_classes import (
+    CLASSES_FILE,
+    CLASSES_TABLE,
+    numbers_in,
+    read_categories,
+    read_classes,
+    set_classes,
+)
 from maskrcnn_ext.data.formats.label_numbers import image_shape, is_tiff, read_numbers
 from maskrcnn_ext.data.formats.label_objects import objects_of_classes, objects_of_numbers
 from maskrcnn_ext.data.formats.mask_names import without_kind
@@ -33,7 +40,6 @@ from maskrcnn_ext.errors import InputError
 logger = logging.getLogger(__name__)
 
 _IMAGE_ENDING = "_img"  # of Cellpose's images
-_CLASSES_TABLE = "_classes.csv"
 
 
 def read_label_image(
@@ -76,18 +82,19 @@ def read_label_image(
         InputError: there are no label images; one is unreadable, has another size than its image, several channels or values that are
             not whole numbers; an image is missing; a number is not in ``categories``; ``classes`` has several names without ``categories``.
     """
-    written = labels.parent / "classes.json"
+    written = labels.parent / CLASSES_FILE
     kinds_of: dict[str, list[int]] = {}
     if classes is None and categories is None and written.is_file():
         classes, kinds_of = read_classes(written)
-    listed = labels / _CLASSES_TABLE
+    listed = labels / CLASSES_TABLE
     if classes is None and categories is None and listed.is_file():
         categories = read_categories(listed)
     if class_images is not None and categories is None:
-        categories = numbers_in(class_images, void)
+        categories = numbers_in(list(list_images(class_images).values()), void)
+    if categories and all(str(number) == name for number, name in categories.items()):
         logger.warning(
             '%s: the classes are called by their numbers, %s; name them by @categories:{"%s":"NAME"}',
-            class_images,
+            class_images or labels,
             short_list(list(categories.values())),
             next(iter(categories)),
         )

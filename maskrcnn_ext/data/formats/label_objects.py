@@ -14,7 +14,7 @@ from maskrcnn_ext.ops.rle import encode_labels
 
 _LEVELS = 8  # values in several parts from which the edges of a black and white mask were smoothed
 _WHITE = 255
-_WHITES = (_WHITE, 0xFFFFFF)  # grey and colour
+WHITES = (_WHITE, 0xFFFFFF)  # grey and colour
 
 
 def objects_of_numbers(
@@ -52,7 +52,7 @@ def objects_of_numbers(
         f"number {value} of {file}"
         for value in values
         # In colour, 255 is red, below the numbers of green and blue.
-        if value in _WHITES and value == max(values) and len(values) > 1 and value - 1 not in values
+        if value in WHITES and value == max(values) and len(values) > 1 and value - 1 not in values
     ]
     in_parts += [f"number {region.value} of {file}" for region in multiple]
     annotations = []
@@ -79,7 +79,7 @@ def objects_of_classes(labels: np.ndarray, kinds: Mapping[int, int], file: Path)
     annotations = []
     for value in np.unique(labels[labels != 0]).tolist():
         if value not in kinds:
-            advice = f"; add @void:{value} if it marks borders or unlabelled pixels" if value in _WHITES else ""
+            advice = f"; add @void:{value} if it marks borders or unlabelled pixels" if value in WHITES else ""
             raise InputError(f"{file}: number {value} is neither in `categories` nor in `ignore`{advice}")
         annotations += [Annotation(kinds[value], part.box, part.rle) for part in connected_parts(labels, value)]
     return annotations

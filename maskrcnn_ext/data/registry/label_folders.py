@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from maskrcnn_ext.data.formats.file_names import list_files
 from maskrcnn_ext.data.formats.image_files import IMAGE_SUFFIXES, open_image
+from maskrcnn_ext.data.formats.label_classes import CLASSES_FILE, CLASSES_TABLE, are_classes, numbers_in
 from maskrcnn_ext.data.formats.label_numbers import are_two_valued
+from maskrcnn_ext.data.formats.label_objects import WHITES
 from maskrcnn_ext.data.formats.mask_names import IMAGE_FOLDERS, MASK_FOLDERS, names_masks, without_kind
 from maskrcnn_ext.data.formats.object_masks import are_object_masks
 from maskrcnn_ext.data.formats.text_files import read_text
@@ -53,15 +56,26 @@ def label_images_in(labels: Path, images: Path) -> str | None:
         ]
         if found:
             option = f"@suffix:{suffix}" if suffix else ""
-            return f"label_image:{labels}@{images}{option}" + ("@instances:component" if are_two_valued(found) else "")
+            return f"label_image:{labels}@{images}{option}{_meaning(labels, found)}"
     if labels == images:
         return None
     if are_object_masks(labels, images):
         return f"object_masks:{labels}@{images}"
     rests = {without_kind(stem) for stem in stems}
     found = [file for file in files if without_kind(file.stem) in rests]
-    option = "@instances:component" if found and are_two_valued(found) else ""
-    return f"label_image:{labels}@{images}{option}" if files else None
+    return f"label_image:{labels}@{images}{_meaning(labels, found)}" if files else None
+
+
+def _meaning(labels: Path, files: Sequence[Path]) -> str:
+    """Returns the options that say what the numbers of label images mean if they do not number objects; "" if they do."""
+    if are_two_valued(files):
+        return "@instances:component"
+    if (labels.parent / CLASSES_FILE).is_file() or (labels / CLASSES_TABLE).is_file() or not are_classes(files):
+        return ""
+    numbers = numbers_in(files, void=())
+    white = max(numbers) if max(numbers) in WHITES and len(numbers) > 1 else 0
+    names = {str(number): name for number, name in numbers.items() if number != white}
+    return names_option("categories", names) + (f"@void:{white}" if white else "")
 
 
 def cityscapes_splits(folder: Path) -> list[tuple[str, str]]:

@@ -38,10 +38,10 @@ def test_a_table_has_the_class_of_each_number_but_0(tmp_path):
 
 
 def test_numbers_without_names(tmp_path):
-    assert numbers_in(tmp_path, ()) == {1: "1"}
+    assert numbers_in([], ()) == {1: "1"}
     Image.fromarray(LABELS).save(tmp_path / "a.png")
     Image.fromarray(LABELS + 7).save(tmp_path / "b.png")
-    assert numbers_in(tmp_path, (7, 255)) == {1: "1", 2: "2", 8: "8", 9: "9"}
+    assert numbers_in([tmp_path / "a.png", tmp_path / "b.png"], (7, 255)) == {1: "1", 2: "2", 8: "8", 9: "9"}
 
 
 def test_an_object_has_the_class_of_most_of_its_pixels(tmp_path):

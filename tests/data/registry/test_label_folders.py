@@ -1,9 +1,10 @@
 """Label images are found by the names of their folders and files."""
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from maskrcnn_ext import get_dataset_dicts
+from maskrcnn_ext import get_dataset_dicts, load_dataset
 from maskrcnn_ext.data.registry.detect import detect
 from maskrcnn_ext.data.registry.splits import detect_splits
 
@@ -26,6 +27,61 @@ def test_parts_of_black_and_white_masks_are_objects(tmp_path, masks, option):
         for name in ("images", "masks"):
             image.save(tmp_path / name / f"{number}.png")
     assert detect(tmp_path) == f"label_image:{tmp_path}/masks@{tmp_path}/images{option}"
+
+
+ROWS = {  # label images of two rows
+    "classes": [[1, 0, 1, 2, 0, 2], [0, 0, 0, 0, 0, 0]],
+    "objects": [[1, 0, 1, 2, 0, 3], [0, 0, 0, 0, 0, 0]],  # one of three in parts
+    "border": [[1, 0, 1, 2, 0, 2], [0, 255, 255, 0, 255, 0]],
+    "smoothed": [[255, 40, 80, 90, 20, 0, 255, 40, 80, 90, 20], [60, 41, 81, 91, 21, 0, 60, 41, 81, 91, 21]],
+    "colours": [[[9, 0, 0], [0, 0, 0], [9, 0, 0]], [[0, 0, 0], [0, 0, 0], [0, 0, 0]]],
+}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "options"),
+    [
+        (["classes"], '@categories:{"1":"1","2":"2"}'),
+        (["objects"], ""),
+        (["objects", "classes", "classes"], '@categories:{"1":"1","2":"2","3":"3"}'),
+        (["border"], '@categories:{"1":"1","2":"2"}@void:255'),
+        (["smoothed"], ""),
+        (["colours", "colours"], "@instances:component"),
+        (["classes"] * 12 + ["objects"], '@categories:{"1":"1","2":"2","3":"3"}'),
+    ],
+)
+def test_numbers_in_several_parts_are_classes(tmp_path, kinds, options):
+    for number, kind in enumerate(kinds):
+        for folder in ("images", "masks"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(np.array(ROWS[kind], np.uint8)).save(tmp_path / folder / f"{number:02}.png")
+    assert detect(tmp_path) == f"label_image:{tmp_path}/masks@{tmp_path}/images{options}"
+
+
+def test_classes_of_numbers_are_read(tmp_path, caplog):
+    for split, kind in (("train", "classes"), ("val", "border")):
+        for folder in ("images", "masks"):
+            (tmp_path / folder / split).mkdir(parents=True)
+            Image.fromarray(np.array(ROWS[kind], np.uint8)).save(tmp_path / folder / split / "a.png")
+    train, val = detect_splits(tmp_path)
+    for name in (train, val):
+        (record,) = load_dataset(name).images
+        assert [(each.category, each.box) for each in record.annotations if not each.crowd] == [
+            (0, (0, 0, 1, 1)),
+            (0, (2, 0, 3, 1)),
+            (1, (3, 0, 4, 1)),
+            (1, (5, 0, 6, 1)),
+        ]
+    assert 'the classes are called by their numbers, 1, 2; name them by @categories:{"1":"NAME"}' in caplog.text
+
+
+def test_named_classes_are_left_to_their_file(tmp_path):
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.array(ROWS["classes"], np.uint8)).save(tmp_path / folder / "a.png")
+    (tmp_path / "masks/_classes.csv").write_text("Pixel Value, Class\n0, background\n1, cat\n2, dog\n")
+    assert detect(tmp_path) == f"label_image:{tmp_path}/masks@{tmp_path}/images"
+    assert load_dataset(str(tmp_path)).classes == ["cat", "dog"]
 
 
 def test_a_damaged_mask_does_not_hide_the_format(tmp_path):
