@@ -15,12 +15,13 @@ from maskrcnn_ext.data.formats.records import Annotation
 from maskrcnn_ext.data.formats.text_files import read_json, read_rows
 from maskrcnn_ext.data.formats.volume import connected_parts
 from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.ops.rle import decode_rle, segmentation_to_rle
+from maskrcnn_ext.ops.rle import decode_rle, rle_area, segmentation_to_rle
 
 CLASSES_FILE = "classes.json"  # beside the folder of the label images
 CLASSES_TABLE = "_classes.csv"  # in it
 _FEW = 10  # label images that are read to see what their numbers mean
 _MOST_CLASSES = 50
+_SPECK = 0.1  # share of the largest part of a number below which another part is no object
 _WHITE = 255
 _MOST_BELOW_WHITE = 8  # classes beside white; the edges of black and white masks that were smoothed have more values
 
@@ -51,16 +52,16 @@ def read_categories(file: Path) -> dict[int, str]:
 
 
 def are_classes(files: Sequence[Path]) -> bool:
-    """Returns whether the numbers of label images are classes: most of those in the first images are in several unconnected parts.
+    """Returns whether the numbers of label images are classes: most of those in the first images are in several parts.
 
-    The number of an object is that of one connected component, with few exceptions.
+    The number of an object is that of one connected component, with few exceptions, and specks.
     """
-    parts = [count for file in files[:_FEW] for count in _count_parts(file)]
-    return 2 * sum(count > 1 for count in parts) > len(parts)
+    found = [is_scattered for file in files[:_FEW] for is_scattered in _are_scattered(file)]
+    return 2 * sum(found) > len(found)
 
 
-def _count_parts(file: Path) -> list[int]:
-    """Returns the number of connected components of each number in a label image; none if it has more numbers than classes are likely."""
+def _are_scattered(file: Path) -> list[bool]:
+    """Returns whether each number in a label image is in several parts; nothing if it has more numbers than classes are likely."""
     try:
         labels = read_numbers(file)
     except InputError:  # the reader reports it
@@ -69,7 +70,8 @@ def _count_parts(file: Path) -> list[int]:
     most = _MOST_BELOW_WHITE + 1 if _WHITE in values else _MOST_CLASSES
     if labels.ndim != 2 or len(values) > most:
         return []
-    return [len(connected_parts(labels, value)) for value in values]
+    areas = [sorted(rle_area(part.rle) for part in connected_parts(labels, value)) for value in values]
+    return [len(parts) > 1 and parts[-2] >= _SPECK * parts[-1] for parts in areas]
 
 
 def numbers_in(files: Sequence[Path], void: Sequence[int]) -> dict[int, str]:

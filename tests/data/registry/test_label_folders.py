@@ -32,6 +32,7 @@ def test_parts_of_black_and_white_masks_are_objects(tmp_path, masks, option):
 ROWS = {  # label images of two rows
     "classes": [[1, 0, 1, 2, 0, 2], [0, 0, 0, 0, 0, 0]],
     "objects": [[1, 0, 1, 2, 0, 3], [0, 0, 0, 0, 0, 0]],  # one of three in parts
+    "specks": [[*[1] * 12, 0, 1, 0, *[2] * 12, 0, 2], [*[1] * 12, 0, 0, 0, *[2] * 12, 0, 0]],
     "border": [[1, 0, 1, 2, 0, 2], [0, 255, 255, 0, 255, 0]],
     "smoothed": [[255, 40, 80, 90, 20, 0, 255, 40, 80, 90, 20], [60, 41, 81, 91, 21, 0, 60, 41, 81, 91, 21]],
     "colours": [[[9, 0, 0], [0, 0, 0], [9, 0, 0]], [[0, 0, 0], [0, 0, 0], [0, 0, 0]]],
@@ -43,6 +44,7 @@ ROWS = {  # label images of two rows
     [
         (["classes"], '@categories:{"1":"1","2":"2"}'),
         (["objects"], ""),
+        (["specks"], ""),
         (["objects", "classes", "classes"], '@categories:{"1":"1","2":"2","3":"3"}'),
         (["border"], '@categories:{"1":"1","2":"2"}@void:255'),
         (["smoothed"], ""),
