@@ -13,25 +13,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from maskrcnn_ext.common.text import did_you_mean, plural, short_list
+from maskrcnn_ext.common.text import did_you_mean
 from maskrcnn_ext.data.formats import FORMATS, Format, get_format
-from maskrcnn_ext.data.formats.file_names import list_files
-from maskrcnn_ext.data.formats.image_files import IMAGE_SUFFIXES
-from maskrcnn_ext.data.formats.object_masks import image_of_object
-from maskrcnn_ext.data.formats.text_files import read_json
 from maskrcnn_ext.data.registry.class_map import mapped_name, split_mapped_name
-from maskrcnn_ext.data.registry.detect import described_by_files, detect
+from maskrcnn_ext.data.registry.detect import detect
 from maskrcnn_ext.data.registry.domains import domain_sources
 from maskrcnn_ext.data.registry.listed import listed_name, listed_source, split_listed_name
 from maskrcnn_ext.data.registry.source import Source
 from maskrcnn_ext.data.registry.team_catalog import read_team_catalog, team_catalog_files
 from maskrcnn_ext.data.registry.tiled import split_tiled_name, tiled_name, tiled_source
+from maskrcnn_ext.data.registry.undetected import explain_undetected
 from maskrcnn_ext.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
-_CVAT_BACKUP = ("task.json", "project.json")
 # Options whose values are class names.
 _OF_EVERY_FORMAT = ("classes", "ignored")
 
@@ -88,68 +83,20 @@ def _unknown(name: str) -> str:
     """Returns the error message for a name that means no data set."""
     from detectron2.data import DatasetCatalog
 
-    formats = f"the formats are {', '.join(FORMATS)}"
     if _exists(name):
-        return _undetected(Path(name).expanduser().absolute(), name, formats)
+        return explain_undetected(Path(name).expanduser().absolute(), name)
     prefix, colon, _ = name.partition(":")
     if colon and "/" not in prefix:
         advice = did_you_mean(prefix, FORMATS)
-        return f"data set {name!r}: unknown format {prefix!r}" + (f": {advice}" if advice else "") + f" ({formats})"
+        return (
+            f"data set {name!r}: unknown format {prefix!r}"
+            + (f": {advice}" if advice else "")
+            + f" (the formats are {', '.join(FORMATS)})"
+        )
     # Strings that were resolved before are registered as well, but are no names to suggest.
     names = [known for known in DatasetCatalog.list() if ":" not in known and "/" not in known]
     advice = did_you_mean(name, names) or "write coco:/path/annotations.json@/path/images, or register it"
     return f"no data set {name!r} is registered: {advice}"
-
-
-def _undetected(path: Path, name: str, formats: str) -> str:
-    """Returns the error message for a file or folder whose format is not clear."""
-    several = described_by_files(path)
-    if several:
-        return f"{name}: holds {len(several)} data sets, name one of {short_list(several)}"
-    if path.suffix.lower() in _ARCHIVES:
-        return f"{name}: unpack it first"
-    if path.is_dir():
-        files = list_files(path, "*")
-        if not files:
-            return f"{name}: an empty folder"
-        cellpose = next(iter(list_files(path, "*_seg.npy")), None)
-        if cellpose is not None:
-            return f"{name}: save {cellpose.name} of Cellpose as masks: File, Save masks as PNG/tif (Cmd/Ctrl+N)"
-        below = [file for file in list_files(path, "**/*") if not file.is_dir()]
-        if files != below and all(file.suffix.lower() in IMAGE_SUFFIXES for file in below):
-            images = plural(len(below), "image")
-            return f"{name}: {images} in folders, without annotations: boxes or outlines are needed, in a file or in masks (docs/data.md)"
-        if all(file.suffix.lower() in IMAGE_SUFFIXES for file in files):
-            problem = f"{name}: {plural(len(files), 'image')} without annotations"
-            image_of = {file.stem: file.name for file in files}
-            masks = ((file.name, image_of_object(file.stem, image_of)) for file in files)
-            for mask, image in masks:
-                if image is not None:
-                    advice = "move the masks to a folder `masks` and the images to `images`"
-                    return f"{problem}; if {mask} is a mask of {image_of[image]}, {advice}"
-            return f"{problem}: add the file or folder of the annotations"
-        archive = next((file for file in files if file.suffix.lower() in _ARCHIVES), None)
-        if archive is not None:
-            return f"{name}: unpack {archive.name} first"
-        places = ("labels", "labels/*", "*/labels")
-        labels = next((file for place in places for file in list_files(path, f"{place}/*.txt")), None)
-        if labels is not None:
-            return f"{name}: YOLO texts such as {labels.relative_to(path)}, without names of their classes: add data.yaml or classes.txt"
-    for file in [path] if path.is_file() else list_files(path, "*.json"):
-        try:
-            content = read_json(file) if file.suffix.lower() == ".json" else None
-        except InputError as error:
-            return str(error)
-        if file.name in _CVAT_BACKUP and isinstance(content, dict) and "labels" in content:
-            return f"{file}: a backup of CVAT: export the task as CVAT for images 1.1 instead"
-        if isinstance(content, list) and all(isinstance(task, dict) and "annotation_id" in task for task in content):
-            return f"{file}: a short export of Label Studio (JSON-MIN): export as JSON instead"
-    example = (
-        f"coco:{name}@/path/images"
-        if path.is_file()
-        else f"coco:{name}/a.json@{name}/images or label_image:{name}/masks@{name}/images"
-    )
-    return f"{name}: its format cannot be detected; name it, such as {example} ({formats})"
 
 
 def register_named_datasets() -> None:
