@@ -19,6 +19,7 @@ from maskrcnn_ext.modeling.mask_heads.losses import mean_known
 _DILATION = 2
 _TEMPERATURE = 2.0
 _SIMILAR = 0.3
+_BACKGROUND = -20.0  # logit of a cell that is known to be no mask
 
 
 def proposal_points(instances: list[Instances]) -> tuple[Tensor, Tensor]:
@@ -63,6 +64,9 @@ def point_supervision_loss(logits: Tensor, instances: list[Instances]) -> Tensor
 def box_supervision_loss(logits: Tensor, instances: list[Instances], warmup: int) -> Tensor:
     """Returns BoxInst's loss: :func:`projection_loss`, and :func:`pairwise_loss` with a weight that rises from 0 to 1.
 
+    In the paper, masks are those of the whole image, and the corners of a box learn that they are no mask from the similar pixels outside.
+    A proposal ends there, so its cells are also paired with those in a margin around it, if they are in the image and outside of the box.
+
     Args:
         logits: (R, S, S) of each RoI's class.
         instances: with ``proposal_boxes``, ``gt_boxes`` and ``gt_image``, one for each image.
@@ -71,19 +75,38 @@ def box_supervision_loss(logits: Tensor, instances: list[Instances], warmup: int
     Raises:
         InputError: an image has no ``gt_image``.
     """
-    logits = logits.float()
+    logits, size = logits.float(), logits.shape[-1] + 2 * _DILATION
     found = [image for image in instances if len(image)]  # an image without ground truth has no gt_boxes
     boxes = torch.cat([image.gt_boxes.tensor for image in found])
-    proposals = torch.cat([image.proposal_boxes.tensor for image in found])
-    columns, rows = cells_inside(boxes, proposals, logits.shape[-1])
-    colors = []
+    colors, inside_image = [], []
     for image in found:
         if not image.has("gt_image"):
             raise InputError("mask_loss=box compares colours: set dataloader.train.mapper.keep_image=true")
-        colors.append(image.gt_image.crops(image.proposal_boxes.tensor, logits.shape[-1]))
-    pairwise = pairwise_loss(logits, torch.cat(colors), rows[:, :, None] & columns[:, None, :])
+        around = _with_margin(image.proposal_boxes.tensor, size)
+        whole = around.new_tensor([0, 0, *image.image_size[::-1]]).expand_as(around)
+        colors.append(image.gt_image.crops(around, size))
+        inside_image.append(_both(*cells_inside(whole, around, size)))
+    proposals = torch.cat([image.proposal_boxes.tensor for image in found])
+    columns, rows = cells_inside(boxes, _with_margin(proposals, size), size)
+    inside = _both(columns, rows)
+    # Beside a proposal, what is outside of the object's box is background.
+    is_margin = F.pad(torch.zeros_like(logits, dtype=torch.bool), [_DILATION] * 4, value=True)
+    known = ~is_margin | (torch.cat(inside_image) & ~inside)
+    pairwise = pairwise_loss(F.pad(logits, [_DILATION] * 4, value=_BACKGROUND), torch.cat(colors), inside, known)
     weight = min(get_event_storage().iter / warmup, 1.0) if warmup > 0 else 1.0
-    return projection_loss(logits, columns, rows) + weight * pairwise
+    own = slice(_DILATION, -_DILATION)
+    return projection_loss(logits, columns[:, own], rows[:, own]) + weight * pairwise
+
+
+def _with_margin(proposals: Tensor, size: int) -> Tensor:
+    """Returns the boxes (R, 4) of proposals with a margin on each side, so that they have `size` cells in each direction."""
+    margin = (proposals[:, 2:] - proposals[:, :2]) * (_DILATION / (size - 2 * _DILATION))
+    return torch.cat([proposals[:, :2] - margin, proposals[:, 2:] + margin], dim=1)
+
+
+def _both(columns: Tensor, rows: Tensor) -> Tensor:
+    """Returns the cells (R, S, S) in columns (R, S) and rows (R, S)."""
+    return rows[:, :, None] & columns[:, None, :]
 
 
 def cells_inside(boxes: Tensor, proposals: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -113,7 +136,7 @@ def projection_loss(logits: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
     return torch.stack(losses).sum(dim=0).mean()
 
 
-def pairwise_loss(logits: Tensor, colors: Tensor, inside: Tensor) -> Tensor:
+def pairwise_loss(logits: Tensor, colors: Tensor, inside: Tensor, known: Tensor) -> Tensor:
     """Returns the mean of -log P(both cells are mask, or both are not) over pairs of similar colour (arXiv:2012.02310).
 
     A cell is paired with its eight neighbours at a distance of two cells, if one of the two is in the box and the similarity
@@ -123,6 +146,7 @@ def pairwise_loss(logits: Tensor, colors: Tensor, inside: Tensor) -> Tensor:
         logits: (R, S, S).
         colors: (R, 3, S, S) in CIELAB.
         inside: (R, S, S) bool, the cells in the ground-truth box.
+        known: (R, S, S) bool, the cells that are paired.
     """
     size = logits.shape[-1]
     mask, other = F.logsigmoid(logits), F.logsigmoid(-logits)
@@ -133,7 +157,8 @@ def pairwise_loss(logits: Tensor, colors: Tensor, inside: Tensor) -> Tensor:
         one = (..., slice(0, size - down), slice(low, size - high))
         two = (..., slice(down, size), slice(high, size - low))
         distance = (colors[one] - colors[two]).norm(dim=1)
-        pairs = (inside[one] | inside[two]) & ((-distance / _TEMPERATURE).exp() >= _SIMILAR)
+        pairs = (inside[one] | inside[two]) & known[one] & known[two]
+        pairs &= (-distance / _TEMPERATURE).exp() >= _SIMILAR
         same = torch.logaddexp(mask[one] + mask[two], other[one] + other[two])
         total = total - (same * pairs).sum()
         count = count + pairs.sum()

@@ -106,25 +106,28 @@ def test_projection_and_pairs_equal_their_formulas(seed, size):
     assert projection_loss(logits, columns, rows).item() == pytest.approx(expected / 2, abs=1e-9)
 
     inside = rows[:, :, None] & columns[:, None, :]
+    known = torch.rand(2, size, size, generator=generator) > 0.2
     losses = []
-    for mask, own, box in zip(probs, colors.numpy(), inside.numpy(), strict=True):
+    for mask, own, box, used in zip(probs, colors.numpy(), inside.numpy(), known.numpy(), strict=True):
         for y in range(size):
             for x in range(size):
                 for down, right in ((0, 2), (2, 0), (2, 2), (2, -2)):
                     v, u = y + down, x + right
                     if not (0 <= v < size and 0 <= u < size and (box[y, x] or box[v, u])):
                         continue
+                    if not (used[y, x] and used[v, u]):
+                        continue
                     if np.exp(-np.linalg.norm(own[:, y, x] - own[:, v, u]) / 2) >= 0.3:
                         p, q = mask[y, x], mask[v, u]
                         losses.append(-np.log(p * q + (1 - p) * (1 - q)))
     expected = np.mean(losses) if losses else 0.0
-    assert pairwise_loss(logits, colors, inside).item() == pytest.approx(expected, abs=1e-9)
+    assert pairwise_loss(logits, colors, inside, known).item() == pytest.approx(expected, abs=1e-9)
 
 
 def test_gradients():
     logits = torch.randn(2, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     inside = torch.ones(2, 5, 5, dtype=torch.bool)
-    assert torch.autograd.gradcheck(lambda x: pairwise_loss(x, torch.zeros(2, 3, 5, 5), inside), logits)
+    assert torch.autograd.gradcheck(lambda x: pairwise_loss(x, torch.zeros(2, 3, 5, 5), inside, inside), logits)
     assert torch.autograd.gradcheck(lambda x: projection_loss(x, inside[:, 0], inside[:, 0]), logits)
 
 
@@ -177,6 +180,28 @@ def test_a_few_steps_find_the_object(mask_loss):
     expected = torch.zeros(24, 24, dtype=torch.bool)
     expected[6:18, 6:18] = True
     assert ((logits[0, 0] > 0) == expected).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("corner", [(20.0, 20.0), (0.0, 40.0)])
+def test_the_corners_of_a_tight_proposal_are_background(corner):
+    """A bright disc on black, whose proposal is its box: also at the edge of the image, where the margin has no pixels."""
+    x, y = corner
+    image = Instances((64, 64), proposal_boxes=Boxes(torch.tensor([[x, y, x + 24, y + 24]])))
+    image.gt_boxes = image.proposal_boxes
+    image.gt_classes = torch.zeros(1, dtype=torch.int64)
+    rows, columns = torch.meshgrid(torch.arange(64) + 0.5, torch.arange(64) + 0.5, indexing="ij")
+    disc = (columns - x - 12) ** 2 + (rows - y - 12) ** 2 < 12**2
+    image.gt_image = ImageColors(1, (disc * 255).byte().expand(3, -1, -1), is_bgr=True)
+    head = build("FCNMaskHead", mask_loss="box", pairwise_warmup=0)
+    logits = torch.zeros(1, 3, 24, 24, requires_grad=True)
+    optimizer = torch.optim.Adam([logits], lr=0.3)
+    for _ in range(100):
+        optimizer.zero_grad()
+        with EventStorage():
+            head.grid_loss(logits, [image]).backward()
+        optimizer.step()
+    found, expected = logits[0, 0] > 0, disc[int(y) : int(y) + 24, int(x) : int(x) + 24]
+    assert (found & expected).sum() / (found | expected).sum() > 0.9
 
 
 def test_wrong_names_and_missing_colours():
