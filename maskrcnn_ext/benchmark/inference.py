@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     Predict = Callable[[list[np.ndarray]], list[Any]]
 
+_FAMILIES = ("Detectron2", "torchvision", "ONNX Runtime", "OpenVINO", "maskrcnn_ext")
 SIZES = (((800, 1216), 1), ((640, 640), 8), ((256, 256), 16))
 LIGHT_SIZES = (((640, 640), 1),)
 _NOTE = (
@@ -41,6 +42,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--batch", type=models.positive, default=1, help="images of --size at once (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--sides",
+        nargs="+",
+        metavar="SIDE",
+        choices=_FAMILIES,
+        default=_FAMILIES,
+        help=f"what to measure, of {', '.join(map(repr, _FAMILIES))}; all are in memory at the same time (default: all)",
     )
     add_clock(parser)
 
@@ -86,7 +95,7 @@ def _measure_config(
 
     cases = [Case(folder, config, size, batch, torch.get_num_threads()) for size, batch in sizes]
     absent = write_models(cases)
-    names = [name for name in SIDES if name.partition(",")[0] not in absent]
+    names = [name for name in SIDES if _family(name) in args.sides and _family(name) not in absent]
     if not models.computes_bf16():
         names = [name for name in names if not name.endswith("bf16")]
         absent["bf16"] = "this processor has no instructions for it"
@@ -147,6 +156,11 @@ _EXPORTED = {
     "onnx": ("ONNX Runtime", "onnxruntime", ["model.onnx"]),
     "openvino": ("OpenVINO", "openvino", ["model.xml", _INT8]),
 }
+
+
+def _family(name: str) -> str:
+    """Returns whose side it is, without its dtype."""
+    return name.partition(",")[0]
 
 
 def open_side(name: str, case: Case) -> Predict:

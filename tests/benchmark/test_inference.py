@@ -38,6 +38,19 @@ def test_every_installed_runtime_is_measured(tables):
 
 
 @pytest.mark.slow
+def test_sides_that_are_chosen_are_measured(tables):
+    (table,) = tables("inference", "--config", SMALL, "--size", "64x96", "--sides", "OpenVINO", "Detectron2")
+    assert {name.partition(",")[0] for name in sides(table)} <= {"OpenVINO", "Detectron2"}
+    assert "Detectron2" in sides(table)
+
+
+def test_sides_that_are_not_known(capsys):
+    with pytest.raises(SystemExit):
+        main(["benchmark", "inference", "--sides", "OpenVINO", "Keras"])
+    assert "argument --sides: invalid choice: 'Keras'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_batches_have_the_same_detections_in_every_runtime(tables):
     (table,) = tables("inference", "--config", SMALL, "--size", "96x128", "--batch", 2)
     found = {
