@@ -35,7 +35,7 @@ class ImageColors(PerImage):
     """The pixels of an augmented image, as a field ``gt_image`` of Detectron2's Instances, for losses that compare colours.
 
     Attributes:
-        pixels: (C, H, W); other than three channels of 8 bits are grey values.
+        pixels: (C, H, W); other than three channels of 8 bits are grey values, scaled from their least to their largest.
         is_bgr: whether three channels are blue, green and red.
     """
 
@@ -50,16 +50,11 @@ class ImageColors(PerImage):
         return ImageColors(len(self), self.pixels.to(*args, **kwargs), is_bgr=self.is_bgr)
 
     def crops(self, boxes: Tensor, size: int) -> Tensor:
-        """Returns the mean colours of the cells of a grid over boxes (R, 4), in CIELAB: (R, 3, size, size) float32.
-
-        Values are scaled from the image's least to its largest one, because the edges of objects in dark images are faint otherwise.
-        """
-        is_colour = self.pixels.dtype == torch.uint8 and len(self.pixels) == 3
-        pixels = self.pixels.float()
-        if not is_colour:
-            pixels = pixels.mean(dim=0, keepdim=True)
-        pixels = (pixels - pixels.min()) / (pixels.max() - pixels.min()).clamp(min=1e-6)
-        cells = roi_align(pixels[None], [boxes.float()], size, aligned=True)
-        if is_colour:
+        """Returns the mean colours of the cells of a grid over boxes (R, 4), in CIELAB: (R, 3, size, size) float32."""
+        if self.pixels.dtype == torch.uint8 and len(self.pixels) == 3:
+            cells = roi_align(self.pixels[None].float() / 255, [boxes.float()], size, aligned=True)
             return rgb_to_lab(cells.flip(1) if self.is_bgr else cells)
-        return torch.cat([100 * cells, torch.zeros_like(cells).expand(-1, 2, -1, -1)], dim=1)
+        grey = self.pixels.float().mean(dim=0, keepdim=True)
+        grey = (grey - grey.min()) / (grey.max() - grey.min()).clamp(min=1e-6) * 100
+        cells = roi_align(grey[None], [boxes.float()], size, aligned=True)
+        return torch.cat([cells, torch.zeros_like(cells).expand(-1, 2, -1, -1)], dim=1)
