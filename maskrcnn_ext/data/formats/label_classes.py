@@ -74,11 +74,10 @@ def _are_scattered(file: Path) -> list[bool]:
     return [len(parts) > 1 and parts[-2] >= _SPECK * parts[-1] for parts in areas]
 
 
-def numbers_in(files: Sequence[Path], void: Sequence[int]) -> dict[int, str]:
-    """Returns the numbers in images as class names; {1: "1"} without any."""
-    found = {
-        int(value) for numbers in in_threads(lambda file: np.unique(read_numbers(file)), files) for value in numbers
-    }
+def numbers_in(files: Sequence[Path], void: Sequence[int], faults: list[str] | None = None) -> dict[int, str]:
+    """Returns the numbers in images as class names; {1: "1"} without any. `faults` gets those of images; None to raise the first."""
+    read = in_threads(lambda file: np.unique(read_numbers(file)), files, faults)
+    found = {int(value) for numbers in read for value in numbers}
     return {value: str(value) for value in sorted(found - {0, *void}) or [1]}
 
 

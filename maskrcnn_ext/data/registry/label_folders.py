@@ -72,7 +72,7 @@ def _meaning(labels: Path, files: Sequence[Path]) -> str:
         return "@instances:component"
     if (labels.parent / CLASSES_FILE).is_file() or (labels / CLASSES_TABLE).is_file() or not are_classes(files):
         return ""
-    numbers = numbers_in(files, void=())
+    numbers = numbers_in(files, void=(), faults=[])  # the reader reports the faults
     white = max(numbers) if max(numbers) in WHITES and len(numbers) > 1 else 0
     names = {str(number): name for number, name in numbers.items() if number != white}
     return names_option("categories", names) + (f"@void:{white}" if white else "")

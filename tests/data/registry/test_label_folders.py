@@ -77,6 +77,15 @@ def test_classes_of_numbers_are_read(tmp_path, caplog):
     assert 'the classes are called by their numbers, 1, 2; name them by @categories:{"1":"NAME"}' in caplog.text
 
 
+def test_a_damaged_mask_does_not_hide_classes(tmp_path):
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        for name in ("a", "b"):
+            Image.fromarray(np.array(ROWS["classes"], np.uint8)).save(tmp_path / folder / f"{name}.png")
+    (tmp_path / "masks/b.png").write_bytes((tmp_path / "masks/a.png").read_bytes()[:40])
+    assert detect(tmp_path) == f'label_image:{tmp_path}/masks@{tmp_path}/images@categories:{{"1":"1","2":"2"}}'
+
+
 def test_named_classes_are_left_to_their_file(tmp_path):
     for folder in ("images", "masks"):
         (tmp_path / folder).mkdir()

@@ -158,6 +158,19 @@ def test_heads_learn_without_masks(name, mask_loss):
         assert any(gradient.any() for gradient in gradients) == (count > 0)
 
 
+def learned_mask(image, mask_loss, steps):
+    """The mask (24, 24) of a free grid of logits over the only proposal of an image after some steps."""
+    head = build("FCNMaskHead", mask_loss=mask_loss, pairwise_warmup=0)
+    logits = torch.zeros(1, 3, 24, 24, requires_grad=True)
+    optimizer = torch.optim.Adam([logits], lr=0.3)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        with EventStorage():
+            head.grid_loss(logits, [image]).backward()
+        optimizer.step()
+    return logits[0, 0] > 0
+
+
 @pytest.mark.parametrize("mask_loss", ["points", "box"])
 def test_a_few_steps_find_the_object(mask_loss):
     """A bright square on black: a free grid of logits becomes the square, from points as from its box."""
@@ -169,17 +182,10 @@ def test_a_few_steps_find_the_object(mask_loss):
     image.gt_image = ImageColors(1, pixels, is_bgr=True)
     points = torch.rand(1, 200, 2, generator=torch.Generator().manual_seed(0)) * 48 + 8
     image.gt_point_coords, image.gt_point_labels = points, ((points >= 20) & (points < 44)).all(dim=2).float()
-    head = build("FCNMaskHead", mask_loss=mask_loss, pairwise_warmup=0)
-    logits = torch.zeros(1, 3, 24, 24, requires_grad=True)
-    optimizer = torch.optim.Adam([logits], lr=0.3)
-    for _ in range(60):
-        optimizer.zero_grad()
-        with EventStorage():
-            head.grid_loss(logits, [image]).backward()
-        optimizer.step()
+    found = learned_mask(image, mask_loss, steps=60)
     expected = torch.zeros(24, 24, dtype=torch.bool)
     expected[6:18, 6:18] = True
-    assert ((logits[0, 0] > 0) == expected).float().mean() > 0.9
+    assert (found == expected).float().mean() > 0.9
 
 
 @pytest.mark.parametrize("corner", [(20.0, 20.0), (0.0, 40.0)])
@@ -192,15 +198,8 @@ def test_the_corners_of_a_tight_proposal_are_background(corner):
     rows, columns = torch.meshgrid(torch.arange(64) + 0.5, torch.arange(64) + 0.5, indexing="ij")
     disc = (columns - x - 12) ** 2 + (rows - y - 12) ** 2 < 12**2
     image.gt_image = ImageColors(1, (disc * 255).byte().expand(3, -1, -1), is_bgr=True)
-    head = build("FCNMaskHead", mask_loss="box", pairwise_warmup=0)
-    logits = torch.zeros(1, 3, 24, 24, requires_grad=True)
-    optimizer = torch.optim.Adam([logits], lr=0.3)
-    for _ in range(100):
-        optimizer.zero_grad()
-        with EventStorage():
-            head.grid_loss(logits, [image]).backward()
-        optimizer.step()
-    found, expected = logits[0, 0] > 0, disc[int(y) : int(y) + 24, int(x) : int(x) + 24]
+    found = learned_mask(image, "box", steps=100)
+    expected = disc[int(y) : int(y) + 24, int(x) : int(x) + 24]
     assert (found & expected).sum() / (found | expected).sum() > 0.9
 
 
