@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,7 @@ def preflight(cfg: DictConfig, model: nn.Module, optimizer: optim.Optimizer, *, 
         _check_number_of_detections(cfg, model),
         _check_precision(cfg),
         _check_evaluation_period(cfg),
+        _check_early_stopping(cfg),
         _check_test_set(cfg),
         _check_reproducibility(cfg),
     )
@@ -95,12 +97,18 @@ def _check_learning_rate(cfg: DictConfig, optimizer: optim.Optimizer) -> Iterato
         )
 
 
+def _schedule(cfg: DictConfig) -> ParamScheduler | None:
+    """Returns the schedule of the learning rate; None for one of another kind."""
+    schedule = instantiate(cfg.lr_multiplier) if "lr_multiplier" in cfg else None
+    return schedule if isinstance(schedule, ParamScheduler) else None
+
+
 def _check_warm_up(cfg: DictConfig, optimizer: optim.Optimizer) -> Iterator[str]:
     max_iter, rule = _select(cfg, "train.max_iter", 0), _linear_rule(cfg, optimizer)
-    if max_iter < _TRIAL or "lr_multiplier" not in cfg or not rule or _base_lr(optimizer) < rule[1] / _TOLERATED:
+    if max_iter < _TRIAL or not rule or _base_lr(optimizer) < rule[1] / _TOLERATED:
         return
-    schedule = instantiate(cfg.lr_multiplier)
-    if not isinstance(schedule, ParamScheduler):
+    schedule = _schedule(cfg)
+    if schedule is None:
         return
     share = schedule(_WARM / max_iter) / max(schedule(percent / 100) for percent in range(100))
     if share >= 0.5:
@@ -172,6 +180,23 @@ def _check_evaluation_period(cfg: DictConfig) -> Iterator[str]:
         yield (
             f"train.eval_period={period} evaluates only after the last of {max_iter} iterations, so "
             f"{' and '.join(f'train.{key}' for key in keys)} cannot have an effect: set train.eval_period={max(1, max_iter // 10)}"
+        )
+
+
+def _check_early_stopping(cfg: DictConfig) -> Iterator[str]:
+    period, max_iter = _select(cfg, "train.eval_period", 0), _select(cfg, "train.max_iter", 0)
+    metric, patience = (_select(cfg, f"train.early_stopping.{key}") for key in ("metric", "patience"))
+    schedule = _schedule(cfg)
+    if not metric or not patience or not 0 < period < max_iter or schedule is None:
+        return
+    rates = [schedule(percent / 100) for percent in range(100)]
+    highest = rates.index(max(rates))
+    fall = next((percent for percent in range(highest, 100) if rates[percent] < rates[highest] / 2), 0)
+    least = math.ceil(fall / 100 * max_iter / period)
+    if patience < least:
+        yield (
+            f"train.early_stopping.patience={patience} can end the run before its learning rate falls, at {fall}% of the iterations, and "
+            f"metrics rise most after that: set train.early_stopping.patience={least}"
         )
 
 

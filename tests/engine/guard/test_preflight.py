@@ -9,7 +9,7 @@ from detectron2.config import instantiate
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.solver import WarmupParamScheduler
 from detectron2.solver.build import get_default_optimizer_params
-from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamScheduler
+from fvcore.common.param_scheduler import ConstantParamScheduler, CosineParamScheduler, MultiStepParamScheduler
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -59,7 +59,11 @@ SMALL = "domains/shapes.py"
 WARM_COSINE = L(WarmupParamScheduler)(
     scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.0), warmup_factor=0.01, warmup_length=0.01
 )
+CONSTANT = L(WarmupParamScheduler)(
+    scheduler=L(ConstantParamScheduler)(value=1.0), warmup_factor=0.01, warmup_length=0.01
+)
 RANDOM_FROZEN = {"model.backbone.bottom_up.pretrained": False, "model.backbone.bottom_up.norm": "FrozenBN"}
+EARLY = {"train.early_stopping.metric": "segm/AP", "train.early_stopping.patience": 5}
 STOCK = {"dataloader.evaluator._target_": "detectron2.evaluation.COCOEvaluator"}
 NO_WARM_UP = L(MultiStepParamScheduler)(values=[1.0, 0.1], milestones=[9, 10])
 
@@ -79,6 +83,9 @@ NO_WARM_UP = L(MultiStepParamScheduler)(values=[1.0, 0.1], milestones=[9, 10])
         (FPN, {"train.device": "cpu", "train.amp.enabled": True, "train.amp.dtype": "fp16"}, "set train.amp.dtype=bf16"),
         (FPN, {"train.eval_period": 0, "train.best.metric": "segm/AP"}, "train.best cannot have an effect: set train.eval_period=9000"),
         (FPN, {"train.eval_period": 90000, "train.early_stopping.metric": "segm/AP"}, "train.early_stopping cannot have an effect"),
+        (FPN, {**EARLY, "train.early_stopping.patience": 11}, "falls, at 67% of .* set train.early_stopping.patience=13"),
+        (SMALL, {**EARLY, "train.max_iter": 1000, "train.eval_period": 100}, "patience=5 can end the run .*, at 70% of .*patience=7"),
+        (FPN, {**EARLY, "lr_multiplier": WARM_COSINE}, "falls, at 51% of .* set train.early_stopping.patience=10"),
         (FPN, {"train.deterministic": True, "train.cudnn_benchmark": True}, "train.cudnn_benchmark=true has no effect"),
     ],
 )  # fmt: skip
@@ -112,6 +119,8 @@ def changed_model(cfg, changes):
         {"train.max_iter": 50},  # a trial
         {"lr_multiplier": WARM_COSINE},
         {"train.eval_period": 0},
+        {**EARLY, "train.early_stopping.patience": 13},
+        {**EARLY, "lr_multiplier": CONSTANT},
         {"train.amp.enabled": True, "train.amp.dtype": "fp16", "train.device": "cuda"},
         {
             "model.roi_heads.box_predictor.test_topk_per_image": 300,

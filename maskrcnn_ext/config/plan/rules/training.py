@@ -30,7 +30,6 @@ _FEWEST_ITERATIONS = 300
 _EVALUATION_COST = 0.15  # share of the training's cost that evaluations may have
 _STEP_COST = 3  # a training step costs this many times a prediction
 _EVALUATIONS = (2, 10)
-_PATIENCE = 5
 _PANEL = 4
 
 
@@ -120,9 +119,8 @@ def choose_schedule(situation: Situation, base: Base, canvas: Canvas, batch: Cho
     kept = "no object to validate on"
     if metric:
         settings["train.best.metric"] = metric
+        # Without early stopping, which would end runs before the learning rate falls, from which AP rises most.
         kept = f"best {metric} kept"
-        if count > _PATIENCE:
-            settings |= {"train.early_stopping.metric": metric, "train.early_stopping.patience": _PATIENCE}
     each = plural(situation.val.num_images, "image")
     value = f"{iterations} iterations, {samples / num_train:.0f} epochs, {count} evaluations of {each}; {kept}"
     is_cut = not situation.machine.has_gpu and _wanted(situation, base) > _MOST_ON_CPU
