@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 from detectron2.config import instantiate
@@ -78,6 +80,8 @@ def make_evaluation_hooks(
     if count and "dataset" in cfg.dataloader.test and "mapper" in cfg.dataloader.test:
         yield ImagePanel(period, model, lambda: load_panel_data(cfg, count), output_dir=settings.output_dir)
     if settings.best.metric is not None:
-        yield Best(period, checkpointer, metric=settings.best.metric, mode=settings.best.mode)
+        is_average = settings.best.metric.startswith("ema/")
+        weights = partial(ema.applied, model) if ema is not None and is_average else nullcontext
+        yield Best(period, checkpointer, metric=settings.best.metric, mode=settings.best.mode, weights=weights)
     if settings.early_stopping.metric is not None:
         yield EarlyStopping(period, **settings.early_stopping)

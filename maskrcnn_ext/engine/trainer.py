@@ -245,7 +245,8 @@ class Training:
     def _evaluate_best(self) -> None:
         """Evaluates ``model_best`` if it is not the last model, so that the run's predictions are those of the weights that are used."""
         best = None if self._best is None else self._best.iteration
-        if best is None or best == last_iteration(self.trainer):
+        # With an average of the weights, the last predictions may be of the other weights.
+        if best is None or (best == last_iteration(self.trainer) and self._cfg.train.ema.decay is None):
             return
         logger.info("Evaluating model_best, of iteration %d", best)
         model = self.trainer.model

@@ -40,7 +40,8 @@ class EMA(HookBase):
             raise InputError(f"train.ema.decay={decay}: expected a number between 0 and 1, such as 0.999")
         self._decay = decay
         self._updates = 0
-        self._average: dict[str, Tensor] = {}
+        self._average: dict[str, Tensor] = {}  # inside `applied`, the weights in training
+        self._is_applied = False
 
     def before_train(self) -> None:
         """Starts from the present weights, unless an average was loaded from a checkpoint."""
@@ -62,10 +63,12 @@ class EMA(HookBase):
             model: the model that is trained; may be wrapped in DistributedDataParallel.
         """
         self._swap(model)
+        self._is_applied = True
         try:
             yield
         finally:
             self._swap(model)
+            self._is_applied = False
 
     @torch.no_grad()
     def _swap(self, model: nn.Module) -> None:
@@ -79,11 +82,17 @@ class EMA(HookBase):
         return dict(unwrap_ddp(self.trainer.model).named_parameters())
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the average by the names of the model's parameters, and the number of updates."""
-        return {"updates": self._updates, "average": dict(self._average)}
+        """Returns the average by the names of the model's parameters, and the number of updates.
+
+        Inside :meth:`applied`, where a checkpoint's model is the average, the weights in training are in the state as well.
+        """
+        if not self._is_applied:
+            return {"updates": self._updates, "average": dict(self._average)}
+        average = {name: value.detach() for name, value in self._weights().items()}
+        return {"updates": self._updates, "average": average, "weights": dict(self._average)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores the average of a checkpoint.
+        """Restores the average of a checkpoint, and the weights in training if the checkpoint's model is the average.
 
         Raises:
             InputError: the average belongs to another model.
@@ -96,3 +105,6 @@ class EMA(HookBase):
                 )
         self._updates = state["updates"]
         self._average = {name: average[name].to(weight, copy=True) for name, weight in weights.items()}
+        with torch.no_grad():
+            for name, weight in state.get("weights", {}).items():
+                weights[name].copy_(weight)

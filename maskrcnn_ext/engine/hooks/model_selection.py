@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from detectron2.checkpoint import DetectionCheckpointer
@@ -27,7 +29,15 @@ class Best(EvaluationHook):
         train.best.metric=segm/AP
     """
 
-    def __init__(self, period: int, checkpointer: DetectionCheckpointer, *, metric: str, mode: str = "max") -> None:
+    def __init__(
+        self,
+        period: int,
+        checkpointer: DetectionCheckpointer,
+        *,
+        metric: str,
+        mode: str = "max",
+        weights: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         """Prepares; register this hook after the hooks that evaluate.
 
         Args:
@@ -35,13 +45,14 @@ class Best(EvaluationHook):
             checkpointer: saves the model, on the main process only.
             metric: name of a scalar, such as "segm/AP" or "validation_loss/total_loss".
             mode: "max" if a higher value is better, "min" if a lower one is.
+            weights: returns a context in which the model has the weights that the metric is of, such as those of EMA.
 
         Raises:
             InputError: `mode` is neither.
         """
         _check_mode("train.best.mode", mode)
         super().__init__(period)
-        self._checkpointer = checkpointer
+        self._checkpointer, self._weights = checkpointer, weights
         self._metric, self._mode = metric, mode
         self.value: float | None = None
         self.iteration: int | None = None
@@ -62,7 +73,8 @@ class Best(EvaluationHook):
         # Set first, because the file contains the state of this hook.
         self.value, self.iteration = value, last_iteration(self.trainer)
         logger.info("%s %.5g%s: saving model_best", self._metric, value, before)
-        decide_on_main(lambda: self._checkpointer.save("model_best", iteration=self.iteration))
+        with self._weights():
+            decide_on_main(lambda: self._checkpointer.save("model_best", iteration=self.iteration))
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the best value and its iteration; {} before the first one."""

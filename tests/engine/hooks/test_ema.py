@@ -87,6 +87,23 @@ def test_a_resumed_run_has_the_average_of_an_unbroken_one():
     assert second.state_dict()["updates"] == 8
 
 
+def test_a_checkpoint_of_the_average_resumes_the_training():
+    ema = EMA(0.9)
+    trainer = toy_trainer([ema])
+    trainer.train(0, 5)
+    weights, average = snapshot(trainer.model), copy.deepcopy(ema.state_dict()["average"])
+    with ema.applied(trainer.model):
+        model, state = snapshot(trainer.model), copy.deepcopy(ema.state_dict())
+    assert same_weights(state["average"], average)
+    assert all(torch.equal(model[name], value) for name, value in average.items())
+    again = EMA(0.9)
+    resumed = toy_trainer([again])
+    resumed.model.load_state_dict(model)
+    again.load_state_dict(state)
+    assert same_weights(snapshot(resumed.model), weights)
+    assert same_weights(again.state_dict()["average"], average)
+
+
 def test_it_starts_from_loaded_weights():
     ema = EMA(0.5)
     trainer = toy_trainer([ema])
