@@ -1,21 +1,19 @@
-"""Measures the objects of a data set: classes, numbers, sizes, and how their masks adjoin each other."""
+"""Measures the objects of a data set: classes, numbers, sizes, and how their boxes overlap."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
-from maskrcnn_ext.errors import InputError
-from maskrcnn_ext.ops.rle import decode_rle, pairwise_iou, segmentation_to_rle
+from maskrcnn_ext.ops.rle import pairwise_iou
 
 _NUM_BOXES = 10_000  # kept at most
-_NUM_DRAWN = 40  # images whose masks are drawn
-_MAX_DRAWN_PIXELS = 4_000_000  # of an image whose masks are drawn
-_MAX_DRAWN_OBJECTS = 400
+_NUM_COMPARED = 200  # images whose boxes are compared
+_COMPARED_OBJECTS = 400  # of an image, each with all others of it
 _CROWDED = 0.5  # IoU of boxes from which the usual suppression at inference removes one of two objects
 
 
@@ -34,10 +32,7 @@ class ObjectFigures:
         outlined: share of the objects that have an outline.
         has_polygons_only: whether all outlines are polygons.
         keypoints: names of the keypoints; empty if no object has keypoints.
-        touching: share of objects whose mask touches or overlaps the mask of another; of a sample of images.
-        overlapping: share of objects whose mask overlaps the mask of another; of the same sample.
-        crowded: share of objects whose box overlaps a box of the same class by an IoU above 0.5; of the same sample.
-        fill: median share of its box that a mask fills; 1 without masks.
+        crowded: share of objects whose box overlaps a box of the same class by an IoU above 0.5; of a sample of images.
     """
 
     classes: tuple[str, ...]
@@ -50,10 +45,7 @@ class ObjectFigures:
     outlined: float
     has_polygons_only: bool
     keypoints: tuple[str, ...] = ()
-    touching: float = 0.0
-    overlapping: float = 0.0
     crowded: float = 0.0
-    fill: float = 1.0
 
     @property
     def total(self) -> int:
@@ -64,6 +56,11 @@ class ObjectFigures:
     def num_labelled(self) -> int:
         """Number of images with objects: Detectron2 trains on no others."""
         return sum(count > 0 for count in self.per_image)
+
+    @property
+    def mean_labelled(self) -> float:
+        """Mean number of objects of an image with objects; 0 without any."""
+        return self.total / max(1, self.num_labelled)
 
     @property
     def most(self) -> int:
@@ -79,6 +76,11 @@ class ObjectFigures:
     def side(self, quantile: float) -> float:
         """Returns a quantile of the objects' sides in pixels; 0 without objects."""
         return float(np.quantile(self.sides, quantile)) if len(self.boxes) else 0.0
+
+    def narrow_side(self, quantile: float) -> float:
+        """Returns a quantile of the boxes' shorter sides in pixels; 0 without objects."""
+        sides = self.boxes[:, 2:] - self.boxes[:, :2]
+        return float(np.quantile(sides.min(axis=1), quantile)) if len(self.boxes) else 0.0
 
 
 def measure_objects(data: DataSet) -> ObjectFigures:
@@ -106,7 +108,6 @@ def measure_objects(data: DataSet) -> ObjectFigures:
     table = np.array(rows, dtype=np.float32).reshape(-1, 6)
     table = table[:: -(-len(table) // _NUM_BOXES) or 1]
     total = sum(per_image)
-    drawn = _draw_sample(data.images)
     return ObjectFigures(
         classes=tuple(data.classes),
         counts=tuple(counts[index] for index in range(len(data.classes))),
@@ -118,10 +119,7 @@ def measure_objects(data: DataSet) -> ObjectFigures:
         outlined=(total - forms["none"]) / total if total else 0.0,
         has_polygons_only=not forms["rle"],
         keypoints=tuple(data.keypoints) if forms.total() and _has_keypoints(data) else (),
-        touching=drawn.share(drawn.touching),
-        overlapping=drawn.share(drawn.overlapping),
-        crowded=drawn.share(drawn.crowded),
-        fill=float(np.median(drawn.fill)) if drawn.fill else 1.0,
+        crowded=_crowded_share(data.images),
     )
 
 
@@ -149,63 +147,19 @@ def _boxes(record: ImageRecord, objects: Sequence[Annotation]) -> Iterator[tuple
             yield (*clipped, width, height)
 
 
-@dataclass
-class _Drawn:
-    """Numbers of objects in a sample of images, and the share of its box that each mask fills."""
-
-    num_objects: int = 0
-    touching: int = 0
-    overlapping: int = 0
-    crowded: int = 0
-    fill: list[float] = field(default_factory=list)
-
-    def share(self, count: int) -> float:
-        return count / self.num_objects if self.num_objects else 0.0
+def _crowded_share(images: Sequence[ImageRecord]) -> float:
+    """Returns the share of crowded objects, of images that are evenly chosen among those with objects."""
+    with_objects = [objects for objects in map(_objects, images) if objects]
+    crowded = [_crowded(objects) for objects in with_objects[:: -(-len(with_objects) // _NUM_COMPARED) or 1]]
+    return float(np.concatenate(crowded).mean()) if crowded else 0.0
 
 
-def _draw_sample(images: Sequence[ImageRecord]) -> _Drawn:
-    """Draws the masks of some images, evenly chosen among those with objects."""
-    with_objects = [
-        record
-        for record in images
-        if record.height * record.width <= _MAX_DRAWN_PIXELS and 0 < len(record.annotations) <= _MAX_DRAWN_OBJECTS
-    ]
-    drawn = _Drawn()
-    for record in with_objects[:: -(-len(with_objects) // _NUM_DRAWN) or 1]:
-        _draw(record, drawn)
-    return drawn
-
-
-def _draw(record: ImageRecord, drawn: _Drawn) -> None:
-    """Adds the objects of an image to the figures."""
-    objects = _objects(record)
-    boxes = np.array([found.box for found in objects], dtype=np.float64).reshape(-1, 4)
+def _crowded(objects: Sequence[Annotation]) -> np.ndarray:
+    """Returns whether each of some objects of an image, evenly chosen, is crowded by any other one."""
+    boxes = np.array([found.box for found in objects], dtype=np.float64)
     boxes[:, 2:] -= boxes[:, :2]
     categories = np.array([found.category for found in objects])
-    overlaps = pairwise_iou(boxes, boxes)
-    same = (categories[:, None] == categories) & ~np.eye(len(objects), dtype=bool)
-    drawn.num_objects += len(objects)
-    drawn.crowded += int(((overlaps > _CROWDED) & same).any(axis=1).sum())
-    # Each pixel holds the number of the last object drawn there.
-    labels = np.zeros((record.height, record.width), np.int32)
-    touching: set[int] = set()
-    overlapping: set[int] = set()
-    for number, (found, box) in enumerate(zip(objects, boxes, strict=True), start=1):
-        if not found.segmentation:
-            continue
-        try:
-            mask = decode_rle(segmentation_to_rle(found.segmentation, record.height, record.width)).astype(bool)
-        except InputError:  # an outline that is too long; training reports it
-            continue
-        area = box[2] * box[3]
-        if area > 0:
-            drawn.fill.append(min(1.0, int(mask.sum()) / area))
-        below = set(np.unique(labels[mask]).tolist()) - {0}
-        if below:
-            overlapping |= below | {number}
-        labels[mask] = number
-    for one, other in ((labels[1:], labels[:-1]), (labels[:, 1:], labels[:, :-1])):
-        meet = (one != other) & (one > 0) & (other > 0)
-        touching |= set(one[meet].tolist()) | set(other[meet].tolist())
-    drawn.overlapping += len(overlapping)
-    drawn.touching += len(touching | overlapping)
+    chosen = np.arange(0, len(objects), -(-len(objects) // _COMPARED_OBJECTS))
+    others = (categories[chosen, None] == categories) & (chosen[:, None] != np.arange(len(objects)))
+    crowded: np.ndarray = ((pairwise_iou(boxes[chosen], boxes) > _CROWDED) & others).any(axis=1)
+    return crowded

@@ -40,24 +40,32 @@ def test_boxes_are_cut_at_the_image_and_empty_ones_left_out():
     assert found.outlined == 0
 
 
-def test_overlapping_touching_and_crowded():
-    apart, touching = [square(0, 0, 10), square(50, 50, 10)], [square(0, 0, 10), square(10, 0, 10)]
-    assert measure_objects(data_of(apart)).touching == 0
-    found = measure_objects(data_of(touching))
-    assert (found.touching, found.overlapping, found.crowded) == (1, 0, 0)
-    found = measure_objects(data_of([square(0, 0, 10), square(1, 1, 10), square(60, 60, 10)]))
-    assert found.touching == found.overlapping == found.crowded == pytest.approx(2 / 3)
-    other_class = measure_objects(data_of([square(0, 0, 10), square(1, 1, 10, 1)]))
-    assert (other_class.overlapping, other_class.crowded) == (1, 0)
+def test_boxes_that_overlap_a_box_of_their_class_are_crowded():
+    def crowded(*images):
+        return measure_objects(data_of(*images)).crowded
+
+    assert crowded([square(0, 0, 10), square(10, 0, 10)]) == 0
+    assert crowded([square(0, 0, 10), square(1, 1, 10), square(60, 60, 10)]) == pytest.approx(2 / 3)
+    assert crowded([square(0, 0, 10), square(1, 1, 10, 1)]) == 0
+    assert crowded([square(0, 0, 10), square(1, 1, 10, crowd=True)]) == 0
+    assert crowded([], [square(0, 0, 10)]) == 0
+    assert crowded([square(i % 100, i // 100, 9) for i in range(1000)], [square(0, 0, 10)]) > 0.99
 
 
-def test_fill_and_rles():
-    mask = np.zeros((100, 120), bool)
-    mask[10:20, 10:20] = np.tri(10, dtype=bool)
-    rle = with_text_counts(encode_mask(mask))
-    found = measure_objects(data_of([Annotation(0, (10, 10, 20, 20), rle)]))
-    assert found.fill == pytest.approx(0.55)
-    assert not found.has_polygons_only
+def test_large_images_count_as_crowded_too():
+    objects = [Annotation(0, (x, 0, x + 1000, 1000)) for x in (0, 100, 3000)]
+    found = measure_objects(DataSet(["ship"], [ImageRecord("a.png", 1, 4000, 4000, objects)]))
+    assert found.crowded == pytest.approx(2 / 3)
+
+
+def test_the_shorter_sides_of_boxes():
+    found = measure_objects(data_of([Annotation(0, (0, 0, 100, 4)), Annotation(0, (0, 0, 6, 90))]))
+    assert (found.narrow_side(0.0), found.narrow_side(1.0)) == (4, 6)
+
+
+def test_rles():
+    rle = with_text_counts(encode_mask(np.ones((100, 120), bool)))
+    assert not measure_objects(data_of([Annotation(0, (10, 10, 20, 20), rle)])).has_polygons_only
 
 
 def test_many_boxes_are_sampled_evenly():
@@ -69,3 +77,4 @@ def test_many_boxes_are_sampled_evenly():
 def test_no_objects_and_no_keypoints():
     found = measure_objects(DataSet(["cat"], [ImageRecord("a.png", 1, 10, 10)], keypoints=["nose"]))
     assert (found.total, found.most, found.side(0.5), found.keypoints) == (0, 0, 0, ())
+    assert (found.narrow_side(0.5), found.mean_labelled, found.crowded) == (0, 0, 0)
