@@ -19,7 +19,9 @@ _STRIDE = 32  # of the last level of the backbone: input sizes are multiples of 
 _JITTER = (0.8, 1.25)  # of the scale in training
 _WIDE_JITTER = (0.75, 1.5)  # if objects to train and to validate on differ in size
 _SAME = 1.3  # factor between their sizes up to which they count as equal
-_FEWEST_TO_COMPARE = 20  # objects; the median of fewer differs by chance
+_FEWEST_TO_COMPARE = 20  # objects
+_CHANCE = 2.0  # standard errors by which medians differ by chance
+_MEDIAN_ERROR = 1.25  # standard error of the median of a normal distribution, relative to that of the mean
 _MOST_ENLARGEMENT = 2.5  # more adds no information
 _SMALL_OBJECT = 20.0  # pixels that the smallest tenth of the objects should keep when images are reduced
 _SIZES_DIFFER = 1.5  # factor between the larger and the smaller images
@@ -96,18 +98,19 @@ def choose_canvas(situation: Situation) -> tuple[Canvas, Choice]:
     # The scale fits the images that the model will see. Training does not make up for the difference: enlarged objects are not large ones.
     scale, why = _scale(val if differs else train, limits)
     low, high = factors = _WIDE_JITTER if differs else _JITTER
-    resizes = not _keeps_own_size(train) or not 0.75 < scale < 1.5
+    resizes = _resizes(train, scale)
     if not resizes:
         scale, factors = 1.0, (1.0, 1.0)
     middle = scale * math.sqrt(factors[0] * factors[1])
-    crop = _crop(train, middle, limits)
+    sizes = input_sizes(train, middle, resizes)
+    crop = _crop(train, middle, sizes, limits)
     if scale < 1 and not differs:
         # Reduced images have detail to spare: as in Detectron2's configs, inference uses the largest scale of the training.
         largest = min(1.0, scale * high)
         factors = low * scale / largest, high * scale / largest
         scale = largest
-    area = _mean_area(train) * middle**2
-    canvas = Canvas(scale, factors, crop, resizes, float(crop**2 or area))
+    seen = np.minimum(sizes, crop) if crop else sizes
+    canvas = Canvas(scale, factors, crop, resizes, _mean_area(seen))
     reasons = [why]
     if differs:
         scales = f", hence scales of {factors[0]:g} to {factors[1]:g}" if resizes else ""
@@ -124,16 +127,29 @@ def choose_tile(data: Fingerprint, machine: Machine) -> int:
     """
     limits = _GPU if machine.has_gpu else _CPU
     scale, _ = _scale(data, limits)
-    crop = _crop(data, scale, limits)
-    area = _mean_area(data)
-    in_crop = float(np.mean(data.objects.per_image)) * min(1.0, crop**2 / (area * scale**2)) if crop else 1.0
-    is_cut = crop and (in_crop < _FEWEST_IN_CROP or area > _LARGE)
+    sizes = input_sizes(data, scale, _resizes(data, scale))
+    crop = _crop(data, scale, sizes, limits)
+    in_crop = data.objects.mean_labelled * min(1.0, crop**2 / _mean_area(sizes)) if crop else 1.0
+    is_cut = crop and (in_crop < _FEWEST_IN_CROP or _mean_area(data.images.sizes) > _LARGE)
     return _multiple(limits.short_edge / scale) if is_cut else 0
 
 
-def _mean_area(data: Fingerprint) -> float:
-    """Returns the mean number of pixels of the images."""
-    return float(data.images.sizes.astype(np.float64).prod(axis=1).mean())
+def input_sizes(data: Fingerprint, scale: float, resizes: bool) -> np.ndarray:
+    """Returns width and height (N, 2) float64 of the images in the network's input.
+
+    Args:
+        data: the images.
+        scale: of the images.
+        resizes: whether they are resized to the same shorter side.
+    """
+    sizes = data.images.sizes.astype(np.float64)
+    edges = round(data.images.short * scale), 10**6
+    return sizes * (resize_scales(sizes, *edges)[:, None] if resizes else scale)
+
+
+def _mean_area(sizes: np.ndarray) -> float:
+    """Returns the mean number of pixels of images (N, 2)."""
+    return float(sizes.astype(np.float64).prod(axis=1).mean())
 
 
 def resizing(canvas: Canvas, data: Fingerprint) -> list[Call]:
@@ -169,15 +185,31 @@ def _scale(data: Fingerprint, limits: _Limits) -> tuple[float, str]:
     if median < limits.least:
         return min(limits.least / median, _MOST_ENLARGEMENT), why
     needed = max(limits.comfortable / median, _SMALL_OBJECT / small, limits.least_edge / short)
+    # Area hides how thin a crack or a line of text is. They are long, so that they need whole images, not crops.
+    narrow = data.objects.narrow_side(0.1)
+    whole = min(1.0, _SMALL_OBJECT / narrow, limits.short_edge / short)
+    if whole > needed:
+        return whole, f"{why}; a tenth are narrower than {narrow:.0f}"
     return min(1.0, needed), why
 
 
 def _differs(train: Fingerprint, val: Fingerprint) -> bool:
-    """Returns whether objects to train and to validate on differ in size."""
+    """Returns whether objects to train and to validate on differ in size, by more than two parts of the same data do by chance."""
     if min(train.objects.total, val.objects.total) < _FEWEST_TO_COMPARE:
         return False
-    ratio = val.objects.side(0.5) / train.objects.side(0.5)
-    return not 1 / _SAME < ratio < _SAME
+    difference = abs(math.log(val.objects.side(0.5) / train.objects.side(0.5)))
+    # Objects of one image are alike, so that images count.
+    variance = sum(float(np.var(_log_sides(data))) / data.objects.num_labelled for data in (train, val))
+    return difference > max(math.log(_SAME), _CHANCE * _MEDIAN_ERROR * math.sqrt(variance))
+
+
+def _log_sides(data: Fingerprint) -> np.ndarray:
+    return np.log(np.maximum(data.objects.sides, 1e-3))
+
+
+def _resizes(data: Fingerprint, scale: float) -> bool:
+    """Returns whether images are resized to the same shorter side."""
+    return not _keeps_own_size(data) or not 0.75 < scale < 1.5
 
 
 def _keeps_own_size(data: Fingerprint) -> bool:
@@ -186,19 +218,24 @@ def _keeps_own_size(data: Fingerprint) -> bool:
     low, high = np.quantile(shorts, (0.1, 0.9))
     if high < _SIZES_DIFFER * low or not data.objects.total:
         return False
-    sides = np.log(np.maximum(data.objects.sides, 1e-3))
+    sides = _log_sides(data)
     relative = sides - np.log(data.objects.image_sizes.min(axis=1))
     return bool(np.std(sides) <= np.std(relative))
 
 
-def _crop(data: Fingerprint, scale: float, limits: _Limits) -> int:
-    """Returns the side of a crop that is much smaller than the images but large for the objects and has several; 0 for whole images."""
-    short, long = (
-        float(np.quantile(side, 0.9)) * scale for side in (data.images.sizes.min(1), data.images.sizes.max(1))
-    )
+def _crop(data: Fingerprint, scale: float, sizes: np.ndarray, limits: _Limits) -> int:
+    """Returns the side of a crop that is much smaller than the images but large for the objects and has several; 0 for whole images.
+
+    Args:
+        data: the objects.
+        scale: of the images.
+        sizes: of the images (N, 2) in the network's input.
+        limits: of the machine.
+    """
+    short, long = (float(np.quantile(side, 0.9)) for side in (sizes.min(axis=1), sizes.max(axis=1)))
     wanted = max(limits.crop, _multiple(_CROP_OBJECTS * data.objects.side(0.75) * scale))
     if wanted <= _CROP_GAIN * short:
-        area_an_object = _mean_area(data) * scale**2 / max(1e-9, float(np.mean(data.objects.per_image)))
+        area_an_object = _mean_area(sizes) / max(1e-9, data.objects.mean_labelled)
         grown = min(math.sqrt(_OBJECTS_IN_CROP * area_an_object), _MOST_CROP_GROWTH * wanted, _CROP_GAIN * short)
         return min(max(wanted, math.ceil(grown / _STRIDE) * _STRIDE), limits.short_edge)
     too_large = short > limits.short_edge * _JITTER[1] or long > 3 * limits.short_edge
@@ -210,10 +247,11 @@ def _multiple(side: float) -> int:
 
 
 def _describe(canvas: Canvas, data: Fingerprint) -> str:
-    size = f"crops of {canvas.crop} x {canvas.crop}" if canvas.crop else "whole images"
+    edges = [_multiple(data.images.short * canvas.scale * factor) for factor in canvas.factors]
+    lower = min(canvas.crop, edges[1]) if canvas.resizes else canvas.crop
+    size = f"crops of {canvas.crop} x {lower}" if canvas.crop else "whole images"
     if not canvas.resizes:
         return f"{size} at the original scale"
-    edges = [_multiple(data.images.short * canvas.scale * factor) for factor in canvas.factors]
     inference = "at the original scale" if canvas.scale == 1 else _multiple(data.images.short * canvas.scale)
     return f"{size}, shorter side {edges[0]} to {edges[1]}, inference {inference}"
 

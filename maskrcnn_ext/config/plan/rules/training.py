@@ -8,7 +8,7 @@ from typing import Any
 from maskrcnn_ext.common.text import plural
 from maskrcnn_ext.config.plan.choice import Choice, Target
 from maskrcnn_ext.config.plan.machine import COCO, COCO_KEYPOINTS
-from maskrcnn_ext.config.plan.rules.canvas import Canvas
+from maskrcnn_ext.config.plan.rules.canvas import Canvas, input_sizes
 from maskrcnn_ext.config.plan.rules.model import Base
 from maskrcnn_ext.config.plan.situation import Situation
 
@@ -104,7 +104,7 @@ def choose_schedule(situation: Situation, base: Base, canvas: Canvas, batch: Cho
     iterations = max_iter(situation, base, batch)
     images = batch.settings["dataloader.train.total_batch_size"] * batch.settings.get("train.accumulate", 1)
     samples, num_train = iterations * images, situation.objects.num_labelled
-    seen = float(situation.val.images.sizes.astype(float).prod(axis=1).sum()) * canvas.scale**2
+    seen = float(input_sizes(situation.val, canvas.scale, canvas.resizes).prod(axis=1).sum())
     affordable = _EVALUATION_COST * _STEP_COST * samples * canvas.pixels / seen
     count = int(min(max(affordable, _EVALUATIONS[0]), _EVALUATIONS[1]))
     period = math.ceil(iterations / count)

@@ -66,6 +66,61 @@ def test_objects_that_differ_between_training_and_validation_widen_the_scales():
     assert "in training" not in choice.reason
 
 
+def test_parts_of_data_with_objects_of_many_sizes_differ_by_chance():
+    sides = np.exp(np.random.default_rng(0).normal(np.log(140), 1.0, 400))
+    train = make_fingerprint(sides, size=(4000, 3000), num_images=400)
+    canvas, choice = canvas_of(train, make_fingerprint(1.4 * sides, size=(4000, 3000), num_images=20))
+    assert canvas.scale == canvas_of(train)[0].scale
+    assert "in training" not in choice.reason
+    # Twenty times as many images leave less to chance.
+    _, choice = canvas_of(train, make_fingerprint(1.4 * sides, size=(4000, 3000), num_images=400))
+    assert "in training" in choice.reason
+
+
+def test_images_of_thin_objects_are_reduced_less_but_stay_whole():
+    def lines(height):
+        data = make_fingerprint((150,), size=(750, 500))
+        boxes = np.resize(np.array([[0, 100, 150 * 150 / height, 100 + height]], np.float32), (100, 4))
+        return replace(data, objects=replace(data.objects, boxes=boxes))
+
+    def reduction(canvas):
+        return canvas.scale * np.sqrt(canvas.factors[0] * canvas.factors[1])
+
+    canvas, choice = canvas_of(lines(25))
+    assert reduction(canvas) == pytest.approx(20 / 25)
+    assert choice.reason.endswith("; a tenth are narrower than 25")
+    assert reduction(canvas_of(lines(75))[0]) < 0.6
+    assert "narrower" not in canvas_of(lines(75))[1].reason
+    data = lines(25)
+    images, objects = (
+        replace(data.images, sizes=4 * data.images.sizes),
+        replace(data.objects, boxes=2.4 * data.objects.boxes),
+    )
+    canvas, _ = canvas_of(replace(data, images=images, objects=objects))
+    assert (reduction(canvas), canvas.crop) == (pytest.approx(512 / 2000), 0)
+
+
+def test_images_without_objects_do_not_make_crops_larger_or_tiles_necessary():
+    data = make_fingerprint((45,), size=(768, 768), num_images=30, per_image=2)
+    mixed = replace(data, objects=replace(data.objects, per_image=(2,) * 30 + (0,) * 100))
+    assert choose_tile(mixed, Machine()) == choose_tile(data, Machine()) == 0
+    assert canvas_of(mixed)[0] == canvas_of(data)[0]
+
+
+def test_images_that_are_resized_to_one_height_are_measured_at_that_height():
+    data = make_fingerprint((300,), size=(900, 700))
+    sizes = np.repeat([[900, 700], [4500, 3500]], [70, 30], axis=0).astype(np.int32)
+    scaled = replace(data, images=replace(data.images, sizes=sizes))
+    assert canvas_of(scaled)[0].pixels == canvas_of(data)[0].pixels
+    assert canvas_of(scaled)[1].value == canvas_of(data)[1].value
+
+
+def test_a_crop_is_no_higher_than_the_images():
+    canvas, choice = canvas_of(make_fingerprint((70,), size=(1600, 256), per_image=3))
+    assert choice.value.startswith("crops of 512 x 320, shorter side 192 to 320")
+    assert canvas.pixels == pytest.approx(512 * 256, rel=0.01)
+
+
 def test_images_of_one_magnification_keep_their_size():
     data = make_fingerprint((20,), size=(256, 256), per_image=60)
     sizes = np.repeat([[256, 256], [1024, 1024]], 50, axis=0).astype(np.int32)
