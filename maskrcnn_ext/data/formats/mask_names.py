@@ -17,10 +17,20 @@ def names_masks(name: str) -> bool:
     """Returns whether a name has a word for masks.
 
     Example:
-        >>> names_masks("Train_Masks"), names_masks("train_images")
-        (True, False)
+        >>> names_masks("Train_Masks"), names_masks("PedMasks"), names_masks("train_images")
+        (True, True, False)
     """
     return bool(_MASK_WORDS & {*_words(name)})
+
+
+def names_images(name: str) -> bool:
+    """Returns whether a name has a word for images.
+
+    Example:
+        >>> names_images("PNGImages"), names_images("other")
+        (True, False)
+    """
+    return bool(_IMAGE_WORDS & {*_words(name)})
 
 
 def without_kind(name: str) -> str:
@@ -34,4 +44,4 @@ def without_kind(name: str) -> str:
 
 
 def _words(name: str) -> list[str]:
-    return re.findall("[a-z]+|[0-9]+", name.lower())
+    return [word.lower() for word in re.findall("[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+", name)]

@@ -19,6 +19,9 @@ from maskrcnn_ext.data.formats.via_project import is_project
 from maskrcnn_ext.data.formats.yolo import NAMES_FILES, folders_of_images
 from maskrcnn_ext.data.registry.image_places import TRIED, folder_of, folder_with, images_folder
 from maskrcnn_ext.data.registry.label_folders import (
+    TEST,
+    TRAIN,
+    VAL,
     cityscapes_splits,
     label_images,
     label_images_in,
@@ -33,10 +36,6 @@ _ROOT = re.compile(rb"<([A-Za-z]\w*)")
 _RASTERS = (".tif", ".tiff")
 _VECTORS = (".geojson", ".gpkg", ".shp", ".fgb")
 _XML_FOLDERS = ("Annotations", "annotations", "labels", "xmls", "xml")
-# Words in the names of splits.
-TRAIN = {"train", "training"}
-VAL = {"val", "valid", "validation", "dev"}
-_TEST = {"test", "testing"}
 
 
 def detect(path: Path) -> str | None:
@@ -216,5 +215,5 @@ def _detect_folder(folder: Path, branches: int = _BRANCHES) -> str | None:
     names = {place: each for place in inside if (each := _detect_folder(place, branches)) is not None}
     if len(names) > 1 and all(name.startswith("labelme:") and "@" not in name for name in names.values()):
         words = {word for place in names for word in re.findall("[a-z]+", place.name.lower())}
-        return None if words & (TRAIN | VAL | _TEST) else f"labelme:{folder}"
+        return None if words & (TRAIN | VAL | TEST) else f"labelme:{folder}"
     return next(iter(names.values())) if len(names) == 1 else None

@@ -11,10 +11,14 @@ from maskrcnn_ext.data.formats.image_files import IMAGE_SUFFIXES, open_image
 from maskrcnn_ext.data.formats.label_classes import CLASSES_FILE, CLASSES_TABLE, are_classes, numbers_in
 from maskrcnn_ext.data.formats.label_numbers import are_two_valued
 from maskrcnn_ext.data.formats.label_objects import WHITES
-from maskrcnn_ext.data.formats.mask_names import IMAGE_FOLDERS, MASK_FOLDERS, names_masks, without_kind
+from maskrcnn_ext.data.formats.mask_names import IMAGE_FOLDERS, MASK_FOLDERS, names_images, names_masks, without_kind
 from maskrcnn_ext.data.formats.object_masks import are_object_masks
 from maskrcnn_ext.data.formats.text_files import read_text
 
+# Words in the names of splits.
+TRAIN = {"train", "training"}
+VAL = {"val", "valid", "validation", "dev"}
+TEST = {"test", "testing"}
 _MASK_SUFFIXES = ("_mask", "_masks", "_cp_masks", "_label", "_labels", "_seg", "_gt")
 
 
@@ -31,16 +35,31 @@ def label_images(folder: Path, part: str = "") -> str | None:
 
 
 def paired_label_images(folder: Path) -> list[tuple[str, str]]:
-    """Returns the pairs of folders such as ``train_images`` or ``train`` and ``train_masks``: their other words, and the string of each."""
+    """Returns the pairs of folders such as ``train_images`` or ``train`` and ``train_masks``: their other words, and the string of each.
+
+    Without any, the only folder of masks and the only one named for images, such as ``PedMasks`` and ``PNGImages``, are a pair if the
+    names of their files are, and no split is named.
+    """
     images: dict[str, list[Path]] = {}
     masks: dict[str, list[Path]] = {}
     for place in list_files(folder, "*"):
         if place.is_dir():
             kind = masks if names_masks(place.name) else images
             kind.setdefault(without_kind(place.name), []).append(place)
-    pairs = {rest: (masks[rest], images[rest]) for rest in masks if rest in images}
-    alone = [(rest, of_masks[0], of[0]) for rest, (of_masks, of) in pairs.items() if len(of_masks) == len(of) == 1]
+    pairs = [(rest, masks[rest], images[rest]) for rest in masks if rest in images]
+    words = {word for rest in (*images, *masks) for word in rest.split()}
+    if not pairs and not words & (TRAIN | VAL | TEST):
+        with_masks = [place for places in masks.values() for place in places if _stems(place)]
+        with_images = [place for places in images.values() for place in places if names_images(place.name)]
+        have_names = with_masks and with_images and _stems(with_masks[0]) & _stems(with_images[0])
+        pairs = [("", with_masks, with_images)] if have_names else []
+    alone = [(rest, of_masks[0], of[0]) for rest, of_masks, of in pairs if len(of_masks) == len(of) == 1]
     return [(rest, name) for rest, labels, of in alone if (name := label_images_in(labels, of)) is not None]
+
+
+def _stems(folder: Path) -> set[str]:
+    """Returns the names of the images or masks in a folder, without the words for images and masks."""
+    return {without_kind(file.stem) for file in list_files(folder, "*") if file.suffix.lower() in IMAGE_SUFFIXES}
 
 
 def label_images_in(labels: Path, images: Path) -> str | None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from maskrcnn_ext.data.formats import get_format
 from maskrcnn_ext.data.formats.file_names import list_files
 from maskrcnn_ext.data.formats.mask_names import IMAGE_FOLDERS
-from maskrcnn_ext.data.registry.detect import TRAIN, VAL, described_by_files, detect
-from maskrcnn_ext.data.registry.label_folders import cityscapes_splits, label_images, paired_label_images
+from maskrcnn_ext.data.registry.detect import described_by_files, detect
+from maskrcnn_ext.data.registry.label_folders import TRAIN, VAL, cityscapes_splits, label_images, paired_label_images
 from maskrcnn_ext.errors import InputError
 
 

@@ -146,6 +146,13 @@ def write(folder, name, content=""):
         ({"train_images/a.png": "", "val_masks/a.png": ""}, ".", None),
         ({"train/a.jpg": "", "train_masks/a_mask.png": ""}, ".", "label_image:{0}/train_masks@{0}/train@suffix:_mask"),
         ({"other/a.png": "", "masks/a.png": ""}, ".", None),
+        (
+            {"PNGImages/a.png": "", "PedMasks/a_mask.png": "", "Annotation/a.txt": ""},
+            ".",
+            "label_image:{0}/PedMasks@{0}/PNGImages@suffix:_mask",
+        ),
+        ({"PNGImages/a.png": "", "PedMasks/b_mask.png": ""}, ".", None),
+        ({"RawImages/a.png": "", "PNGImages/a.png": "", "PedMasks/a.png": ""}, ".", None),
         ({"raw/a.png": "", "input/a.png": "", "truth/a.png": ""}, ".", None),
         (
             {"leftImg8bit/train/x/a_leftImg8bit.png": "", "gtFine/train/x/a_gtFine_instanceIds.png": ""},
