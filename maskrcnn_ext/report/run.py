@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -40,12 +41,20 @@ class Run:
 
     @cached_property
     def results(self) -> dict[str, float]:
-        """Metrics of the last evaluation, such as ``{"segm/AP": 41.2, "segm/AP-disc": 50.0}``; empty before the first evaluation."""
-        for line in reversed(self.scalars):
-            results = {name: value for name, value in line.items() if name.split("/")[0] in TASKS}
-            if results:
-                return results
-        return {}
+        """Metrics of the evaluation whose predictions the run keeps, such as ``{"segm/AP": 41.2, "segm/AP-disc": 50.0}``.
+
+        That is the last one, or that of ``model_best`` with ``train.best.evaluate``. Empty before the first evaluation.
+        """
+        evaluations = [line for line in self.scalars if any(name.split("/")[0] in TASKS for name in line)]
+        if not evaluations:
+            return {}
+        kept = evaluations[-1]
+        metric = self._setting("train", "best", "metric")
+        known = [line for line in evaluations if not math.isnan(line.get(metric, math.nan))]
+        if self._setting("train", "best", "evaluate") and known:
+            best = min if self._setting("train", "best", "mode") == "min" else max
+            kept = best(known, key=lambda line: line[metric])
+        return {name: value for name, value in kept.items() if name.split("/")[0] in TASKS}
 
     @property
     def name(self) -> str:
@@ -86,7 +95,7 @@ class Run:
 
     @property
     def results_file(self) -> Path:
-        """The predictions of the last evaluation, as COCO results."""
+        """The predictions of the evaluation of :attr:`results`, as COCO results."""
         return self.folder / RESULTS_FILE
 
     @cached_property

@@ -40,6 +40,28 @@ def test_a_resumed_run_is_one_curve_and_a_cut_off_line_is_left_out(tmp_path):
     assert run.inference_seconds is None
 
 
+@pytest.mark.parametrize(
+    ("best", "kept"),
+    [
+        ({"metric": "segm/AP", "mode": "max", "evaluate": True}, 30.0),
+        ({"metric": "loss", "mode": "min", "evaluate": True}, 10.0),
+        ({"metric": "segm/AP", "mode": "max", "evaluate": False}, 20.0),
+        ({"metric": None, "evaluate": True}, 20.0),
+        ({"metric": "segm/APl", "mode": "max", "evaluate": True}, 20.0),  # never defined
+    ],
+)
+def test_the_metrics_are_those_of_the_predictions_that_the_run_keeps(best, kept, tmp_path):
+    lines = [
+        {"iteration": 4, "segm/AP": 10.0, "segm/APl": float("nan"), "loss": 1.0},
+        {"iteration": 8, "segm/AP": 30.0, "segm/APl": float("nan"), "loss": 2.0},
+        {"iteration": 9, "total_loss": 1.5},
+        {"iteration": 12, "segm/AP": 20.0, "segm/APl": float("nan"), "loss": 3.0},
+    ]
+    (tmp_path / "metrics.json").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "config.yaml").write_text(json.dumps({"train": {"best": best}}))
+    assert read_run(tmp_path).results["segm/AP"] == kept
+
+
 def test_the_manifest_has_the_time(tmp_path):
     (tmp_path / "metrics.json").touch()
     (tmp_path / "manifest.json").write_text(json.dumps({"started": "2026-01-02T03:04:05+00:00"}))
