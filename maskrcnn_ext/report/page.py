@@ -10,7 +10,7 @@ from typing import Any
 
 from maskrcnn_ext.report.charts import LineChart, line_chart, scalar_points, svg_path
 from maskrcnn_ext.report.judgement import sum_up
-from maskrcnn_ext.report.pictures import EvaluatedRun
+from maskrcnn_ext.report.pictures import ERRORS, EvaluatedRun
 from maskrcnn_ext.report.run import TASKS, Run, precision_by_task, time_and_memory
 from maskrcnn_ext.report.template import write_page
 
@@ -43,16 +43,6 @@ _MAX_CONFUSIONS = 15
 _UNIT_RANGE = (0.0, 1.0)
 _MIN_DIFFERENCE = 0.05  # of AP, in percent, that is visible on the page
 _CLASS_ERRORS = {"classification", "both"}
-_ERRORS = {
-    "classification": "wrong class",
-    "localisation": "wrong place",
-    "both": "wrong class and place",
-    "duplicate": "found twice",
-    "background": "no object there",
-    "missed": "missed",
-    "false_positive": "all wrong detections",
-    "false_negative": "all objects not found",
-}
 
 
 def write_report(run: Run, evaluated: EvaluatedRun | None, page: Path, *, title: str, note: str = "") -> Path:
@@ -268,7 +258,7 @@ def _error_bars(metrics: dict[str, Any]) -> list[dict[str, Any]]:
             "value": f"{deltas[kind]:.1f}" + (f" ({counts[kind]:,})" if kind in counts else ""),
             "parts": [(_share(deltas[kind], largest), "--wrong" if kind in counts else "--s7")],
         }
-        for kind, name in _ERRORS.items()
+        for kind, name in ERRORS.items()
         if deltas.get(kind) is not None and not (one_class and kind in _CLASS_ERRORS)
     ]
 

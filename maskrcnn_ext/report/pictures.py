@@ -34,6 +34,18 @@ _MAX_FILE_NAME = 28  # letters of a file name in a caption
 # Blue, green, red: the blue and orange of Okabe and Ito, which colour-blind readers can distinguish.
 _RIGHT, _WRONG, _NEUTRAL, _FOCUS = (233, 180, 86), (0, 140, 255), (170, 170, 170), (255, 255, 255)
 
+# The summary's kinds of errors, as the pages name them.
+ERRORS = {
+    "classification": "wrong class",
+    "localisation": "wrong place",
+    "both": "wrong class and place",
+    "duplicate": "found twice",
+    "background": "no object there",
+    "missed": "missed",
+    "false_positive": "all wrong detections",
+    "false_negative": "all objects not found",
+}
+
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
 
 
@@ -153,7 +165,7 @@ class EvaluatedRun:
         return self._figure(row, task, f"{caption}; quality {row['quality']:.2f}")
 
     def _wrong_figure(self, row: dict[str, Any], task: str) -> dict[str, Any]:
-        caption = f"{row['class']} {row['score']:.2f}: {row['kind']}"
+        caption = f"{row['class']} {row['score']:.2f}: {ERRORS[row['kind']]}"
         return self._figure(
             self._image_row(row["image_id"], task), task, caption, _corner_box(self.results[row["result"]])
         )

@@ -27,7 +27,7 @@ def test_the_pictures_show_wrong_and_missed_objects(run_folder, shapes):
     first = data["annotations"][0]
     name = next(own["name"] for own in data["categories"] if own["id"] == first["category_id"])
     captions = re.findall(r"<figcaption[^>]*><b>([^<]*)</b> ([^<]*)</figcaption>", page.text)
-    assert ("disc 0.95: background", names[data["annotations"][-1]["image_id"]]) in captions
+    assert ("disc 0.95: no object there", names[data["annotations"][-1]["image_id"]]) in captions
     assert (f"{name} of {first['area']:,.0f} pixels", names[first["image_id"]]) in captions
     assert len(captions) == 8 + 2, "four worst, four best, one wrong, one missed"
     assert page.images == 2 * len(captions)
