@@ -129,7 +129,8 @@ def _trend(history: Sequence[tuple[float, float]]) -> str:
         return "The model has learnt next to nothing: train longer, and look at the labels (maskrcnn-ext browse-data)."
     gain = values[-1] - values[-2]
     if best == len(values) - 1 and gain > min(_FLAT, _FLAT_SHARE * values[best]):
-        return f"AP still rises ({gain:+.1f} since iteration {history[-2][0]:g}): train longer."
+        shown = round(values[-1], 1) - round(values[-2], 1)
+        return f"AP still rises ({shown:+.1f} since iteration {history[-2][0]:g}): train longer."
     if values[best] - values[-1] > _FLAT:
         return (
             f"AP was highest after iteration {history[best][0]:g} ({values[best]:.1f}) and has fallen since: more images help more than "

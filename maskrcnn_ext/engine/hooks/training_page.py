@@ -134,6 +134,7 @@ class TrainingPage(HookBase):
             if math.isnan(value):  # no object to validate on
                 texts.append(f"no {METRICS[name]}")
                 continue
+            value = round(value, 1)  # so that the change is that of the values shown
             change = f" ({value - self._values[name]:+.1f})" if name in self._values else ""
             texts.append(f"{METRICS[name]} {value:.1f}{change}")
             self._values[name] = value

@@ -37,7 +37,7 @@ def train(console, *writers):
     print("printed")
     for _ in range(2):  # as each reading of the data
         logging.getLogger("detectron2").warning("something [to] know")
-    results = [{"bbox/AP": 20.0, "segm/AP": 10.0}, {"bbox/AP": 19.0, "segm/AP": 12.34}]
+    results = [{"bbox/AP": 20.04, "segm/AP": 9.96}, {"bbox/AP": 18.96, "segm/AP": 12.34}]
     page = TrainingPage(console, batch_size=4)
     toy_trainer([IterationTimer(), Results(4, results), page, *writers]).train(0, 8)
 
