@@ -173,7 +173,8 @@ def _check_precision(cfg: DictConfig) -> Iterator[str]:
 
 def _check_evaluation_period(cfg: DictConfig) -> Iterator[str]:
     period, max_iter = _select(cfg, "train.eval_period", 0), _select(cfg, "train.max_iter", 0)
-    if 0 < period < max_iter:
+    # `train.time` makes as few evaluations as there is time for: more of them would leave less for the training.
+    if period > 0 and (period < max_iter or _select(cfg, "train.time") is not None):
         return
     keys = [key for key in ("best", "early_stopping") if _select(cfg, f"train.{key}.metric")]
     if keys:
