@@ -5,6 +5,7 @@ A check is a generator of faults. It changes nothing.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -128,8 +129,8 @@ def _check_polygons(found: ObjectView) -> Iterator[Fault]:
     polygons = found.segmentation.polygons
     crossing = [number for number, points in enumerate(polygons) if not shapely.Polygon(points).is_valid]
     if crossing:
-        reason = shapely.is_valid_reason(shapely.Polygon(polygons[crossing[0]]))
-        yield object_fault("polygon-crossing", found, f"{_polygon_numbers(crossing)}: {reason}")
+        place = _place_of_crossing(shapely.Polygon(polygons[crossing[0]]))
+        yield object_fault("polygon-crossing", found, f"{_polygon_numbers(crossing)}: {place}")
     image = found.image
     if image is None or image.height is None or image.width is None:
         return
@@ -138,6 +139,12 @@ def _check_polygons(found: ObjectView) -> Iterator[Fault]:
     if leaving:
         message = f"{_polygon_numbers(leaving)}: by up to {max(beyond):.0f} pixels"
         yield object_fault("polygon-beyond-image", found, message)
+
+
+def _place_of_crossing(polygon: shapely.Polygon) -> str:
+    reason = shapely.is_valid_reason(polygon)
+    place = re.fullmatch(r"(?:Ring )?Self-intersection\[(\S+) (\S+)\]", reason)
+    return f"at x {float(place[1]):.1f}, y {float(place[2]):.1f}" if place else reason
 
 
 def _polygon_numbers(numbers: list[int]) -> str:

@@ -58,3 +58,13 @@ def test_masks_that_are_rectangles_are_counted(polygons):
     (fault,) = (f for f in find_faults(view_dataset(data, folder, "set")) if f.kind == "masks-rectangles")
     count = len(data["annotations"])
     assert (fault.severity, fault.message) == ("info", f"{count - 1} of {count} masks")
+
+
+def test_a_polygon_that_crosses_itself_is_reported_with_the_place(polygons):
+    data, folder = polygons
+    data["annotations"][0]["segmentation"] = [[10, 10, 50, 50, 50, 10, 10, 50]]
+    data["annotations"][1]["segmentation"] = [[10, 10, 30, 30, 50, 10, 50, 50, 30, 30, 10, 50]]  # touches itself
+    data["annotations"][2]["segmentation"] = [[10, 10, 10, 10, 50, 50, 10, 10]]  # a line
+    messages = [fault.message for fault in check(data, folder) if fault.kind == "polygon-crossing"]
+    assert messages[:2] == ["polygon 0: at x 30.0, y 30.0"] * 2
+    assert all(message.startswith("polygon 0: ") for message in messages)
