@@ -371,7 +371,8 @@ def _print_summary(
     if summary.predicted >= _MANY and predictor.device.type == "cpu" and not args.optimize:
         print("--optimize finds the same objects in less time on a CPU", file=sys.stderr)
     print(f"results: {args.output / 'predictions.json'}, images: {args.output / 'images.json'}")
-    for kind, path in {**{kind: args.output / kind for kind in kinds}, **files}.items():
+    written = {**{kind: args.output / kind for kind in kinds}, **files} if summary.images else {}
+    for kind, path in written.items():
         print(f"{kind}: {path}")
     if summary.failed:
         print(f"{len(summary.failed)} failed, see {args.output / 'failed.txt'}:", file=sys.stderr)
@@ -379,7 +380,8 @@ def _print_summary(
             print(f"  {line}", file=sys.stderr)
         if len(summary.failed) > _SHOWN:
             print("  ...", file=sys.stderr)
-    print_next(*_next_commands(args, data, kinds))
+    if summary.images:
+        print_next(*_next_commands(args, data, kinds))
 
 
 def _next_commands(args: argparse.Namespace, data: str | None, kinds: list[str]) -> list[list[str]]:

@@ -24,6 +24,16 @@ def test_stdin_lists_paths(predict, images, tmp_path, monkeypatch):
     assert [(image["id"], image["file_name"]) for image in table] == [(1, str(names[0])), (3, str(names[2]))]
 
 
+def test_without_an_image_that_can_be_read_nothing_follows(predict, tmp_path, capsys):
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    assert predict(tmp_path / "broken.jpg") == 3
+    shown = capsys.readouterr()
+    assert "0 images" in shown.out
+    assert "Next:" not in shown.out
+    assert "overlays" not in shown.out
+    assert "1 failed" in shown.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
