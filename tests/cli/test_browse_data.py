@@ -24,7 +24,7 @@ def test_stored_images_become_a_grid_and_a_page(spec, tmp_path, capsys):
     assert page.count("<figure>") == len({sample.file_name for sample in seen}) == 5
     for sample in seen:
         assert sample.file_name in page
-    assert f"96 x 96 pixels, {len(seen[0].classes)} instance" in page
+    assert f"96 x 96 pixels, {len(seen[0].classes)}&nbsp;object" in page
 
 
 def test_the_command_takes_a_config_with_overrides_and_repeats_itself(people, tmp_path):
@@ -48,7 +48,7 @@ def test_the_command_takes_a_config_with_overrides_and_repeats_itself(people, tm
     assert (tmp_path / "a/grid.png").read_bytes() == (tmp_path / "b/grid.png").read_bytes()
     page = (tmp_path / "a/index.html").read_text()
     assert "copy_paste.probability=1" in page
-    assert "96 x 64 pixels, 2 instance" not in page, "each image has two people, and pasted ones"
+    assert "96 x 64 pixels, 2&nbsp;object" not in page, "each image has two people, and pasted ones"
 
 
 def test_stored_images_of_many_channels_become_a_page(tmp_path):
