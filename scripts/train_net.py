@@ -4,7 +4,7 @@
     python scripts/train_net.py --config-file domains/nuclei.py --num-gpus 0 train.max_iter=2000
 
 ``--config-file`` also accepts the name of a config that ships with maskrcnn_ext. The named data sets are registered.
-``maskrcnn-ext train-net`` runs the same code; torchrun and SLURM need this file.
+``maskrcnn-ext train-net`` runs the same code. torchrun and SLURM take this file, or ``-m maskrcnn_ext train-net``.
 """
 
 import sys
