@@ -613,6 +613,8 @@ def draw(image: Array, found: Found, class_names: list[str]) -> Array:
     picture = image.copy() if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
     scale = max(picture.shape[:2]) / 1200
     line = max(1, round(2 * scale))
+    size = max(0.4, scale)
+    labels: list[tuple[str, int, int, Any]] = []  # drawn last, so that no mask covers them
     for number, box in enumerate(found["boxes"]):
         hue = np.array([[[number * 67 % 180, 200, 255]]], np.uint8)
         colour = cv2.cvtColor(hue, cv2.COLOR_HSV2BGR)[0, 0].tolist()
@@ -626,18 +628,15 @@ def draw(image: Array, found: Found, class_names: list[str]) -> Array:
             _name(class_names, found["classes"][number]).encode("ascii", "replace").decode()
         )  # OpenCV draws ASCII only
         text = f"{name:.60} {found['scores'][number]:.0%}"
-        cv2.putText(
-            picture,
-            text,
-            (x0 + 2, max(y0 - 3, 12)),
-            cv2.FONT_HERSHEY_SIMPLEX,
-            max(0.4, scale),
-            colour,
-            line,
-            cv2.LINE_AA,
-        )
+        labels.append((text, x0, y0, colour))
         for x, y, _ in found["keypoints"][number] if "keypoints" in found else ():
             cv2.circle(picture, (round(float(x)), round(float(y))), 2 * line, colour, -1, cv2.LINE_AA)
+    for text, left, top, colour in reversed(labels):  # the best one on top
+        (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, line)
+        bottom = max(top, height + below)
+        cv2.rectangle(picture, (left, bottom - height - below), (left + width, bottom), colour, -1)
+        place = (left, bottom - below)
+        cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), line, cv2.LINE_AA)
     return picture
 
 

@@ -374,3 +374,13 @@ def test_full_size(tmp_path):
         torch.get_num_threads(),
         "threads",
     )
+
+
+def test_labels_are_legible_on_masks_and_at_the_edge_of_the_picture():
+    boxes = np.array([[2, 0, 60, 40], [0, 0, 200, 100]], np.float32)
+    masks = [((0, 0), np.ones((100, 200), bool))] * 2
+    found = {"boxes": boxes, "scores": np.array([0.9, 0.8]), "classes": np.zeros(2, int), "masks": masks}
+    picture = runner.draw(np.full((100, 200, 3), 255, np.uint8), found, ["disc"])
+    rows = np.flatnonzero((picture < 40).all(axis=2).any(axis=1))  # the letters
+    assert rows.size
+    assert rows.min() > 0, "not cut off above"
