@@ -6,7 +6,7 @@ import re
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")
 MASK_FOLDERS = ("labels", "masks", "annotations", "label", "mask", "gt")
-_IMAGE_WORDS = {*IMAGE_FOLDERS, "input", "inputs", "photo", "photos", "raw", "rawimages"}
+_IMAGE_WORDS = {*IMAGE_FOLDERS, "data", "input", "inputs", "photo", "photos", "raw", "rawimages"}
 _MASK_WORDS = {
     *MASK_FOLDERS,
     *("annotation", "ground", "truth", "groundtruth", "seg", "segmentation", "segmentations", "target", "targets"),

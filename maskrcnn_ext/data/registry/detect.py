@@ -35,7 +35,7 @@ _BRANCHES = 2  # levels of several folders to look in: a disk of photographs has
 _ROOT = re.compile(rb"<([A-Za-z]\w*)")
 _RASTERS = (".tif", ".tiff")
 _VECTORS = (".geojson", ".gpkg", ".shp", ".fgb")
-_XML_FOLDERS = ("Annotations", "annotations", "labels", "xmls", "xml")
+_XML_FOLDERS = ("Annotations", "annotations", "labels", "xmls", "xml", "annotations/xmls")
 
 
 def detect(path: Path) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from maskrcnn_ext.data.formats.file_names import list_files
@@ -37,24 +37,31 @@ def label_images(folder: Path, part: str = "") -> str | None:
 def paired_label_images(folder: Path) -> list[tuple[str, str]]:
     """Returns the pairs of folders such as ``train_images`` or ``train`` and ``train_masks``: their other words, and the string of each.
 
-    Without any, the only folder of masks and the only one named for images, such as ``PedMasks`` and ``PNGImages``, are a pair if the
-    names of their files are, and no split is named.
+    Without any, the only folder of masks of a split, or of no split, and the only one named for its images, such as ``PedMasks`` and
+    ``PNGImages``, are a pair if the names of their files are.
     """
-    images: dict[str, list[Path]] = {}
-    masks: dict[str, list[Path]] = {}
-    for place in list_files(folder, "*"):
-        if place.is_dir():
-            kind = masks if names_masks(place.name) else images
-            kind.setdefault(without_kind(place.name), []).append(place)
-    pairs = [(rest, masks[rest], images[rest]) for rest in masks if rest in images]
-    words = {word for rest in (*images, *masks) for word in rest.split()}
-    if not pairs and not words & (TRAIN | VAL | TEST):
-        with_masks = [place for places in masks.values() for place in places if _stems(place)]
-        with_images = [place for places in images.values() for place in places if names_images(place.name)]
-        have_names = with_masks and with_images and _stems(with_masks[0]) & _stems(with_images[0])
-        pairs = [("", with_masks, with_images)] if have_names else []
-    alone = [(rest, of_masks[0], of[0]) for rest, of_masks, of in pairs if len(of_masks) == len(of) == 1]
-    return [(rest, name) for rest, labels, of in alone if (name := label_images_in(labels, of)) is not None]
+    places = [place for place in list_files(folder, "*") if place.is_dir()]
+    images, masks = ([place for place in places if names_masks(place.name) is is_mask] for is_mask in (False, True))
+    named = [place for place in images if names_images(place.name)]
+    filled = [place for place in masks if _stems(place)]
+    pairs = _pair(images, masks, without_kind) or [
+        (split, of, labels) for split, of, labels in _pair(named, filled, _split) if _stems(of) & _stems(labels)
+    ]
+    return [(rest, name) for rest, of, labels in pairs if (name := label_images_in(labels, of)) is not None]
+
+
+def _pair(images: Sequence[Path], masks: Sequence[Path], key_of: Callable[[str], str]) -> list[tuple[str, Path, Path]]:
+    """Returns the keys of names that one folder of images and one of masks have, and these folders."""
+    by_key: dict[str, tuple[list[Path], list[Path]]] = {}
+    for kind, places in enumerate((images, masks)):
+        for place in places:
+            by_key.setdefault(key_of(place.name), ([], []))[kind].append(place)
+    return [(key, of[0], labels[0]) for key, (of, labels) in by_key.items() if len(of) == len(labels) == 1]
+
+
+def _split(name: str) -> str:
+    """Returns the word for a split in the name of a folder; "" without one."""
+    return next((word for word in without_kind(name).split() if word in TRAIN | VAL | TEST), "")
 
 
 def _stems(folder: Path) -> set[str]:

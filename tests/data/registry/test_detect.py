@@ -131,6 +131,7 @@ def write(folder, name, content=""):
         ),
         ({"a.xml": "", "a.jpg": ""}, ".", "voc:{0}@{0}"),
         ({"labels/a.xml": "", "images/a.jpg": ""}, ".", "voc:{0}/labels@{0}/images"),
+        ({"annotations/xmls/a.xml": "", "images/a.jpg": ""}, ".", "voc:{0}/annotations/xmls@{0}/images"),
         ({"xmls/a.xml": "", "img/a.jpg": ""}, ".", "voc:{0}/xmls@{0}/img"),
         ({"a/images/a.png": "", "a/masks/1.png": ""}, ".", "dsb2018:{0}"),
         (
@@ -150,6 +151,23 @@ def write(folder, name, content=""):
             {"PNGImages/a.png": "", "PedMasks/a_mask.png": "", "Annotation/a.txt": ""},
             ".",
             "label_image:{0}/PedMasks@{0}/PNGImages@suffix:_mask",
+        ),
+        (
+            {
+                "ISBI2016_ISIC_Part1_Training_Data/I_1.jpg": "",
+                "ISBI2016_ISIC_Part1_Training_GroundTruth/I_1_Segmentation.png": "",
+            },
+            ".",
+            "label_image:{0}/ISBI2016_ISIC_Part1_Training_GroundTruth@{0}/ISBI2016_ISIC_Part1_Training_Data",
+        ),
+        (
+            {
+                "Task1-2_Training_Input/I_1.jpg": "",
+                "Task1_Training_GroundTruth/I_1_seg.png": "",
+                "Task1-2_Test_Input/I_1.jpg": "",
+            },
+            ".",
+            "label_image:{0}/Task1_Training_GroundTruth@{0}/Task1-2_Training_Input@suffix:_seg",
         ),
         ({"PNGImages/a.png": "", "PedMasks/b_mask.png": ""}, ".", None),
         ({"RawImages/a.png": "", "PNGImages/a.png": "", "PedMasks/a.png": ""}, ".", None),
