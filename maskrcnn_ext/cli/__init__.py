@@ -104,7 +104,9 @@ def main(argv: list[str] | None = None) -> int:
     module = _module(name)  # those of the other commands are not imported
     parser = argparse.ArgumentParser(prog=f"maskrcnn-ext {name}", description=text[0].upper() + text[1:] + ".")
     module.add_arguments(parser)
-    args = parser.parse_args(arguments[1:])
+    # Options may stand between inputs or overrides, which argparse cannot do beside subcommands.
+    parse = parser.parse_args if name == "benchmark" else parser.parse_intermixed_args
+    args = parse(arguments[1:])
     return _run(name, lambda: module.run(args))
 
 

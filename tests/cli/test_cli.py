@@ -38,6 +38,11 @@ def test_an_unknown_option_shows_the_options_of_the_command(capsys):
     assert "usage: maskrcnn-ext split [-h] --val" in capsys.readouterr().err
 
 
+def test_options_may_stand_between_inputs_and_overrides(capsys):
+    assert main(["check-config", "domains/shapes.py", "train.seed=1", "--no-data", "train.max_itr=3"]) == 2
+    assert "did you mean train.max_iter?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(name, capsys):
     with pytest.raises(SystemExit) as ended:
