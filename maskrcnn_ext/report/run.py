@@ -17,6 +17,7 @@ from maskrcnn_ext.errors import InputError
 
 RESULTS_FILE = "inference/coco_instances_results.json"
 TASKS = {"segm": "masks", "keypoints": "keypoints", "bbox": "boxes"}  # the first of a run is the main one
+_AVERAGE = "ema/"  # before the metrics of the averaged weights
 
 
 @dataclass(frozen=True)
@@ -43,17 +44,21 @@ class Run:
     def results(self) -> dict[str, float]:
         """Metrics of the evaluation whose predictions the run keeps, such as ``{"segm/AP": 41.2, "segm/AP-disc": 50.0}``.
 
-        That is the last one, or that of ``model_best`` with ``train.best.evaluate``. Empty before the first evaluation.
+        That is the last one, which is that of the average with ``train.ema``, or that of ``model_best`` with ``train.best.evaluate``.
+        Empty before the first evaluation.
         """
         evaluations = [line for line in self.scalars if any(name.split("/")[0] in TASKS for name in line)]
         if not evaluations:
             return {}
         kept = evaluations[-1]
+        of_average = any(name.startswith(_AVERAGE) for name in kept)
         metric = self._setting("train", "best", "metric")
         known = [line for line in evaluations if not math.isnan(line.get(metric, math.nan))]
         if self._setting("train", "best", "evaluate") and known:
             best = min if self._setting("train", "best", "mode") == "min" else max
-            kept = best(known, key=lambda line: line[metric])
+            kept, of_average = best(known, key=lambda line: line[metric]), metric.startswith(_AVERAGE)
+        if of_average:
+            kept = {name.removeprefix(_AVERAGE): value for name, value in kept.items() if name.startswith(_AVERAGE)}
         return {name: value for name, value in kept.items() if name.split("/")[0] in TASKS}
 
     @property

@@ -62,6 +62,27 @@ def test_the_metrics_are_those_of_the_predictions_that_the_run_keeps(best, kept,
     assert read_run(tmp_path).results["segm/AP"] == kept
 
 
+@pytest.mark.parametrize(
+    ("best", "kept"),
+    [
+        ({}, 21.0),
+        ({"metric": "segm/AP", "evaluate": True}, 30.0),
+        ({"metric": "ema/segm/AP", "evaluate": True}, 25.0),
+        ({"metric": "ema/segm/AP"}, 21.0),
+    ],
+)
+def test_the_metrics_of_an_average_are_those_of_its_predictions(best, kept, tmp_path):
+    """The average is evaluated after the weights themselves."""
+    lines = [
+        {"iteration": 4, "segm/AP": 10.0, "ema/segm/AP": 25.0},
+        {"iteration": 8, "segm/AP": 30.0, "ema/segm/AP": 24.0},
+        {"iteration": 12, "segm/AP": 20.0, "ema/segm/AP": 21.0},
+    ]
+    (tmp_path / "metrics.json").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "config.yaml").write_text(json.dumps({"train": {"best": best}}))
+    assert read_run(tmp_path).results == {"segm/AP": kept}
+
+
 def test_the_manifest_has_the_time(tmp_path):
     (tmp_path / "metrics.json").touch()
     (tmp_path / "manifest.json").write_text(json.dumps({"started": "2026-01-02T03:04:05+00:00"}))
