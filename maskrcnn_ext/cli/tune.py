@@ -207,7 +207,7 @@ def _conclude(tuning: Tuning, args: argparse.Namespace, out: Path) -> None:
         f"\nThe same as overrides:\n\n    {printable(shlex.join(overrides)) if overrides else 'none: no change was better'}"
     )
     train = ["train-net", "--config-file", str(file), *gpu_flags(args.num_gpus), f"train.output_dir={out}/best"]
-    print_next(train, ["report", str(best.folder)])
+    print_next(train, ["report", str(out / best.folder.relative_to(tuning.out))])
 
 
 def best_config(config: str, out: Path, overrides: list[str], *, title: str, command: str) -> str:

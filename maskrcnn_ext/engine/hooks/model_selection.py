@@ -11,7 +11,7 @@ from typing import Any
 from detectron2.checkpoint import DetectionCheckpointer
 
 from maskrcnn_ext.common.distributed import decide_on_main
-from maskrcnn_ext.common.text import did_you_mean
+from maskrcnn_ext.common.text import did_you_mean, plural
 from maskrcnn_ext.engine.hooks.evaluation import EvaluationHook, is_finished, last_iteration
 from maskrcnn_ext.errors import InputError
 
@@ -141,7 +141,7 @@ class EarlyStopping(EvaluationHook):
         if self.waited >= self._patience and not is_finished(self.trainer):
             best = "any value" if self.best is None else f"{self.best:.5g}"
             self.trainer.stop(
-                f"{self._metric} is no better than {best} for {self.waited} evaluations (train.early_stopping.patience)"
+                f"{self._metric} is no better than {best} for {plural(self.waited, 'evaluation')} (train.early_stopping.patience)"
             )
 
     def state_dict(self) -> dict[str, Any]:
