@@ -1,4 +1,4 @@
-"""Measures the objects of a data set: classes, numbers, sizes, and how their boxes overlap."""
+"""Measures the objects of a data set: classes, numbers, sizes, and how they overlap."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from maskrcnn_ext.data.fingerprint.adjacency import measure_adjacency
 from maskrcnn_ext.data.formats.records import Annotation, DataSet, ImageRecord
 from maskrcnn_ext.ops.rle import pairwise_iou
 
@@ -33,6 +34,10 @@ class ObjectFigures:
         has_polygons_only: whether all outlines are polygons.
         keypoints: names of the keypoints; empty if no object has keypoints.
         crowded: share of objects whose box overlaps a box of the same class by an IoU above 0.5; of a sample of images.
+        num_drawn: number of masks in a sample of images; 0 if no image of the data could be drawn in little time.
+        touching: share of these masks that touch or overlap another.
+        overlapping: share of these masks that overlap another.
+        fill: median share of its box that such a mask fills.
     """
 
     classes: tuple[str, ...]
@@ -46,6 +51,10 @@ class ObjectFigures:
     has_polygons_only: bool
     keypoints: tuple[str, ...] = ()
     crowded: float = 0.0
+    num_drawn: int = 0
+    touching: float = 0.0
+    overlapping: float = 0.0
+    fill: float = 0.0
 
     @property
     def total(self) -> int:
@@ -108,6 +117,7 @@ def measure_objects(data: DataSet) -> ObjectFigures:
     table = np.array(rows, dtype=np.float32).reshape(-1, 6)
     table = table[:: -(-len(table) // _NUM_BOXES) or 1]
     total = sum(per_image)
+    adjacency = measure_adjacency(data.images)
     return ObjectFigures(
         classes=tuple(data.classes),
         counts=tuple(counts[index] for index in range(len(data.classes))),
@@ -120,6 +130,10 @@ def measure_objects(data: DataSet) -> ObjectFigures:
         has_polygons_only=not forms["rle"],
         keypoints=tuple(data.keypoints) if forms.total() and _has_keypoints(data) else (),
         crowded=_crowded_share(data.images),
+        num_drawn=adjacency.num_masks,
+        touching=adjacency.touching,
+        overlapping=adjacency.overlapping,
+        fill=adjacency.fill,
     )
 
 

@@ -74,6 +74,9 @@ def choose_masks(situation: Situation, canvas: Canvas) -> Choice:
     if not situation.objects.has_polygons_only:
         settings["dataloader.train.mapper.instance_mask_format"] = "bitmask"
     reason = f"objects of {side:.0f} pixels in the input"
+    found = situation.objects
+    if found.num_drawn:
+        reason += f"; {found.touching:.0%} touch another, {found.overlapping:.0%} overlap one, masks fill {found.fill:.0%} of their boxes"
     if situation.objects.outlined < 1:
         # Mixed images need a mask of every object.
         pastes = should_paste(situation)

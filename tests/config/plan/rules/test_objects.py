@@ -52,6 +52,10 @@ def test_masks():
         return choose_masks(situation, choose_canvas(situation)[0])
 
     assert masks_of().settings == {}
+    assert masks_of().reason == "objects of 60 pixels in the input"
+    assert masks_of(num_drawn=100, touching=0.3, overlapping=0.1, fill=0.75).reason.endswith(
+        "; 30% touch another, 10% overlap one, masks fill 75% of their boxes"
+    )
     assert masks_of(has_polygons_only=False).settings == {"dataloader.train.mapper.instance_mask_format": "bitmask"}
     assert masks_of(outlined=0.0).value == "none"
     partly = masks_of(outlined=0.9)
