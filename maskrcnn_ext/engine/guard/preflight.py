@@ -187,8 +187,10 @@ def _check_evaluation_period(cfg: DictConfig) -> Iterator[str]:
 def _check_early_stopping(cfg: DictConfig) -> Iterator[str]:
     period, max_iter = _select(cfg, "train.eval_period", 0), _select(cfg, "train.max_iter", 0)
     metric, patience = (_select(cfg, f"train.early_stopping.{key}") for key in ("metric", "patience"))
+    if not metric or not patience or not 0 < period < max_iter:
+        return
     schedule = _schedule(cfg)
-    if not metric or not patience or not 0 < period < max_iter or schedule is None:
+    if schedule is None:
         return
     rates = [schedule(percent / 100) for percent in range(100)]
     highest = rates.index(max(rates))
