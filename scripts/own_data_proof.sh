@@ -2,7 +2,8 @@
 # Trains a data set in one of three ways with the same budget of CPU minutes on one thread, and prints its AP:
 #   scripts/own_data_proof.sh nuclei|balloon|kudzu_bugs|fruits_nuts WAY SEED MINUTES [override...]
 # WAY is configured (`maskrcnn-ext train DATA`), default (the shipped config for a machine without weights, with the data and its classes),
-# or domain (the config that a person wrote for this data). Results are in output/own_data/DATA/WAY/SEED. A finished run is only judged.
+# or domain (the config that a person wrote for this data). Results are in output/own_data/DATA/WAY/SEED. A finished run is only judged,
+# one that was stopped goes on; the minutes that are printed are those since it was continued.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 if [ $# -lt 4 ]; then
@@ -30,7 +31,7 @@ train_net() {
   maskrcnn_ext train-net --num-gpus 0 --resume "train.output_dir=$out" train.progress=page "${keys[@]}" "$@"
 }
 
-if [ ! -f "$results" ]; then
+if ! grep -q '"status": "finished"' "$out/manifest.json" 2> /dev/null; then
   case $way in
     configured) maskrcnn_ext train "${data}_train" --val "${data}_val" --num-gpus 0 -o "$out" "${keys[@]}" ;;
     default)
