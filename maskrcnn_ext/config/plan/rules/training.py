@@ -104,7 +104,7 @@ def choose_schedule(situation: Situation, base: Base, canvas: Canvas, batch: Cho
     iterations = max_iter(situation, base, batch)
     images = batch.settings["dataloader.train.total_batch_size"] * batch.settings.get("train.accumulate", 1)
     samples, num_train = iterations * images, situation.objects.num_labelled
-    seen = float(input_sizes(situation.val, canvas.scale, canvas.resizes).prod(axis=1).sum())
+    seen = float(input_sizes(situation.val, canvas.val_edge).prod(axis=1).sum())
     affordable = _EVALUATION_COST * _STEP_COST * samples * canvas.pixels / seen
     count = int(min(max(affordable, _EVALUATIONS[0]), _EVALUATIONS[1]))
     period = math.ceil(iterations / count)

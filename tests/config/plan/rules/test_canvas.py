@@ -81,7 +81,7 @@ def test_images_of_thin_objects_are_reduced_less_but_stay_whole():
     def lines(height):
         data = make_fingerprint((150,), size=(750, 500))
         boxes = np.resize(np.array([[0, 100, 150 * 150 / height, 100 + height]], np.float32), (100, 4))
-        return replace(data, objects=replace(data.objects, boxes=boxes))
+        return replace(data, objects=replace(data.objects, boxes=boxes, image_sizes=data.objects.image_sizes[:100]))
 
     def reduction(canvas):
         return canvas.scale * np.sqrt(canvas.factors[0] * canvas.factors[1])
@@ -127,9 +127,39 @@ def test_images_of_one_magnification_keep_their_size():
     boxes = np.resize(np.repeat([[256.0, 256.0], [1024.0, 1024.0]], 100, axis=0), data.objects.image_sizes.shape)
     data = replace(data, images=replace(data.images, sizes=sizes), objects=replace(data.objects, image_sizes=boxes))
     canvas, choice = canvas_of(data)
-    assert (canvas.scale, canvas.resizes, canvas.crop) == (1, False, 256)
+    assert (canvas.scale, canvas.train_edge, canvas.val_edge, canvas.crop) == (1, 0, 0, 256)
     assert "one magnification" in choice.reason
     assert choice.settings["dataloader.test.mapper.augmentations"] == []
+
+
+def short_edge_at_inference(choice):
+    (resize,) = choice.settings["dataloader.test.mapper.augmentations"]
+    return resize.arguments["short_edge_length"]
+
+
+def test_photographs_to_validate_on_are_resized_to_the_size_of_the_training():
+    train = make_fingerprint((80,), size=(800, 600))
+    val = make_fingerprint((160,), size=(1600, 1200), num_images=20)
+    canvas, choice = canvas_of(train, val)
+    assert canvas.train_edge == canvas.val_edge == 600
+    assert short_edge_at_inference(choice) == 608
+    assert choice.value.endswith("inference 608")
+    assert "in training" not in choice.reason
+    boxes = canvas.boxes(train, val)
+    assert np.median(boxes[-100:, 2] - boxes[-100:, 0]) == pytest.approx(80)
+    canvas, choice = canvas_of(train, make_fingerprint((250,), size=(1600, 1200), num_images=20))
+    assert canvas.train_edge == canvas.val_edge == pytest.approx(1200 * 64 / 250)
+    assert "; 160 in training, resized alike, hence scales of 0.75 to 1.5" in choice.reason
+
+
+def test_images_of_one_magnification_are_reduced_alike():
+    rng = np.random.default_rng(0)
+    train = make_fingerprint(rng.uniform(100, 300, 500), size=(800, 600))
+    val = make_fingerprint(rng.uniform(100, 300, 500), size=(1600, 1200))
+    canvas, choice = canvas_of(train, val)
+    assert canvas.val_edge == 2 * canvas.train_edge
+    assert choice.value.endswith(f"inference {short_edge_at_inference(choice)}")
+    assert "in training" not in choice.reason
 
 
 def test_rasters_are_cut_into_tiles_of_the_side_that_the_machine_affords():
