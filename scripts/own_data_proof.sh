@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Trains a data set in one of three ways with the same budget of CPU minutes on one thread, and prints its AP:
+# Trains a data set in one of four ways with the same budget of CPU minutes on one thread, and prints its AP:
 #   scripts/own_data_proof.sh nuclei|balloon|kudzu_bugs|fruits_nuts WAY SEED MINUTES [override...]
-# WAY is configured (`maskrcnn-ext train DATA`), default (the shipped config for a machine without weights, with the data and its classes),
-# or domain (the config that a person wrote for this data). Results are in output/own_data/DATA/WAY/SEED. A finished run is only judged,
-# one that was stopped goes on; the minutes that are printed are those since it was continued.
+# WAY is configured (`maskrcnn-ext train DATA`), random (its plan for a machine without weights), default (the shipped config for such a
+# machine, with the data and its classes), or domain (the config that a person wrote for this data). Results are in
+# output/own_data/DATA/WAY/SEED. A finished run is only judged, one that was stopped goes on; the minutes that are printed are those since.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 if [ $# -lt 4 ]; then
-  echo "usage: $0 nuclei|balloon|kudzu_bugs|fruits_nuts configured|default|domain SEED MINUTES [override...]" >&2
+  echo "usage: $0 nuclei|balloon|kudzu_bugs|fruits_nuts configured|random|default|domain SEED MINUTES [override...]" >&2
   exit 2
 fi
 data=$1 way=$2 seed=$3 minutes=$4
@@ -34,6 +34,23 @@ train_net() {
 if ! grep -q '"status": "finished"' "$out/manifest.json" 2> /dev/null; then
   case $way in
     configured) maskrcnn_ext train "${data}_train" --val "${data}_val" --num-gpus 0 -o "$out" "${keys[@]}" ;;
+    random)
+      mkdir -p "$out"
+      PYTHONPATH="$root" "$root/.venv/bin/python" - "$data" "$out/config.py" <<'PYTHON'
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from maskrcnn_ext.config.plan import inspect_machine, plan, write_config
+from maskrcnn_ext.data.fingerprint import fingerprint
+
+data, file = sys.argv[1:]
+machine = replace(inspect_machine(), weights=())
+found = plan(fingerprint(f"{data}_train"), machine, val=fingerprint(f"{data}_val"))
+Path(file).write_text(write_config(found), encoding="utf-8")
+PYTHON
+      train_net --config-file "./$out/config.py" train.best.evaluate=true
+      ;;
     default)
       train_net --config-file mask_rcnn_r18_fpn_scratch.py "model.roi_heads.num_classes=$classes" \
         "dataloader.train.dataset.names=${data}_train" "dataloader.test.dataset.names=${data}_val"
