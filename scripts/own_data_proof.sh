@@ -79,6 +79,6 @@ tasks = json.loads((out / "evaluation/evaluation.json").read_text())["tasks"]
 manifest = json.loads((out / "manifest.json").read_text())
 metrics = [json.loads(line) for line in (out / "metrics.json").read_text().splitlines()]
 values = ", ".join(f"{task} AP {found['AP'] or 0.0:.1f}" for task, found in tasks.items())
-iterations = 1 + max(line["iteration"] for line in metrics)
+iterations = 1 + max(line["iteration"] for line in metrics if "total_loss" in line)
 print(f"{name}: {values}; {iterations} iterations, {manifest['cpu_seconds'] / 60:.1f} CPU minutes")
 PYTHON
