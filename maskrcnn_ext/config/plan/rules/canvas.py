@@ -102,12 +102,12 @@ def choose_canvas(situation: Situation) -> tuple[Canvas, Choice]:
     if not resizes:
         scale, factors = 1.0, (1.0, 1.0)
 
-    def edge(data: Fingerprint) -> float:
+    def edge(data: Fingerprint, scale: float) -> float:
         return (data if magnified else fitted).images.short * scale if resizes else 0.0
 
-    middle = math.sqrt(factors[0] * factors[1])
-    sizes = input_sizes(train, edge(train) * middle)
-    crop = _crop(train, edge(train) * middle, sizes, limits)
+    middle = edge(train, scale * math.sqrt(factors[0] * factors[1]))
+    sizes = input_sizes(train, middle)
+    crop = _crop(train, middle, sizes, limits)
     if scale < 1 and not differs:
         # Reduced images have detail to spare: as in Detectron2's configs, inference uses the largest scale of the training.
         largest = min(1.0, scale * high)
@@ -115,8 +115,10 @@ def choose_canvas(situation: Situation) -> tuple[Canvas, Choice]:
         scale = largest
     seen = np.minimum(sizes, crop) if crop else sizes
     # Images that all have this side are not resized.
-    val_edge = edge(val) if (val.images.sizes.min(axis=1) != edge(val)).any() else 0.0
-    canvas = Canvas(scale, factors, edge(train), val_edge, crop, _mean_area(seen))
+    val_edge = edge(val, scale)
+    if (val.images.sizes.min(axis=1) == val_edge).all():
+        val_edge = 0.0
+    canvas = Canvas(scale, factors, edge(train, scale), val_edge, crop, _mean_area(seen))
     reasons = [why]
     if differs:
         scales = f", hence scales of {factors[0]:g} to {factors[1]:g}" if resizes else ""
